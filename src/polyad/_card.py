@@ -1,0 +1,102 @@
+"""What a method is called, what it makes and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+KINDS = (
+    "decompose", "complete", "quantize", "factor", "group", "rescale", "allocate", "measure",
+    "adapter", "transform", "subspace", "schedule", "codec", "layer", "function",
+)  # fmt: skip
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A source: who, when, what, where (``doi:…``, ``arXiv:…`` or ``isbn:…``) and what of it is here.
+
+    ``handle`` is the short name under which claims and documentation pages file the paper; classics that
+    everyone builds on have none. ``adds`` says in a sentence what the method takes from this paper.
+    """
+
+    authors: str
+    year: int
+    title: str
+    source: str
+    handle: str | None = None
+    adds: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One entry of the catalogue. ``needs`` names the calibration statistics that the method reads."""
+
+    name: str
+    kind: str
+    function: Callable[..., Any]
+    makes: type | None
+    papers: tuple[Paper, ...]
+    example: Mapping[str, Any] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def module(self) -> str:
+        return self.function.__module__
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        return tuple(p.handle for p in self.papers if p.handle is not None)
+
+    @property
+    def summary(self) -> str:
+        return (self.function.__doc__ or "").strip().split("\n")[0]
+
+
+_catalogue: dict[str, Card] = {}
+
+
+def method(
+    kind: str,
+    *,
+    papers: tuple[Paper, ...],
+    makes: type | None = None,
+    example: Mapping[str, Any] | None = None,
+    needs: frozenset[str] | set[str] = frozenset(),
+) -> Callable[[_Function], _Function]:
+    """Record a function or class in the catalogue and return it untouched.
+
+    ``example`` holds keyword arguments with which the contract tests can call it.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
+
+    def record(function: _Function) -> _Function:
+        name = function.__name__
+        known = _catalogue.get(name)
+        if known is not None and known.function.__module__ != function.__module__:
+            raise ValueError(f"two methods are called {name!r}: in {known.module} and {function.__module__}")
+        _catalogue[name] = Card(name, kind, function, makes, papers, dict(example or {}), frozenset(needs))
+        return function
+
+    return record
+
+
+def methods(kind: str | None = None) -> tuple[Card, ...]:
+    """All cards of the catalogue, or those of one kind, sorted by name."""
+    cards = sorted(_catalogue.values(), key=lambda card: card.name)
+    return tuple(card for card in cards if kind is None or card.kind == kind)
+
+
+def card(function: Callable[..., Any] | str) -> Card:
+    """The card of a method, given the function or its name."""
+    name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
+    if name not in _catalogue:
+        import difflib
+
+        near = difflib.get_close_matches(name, _catalogue, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(sorted(_catalogue))}"
+        raise ValueError(f"no method is called {name!r}{hint}")
+    return _catalogue[name]

@@ -1,0 +1,63 @@
+"""Checks of arguments, and the sentences that they say."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def finite(name: str, x: Tensor) -> Tensor:
+    """Refuse NaN and infinities, naming the tensor and how many there are. Returns the tensor."""
+    if x.is_meta or not x.is_floating_point() or bool(torch.isfinite(x).all()):
+        return x
+    nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
+    raise ValueError(
+        f"{name} of shape {tuple(x.shape)} holds {nan} NaN and {inf} infinite numbers; "
+        "repair or mask them first (torch.nan_to_num, or polyad.complete for missing entries)"
+    )
+
+
+def floating(name: str, x: Tensor) -> Tensor:
+    """Refuse tensors that are not real floating point. Returns the tensor."""
+    if not x.is_floating_point():
+        raise TypeError(f"{name} has dtype {x.dtype}; a real floating-point tensor is needed: {name}.float()")
+    return x
+
+
+def dimensions(name: str, x: Tensor, least: int) -> Tensor:
+    """Refuse tensors of fewer than ``least`` dimensions, and empty ones. Returns the tensor."""
+    if x.ndim < least:
+        raise ValueError(f"{name} has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {least} are needed")
+    if x.numel() == 0:
+        raise ValueError(f"{name} of shape {tuple(x.shape)} is empty; every dimension must be at least 1")
+    return x
+
+
+def rank(value: int, limit: int, what: str, name: str = "rank") -> int:
+    """Refuse a rank below 1 or above ``limit``; ``what`` says what sets the limit. Returns the rank."""
+    if value < 1:
+        raise ValueError(f"{name}={value} is below 1; choose from 1 to {limit}")
+    if value > limit:
+        raise ValueError(f"{name}={value} exceeds {what}; choose from 1 to {limit}")
+    return value
+
+
+def bits(value: int) -> int:
+    """Refuse widths that cannot be packed. Returns the number of bits."""
+    if not 1 <= value <= 8:
+        raise ValueError(f"bits={value} cannot be packed; choose from 1 to 8")
+    return value
+
+
+def share(name: str, value: float) -> float:
+    """Refuse shares outside (0, 1]. Returns the share."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}={value} is not a share; give a number above 0 and up to 1, such as {name}=0.8")
+    return value
+
+
+def exactly_one(**values: object) -> None:
+    """Refuse calls that give none or several of these arguments."""
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(values)}; given: {', '.join(given) or 'none'}")

