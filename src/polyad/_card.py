@@ -32,7 +32,12 @@ class Paper:
 
 @dataclass(frozen=True)
 class Card:
-    """One entry of the catalogue. ``needs`` names the calibration statistics that the method reads."""
+    """One entry of the catalogue.
+
+    ``needs`` maps a role to the calibration statistics that the method reads of it: the roles of a block, or ""
+    where a method sees one layer. ``curve`` gives the squared errors that it
+    leaves at sizes 0, 1, … without solving for each, and ``allocate`` the allocation that its paper uses.
+    """
 
     name: str
     kind: str
@@ -40,7 +45,9 @@ class Card:
     makes: type | None
     papers: tuple[Paper, ...]
     example: Mapping[str, Any] = field(default_factory=dict)
-    needs: frozenset[str] = frozenset()
+    needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    curve: Callable[..., Any] | None = None
+    allocate: Callable[..., Any] | None = None
 
     @property
     def module(self) -> str:
@@ -64,7 +71,9 @@ def method(
     papers: tuple[Paper, ...],
     makes: type | None = None,
     example: Mapping[str, Any] | None = None,
-    needs: frozenset[str] | set[str] = frozenset(),
+    needs: set[str] | Mapping[str, set[str]] | None = None,
+    curve: Callable[..., Any] | None = None,
+    allocate: Callable[..., Any] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
@@ -78,7 +87,9 @@ def method(
         known = _catalogue.get(name)
         if known is not None and known.function.__module__ != function.__module__:
             raise ValueError(f"two methods are called {name!r}: in {known.module} and {function.__module__}")
-        _catalogue[name] = Card(name, kind, function, makes, papers, dict(example or {}), frozenset(needs))
+        roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
+        wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
+        _catalogue[name] = Card(name, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate)
         return function
 
     return record

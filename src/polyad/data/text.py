@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from polyad._folders import data_folder
+
 PROTOCOL = "text-1"
 SHORTEST_REPEAT = 40  # characters; shorter paragraphs (headings, list items) may recur
 CALIBRATION_SHARE = 0.7
@@ -60,17 +62,6 @@ def stdlib() -> Text:
     from pydoc_data.topics import topics
 
     return Text("stdlib", tuple((key, topics[key]) for key in sorted(topics)))
-
-
-def data_folder() -> Path:
-    """Where downloaded data lies: ``$POLYAD_DATA``, or ``data`` in polyad's cache folder."""
-    return Path(os.environ.get("POLYAD_DATA", cache_folder() / "data"))
-
-
-def cache_folder() -> Path:
-    """Polyad's cache: ``$POLYAD_CACHE``, or ``polyad`` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
-    return Path(os.environ.get("POLYAD_CACHE", Path(home) / "polyad"))
 
 
 def sotu() -> Text:

@@ -59,6 +59,12 @@ class LowRank(Format):
         return 2 * batch * (self.left.numel() + self.right.numel())
 
     @classmethod
+    def empty(cls, shape: tuple[int, ...], rank: int, *, dtype: torch.dtype = torch.float32) -> Self:
+        """One of this shape and rank on the meta device, which costs nothing and can be asked what it would."""
+        left = torch.empty((*shape[:-1], rank), dtype=dtype, device="meta")
+        return cls(left, torch.empty((*shape[:-2], rank, shape[-1]), dtype=dtype, device="meta"))
+
+    @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         rank = max(1, min(shape[-2:]) // 2)
         left = torch.randn((*shape[:-1], rank), generator=generator, dtype=dtype)

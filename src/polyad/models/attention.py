@@ -18,6 +18,10 @@ class ReducedAttention(nn.Module):
     """
 
     pairs: Tensor | None
+    q_proj: nn.Module
+    k_proj: nn.Module
+    v_proj: nn.Module
+    o_proj: nn.Module
 
     def __init__(
         self,

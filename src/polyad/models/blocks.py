@@ -61,7 +61,7 @@ def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> li
         for inner, module in layer.named_modules():
             where = f"{path}.{inner}" if inner else path
             if "mlp" in kinds and all(isinstance(getattr(module, r, None), nn.Linear) for r in GATED):
-                roles = dict(zip(("gate", "up", "down"), (f"{where}.{r}" for r in GATED), strict=True))
+                roles = {r.removesuffix("_proj"): f"{where}.{r}" for r in GATED}
                 found.append(Block(where, "mlp", roles, i, home=where))
             if all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
                 found += [b for b in _attention(model, module, where, i) if b.kind in kinds]
@@ -88,3 +88,21 @@ def _attention(model: nn.Module, module: nn.Module, path: str, layer: int) -> li
         Block(path, "qk", {"q": q_path, "k": k_path}, layer, **shape),
         Block(path, "vo", {"v": v_path, "o": o_path}, layer, **shape),
     ]
+
+
+def readers(model: nn.Module) -> dict[str, list[str]]:
+    """For each normalisation of a decoder layer, the linear layers that read its output, by path.
+
+    Known are pre-normalised decoders under Llama's names whose norms multiply by their weight.
+    """
+    found: dict[str, list[str]] = {}
+    for path, layer in decoder_layers(model).items():
+        for norm, home, roles in (
+            ("input_layernorm", "self_attn", ATTENTION[:3]),
+            ("post_attention_layernorm", "mlp", GATED[:2]),
+        ):
+            module, reader = getattr(layer, norm, None), getattr(layer, home, None)
+            plain = module is not None and "Gemma" not in type(module).__name__ and not hasattr(module, "bias")
+            if plain and all(isinstance(getattr(reader, r, None), nn.Linear) for r in roles):
+                found[f"{path}.{norm}"] = [f"{path}.{home}.{r}" for r in roles]
+    return found

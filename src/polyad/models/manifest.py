@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyad.layers import Conv, Embedding, Linear
+from polyad.layers import Conv, Embedding, Factors, Linear
 from polyad.models.attention import ReducedAttention
 
 LAYERS = {"Linear": Linear, "Embedding": Embedding, "Conv": Conv}
@@ -103,7 +103,7 @@ def assemble(
             "the folder mixes files of two models"
         )
     for alias, owner in stated["ties"].items():
-        _put(model, alias, _get(model, owner))
+        _tie(model, alias, owner)
     for name, buffer in buffers.items() if buffers else _fresh_buffers(made, model).items():
         _put(model, name, buffer)
     left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
@@ -157,9 +157,17 @@ def _shape(module: Any) -> tuple[int, int, bool] | None:
     )
 
 
-def _get(model: nn.Module, name: str) -> Tensor:
-    owner, _, leaf = name.rpartition(".")
-    return getattr(model.get_submodule(owner), leaf)
+def _tie(model: nn.Module, alias: str, owner: str) -> None:
+    """Make ``alias`` the very tensor that ``owner`` is; of factors, the very module."""
+    place, _, leaf = owner.rpartition(".")
+    factors = ""
+    while isinstance(model.get_submodule(place), Factors):
+        factors, (place, _, _) = place, place.rpartition(".")
+    if factors:
+        tail = owner.removeprefix(factors)  # the tensor's name within the factors
+        model.set_submodule(alias.removesuffix(tail), model.get_submodule(factors))
+    else:
+        _put(model, alias, getattr(model.get_submodule(place), leaf))
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,12 @@ def modules(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] 
 
 def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module:
     """The layer that does what ``before`` did, with these new values of weight and bias."""
-    weight = values.get("weight", getattr(before, "weight", None))
+    old: Any = getattr(before, "weight", None)
+    if isinstance(old, Tensor) and all(isinstance(v, Tensor) for v in values.values()):
+        same = all(getattr(before, name).shape == v.shape for name, v in values.items())  # pyright: ignore
+        if same:
+            return revalued(before, {name: v for name, v in values.items() if isinstance(v, Tensor)})
+    weight = values.get("weight", old)
     bias = values.get("bias", getattr(before, "bias", None))
     if isinstance(bias, Format) or weight is None:
         raise TypeError(f"a bias is a tensor and a weight is there; got {type(bias).__name__}")
@@ -71,6 +77,15 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
     if isinstance(before, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return Conv.like(before, held)
     return Linear(held, bias)
+
+
+def revalued(before: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+    """A shallow copy of a module in which some parameters have other values."""
+    made = copy.copy(before)
+    made._parameters = dict(before._parameters)
+    for name, value in values.items():
+        made._parameters[name] = nn.Parameter(value.detach())
+    return made
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -88,7 +88,9 @@ class _Watcher:
     def __init__(self, path: str, wanted: frozenset[str]) -> None:
         self.path, self.wanted = path, wanted
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.count = 0  # rows of the input
+        self.seen = 0  # rows of the output, which a twin counts itself
+        self.normal = False
         self.twin: _Watcher | None = None
 
     def observe(self, shared: list[Any]) -> Callable[..., None]:
@@ -117,6 +119,7 @@ class _Watcher:
             self.sums["peak"] = torch.maximum(self.sums.get("peak", peak), peak)
 
     def see_output(self, x: Tensor, y: Tensor) -> None:
+        self.seen += x.numel() // x.shape[-1]
         if "output_square" in self.wanted:
             self.add("output_square", y.reshape(-1, y.shape[-1]).float().square().sum(0))
         if "influence" in self.wanted:
@@ -128,16 +131,23 @@ class _Watcher:
 
     def moments(self) -> Moments:
         source = self.twin or self
-        sums = {**{k: v for k, v in source.sums.items() if k in ("second", "mean", "peak")}, **self.own()}
-        found = Moments(source.count, **{k: v if k == "peak" else v / source.count for k, v in sums.items()})
-        for f in fields(found):
-            value = getattr(found, f.name)
-            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+        source.normalise()
+        self.normalise()
+        inputs = {k: v for k, v in source.sums.items() if k in ("second", "mean", "peak") and k in self.wanted}
+        outputs = {k: v for k, v in self.sums.items() if k in ("output_square", "influence")}
+        found = {**inputs, **outputs}
+        for value in found.values():
+            if not bool(torch.isfinite(value).all()):
                 raise ValueError(
                     f"the activations of {self.path} hold NaN or infinite numbers on the calibration text; "
                     "its weights may be damaged, or the dtype too narrow: try --dtype float32"
                 )
-        return found
+        return Moments(source.count, **found)
 
-    def own(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.sums.items() if k in ("output_square", "influence") or self.twin is None}
+    def normalise(self) -> None:
+        """Sums to means, in place and once, so that twins share one tensor."""
+        if not self.normal:
+            for name, value in self.sums.items():
+                if name != "peak":
+                    value.div_(self.seen)
+            self.normal = True

@@ -1,0 +1,74 @@
+"""What an item may be cut to, what each size costs and what it loses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WHOLE = -1
+"""The size of an item that is left as it is."""
+
+Sizes = dict[str, int]
+"""The size chosen for each item: a rank, a width, a number of bits, or WHOLE."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The choices of one item, cheapest first: sizes, exact costs and errors, arrays of one length.
+
+    Costs rise strictly; errors are squared and add up over items. The last choice is the item left as it is.
+    """
+
+    sizes: NDArray[np.int64]
+    costs: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if not len(self.sizes) == len(self.costs) == len(self.errors) > 0:
+            raise ValueError(
+                f"a curve has {len(self.sizes)} sizes, {len(self.costs)} costs, {len(self.errors)} errors"
+            )
+        if not (np.isfinite(self.errors).all() and (np.diff(self.costs) > 0).all()):
+            raise ValueError("a curve needs finite errors and costs that rise strictly")
+
+    @property
+    def whole(self) -> float:
+        """The cost of leaving the item as it is."""
+        return float(self.costs[-1])
+
+    def scaled(self, weight: float) -> Curve:
+        """The same choices with errors times ``weight``, to compare items whose errors differ in unit."""
+        return Curve(self.sizes, self.costs, self.errors * weight)
+
+    def affordable(self, budget: float) -> int:
+        """Place of the largest choice that costs at most ``budget``; the cheapest where none does."""
+        return max(int(np.searchsorted(self.costs, budget * (1 + 1e-12), side="right")) - 1, 0)
+
+
+def checked(items: Mapping[str, Curve], budget: float) -> float:
+    """Refuse budgets that no choice of sizes can meet, naming the nearest that one can. Returns the budget."""
+    least = sum(float(curve.costs[0]) for curve in items.values())
+    whole = sum(curve.whole for curve in items.values())
+    if budget < least * (1 - 1e-12):
+        raise ValueError(
+            f"no allocation meets the budget of {budget:,.0f}: the {len(items)} items cost {whole:,.0f} as they are "
+            f"and at least {least:,.0f} when cut most; the nearest is a share of {least / whole:.4f} of them"
+        )
+    return budget
+
+
+def spend_rest(items: Mapping[str, Curve], places: dict[str, int], budget: float) -> Sizes:
+    """Give what coarse steps leave over to the items with the finest ones; then places become sizes."""
+    places = dict(places)
+    rest = budget - sum(float(items[name].costs[place]) for name, place in places.items())
+    by_step = sorted(items, key=lambda name: (float(np.diff(items[name].costs, prepend=0).min()), name), reverse=True)
+    for name in by_step:  # coarse items first: the finest spend what is left after them
+        curve, place = items[name], places[name]
+        reach = curve.affordable(float(curve.costs[place]) + rest)
+        if reach > place and curve.errors[reach] <= curve.errors[place]:
+            rest -= float(curve.costs[reach] - curve.costs[place])
+            places[name] = reach
+    return {name: int(items[name].sizes[place]) for name, place in places.items()}

@@ -1,0 +1,34 @@
+"""The same share of every item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from polyad._card import Paper, method
+from polyad.allocate.curve import Curve, Sizes, checked, spend_rest
+
+EXAMPLE = Paper("Sainath, Kingsbury, Sindhwani, Arisoy, Ramabhadran", 2013,
+                "Low-rank matrix factorization for deep neural network training with high-dimensional output targets",
+                "doi:10.1109/ICASSP.2013.6638949", adds="one rank ratio for every layer")  # fmt: skip
+
+
+@method("allocate", papers=(EXAMPLE,))
+def uniform(items: Mapping[str, Curve], budget: float) -> Sizes:
+    """Cut every item to the same share of its own cost, as nearly as its steps permit.
+
+    ``budget`` is the total cost allowed, in the curves' unit. Items that steps leave below their share get what
+    is left over. Cost: a binary search an item. Refuses a budget that no choice of sizes can meet.
+
+    >>> import numpy as np
+    >>> curve = Curve(np.arange(1, 5), np.arange(1.0, 5.0), np.array([3.0, 2.0, 1.0, 0.0]))
+    >>> uniform({"a": curve, "b": curve}, 4.0)
+    {'a': 2, 'b': 2}
+    """
+    share = checked(items, budget) / sum(curve.whole for curve in items.values())
+    low, high = 0.0, max(share, 1.0)
+    for _ in range(60):  # the largest common share whose rounded-down choices fit
+        middle = (low + high) / 2
+        spent = sum(float(c.costs[c.affordable(middle * c.whole)]) for c in items.values())
+        low, high = (middle, high) if spent <= budget * (1 + 1e-12) else (low, middle)
+    places = {name: curve.affordable(low * curve.whole) for name, curve in items.items()}
+    return spend_rest(items, places, budget)

@@ -1,0 +1,11 @@
+"""A trained model made smaller: recipes, plans, and one method a file."""
+
+from polyad.compress.apply import apply
+from polyad.compress.eora import eora
+from polyad.compress.equivalent_rescaling import equivalent_rescaling
+from polyad.compress.lord import lord
+from polyad.compress.modegpt import modegpt
+from polyad.compress.plan import Plan, plan
+from polyad.compress.recipe import Step
+
+__all__ = ["Plan", "Step", "apply", "eora", "equivalent_rescaling", "lord", "modegpt", "plan"]

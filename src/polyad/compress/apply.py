@@ -1,0 +1,63 @@
+"""A plan carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from polyad.compress import solving
+from polyad.compress.plan import Plan, rescaled
+from polyad.compress.sizing import blocks_within, named, weight_of
+from polyad.formats import Format
+from polyad.models.blocks import Block
+from polyad.models.replacement import Replacement, modules
+from polyad.models.surgery import Undo, replace
+
+
+def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Any:
+    """Replace the model's layers by what the plan says, in place, and return the model.
+
+    Steps run in order; each sees what the earlier ones made. All solving is done before the first layer is
+    replaced, so an error leaves the model as it was.
+    """
+    applied(model, plan, callback=callback)
+    return model
+
+
+def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
+    """``apply``, returning what undoes it exactly."""
+    missing = [path for path in plan.selected if path not in dict(model.named_modules())]
+    if missing:
+        raise ValueError(f"the plan is for another model: this one has no {', '.join(missing[:3])}")
+    targets = {path: model.get_submodule(path) for path in plan.selected}
+    done: dict[str, Tensor | Format] = dict(rescaled(model, plan.steps, plan.seed).weights)
+    aims = {name: value for name, value in done.items() if isinstance(value, Tensor)}  # dense, as steps left them
+    forward: dict[str, Any] = {}
+    parts: dict[str, Block] = {}
+    for step, sizes in zip(plan.steps, plan.sizes, strict=True):
+        report = named(callback, step.card.name)
+        if step.kind == "rescale":
+            continue
+        if step.kind == "group":
+            found = {block.name: block for block in blocks_within(model, step, targets)}
+            parts |= found
+            for number, (name, size) in enumerate(sizes.items(), 1):
+                weights = solving.parameters_of(model, found[name].roles, done)
+                made = solving.solve_block(step, size, found[name], weights, plan.stats)
+                if made is not None:
+                    done.update(made.weights)
+                    aims.update({name: v for name, v in made.weights.items() if isinstance(v, Tensor)})
+                    for home, arguments in made.forward.items():
+                        forward.setdefault(home, {}).update(arguments)
+                report(number, len(sizes), {})
+            continue
+        for number, (path, size) in enumerate(sizes.items(), 1):
+            name = path + ".weight"
+            aim = aims[name] if name in aims else weight_of(model, path)
+            value = solving.solve_layer(step, size, aim, done.get(name), plan.stats.get(path))
+            if value is not None:
+                done[name] = value
+            report(number, len(sizes), {})
+    return replace(model, modules(model, Replacement(done, forward), parts.values()))

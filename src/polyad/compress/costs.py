@@ -1,0 +1,93 @@
+"""What a layer costs in the unit of the budget, and the curves of choices that allocation reads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polyad.allocate.curve import WHOLE, Curve
+from polyad.compress.recipe import Step
+from polyad.formats import Dense, Format, LowRank
+from polyad.models.blocks import Block
+from polyad.models.statistics import Moments
+
+COUNTS = ("parameters", "bytes", "flops")
+BITS = (2, 3, 4, 5, 6, 7, 8)
+
+
+def cost(format: Format, count: str) -> float:
+    """A format's cost: parameters, bytes (floats that may be cast count as bfloat16), or operations a row."""
+    if count == "parameters":
+        return format.parameters
+    return format.to(torch.bfloat16).nbytes if count == "bytes" else format.flops(1)
+
+
+def layer_cost(module: nn.Module, count: str) -> float:
+    """What a linear layer costs now, its bias excluded."""
+    weight: Any = module.weight
+    if not isinstance(weight, Tensor):
+        return cost(weight(), count)
+    return cost(Dense(torch.empty(weight.shape, device="meta")), count)
+
+
+def layer_curve(step: Step, weight: Tensor, stats: Moments | None, count: str) -> Curve:
+    """The choices of one layer under a method: every rank, or every number of bits, that costs less than it does."""
+    whole = cost(Dense(weight.to("meta")), count)
+    if step.kind == "quantize":
+        found = [_measured(step, weight, stats, bits, count) for bits in BITS]
+    elif step.card.curve is None:
+        raise ValueError(f"{step.card.name} cannot be sized by a budget; give it a rank: {step.card.name}:rank=64")
+    else:
+        errors = step.card.curve(weight, stats, **step.options).tolist()
+        shape = tuple(weight.shape)
+        ranks = range(1, min(shape) + 1)
+        found = [(r, _rank_cost(shape, r, count), errors[min(r, len(errors) - 1)]) for r in ranks]
+    return _curve([*((s, c, e) for s, c, e in found if c < whole), (WHOLE, whole, 0.0)])
+
+
+@functools.lru_cache(maxsize=65536)
+def _rank_cost(shape: tuple[int, ...], rank: int, count: str) -> float:
+    return cost(LowRank.empty(shape, rank), count)
+
+
+def _measured(step: Step, weight: Tensor, stats: Moments | None, bits: int, count: str) -> tuple[int, float, float]:
+    made = step.card.function(weight, bits, **step.options)
+    return bits, cost(made, count), output_error(weight - made.to_dense(), stats)
+
+
+def output_error(difference: Tensor, stats: Moments | None) -> float:
+    """E|D x|² for a difference D of weights; its squared Frobenius norm where no statistics are at hand."""
+    if stats is None or stats.second is None:
+        return float(difference.square().sum())
+    return float(((difference @ stats.second.to(difference.dtype)) * difference).sum())
+
+
+def block_curve(
+    step: Step, block: Block, weights: Mapping[str, Tensor], stats: Mapping[str, Moments], count: str
+) -> Curve:
+    """The choices of one block under a group method: every number of units that costs less than all of them."""
+    assert step.card.curve is not None
+    errors = step.card.curve(block, weights, stats, **step.options).tolist()
+    units = len(errors) - 1
+    whole = sum(cost(Dense(w.to("meta")), count) for name, w in weights.items() if name.endswith(".weight"))
+    found = [(k, whole * k / units, errors[k]) for k in range(1, units)]
+    return _curve([*found, (WHOLE, whole, 0.0)])
+
+
+def _curve(choices: list[tuple[int, float, float]]) -> Curve:
+    """Sorted by cost; of choices of one cost the one of least error stays."""
+    best: dict[float, tuple[int, float, float]] = {}
+    for choice in choices:
+        if choice[1] not in best or choice[2] < best[choice[1]][2]:
+            best[choice[1]] = choice
+    ordered = [best[c] for c in sorted(best)]
+    sizes, costs, errors = (np.array(column) for column in zip(*ordered, strict=True))
+    return Curve(sizes.astype(np.int64), costs.astype(float), np.maximum(errors.astype(float), 0.0))
+
+
+Progress = Callable[..., Any] | None

@@ -1,0 +1,75 @@
+"""The same function in other numbers: a model moved off the grid on which its weights were stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from polyad._card import Paper, method
+from polyad.models.blocks import Block, blocks, readers
+from polyad.models.replacement import Replacement
+
+NEYSHABUR = Paper(
+    "Neyshabur, Salakhutdinov, Srebro", 2015, "Path-SGD: Path-Normalized Optimization in Deep Neural Networks",
+    "arXiv:1506.02617", adds="rescalings of a unit's incoming against its outgoing weights change nothing",
+)  # fmt: skip
+
+
+@method("rescale", makes=Replacement, papers=(NEYSHABUR,))
+def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: float = 0.35) -> Replacement:
+    """Multiply weights by random factors exp(uniform(-spread, spread)) wherever the network is invariant to it.
+
+    Each normalisation's weight against the columns that read it; rows of the up projection against columns of the
+    down projection; rows of the value against columns of the output projection, by head; queries against keys, by
+    rotation pair. The logits change by rounding alone. What was stored on a coarse grid no longer lies on it, so
+    that rounding it again costs what it would cost any model. Cost: one copy of the weights.
+    """
+    weights: dict[str, Tensor] = {}
+
+    def get(name: str) -> Tensor:
+        if name not in weights:
+            owner, _, leaf = name.rpartition(".")
+            weights[name] = getattr(model.get_submodule(owner), leaf).detach().clone()
+        return weights[name]
+
+    def factors(count: int) -> Tensor:
+        return torch.empty(count).uniform_(-spread, spread, generator=generator).exp()
+
+    for norm, paths in readers(model).items():
+        scale = factors(get(norm + ".weight").shape[0])
+        get(norm + ".weight").mul_(scale)
+        for path in paths:
+            get(path + ".weight").div_(scale)
+    for block in blocks(model):
+        _rescale(block, get, factors, model)
+    return Replacement(weights)
+
+
+def _rescale(block: Block, get: Any, factors: Any, model: nn.Module) -> None:
+    def bias(role: str) -> Tensor | None:
+        has = getattr(model.get_submodule(block.roles[role]), "bias", None) is not None
+        return get(block.roles[role] + ".bias") if has else None
+
+    def rows(role: str, scale: Tensor) -> None:
+        get(block.roles[role] + ".weight").mul_(scale[:, None])
+        old = bias(role)
+        if old is not None:
+            old.mul_(scale)
+
+    group = block.heads // block.key_heads
+    if block.kind == "mlp":
+        scale = factors(get(block.roles["down"] + ".weight").shape[1])
+        rows("up", scale)
+        get(block.roles["down"] + ".weight").div_(scale)
+    elif block.kind == "vo":
+        scale = factors(block.key_heads * block.width)
+        rows("v", scale)
+        by_head = scale.view(block.key_heads, 1, -1).expand(-1, group, -1)
+        get(block.roles["o"] + ".weight").div_(by_head.reshape(-1))
+    else:
+        pairs = factors(block.key_heads * block.width // 2).view(block.key_heads, 1, -1)
+        scale = torch.cat((pairs, pairs), -1)  # both members of a pair alike
+        rows("k", scale.reshape(-1))
+        rows("q", scale.expand(-1, group, -1).reshape(-1).reciprocal())

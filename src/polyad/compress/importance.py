@@ -1,0 +1,101 @@
+"""How much the model's output changes when one item alone is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad.models.blocks import decoder_layers
+from polyad.models.surgery import replace
+
+EVERY = 2
+"""Positions between those at which the distributions are compared: neighbours say much the same."""
+
+
+def divergences(
+    model: Any,
+    items: Mapping[str, Callable[[], dict[str, nn.Module]]],
+    windows: Tensor,
+    *,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, float]:
+    """Mean KL divergence, in nats, of the next-token distribution from the original's when one item is replaced.
+
+    ``items`` maps a name to a function that makes the modules to put in place, by path; ``windows`` are token ids
+    (count, length). The layers before an item's are not run again: their output is kept. Cost: about half a
+    forward pass an item, and windows * length * width numbers a layer.
+    """
+    layers = list(decoder_layers(model))
+    home = layers[0].rpartition(".")[0]
+    at = torch.arange(0, windows.shape[1], EVERY)
+    with torch.no_grad():
+        hidden, reference = _reference(model, layers, windows, at)
+        skips = _skips(model, home, layers, hidden, at, reference)
+        found: dict[str, float] = {}
+        for number, (name, make) in enumerate(items.items(), 1):
+            modules = make()
+            first = min(_layer_of(path, layers) for path in modules) if skips else 0
+            undo = replace(model, modules)
+            try:
+                logits = _logits_from(model, home, first, hidden[first] if skips else None, windows, at)
+            finally:
+                undo()
+            found[name] = _divergence(reference, logits)
+            if callback is not None:
+                callback(number, len(items), {"divergence": found[name]})
+    return found
+
+
+def _reference(model: Any, layers: list[str], windows: Tensor, at: Tensor) -> tuple[list[Tensor], Tensor]:
+    hidden: list[Tensor] = []
+    hooks = [
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda _m, args, kwargs: hidden.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True
+        )
+        for path in layers
+    ]
+    try:
+        logits = model(windows, use_cache=False, logits_to_keep=at).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return hidden, logits.float().log_softmax(-1)
+
+
+def _skips(model: Any, home: str, layers: list[str], hidden: list[Tensor], at: Tensor, reference: Tensor) -> bool:
+    """Whether running from the middle gives the whole model's result: some decoders scale what they embed."""
+    middle = len(layers) // 2
+    logits = _logits_from(model, home, middle, hidden[middle], None, at)
+    return _divergence(reference, logits) < 1e-4
+
+
+def _logits_from(
+    model: Any, home: str, first: int, hidden: Tensor | None, windows: Tensor | None, at: Tensor
+) -> Tensor:
+    if hidden is None:
+        return model(windows, use_cache=False, logits_to_keep=at).logits
+    with _shortened(model, home, first):
+        return model(inputs_embeds=hidden, use_cache=False, logits_to_keep=at).logits
+
+
+@contextmanager
+def _shortened(model: nn.Module, home: str, first: int) -> Iterator[None]:
+    whole: Any = model.get_submodule(home)
+    model.set_submodule(home, nn.ModuleList(list(whole)[first:]))
+    try:
+        yield
+    finally:
+        model.set_submodule(home, whole)
+
+
+def _divergence(reference: Tensor, logits: Tensor) -> float:
+    other = logits.float().log_softmax(-1)
+    return float((reference.exp() * (reference - other)).sum(-1).mean())
+
+
+def _layer_of(path: str, layers: list[str]) -> int:
+    return next((i for i, layer in enumerate(layers) if path == layer or path.startswith(layer + ".")), 0)

@@ -1,0 +1,178 @@
+"""What to do to a model so that it fits a budget, decided before anything is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Generator, nn
+
+from polyad import _check
+from polyad.allocate import Curve, greedy
+from polyad.compress import costs
+from polyad.compress.recipe import Recipe, Step, steps
+from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, relative
+from polyad.data.calibration import Calibration, calibration
+from polyad.models.replacement import Replacement, merged, modules
+from polyad.models.statistics import Moments, collect
+from polyad.models.surgery import Which, decoder_linears, replace, select
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Sizes for every layer or block, by step of the recipe, with what led to them. ``stats`` stays in memory."""
+
+    steps: tuple[Step, ...]
+    selected: tuple[str, ...]
+    sizes: tuple[dict[str, int], ...]
+    keep: float | None
+    count: str
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    stats: Mapping[str, Moments] = field(default_factory=dict)
+    seed: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan without its statistics; curves are thinned to at most 33 choices."""
+        return {
+            "recipe": [step.to_json() for step in self.steps],
+            "keep": self.keep, "budget": self.count, "seed": self.seed, "calibration": dict(self.texts),
+            "sizes": [dict(sizes) for sizes in self.sizes],
+            "importance": dict(self.importance),
+            "curves": {name: _thinned(curve) for name, curve in self.curves.items()},
+            "seconds": dict(self.seconds),
+        }  # fmt: skip
+
+
+def plan(
+    model: Any,
+    recipe: Recipe,
+    *,
+    keep: float | None = None,
+    budget: str = "parameters",
+    calibrate: Any = None,
+    select: Which | None = None,
+    allocate: Callable[..., dict[str, int]] | None = None,
+    importance: bool | None = None,
+    seed: int = 0,
+    callback: Callable[..., Any] | None = None,
+    memory: Any = None,
+) -> Plan:
+    """Decide how small each layer or block becomes under a recipe, so that ``keep`` of the selected modules stays.
+
+    ``recipe`` is a method's function, a partial of one or a list of these; ``budget`` says what ``keep`` counts:
+    "parameters", "bytes" (floats as bfloat16) or "flops" (a token's, with the output head). ``calibrate`` is a
+    text's name or path, several of these, or a Calibration. ``allocate`` defaults to what the method's paper uses,
+    and else to ``greedy``. With ``importance`` (the default where there is text) errors are weighed by how much the
+    model's output diverges when an item alone is cut. ``memory`` keeps finished statistics, so that a killed run
+    can go on. Nothing is changed in the model. Raises where the budget cannot be met, naming the nearest that can.
+    """
+    found = steps(recipe)
+    targets = _selected(model, select)
+    free = [step for step in found if step.sized_by_budget]
+    _check_budget(found, free, keep, budget)
+    text = calibration(model, calibrate) if calibrate is not None else None
+    reference = rescaled(model, found, seed)
+    undo = replace(model, modules(model, reference)) if reference.weights else lambda: None
+    clock = time.perf_counter()
+    seconds: dict[str, float] = {}
+    try:
+        asked = needs(model, found, targets)
+        stats = _statistics(model, asked, text, memory, callback)
+        seconds["statistics"] = time.perf_counter() - clock
+        curves: dict[str, Curve] = {}
+        weighed: dict[str, float] = {}
+        chosen: dict[str, int] = {}
+        if free:
+            step = free[0]
+            curves = item_curves(model, step, targets, stats, budget, callback)
+            use = importance if importance is not None else text is not None
+            if use and text is None:
+                raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
+            if use and text is not None:
+                weighed = item_importance(model, step, targets, curves, stats, text, callback)
+            allowed = allowed_cost(model, targets, curves, _check.share("keep", keep or 0.0), budget)
+            scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
+            chosen = (allocate or step.card.allocate or greedy)(scaled, allowed)
+    finally:
+        undo()
+    seconds["all"] = time.perf_counter() - clock
+    sizes = tuple(chosen if step in free else _fixed(model, step, targets) for step in found)
+    texts = text.digests if text is not None else {}
+    return Plan(found, tuple(targets), sizes, keep, budget, curves, weighed, texts, stats, seed, seconds)
+
+
+def rescaled(model: nn.Module, found: tuple[Step, ...], seed: int) -> Replacement:
+    """What the recipe's rescalings make of the weights; drawn from the seed alone, so always the same."""
+    made = []
+    for step in found:
+        if step.kind == "rescale":
+            generator = Generator().manual_seed(seed)
+            made.append(step.card.function(model, generator=generator, **step.options))
+    return merged(made)
+
+
+def needs(model: nn.Module, found: tuple[Step, ...], targets: Mapping[str, nn.Module]) -> dict[str, set[str]]:
+    """The statistics that the recipe asks for, by module path."""
+    asked: dict[str, set[str]] = {}
+    for step in found:
+        if step.kind == "group":
+            for block in blocks_within(model, step, targets):
+                for role, wanted in step.card.needs.items():
+                    if role in block.roles:
+                        asked.setdefault(block.roles[role], set()).update(wanted)
+        else:
+            wanted = set(step.card.needs.get("", ())) | ({"mean"} if step.options.get("centre") else set())
+            for path in targets if wanted else ():
+                asked.setdefault(path, set()).update(wanted)
+    return asked
+
+
+def _selected(model: nn.Module, which: Which | None) -> dict[str, nn.Module]:
+    return decoder_linears(model) if which is None else select(model, which)
+
+
+def _check_budget(found: tuple[Step, ...], free: list[Step], keep: float | None, budget: str) -> None:
+    if budget not in costs.COUNTS:
+        raise ValueError(f"budget={budget!r} is not a unit; choose one of {', '.join(costs.COUNTS)}")
+    names = " and ".join(step.card.name for step in found)
+    if free and keep is None:
+        raise ValueError(f"{free[0].card.name} needs to know how much to keep: keep=0.8, or a size of its own")
+    if not free and keep is not None:
+        raise ValueError(f"keep={keep} has nothing to decide: every size in {names} is given")
+    if keep is not None:
+        _check.share("keep", keep)
+
+
+def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, callback: Any) -> dict[str, Moments]:
+    if not asked:
+        return {}
+    if text is None:
+        raise ValueError("this recipe reads activations; give calibrate='stdlib', 'sotu' or a text file")
+    kept = memory.statistics() if memory is not None else None
+    if kept is not None:
+        return kept
+    stats = collect(model, asked, text.windows, callback=named(callback, "statistics"))
+    if memory is not None:
+        memory.keep_statistics(stats)
+    return stats
+
+
+def _fixed(model: Any, step: Step, targets: Any) -> dict[str, int]:
+    if step.size is None:
+        return {}
+    if step.kind == "group":
+        return {block.name: step.size for block in blocks_within(model, step, targets)}
+    return dict.fromkeys(targets, step.size)
+
+
+def _thinned(curve: Curve) -> dict[str, list[float]]:
+    at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
+    return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}
+
+

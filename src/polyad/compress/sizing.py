@@ -1,0 +1,104 @@
+"""What the items of a step cost and lose at each size, and how much each of them matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from polyad import _check
+from polyad.allocate import Curve
+from polyad.compress import costs, solving
+from polyad.compress.importance import divergences
+from polyad.compress.recipe import Step
+from polyad.data.calibration import Calibration
+from polyad.models.blocks import Block, blocks
+from polyad.models.replacement import Replacement, modules
+
+PROBE_SHARE = 0.5
+"""The share of an item's cost to which it alone is cut when its importance is measured."""
+
+
+def blocks_within(model: nn.Module, step: Step, targets: Mapping[str, nn.Module]) -> list[Block]:
+    """The blocks of the step's rules whose matrices are all selected."""
+    found = [b for b in blocks(model, step.rules) if all(path in targets for path in b.roles.values())]
+    if not found:
+        raise ValueError(
+            f"{step.card.name} cuts matrices together ({', '.join(step.rules)}), and the selection holds no block "
+            "whole; select '*mlp*' or '*attn*', or leave the selection out"
+        )
+    return found
+
+
+def weight_of(model: nn.Module, path: str) -> Tensor:
+    """The weight of a linear layer, checked."""
+    weight: Any = model.get_submodule(path).weight
+    return _check.finite(f"{path}.weight", weight.detach())
+
+
+def item_curves(model: Any, step: Step, targets: Any, stats: Any, count: str, callback: Any) -> dict[str, Curve]:
+    found: dict[str, Curve] = {}
+    report = named(callback, "curves")
+    if step.kind == "group":
+        parts = blocks_within(model, step, targets)
+        for number, block in enumerate(parts, 1):
+            weights = solving.parameters_of(model, block.roles, {})
+            found[block.name] = costs.block_curve(step, block, weights, stats, count)
+            report(number, len(parts), {})
+        return found
+    for number, path in enumerate(targets, 1):
+        found[path] = costs.layer_curve(step, weight_of(model, path), stats.get(path), count)
+        report(number, len(targets), {})
+    return found
+
+
+def item_importance(
+    model: Any, step: Step, targets: Any, curves: Any, stats: Any, text: Calibration, callback: Any
+) -> dict[str, float]:
+    places = {name: curve.affordable(PROBE_SHARE * curve.whole) for name, curve in curves.items()}
+    if step.kind == "group":
+        parts = {block.name: block for block in blocks_within(model, step, targets)}
+
+        def make(name: str) -> dict[str, nn.Module]:
+            block, size = parts[name], int(curves[name].sizes[places[name]])
+            weights = solving.parameters_of(model, block.roles, {})
+            made = solving.solve_block(step, size, block, weights, stats)
+            return modules(model, made or Replacement({}), [block])
+    else:
+
+        def make(name: str) -> dict[str, nn.Module]:
+            size = int(curves[name].sizes[places[name]])
+            made = solving.solve_layer(step, size, weight_of(model, name), None, stats.get(name))
+            return modules(model, Replacement({name + ".weight": made} if made is not None else {}))
+
+    items = {n: (lambda n=n: make(n)) for n, p in places.items() if curves[n].errors[p] > 0}
+    found = divergences(model, items, text.probe, callback=named(callback, "importance"))
+    relative = relative(curves)
+    least = 1e-3 * float(np.median(list(found.values()))) if found else 0.0
+    return {n: max(kl, least) / float(relative[n].errors[places[n]]) for n, kl in found.items()}
+
+
+def relative(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Errors as shares of each item's error at its cheapest choice, so that units cancel."""
+    return {name: curve.scaled(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
+
+
+def allowed_cost(model: Any, targets: Any, curves: Mapping[str, Curve], keep: float, count: str) -> float:
+    """What the items may cost together: the budget less what the recipe cannot touch."""
+    total = sum(costs.layer_cost(module, count) for module in targets.values())
+    touched = sum(curve.whole for curve in curves.values())
+    head = model.get_output_embeddings() if count == "flops" and hasattr(model, "get_output_embeddings") else None
+    extra = costs.layer_cost(head, count) if head is not None else 0.0
+    return keep * (total + extra) - (total - touched) - extra
+
+
+def named(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any]:
+    def report(step: int, total: int | None, values: Mapping[str, Any]) -> None:
+        if callback is not None:
+            callback(step, total, {"stage": stage, **values})
+
+    return report
+
+

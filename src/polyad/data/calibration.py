@@ -1,0 +1,86 @@
+"""The windows on which statistics are collected, and those on which quality is measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyad.data.text import Split, Text, digest, read, split, windows
+from polyad.models.loading import encoder
+
+LENGTH = 1024
+CALIBRATION_WINDOWS = 64  # over all texts
+EVALUATION_WINDOWS = 24  # of each text
+PROBE_LENGTH = 512
+
+Source = str | os.PathLike[str] | Text
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Token ids to collect statistics on: ``windows`` (count, length), and a few shorter ones, ``probe``.
+
+    ``digests`` maps each text's name to the sha256 of its windows.
+    """
+
+    windows: Tensor
+    probe: Tensor
+    digests: Mapping[str, str]
+
+
+def calibration(
+    model: Any,
+    sources: Source | Iterable[Source] | Calibration,
+    *,
+    count: int = CALIBRATION_WINDOWS,
+    length: int = LENGTH,
+) -> Calibration:
+    """Evenly spaced windows of the calibration part of each text, the same number from each.
+
+    ``sources`` are names (``stdlib``, ``sotu``), paths, or Texts; a text too short for its share gives what it has.
+    """
+    if isinstance(sources, Calibration):
+        return sources
+    parts = splits(model, sources)
+    length = shortened(model, length)
+    each = -(-count // len(parts))
+    found = {part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts}
+    probes = 2 if len(parts) == 1 else 1
+    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in found.values()])
+    return Calibration(torch.cat(list(found.values())), probe, {name: digest(w) for name, w in found.items()})
+
+
+def evaluation(
+    model: Any, sources: Source | Iterable[Source], *, count: int = EVALUATION_WINDOWS, length: int = LENGTH
+) -> dict[str, Tensor]:
+    """Evenly spaced, non-overlapping windows of the evaluation part of each text, by name; (count, length)."""
+    length = shortened(model, length)
+    return {
+        part.name: windows(part.evaluation, length, count, name=f"the evaluation part of {part.name!r}")
+        for part in splits(model, sources)
+    }
+
+
+def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
+    """Texts, tokenised for this model and parted."""
+    single = isinstance(sources, str | os.PathLike | Text)
+    listed: list[Any] = [sources] if single else list(sources)  # pyright: ignore[reportArgumentType]
+    if not listed:
+        raise ValueError("no text was given; name one of stdlib, sotu, or a file")
+    encode = encoder(model)
+    texts = [source if isinstance(source, Text) else read(source) for source in listed]
+    names = [text.name for text in texts]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two texts are called alike ({', '.join(names)}); rename one of the files")
+    return [split(text, encode) for text in texts]
+
+
+def shortened(model: Any, length: int) -> int:
+    """``length``, or the longest context that the model takes where that is shorter."""
+    most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return length if most is None else min(length, most)
