@@ -1,0 +1,5 @@
+"""Pure tensor functions that two or more methods need."""
+
+from polyad.linalg.svd import left_singular, truncated_svd
+
+__all__ = ["left_singular", "truncated_svd"]
