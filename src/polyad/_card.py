@@ -65,20 +65,22 @@ def method(
     makes: type | None = None,
     example: Mapping[str, Any] | None = None,
     needs: frozenset[str] | set[str] = frozenset(),
+    name: str | None = None,
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
-    ``example`` holds keyword arguments with which the contract tests can call it.
+    ``example`` holds keyword arguments with which the contract tests can call it. ``name`` is a class's name in the
+    catalogue, in snake_case as its file; a function's is its own.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
 
     def record(function: _Function) -> _Function:
-        name = function.__name__
-        known = _catalogue.get(name)
+        entry = name or function.__name__
+        known = _catalogue.get(entry)
         if known is not None and known.function.__module__ != function.__module__:
-            raise ValueError(f"two methods are called {name!r}: in {known.module} and {function.__module__}")
-        _catalogue[name] = Card(name, kind, function, makes, papers, dict(example or {}), frozenset(needs))
+            raise ValueError(f"two methods are called {entry!r}: in {known.module} and {function.__module__}")
+        _catalogue[entry] = Card(entry, kind, function, makes, papers, dict(example or {}), frozenset(needs))
         return function
 
     return record
@@ -92,6 +94,9 @@ def methods(kind: str | None = None) -> tuple[Card, ...]:
 
 def card(function: Callable[..., Any] | str) -> Card:
     """The card of a method, given the function or its name."""
+    for known in _catalogue.values():
+        if known.function is function:
+            return known
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
     if name not in _catalogue:
         import difflib
