@@ -1,0 +1,100 @@
+"""An attention module whose heads have other widths than the model's configuration says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ReducedAttention(nn.Module):
+    """Grouped-query attention with narrower queries and keys, narrower values, and chosen rotation pairs.
+
+    Takes the place of a decoder's attention module and is called as that is. ``pairs`` of shape
+    (key heads, kept) says which rotation frequencies each head kept; None where all were. Queries and keys have
+    2 * kept columns a head, values ``value_width``; scores are scaled as before the cut. Keys and values go into
+    the cache at their reduced width.
+    """
+
+    pairs: Tensor | None
+
+    def __init__(
+        self,
+        before: nn.Module,
+        *,
+        heads: int,
+        key_heads: int,
+        head_width: int,
+        value_width: int,
+        pairs: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: Any = before.config
+        self.layer_idx: int = before.layer_idx  # pyright: ignore[reportAttributeAccessIssue]
+        self.heads, self.key_heads, self.head_width = heads, key_heads, head_width
+        self.value_width = value_width
+        self.num_key_value_groups = heads // key_heads
+        self.scaling = float(getattr(before, "scaling", head_width**-0.5))  # pyright: ignore[reportArgumentType]
+        self.sliding_window = getattr(before, "sliding_window", None)
+        self.is_causal, self.attention_dropout = True, float(getattr(before, "attention_dropout", 0.0))  # pyright: ignore
+        for role in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            self.add_module(role, before.get_submodule(role))
+        self.register_buffer("pairs", pairs)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **others: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """hidden_states of shape (batch, tokens, width), as transformers calls an attention module."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+        from transformers.models.llama.modeling_llama import eager_attention_forward
+
+        batch, tokens, _ = hidden_states.shape
+        q = self.q_proj(hidden_states).view(batch, tokens, self.heads, -1).transpose(1, 2)
+        k = self.k_proj(hidden_states).view(batch, tokens, self.key_heads, -1).transpose(1, 2)
+        v = self.v_proj(hidden_states).view(batch, tokens, self.key_heads, -1).transpose(1, 2)
+        cos, sin = (self._kept(table) for table in position_embeddings)
+        k = _rotate(k, cos, sin)
+        spread = self.num_key_value_groups if cos.shape[1] > 1 else 1
+        q = _rotate(q, cos.repeat_interleave(spread, 1), sin.repeat_interleave(spread, 1))
+        if past_key_values is not None:
+            k, v = past_key_values.update(k, v, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.sliding_window is not None:
+            others["sliding_window"] = self.sliding_window
+        out, weights = attend(self, q, k, v, attention_mask, dropout=dropout, scaling=self.scaling, **others)
+        return self.o_proj(out.reshape(batch, tokens, -1)), weights
+
+    def _kept(self, table: Tensor) -> Tensor:
+        """Cosines or sines (batch, tokens, width) at the kept pairs, (batch, key heads or 1, tokens, 2 kept)."""
+        if self.pairs is None:
+            return table.unsqueeze(1)
+        both = torch.cat((self.pairs, self.pairs + self.head_width // 2), -1)  # (key heads, 2 kept)
+        return table[..., both].transpose(1, 2)
+
+    def spec(self) -> dict[str, Any]:
+        """JSON from which ``from_spec`` makes this module again, without its numbers."""
+        return {
+            "layer": "ReducedAttention",
+            "heads": self.heads, "key_heads": self.key_heads,
+            "head_width": self.head_width, "value_width": self.value_width,
+            "pairs": None if self.pairs is None else list(self.pairs.shape),
+        }  # fmt: skip
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any], before: nn.Module) -> ReducedAttention:
+        """An uninitialised module of this description, in place of ``before``; its projections are before's."""
+        widths = {k: spec[k] for k in ("heads", "key_heads", "head_width", "value_width")}
+        pairs = None if spec["pairs"] is None else torch.empty(spec["pairs"], dtype=torch.int64, device="meta")
+        return cls(before, pairs=pairs, **widths)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin

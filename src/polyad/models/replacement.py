@@ -1,0 +1,83 @@
+"""What takes the place of trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from polyad.formats import Dense, Format
+from polyad.layers import Conv, Linear
+from polyad.models.attention import ReducedAttention
+from polyad.models.blocks import Block
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """New values for parameters, by dotted path, and what the forward pass must know of them.
+
+    A tensor of another shape makes an ordinary layer of that shape, a format a layer that holds it. ``forward``
+    maps the path of a module to arguments of the module that takes its place: ``pairs`` and ``value_width`` of
+    an attention module.
+    """
+
+    weights: Mapping[str, Tensor | Format]
+    forward: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def merged(replacements: Iterable[Replacement]) -> Replacement:
+    """Several replacements as one; where two name one parameter, that is refused."""
+    weights: dict[str, Tensor | Format] = {}
+    forward: dict[str, dict[str, Any]] = {}
+    for replacement in replacements:
+        twice = weights.keys() & replacement.weights.keys()
+        if twice:
+            raise ValueError(f"two methods replace {', '.join(sorted(twice)[:3])}; let one of them leave it out")
+        weights.update(replacement.weights)
+        for path, arguments in replacement.forward.items():
+            forward.setdefault(path, {}).update(arguments)
+    return Replacement(weights, forward)
+
+
+def modules(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] = ()) -> dict[str, nn.Module]:
+    """The modules that put a replacement into effect, by path, outer ones first."""
+    homes = {block.home: block for block in blocks}
+    made: dict[str, nn.Module] = {}
+    for path, arguments in replacement.forward.items():
+        block = homes[path]
+        known = {"heads": block.heads, "key_heads": block.key_heads, "head_width": block.width}
+        made[path] = ReducedAttention(model.get_submodule(path), **{**known, "value_width": block.width, **arguments})
+    by_module: dict[str, dict[str, Tensor | Format]] = {}
+    for path, value in replacement.weights.items():
+        owner, _, name = path.rpartition(".")
+        by_module.setdefault(owner, {})[name] = value
+    for path, values in by_module.items():
+        made[path] = layer(model.get_submodule(path), values)
+    return made
+
+
+def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module:
+    """The layer that does what ``before`` did, with these new values of weight and bias."""
+    weight = values.get("weight", getattr(before, "weight", None))
+    bias = values.get("bias", getattr(before, "bias", None))
+    if isinstance(bias, Format) or weight is None:
+        raise TypeError(f"a bias is a tensor and a weight is there; got {type(bias).__name__}")
+    bias = None if bias is None else bias.detach()
+    if isinstance(weight, Tensor) and isinstance(before, nn.Linear):
+        return linear(weight.detach(), bias)
+    held = Dense(weight) if isinstance(weight, Tensor) else weight
+    if isinstance(before, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return Conv.like(before, held)
+    return Linear(held, bias)
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """torch's own linear layer with this weight (out, in) and bias (out,)."""
+    out, inner = weight.shape
+    made = nn.Linear(inner, out, bias=bias is not None, device="meta", dtype=weight.dtype)
+    made.weight = nn.Parameter(weight)
+    if bias is not None:
+        made.bias = nn.Parameter(bias)
+    return made

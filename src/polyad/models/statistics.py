@@ -1,0 +1,143 @@
+"""What calibration data says about a model's layers, collected in one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NEEDS = ("second", "mean", "peak", "output_square", "influence")
+
+
+@dataclass
+class Moments:
+    """Statistics of one module's input x, and of its output y, over the tokens seen. What was not asked is None.
+
+    ``second`` is E[x xᵀ] of shape (in, in), ``mean`` E[x], ``peak`` the largest |x| of each column,
+    ``output_square`` E[y²] of each column, ``influence`` 1 - E[cos(x, y)]; all float32 or better.
+    """
+
+    count: int = 0
+    second: Tensor | None = None
+    mean: Tensor | None = None
+    peak: Tensor | None = None
+    output_square: Tensor | None = None
+    influence: Tensor | None = None
+
+    def covariance(self) -> Tensor:
+        """E[x xᵀ] - E[x] E[x]ᵀ."""
+        second, mean = required(self.second, "second"), required(self.mean, "mean")
+        return second - torch.outer(mean, mean)
+
+
+Stats = Mapping[str, Moments]
+
+
+def required(value: Tensor | None, need: str) -> Tensor:
+    """The statistic, or a sentence that it was not collected."""
+    if value is None:
+        raise ValueError(f"the statistic {need!r} was not collected; calibrate with a text: calibrate='stdlib'")
+    return value
+
+
+def collect(
+    model: nn.Module,
+    needs: Mapping[str, Iterable[str]],
+    batches: Iterable[Tensor],
+    *,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, Moments]:
+    """Run ``model`` over batches of token ids and collect, by module path, the statistics in ``needs``.
+
+    Modules that get the very same tensor (queries, keys and values) share one Moments: it is computed once.
+    The output head is not run unless it is asked about. Cost: one forward pass, and for each second moment
+    2 in² operations a token. NaN or infinite activations are refused, naming the module.
+    """
+    asked = {path: frozenset(wanted) for path, wanted in needs.items() if wanted}
+    for path, wanted in asked.items():
+        if wanted - set(NEEDS):
+            raise ValueError(f"{path} needs {sorted(wanted - set(NEEDS))}; there are {', '.join(NEEDS)}")
+    watchers = {path: _Watcher(path, wanted) for path, wanted in asked.items()}
+    body = getattr(model, "base_model", model)
+    inside = {path for path, module in model.named_modules() if any(module is m for m in body.modules())}
+    run = body if set(asked) <= inside else model
+    batches = list(batches)
+    if not batches:
+        raise ValueError("the calibration data is empty; give at least one window of tokens")
+    shared: list[Any] = [None, None]  # the last input seen and the watcher that took it
+    with torch.no_grad(), ExitStack() as hooks:
+        for path, watcher in watchers.items():
+            module = model.get_submodule(path)
+            handle = module.register_forward_hook(watcher.observe(shared), with_kwargs=True)
+            hooks.callback(handle.remove)
+        for step, batch in enumerate(batches, 1):
+            run(batch if batch.ndim == 2 else batch[None])
+            shared[:] = [None, None]
+            if callback is not None:
+                callback(step, len(batches), {})
+    return {path: watcher.moments() for path, watcher in watchers.items()}
+
+
+class _Watcher:
+    """Accumulates sums for one module. Its input's part may be another watcher's, when both see one tensor."""
+
+    def __init__(self, path: str, wanted: frozenset[str]) -> None:
+        self.path, self.wanted = path, wanted
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.twin: _Watcher | None = None
+
+    def observe(self, shared: list[Any]) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            x = args[0] if args else next(iter(kwargs.values()))
+            self.see_output(x, output[0] if isinstance(output, tuple) else output)
+            if shared[0] is x and shared[1].wanted >= self.wanted - {"output_square", "influence"}:
+                self.twin = shared[1]
+            else:
+                self.see_input(x)
+                shared[:] = [x, self]
+
+        return hook
+
+    def see_input(self, x: Tensor) -> None:
+        rows = x.reshape(-1, x.shape[-1])
+        rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+        self.count += len(rows)
+        if "second" in self.wanted:
+            total = self.sums.setdefault("second", rows.new_zeros(rows.shape[1], rows.shape[1]))
+            total.addmm_(rows.mT, rows)
+        if "mean" in self.wanted:
+            self.add("mean", rows.sum(0))
+        if "peak" in self.wanted:
+            peak = rows.abs().amax(0)
+            self.sums["peak"] = torch.maximum(self.sums.get("peak", peak), peak)
+
+    def see_output(self, x: Tensor, y: Tensor) -> None:
+        if "output_square" in self.wanted:
+            self.add("output_square", y.reshape(-1, y.shape[-1]).float().square().sum(0))
+        if "influence" in self.wanted:
+            cosine = nn.functional.cosine_similarity(x.float(), y.float(), dim=-1)
+            self.add("influence", (1 - cosine).sum())
+
+    def add(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def moments(self) -> Moments:
+        source = self.twin or self
+        sums = {**{k: v for k, v in source.sums.items() if k in ("second", "mean", "peak")}, **self.own()}
+        found = Moments(source.count, **{k: v if k == "peak" else v / source.count for k, v in sums.items()})
+        for f in fields(found):
+            value = getattr(found, f.name)
+            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+                raise ValueError(
+                    f"the activations of {self.path} hold NaN or infinite numbers on the calibration text; "
+                    "its weights may be damaged, or the dtype too narrow: try --dtype float32"
+                )
+        return found
+
+    def own(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.sums.items() if k in ("output_square", "influence") or self.twin is None}

@@ -1,0 +1,108 @@
+"""Choose modules of a model, put others in their place, and undo it exactly."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from polyad.layers import Embedding, Factors, Linear
+
+Which = str | Sequence[str] | Callable[[str, nn.Module], bool]
+"""Modules by glob pattern on their dotted path (``*.mlp.*``), by several patterns, or by a predicate."""
+
+
+def select(model: nn.Module, which: Which, *, of: tuple[type[nn.Module], ...] = (nn.Linear,)) -> dict[str, nn.Module]:
+    """The modules of the types ``of`` that ``which`` names, by path, in the model's order.
+
+    A pattern that matches nothing is refused, with the paths that come nearest.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> list(select(model, "0"))
+    ['0']
+    """
+    candidates = {path: module for path, module in model.named_modules() if isinstance(module, of)}
+    if callable(which):
+        found = {path: module for path, module in candidates.items() if which(path, module)}
+        if not found:
+            raise ValueError(f"the predicate chose none of the model's {len(candidates)} {_names(of)} modules")
+        return found
+    patterns = [which] if isinstance(which, str) else list(which)
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in candidates):
+            near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
+            raise ValueError(
+                f"the pattern {pattern!r} matches none of the model's {len(candidates)} {_names(of)} modules; "
+                f"their paths look like {', '.join(near) or '(there are none)'}"
+            )
+    chosen = (p for p in candidates if any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns))
+    return {path: candidates[path] for path in chosen}
+
+
+def decoder_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """What is compressed unless told otherwise: every linear layer but the output head."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
+    return select(model, lambda _path, module: module is not head, of=(nn.Linear, Linear))
+
+
+class Undo:
+    """Puts back what ``replace`` took out. Calling it twice does no harm."""
+
+    def __init__(self, model: nn.Module, before: dict[str, nn.Module]) -> None:
+        self._model, self._before = model, before
+
+    def __call__(self) -> None:
+        for path, module in self._before.items():
+            self._model.set_submodule(path, module)
+
+
+def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
+    """Put modules in place of others, by path. Returns what undoes it.
+
+    Where a replaced layer shares its weight with others (an embedding and the output head), these get the
+    new layer's ``Factors`` too, so that what was tied stays tied.
+    """
+    modules = dict(modules)
+    missing = [path for path in modules if not _has(model, path)]
+    if missing:
+        raise ValueError(f"the model has no module at {', '.join(missing[:3])}; nothing was replaced")
+    for path, new in list(modules.items()):
+        factors = getattr(new, "weight", None)
+        if isinstance(factors, Factors):
+            for other in tied(model, path):
+                modules.setdefault(other, _counterpart(model.get_submodule(other), factors))
+    before = {path: model.get_submodule(path) for path in modules}
+    for path, module in modules.items():
+        module.train(before[path].training)
+        model.set_submodule(path, module)
+    return Undo(model, before)
+
+
+def tied(model: nn.Module, path: str) -> list[str]:
+    """Paths of the other modules that share the weight of the module at ``path``."""
+    weight = getattr(model.get_submodule(path), "weight", None)
+    if not isinstance(weight, nn.Parameter | Factors):
+        return []
+    return [p for p, m in model.named_modules() if p != path and getattr(m, "weight", None) is weight]
+
+
+def _counterpart(module: nn.Module, factors: Factors) -> nn.Module:
+    if isinstance(module, nn.Embedding | Embedding):
+        return Embedding(factors)
+    bias = getattr(module, "bias", None)
+    return Linear(factors, bias)
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    try:
+        model.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+def _names(kinds: tuple[type[nn.Module], ...]) -> str:
+    return "/".join(kind.__name__ for kind in kinds)
