@@ -1,0 +1,36 @@
+"""polyad: low-rank and tensor structure as a first-class thing in PyTorch.
+
+One noun, ``Format`` (a tensor stored as something smaller than itself), and many verbs that make it or use it.
+
+>>> import polyad
+>>> model = polyad.load("smollm2")  # doctest: +SKIP
+>>> plan = polyad.plan(model, polyad.compress.modegpt, keep=0.8, calibrate="stdlib")  # doctest: +SKIP
+>>> polyad.save(polyad.apply(model, plan), "smaller")  # doctest: +SKIP
+"""
+
+from polyad import (
+    adapters,
+    allocate,
+    cache,
+    compress,
+    data,
+    decompose,
+    formats,
+    layers,
+    linalg,
+    models,
+    optim,
+    quantize,
+)
+from polyad._card import Card, Paper, card, method, methods
+from polyad.compress import Plan, apply, plan
+from polyad.formats import Format
+from polyad.models import load, save
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "cache", "card", "compress", "data",
+    "decompose", "formats", "layers", "linalg", "load", "method", "methods", "models", "optim", "plan", "quantize",
+    "save",
+]  # fmt: skip

@@ -74,22 +74,24 @@ def method(
     needs: set[str] | Mapping[str, set[str]] | None = None,
     curve: Callable[..., Any] | None = None,
     allocate: Callable[..., Any] | None = None,
+    name: str | None = None,
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
-    ``example`` holds keyword arguments with which the contract tests can call it.
+    ``example`` holds keyword arguments with which the contract tests can call it. ``name`` is a class's name in the
+    catalogue, in snake_case as its file; a function's is its own.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
 
     def record(function: _Function) -> _Function:
-        name = function.__name__
-        known = _catalogue.get(name)
+        entry = name or function.__name__
+        known = _catalogue.get(entry)
         if known is not None and known.function.__module__ != function.__module__:
-            raise ValueError(f"two methods are called {name!r}: in {known.module} and {function.__module__}")
+            raise ValueError(f"two methods are called {entry!r}: in {known.module} and {function.__module__}")
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
-        _catalogue[name] = Card(name, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate)
+        _catalogue[entry] = Card(entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate)
         return function
 
     return record
@@ -103,11 +105,12 @@ def methods(kind: str | None = None) -> tuple[Card, ...]:
 
 def card(function: Callable[..., Any] | str) -> Card:
     """The card of a method, given the function or its name."""
-    name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
-    if name not in _catalogue:
-        import difflib
+    for entry in _catalogue.values():
+        if entry.name == function or entry.function is function:
+            return entry
+    import difflib
 
-        near = difflib.get_close_matches(name, _catalogue, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(sorted(_catalogue))}"
-        raise ValueError(f"no method is called {name!r}{hint}")
-    return _catalogue[name]
+    name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
+    near = difflib.get_close_matches(name, _catalogue, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(_catalogue))}"
+    raise ValueError(f"no method is called {name!r}; {hint}")

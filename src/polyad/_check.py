@@ -61,3 +61,10 @@ def exactly_one(**values: object) -> None:
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of {', '.join(values)}; given: {', '.join(given) or 'none'}")
+
+
+def tolerance(value: float, name: str = "tol") -> float:
+    """Refuse relative errors outside [0, 1). Returns the tolerance."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value} is not a relative error; give a number from 0 up to, but not, 1")
+    return value

@@ -139,7 +139,7 @@ def _values_outputs(block: Block, weights: Weights, stats: Inputs, keep: int, _r
     v_path, o_path = block.roles["v"], block.roles["o"]
     if v_path + ".bias" in weights:
         raise ValueError(
-            f"{v_path} has a bias, which the rule for values cannot cut; leave the rule out: rules=mlp+qk"
+            f"{v_path} has a bias, which the rule for values cannot cut; leave the rule out: rules=mlp-qk"
         )
     u, s, vh, inverse = _value_svd(block, weights, stats)
     dtype, out = weights[v_path + ".weight"].dtype, weights[o_path + ".weight"].shape[0]

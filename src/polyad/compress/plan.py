@@ -17,8 +17,11 @@ from polyad.compress.recipe import Recipe, Step, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, relative
 from polyad.data.calibration import Calibration, calibration
 from polyad.models.replacement import Replacement, merged, modules
-from polyad.models.statistics import Moments, collect
+from polyad.models.statistics import Moments, collect, combined
 from polyad.models.surgery import Which, decoder_linears, replace, select
+
+PART = 16
+"""Windows after which statistics are kept, where a memory is given: what a kill can cost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,8 @@ def plan(
     ``recipe`` is a method's function, a partial of one or a list of these; ``budget`` says what ``keep`` counts:
     "parameters", "bytes" (floats as bfloat16) or "flops" (a token's, with the output head). ``calibrate`` is a
     text's name or path, several of these, or a Calibration. ``allocate`` defaults to what the method's paper uses,
-    and else to ``greedy``. With ``importance`` (the default where there is text) errors are weighed by how much the
+    and else to ``greedy``. With ``importance`` (the default
+    for ``greedy`` where there is text: the others do not compare errors of items) errors are weighed by how much the
     model's output diverges when an item alone is cut. ``memory`` keeps finished statistics, so that a killed run
     can go on. Nothing is changed in the model. Raises where the budget cannot be met, naming the nearest that can.
     """
@@ -91,20 +95,28 @@ def plan(
         if free:
             step = free[0]
             curves = item_curves(model, step, targets, stats, budget, callback)
-            use = importance if importance is not None else text is not None
+            chooser = allocate or step.card.allocate or greedy
+            use = importance if importance is not None else text is not None and chooser is greedy
             if use and text is None:
                 raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
             if use and text is not None:
                 weighed = item_importance(model, step, targets, curves, stats, text, callback)
             allowed = allowed_cost(model, targets, curves, _check.share("keep", keep or 0.0), budget)
             scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
-            chosen = (allocate or step.card.allocate or greedy)(scaled, allowed)
+            chosen = chooser(scaled, allowed)
     finally:
         undo()
     seconds["all"] = time.perf_counter() - clock
     sizes = tuple(chosen if step in free else _fixed(model, step, targets) for step in found)
     texts = text.digests if text is not None else {}
     return Plan(found, tuple(targets), sizes, keep, budget, curves, weighed, texts, stats, seed, seconds)
+
+
+def reads_text(found: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
+    """Whether a recipe needs calibration text: for its statistics, or to weigh what the budget decides."""
+    free = [step for step in found if step.sized_by_budget]
+    weighs = any((allocate or step.card.allocate or greedy) is greedy for step in free)
+    return weighs or any(step.card.needs for step in found)
 
 
 def rescaled(model: nn.Module, found: tuple[Step, ...], seed: int) -> Replacement:
@@ -154,12 +166,19 @@ def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, c
         return {}
     if text is None:
         raise ValueError("this recipe reads activations; give calibrate='stdlib', 'sotu' or a text file")
-    kept = memory.statistics() if memory is not None else None
-    if kept is not None:
-        return kept
-    stats = collect(model, asked, text.windows, callback=named(callback, "statistics"))
-    if memory is not None:
-        memory.keep_statistics(stats)
+    stats: dict[str, Moments] = {}
+    parts = text.windows.split(PART)
+    report = named(callback, "statistics")
+    for number, part in enumerate(parts):
+        found = memory.recall(number, asked, text) if memory is not None else None
+        if found is None:
+            before = number * PART
+            found = collect(
+                model, asked, part, callback=lambda i, _n, v, b=before: report(b + i, len(text.windows), v)
+            )
+            if memory is not None:
+                memory.keep(number, asked, text, found)
+        stats = combined(stats, found) if stats else found
     return stats
 
 
@@ -174,5 +193,3 @@ def _fixed(model: Any, step: Step, targets: Any) -> dict[str, int]:
 def _thinned(curve: Curve) -> dict[str, list[float]]:
     at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
     return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}
-
-

@@ -42,7 +42,7 @@ class Step:
 
     def to_json(self) -> dict[str, Any]:
         """The step as a name and plain arguments."""
-        rules = {"rules": "+".join(self.rules)} if self.kind == "group" else {}
+        rules = {"rules": "-".join(self.rules)} if self.kind == "group" else {}
         return {"method": self.card.name, "arguments": {**{k: str(v) if isinstance(v, type) else v
                 for k, v in self.arguments.items()}, **rules}}  # fmt: skip
 
@@ -91,9 +91,9 @@ def step(known: Card, arguments: Mapping[str, Any]) -> Step:
     if known.kind not in KINDS:
         raise ValueError(f"{known.name} is a method of kind {known.kind!r} and cannot compress a model's weights")
     arguments = dict(arguments)
-    rules = tuple(str(arguments.pop("rules", "mlp+qk+vo")).split("+"))
+    rules = tuple(str(arguments.pop("rules", "mlp-qk-vo")).split("-"))
     if set(rules) - {"mlp", "qk", "vo"}:
-        raise ValueError(f"rules={'+'.join(rules)}: the rules are mlp, qk and vo, joined by +")
+        raise ValueError(f"rules={'-'.join(rules)}: the rules are mlp, qk and vo, joined by a hyphen: rules=mlp-vo")
     allowed = {p for p in inspect.signature(known.function).parameters if p not in ("generator", "callback", "stats")}
     unknown = arguments.keys() - allowed
     if unknown:

@@ -75,9 +75,9 @@ def item_importance(
 
     items = {n: (lambda n=n: make(n)) for n, p in places.items() if curves[n].errors[p] > 0}
     found = divergences(model, items, text.probe, callback=named(callback, "importance"))
-    relative = relative(curves)
+    shares = relative(curves)
     least = 1e-3 * float(np.median(list(found.values()))) if found else 0.0
-    return {n: max(kl, least) / float(relative[n].errors[places[n]]) for n, kl in found.items()}
+    return {n: max(kl, least) / float(shares[n].errors[places[n]]) for n, kl in found.items()}
 
 
 def relative(curves: Mapping[str, Curve]) -> dict[str, Curve]:
@@ -100,5 +100,3 @@ def named(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any]
             callback(step, total, {"stage": stage, **values})
 
     return report
-
-

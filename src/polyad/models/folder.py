@@ -66,18 +66,20 @@ def save(
     recipe: Any = None,
     base: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Path:
     """Write a model to a new folder, whole or not at all, and return the folder.
 
-    Weights keep their dtypes; tied ones are stored once. Where every layer is ordinary and their widths are such
+    Weights keep their dtypes, or get ``dtype``; scales and integers keep theirs, and tied weights are stored once.
+    Where every layer is ordinary and their widths are such
     that a configuration can state them, plain transformers loads the folder; otherwise ``polyad.load`` does, and
     transformers refuses it by its model type.
     """
     target = Path(folder).expanduser()
-    tensors, ties = manifest.unshared(model)
+    tensors, ties = manifest.unshared(model, dtype)
     buffers = manifest.unsaved_buffers(model)
     expect = sum(t.numel() * t.element_size() for t in tensors.values())
-    config, plain, modules = manifest.describe(model)
+    config, plain, modules = manifest.describe(model, dtype)
     with written(target, expect=expect) as partial:
         save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
         files = [WEIGHTS]

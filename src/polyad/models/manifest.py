@@ -18,8 +18,8 @@ FOREIGN = "polyad"
 it would otherwise fill the layers that it does not find with random numbers."""
 
 
-def unshared(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The state dict with every shared tensor once, and the ties: alias -> owner."""
+def unshared(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict with every shared tensor once, parameters in ``dtype``, and the ties: alias -> owner."""
     tensors: dict[str, Tensor] = {}
     owners: dict[int, str] = {}
     ties: dict[str, str] = {}
@@ -28,7 +28,8 @@ def unshared(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
             ties[name] = owners[id(tensor)]
         else:
             owners[id(tensor)] = name
-            tensors[name] = tensor.detach().contiguous()
+            cast = dtype if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() else None
+            tensors[name] = tensor.detach().to(cast or tensor.dtype).contiguous()
     return tensors, ties
 
 
@@ -38,10 +39,12 @@ def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: b.detach().clone() for name, b in model.named_buffers(remove_duplicate=False) if name not in saved}
 
 
-def describe(model: nn.Module) -> tuple[dict[str, Any], bool, dict[str, Any]]:
+def describe(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[str, Any], bool, dict[str, Any]]:
     """The config to write, whether transformers alone can load the model by it, and what each module now is."""
     config = copy.deepcopy(getattr(model, "config"))  # noqa: B009
     config.architectures = [type(model).__name__]
+    if dtype is not None:
+        config.dtype = dtype
     modules = differences(model, skeleton(config))
     if modules and _ordinary(modules):
         widened = _with_widths(model, config)

@@ -37,6 +37,25 @@ class Moments:
 Stats = Mapping[str, Moments]
 
 
+def combined(first: Stats, second: Stats) -> dict[str, Moments]:
+    """The statistics of two parts of the data together. Tensors that were shared stay shared."""
+    made: dict[tuple[int, int], Tensor] = {}
+
+    def join(a: Moments, b: Moments, name: str) -> Tensor | None:
+        x, y = getattr(a, name), getattr(b, name)
+        if x is None or y is None:
+            return None
+        if (id(x), id(y)) not in made:
+            share = b.count / (a.count + b.count)
+            made[id(x), id(y)] = torch.maximum(x, y) if name == "peak" else torch.lerp(x, y, share)
+        return made[id(x), id(y)]
+
+    return {
+        path: Moments(a.count + second[path].count, **{name: join(a, second[path], name) for name in NEEDS})
+        for path, a in first.items()
+    }
+
+
 def required(value: Tensor | None, need: str) -> Tensor:
     """The statistic, or a sentence that it was not collected."""
     if value is None:

@@ -1,0 +1,33 @@
+"""The command line: ``polyad compress | compare | evaluate | generate | inspect | methods | claims``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from polyad.cli import catalogue, compare, compress, evaluate, generate, inspect
+from polyad.cli.output import err
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Low-rank and tensor structure for PyTorch models.")  # fmt: skip
+app.command("inspect")(inspect.inspect)
+app.command("compress")(compress.compress)
+app.command("compare")(compare.compare)
+app.command("evaluate")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("methods")(catalogue.methods)
+app.command("claims")(catalogue.claims)
+
+
+def main() -> None:
+    """Run a command; what it cannot do becomes a sentence on standard error and exit code 1."""
+    try:
+        app()
+    except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        err.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("stopped; finished statistics are kept and used again by the same command")
+        sys.exit(130)

@@ -1,0 +1,81 @@
+"""``polyad compare``: several methods at equal budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import emit, number, out, progress, share, table
+
+
+def compare(
+    model: options.Model,
+    methods: Annotated[str, typer.Option(help="methods as compress takes them, joined by semicolons")],
+    keep: Annotated[str, typer.Option(help="shares to keep, joined by commas")] = "0.9,0.8,0.7",
+    calibrate: options.Texts = None,
+    text: options.Texts = None,
+    budget: options.Budget = "parameters",
+    store: Annotated[str, typer.Option(help="dtype in which floating-point weights would be saved")] = "bfloat16",
+    windows: options.Windows = 24,
+    alternations: options.Alternations = 0,
+    report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Run every method at every budget on MODEL and say which points no other beats in quality and bytes."""
+    from polyad.compress import compare as comparison
+    from polyad.compress.run import Asked
+    from polyad.compress.text_form import recipe_of
+
+    recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
+    keeps = shares(keep)
+    options.seeded(seed)
+    asked = Asked(
+        tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget, None, None,
+        options.dtype_of(store), windows, alternations, device, options.dtype_of(dtype), seed,
+    )  # fmt: skip
+    with progress() as callback:
+        points = comparison(model, recipes, keeps, asked, callback=callback)
+    if report is not None:
+        from polyad.report import write
+
+        write(report, points)
+    if json:
+        emit(points)
+    else:
+        show(points)
+        if report is not None:
+            out.print(f"report in {report}")
+    if all(point["error"] for point in points):
+        raise typer.Exit(1)
+
+
+def shares(text: str) -> list[float]:
+    """Shares joined by commas."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"--keep {text!r} is not a list of shares; write --keep 0.9,0.8") from None
+
+
+def show(points: list[dict[str, Any]]) -> None:
+    """The table of a comparison; failed points stay in it with their reason."""
+    texts = next((list(p["compressed"]["perplexity"]) for p in points if p["error"] is None), [])
+    rows: list[list[str]] = []
+    for point in points:
+        head = [point["method"], number(point["keep"], 2) if point["keep"] else "–"]
+        if point["error"] is not None:
+            rows.append([*head, *("–" for _ in texts), "–", "–", "–", "failed: " + point["error"]])
+            continue
+        after, before = point["compressed"], point["original"]
+        ratios = [f"{after['perplexity'][t] / before['perplexity'][t]:.3f} x" for t in texts]
+        sizes = [share(after[c]["total"], before[c]["total"]) for c in ("parameters", "bytes")]
+        speed = share(after["decode_tokens_per_second"], before["decode_tokens_per_second"])
+        rows.append([*head, *ratios, *sizes, speed, "front" if point["pareto"] else ""])
+    columns = ["method", "keep", *(f"perplexity, {t}" for t in texts), "parameters", "bytes", "decoding", ""]
+    table("whole model, relative to the original (its floats in two bytes)", columns, rows)

@@ -1,0 +1,83 @@
+"""``polyad compress``: make a model smaller, save it, and say what that cost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import emit, number, out, progress, share, table
+
+
+def compress(
+    model: options.Model,
+    method: Annotated[str, typer.Option(help="NAME or NAME:argument=value,…; steps of a recipe joined by +")],
+    out_folder: Annotated[Path, typer.Option("--out", help="a folder to make")],
+    keep: Annotated[float | None, typer.Option(help="the share to keep, such as 0.8")] = None,
+    calibrate: options.Texts = None,
+    text: options.Texts = None,
+    budget: options.Budget = "parameters",
+    select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas")] = None,
+    allocate: Annotated[str | None, typer.Option(help="an allocation of the catalogue, such as uniform")] = None,
+    store: Annotated[str, typer.Option(help="dtype in which floating-point weights are saved")] = "bfloat16",
+    windows: options.Windows = 24,
+    alternations: options.Alternations = 15,
+    report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
+    from polyad.compress.run import compressed
+    from polyad.compress.text_form import recipe_of
+    from polyad.models.folder import check_free
+
+    check_free(out_folder)
+    recipe = recipe_of(method)
+    options.seeded(seed)
+    with progress() as callback:
+        clock = time.perf_counter()
+        found = compressed(
+            model, recipe, out_folder, keep=keep, budget=budget, calibrate=options.texts_of(calibrate),
+            evaluate=options.texts_of(text), select=select.split(",") if select else None, allocate=allocate,
+            store=options.dtype_of(store), windows=windows, alternations=alternations, device=device,
+            dtype=options.dtype_of(dtype), seed=seed, callback=callback,
+        )  # fmt: skip
+        found["seconds"] = {**found["seconds"], "command": time.perf_counter() - clock}
+    if report is not None:
+        from polyad.report import write
+
+        write(report, [found])
+    if json:
+        emit(found)
+        return
+    show(found)
+    out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+
+
+def show(found: dict[str, Any]) -> None:
+    """The table of one compression."""
+    before, after, agreement = found["original"], found["compressed"], found["agreement"]
+    rows: list[list[str]] = []
+    for text, value in after["perplexity"].items():
+        old = before["perplexity"][text]
+        rows.append([f"perplexity, {text}", number(old), number(value), f"{value / old:.3f} x"])
+    for name, label in (("parameters", "parameters"), ("bytes", "bytes")):
+        for part in ("selected", "total"):
+            old, new = before[name][part], after[name][part]
+            rows.append([f"{label}, {part}", number(old, 0), number(new, 0), share(new, old)])
+    for name, label, digits in (
+        ("operations_per_token", "operations a token", 0),
+        ("prefill_tokens_per_second", "prefill, tokens a second", 1),
+        ("decode_tokens_per_second", "decoding, tokens a second", 1),
+        ("peak_memory_bytes", "peak memory, bytes", 0),
+    ):
+        old, new = before[name], after[name]
+        rows.append([label, number(old, digits), number(new, digits), share(new, old)])
+    rows.append(["KL from the original, nats", "0", number(agreement["kl"], 4), ""])
+    rows.append(["same top token", "100.0 %", share(agreement["top1"], 1), ""])
+    table(found["title"], ["", "original", "compressed", "ratio"], rows)

@@ -1,0 +1,43 @@
+"""``polyad evaluate``: perplexity on held-out windows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import emit, number, progress, share, table
+
+
+def evaluate(
+    model: options.Model,
+    text: options.Texts = None,
+    original: Annotated[str | None, typer.Option(help="a model to compare with, on the same windows")] = None,
+    windows: options.Windows = 24,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Measure MODEL's perplexity and, with --original, its ratio to another's and the agreement of the two."""
+    from polyad.evaluation import evaluate as run
+
+    options.seeded(seed)
+    one = options.loaded(model, dtype, device)
+    other = options.loaded(original, dtype, device) if original else None
+    with progress() as callback:
+        found = run(one, options.texts_of(text), original=other, windows=windows, callback=callback)
+    if json:
+        emit({"model": model, **found.to_json()})
+        return
+    rows = [
+        [name, number(p.perplexity), number(p.original), number(p.ratio, 4), number(p.error, 4), str(p.windows)]
+        for name, p in found.perplexity.items()
+    ]
+    table(
+        f"{model}, protocol {found.protocol}", ["text", "perplexity", "original", "ratio", "± error", "windows"], rows
+    )
+    if found.agreement is not None:
+        kl, top = number(found.agreement.kl, 4), share(found.agreement.top1, 1)
+        table("agreement with the original", ["KL, nats", "same top token"], [[kl, top]])

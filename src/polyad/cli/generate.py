@@ -1,0 +1,46 @@
+"""``polyad generate``: let a model continue a prompt."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import emit, out
+
+
+def generate(
+    model: options.Model,
+    prompt: Annotated[str, typer.Argument(help="the text to continue")],
+    tokens: Annotated[int, typer.Option(help="the most tokens to make")] = 64,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="draw from the distribution, not always the likeliest")
+    ] = False,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Continue PROMPT with MODEL, an original or a compressed one."""
+    import torch
+
+    from polyad.models import encoder, origin
+
+    if tokens < 1:
+        raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
+    options.seeded(seed)
+    one = options.loaded(model, dtype, device)
+    ids = torch.tensor([encoder(one)(prompt)], device=device)
+    if ids.shape[1] == 0:
+        raise ValueError("the prompt is empty; give some words to continue")
+    clock = time.perf_counter()
+    mask = torch.ones_like(ids)
+    made = one.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=sample)[0, ids.shape[1] :]
+    seconds = time.perf_counter() - clock
+    text = origin(one).tokenizer.decode(made, skip_special_tokens=True)
+    if json:
+        emit({"model": model, "prompt": prompt, "text": text, "tokens": len(made), "seconds": seconds})
+    else:
+        out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,56 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="smollm2, a folder, a .gguf file, or a hub name")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON value and nothing else")]
+Device = Annotated[str, typer.Option(help="where to compute, such as cpu or cuda")]
+Dtype = Annotated[str, typer.Option(help="what to compute in: float32, bfloat16, float16, float64")]
+Seed = Annotated[int, typer.Option(help="the seed of everything random")]
+Texts = Annotated[
+    str | None,
+    typer.Option(help="texts, joined by commas: stdlib, sotu, files or folders; by default those at hand"),
+]
+Budget = Annotated[str, typer.Option(help="what --keep counts: parameters, bytes or flops")]
+Windows = Annotated[int, typer.Option(help="windows of 1,024 tokens of each text that quality is measured on")]
+Alternations = Annotated[int, typer.Option(help="turns in which speed is measured; 0 leaves it out")]
+
+
+def dtype_of(name: str) -> Any:
+    """The torch dtype of this name."""
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if name not in known:
+        raise ValueError(f"dtype {name!r} is not one of {', '.join(known)}")
+    return known[name]
+
+
+def texts_of(option: str | None) -> list[str]:
+    """The texts of an option; by default the built-in ones that this machine has."""
+    from polyad.data import at_hand
+
+    if option is None:
+        return at_hand()
+    found = [part.strip() for part in option.split(",") if part.strip()]
+    if not found:
+        raise ValueError("no text was named; give stdlib, sotu, a file or a folder")
+    return found
+
+
+def seeded(seed: int) -> None:
+    """Fix torch's global seed, for models that draw from it."""
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def loaded(name: str, dtype: str, device: str) -> Any:
+    """A model for a command."""
+    from polyad.models import load
+
+    return load(name, dtype=dtype_of(dtype), device=device)

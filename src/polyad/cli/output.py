@@ -1,0 +1,60 @@
+"""What commands print: tables and progress for people, one JSON value for programs, a sentence for errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+def emit(value: Any) -> None:
+    """Print one JSON value, and nothing else, on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """A callback(step, total, values) that draws a bar a stage on standard error."""
+    columns = (
+        TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, transient=False) as bars:
+        tasks: dict[str, Any] = {}
+
+        def callback(step: int, total: int | None, values: dict[str, Any]) -> None:
+            stage = str(values.get("stage", "working"))
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=step, total=total)
+
+        yield callback
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output, its first column left and the others right aligned."""
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    out.print(drawn)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for people, with thousands separated; an en dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def share(part: float | None, whole: float | None) -> str:
+    """A ratio as a percentage, with one digit."""
+    return "–" if part is None or not whole else f"{100 * part / whole:.1f} %"

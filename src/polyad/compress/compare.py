@@ -1,0 +1,73 @@
+"""Several methods at equal budgets, side by side."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from polyad.compress.recipe import Recipe, steps
+from polyad.compress.run import Asked, made_smaller, measured
+from polyad.models.loading import load
+
+
+def compare(
+    name: str,
+    methods: Mapping[str, Recipe],
+    keeps: Iterable[float],
+    asked: Asked | None = None,
+    *,
+    callback: Callable[..., Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Every method at every budget on the model called ``name``, measured on the same windows.
+
+    ``methods`` maps a label to a recipe; one whose sizes are all given runs once, whatever ``keeps`` says. A point
+    that fails stays in the list with its ``error``. Each point says whether it is on the ``pareto`` front: none of
+    the others has both a lower geometric mean of perplexity ratios and fewer bytes.
+    """
+    asked = asked or Asked()
+    original = load(name, dtype=asked.dtype, device=asked.device)
+    work = Path(tempfile.mkdtemp(prefix="polyad-compare-"))
+    points: list[dict[str, Any]] = []
+    try:
+        for label, recipe in methods.items():
+            sized = any(step.sized_by_budget for step in steps(recipe))
+            for keep in keeps if sized else [None]:
+                points.append(_point(name, label, recipe, keep, asked, work, original, callback))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    mark_front(points)
+    return points
+
+
+def _point(
+    name: str, label: str, recipe: Recipe, keep: float | None, asked: Asked, work: Path, original: Any, callback: Any
+) -> dict[str, Any]:
+    point: dict[str, Any] = {"method": label, "keep": keep}
+    try:
+        model, made, _, seconds = made_smaller(name, recipe, keep, asked, work, callback)
+        found = measured(model, original, made, asked, (None, None), callback)
+        return {**point, "model": name, **found, "seconds": seconds, "error": None}
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+        return {**point, "error": str(error), "where": traceback.format_exc(limit=-1).strip().splitlines()[-1]}
+
+
+def worth(point: Mapping[str, Any]) -> float:
+    """The geometric mean, over texts, of a point's perplexity relative to the original's."""
+    after, before = point["compressed"]["perplexity"], point["original"]["perplexity"]
+    return math.exp(sum(math.log(after[t] / before[t]) for t in after) / len(after))
+
+
+def mark_front(points: list[dict[str, Any]]) -> None:
+    """Set ``ratio`` and ``pareto`` on every point that did not fail."""
+    good = [point for point in points if point["error"] is None]
+    for point in good:
+        point["ratio"] = worth(point)
+    for point in good:
+        mine = (point["ratio"], point["compressed"]["bytes"]["total"])
+        others = [(p["ratio"], p["compressed"]["bytes"]["total"]) for p in good if p is not point]
+        point["pareto"] = not any(a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in others)

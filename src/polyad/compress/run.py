@@ -1,0 +1,157 @@
+"""The main job in one call: load, plan, apply, save, measure."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from polyad._card import card
+from polyad.compress.apply import apply
+from polyad.compress.memory import Memory
+from polyad.compress.plan import Plan, plan, reads_text
+from polyad.compress.recipe import Recipe, steps
+from polyad.data.calibration import evaluation
+from polyad.evaluation.evaluate import measured_pair
+from polyad.layers import Factors
+from polyad.models.folder import base_of, nbytes, save
+from polyad.models.loading import load, origin
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a run beyond its method: the same for every point of a comparison."""
+
+    calibrate: tuple[Any, ...] = ("stdlib",)
+    evaluate: tuple[Any, ...] = ("stdlib",)
+    budget: str = "parameters"
+    select: Any = None
+    allocate: str | None = None
+    store: torch.dtype = torch.bfloat16
+    windows: int = 24
+    alternations: int = 15
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+
+def made_smaller(
+    name: str,
+    recipe: Recipe,
+    keep: float | None,
+    asked: Asked,
+    work: Path,
+    callback: Callable[..., Any] | None = None,
+) -> tuple[Any, Plan, Memory, dict[str, float]]:
+    """The model called ``name`` after a recipe, its floats rounded to what they are stored in.
+
+    Statistics are kept in the folder ``work`` and found there again: by the next point of a comparison, or by the
+    same command after a kill.
+    """
+    clock = time.perf_counter()
+    model = load(name, dtype=asked.dtype, device=asked.device)
+    found = steps(recipe)
+    before = [s.to_json() for s in found if s.kind == "rescale"]
+    memory = Memory(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
+    allocate = card(asked.allocate).function if asked.allocate else None
+    made = plan(
+        model, found, keep=keep, budget=asked.budget, select=asked.select, allocate=allocate, seed=asked.seed,
+        calibrate=asked.calibrate if reads_text(found, allocate) else None, callback=callback, memory=memory,
+    )  # fmt: skip
+    middle = time.perf_counter()
+    apply(model, made, callback=callback)
+    round_to(model, asked.store)
+    seconds = {**made.seconds, "plan": middle - clock, "apply": time.perf_counter() - middle}
+    return model, made, memory, seconds
+
+
+def compressed(
+    name: str,
+    recipe: Recipe,
+    folder: Path,
+    asked: Asked,
+    *,
+    keep: float | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, Any]:
+    """Compress the model called ``name``, save it to ``folder`` and measure it beside the original.
+
+    The figures are those of the saved files. A run that was killed goes on where its statistics stood.
+    """
+    work = folder.with_name(f".{folder.name}.work")
+    model, made, memory, seconds = made_smaller(name, recipe, keep, asked, work, callback)
+    source = origin(model)
+    base = {"name": source.name, "sha256": base_of(source.folder)}
+    shape = {"recipe": [s.to_json() for s in made.steps], "keep": keep, "budget": asked.budget}
+    save(model, folder, tokenizer=source.tokenizer, recipe=shape, base=base, seed=asked.seed, dtype=asked.store)
+    memory.forget()
+    original = load(name, dtype=asked.dtype, device=asked.device)
+    folders = (folder, source.folder or name) if asked.alternations else (None, None)
+    found = measured(model, original, made, asked, folders, callback)
+    found["compressed"]["file_bytes"] = nbytes(folder)
+    return {"model": name, "base": base, "folder": str(folder), **found, "seconds": seconds}
+
+
+def measured(
+    model: Any, original: Any, made: Plan, asked: Asked, folders: Any, callback: Callable[..., Any] | None
+) -> dict[str, Any]:
+    """The record of one result, as data: what the command prints and the report draws."""
+    texts = evaluation(model, asked.evaluate, count=asked.windows)
+    after, before, agreement = measured_pair(
+        model, original, texts, made.selected, width=asked.store.itemsize, alternations=asked.alternations,
+        folders=folders, callback=callback,
+    )  # fmt: skip
+    return {
+        "title": title(made, origin(original).name),
+        "original": before.to_json(), "compressed": after.to_json(),
+        "agreement": {"kl": agreement.kl, "top1": agreement.top1},
+        "plan": made.to_json(), "layers": layers(model, made), "seed": asked.seed,
+        "store": str(asked.store).removeprefix("torch."), "versions": versions(),
+    }  # fmt: skip
+
+
+def round_to(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter the value that it has in ``dtype``, keeping its own dtype. Scales are no parameters."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+
+
+def title(made: Plan, name: str) -> str:
+    """What was done, in a line."""
+    recipe = " + ".join(
+        step.card.name + (":" + ",".join(f"{k}={v}" for k, v in step.arguments.items()) if step.arguments else "")
+        for step in made.steps
+    )
+    kept = f", {100 * made.keep:g} % of the selected {made.count} kept" if made.keep is not None else ""
+    return f"{name}: {recipe}{kept}"
+
+
+def layers(model: nn.Module, made: Plan) -> list[dict[str, Any]]:
+    """For every selected module its shape, the share of its numbers that is left, and its format."""
+    found: list[dict[str, Any]] = []
+    for path in made.selected:
+        module: Any = model.get_submodule(path)
+        weight = module.weight
+        held = weight() if isinstance(weight, Factors) else weight
+        count = held.numel() if isinstance(held, torch.Tensor) else held.parameters
+        found.append({"path": path, "shape": list(held.shape), "parameters": int(count), "kind": type(held).__name__})
+    return found
+
+
+def versions() -> dict[str, str]:
+    """What this was computed with."""
+    import transformers
+
+    import polyad
+
+    return {
+        "polyad": polyad.__version__, "torch": torch.__version__, "transformers": transformers.__version__,
+        "python": platform.python_version(), "processor": platform.processor() or platform.machine(),
+    }  # fmt: skip

@@ -1,0 +1,6 @@
+"""From a tensor to a format, by itself alone."""
+
+from polyad.decompose.hooi import hooi
+from polyad.decompose.svd import svd
+
+__all__ = ["hooi", "svd"]

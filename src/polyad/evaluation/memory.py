@@ -1,0 +1,35 @@
+"""Peak memory of loading a model and reading a prompt, from a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+
+def peak(name: str, *, tokens: int = 1024, dtype: str | None = None) -> int:
+    """Bytes of the largest resident set while a fresh process loads ``name`` and reads ``tokens`` random ids."""
+    command = [sys.executable, "-m", "polyad.evaluation.memory", name, str(tokens), dtype or ""]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"the process that measures memory failed on {name}: {last}")
+    return int(json.loads(done.stdout.splitlines()[-1])["peak_memory_bytes"])
+
+
+def main(name: str, tokens: int, dtype: str) -> None:
+    """What the fresh process runs; prints one JSON object."""
+    import torch
+
+    from polyad.models import load
+
+    model = load(name, dtype=getattr(torch, dtype) if dtype else None)
+    with torch.no_grad():
+        model(torch.arange(tokens)[None] % model.config.vocab_size, logits_to_keep=1)
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
+    print(json.dumps({"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,139 @@
+"""Perplexity, and agreement with the original, on the measuring protocol's windows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polyad._folders import cache_folder
+from polyad.data.text import digest
+from polyad.models.folder import base_of
+from polyad.models.loading import origin
+
+AGREEMENT_WINDOWS = 8  # of each text: both models run on them, side by side
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean negative log-likelihood on one text, beside the original's on the same windows.
+
+    ``error`` is the paired standard error of ``ratio`` over windows; ``sha256`` identifies the tokens.
+    """
+
+    perplexity: float
+    windows: int
+    sha256: str
+    original: float | None = None
+    ratio: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Mean KL divergence from the original's next-token distribution, in nats, and the share of equal top tokens."""
+
+    kl: float
+    top1: float
+
+
+def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
+    """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,)."""
+    found = []
+    with torch.no_grad():
+        for number, window in enumerate(windows, 1):
+            found.append(_loss(_logits(model, window), window))
+            if callback is not None:
+                callback(number, len(windows), {"stage": "perplexity"})
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def compared(
+    model: Any,
+    original: Any,
+    texts: Mapping[str, Tensor],
+    *,
+    agreement: int = AGREEMENT_WINDOWS,
+    callback: Callable[..., Any] | None = None,
+) -> tuple[dict[str, Perplexity], Agreement]:
+    """Quality of a model beside its original's, text by text; ``texts`` maps names to windows (count, length).
+
+    The original's losses are kept in polyad's cache, by its files' sha256 and the tokens', and not measured twice.
+    """
+    found: dict[str, Perplexity] = {}
+    totals = torch.zeros(3, dtype=torch.float64)  # KL, equal top tokens, positions
+    done, count = 0, sum(len(w) for w in texts.values())
+    with torch.no_grad():
+        for name, windows in texts.items():
+            known = original_losses(original, windows, callback=callback)
+            beside = set(range(0, len(windows), max(1, -(-len(windows) // agreement))))
+            mine = []
+            for i, window in enumerate(windows):
+                logits = _logits(model, window)
+                mine.append(_loss(logits, window))
+                if i in beside:
+                    totals += _agreement(_logits(original, window), logits)
+                done += 1
+                if callback is not None:
+                    callback(done, count, {"stage": "quality"})
+            found[name] = _perplexity(torch.tensor(mine, dtype=torch.float64), known, windows)
+    positions = float(totals[2])
+    return found, Agreement(float(totals[0]) / positions, float(totals[1]) / positions)
+
+
+def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
+    """``losses`` of an unchanged model, kept between runs where its folder says which model it is."""
+    base = base_of(origin(original).folder)
+    if not base:
+        return losses(original, windows, callback=callback)
+    key = json.dumps([base, digest(windows), str(original.dtype), torch.__version__], sort_keys=True)
+    store = cache_folder() / "baselines" / f"{_hash(key)}.json"
+    try:
+        return torch.tensor(json.loads(store.read_text()), dtype=torch.float64)
+    except (OSError, ValueError):
+        found = losses(original, windows, callback=callback)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        partial = store.with_suffix(".partial")
+        partial.write_text(json.dumps(found.tolist()))
+        partial.replace(store)
+        return found
+
+
+def alone(losses: Tensor, windows: Tensor) -> Perplexity:
+    """The perplexity of losses that are compared with nothing."""
+    return Perplexity(math.exp(float(losses.mean())), len(windows), digest(windows))
+
+
+def _perplexity(mine: Tensor, known: Tensor, windows: Tensor) -> Perplexity:
+    gap = mine - known
+    ratio = math.exp(float(gap.mean()))
+    error = ratio * float(gap.std()) / math.sqrt(len(gap)) if len(gap) > 1 else None
+    original = math.exp(float(known.mean()))
+    return Perplexity(math.exp(float(mine.mean())), len(windows), digest(windows), original, ratio, error)
+
+
+def _logits(model: Any, window: Tensor) -> Tensor:
+    return model(window[None].to(model.device), use_cache=False).logits[0, :-1].float()
+
+
+def _loss(logits: Tensor, window: Tensor) -> float:
+    return float(F.cross_entropy(logits, window[1:].to(logits.device)))
+
+
+def _agreement(reference: Tensor, logits: Tensor) -> Tensor:
+    p, q = reference.log_softmax(-1), logits.log_softmax(-1)
+    kl = F.kl_div(q, p, reduction="sum", log_target=True)
+    same = (p.argmax(-1) == q.argmax(-1)).sum()
+    return torch.tensor([float(kl), float(same), len(p)], dtype=torch.float64)
+
+
+def _hash(key: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,85 @@
+"""Tokens a second, of several models in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+ALTERNATIONS = 15
+PREFILL = 1024
+DECODED = 8  # tokens a sample
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Median tokens a second, with the first and third quartile and all samples' seconds."""
+
+    median: float
+    low: float
+    high: float
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Rates of reading a prompt and of decoding after it, with the threads and the dtype that they hold for."""
+
+    prefill: Rate
+    decode: Rate
+    threads: int
+    dtype: str
+
+
+def speeds(
+    models: Mapping[str, Any],
+    *,
+    tokens: int = PREFILL,
+    alternations: int = ALTERNATIONS,
+    seed: int = 0,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, Speed]:
+    """Prefill of ``tokens`` random ids and decoding after them, batch 1, the models taking turns.
+
+    One round of each goes uncounted. Decoding continues the prompt with the plain cache, ``DECODED`` tokens a sample.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    first = next(iter(models.values()))
+    prompt = torch.randint(0, first.config.vocab_size, (1, tokens), generator=generator)
+    prefill: dict[str, list[float]] = {name: [] for name in models}
+    decode: dict[str, list[float]] = {name: [] for name in models}
+    with torch.no_grad():
+        caches = {
+            name: model(prompt, use_cache=True, logits_to_keep=1).past_key_values for name, model in models.items()
+        }
+        for turn in range(alternations + 1):
+            for name, model in models.items():
+                clock = time.perf_counter()
+                model(prompt, use_cache=True)
+                middle = time.perf_counter()
+                for i in range(DECODED):
+                    model(prompt[:, i : i + 1], past_key_values=caches[name], use_cache=True)
+                end = time.perf_counter()
+                if turn:
+                    prefill[name].append(middle - clock)
+                    decode[name].append(end - middle)
+            if callback is not None:
+                callback(turn + 1, alternations + 1, {"stage": "speed"})
+    return {
+        name: Speed(
+            _rate(prefill[name], tokens),
+            _rate(decode[name], DECODED),
+            torch.get_num_threads(),
+            str(model.dtype).removeprefix("torch."),
+        )
+        for name, model in models.items()
+    }
+
+
+def _rate(seconds: list[float], tokens: int) -> Rate:
+    low, middle, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    return Rate(tokens / middle, tokens / high, tokens / low, tuple(seconds))

@@ -1,0 +1,200 @@
+"""The optimiser host and its transforms."""
+
+import copy
+import doctest
+import importlib
+import io
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from polyad._card import card, methods
+from polyad.data.text import stdlib
+from polyad.formats import Quantized
+from polyad.optim import Optimizer, ProjectedAdam
+from polyad.quantize import round_to_nearest
+
+
+def seeded(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["host", "projected_adam"])
+def test_examples(name):
+    assert doctest.testmod(importlib.import_module(f"polyad.optim.{name}")).failed == 0
+
+
+def test_the_catalogue_knows_the_class():
+    assert card(ProjectedAdam) is card("projected_adam")
+    assert card("projected_adam") in methods("transform")
+
+
+def parameters(dtype):
+    return [torch.nn.Parameter(seeded(*shape, seed=i).to(dtype)) for i, shape in enumerate([(6, 10), (12, 5), (7,)])]
+
+
+def advance(params, optimizer, steps, seed):
+    for step in range(steps):
+        for i, param in enumerate(params):
+            param.grad = seeded(*param.shape, seed=seed + 10 * step + i).to(param.dtype)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("through_file", [False, True])
+def test_resuming_takes_the_identical_next_steps(dtype, through_file):
+    make = lambda params: Optimizer(params, ProjectedAdam(3, interval=2), lr=0.05, weight_decay=0.1)  # noqa: E731
+    params = parameters(dtype)
+    optimizer = make(params)
+    advance(params, optimizer, 3, seed=1)
+    saved = optimizer.state_dict()
+    if through_file:
+        file = io.BytesIO()
+        torch.save(saved, file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+    others = [torch.nn.Parameter(param.detach().clone()) for param in params]
+    resumed = make(others)
+    resumed.load_state_dict(copy.deepcopy(saved))
+    held = {t.dtype for state in resumed.state.values() for t in state.values() if isinstance(t, torch.Tensor)}
+    assert held == {torch.float64 if dtype == torch.float64 else torch.float32}
+    advance(params, optimizer, 3, seed=500)
+    advance(others, resumed, 3, seed=500)
+    assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))
+
+
+def test_loading_copies():
+    params = parameters(torch.float32)
+    optimizer = Optimizer(params, ProjectedAdam(2))
+    advance(params, optimizer, 1, seed=1)
+    twin = Optimizer(params, ProjectedAdam(2))
+    twin.load_state_dict(optimizer.state_dict())
+    assert twin.state[params[0]]["mean"].data_ptr() != optimizer.state[params[0]]["mean"].data_ptr()
+
+
+def test_bytes_are_what_the_file_holds():
+    params = [
+        torch.nn.Parameter(seeded(64, 200)),
+        torch.nn.Parameter(seeded(300, 32)),
+        torch.nn.Parameter(seeded(50)),
+    ]
+    optimizer = Optimizer(params, ProjectedAdam(4, interval=1))
+    advance(params, optimizer, 2, seed=1)
+    assert optimizer.nbytes == 4 * ((64 + 2 * 200) * 4 + (32 + 2 * 300) * 4 + 2 * 50)
+    storages = [
+        t.untyped_storage().nbytes()
+        for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)
+    ]  # fmt: skip
+    assert sum(storages) == optimizer.nbytes
+
+
+@pytest.mark.parametrize("rank", [5, 100])
+def test_full_rank_is_adam(rank):
+    ours, theirs = parameters(torch.float32)[1:], parameters(torch.float32)[1:]
+    optimizer, adam = Optimizer(ours, ProjectedAdam(rank), lr=0.02), torch.optim.Adam(theirs, lr=0.02)
+    advance(ours, optimizer, 5, seed=3)
+    advance(theirs, adam, 5, seed=3)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_weight_decay_is_decoupled():
+    ours, theirs = parameters(torch.float32)[2:], parameters(torch.float32)[2:]
+    advance(ours, Optimizer(ours, ProjectedAdam(9), lr=0.02, weight_decay=0.3), 4, seed=3)
+    advance(theirs, torch.optim.AdamW(theirs, lr=0.02, weight_decay=0.3), 4, seed=3)
+    assert torch.allclose(ours[0], theirs[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (8, 5, 2, 2)])
+def test_the_direction_lies_in_the_gradients_leading_subspace(shape):
+    grad = (seeded(shape[0], 2) @ seeded(2, shape[1] * (4 if len(shape) > 2 else 1), seed=1)).reshape(shape)
+    transform, param = ProjectedAdam(2, betas=(0.0, 0.0)), torch.zeros(shape)
+    state = transform.init(param)
+    direction = transform.update(grad, state, param)
+    assert direction.shape == param.shape
+    matrix = grad.flatten(1) if shape[0] <= grad[0].numel() else grad.flatten(1).mT
+    basis = state["basis"]
+    assert torch.allclose(basis @ (basis.mT @ matrix), matrix, atol=1e-4)
+    flat = direction.flatten(1) if shape[0] <= grad[0].numel() else direction.flatten(1).mT
+    assert torch.allclose(flat, 0.25 * basis @ (basis.mT @ matrix).sign(), atol=1e-4)
+
+
+def test_refreshing_follows_the_gradient_and_carries_the_moments():
+    transform, param = ProjectedAdam(2, interval=1), torch.zeros(8, 20)
+    state = transform.init(param)
+    transform.update(seeded(8, 20), state, param)
+    target = seeded(8, 2, seed=2) @ seeded(2, 20, seed=3)
+    before = state["basis"] @ state["mean"]
+    for _ in range(2):
+        transform.update(target, state, param)
+    basis = state["basis"]
+    assert torch.allclose(basis.mT @ basis, torch.eye(2), atol=1e-5)
+    assert torch.allclose(basis @ (basis.mT @ target), target, atol=1e-4)
+    expected = 0.81 * basis @ (basis.mT @ before) + 0.19 * target
+    assert torch.allclose(basis @ state["mean"], expected, atol=1e-4)
+    assert (state["square"] >= 0).all()
+    transform.update(torch.zeros(8, 20), state, param)
+    assert torch.equal(state["basis"], basis)
+
+
+class _Sketch:
+    """A transform that keeps its mean as codes: state may hold formats."""
+
+    def init(self, param):
+        return {"mean": round_to_nearest(torch.zeros_like(param, dtype=torch.float32), 8)}
+
+    def update(self, grad, state, param):
+        mean = state["mean"].to_dense().mul(0.9).add(grad, alpha=0.1)
+        state["mean"] = round_to_nearest(mean, 8)
+        return mean
+
+
+def test_state_may_hold_formats():
+    param = torch.nn.Parameter(seeded(4, 32).bfloat16())
+    optimizer = Optimizer([param], _Sketch())
+    advance([param], optimizer, 2, seed=1)
+    assert optimizer.nbytes == 4 * 32 + 4 * 2 + 4
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    twin = Optimizer([torch.nn.Parameter(param.detach().clone())], _Sketch())
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    found = next(iter(twin.state.values()))["mean"]
+    assert isinstance(found, Quantized)
+    assert torch.equal(found.to_dense(), optimizer.state[param]["mean"].to_dense())
+
+
+def test_training_on_real_bytes_lowers_the_loss():
+    text = torch.tensor(list(stdlib().joined()[:20000].encode()))
+    text = text.clamp(max=127)
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(128, 24), torch.nn.Flatten(), torch.nn.Linear(4 * 24, 64), torch.nn.GELU(),
+        torch.nn.Linear(64, 128),
+    )  # fmt: skip
+    optimizer = Optimizer(model.parameters(), ProjectedAdam(8, interval=20), lr=0.02)
+    losses = []
+    for _ in range(120):
+        start = torch.randint(0, len(text) - 5, (64,), generator=generator)
+        loss = F.cross_entropy(model(text[start[:, None] + torch.arange(4)]), text[start + 4])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-10:]) / 10 < 0.65 * losses[0]
+    adam = 8 * sum(p.numel() for p in model.parameters())
+    assert optimizer.nbytes < 0.5 * adam
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="lr=-1 is negative"):
+        Optimizer(parameters(torch.float32), ProjectedAdam(2), lr=-1)
+    with pytest.raises(ValueError, match="rank=0 and interval=200"):
+        ProjectedAdam(0)
+    with pytest.raises(ValueError, match="betas"):
+        ProjectedAdam(2, betas=(0.9, 1.0))
+    params = parameters(torch.float32)
+    params[0].grad = torch.full((6, 10), float("nan"))
+    with pytest.raises(ValueError, match="holds 60 NaN"):
+        Optimizer(params, ProjectedAdam(2)).step()
