@@ -28,8 +28,8 @@ def claim(callback: Any = None) -> Result:
         log[name] = mean(bench.ratio(bench.plan(recipe, callback=callback), callback))
     recovered = {name: (log["none"] - log[name]) / (log["none"] - 1) for name in ("svd", "eora")}
     return Result(
-        "after four-bit rounding in groups of 64, the share of the lost perplexity that a rank-32 compensation recovers "
-        "is at least twice as large in the eigenspace of the inputs as by plain SVD",
+        "after four-bit rounding in groups of 64, the share of the lost perplexity that a rank-32 compensation "
+        "recovers is at least twice as large in the eigenspace of the inputs as by plain SVD",
         recovered["eora"] / max(recovered["svd"], 1e-9), ">=", 2.0, bench.data, 0,
         {"perplexity ratio": log, "share recovered": recovered},
     )  # fmt: skip

@@ -19,7 +19,7 @@ def claim(callback: Any = None) -> Result:
     made = bench.ratio(bench.plan(lord, 0.9, allocate=uniform, callback=callback), callback)
     plain = bench.ratio(bench.plan(svd, 0.9, allocate=uniform, importance=False, callback=callback), callback)
     return Result(
-        "at 10 % fewer linear parameters, uniform rank, the perplexity ratio of output-aware factorisation is at most a "
-        "tenth of plain SVD's",
+        "at 10 % fewer linear parameters, uniform rank, the perplexity ratio of output-aware factorisation is at "
+        "most a tenth of plain SVD's",
         mean(made) / mean(plain), "<=", 0.1, bench.data, 0, {"lord": made, "svd": plain},
     )  # fmt: skip

@@ -19,7 +19,7 @@ def claim(callback: Any = None) -> Result:
     made = bench.ratio(bench.plan(welore, 0.9, **data_free), callback)
     even = bench.ratio(bench.plan(welore, 0.9, allocate=uniform, **data_free), callback)
     return Result(
-        "at 10 % fewer linear parameters, plain SVD with ranks by one global threshold has a lower perplexity than with "
-        "uniform ranks",
+        "at 10 % fewer linear parameters, plain SVD with ranks by one global threshold has a lower perplexity "
+        "than with uniform ranks",
         mean(made) / mean(even), "<=", 1.0, bench.data, 0, {"global threshold": made, "uniform": even},
     )  # fmt: skip

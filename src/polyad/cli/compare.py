@@ -19,6 +19,7 @@ def compare(
     text: options.Texts = None,
     budget: options.Budget = "parameters",
     store: Annotated[str, typer.Option(help="dtype in which floating-point weights would be saved")] = "bfloat16",
+    calibration_windows: options.CalibrationWindows = 64,
     windows: options.Windows = 24,
     alternations: options.Alternations = 0,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
@@ -37,7 +38,7 @@ def compare(
     options.seeded(seed)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget, None, None,
-        options.dtype_of(store), windows, alternations, device, options.dtype_of(dtype), seed,
+        options.dtype_of(store), calibration_windows, windows, alternations, device, options.dtype_of(dtype), seed,
     )  # fmt: skip
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)

@@ -23,6 +23,7 @@ def compress(
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas")] = None,
     allocate: Annotated[str | None, typer.Option(help="an allocation of the catalogue, such as uniform")] = None,
     store: Annotated[str, typer.Option(help="dtype in which floating-point weights are saved")] = "bfloat16",
+    calibration_windows: options.CalibrationWindows = 64,
     windows: options.Windows = 24,
     alternations: options.Alternations = 15,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
@@ -32,22 +33,22 @@ def compress(
     json: options.Json = False,
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
-    from polyad.compress.run import compressed
+    from polyad.compress.run import Asked, compressed
     from polyad.compress.text_form import recipe_of
     from polyad.models.folder import check_free
 
     check_free(out_folder)
     recipe = recipe_of(method)
+    asked = Asked(
+        tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
+        select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
+        alternations, device, options.dtype_of(dtype), seed,
+    )  # fmt: skip
     options.seeded(seed)
+    clock = time.perf_counter()
     with progress() as callback:
-        clock = time.perf_counter()
-        found = compressed(
-            model, recipe, out_folder, keep=keep, budget=budget, calibrate=options.texts_of(calibrate),
-            evaluate=options.texts_of(text), select=select.split(",") if select else None, allocate=allocate,
-            store=options.dtype_of(store), windows=windows, alternations=alternations, device=device,
-            dtype=options.dtype_of(dtype), seed=seed, callback=callback,
-        )  # fmt: skip
-        found["seconds"] = {**found["seconds"], "command": time.perf_counter() - clock}
+        found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
+    found["seconds"]["command"] = time.perf_counter() - clock
     if report is not None:
         from polyad.report import write
 

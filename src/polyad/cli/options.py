@@ -17,6 +17,7 @@ Texts = Annotated[
 ]
 Budget = Annotated[str, typer.Option(help="what --keep counts: parameters, bytes or flops")]
 Windows = Annotated[int, typer.Option(help="windows of 1,024 tokens of each text that quality is measured on")]
+CalibrationWindows = Annotated[int, typer.Option(help="windows of 1,024 tokens, over all texts, to calibrate on")]
 Alternations = Annotated[int, typer.Option(help="turns in which speed is measured; 0 leaves it out")]
 
 

