@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 MANY_ROWS = 1024
-"""Rows assumed where their number is not known (under tracing) or is large: it decides the order alone."""
+"""Rows assumed where their number is not known (under tracing): it decides the order alone."""
 
 Shapes = tuple[tuple[int, ...], ...]
 Plan = tuple[tuple[tuple[int, ...], str], ...]
@@ -48,8 +48,10 @@ def operations(expression: str, shapes: Shapes) -> int:
         sizes.update(zip(letters, shape, strict=True))
     total = 0
     for _, step in plan(inputs, "".join(groups(output)), shapes):
-        letters = set(step) - set(",->")
-        total += 2 * math.prod(sizes[letter] for letter in letters)
+        taken, kept = step.split("->")
+        letters = set(taken) - {","}
+        each = taken.count(",") + bool(letters - set(kept))  # products of the operands, and a sum if letters go
+        total += each * math.prod(sizes[letter] for letter in letters)
     return total
 
 
