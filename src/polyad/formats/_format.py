@@ -179,9 +179,8 @@ class Format:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, parameters={self.parameters}, bytes={self.nbytes})"
 
-    @classmethod
-    def _fields(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
+    def _fields(self) -> tuple[str, ...]:  # of the instance: a tracer does not take the class
+        return tuple([field.name for field in dataclasses.fields(self)])  # pyright: ignore[reportArgumentType]
 
     def _items(self) -> Iterator[tuple[str, Tensor | Format]]:
         for name in self._fields():

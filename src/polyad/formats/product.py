@@ -39,7 +39,7 @@ class Product(Format):
 
     @property
     def dtype(self) -> torch.dtype:
-        return reduce(torch.promote_types, (factor.dtype for factor in self.factors))
+        return reduce(torch.promote_types, [factor.dtype for factor in self.factors])
 
     def to_dense(self) -> Tensor:
         total = self.factors[-1].to_dense().to(self.dtype)

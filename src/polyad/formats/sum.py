@@ -33,7 +33,7 @@ class Sum(Format):
 
     @property
     def dtype(self) -> torch.dtype:
-        return reduce(torch.promote_types, (term.dtype for term in self.terms))
+        return reduce(torch.promote_types, [term.dtype for term in self.terms])
 
     def to_dense(self) -> Tensor:
         total = self.terms[0].to_dense().to(self.dtype)
