@@ -1,6 +1,7 @@
 """The one hook that applies the table of known failures."""
 
 import pytest
+
 from known_failures import KNOWN_FAILURES
 
 
@@ -11,7 +12,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if _concerns(item, *key):
                 used.add(key)
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-    everything = config.args == config.getini("testpaths") and not config.option.keyword and not config.option.markexpr
+    everything = (
+        config.args == config.getini("testpaths") and not config.option.keyword and not config.option.markexpr
+    )
     stale = sorted(set(KNOWN_FAILURES) - used)
     if everything and stale:
         raise pytest.UsageError(f"tests/known_failures.py names tests that do not exist: {stale}")

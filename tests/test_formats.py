@@ -55,7 +55,7 @@ def test_a_product_refuses_groups_that_its_factors_would_mix():
 
 def test_nothing_is_registered_under_a_name_that_modules_use():
     for name in ("forward", "half", "training", "_parameters"):
-        with pytest.raises(TypeError, match="torch.nn.Module uses itself"):
+        with pytest.raises(TypeError, match=r"torch\.nn\.Module uses itself"):
             type("Unwelcome", (Format,), {"__annotations__": {name: torch.Tensor}})
     assert "Unwelcome" not in kinds()
 

@@ -14,9 +14,7 @@ from polyad.formats._patches import unfold
 from polyad.formats._tree import decode, encode, flatten, flatten_with_keys, unflatten
 
 # Names that torch.nn.Module uses itself; a field so called could not be registered on one.
-_TAKEN = frozenset(
-    name for name in (*dir(torch.nn.Module), *vars(torch.nn.Module())) if not name.startswith("__")
-)
+_TAKEN = frozenset(name for name in (*dir(torch.nn.Module), *vars(torch.nn.Module())) if not name.startswith("__"))
 
 _kinds: dict[str, type[Format]] = {}
 

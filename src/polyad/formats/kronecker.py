@@ -24,7 +24,7 @@ class Kronecker(_Multilinear):
     def __post_init__(self) -> None:
         if self.first.ndim != 2 or self.second.ndim != 2:
             raise ValueError(
-                f"first of shape {tuple(self.first.shape)} and second of shape {tuple(self.second.shape)} must both be "
+                f"first of shape {tuple(self.first.shape)} and second of shape {tuple(self.second.shape)} must be "
                 "matrices; a Kronecker product has no leading batch dimensions here"
             )
 

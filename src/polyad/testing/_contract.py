@@ -17,7 +17,7 @@ SHAPES = ((6, 4), (4, 12), (1, 6), (8, 1))
 """Matrices on which a kind is tried: tall, wide, one row, one column."""
 
 SINGLE_MATRIX = frozenset({"Kronecker", "Tucker"})
-"""Kinds whose algebra has no leading batch dimensions: they stand for one matrix, or for a tensor of several modes."""
+"""Kinds whose algebra has no leading batch dimensions: they stand for one matrix, or for several modes."""
 
 ROUNDINGS = 16
 """Units of the dtype's epsilon that a product of numbers may be off, relative to the product of their norms."""

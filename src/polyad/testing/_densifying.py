@@ -13,7 +13,7 @@ from polyad.formats import Format, kinds
 def no_densifying() -> Iterator[None]:
     """Make ``to_dense`` of every kind raise AssertionError for as long as the context lasts.
 
-    It replaces methods of the kinds, so it holds for all threads. ``to_dense`` works again after it, whatever happened.
+    It replaces methods of the kinds, so it holds for all threads, and gives them back at the end.
 
     >>> from polyad.formats import Dense
     >>> with no_densifying():

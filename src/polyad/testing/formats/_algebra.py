@@ -108,8 +108,9 @@ def batches(kind: Subject) -> None:
         format = kind.random((3, 4, 6), generator=seeded()) if isinstance(kind, type) else kind
         shape = (*format.shape[:-2], 5, format.shape[-1])
         found = format.linear(normal(*shape, like=format))
-    except ValueError as error:
-        assert chosen.__name__ in SINGLE_MATRIX, f"{chosen.__name__} refuses leading batch dimensions: {error}"
+    except ValueError:
+        if chosen.__name__ not in SINGLE_MATRIX:
+            raise
         return
     assert chosen.__name__ not in SINGLE_MATRIX, f"{chosen.__name__} takes batches; strike it from SINGLE_MATRIX"
     assert tuple(found.shape) == (*shape[:-1], format.shape[-2]), f"a batched linear has shape {tuple(found.shape)}"

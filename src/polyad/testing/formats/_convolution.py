@@ -53,7 +53,8 @@ def grouped(format: Format) -> None:
             found = format.convolve(x, kernel, **geometry)
         except ValueError as error:
             said = str(error)
-            assert "group" in said and len(said.split()) > 4, f"the refusal is no sentence about groups: {said!r}"
+            sentence = "group" in said and len(said.split()) > 4
+            assert sentence, f"the refusal is no sentence about groups: {said!r}"
             continue
         expected = _expected(format, x, kernel, **geometry)
         assert_close(found, expected, _scale(format, x), format.dtype, f"a grouped convolution in {dimensions}d")

@@ -48,7 +48,9 @@ def exporting(format: Format) -> None:
     together = _Together(held)
     batches = tuple({0: torch.export.Dim(f"batch_{i}", min=2)} for i in range(len(held)))
     with no_densifying():
-        program = torch.export.export(together, tuple(each.input for each in held), dynamic_shapes=(batches,)).module()
+        program = torch.export.export(
+            together, tuple(each.input for each in held), dynamic_shapes=(batches,)
+        ).module()
     _assert_batches(program, together, held, "exported")
 
 
@@ -86,7 +88,7 @@ def _assert_batches(program: Callable[..., Any], eager: nn.Module, held: tuple[H
 
 
 def _gradients(program: Callable[..., Any], together: nn.Module, held: tuple[Held, ...]) -> tuple[Tensor, ...]:
-    total = sum(y.square().sum() for y in program(*(each.input for each in held)))
+    total = torch.stack([y.square().sum() for y in program(*(each.input for each in held))]).sum()
     return torch.autograd.grad(total, tuple(together.parameters()))  # the biases at least
 
 

@@ -79,9 +79,13 @@ def loading(format: Format) -> None:
             for name, tensor in loaded.state_dict().items():
                 same = tensor.dtype == state[name].dtype and torch.equal(tensor, state[name])
                 assert same, f"{name} of {kind.__name__} is not what was loaded ({how})"
-            assert torch.equal(loaded(each.input), each.module(each.input)), f"{kind.__name__} answers otherwise ({how})"
+            assert torch.equal(loaded(each.input), each.module(each.input)), (
+                f"{kind.__name__} answers otherwise ({how})"
+            )
             trained = {name for name, _ in loaded.named_parameters()}
-            assert trained == {name for name, _ in each.module.named_parameters()}, f"{kind.__name__} trains {trained}"
+            assert trained == {name for name, _ in each.module.named_parameters()}, (
+                f"{kind.__name__} trains {trained}"
+            )
 
 
 def ties(format: Format) -> None:
