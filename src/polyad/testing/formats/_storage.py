@@ -81,6 +81,9 @@ def size(format: Format) -> None:
     assert twice.nbytes == whole, f"a sum of a format and itself has nbytes {twice.nbytes}, not {whole}"
     copied = Sum((format, copy.deepcopy(format)))
     assert copied.nbytes == 2 * whole, f"a sum of a format and its copy has nbytes {copied.nbytes}, not {2 * whole}"
+    pairs = {name: torch.stack((t, t)) for name, t in format.tensors().items()}
+    halves = Sum(tuple([format.replace({name: pair[i] for name, pair in pairs.items()}) for i in (0, 1)]))
+    assert halves.nbytes == 2 * whole, f"two halves of one storage have nbytes {halves.nbytes}, not {2 * whole}"
     strided = {name: torch.stack((t, t), -1)[..., 0] for name, t in format.tensors().items()}
     views = format.replace(strided).nbytes
     expected = sum(t.numel() * t.element_size() for t in strided.values())
