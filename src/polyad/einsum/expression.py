@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 MANY_ROWS = 1024
-"""Rows assumed where their number is not known (under tracing) or is large: it decides the order alone."""
+"""Rows assumed where their number is not known (under tracing): it decides the order alone."""
 
 Shapes = tuple[tuple[int, ...], ...]
 Plan = tuple[tuple[tuple[int, ...], str], ...]
@@ -48,9 +48,30 @@ def operations(expression: str, shapes: Shapes) -> int:
         sizes.update(zip(letters, shape, strict=True))
     total = 0
     for _, step in plan(inputs, "".join(groups(output)), shapes):
-        letters = set(step) - set(",->")
-        total += 2 * math.prod(sizes[letter] for letter in letters)
+        taken, kept = step.split("->")
+        letters = set(taken) - {","}
+        each = taken.count(",") + bool(letters - set(kept))  # products of the operands, and a sum if letters go
+        total += each * math.prod(sizes[letter] for letter in letters)
     return total
+
+
+def _is_known(n: int | torch.SymInt) -> bool:
+    """Whether the planner may see this size. A tracer calls its symbols int, so it is asked in its own words."""
+    if isinstance(n, int) and not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return has_static_value(n)
+
+
+def _planned(inputs: str, operands: tuple[Tensor, ...]) -> Shapes:
+    """The operands' shapes for the planner: a letter's size where any operand knows it, else ``MANY_ROWS``."""
+    known: dict[str, int] = {}
+    for letters, x in zip(inputs.split(","), operands, strict=True):
+        for letter, n in zip(letters, x.shape, strict=True):
+            if _is_known(n):
+                known[letter] = int(n)
+    return tuple([tuple([known.get(letter, MANY_ROWS) for letter in letters]) for letters in inputs.split(",")])
 
 
 def contract(expression: str, *operands: Tensor) -> Tensor:
@@ -64,8 +85,7 @@ def contract(expression: str, *operands: Tensor) -> Tensor:
     """
     inputs, output = expression.split("->")
     modes = groups(output)
-    sizes_of = [[n if isinstance(n, int) else MANY_ROWS for n in x.shape] for x in operands]
-    shapes = tuple(map(tuple, sizes_of))
+    shapes = _planned(inputs, operands)
     stack = list(operands)
     for places, step in plan(inputs, "".join(modes), shapes):
         taken = [stack.pop(place) for place in places]

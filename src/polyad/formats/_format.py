@@ -11,10 +11,10 @@ from torch import Generator, Tensor
 from torch.utils import _pytree
 
 from polyad.formats._patches import unfold
-from polyad.formats._tree import decode, encode, flatten, unflatten
+from polyad.formats._tree import decode, encode, flatten, flatten_with_keys, unflatten
 
 # Names that torch.nn.Module uses itself; a field so called could not be registered on one.
-_TAKEN = frozenset(name for name in dir(torch.nn.Module) if not name.startswith("__"))
+_TAKEN = frozenset(name for name in (*dir(torch.nn.Module), *vars(torch.nn.Module())) if not name.startswith("__"))
 
 _kinds: dict[str, type[Format]] = {}
 
@@ -48,6 +48,7 @@ class Format:
             flatten,
             lambda leaves, context: unflatten(cls, leaves, context),
             serialized_type_name=f"polyad.formats.{cls.__name__}",
+            flatten_with_keys_fn=flatten_with_keys,
         )
 
     # What a subclass says of itself ------------------------------------------------------------------------
@@ -85,11 +86,14 @@ class Format:
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         """Convolution of x with W, a matrix of shape (out, in * prod(kernel)); bias excluded.
 
-        ``geometry`` is what torch's convolutions take: stride, padding, dilation (all tuples) and groups.
+        ``x`` is (batch, in, *space), or (in, *space) as torch's convolutions take it too. ``geometry`` is what they
+        take: stride, padding, dilation (all tuples) and groups.
         """
         if geometry.get("groups", 1) != 1:
             raise ValueError(f"{type(self).__name__} cannot hold a grouped convolution; keep that layer dense")
-        columns, out = unfold(x, kernel, geometry["stride"], geometry["padding"], geometry["dilation"])
+        if x.ndim == len(kernel) + 1:
+            return self.convolve(x.unsqueeze(0), kernel, **geometry).squeeze(0)
+        columns, out = unfold(x, kernel, **{name: n for name, n in geometry.items() if name != "groups"})
         return self.linear(columns).transpose(1, 2).unflatten(2, out)
 
     # What follows ------------------------------------------------------------------------------------------
@@ -97,9 +101,11 @@ class Format:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""
-        for name, tensor in self.tensors().items():
-            if tensor.is_floating_point() and name.split(".")[-1] not in self.exact:
-                return tensor.dtype
+        for name, value in self._items():
+            if isinstance(value, Format):
+                return value.dtype
+            if value.is_floating_point() and name.split(".")[0] not in self.exact:
+                return value.dtype
         raise TypeError(f"{type(self).__name__} holds no floating-point tensor to name its dtype")
 
     @property
@@ -118,7 +124,7 @@ class Format:
         for name, value in self._items():
             if isinstance(value, Format):
                 count += value.parameters
-            elif isinstance(value, Tensor) and value.is_floating_point() and name not in self.exact:
+            elif value.is_floating_point() and name.split(".")[0] not in self.exact:
                 count += value.numel()
         return count
 
@@ -171,9 +177,8 @@ class Format:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, parameters={self.parameters}, bytes={self.nbytes})"
 
-    @classmethod
-    def _fields(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
+    def _fields(self) -> tuple[str, ...]:  # of the instance: a tracer does not take the class
+        return tuple([field.name for field in dataclasses.fields(self)])  # pyright: ignore[reportArgumentType]
 
     def _items(self) -> Iterator[tuple[str, Tensor | Format]]:
         for name in self._fields():

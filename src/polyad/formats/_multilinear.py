@@ -23,7 +23,7 @@ class _Multilinear(Format):
     def shape(self) -> tuple[int, ...]:
         expression, operands = self.network()
         sizes = self._sizes(expression, operands)
-        return tuple(math.prod(sizes[letter] for letter in mode) for mode in groups(expression.split("->")[1]))
+        return tuple(math.prod([sizes[letter] for letter in mode]) for mode in groups(expression.split("->")[1]))
 
     def to_dense(self) -> Tensor:
         expression, operands = self.network()

@@ -11,11 +11,13 @@ from torch import Tensor
 def unfold(
     x: Tensor,
     kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
+    stride: tuple[int, ...] | None = None,
+    padding: tuple[int, ...] | None = None,
+    dilation: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Patches of x (batch, channels, *space) as rows, (batch, positions, channels * prod(kernel)), and their grid."""
+    ones = (1,) * len(kernel)
+    stride, padding, dilation = stride or ones, padding or (0,) * len(kernel), dilation or ones
     x = torch.nn.functional.pad(x, [p for pad in reversed(padding) for p in (pad, pad)])
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
         x = x.unfold(axis, (k - 1) * d + 1, s)[..., ::d]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 
 def _part(value: Any) -> bool:
@@ -23,6 +24,12 @@ def flatten(format: Any) -> tuple[list[Any], tuple[Any, ...]]:
     plain = tuple((name, value) for name, value in values if not _holds(value))
     held = tuple(name for name, value in values if _holds(value))
     return [getattr(format, name) for name in held], (held, plain)
+
+
+def flatten_with_keys(format: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    """``flatten`` with the attribute under which each part is found."""
+    values, context = flatten(format)
+    return list(zip(map(_pytree.GetAttrKey, context[0]), values, strict=True)), context
 
 
 def unflatten(kind: type, leaves: Iterable[Any], context: tuple[Any, ...]) -> Any:

@@ -21,6 +21,13 @@ class Kronecker(_Multilinear):
     first: Tensor
     second: Tensor
 
+    def __post_init__(self) -> None:
+        if self.first.ndim != 2 or self.second.ndim != 2:
+            raise ValueError(
+                f"first of shape {tuple(self.first.shape)} and second of shape {tuple(self.second.shape)} must be "
+                "matrices; a Kronecker product has no leading batch dimensions here"
+            )
+
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         return "ac,bd->(ab)(cd)", (self.first, self.second)
 
@@ -34,7 +41,9 @@ class Kronecker(_Multilinear):
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
-        a, c = (next(k for k in range(2, n + 1) if n % k == 0) for n in shape)
+        if len(shape) != 2:
+            raise ValueError(f"shape={shape} is no matrix's; a Kronecker product is drawn for two dimensions")
+        a, c = (next((k for k in range(2, n + 1) if n % k == 0), 1) for n in shape)
         first = torch.randn(a, c, generator=generator, dtype=dtype)
         second = torch.randn(shape[0] // a, shape[1] // c, generator=generator, dtype=dtype)
         return cls(first, second)

@@ -23,10 +23,11 @@ class LowRank(Format):
     right: Tensor
 
     def __post_init__(self) -> None:
-        if self.left.shape[-1] != self.right.shape[-2]:
+        left, right = self.left.shape, self.right.shape
+        if len(left) < 2 or len(right) < 2 or left[-1] != right[-2] or left[:-2] != right[:-2]:
             raise ValueError(
-                f"left of shape {tuple(self.left.shape)} and right of shape {tuple(self.right.shape)} "
-                "do not agree in their rank: left's last dimension must equal right's last but one"
+                f"left of shape {tuple(left)} and right of shape {tuple(right)} do not agree: (*batch, n, r) and "
+                "(*batch, r, m) are needed, so that left's last dimension equals right's last but one"
             )
 
     @property
@@ -53,7 +54,8 @@ class LowRank(Format):
         if geometry.get("groups", 1) != 1:
             return super().convolve(x, kernel, **geometry)
         inner = convolve(x, self.right, kernel, **geometry)  # r channels
-        return apply(self.left, inner.movedim(1, -1)).movedim(-1, 1)
+        channels = -1 - len(kernel)  # counted from behind: x may come without a batch
+        return apply(self.left, inner.movedim(channels, -1)).movedim(-1, channels)
 
     def flops(self, batch: int) -> int:
         return 2 * batch * (self.left.numel() + self.right.numel())

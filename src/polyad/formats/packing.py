@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polyad import _check
+
 
 def planes(bits: int) -> tuple[int, ...]:
     """The powers of two that sum to ``bits``, largest first."""
@@ -23,6 +25,9 @@ def packed_length(n: int, bits: int) -> int:
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """uint8 codes below 2**bits, shape (…, n), to bytes of shape (…, packed_length(n, bits))."""
+    if codes.dtype != torch.uint8:
+        raise TypeError(f"codes have dtype {codes.dtype}; give codes.to(torch.uint8), each below 2**bits")
+    _check.bits(bits)
     if bits == 8:
         return codes.contiguous()
     parts, taken = [], 0

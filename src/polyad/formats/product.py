@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -23,9 +24,14 @@ class Product(Format):
     factors: tuple[Format, ...]
 
     def __post_init__(self) -> None:
+        if not self.factors:
+            raise ValueError("factors is empty; a product needs at least one format")
         for a, b in zip(self.factors, self.factors[1:], strict=False):
-            if a.shape[-1] != b.shape[-2]:
-                raise ValueError(f"factors of shapes {a.shape} and {b.shape} cannot be multiplied")
+            if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+                raise ValueError(
+                    f"factors of shapes {a.shape} and {b.shape} cannot be multiplied: the columns of each must equal "
+                    "the rows of the next, and leading batch dimensions must be the same"
+                )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,12 +39,12 @@ class Product(Format):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.factors[0].dtype
+        return reduce(torch.promote_types, [factor.dtype for factor in self.factors])
 
     def to_dense(self) -> Tensor:
-        total = self.factors[-1].to_dense()
+        total = self.factors[-1].to_dense().to(self.dtype)
         for factor in reversed(self.factors[:-1]):
-            total = factor.to_dense() @ total
+            total = factor.to_dense().to(self.dtype) @ total
         return total
 
     def linear(self, x: Tensor) -> Tensor:
@@ -50,16 +56,19 @@ class Product(Format):
         return Product(tuple(factor.transpose() for factor in reversed(self.factors)))
 
     def rows(self, index: Tensor) -> Tensor:
-        x = self.factors[0].rows(index)
+        x = self.factors[0].rows(index).to(self.dtype)
         for factor in self.factors[1:]:
             x = factor.transpose().linear(x)
         return x
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
-        x = self.factors[-1].convolve(x, kernel, **geometry).movedim(1, -1)
+        if geometry.get("groups", 1) != 1:  # the first factors would mix what groups keep apart
+            return super().convolve(x, kernel, **geometry)
+        channels = -1 - len(kernel)  # counted from behind: x may come without a batch
+        x = self.factors[-1].convolve(x, kernel, **geometry).movedim(channels, -1)
         for factor in reversed(self.factors[:-1]):
             x = factor.linear(x)
-        return x.movedim(-1, 1)
+        return x.movedim(-1, channels)
 
     def flops(self, batch: int) -> int:
         return sum(factor.flops(batch) for factor in self.factors)

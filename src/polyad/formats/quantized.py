@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.formats._format import Format
 from polyad.formats.dense import apply, convolve
 from polyad.formats.packing import pack, packed_length, unpack
@@ -36,13 +37,22 @@ class Quantized(Format):
     exact: ClassVar[frozenset[str]] = frozenset({"scale", "zero"})
 
     def __post_init__(self) -> None:
+        _check.bits(self.bits)
         if self.codes.shape[-1] != packed_length(self.size[-1], self.bits):
             raise ValueError(
                 f"codes of shape {tuple(self.codes.shape)} do not hold {self.size[-1]} columns of {self.bits} bits"
             )
+        if tuple(self.codes.shape[:-1]) != tuple(self.size[:-1]):
+            raise ValueError(
+                f"codes of shape {tuple(self.codes.shape)} are not those of a tensor of size {self.size}: "
+                "only the last dimension is packed"
+            )
+        if len(self.block) != len(self.size) or min(self.block) < 1:
+            raise ValueError(f"block={self.block} must give a number from 1 for each dimension of size={self.size}")
         grid = tuple(-(-n // b) for n, b in zip(self.size, self.block, strict=True))
-        if tuple(self.scale.shape) != grid:
-            raise ValueError(f"scale of shape {tuple(self.scale.shape)} does not fit the block grid {grid}")
+        for name, given in (("scale", self.scale), ("zero", self.zero)):
+            if given is not None and tuple(given.shape) != grid:
+                raise ValueError(f"{name} of shape {tuple(given.shape)} does not fit the block grid {grid}")
 
     @property
     def shape(self) -> tuple[int, ...]:

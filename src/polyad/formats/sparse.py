@@ -47,7 +47,7 @@ class Sparse(Format):
         """Flat positions of the values, int64, shape (nnz,)."""
         if self.where.dtype != torch.uint8:
             return self.where.long()
-        return self._mask().nonzero().squeeze(1)
+        return torch.nonzero_static(self._mask(), size=self.values.numel()).squeeze(1)  # tracers know this size
 
     def scatter(self, dtype: torch.dtype) -> Tensor:
         """The tensor with its zeros, in ``dtype``."""
@@ -61,8 +61,7 @@ class Sparse(Format):
         return self.scatter(self.values.dtype)
 
     def linear(self, x: Tensor) -> Tensor:
-        sparse_enough = self.values.numel() < GATHER_BELOW * math.prod(self.size)
-        if len(self.size) != 2 or self.where.dtype == torch.uint8 or not sparse_enough:
+        if not self._gathers():
             return apply(self.scatter(x.dtype), x)
         out, n = self.size
         index = self.where.long()
@@ -82,19 +81,29 @@ class Sparse(Format):
         return Sparse(self.values[by], where, (*self.size[:-2], self.size[-1], self.size[-2]))
 
     def rows(self, index: Tensor) -> Tensor:
-        n = self.size[-1]
-        flat = index.reshape(-1)
-        starts = torch.searchsorted(self.index(), torch.stack((flat * n, flat * n + n)))
-        longest = int((starts[1] - starts[0]).max()) if flat.numel() else 0
-        found = self.values.new_zeros(len(flat), n + 1)  # a spare column takes what lies past a row's end
-        place = starts[0].unsqueeze(1) + torch.arange(longest, device=flat.device)
-        inside = place < starts[1].unsqueeze(1)
-        place = place.clamp_max(max(self.values.numel() - 1, 0))
-        column = torch.where(inside, self.index()[place] % n, n)
-        return found.scatter(1, column, self.values[place])[:, :n].reshape(*index.shape, n)
+        n, m = self.size
+        chosen = torch.arange(n, device=index.device)[index].reshape(-1)  # refuses what lies past the end
+        held = self.values.numel()
+        if held == 0:
+            return self.values.new_zeros(*index.shape, m)
+        if self.where.dtype == torch.uint8:
+            mask = self._mask().reshape(n, m)
+            ends = mask.sum(1).cumsum(0)
+            there = mask[chosen]
+            place = there.cumsum(1) - 1 + (ends - mask.sum(1))[chosen].unsqueeze(1)
+        else:
+            sought = chosen.unsqueeze(1) * m + torch.arange(m, device=index.device)
+            place = torch.searchsorted(self.index(), sought).clamp_max(held - 1)
+            there = self.index()[place] == sought
+        found = torch.where(there, self.values[place.clamp(0, held - 1)], 0)
+        return found.reshape(*index.shape, m)
 
     def flops(self, batch: int) -> int:
-        return 2 * batch * self.values.numel()
+        return 2 * batch * (self.values.numel() if self._gathers() else math.prod(self.size))
+
+    def _gathers(self) -> bool:
+        few = self.values.numel() < GATHER_BELOW * math.prod(self.size)
+        return few and len(self.size) == 2 and self.where.dtype != torch.uint8
 
     def _mask(self) -> Tensor:
         return unpack(self.where, 1, math.prod(self.size)).bool()

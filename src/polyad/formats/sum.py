@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -20,6 +21,8 @@ class Sum(Format):
     terms: tuple[Format, ...]
 
     def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("terms is empty; a sum needs at least one format")
         shapes = {term.shape for term in self.terms}
         if len(shapes) != 1:
             raise ValueError(f"the terms of a sum have the shapes {sorted(shapes)}; they must be one and the same")
@@ -30,10 +33,10 @@ class Sum(Format):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.terms[0].dtype
+        return reduce(torch.promote_types, [term.dtype for term in self.terms])
 
     def to_dense(self) -> Tensor:
-        total = self.terms[0].to_dense()
+        total = self.terms[0].to_dense().to(self.dtype)
         for term in self.terms[1:]:
             total = total + term.to_dense()
         return total
@@ -48,7 +51,7 @@ class Sum(Format):
         return Sum(tuple(term.transpose() for term in self.terms))
 
     def rows(self, index: Tensor) -> Tensor:
-        total = self.terms[0].rows(index)
+        total = self.terms[0].rows(index).to(self.dtype)
         for term in self.terms[1:]:
             total = total + term.rows(index)
         return total

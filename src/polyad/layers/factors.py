@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Collection
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,29 +24,24 @@ class Factors(nn.Module):
     (torch.Size([4, 3]), ['left', 'right'])
     """
 
-    def __init__(self, format: Format, *, trainable: bool = True) -> None:
+    def __init__(self, format: Format, *, trainable: bool = True, _seen: dict[int, Tensor] | None = None) -> None:
         super().__init__()
+        seen = {} if _seen is None else _seen  # by id: a tensor that the format holds twice is registered as one
         self._kind: type[Format] = type(format)
         self._plain: dict[str, Any] = {}
         self._held: list[str] = []
         for name in format._fields():
-            self._register(name, getattr(format, name), name in format.exact, trainable)
-
-    def _register(self, name: str, value: Any, exact: bool, trainable: bool) -> None:
-        if isinstance(value, Tensor):
-            self._held.append(name)
-            if trainable and value.is_floating_point() and not exact:
-                self.register_parameter(name, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+            value = getattr(format, name)
+            parts = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(part, Tensor | Format) for part in parts):
+                self._held.append(name)
+                exact = name in format.exact
+                if isinstance(value, tuple):
+                    self.add_module(name, _Several(value, exact, trainable, seen))
+                else:
+                    _register(self, name, value, exact, trainable, seen)
             else:
-                self.register_buffer(name, value.detach())
-        elif isinstance(value, Format):
-            self._held.append(name)
-            self.add_module(name, Factors(value, trainable=trainable))
-        elif isinstance(value, tuple) and any(isinstance(v, Tensor | Format) for v in value):
-            self._held.append(name)
-            self.add_module(name, _Several(value, trainable))
-        else:
-            self._plain[name] = value
+                self._plain[name] = value
 
     def forward(self) -> Format:
         """The format, made of the tensors that this module now holds."""
@@ -72,12 +67,9 @@ class Factors(nn.Module):
         return repr(self())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        exact = {name: self._buffers[name] for name in self._kind.exact & self._buffers.keys()}
+        before = dict(self._buffers)
         super()._apply(fn, recurse)
-        for name, before in exact.items():
-            after = self._buffers[name]
-            if before is not None and after is not None and after.dtype != before.dtype:
-                self._buffers[name] = before.to(after.device)
+        _keep(self, before, self._kind.exact)
         for name, value in self._plain.items():
             if isinstance(value, torch.dtype):  # what the format will say its dtype is follows the cast
                 self._plain[name] = fn(torch.empty(0, dtype=value)).dtype
@@ -87,17 +79,40 @@ class Factors(nn.Module):
 class _Several(nn.Module):
     """A field that is a tuple of formats or tensors; its state-dict names are the places in the tuple."""
 
-    def __init__(self, values: tuple[Any, ...], trainable: bool) -> None:
+    def __init__(self, values: tuple[Any, ...], exact: bool, trainable: bool, seen: dict[int, Tensor]) -> None:
         super().__init__()
-        self._count = len(values)
+        self._count, self._exact = len(values), exact
         for i, value in enumerate(values):
-            if isinstance(value, Format):
-                self.add_module(str(i), Factors(value, trainable=trainable))
-            elif trainable and value.is_floating_point():
-                self.register_parameter(str(i), nn.Parameter(value))
-            else:
-                self.register_buffer(str(i), value.detach())
+            _register(self, str(i), value, exact, trainable, seen)
 
     def forward(self) -> tuple[Any, ...]:
-        values = (getattr(self, str(i)) for i in range(self._count))
-        return tuple(value() if isinstance(value, Factors) else value for value in values)
+        values = [getattr(self, str(i)) for i in range(self._count)]
+        return tuple([value() if isinstance(value, Factors) else value for value in values])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        _keep(self, before, before.keys() if self._exact else ())
+        return self
+
+
+def _register(
+    module: nn.Module, name: str, value: Tensor | Format, exact: bool, trainable: bool, seen: dict[int, Tensor]
+) -> None:
+    if isinstance(value, Format):
+        module.add_module(name, Factors(value, trainable=trainable, _seen=seen))
+    elif trainable and value.is_floating_point() and not exact:
+        held = seen.setdefault(id(value), value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+        module.register_parameter(name, cast(nn.Parameter, held))
+    else:
+        module.register_buffer(name, value.detach())
+
+
+def _keep(module: nn.Module, before: dict[str, Tensor | None], exact: Collection[str]) -> None:
+    """Give buffers that a cast must not touch their dtype and numbers back, where they are now."""
+    for name, old in before.items():
+        new = module._buffers[name]
+        if old is None or new is None or new.dtype == old.dtype:
+            continue
+        if name in exact or not old.is_floating_point():
+            module._buffers[name] = old.to(new.device)

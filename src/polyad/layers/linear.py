@@ -24,6 +24,14 @@ def as_factors(weight: Format | Factors, trainable: bool) -> Factors:
     return weight if isinstance(weight, Factors) else Factors(weight, trainable=trainable)
 
 
+def as_matrix(weight: Factors) -> tuple[int, int]:
+    """The shape of a matrix; formats of other than two dimensions are refused."""
+    shape = weight.shape
+    if len(shape) != 2:
+        raise ValueError(f"weight has the shape {tuple(shape)}; a layer needs a matrix: two dimensions")
+    return shape[0], shape[1]
+
+
 class Linear(nn.Module):
     """``y = x Wᵀ + b`` for a format W of shape (out, in); x of shape (…, in), y of shape (…, out).
 
@@ -36,7 +44,7 @@ class Linear(nn.Module):
     def __init__(self, weight: Format | Factors, bias: Tensor | None = None, *, trainable: bool = True) -> None:
         super().__init__()
         self.weight = as_factors(weight, trainable)
-        self.out_features, self.in_features = self.weight.shape
+        self.out_features, self.in_features = as_matrix(self.weight)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trainable))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,10 +70,11 @@ class Embedding(nn.Module):
     def __init__(self, weight: Format | Factors, *, trainable: bool = True) -> None:
         super().__init__()
         self.weight = as_factors(weight, trainable)
-        self.num_embeddings, self.embedding_dim = self.weight.shape
+        self.num_embeddings, self.embedding_dim = as_matrix(self.weight)
 
     def forward(self, index: Tensor) -> Tensor:
-        return self.weight().rows(index)
+        weight = self.weight()
+        return weight.rows(index).to(weight.dtype)  # autocast does not touch torch's embedding either
 
     def spec(self) -> dict[str, Any]:
         """JSON from which ``from_spec`` makes this module again, without its numbers."""

@@ -1,0 +1,85 @@
+"""What every contract shares: the formats it is held on, and how two tensors are compared."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Generator, Tensor
+
+from polyad.formats import Format
+
+Subject = Format | type[Format]
+Check = Callable[[Subject], None]
+
+SHAPES = ((6, 4), (4, 12), (1, 6), (8, 1))
+"""Matrices on which a kind is tried: tall, wide, one row, one column."""
+
+SINGLE_MATRIX = frozenset({"Kronecker", "Tucker"})
+"""Kinds whose algebra has no leading batch dimensions: they stand for one matrix, or for several modes."""
+
+ROUNDINGS = 16
+"""Units of the dtype's epsilon that a product of numbers may be off, relative to the product of their norms."""
+
+
+def contract(check: Callable[[Format], None]) -> Check:
+    """A check of one format, as a check of a format or of a kind: a kind is tried on all of its ``examples``."""
+
+    @functools.wraps(check)
+    def held(subject: Subject) -> None:
+        for format in examples(subject) if isinstance(subject, type) else (subject,):
+            try:
+                check(format)
+            except Exception as error:
+                error.add_note(f"the format was {format!r} of {format.dtype}")
+                raise
+
+    return held
+
+
+def examples(kind: type[Format]) -> Iterator[Format]:
+    """Random instances of a kind in every shape of ``SHAPES``: float32 and float64, and bfloat16 for the first.
+
+    >>> from polyad.formats import LowRank
+    >>> sorted({str(example.dtype) for example in examples(LowRank)})
+    ['torch.bfloat16', 'torch.float32', 'torch.float64']
+    """
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.float64):
+            yield kind.random(shape, generator=seeded(), dtype=dtype)
+    yield kind.random(SHAPES[0], generator=seeded(), dtype=torch.float32).to(torch.bfloat16)
+
+
+def seeded(seed: int = 0) -> Generator:
+    """A generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, like: Format | None = None, dtype: torch.dtype | None = None, seed: int = 1) -> Tensor:
+    """Normal numbers, drawn in float32, in ``dtype`` or in that of ``like``."""
+    chosen = dtype or (torch.float32 if like is None else like.dtype)
+    return torch.randn(shape, generator=seeded(seed)).to(chosen)
+
+
+def assert_close(found: Tensor, expected: Tensor, scale: Tensor | float, dtype: torch.dtype, what: str) -> None:
+    """Shapes equal, and the Frobenius error below ``ROUNDINGS`` of ``dtype``'s epsilon times ``scale``."""
+    assert found.shape == expected.shape, f"{what}: the shape is {tuple(found.shape)}, not {tuple(expected.shape)}"
+    error = float((found.double() - expected.double()).norm())
+    limit = ROUNDINGS * torch.finfo(dtype).eps * float(scale)
+    assert error <= limit, f"{what}: off by {error:.3g} in Frobenius norm, more than rounding allows ({limit:.3g})"
+
+
+def exactness(format: Format) -> dict[str, bool]:
+    """By dotted name, whether a tensor must keep its dtype: integers, and those that their format calls exact."""
+    found: dict[str, bool] = {}
+    for field in format._fields():
+        value = getattr(format, field)
+        parts = enumerate(value) if isinstance(value, tuple) else ((None, value),)
+        for place, part in parts:
+            name = field if place is None else f"{field}.{place}"
+            if isinstance(part, Tensor):
+                found[name] = field in format.exact or not part.is_floating_point()
+            elif isinstance(part, Format):
+                found.update({f"{name}.{inner}": exact for inner, exact in exactness(part).items()})
+    return found

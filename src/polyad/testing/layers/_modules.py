@@ -1,0 +1,44 @@
+"""The modules that the contract of layers is held on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from polyad.formats import Format
+from polyad.layers import Conv, Embedding, Linear
+from polyad.testing._contract import normal, seeded
+
+Check = Callable[[Format], None]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A module that holds a format, the input it takes, and torch's own module of the same sizes."""
+
+    module: Linear | Embedding | Conv
+    input: Tensor
+    peer: nn.Module
+
+
+def example(kind: type[Format]) -> Format:
+    """A random matrix of a kind, (6, 12) in float32, on which the checks of this suite run."""
+    return kind.random((6, 12), generator=seeded())
+
+
+def modules(format: Format) -> tuple[Held, ...]:
+    """Linear, Embedding and Conv that hold a copy of a format of an even number of columns."""
+    out, n = format.shape
+    own = [copy.deepcopy(format) for _ in range(3)]
+    geometry = {"stride": (1,), "padding": (1,), "dilation": (1,), "groups": 1}
+    linear, conv = nn.Linear(n, out), nn.Conv1d(n // 2, out, 2, padding=1)
+    index = torch.arange(out).reshape(-1, 1).repeat(1, 2)
+    return (
+        Held(Linear(own[0], normal(out)), normal(4, 3, n), linear),
+        Held(Embedding(own[1]), index, nn.Embedding(out, n)),
+        Held(Conv(own[2], normal(out), (2,), geometry), normal(4, n // 2, 8), conv),
+    )

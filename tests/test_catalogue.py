@@ -1,0 +1,132 @@
+"""Every method of the catalogue, held to the contract of its kind, and the checker held to toys."""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+from torch import nn
+
+import polyad
+from polyad._card import Card, Paper, methods
+from polyad.formats import Format, LowRank
+from polyad.testing import methods as contract
+
+MODULES = [m.name for m in pkgutil.walk_packages(polyad.__path__, "polyad.") if not m.name.endswith("__main__")]
+
+
+def test_every_entry_of_the_catalogue_keeps_its_kinds_contract():
+    for name in MODULES:
+        importlib.import_module(name)
+    for card in methods():
+        for check in contract.CHECKS:
+            check(card)
+
+
+PAPER = Paper(
+    "Eckart, Young", 1936, "The approximation of one matrix by another of lower rank", "doi:10.1007/BF02288367"
+)
+
+
+def card(kind, function, papers=(PAPER,), makes=None):
+    return Card(function.__name__, kind, function, makes, papers)
+
+
+def svd(x: torch.Tensor, rank: int | None = None, *, tol: float | None = None) -> LowRank:
+    """The best approximation.
+
+    >>> 1 + 1
+    2
+    """
+
+
+def untyped(x, rank=None): ...
+def positional(x: torch.Tensor, rank: int, tol: float) -> LowRank: ...
+def renamed(tensor: torch.Tensor, rank: int) -> LowRank: ...
+def synonym(x: torch.Tensor, rank: int, *, n_iter: int = 3) -> LowRank: ...
+def dense(x: torch.Tensor, rank: int) -> torch.Tensor: ...
+def starred(x: torch.Tensor, *rank: int) -> LowRank: ...
+def uncounted(items: list, budget: float) -> dict[str, int]: ...
+def counted(items: list, budget: float, *, count: str = "bytes") -> dict[str, int]: ...
+def of_model(model: nn.Module, *, batch: int = 1) -> float: ...
+def of_nothing(*, batch: int = 1) -> float: ...
+def abstract(x: torch.Tensor, bits: int, *, group: int = 64) -> Format: ...
+
+
+class Momentum:
+    def init(self, param): ...
+    def update(self, grad, state, param): ...
+
+
+class Backwards:
+    def init(self, param): ...
+    def update(self, param, state, grad): ...
+
+
+class Added(nn.Module):
+    def weight(self, base): ...
+    def forward(self, x, base): ...
+
+
+class NoModule:
+    def weight(self, base): ...
+    def forward(self, x, base): ...
+
+
+class Idle:
+    pass
+
+
+def make_momentum(decay: float) -> Momentum: ...
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        card("decompose", svd), card("decompose", svd, makes=LowRank), card("allocate", counted),
+        card("measure", of_model), card("quantize", abstract), card("transform", Momentum),
+        card("transform", make_momentum), card("adapter", Added), card("function", of_nothing),
+    ],
+    ids=lambda card: card.name,
+)  # fmt: skip
+def test_good_signatures_pass(good):
+    contract.signature(good)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (card("decompose", untyped), "not annotated"),
+        (card("decompose", positional), r"\(x, rank, tol\), not \(x, \[rank\]\)"),
+        (card("decompose", renamed), r"\(tensor, rank\)"),
+        (card("decompose", synonym), "called 'max_iter' everywhere"),
+        (card("decompose", dense), "not a Format"),
+        (card("decompose", starred), r"takes \*args"),
+        (card("decompose", svd, makes=type("Other", (), {})), "card says that it makes Other"),
+        (card("allocate", uncounted), r"lacks the keyword-only arguments \['count'\]"),
+        (card("measure", of_nothing), "or the positional arguments"),
+        (card("transform", Backwards), "Backwards.update takes"),
+        (card("transform", Idle), "no method init"),
+        (card("adapter", NoModule), "is no torch.nn.Module"),
+        (card("schedule", Idle), "none of before_step"),
+        (card("codec", Momentum), "no method append"),
+        (card("transform", untyped), "neither a class nor"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Card) else "",
+)
+def test_bad_signatures_are_named(bad, said):
+    with pytest.raises(AssertionError, match=said):
+        contract.signature(bad)
+
+
+def test_papers_and_examples_are_required():
+    contract.papers(card("decompose", svd))
+    contract.documented(card("decompose", svd))
+    with pytest.raises(AssertionError, match="cites no paper"):
+        contract.papers(card("decompose", svd, papers=()))
+    with pytest.raises(AssertionError, match="write doi"):
+        contract.papers(card("decompose", svd, papers=(Paper("A", 2000, "B", "https://example.org"),)))
+    with pytest.raises(AssertionError, match="has no docstring"):
+        contract.documented(card("decompose", dense))
+    with pytest.raises(AssertionError, match="has no docstring"):
+        contract.documented(card("transform", Idle))

@@ -1,0 +1,121 @@
+"""How the packages stand to each other, and what they show."""
+
+import ast
+import doctest
+import functools
+import importlib
+import inspect
+import itertools
+import pkgutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import polyad
+
+ROOT = Path(polyad.__file__).parent
+ORDER = (
+    "_card", "_check", "linalg", "einsum", "formats", "allocate", "decompose", "complete", "quantize", "layers",
+    "models", "data", "evaluation", "train", "attention", "adapters", "compress", "cache", "optim", "equivariant",
+    "fields", "parallel", "retrieval", "generative", "diagnose", "interop", "testing", "claims", "report", "cli",
+)  # fmt: skip
+NUMERIC = frozenset({"_card", "_check", "linalg", "formats", "quantize"})
+ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}
+ALSO = {"models": {"polyad.data.text.cache_folder"}}
+MODULES = sorted(m.name for m in pkgutil.walk_packages([str(ROOT)], "polyad.") if not m.name.endswith("__main__"))
+
+
+def imported(source, package):
+    """Dotted names under polyad that a source imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "polyad")
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                module = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], module]).rstrip(
+                    "."
+                )
+            if module.split(".")[0] == "polyad":
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def misplaced(owner, names):
+    """What a package imports although it does not stand above it."""
+    for name in names:
+        parts = name.split(".")
+        other = parts[1] if len(parts) > 1 else ""
+        if other == owner or other not in ORDER or name in ALSO.get(owner, ()):
+            continue
+        below = owner != "" and ORDER.index(other) > ORDER.index(owner) and other != "interop"
+        if other == "cli" or below or (owner in ONLY and other not in ONLY[owner]):
+            yield name
+
+
+SOURCES = {str(p.relative_to(ROOT)): p for p in sorted(ROOT.rglob("*.py")) if p.name != "__main__.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_a_package_imports_only_what_stands_above_it(path):
+    parts = Path(path).with_suffix("").parts
+    owner = "" if parts == ("__init__",) else parts[0]
+    assert owner in ("", *ORDER), f"{owner} has no place in the order of the packages"
+    package = ".".join(("polyad", *parts[:-1]))
+    found = list(misplaced(owner, imported(SOURCES[path].read_text(), package)))
+    assert not found, f"{path} imports {found}, which does not stand above it"
+
+
+@pytest.mark.parametrize(
+    ("owner", "source", "wrong"),
+    [
+        ("formats", "from polyad.layers import Linear", True),
+        ("formats", "def f():\n    import polyad.layers.linear", True),
+        ("formats", "from polyad import _check", False),
+        ("formats", "from ..layers import Linear", True),
+        ("layers", "from polyad.formats import Format", False),
+        ("decompose", "from polyad.interop import tensorly", False),
+        ("report", "from polyad.cli import main", True),
+        ("", "from polyad.cli import main", True),
+        ("optim", "from polyad.layers import Linear", True),
+        ("optim", "from polyad.quantize import rtn", False),
+        ("models", "from polyad.data.text import cache_folder", False),
+        ("models", "from polyad.data.text import stdlib", True),
+        ("cli", "import torch, polyad.models", False),
+    ],
+)
+def test_the_order_is_read_right(owner, source, wrong):
+    assert bool(list(misplaced(owner, imported(source, f"polyad.{owner}")))) == wrong
+
+
+@functools.cache
+def described_constants():
+    """Names of constants, anywhere in the sources, with a string below the line that sets them."""
+    described = set()
+    for file in SOURCES.values():
+        for line, after in itertools.pairwise(ast.parse(file.read_text()).body):
+            targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+            if isinstance(after, ast.Expr) and isinstance(getattr(after.value, "value", None), str):
+                described |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return described
+
+
+def undocumented(module):
+    """Names of a module's ``__all__`` that say nothing of themselves; a constant is described below its line."""
+    described = described_constants()
+    for name in getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value):
+            text = value.__dict__.get("__doc__") if inspect.isclass(value) else value.__doc__
+            if not text or text.startswith(f"{name}("):  # what dataclass writes by itself
+                yield name
+        elif name not in described:
+            yield name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_are_documented_and_examples_run(name):
+    module = importlib.import_module(name)
+    assert list(undocumented(module)) == []
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.failed == 0, f"{result.failed} examples of {name} fail"
