@@ -24,7 +24,7 @@ def global_threshold(items: Mapping[str, Curve], budget: float) -> Sizes:
 
     >>> import numpy as np
     >>> slow = Curve(np.arange(1, 5), np.arange(1.0, 5.0), np.array([14.0, 5.0, 1.0, 0.0]))
-    >>> fast = Curve(np.arange(1, 5), np.arange(1.0, 5.0), np.array([1.4e-3, 5e-4, 1e-4, 0.0]))
+    >>> fast = Curve(np.arange(1, 5), np.arange(1.0, 5.0), np.array([1.0101, 0.0101, 0.0001, 0.0]))
     >>> global_threshold({"slow": slow, "fast": fast}, 5.0)
     {'slow': 3, 'fast': 2}
     """

@@ -32,4 +32,4 @@ def results() -> list[dict[str, Any]]:
     return [record for record in found if record is not None]
 
 
-__all__ = ["CLAIMS", "Result", "handles", "results", "run"]
+__all__ = ["Result", "handles", "results", "run"]

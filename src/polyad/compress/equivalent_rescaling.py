@@ -25,6 +25,13 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
     down projection; rows of the value against columns of the output projection, by head; queries against keys, by
     rotation pair. The logits change by rounding alone. What was stored on a coarse grid no longer lies on it, so
     that rounding it again costs what it would cost any model. Cost: one copy of the weights.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 32}
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, num_key_value_heads=1, **small))
+    >>> made = equivalent_rescaling(model, generator=torch.Generator().manual_seed(0))
+    >>> made.weights["model.layers.0.self_attn.k_proj.weight"].shape
+    torch.Size([8, 16])
     """
     weights: dict[str, Tensor] = {}
 

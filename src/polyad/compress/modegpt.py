@@ -54,6 +54,13 @@ def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: 
     C^½ Wᵥᵀ [W_o of the sharing heads] is truncated a key head. λ is ``ridge`` times the mean of C's diagonal.
     The paper leaves grouped queries open; summing over the group minimises the same error for all its heads.
     Cost: O(neurons³) for "mlp", O(in³ + heads width³) for "vo". Raises where ``keep`` exceeds the block's units.
+
+    >>> roles = {"gate": "gate", "up": "up", "down": "down"}
+    >>> weights = {f"{role}.weight": torch.eye(3) for role in roles}
+    >>> stats = {"down": Moments(9, second=torch.diag(torch.tensor([4.0, 0.0, 1.0])))}
+    >>> made = modegpt(Block("mlp", "mlp", roles, 0), weights, stats, 2)
+    >>> made.weights["up.weight"].tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     _check.rank(keep, units(block, weights), f"the block's {units(block, weights)} units", "keep")
     for path, weight in weights.items():

@@ -4,10 +4,10 @@ from polyad.models.blocks import Block, blocks, decoder_layers
 from polyad.models.folder import save
 from polyad.models.loading import Origin, encoder, load, origin
 from polyad.models.replacement import Replacement
-from polyad.models.statistics import Moments, Stats, collect
+from polyad.models.statistics import Moments, collect
 from polyad.models.surgery import Undo, decoder_linears, replace, select
 
 __all__ = [
-    "Block", "Moments", "Origin", "Replacement", "Stats", "Undo", "blocks", "collect", "decoder_layers",
+    "Block", "Moments", "Origin", "Replacement", "Undo", "blocks", "collect", "decoder_layers",
     "decoder_linears", "encoder", "load", "origin", "replace", "save", "select",
 ]  # fmt: skip

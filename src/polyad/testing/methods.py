@@ -34,7 +34,8 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
     "quantize": (Signature(("x",), ("bits",), returns=("Format",)),),
     "factor": (Signature(("weight", "stats", "rank"), returns=("Format",)),),
     "group": (Signature(("block", "weights", "stats", "keep"), returns=("Replacement",)),),
-    "allocate": (Signature(("items", "budget"), required=("count",), returns=("dict",)),),
+    "rescale": (Signature(("model",), required=("generator",), returns=("Replacement",)),),
+    "allocate": (Signature(("items", "budget"), returns=("dict",)),),
     "measure": (Signature(("x",)), Signature(("model",))),
 }
 """Kinds that are functions; a method matches one of its kind's signatures."""
