@@ -83,7 +83,9 @@ def test_greedy_finds_the_optimum_where_every_step_costs_the_same():
         items = {}
         for name in "abc":
             squares = np.sort(generator.random(5))[::-1]
-            items[name] = Curve(np.arange(1, 6), np.arange(1.0, 6.0), np.append(squares[::-1].cumsum()[::-1][1:], 0.0))
+            items[name] = Curve(
+                np.arange(1, 6), np.arange(1.0, 6.0), np.append(squares[::-1].cumsum()[::-1][1:], 0.0)
+            )
         for budget in range(3, 16):
             best = min(error(items, at) for at in every(items) if cost(items, at) <= budget)
             assert error(items, places(items, greedy(items, budget))) == pytest.approx(best)

@@ -65,7 +65,9 @@ def model(kind="llama", seed=0):
             noise = torch.randn(parameter.shape, generator=generator)
             width = parameter.shape[-1] if parameter.ndim > 1 else 1
             scale = 1.0 if "embed" in name else 1.3 / width**0.5
-            parameter.copy_(noise * scale if parameter.ndim > 1 else 1 + 0.2 * noise if "norm" in name else 0.2 * noise)
+            parameter.copy_(
+                noise * scale if parameter.ndim > 1 else 1 + 0.2 * noise if "norm" in name else 0.2 * noise
+            )
     return made
 
 
