@@ -34,8 +34,7 @@ def compare(
     from polyad.compress.run import Asked
     from polyad.compress.text_form import recipe_of
 
-    if report is not None:
-        from polyad.report import write
+    write = options.report_writer(report)
     recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
@@ -47,7 +46,7 @@ def compare(
     )  # fmt: skip
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)
-    if report is not None:
+    if write is not None:
         write(report, points)
     if json:
         emit(points)

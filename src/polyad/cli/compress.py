@@ -38,8 +38,7 @@ def compress(
     from polyad.models.folder import check_free
 
     check_free(out_folder)
-    if report is not None:
-        from polyad.report import write
+    write = options.report_writer(report)
     recipe = recipe_of(method)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
@@ -51,7 +50,7 @@ def compress(
     with progress() as callback:
         found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
     found["seconds"]["command"] = time.perf_counter() - clock
-    if report is not None:
+    if write is not None:
         write(report, [found])
     if json:
         emit(found)
