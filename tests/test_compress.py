@@ -399,3 +399,13 @@ def test_statistics_are_those_of_the_rescaled_model():
     rescaled = polyad.apply(tiny.model(), polyad.plan(tiny.model(), equivalent_rescaling, seed=1))
     expected = collect(rescaled, {UP: {"second"}}, TEXT.windows.split(1))[UP].second
     torch.testing.assert_close(plan.stats[UP].second, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2-mixed"])
+def test_importance_does_not_run_the_layers_before_an_item_again(kind):
+    model, calls = tiny.model(kind), []
+    model.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    path = "model.layers.2.mlp.up_proj"
+    held = Linear(svd(model.get_submodule(path).weight.detach(), 3))
+    divergences(model, {"one": lambda: {path: held}, "again": lambda: {path: held}}, TEXT.probe)
+    assert len(calls) == 1

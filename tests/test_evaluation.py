@@ -117,7 +117,7 @@ def test_sizes_are_those_of_the_files(kind, tmp_path):
 
 def test_codes_count_as_numbers_and_scales_as_bytes(tmp_path):
     model = tiny.model()
-    held = round_to_nearest(model.get_submodule(UP).weight.detach(), 4, group=16)
+    held = round_to_nearest(model.get_submodule(UP).weight.detach(), 4, group=16, scale_dtype=torch.float32)
     before = nbytes(model, [UP], width=2)
     replace(model, {UP: Linear(held)})
     assert parameters(model, [UP]).selected == 32 * 48

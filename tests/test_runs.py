@@ -81,7 +81,7 @@ def test_a_damaged_memory_is_made_again_and_shared_tensors_are_written_once(tmp_
         memory.keep(0, asked, TEXT, collect(model, asked, [tiny.ids()]))
         assert memory.recall(0, asked, TEXT) is not None
     assert memory.recall(1, asked, TEXT) is None
-    assert memory.recall(0, {paths[0]: {"mean"}}, TEXT) is None
+    assert memory.recall(0, {path: {"mean"} for path in paths}, TEXT) is None
     memory.forget()
     assert not (tmp_path / "work").exists()
 
