@@ -44,5 +44,5 @@ def global_threshold(items: Mapping[str, Curve], budget: float) -> Sizes:
 
 def _normalised(curve: Curve) -> np.ndarray:
     """For each step up from the cheapest choice, the singular value that it adds, relative to the first."""
-    values = np.sqrt(np.maximum(-np.diff(curve.errors), 0.0) / np.diff(curve.sizes))
+    values = np.sqrt(np.maximum(-np.diff(curve.errors), 0.0) / np.maximum(np.diff(curve.sizes), 1))
     return values / max(float(values.max(initial=0.0)), 1e-300)

@@ -91,11 +91,14 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
 
 
 def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, Tensor]:
-    """E[z zᵀ] in float64 and the neurons by falling ridge leverage score."""
-    second = required(stats[block.roles["down"]].second, "second").double()
-    damped = second + ridge * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
-    scores = torch.linalg.solve(damped, second).diagonal()
-    return second, scores.argsort(descending=True)
+    """E[z zᵀ] in float64 and the neurons by falling ridge leverage score diag(C (C + λ)⁻¹) = 1 - λ diag((C + λ)⁻¹)."""
+    moments = stats[block.roles["down"]]
+    second = required(moments.second, "second").double()
+    if ("leverage", ridge) not in moments.derived:
+        damped = second + ridge * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        moments.derived["leverage", ridge] = inverse.diagonal().argsort()
+    return second, moments.derived["leverage", ridge]
 
 
 def _cholesky(second: Tensor, ridge: float) -> Tensor:
