@@ -91,7 +91,7 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
 
 
 def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, Tensor]:
-    """E[z zᵀ] in float64 and the neurons by falling ridge leverage score diag(C (C + λ)⁻¹) = 1 - λ diag((C + λ)⁻¹)."""
+    """E[z zᵀ] in float64, and the neurons by falling leverage score diag(C (C + λ)⁻¹) = 1 - λ diag((C + λ)⁻¹)."""
     moments = stats[block.roles["down"]]
     second = required(moments.second, "second").double()
     if ("leverage", ridge) not in moments.derived:
