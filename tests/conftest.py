@@ -1,7 +1,8 @@
-"""The one hook that applies the table of known failures."""
+"""The one hook that applies the table of known failures, and the small model that many tests share."""
 
 import pytest
 
+import tiny
 from known_failures import KNOWN_FAILURES
 
 
@@ -24,3 +25,28 @@ def _concerns(item: pytest.Item, name: str, prop: str) -> bool:
     parameters = getattr(getattr(item, "callspec", None), "id", None)
     function = getattr(item, "originalname", item.name)
     return parameters == f"{name}-{prop}" or (parameters == name and function == f"test_{prop}")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A folder as transformers writes it: a tiny Llama and its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny.model().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory):
+    """A file with several windows of text for calibration and for evaluation."""
+    file = tmp_path_factory.mktemp("texts") / "topics.txt"
+    file.write_text(tiny.PART.joined(), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache folder for this test alone."""
+    monkeypatch.setenv("POLYAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "cache"

@@ -20,11 +20,14 @@ class Curve:
     """The choices of one item, cheapest first: sizes, exact costs and errors, arrays of one length.
 
     Costs rise strictly; errors are squared and add up over items. The last choice is the item left as it is.
+    ``sweep`` has the errors at the sizes 0, 1, 2, …, also at those that no choice has because they would cost more
+    than the item does; None where sizes do not count terms of a sum.
     """
 
     sizes: NDArray[np.int64]
     costs: NDArray[np.float64]
     errors: NDArray[np.float64]
+    sweep: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.sizes) == len(self.costs) == len(self.errors) > 0:
@@ -41,7 +44,8 @@ class Curve:
 
     def scaled(self, weight: float) -> Curve:
         """The same choices with errors times ``weight``, to compare items whose errors differ in unit."""
-        return Curve(self.sizes, self.costs, self.errors * weight)
+        sweep = None if self.sweep is None else self.sweep * weight
+        return Curve(self.sizes, self.costs, self.errors * weight, sweep)
 
     def affordable(self, budget: float) -> int:
         """Place of the largest choice that costs at most ``budget``; the cheapest where none does."""
@@ -52,7 +56,9 @@ def checked(items: Mapping[str, Curve], budget: float) -> float:
     """Refuse budgets that no choice of sizes can meet, naming the nearest that one can. Returns the budget."""
     least = sum(float(curve.costs[0]) for curve in items.values())
     whole = sum(curve.whole for curve in items.values())
-    if budget < least * (1 - 1e-12):
+    if not items:
+        raise ValueError("there is nothing to allocate to: no items were given")
+    if not budget >= least * (1 - 1e-12):
         raise ValueError(
             f"no allocation meets the budget of {budget:,.0f}: the {len(items)} items cost {whole:,.0f} as they are "
             f"and at least {least:,.0f} when cut most; the nearest is a share of {least / whole:.4f} of them"
@@ -68,7 +74,8 @@ def spend_rest(items: Mapping[str, Curve], places: dict[str, int], budget: float
     for name in by_step:  # coarse items first: the finest spend what is left after them
         curve, place = items[name], places[name]
         reach = curve.affordable(float(curve.costs[place]) + rest)
-        if reach > place and curve.errors[reach] <= curve.errors[place]:
+        reach = place + int(np.argmin(curve.errors[place : max(reach, place) + 1]))  # the cheapest of least error
+        if reach > place:
             rest -= float(curve.costs[reach] - curve.costs[place])
             places[name] = reach
     return {name: int(items[name].sizes[place]) for name, place in places.items()}

@@ -35,6 +35,10 @@ def equal_error(items: Mapping[str, Curve], budget: float) -> Sizes:
     def places(level: float) -> dict[str, int]:
         return {name: int(np.argmax(errors <= level)) for name, errors in relative.items()}
 
+    def fits(level: float) -> bool:
+        reached = all(errors.min() <= level for errors in relative.values())
+        return reached and cost(level) <= budget * (1 + 1e-12)
+
     def cost(level: float) -> float:
         return sum(float(items[name].costs[place]) for name, place in places(level).items())
 
@@ -42,5 +46,5 @@ def equal_error(items: Mapping[str, Curve], budget: float) -> Sizes:
     low, high = 0, len(levels) - 1  # the highest level always fits
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if cost(float(levels[middle])) <= budget * (1 + 1e-12) else (middle + 1, high)
+        low, high = (low, middle) if fits(float(levels[middle])) else (middle + 1, high)
     return spend_rest(items, places(float(levels[low])), budget)

@@ -18,21 +18,23 @@ WELORE = Paper("Jaiswal, Yin, Zhang, Liu, Zhao, Tian, Wang", 2024,
 def global_threshold(items: Mapping[str, Curve], budget: float) -> Sizes:
     """Keep the singular values above one share k of each item's largest, with the least k that fits the budget.
 
-    Singular values are read off a curve as the roots of what each step takes from the error, so curves should
-    hold every rank. Departs from the paper, which counts ranks, in counting true costs: a rank so high that the
-    factors would cost more than the matrix leaves the matrix as it is.
+    Squared singular values are what each size takes from the error, so curves must have their ``sweep``. Departs from
+    the paper, which counts ranks, in counting true costs: a rank so high that the factors would cost more than the
+    matrix leaves the matrix as it is. What is left of the budget goes to the finest steps. Cost: 60 counts an item.
+    Raises for curves without a sweep, such as those of bits.
 
     >>> import numpy as np
-    >>> slow = Curve(np.arange(1, 5), np.arange(1.0, 5.0), np.array([14.0, 5.0, 1.0, 0.0]))
-    >>> fast = Curve(np.arange(1, 5), np.arange(1.0, 5.0), np.array([1.0101, 0.0101, 0.0001, 0.0]))
+    >>> sizes, costs = np.arange(1, 5), np.arange(1.0, 5.0)
+    >>> slow, fast = np.array([30.0, 14.0, 5.0, 1.0, 0.0]), np.array([105.0, 5.0, 1.0, 0.0, 0.0])
+    >>> slow, fast = (Curve(sizes, costs, sweep[1:], sweep) for sweep in (slow, fast))
     >>> global_threshold({"slow": slow, "fast": fast}, 5.0)
-    {'slow': 3, 'fast': 2}
+    {'slow': 4, 'fast': 1}
     """
     checked(items, budget)
-    kept = {name: _normalised(curve) for name, curve in items.items()}
+    kept = {name: _normalised(name, curve) for name, curve in items.items()}
 
     def places(k: float) -> dict[str, int]:
-        return {name: min(int((values > k).sum()), len(items[name].sizes) - 1) for name, values in kept.items()}
+        return {name: _place(items[name], int((values > k).sum())) for name, values in kept.items()}
 
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -42,7 +44,17 @@ def global_threshold(items: Mapping[str, Curve], budget: float) -> Sizes:
     return spend_rest(items, places(high), budget)
 
 
-def _normalised(curve: Curve) -> np.ndarray:
-    """For each step up from the cheapest choice, the singular value that it adds, relative to the first."""
-    values = np.sqrt(np.maximum(-np.diff(curve.errors), 0.0) / np.maximum(np.diff(curve.sizes), 1))
+def _place(curve: Curve, size: int) -> int:
+    """The cheapest choice of at least this size; the last one, the item as it is, where there is none."""
+    return int(np.searchsorted(curve.sizes[:-1], size))
+
+
+def _normalised(name: str, curve: Curve) -> np.ndarray:
+    """Singular values, one for each size from 1, relative to the largest."""
+    if curve.sweep is None:
+        raise ValueError(
+            f"global_threshold compares singular values, and the sizes of {name} are not ranks; allocate with "
+            "greedy, equal_error or uniform"
+        )
+    values = np.sqrt(np.maximum(-np.diff(curve.sweep), 0.0))
     return values / max(float(values.max(initial=0.0)), 1e-300)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from polyad.cli import catalogue, compare, compress, evaluate, generate, inspect
-from polyad.cli.output import err
+from polyad.cli.output import complain, err
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Low-rank and tensor structure for PyTorch models.")  # fmt: skip
@@ -25,9 +25,19 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        err.print(f"[bold red]error:[/] {text}", highlight=False, soft_wrap=True)
+        complain(sentence(error))
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("stopped; finished statistics are kept and used again by the same command")
         sys.exit(130)
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says to somebody who did not write the code."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) and not str(error):
+        return "there is not enough memory; try a smaller model, fewer windows, or --dtype bfloat16"
+    if isinstance(error, KeyError) and error.args:
+        return f"nothing is called {error.args[0]!r}"
+    return str(error) or type(error).__name__

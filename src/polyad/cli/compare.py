@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from polyad import _check
 from polyad.cli import options
-from polyad.cli.output import emit, number, out, progress, share, table
+from polyad.cli.output import complain, emit, number, out, progress, share, table
 
 
 def compare(
@@ -33,7 +34,11 @@ def compare(
     from polyad.compress.run import Asked
     from polyad.compress.text_form import recipe_of
 
+    if report is not None:
+        from polyad.report import write
     recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
+    if not recipes:
+        raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
     keeps = shares(keep)
     options.seeded(seed)
     asked = Asked(
@@ -43,8 +48,6 @@ def compare(
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)
     if report is not None:
-        from polyad.report import write
-
         write(report, points)
     if json:
         emit(points)
@@ -53,15 +56,19 @@ def compare(
         if report is not None:
             out.print(f"report in {report}")
     if all(point["error"] for point in points):
+        complain(f"every point failed, the first with: {points[0]['error']}")
         raise typer.Exit(1)
 
 
 def shares(text: str) -> list[float]:
     """Shares joined by commas."""
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        found = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ValueError(f"--keep {text!r} is not a list of shares; write --keep 0.9,0.8") from None
+        found = []
+    if not found:
+        raise ValueError(f"--keep {text!r} is not a list of shares; write --keep 0.9,0.8")
+    return [_check.share("--keep", share) for share in found]
 
 
 def show(points: list[dict[str, Any]]) -> None:

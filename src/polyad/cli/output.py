@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+out = Console(markup=False)  # what is printed holds brackets of its own
+err = Console(stderr=True, markup=False)
 
 
 def emit(value: Any) -> None:
     """Print one JSON value, and nothing else, on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(_stated(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _stated(value: Any) -> Any:
+    """The value with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _stated(v) for k, v in value.items()}
+    return [_stated(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def complain(sentence: str) -> None:
+    """Say on standard error what went wrong."""
+    err.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
 
 
 @contextmanager

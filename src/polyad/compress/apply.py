@@ -9,11 +9,15 @@ from torch import Tensor
 
 from polyad.compress import solving
 from polyad.compress.plan import Plan, rescaled
+from polyad.compress.recipe import Step
 from polyad.compress.sizing import blocks_within, named, weight_of
 from polyad.formats import Format
 from polyad.models.blocks import Block
 from polyad.models.replacement import Replacement, modules
 from polyad.models.surgery import Undo, replace
+
+ADDS = ("decompose", "factor")
+"""Kinds that treat what earlier steps left over and add to what these made."""
 
 
 def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Any:
@@ -56,6 +60,8 @@ def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = Non
         for number, (path, size) in enumerate(sizes.items(), 1):
             name = path + ".weight"
             aim = aims[name] if name in aims else weight_of(model, path)
+            if step.kind in ADDS and left_whole(plan.steps, step, done.get(name)):
+                continue
             value = solving.solve_layer(step, size, aim, done.get(name), plan.stats.get(path))
             if value is not None:
                 done[name] = value
@@ -72,3 +78,9 @@ def shifted_bias(layer: Any, aim: Tensor, value: Format, mean: Tensor) -> Tensor
     """The bias that gives the layer its old mean output: b + (W - W') E[x]. Done where means were collected."""
     shift = (aim - value.to_dense().to(aim.dtype)) @ mean.to(aim.dtype)
     return shift if layer.bias is None else layer.bias.detach() + shift
+
+
+def left_whole(steps: tuple[Step, ...], step: Step, made: Tensor | Format | None) -> bool:
+    """Whether earlier steps could have left something over of a layer, and left the layer as it was."""
+    earlier = steps[: steps.index(step)]
+    return not isinstance(made, Format) and any(s.kind in (*ADDS, "quantize") for s in earlier)

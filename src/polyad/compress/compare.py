@@ -49,8 +49,8 @@ def _point(
 ) -> dict[str, Any]:
     point: dict[str, Any] = {"method": label, "keep": keep}
     try:
-        model, made, _, seconds = made_smaller(name, recipe, keep, asked, work, callback)
-        found = measured(model, original, made, asked, (None, None), callback)
+        model, made, _, texts, seconds = made_smaller(name, recipe, keep, asked, work, callback)
+        found = measured(model, original, made, texts, asked, (None, None), callback)
         return {**point, "model": name, **found, "seconds": seconds, "error": None}
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         return {**point, "error": str(error), "where": traceback.format_exc(limit=-1).strip().splitlines()[-1]}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from polyad.allocate.curve import WHOLE, Curve
 from polyad.compress.recipe import Step
+from polyad.compress.solving import quantized
 from polyad.formats import Dense, Format, LowRank
 from polyad.models.blocks import Block
 from polyad.models.statistics import Moments
@@ -35,24 +36,36 @@ def layer_cost(module: nn.Module, count: str) -> float:
     return cost(Dense(torch.empty(weight.shape, device="meta")), count)
 
 
-def layer_curve(step: Step, weight: Tensor, stats: Moments | None, count: str) -> Curve:
+Price = Callable[..., float]
+"""The cost of a matrix of a shape or, with a rank, of factors of that shape."""
+
+
+def prices(count: str, later: tuple[Step, ...] = ()) -> Price:
+    """What matrices and factors cost once the quantisations ``later`` were applied to them; no numbers are made."""
+
+    @functools.cache
+    def price(shape: tuple[int, ...], rank: int | None = None) -> float:
+        made: Format = Dense(torch.empty(shape, device="meta")) if rank is None else LowRank.empty(shape, rank)
+        for step in later:
+            made = quantized(step, step.size or 0, made)
+        return cost(made, count)
+
+    return price
+
+
+def layer_curve(step: Step, weight: Tensor, stats: Moments | None, count: str, price: Price) -> Curve:
     """The choices of one layer under a method: every rank, or every number of bits, that costs less than it does."""
-    whole = cost(Dense(weight.to("meta")), count)
+    shape = tuple(weight.shape)
+    whole, errors = price(shape), None
     if step.kind == "quantize":
         found = [_measured(step, weight, stats, bits, count) for bits in BITS]
     elif step.card.curve is None:
         raise ValueError(f"{step.card.name} cannot be sized by a budget; give it a rank: {step.card.name}:rank=64")
     else:
         errors = step.card.curve(weight, stats, **step.options).tolist()
-        shape = tuple(weight.shape)
         ranks = range(1, min(shape) + 1)
-        found = [(r, _rank_cost(shape, r, count), errors[min(r, len(errors) - 1)]) for r in ranks]
-    return _curve([*((s, c, e) for s, c, e in found if c < whole), (WHOLE, whole, 0.0)])
-
-
-@functools.lru_cache(maxsize=65536)
-def _rank_cost(shape: tuple[int, ...], rank: int, count: str) -> float:
-    return cost(LowRank.empty(shape, rank), count)
+        found = [(r, price(shape, r), errors[min(r, len(errors) - 1)]) for r in ranks]
+    return _curve([*((s, c, e) for s, c, e in found if c < whole), (WHOLE, whole, 0.0)], errors)
 
 
 def _measured(step: Step, weight: Tensor, stats: Moments | None, bits: int, count: str) -> tuple[int, float, float]:
@@ -68,18 +81,25 @@ def output_error(difference: Tensor, stats: Moments | None) -> float:
 
 
 def block_curve(
-    step: Step, block: Block, weights: Mapping[str, Tensor], stats: Mapping[str, Moments], count: str
+    step: Step, block: Block, weights: Mapping[str, Tensor], stats: Mapping[str, Moments], price: Price
 ) -> Curve:
     """The choices of one block under a group method: every number of units that costs less than all of them."""
     assert step.card.curve is not None
     errors = step.card.curve(block, weights, stats, **step.options).tolist()
     units = len(errors) - 1
-    whole = sum(cost(Dense(w.to("meta")), count) for name, w in weights.items() if name.endswith(".weight"))
-    found = [(k, whole * k / units, errors[k]) for k in range(1, units)]
-    return _curve([*found, (WHOLE, whole, 0.0)])
+    shapes = {role: tuple(weights[path + ".weight"].shape) for role, path in block.roles.items()}
+
+    def cut(k: int) -> float:
+        inner = {role: 1 if role in ("down", "o") else 0 for role in shapes}  # the axis that is cut
+        return sum(price(tuple(n * k // units if axis == inner[r] else n for axis, n in enumerate(shape)))
+                   for r, shape in shapes.items())  # fmt: skip
+
+    whole = cut(units)
+    choices = ((k, cut(k), errors[k]) for k in range(1, units))
+    return _curve([*(choice for choice in choices if choice[1] < whole), (WHOLE, whole, 0.0)], errors)
 
 
-def _curve(choices: list[tuple[int, float, float]]) -> Curve:
+def _curve(choices: list[tuple[int, float, float]], sweep: list[float] | None) -> Curve:
     """Sorted by cost; of choices of one cost the one of least error stays."""
     best: dict[float, tuple[int, float, float]] = {}
     for choice in choices:
@@ -87,7 +107,8 @@ def _curve(choices: list[tuple[int, float, float]]) -> Curve:
             best[choice[1]] = choice
     ordered = [best[c] for c in sorted(best)]
     sizes, costs, errors = (np.array(column) for column in zip(*ordered, strict=True))
-    return Curve(sizes.astype(np.int64), costs.astype(float), np.maximum(errors.astype(float), 0.0))
+    every = None if sweep is None else np.maximum(np.array(sweep, dtype=float), 0.0)
+    return Curve(sizes.astype(np.int64), costs.astype(float), np.maximum(errors.astype(float), 0.0), every)
 
 
 Progress = Callable[..., Any] | None

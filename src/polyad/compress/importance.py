@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -84,12 +85,19 @@ def _logits_from(
 
 @contextmanager
 def _shortened(model: nn.Module, home: str, first: int) -> Iterator[None]:
+    """The layers before ``first`` hand on what they get, each in its place: masks are chosen by that."""
     whole: Any = model.get_submodule(home)
-    model.set_submodule(home, nn.ModuleList(list(whole)[first:]))
+    model.set_submodule(home, nn.ModuleList([*map(_idle, list(whole)[:first]), *list(whole)[first:]]))
     try:
         yield
     finally:
         model.set_submodule(home, whole)
+
+
+def _idle(layer: nn.Module) -> nn.Module:
+    made: Any = copy.copy(layer)
+    made.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
+    return made
 
 
 def _divergence(reference: Tensor, logits: Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import Generator, nn
 from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.compress import costs
-from polyad.compress.recipe import Recipe, Step, steps
+from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, relative
 from polyad.data.calibration import Calibration, calibration
 from polyad.models.replacement import Replacement, merged, modules
@@ -79,7 +79,11 @@ def plan(
     found = steps(recipe)
     targets = _selected(model, select)
     free = [step for step in found if step.sized_by_budget]
-    _check_budget(found, free, keep, budget)
+    check_budget(found, keep)
+    if budget not in costs.COUNTS:
+        raise ValueError(f"budget={budget!r} is not a unit; choose one of {', '.join(costs.COUNTS)}")
+    for name, parameter in model.named_parameters():
+        _check.finite(name, parameter.detach())
     text = calibration(model, calibrate) if calibrate is not None else None
     reference = rescaled(model, found, seed)
     undo = replace(model, modules(model, reference)) if reference.weights else lambda: None
@@ -94,14 +98,15 @@ def plan(
         chosen: dict[str, int] = {}
         if free:
             step = free[0]
-            curves = item_curves(model, step, targets, stats, budget, callback)
+            price = costs.prices(budget, tuple(s for s in found[found.index(step) + 1 :] if s.kind == "quantize"))
+            curves = item_curves(model, step, targets, stats, budget, price, callback)
             chooser = allocate or step.card.allocate or greedy
             use = importance if importance is not None else text is not None and chooser is greedy
             if use and text is None:
                 raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
             if use and text is not None:
                 weighed = item_importance(model, step, targets, curves, stats, text, callback)
-            allowed = allowed_cost(model, targets, curves, _check.share("keep", keep or 0.0), budget)
+            allowed = allowed_cost(model, step, targets, curves, keep or 0.0, budget, price)
             scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
             chosen = chooser(scaled, allowed)
     finally:
@@ -147,18 +152,6 @@ def needs(model: nn.Module, found: tuple[Step, ...], targets: Mapping[str, nn.Mo
 
 def _selected(model: nn.Module, which: Which | None) -> dict[str, nn.Module]:
     return decoder_linears(model) if which is None else select(model, which)
-
-
-def _check_budget(found: tuple[Step, ...], free: list[Step], keep: float | None, budget: str) -> None:
-    if budget not in costs.COUNTS:
-        raise ValueError(f"budget={budget!r} is not a unit; choose one of {', '.join(costs.COUNTS)}")
-    names = " and ".join(step.card.name for step in found)
-    if free and keep is None:
-        raise ValueError(f"{free[0].card.name} needs to know how much to keep: keep=0.8, or a size of its own")
-    if not free and keep is not None:
-        raise ValueError(f"keep={keep} has nothing to decide: every size in {names} is given")
-    if keep is not None:
-        _check.share("keep", keep)
 
 
 def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, callback: Any) -> dict[str, Moments]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from polyad import _check
 from polyad._card import Card, card
 
 SIZE = {"decompose": "rank", "factor": "rank", "quantize": "bits", "group": "keep"}
@@ -100,4 +101,31 @@ def step(known: Card, arguments: Mapping[str, Any]) -> Step:
         raise ValueError(
             f"{known.name} has no argument {', '.join(sorted(unknown))}; it takes {', '.join(sorted(allowed))}"
         )
+    size = arguments.get(SIZE.get(known.kind, ""), 1)
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ValueError(
+            f"{SIZE[known.kind]}={size!r} of {known.name} is not a whole number; write such as "
+            f"{known.name}:{SIZE[known.kind]}=4"
+        )
     return Step(known, arguments, rules)
+
+
+def check_budget(found: tuple[Step, ...], keep: float | None) -> None:
+    """Refuse a share to keep that is missing, decides nothing, or sizes a step whose layers others change too."""
+    free = next((step for step in found if step.sized_by_budget), None)
+    if free is None:
+        if keep is not None:
+            names = " and ".join(step.card.name for step in found)
+            raise ValueError(f"keep={keep} has nothing to decide: every size in {names} is given; leave keep out")
+        return
+    if keep is None:
+        raise ValueError(f"{free.card.name} needs to know how much to keep: keep=0.8, or a size of its own")
+    _check.share("keep", keep)
+    place = found.index(free)
+    for number, other in enumerate(found):
+        follows = number > place and other.kind == "quantize"  # what it makes of each size is known
+        if other is not free and other.kind != "rescale" and not follows:
+            raise ValueError(
+                f"keep cannot size {free.card.name} beside {other.card.name}, which changes the same layers; give "
+                f"{free.card.name} a size of its own ({SIZE[free.kind]}=…) and leave keep out"
+            )

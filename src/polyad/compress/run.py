@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from polyad._card import card
+from polyad._card import card, methods
 from polyad.compress.apply import apply
 from polyad.compress.memory import Memory
 from polyad.compress.plan import Plan, plan, reads_text
@@ -49,7 +49,7 @@ def made_smaller(
     asked: Asked,
     work: Path,
     callback: Callable[..., Any] | None = None,
-) -> tuple[Any, Plan, Memory, dict[str, float]]:
+) -> tuple[Any, Plan, Memory, Mapping[str, Tensor], dict[str, float]]:
     """The model called ``name`` after a recipe, its floats rounded to what they are stored in.
 
     Statistics are kept in the folder ``work`` and found there again: by the next point of a comparison, or by the
@@ -58,9 +58,10 @@ def made_smaller(
     clock = time.perf_counter()
     model = load(name, dtype=asked.dtype, device=asked.device)
     found = steps(recipe)
+    texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in found if s.kind == "rescale"]
     memory = Memory(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
-    allocate = card(asked.allocate).function if asked.allocate else None
+    allocate = allocation(asked.allocate) if asked.allocate else None
     text = None
     if reads_text(found, allocate):
         text = calibration(model, asked.calibrate, count=asked.calibration_windows)
@@ -72,7 +73,7 @@ def made_smaller(
     apply(model, made, callback=callback)
     round_to(model, asked.store)
     seconds = {**made.seconds, "plan": middle - clock, "apply": time.perf_counter() - middle}
-    return model, made, memory, seconds
+    return model, made, memory, texts, seconds
 
 
 def compressed(
@@ -89,7 +90,7 @@ def compressed(
     The figures are those of the saved files. A run that was killed goes on where its statistics stood.
     """
     work = folder.with_name(f".{folder.name}.work")
-    model, made, memory, seconds = made_smaller(name, recipe, keep, asked, work, callback)
+    model, made, memory, texts, seconds = made_smaller(name, recipe, keep, asked, work, callback)
     source = origin(model)
     base = {"name": source.name, "sha256": base_of(source.folder)}
     shape = {"recipe": [s.to_json() for s in made.steps], "keep": keep, "budget": asked.budget}
@@ -97,16 +98,30 @@ def compressed(
     memory.forget()
     original = load(name, dtype=asked.dtype, device=asked.device)
     folders = (folder, source.folder or name) if asked.alternations else (None, None)
-    found = measured(model, original, made, asked, folders, callback)
+    found = measured(model, original, made, texts, asked, folders, callback)
     found["compressed"]["file_bytes"] = nbytes(folder)
     return {"model": name, "base": base, "folder": str(folder), **found, "seconds": seconds}
 
 
+def allocation(name: str) -> Callable[..., dict[str, int]]:
+    """The allocation of the catalogue that has this name."""
+    known = card(name)
+    if known.kind != "allocate":
+        there = ", ".join(c.name for c in methods("allocate"))
+        raise ValueError(f"{name} is a method of kind {known.kind!r} and allocates nothing; choose one of {there}")
+    return known.function
+
+
 def measured(
-    model: Any, original: Any, made: Plan, asked: Asked, folders: Any, callback: Callable[..., Any] | None
+    model: Any,
+    original: Any,
+    made: Plan,
+    texts: Mapping[str, Tensor],
+    asked: Asked,
+    folders: Any,
+    callback: Callable[..., Any] | None,
 ) -> dict[str, Any]:
     """The record of one result, as data: what the command prints and the report draws."""
-    texts = evaluation(model, asked.evaluate, count=asked.windows)
     after, before, agreement = measured_pair(
         model, original, texts, made.selected, width=asked.store.itemsize, alternations=asked.alternations,
         folders=folders, callback=callback,

@@ -35,21 +35,28 @@ def blocks_within(model: nn.Module, step: Step, targets: Mapping[str, nn.Module]
 def weight_of(model: nn.Module, path: str) -> Tensor:
     """The weight of a linear layer, checked."""
     weight: Any = model.get_submodule(path).weight
+    if not isinstance(weight, Tensor):
+        raise ValueError(
+            f"{path} is compressed already (it holds {weight()!r}); compress the original, with both methods as the "
+            "steps of one recipe, or leave the layer out of the selection"
+        )
     return _check.finite(f"{path}.weight", weight.detach())
 
 
-def item_curves(model: Any, step: Step, targets: Any, stats: Any, count: str, callback: Any) -> dict[str, Curve]:
+def item_curves(
+    model: Any, step: Step, targets: Any, stats: Any, count: str, price: costs.Price, callback: Any
+) -> dict[str, Curve]:
     found: dict[str, Curve] = {}
     report = named(callback, "curves")
     if step.kind == "group":
         parts = blocks_within(model, step, targets)
         for number, block in enumerate(parts, 1):
             weights = solving.parameters_of(model, block.roles, {})
-            found[block.name] = costs.block_curve(step, block, weights, stats, count)
+            found[block.name] = costs.block_curve(step, block, weights, stats, price)
             report(number, len(parts), {})
         return found
     for number, path in enumerate(targets, 1):
-        found[path] = costs.layer_curve(step, weight_of(model, path), stats.get(path), count)
+        found[path] = costs.layer_curve(step, weight_of(model, path), stats.get(path), count, price)
         report(number, len(targets), {})
     return found
 
@@ -85,13 +92,23 @@ def relative(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     return {name: curve.scaled(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
 
 
-def allowed_cost(model: Any, targets: Any, curves: Mapping[str, Curve], keep: float, count: str) -> float:
+def allowed_cost(
+    model: Any, step: Step, targets: Any, curves: Mapping[str, Curve], keep: float, count: str, price: costs.Price
+) -> float:
     """What the items may cost together: the budget less what the recipe cannot touch."""
     total = sum(costs.layer_cost(module, count) for module in targets.values())
-    touched = sum(curve.whole for curve in curves.values())
+    items = blocks_within(model, step, targets) if step.kind == "group" else []
+    touched = {path for block in items for path in block.roles.values()} if items else set(targets)
     head = model.get_output_embeddings() if count == "flops" and hasattr(model, "get_output_embeddings") else None
     extra = costs.layer_cost(head, count) if head is not None else 0.0
-    return keep * (total + extra) - (total - touched) - extra
+    fixed = extra + sum(price(tuple(targets[path].weight.shape)) for path in targets if path not in touched)
+    least = sum(float(curve.costs[0]) for curve in curves.values())
+    if fixed + least > keep * (total + extra) * (1 + 1e-12):
+        raise ValueError(
+            f"keep={keep:g} of the {count} cannot be met: cut as far as it goes, the selection keeps "
+            f"{(fixed + least) / (total + extra):.4f} of them; keep at least that much"
+        )
+    return keep * (total + extra) - fixed
 
 
 def named(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any]:

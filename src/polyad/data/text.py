@@ -129,6 +129,8 @@ def windows(ids: Tensor, length: int, count: int, *, name: str = "the text") -> 
 
     Fewer where the text is too short for ``count``; a text shorter than one window is refused.
     """
+    if count < 1 or length < 2:
+        raise ValueError(f"{count} windows of {length} tokens hold nothing to learn; ask for one window or more")
     fit = min(count, len(ids) // length)
     if fit == 0:
         raise ValueError(

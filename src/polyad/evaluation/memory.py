@@ -22,11 +22,12 @@ def main(name: str, tokens: int, dtype: str) -> None:
     """What the fresh process runs; prints one JSON object."""
     import torch
 
+    from polyad.data.calibration import shortened
     from polyad.models import load
 
     model = load(name, dtype=getattr(torch, dtype) if dtype else None)
     with torch.no_grad():
-        model(torch.arange(tokens)[None] % model.config.vocab_size, logits_to_keep=1)
+        model(torch.arange(shortened(model, tokens))[None] % model.config.vocab_size, logits_to_keep=1)
     unit = 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
     print(json.dumps({"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
 

@@ -65,6 +65,7 @@ def compared(
     """Quality of a model beside its original's, text by text; ``texts`` maps names to windows (count, length).
 
     The original's losses are kept in polyad's cache, by its files' sha256 and the tokens', and not measured twice.
+    A model that was changed since it was loaded is measured anew.
     """
     found: dict[str, Perplexity] = {}
     totals = torch.zeros(3, dtype=torch.float64)  # KL, equal top tokens, positions
@@ -92,7 +93,7 @@ def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., A
     base = base_of(origin(original).folder)
     if not base:
         return losses(original, windows, callback=callback)
-    key = json.dumps([base, digest(windows), str(original.dtype), torch.__version__], sort_keys=True)
+    key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__], sort_keys=True)
     store = cache_folder() / "baselines" / f"{_hash(key)}.json"
     try:
         return torch.tensor(json.loads(store.read_text()), dtype=torch.float64)
@@ -105,17 +106,28 @@ def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., A
         return found
 
 
+def fingerprint(model: Any) -> list[Any]:
+    """What differs between two models of the same files: dtypes, sums of all tensors, the configuration."""
+    sums = [[name, str(t.dtype), float(t.sum(dtype=torch.float64))] for name, t in model.state_dict().items()]
+    config = model.config.to_dict()
+    return [type(model).__name__, {k: str(v) for k, v in config.items() if k != "_name_or_path"}, sums]
+
+
 def alone(losses: Tensor, windows: Tensor) -> Perplexity:
     """The perplexity of losses that are compared with nothing."""
-    return Perplexity(math.exp(float(losses.mean())), len(windows), digest(windows))
+    return Perplexity(_exp(float(losses.mean())), len(windows), digest(windows))
 
 
 def _perplexity(mine: Tensor, known: Tensor, windows: Tensor) -> Perplexity:
     gap = mine - known
-    ratio = math.exp(float(gap.mean()))
+    ratio = _exp(float(gap.mean()))
     error = ratio * float(gap.std()) / math.sqrt(len(gap)) if len(gap) > 1 else None
-    original = math.exp(float(known.mean()))
-    return Perplexity(math.exp(float(mine.mean())), len(windows), digest(windows), original, ratio, error)
+    original = _exp(float(known.mean()))
+    return Perplexity(_exp(float(mine.mean())), len(windows), digest(windows), original, ratio, error)
+
+
+def _exp(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 def _logits(model: Any, window: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def parameters(model: nn.Module, selected: Iterable[str]) -> Share:
 
 
 def nbytes(model: nn.Module, selected: Iterable[str], *, width: int | None = None) -> Share:
-    """Bytes of the tensors that a folder would hold; with ``width``, that many for each floating-point number."""
+    """Bytes of the tensors that a folder would hold; with ``width``, that many for each weight."""
     chosen = _modules(model, selected)
     return Share(_bytes(chosen, width), _bytes([model], width))
 
@@ -69,6 +69,7 @@ def _bytes(roots: list[nn.Module], width: int | None) -> int:
     held: dict[int, int] = {}
     for root in roots:
         for tensor in root.state_dict(keep_vars=True).values():
-            size = width if width is not None and tensor.is_floating_point() else tensor.element_size()
+            cast = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()  # scales keep their dtype
+            size = width if width is not None and cast else tensor.element_size()
             held[id(tensor)] = tensor.numel() * size
     return sum(held.values())

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from polyad.data.calibration import shortened
+
 ALTERNATIONS = 15
 PREFILL = 1024
 DECODED = 8  # tokens a sample
@@ -47,8 +49,12 @@ def speeds(
 
     One round of each goes uncounted. Decoding continues the prompt with the plain cache, ``DECODED`` tokens a sample.
     """
+    if alternations < 1:
+        raise ValueError(f"alternations={alternations} measures nothing; ask for at least one turn")
     generator = torch.Generator().manual_seed(seed)
     first = next(iter(models.values()))
+    decoded = DECODED * (alternations + 1)
+    tokens = max(1, shortened(first, tokens + decoded) - decoded)
     prompt = torch.randint(0, first.config.vocab_size, (1, tokens), generator=generator)
     prefill: dict[str, list[float]] = {name: [] for name in models}
     decode: dict[str, list[float]] = {name: [] for name in models}

@@ -40,7 +40,8 @@ class ReducedAttention(nn.Module):
         self.value_width = value_width
         self.num_key_value_groups = heads // key_heads
         self.scaling = float(getattr(before, "scaling", head_width**-0.5))  # pyright: ignore[reportArgumentType]
-        self.sliding_window = getattr(before, "sliding_window", None)
+        window = getattr(self.config, "sliding_window", None)  # of all layers, where the module has none of its own
+        self.sliding_window = getattr(before, "sliding_window", window)
         self.is_causal, self.attention_dropout = True, float(getattr(before, "attention_dropout", 0.0))  # pyright: ignore
         for role in ("q_proj", "k_proj", "v_proj", "o_proj"):
             self.add_module(role, before.get_submodule(role))

