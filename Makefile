@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	$(BIN)/polyad generate demo/smaller "The capital of France is" --tokens 8
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not browser" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n 2
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python
