@@ -46,7 +46,7 @@ def tiny_text(tmp_path_factory):
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    """A cache folder for this test alone."""
+    """A cache folder for this test alone, and no network."""
     monkeypatch.setenv("POLYAD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path / "cache"

@@ -54,6 +54,9 @@ def describe(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[dict[s
         widened = _with_widths(model, config)
         if widened is not None:
             config, modules = widened, {}
+    for path, spec in modules.items() if dtype is not None else ():
+        if "weight" in spec:  # formats of codes state the dtype that they are read in
+            spec["weight"] = model.get_submodule(path).weight().to(dtype).spec()  # pyright: ignore
     stated = config.to_dict()
     if modules:
         stated["polyad_model_type"], stated["model_type"] = stated["model_type"], FOREIGN

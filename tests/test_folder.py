@@ -1,0 +1,358 @@
+"""Models on disk: back to the last digit, whole or not at all, and never half understood."""
+
+import copy
+import errno
+import functools
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import tiny
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+
+import polyad
+from polyad import compress
+from polyad.decompose import svd
+from polyad.evaluation import nbytes
+from polyad.formats import LowRank, Product, Sparse, Sum
+from polyad.layers import Embedding, Factors, Linear
+from polyad.models import folder as folders
+from polyad.models import origin, replace
+from polyad.models.attention import ReducedAttention
+from polyad.quantize import round_to_nearest
+
+UP, DOWN = "model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj"
+
+
+def weight(model, path):
+    return model.get_submodule(path).weight.detach()
+
+
+def low_rank(model):
+    replace(model, {UP: Linear(svd(weight(model, UP), 5))})
+
+
+def quantized(model):
+    replace(model, {UP: Linear(round_to_nearest(weight(model, UP), 4)),
+                    DOWN: Linear(round_to_nearest(weight(model, DOWN), 3, group=16, symmetric=True))})  # fmt: skip
+
+
+def summed(model):
+    rough = round_to_nearest(weight(model, UP), 3)
+    replace(model, {UP: Linear(Sum((rough, svd(weight(model, UP) - rough.to_dense(), 2))))})
+
+
+def product(model):
+    made = svd(weight(model, UP), 6)
+    parts = (made.left.contiguous(), made.right.contiguous())
+    replace(model, {UP: Linear(Product(tuple(round_to_nearest(part, 8) for part in parts)))})
+
+
+def shared(model):
+    """A sum whose terms hold one tensor together."""
+    one = svd(weight(model, UP), 4)
+    replace(model, {UP: Linear(Sum((one, LowRank(one.left, torch.ones(4, 32)))))})
+
+
+def embedded(model):
+    replace(model, {"model.embed_tokens": Embedding(svd(weight(model, "model.embed_tokens"), 20))})
+
+
+def embedded_sum(model):
+    rough = round_to_nearest(weight(model, "model.embed_tokens"), 4)
+    rest = svd(weight(model, "model.embed_tokens") - rough.to_dense(), 2)
+    replace(model, {"model.embed_tokens": Embedding(Sum((rough, rest)))})
+
+
+def reduced(model):
+    recipe = functools.partial(compress.modegpt, keep=3)
+    text = polyad.data.Calibration(tiny.ids(4, 32), tiny.ids(1, 32), {"ids": "0"})
+    polyad.apply(model, polyad.plan(model, recipe, calibrate=text))
+
+
+def sparse(model):
+    dense = weight(model, UP)
+    replace(model, {UP: Linear(Sparse.from_dense(dense * (dense.abs() > 0.2)))})
+
+
+CHANGES = (low_rank, quantized, summed, product, shared, embedded, embedded_sum, reduced, sparse)
+
+
+@pytest.mark.parametrize("kind", ["llama", "tied", "mistral"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_a_model_comes_back_to_the_last_digit(change, kind, tmp_path):
+    model = tiny.model(kind)
+    change(model)
+    said = tiny.logits(model)
+    polyad.save(model, tmp_path / "out", tokenizer=tiny.tokenizer())
+    again = polyad.load(tmp_path / "out")
+    assert torch.equal(tiny.logits(again), said)
+    assert {p: type(m) for p, m in again.named_modules()} == {p: type(m) for p, m in model.named_modules()}
+    first, second = (m.state_dict() for m in (model, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[n], second[n]) and first[n].dtype == second[n].dtype for n in first)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in again.parameters())
+    with pytest.raises(ValueError, match=r"(?s)polyad"):  # transformers names the type that it does not know
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [embedded, embedded_sum], ids=lambda f: f.__name__)
+def test_ties_hold_through_save_and_load(change, tmp_path):
+    model = tiny.model("tied")
+    change(model)
+    polyad.save(model, tmp_path / "out")
+    again = polyad.load(tmp_path / "out")
+    assert isinstance(again.lm_head.weight, Factors)
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert folders.nbytes(tmp_path / "out") == nbytes(model, ()).total + rotary(model)
+
+
+def rotary(model):
+    saved = model.state_dict().keys()
+    return sum(b.nbytes for n, b in model.named_buffers() if n not in saved)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_saving_in_a_dtype_rounds_weights_alone(change, tmp_path):
+    model = tiny.model("tied")
+    change(model)
+    expected = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in expected.parameters():
+            parameter.data = parameter.bfloat16().float()
+    size = nbytes(model, (), width=2).total
+    polyad.save(model, tmp_path / "out", dtype=torch.bfloat16)
+    assert folders.nbytes(tmp_path / "out") == size + rotary(model)
+    again = polyad.load(tmp_path / "out", dtype=torch.float32)
+    torch.testing.assert_close(tiny.logits(again), tiny.logits(expected), rtol=0, atol=0)
+    stored = polyad.load(tmp_path / "out")
+    assert stored.lm_head.weight.dtype == torch.bfloat16
+    assert tiny.logits(stored).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["llama", "tied", "qwen2", "mistral", "qwen3"])
+def test_ordinary_layers_make_a_folder_for_transformers(kind, tmp_path):
+    model = tiny.model(kind)
+    if kind != "qwen3":
+        for layer in model.model.layers:  # one width for every MLP is what a configuration can state
+            for role, cut in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
+                old = getattr(layer.mlp, role).weight.detach()
+                new = old[:40] if cut == 0 else old[:, :40]
+                setattr(layer.mlp, role, nn.Linear(new.shape[1], new.shape[0], bias=False))
+                getattr(layer.mlp, role).weight.data = new.clone()
+    said = tiny.logits(model)
+    polyad.save(model, tmp_path / "out")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    torch.testing.assert_close(tiny.logits(plain), said)
+    assert torch.equal(tiny.logits(polyad.load(tmp_path / "out")), said)
+    assert plain.config.intermediate_size == (40 if kind != "qwen3" else 48)
+    assert not (tmp_path / "out" / "buffers.safetensors").exists()
+
+
+def test_widths_that_no_configuration_states_are_polyads(tmp_path):
+    model = tiny.model()
+    mlp = model.model.layers[0].mlp
+    for role in ("gate_proj", "up_proj"):
+        setattr(mlp, role, nn.Linear(32, 20, bias=False))
+    mlp.down_proj = nn.Linear(20, 32, bias=False)
+    said = tiny.logits(model)
+    polyad.save(model, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "polyad"
+    assert torch.equal(tiny.logits(polyad.load(tmp_path / "out")), said)
+
+
+def test_a_module_that_is_no_transformers_model_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="a Sequential is no model of transformers"):
+        polyad.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny.model()
+    low_rank(model)
+    return polyad.save(model, tmp_path / "out", tokenizer=tiny.tokenizer())
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def one_byte(path):
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+
+
+DAMAGE = {
+    "weights cut short": (lambda f: cut_short(f / "model.safetensors"), "changed or truncated since it was saved"),
+    "one byte": (lambda f: one_byte(f / "model.safetensors"), r"model\.safetensors was changed .* copy the folder again"),
+    "buffers": (lambda f: one_byte(f / "buffers.safetensors"), r"buffers\.safetensors was changed"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing; copy the folder"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"is not whole: .*config\.json cannot be read"),
+    "half a manifest": (lambda f: cut_short(f / "polyad.json"), r"is not whole: polyad\.json"),
+    "no manifest's content": (lambda f: (f / "polyad.json").write_text("[1]"), "does not describe a model"),
+    "newer": (lambda f: edit(f / "polyad.json", version=99), r"newer polyad \(folder version 99.*pip install -U"),
+    "unknown layer": (
+        lambda f: edit(f / "polyad.json", modules={UP: {"layer": "Mystery"}}), "no layer is called 'Mystery'.*newer",
+    ),
+    "other modules": (lambda f: edit(f / "polyad.json", modules={}), "weights do not fit the model: missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_folders_say_what_is_wrong_with_them(saved, damage):
+    harm, sentence = DAMAGE[damage]
+    harm(saved)
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        polyad.load(saved)
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "empty config"])
+def test_damaged_folders_of_transformers_are_refused(tiny_folder, tmp_path, harm, own_cache):
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    if harm == "cut":
+        cut_short(folder / "model.safetensors")
+    elif harm == "gone":
+        (folder / "model.safetensors").unlink()
+    else:
+        (folder / "config.json").write_text("{")
+    with pytest.raises((ValueError, OSError), match=r"copy|cannot be read|no file named"):
+        polyad.load(folder)
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    large = tiny.tokenizer()
+    large.add_tokens(["one more"])
+    large.save_pretrained(folder)
+    with pytest.raises(ValueError, match="tokenizer knows 501 tokens and the model's embedding has 500 rows"):
+        polyad.load(folder)
+
+
+def test_loading_says_where_a_model_comes_from(tiny_folder):
+    model = polyad.load(tiny_folder)
+    assert origin(model).folder == tiny_folder
+    assert origin(model).name == str(tiny_folder)
+    assert len(origin(model).tokenizer) == 500
+    assert polyad.load(tiny_folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert origin(nn.Linear(1, 1)).folder is None
+    with pytest.raises(ValueError, match="Linear has no tokenizer"):
+        polyad.models.encoder(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("/no/such/folder", "there is no model at /no/such/folder"), ("./nothing", "there is no model at nothing"),
+     ("nobody/nothing", "no model called 'nobody/nothing': it is neither a folder here"),
+     ("/no/such.gguf", "no GGUF file at")],
+)  # fmt: skip
+def test_models_that_are_not_there(name, sentence, own_cache):
+    with pytest.raises(FileNotFoundError, match=sentence):
+        polyad.load(name)
+
+
+def test_an_output_folder_that_holds_something_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="out already holds something; choose another folder"):
+        polyad.save(tiny.model(), tmp_path / "out")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "mine.txt"]
+    (tmp_path / "empty").mkdir()
+    polyad.save(tiny.model(), tmp_path / "empty")
+    assert polyad.load(tmp_path / "empty")
+
+
+def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(OSError, match="0 MB are to be written .* nothing was written") as error:
+        polyad.save(tiny.model(), tmp_path / "out")
+    assert error.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")],
+)
+def test_a_disk_that_fills_while_writing_leaves_nothing(tmp_path, monkeypatch, failure):
+    def fails(_tensors, path, **_):
+        path.write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(folders, "save_file", fails)
+    with pytest.raises(OSError, match="No space left on device"):
+        polyad.save(tiny.model(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_saving_leaves_no_folder_and_the_next_save_works(tmp_path, monkeypatch):
+    def killed(_tensors, path, **_):
+        path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    model = tiny.model()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(folders, "save_file", killed)
+        polyad.save(model, tmp_path / "out")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert [p.name for p in tmp_path.iterdir()] == [".out.partial"]
+    polyad.save(model, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert torch.equal(tiny.logits(polyad.load(tmp_path / "out")), tiny.logits(model))
+
+
+def write(target, content, **options):
+    with folders.written(target, replace=True, **options) as partial:
+        (partial / "file").write_text(content)
+
+
+def test_replacing_a_folder_never_leaves_none(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    write(target, "old")
+    write(target, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    real = type(target).replace
+
+    def fails(self, other):
+        if self.name.endswith(".partial"):
+            raise OSError("moving failed")
+        return real(self, other)
+
+    monkeypatch.setattr(type(target), "replace", fails)
+    with pytest.raises(OSError, match="moving failed"):
+        write(target, "newest")
+    assert (target / "file").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_replacement_killed_between_its_moves_keeps_the_old_folder(tmp_path):
+    target = tmp_path / "out"
+    write(tmp_path / ".out.old", "old")  # what a kill leaves after the first move
+    with pytest.raises(RuntimeError), folders.written(target, replace=True):
+        raise RuntimeError
+    assert (target / "file").read_text() == "old"
+    write(tmp_path / ".out.old", "older")  # and after the second
+    write(target, "new")
+    assert (target / "file").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_reduced_attention_is_in_the_folder(tmp_path):
+    model = tiny.model("qwen3")
+    assert not any(isinstance(m, ReducedAttention) for m in model.modules())
+    polyad.save(model, tmp_path / "out", recipe=[{"method": "none"}], base={"name": "x"}, seed=3)
+    stated = json.loads((tmp_path / "out" / "polyad.json").read_text())
+    assert (stated["plain"], stated["seed"], stated["recipe"]) == (True, 3, [{"method": "none"}])
