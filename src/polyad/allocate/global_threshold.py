@@ -44,5 +44,8 @@ def global_threshold(items: Mapping[str, Curve], budget: float) -> Sizes:
 
 def _normalised(curve: Curve) -> np.ndarray:
     """For each step up from the cheapest choice, the singular value that it adds, relative to the first."""
-    values = np.sqrt(np.maximum(-np.diff(curve.errors), 0.0) / np.diff(curve.sizes))
+    steps = np.diff(curve.sizes)
+    values = np.sqrt(np.maximum(-np.diff(curve.errors), 0.0) / np.where(steps > 0, steps, 1))
+    if len(values) > 1 and steps[-1] < 0:  # leaving an item whole adds several values, none above the one before
+        values[-1] = min(values[-1], values[-2])
     return values / max(float(values.max(initial=0.0)), 1e-300)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, number, out, progress, share, table
+from polyad.cli.output import command, emit, number, out, progress, share, table
 
 
 def compare(
@@ -33,6 +33,10 @@ def compare(
     from polyad.compress.run import Asked
     from polyad.compress.text_form import recipe_of
 
+    if report is not None:
+        from polyad.report import check
+
+        check(report)
     recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
     keeps = shares(keep)
     options.seeded(seed)
@@ -42,6 +46,8 @@ def compare(
     )  # fmt: skip
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)
+    for point in points:
+        point["command"] = command()
     if report is not None:
         from polyad.report import write
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ err = Console(stderr=True)
 def emit(value: Any) -> None:
     """Print one JSON value, and nothing else, on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def command() -> str:
+    """The command that is running, to be run again by whoever reads its record."""
+    return shlex.join(["polyad", *sys.argv[1:]])
 
 
 @contextmanager
