@@ -79,7 +79,7 @@ def _layout(a: str, b: str, names: Sequence[str], spread: float) -> dict[str, An
     where = "geometric mean" if b == "mean" else f"on {escape(names[int(b.removeprefix('text'))])}"
     return {
         "xaxis": {
-            "title": {"text": AXES[a][1] + (" (right is better)" if a == "decode" else " (left is better)")},
+            "title": {"text": AXES[a][1] + ("<br>(right is better)" if a == "decode" else "<br>(left is better)")},
             "ticksuffix": " %", "automargin": True,
         },
         "yaxis": {
@@ -88,7 +88,7 @@ def _layout(a: str, b: str, names: Sequence[str], spread: float) -> dict[str, An
             **({"type": "log", "dtick": 1 if spread > 100 else "D2"} if spread > 3 else {"type": "linear"}),
         },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "margin": {"l": 60, "r": 16, "t": 24, "b": 56}, "hovermode": "closest",
+        "margin": {"l": 60, "r": 16, "t": 24, "b": 64}, "hovermode": "closest",
     }  # fmt: skip
 
 

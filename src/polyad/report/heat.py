@@ -106,7 +106,7 @@ def _figure(cells: Mapping[str, tuple[float, str]], title: str, spread: bool) ->
     shown = [v for v, _ in cell.values() if v is not None]
     trace = {
         "type": "heatmap", "colorscale": "Cividis", "xgap": 1, "ygap": 1, "hoverongaps": False,
-        "x": [_short(c, columns) for c in columns], "y": [escape(v) for v in layers],
+        "x": [column_name(c, columns) for c in columns], "y": [escape(v) for v in layers],
         "z": [[cell.get((layer, c), (None, ""))[0] for c in columns] for layer in layers],
         "text": [[_text(layer, c, cell) for c in columns] for layer in layers],
         "hovertemplate": "%{text}<extra></extra>",
@@ -124,7 +124,8 @@ def _range(shown: Sequence[float], spread: bool) -> dict[str, float]:
     return {"zmin": low, "zmax": high if high > low else low + 1.0}
 
 
-def _short(column: str, columns: Sequence[str]) -> str:
+def column_name(column: str, columns: Sequence[str]) -> str:
+    """What a picture calls a module: its last part where no other column has the same; escaped."""
     last = column.rsplit(".", 1)[-1]
     alone = sum(c.rsplit(".", 1)[-1] == last for c in columns) == 1
     return escape(last if alone else column, quote=False)

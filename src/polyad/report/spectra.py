@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from polyad.report.front import COLOURS, SYMBOLS
-from polyad.report.heat import ELSEWHERE, at, errors, place
+from polyad.report.heat import ELSEWHERE, at, column_name, errors, place
 from polyad.report.points import Record
 from polyad.report.words import clean, figure, ratio
 
@@ -33,7 +33,7 @@ def spectra(record: Record) -> dict[str, Any] | str:
     for name, curve in curves.items():
         layer, module = place(name)
         groups.setdefault("other modules" if layer == ELSEWHERE else f"layer {layer}", []).append(name)
-        items[name] = _traces(name, module, curve, chosen.get(name), columns.index(module))
+        items[name] = _traces(name, column_name(module, columns), curve, chosen.get(name), columns.index(module))
     return clean({"items": items, "groups": list(groups.items()), "layout": _layout(str(plan.get("budget")))})
 
 
@@ -43,7 +43,7 @@ def _traces(
     costs, top = curve["costs"], curve["errors"][0]
     shares = [ratio(e, top) for e in curve["errors"]]
     common = {
-        "type": "scatter", "name": escape(module, quote=False), "legendgroup": escape(name, quote=False),
+        "type": "scatter", "name": module, "legendgroup": escape(name, quote=False),
         "hovertemplate": "%{text}<br>%{x:.1f} % of its cost<br>error %{y:.3~g} of that when cut most<extra></extra>",
     }  # fmt: skip
     colour = COLOURS[number % len(COLOURS)]
@@ -70,10 +70,10 @@ def _traces(
 
 def _layout(budget: str) -> dict[str, Any]:
     return {
-        "xaxis": {"title": {"text": f"size: {escape(budget)}, % of the whole item's"}, "ticksuffix": " %",
+        "xaxis": {"title": {"text": f"size of the item,<br>% of its {escape(budget)}"}, "ticksuffix": " %",
                   "rangemode": "tozero", "automargin": True},
         "yaxis": {"title": {"text": "error, share of that<br>when cut most"}, "type": "log", "automargin": True,
                   "exponentformat": "power", "dtick": 1},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "margin": {"l": 60, "r": 16, "t": 24, "b": 56}, "hovermode": "closest",
+        "margin": {"l": 60, "r": 16, "t": 24, "b": 64}, "hovermode": "closest",
     }  # fmt: skip

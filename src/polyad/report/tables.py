@@ -19,14 +19,15 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], c
     True
     """
     head = "".join(f"<th scope='col'>{column}</th>" for column in columns)
-    body = "".join(
-        f"<tr><th scope='row'>{row[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
+    body = "".join(f"<tr><th scope='row'>{row[0]}</th>" + "".join(map(_cell, row[1:])) + "</tr>" for row in rows)
     return (
         f"<div class='scroll' role='region' tabindex='0' aria-label='{escape(caption)}'><table class='{classes}'>"
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(text: str) -> str:
+    return text if text.startswith("<td") else f"<td>{text}</td>"
 
 
 def beside(record: Record) -> str:
@@ -51,23 +52,24 @@ def beside(record: Record) -> str:
 
 
 def points(records: Sequence[Record]) -> str:
-    """Every point of a comparison, the failed ones with their reason."""
+    """Every point of a comparison, the failed ones with their reason across the columns that they lack."""
     names = texts(records)
     rows: list[list[str]] = []
     for record in records:
         keep = record.get("keep")
         head = [escape(str(record.get("method") or label(record))), f"{keep:g}" if known(keep) else NONE]
         if failed(record):
-            rows.append([*head, *([NONE] * (len(names) + 5)), f"<span class='bad'>failed</span>: {_reason(record)}"])
+            reason = f"<span class='bad'>failed</span>: {_reason(record)}"
+            rows.append([*head, f"<td class='reason' colspan='{len(names) + 6}'><div>{reason}</div></td>"])
             continue
         before, after = record["original"], record["compressed"]
         shares = [percent(ratio(size(after, k), size(before, k))) for k in ("bytes", "parameters", "operations")]
         speed = percent(ratio(size(after, "decode"), size(before, "decode")))
         top = percent((record.get("agreement") or {}).get("top1"))
-        state = "<span class='good'>on the front</span>" if record.get("pareto") else ""
+        state = "<span class='good'>yes</span>" if record.get("pareto") else ""
         rows.append([*head, *(_ratio(record, name) for name in names), *shares, speed, top, state])
     columns = ["method", "keep", *(f"perplexity ratio, {escape(n)}" for n in names),
-               "bytes", "parameters", "operations a token", "decoding", "same top token", ""]  # fmt: skip
+               "bytes", "parameters", "operations a token", "decoding", "same top token", "front"]  # fmt: skip
     return table("All points, relative to the original", columns, rows, "points")
 
 
