@@ -9,13 +9,13 @@ import shutil
 import signal
 
 import pytest
-import tiny
 import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
 
 import polyad
+import tiny
 from polyad import compress
 from polyad.decompose import svd
 from polyad.evaluation import nbytes

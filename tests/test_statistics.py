@@ -1,9 +1,9 @@
 """Calibration statistics against moments computed by hand."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from polyad.models import Moments, collect
 from polyad.models.statistics import combined
 

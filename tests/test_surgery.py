@@ -1,10 +1,10 @@
 """Choosing, replacing and undoing; and the attention that takes the place of a model's own."""
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+import tiny
 from polyad.decompose import svd
 from polyad.formats import LowRank
 from polyad.layers import Embedding, Factors, Linear

@@ -9,7 +9,7 @@ import typer
 
 from polyad import _check
 from polyad.cli import options
-from polyad.cli.output import complain, emit, number, out, progress, share, table
+from polyad.cli.output import command, complain, emit, number, out, progress, share, table
 
 
 def compare(
@@ -35,7 +35,9 @@ def compare(
     from polyad.compress.text_form import recipe_of
 
     if report is not None:
-        from polyad.report import write
+        from polyad.report import check, write
+
+        check(report)
     recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
@@ -47,6 +49,8 @@ def compare(
     )  # fmt: skip
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)
+    for point in points:
+        point["command"] = command()
     if report is not None:
         write(report, points)
     if json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, number, out, progress, share, table
+from polyad.cli.output import command, emit, number, out, progress, share, table
 
 
 def compress(
@@ -39,7 +39,9 @@ def compress(
 
     check_free(out_folder)
     if report is not None:
-        from polyad.report import write
+        from polyad.report import check, write
+
+        check(report)
     recipe = recipe_of(method)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
@@ -50,6 +52,7 @@ def compress(
     clock = time.perf_counter()
     with progress() as callback:
         found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
+    found["command"] = command()
     found["seconds"]["command"] = time.perf_counter() - clock
     if report is not None:
         write(report, [found])
