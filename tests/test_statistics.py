@@ -91,8 +91,8 @@ def test_hooks_are_gone_afterwards_and_progress_is_told():
     collect(model, {path: {"second"}}, tiny.ids(3, 8).split(1), callback=lambda *step: told.append(step[:2]))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert not model.get_submodule(path)._forward_hooks
+    model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="hold NaN"):
-        model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
         collect(model, {path: {"second"}}, [tiny.ids()])
     assert not model.get_submodule(path)._forward_hooks
 

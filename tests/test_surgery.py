@@ -22,7 +22,7 @@ def test_patterns_and_predicates_choose_in_the_models_order():
     chosen = list(select(model, ["*.mlp.up_proj", "*layers.0.self_attn.q*"]))
     assert chosen[0] == "model.layers.0.self_attn.q_proj"
     assert len(chosen) == 4
-    assert list(select(model, lambda path, module: module.out_features == 16))[0].endswith("0.self_attn.k_proj")
+    assert next(iter(select(model, lambda path, module: module.out_features == 16))).endswith("0.self_attn.k_proj")
     assert len(decoder_linears(model)) == 21
     assert "lm_head" not in decoder_linears(model)
 

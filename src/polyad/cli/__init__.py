@@ -20,6 +20,9 @@ app.command("methods")(catalogue.methods)
 app.command("claims")(catalogue.claims)
 
 
+INTERRUPTED = 130  # the shell's code for a command that was stopped from the keyboard
+
+
 def main() -> None:
     """Run a command; what it cannot do becomes a sentence on standard error and exit code 1."""
     try:
@@ -27,9 +30,12 @@ def main() -> None:
     except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
         complain(sentence(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("stopped; finished statistics are kept and used again by the same command")
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        if isinstance(stopped, SystemExit) and stopped.code != INTERRUPTED:  # typer turns the one into the other
+            raise
+        kept = "; finished statistics are kept and used again by the same command"
+        err.print("stopped" + (kept if sys.argv[1:2] == ["compress"] else ""), soft_wrap=True)
+        sys.exit(INTERRUPTED)
 
 
 def sentence(error: BaseException) -> str:

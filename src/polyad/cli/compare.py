@@ -34,10 +34,7 @@ def compare(
     from polyad.compress.run import Asked
     from polyad.compress.text_form import recipe_of
 
-    if report is not None:
-        from polyad.report import check, write
-
-        check(report)
+    write = options.report_writer(report)
     recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
@@ -51,7 +48,7 @@ def compare(
         points = comparison(model, recipes, keeps, asked, callback=callback)
     for point in points:
         point["command"] = command()
-    if report is not None:
+    if write is not None:
         write(report, points)
     if json:
         emit(points)

@@ -38,10 +38,7 @@ def compress(
     from polyad.models.folder import check_free
 
     check_free(out_folder)
-    if report is not None:
-        from polyad.report import check, write
-
-        check(report)
+    write = options.report_writer(report)
     recipe = recipe_of(method)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
@@ -54,7 +51,7 @@ def compress(
         found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
     found["command"] = command()
     found["seconds"]["command"] = time.perf_counter() - clock
-    if report is not None:
+    if write is not None:
         write(report, [found])
     if json:
         emit(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,3 +59,13 @@ def loaded(name: str, dtype: str, device: str) -> Any:
     from polyad.models import load
 
     return load(name, dtype=dtype_of(dtype), device=device)
+
+
+def report_writer(report: Path | None) -> Callable[..., Any] | None:
+    """What writes the report that was asked for; had before the work, so that what is wrong costs none."""
+    if report is None:
+        return None
+    from polyad.report import check, write
+
+    check(report)
+    return write

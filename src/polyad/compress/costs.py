@@ -46,7 +46,7 @@ def prices(count: str, later: tuple[Step, ...] = ()) -> Price:
     @functools.cache
     def price(shape: tuple[int, ...], rank: int | None = None) -> float:
         made: Format = Dense(torch.empty(shape, device="meta")) if rank is None else LowRank.empty(shape, rank)
-        for step in later:
+        for step in later if count != "parameters" else ():  # a code counts one, as the number did
             made = quantized(step, step.size or 0, made)
         return cost(made, count)
 

@@ -79,4 +79,4 @@ def _rescale(block: Block, get: Any, factors: Any, model: nn.Module) -> None:
         pairs = factors(block.key_heads * block.width // 2).view(block.key_heads, 1, -1)
         scale = torch.cat((pairs, pairs), -1)  # both members of a pair alike
         rows("k", scale.reshape(-1))
-        rows("q", scale.expand(-1, group, -1).reshape(-1).reciprocal())
+        rows("q", scale.double().expand(-1, group, -1).reshape(-1).reciprocal())

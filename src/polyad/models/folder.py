@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -183,7 +184,7 @@ def nbytes(folder: Path) -> int:
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
                 width = torch.empty(0, dtype=_DTYPES[part.get_dtype()]).element_size()
-                total += width * _count(part.get_shape())
+                total += width * math.prod(part.get_shape())
     return total
 
 
@@ -192,13 +193,6 @@ _DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
 }  # fmt: skip
-
-
-def _count(shape: list[int]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
 
 
 def _write(path: Path, content: Any) -> None:

@@ -1,0 +1,342 @@
+"""Every command: one JSON value and nothing else, exit codes, and sentences for what cannot be done."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import polyad
+import tiny
+from polyad import cli
+from polyad.cli import output
+
+
+@pytest.fixture
+def polyad_command(monkeypatch, capfd, own_cache):
+    """Runs the command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["polyad", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def quick(tiny_text):
+    """Options that keep a run short."""
+    return ("--calibrate", tiny_text, "--text", tiny_text, "--calibration-windows", 8, "--windows", 2,
+            "--alternations", 0)  # fmt: skip
+
+
+def value(said):
+    """The one JSON value on standard output; strict about NaN."""
+    return json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_inspect(polyad_command, tiny_folder):
+    code, out, err = polyad_command("inspect", tiny_folder, "--json")
+    found = value(out)
+    assert (code, err) == (0, "")
+    assert found["blocks"] == {"mlp": 3, "qk": 3, "vo": 3}
+    assert found["parameters"]["selected"] == 23040
+    assert sum(layer["count"] for layer in found["layers"]) == 21
+    code, out, _ = polyad_command("inspect", tiny_folder)
+    assert code == 0
+    assert "23,040" in out
+
+
+def test_methods_and_claims(polyad_command):
+    code, out, _ = polyad_command("methods", "--json", "--kind", "allocate")
+    assert code == 0
+    assert {"greedy", "uniform"} <= {card["name"] for card in value(out)}
+    code, out, _ = polyad_command("methods")
+    assert code == 0
+    code, out, _ = polyad_command("claims", "--json")
+    assert code == 0
+    assert isinstance(value(out), list)
+    code, out, err = polyad_command("methods", "--kind", "magic", "--json")
+    assert (code, out) == (1, "")
+    assert "no method is of kind 'magic'; the kinds are" in err
+
+
+def test_evaluate(polyad_command, tiny_folder, tiny_text):
+    told = ("evaluate", tiny_folder, "--text", tiny_text, "--windows", 2)
+    code, out, _ = polyad_command(*told, "--original", tiny_folder, "--json")
+    found = value(out)
+    assert code == 0
+    assert found["perplexity"]["topics"]["ratio"] == pytest.approx(1.0)
+    assert found["agreement"] == {"kl": 0.0, "top1": 1.0}
+    code, out, _ = polyad_command(*told)
+    assert code == 0
+    assert "topics" in out
+
+
+def test_generate(polyad_command, tiny_folder):
+    told = ("generate", tiny_folder, "the [bold]import statement", "--tokens", 5)
+    code, out, _ = polyad_command(*told, "--json")
+    found = value(out)
+    assert code == 0
+    assert found["tokens"] <= 5
+    code, out, _ = polyad_command(*told)
+    assert (code, out.rstrip("\n")) == (0, found["prompt"] + found["text"].rstrip("\n"))
+    drawn = [value(polyad_command(*told, "--sample", "--seed", 3, "--json")[1])["text"] for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_compress_and_what_it_leaves(polyad_command, tiny_folder, tmp_path, quick):
+    folder = tmp_path / "out"
+    code, out, _ = polyad_command("compress", tiny_folder, "--method", "modegpt", "--keep", 0.7, "--out", folder,
+                                  *quick, "--json")  # fmt: skip
+    found = value(out)
+    assert code == 0
+    assert found["compressed"]["parameters"]["selected"] <= 0.7 * 23040 + 1
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["out"]
+    code, out, _ = polyad_command("generate", folder, "the import", "--tokens", 3, "--json")
+    assert (code, value(out)["tokens"]) == (0, 3)
+    code, out, err = polyad_command("compress", tiny_folder, "--method", "modegpt", "--keep", 0.7, "--out", folder)
+    assert (code, out) == (1, "")
+    assert "already holds something; choose another folder" in err
+    code, _, err = polyad_command("compress", folder, "--method", "rtn:bits=4", "--out", tmp_path / "twice", *quick)
+    assert code == 0
+    both = polyad.load(tmp_path / "twice")
+    assert type(both.model.layers[0].mlp.up_proj.weight()).__name__ == "Quantized"
+    assert torch.isfinite(tiny.logits(both)).all()
+
+
+def test_compress_prints_a_table(polyad_command, tiny_folder, tmp_path, quick):
+    code, out, _ = polyad_command(
+        "compress", tiny_folder, "--method", "rtn:bits=4", "--out", tmp_path / "out", *quick
+    )
+    assert code == 0
+    assert "perplexity, topics" in out
+    assert "saved to" in out
+
+
+def test_compare(polyad_command, tiny_folder, quick):
+    told = ("compare", tiny_folder, "--methods", "rtn:bits=4;lord:rank=99", "--keep", "0.8", *quick)
+    code, out, _ = polyad_command(*told, "--json")
+    points = value(out)
+    assert code == 0
+    assert [p["error"] is None for p in points] == [True, False]
+    code, out, _ = polyad_command(*told)
+    assert code == 0
+    assert "failed" in out
+    code, out, err = polyad_command("compare", tiny_folder, "--methods", "lord:rank=99", *quick, "--json")
+    assert code == 1
+    assert len(value(out)) == 1
+    assert "every point failed, the first with: rank=99 exceeds" in err
+
+
+def bad_weights(number):
+    def harm(folder):
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = number
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return harm
+
+
+def larger_tokenizer(folder):
+    large = tiny.tokenizer()
+    large.add_tokens(["one more"])
+    large.save_pretrained(folder)
+
+
+def short(folder):
+    raw = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(raw[: len(raw) // 2])
+
+
+HARM = {
+    "NaN": (
+        bad_weights(float("nan")),
+        "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 1 NaN and 0 infinite",
+    ),
+    "infinite": (bad_weights(float("inf")), "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 0 NaN and 1"),
+    "tokenizer": (larger_tokenizer, "the tokenizer knows 501 tokens and the model's embedding has 500 rows"),
+    "truncated": (short, "cannot be read"),
+    "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json: it is not a model's folder"),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_harmed_models(polyad_command, tiny_folder, tmp_path, quick, harm):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    HARM[harm][0](folder)
+    code, out, err = polyad_command("compress", folder, "--method", "lord", "--keep", 0.7, "--out", tmp_path / "out",
+                                    *quick, "--json")  # fmt: skip
+    assert (code, out) == (1, "")
+    assert HARM[harm][1] in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+ASKED = {
+    "pattern": (("--select", "*.nothing"), "the pattern '*.nothing' matches none of the model's 22 Linear modules"),
+    "keep 0": (("--keep", "0"), "keep=0.0 is not a share"),
+    "keep 1.5": (("--keep", "1.5"), "keep=1.5 is not a share; give a number above 0 and up to 1"),
+    "out of reach": (("--keep", "0.001"), "keep=0.001 of the parameters cannot be met"),
+    "unit": (("--budget", "euros"), "budget='euros' is not a unit"),
+    "dtype": (("--dtype", "float12"), "dtype 'float12' is not known; choose one of float32"),
+    "allocation": (("--allocate", "gready"), "did you mean greedy"),
+    "no allocation": (("--allocate", "svd"), "allocates nothing; choose one of"),
+    "method": (("--method", "mode_gpt"), "no method is called 'mode_gpt'; did you mean modegpt"),
+    "argument": (("--method", "lord:rang=3"), "lord has no argument rang; it takes"),
+    "half an argument": (("--method", "lord:rank"), "'rank' in 'lord:rank' is not an argument; write lord:arg"),
+    "size": (("--method", "rtn:bits=four"), "bits='four' of round_to_nearest is not a whole number"),
+    "allocation as a method": (("--method", "greedy"), "of kind 'allocate' and cannot compress"),
+    "nowhere": (("--text", "nowhere.txt"), "no text at 'nowhere.txt'; give a file"),
+    "nothing": (("--calibrate", ","), "no text was named"),
+    "device": (("--device", "abacus"), "abacus"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_bad_requests(polyad_command, tiny_folder, tmp_path, quick, name):
+    more, sentence = ASKED[name]
+    keep = () if name == "size" else ("--keep", 0.7)
+    code, out, err = polyad_command("compress", tiny_folder, "--method", "lord", *keep, "--out", tmp_path / "out",
+                                    *quick, *more, "--json")  # fmt: skip
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+TEXTS = {
+    "empty": (b"\n \n", "is empty; give a file"),
+    "short": (b"only a few words", "fewer than one window of 64; give a longer text"),
+    "no text": (bytes(range(256)) * 9, "is not text: byte 128 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("option", ["--text", "--calibrate"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_bad_texts(polyad_command, tiny_folder, tmp_path, quick, name, option):
+    content, sentence = TEXTS[name]
+    (tmp_path / "bad.txt").write_bytes(content)
+    code, out, err = polyad_command("compress", tiny_folder, "--method", "lord", "--keep", 0.7, "--out",
+                                    tmp_path / "out", *quick, option, tmp_path / "bad.txt", "--json")  # fmt: skip
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--methods", ";"), "--methods ';' names no method"),
+        (("--methods", "lord;rtn:bits"), "'bits' in 'rtn:bits' is not an argument"),
+        (("--methods", "lord;nothing-like-it"), "no method is called 'nothing-like-it'"),
+        (("--methods", "lord", "--keep", "0.8;0.7"), "--keep '0.8;0.7' is not a list of shares"),
+        (("--methods", "lord", "--keep", ","), "is not a list of shares; write --keep 0.9,0.8"),
+        (("--methods", "lord", "--keep", "0.8,2"), "--keep=2.0 is not a share"),
+    ],
+)
+def test_malformed_comparisons(polyad_command, tiny_folder, arguments, sentence):
+    code, out, err = polyad_command("compare", tiny_folder, *arguments, "--json")
+    assert (code, out) == (1, "")
+    assert sentence in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("evaluate", "m", "--windows", "0"), ("compress", "m", "--method", "lord", "--out", "o", "--alternations", "-1"),
+     ("compress", "m", "--method", "lord", "--out", "o", "--calibration-windows", "0"), ("nonsense",),
+     ("generate", "m", "p", "--tokens", "many"), ("compress", "m")],
+)  # fmt: skip
+def test_usage_errors_exit_with_2(polyad_command, arguments):
+    code, out, err = polyad_command(*arguments)
+    assert (code, out) == (2, "")
+    assert err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(("generate", "{}", "", "--json"), "the prompt is empty"),
+     (("generate", "{}", "x", "--tokens", "0"), "--tokens 0 is below 1"),
+     (("inspect", "nobody/nothing"), "no model called 'nobody/nothing'"),
+     (("inspect", "/no/such/place"), "there is no model at /no/such/place"),
+     (("claims", "nothing"), "nothing")],
+)  # fmt: skip
+def test_other_commands_say_what_is_wrong(polyad_command, tiny_folder, arguments, sentence):
+    code, out, err = polyad_command(*(str(a).format(tiny_folder) for a in arguments))
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_leaves_nothing(polyad_command, tiny_folder, tmp_path, quick, monkeypatch):
+    told = ("compress", tiny_folder, "--method", "rtn:bits=4", "--out", tmp_path / "out", *quick, "--json")
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=9))
+    code, out, err = polyad_command(*told)
+    assert (code, out) == (1, "")
+    assert "0 MB are free; nothing was written" in err
+    monkeypatch.setattr(shutil, "disk_usage", real)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("polyad.models.folder.save_file", full)
+    code, out, err = polyad_command(*told)
+    assert (code, out) == (1, "")
+    assert "No space left on device" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(MemoryError(), "there is not enough memory"), (KeyError("x"), "nothing is called 'x'"),
+     (PermissionError(13, "Permission denied", "/here"), "Permission denied: /here"),
+     (ValueError("about [model.layers] and [/bold]"), "about [model.layers] and [/bold]"),
+     (RuntimeError(), "RuntimeError")],
+)  # fmt: skip
+def test_errors_become_sentences(polyad_command, monkeypatch, error, sentence):
+    def fails():
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    code, out, err = polyad_command("inspect")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {sentence}")
+
+
+def test_an_interrupted_command_says_what_is_kept(polyad_command, tiny_folder, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("polyad.models.load", interrupted)
+    assert polyad_command("inspect", tiny_folder) == (130, "", "stopped\n")
+    monkeypatch.setattr("polyad.compress.run.compressed", interrupted)
+    code, out, err = polyad_command("compress", tiny_folder, "--method", "lord", "--out", tmp_path / "out")
+    assert (code, out) == (130, "")
+    assert "stopped; finished statistics are kept" in err
+
+
+def test_numbers_that_json_lacks_are_null(capsys):
+    output.emit({"a": float("nan"), "b": [float("inf"), 1.5], "c": ("x", None)})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": ["x", None]}
+
+
+def test_the_store_and_the_seed_are_those_asked_for(polyad_command, tiny_folder, tmp_path, quick):
+    for number in range(2):
+        code, out, _ = polyad_command(
+            "compress", tiny_folder, "--method", "equivalent_rescaling+lord:rank=4", "--out", tmp_path / str(number),
+            *quick, "--seed", 7, "--store", "float32", "--json",
+        )  # fmt: skip
+        assert code == 0
+        assert value(out)["store"] == "float32"
+    first, second = (polyad.load(tmp_path / str(n)) for n in range(2))
+    assert first.dtype == torch.float32
+    assert torch.equal(tiny.logits(first), tiny.logits(second))

@@ -1,0 +1,401 @@
+"""Recipes, plans and what applying them leaves: the arithmetic of budgets and of the three rules of modegpt."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+import polyad
+import tiny
+from polyad import compress
+from polyad.allocate.curve import WHOLE
+from polyad.compress import Step, eora, equivalent_rescaling, lord, modegpt, welore
+from polyad.compress.importance import divergences
+from polyad.data import Calibration
+from polyad.decompose import svd
+from polyad.evaluation import operations, parameters
+from polyad.formats import LowRank, Product, Quantized, Sum
+from polyad.layers import Linear
+from polyad.models import blocks, decoder_linears, replace
+from polyad.models import folder as folders
+from polyad.models.attention import ReducedAttention
+from polyad.models.statistics import collect
+from polyad.quantize import round_to_nearest
+
+rtn = functools.partial(round_to_nearest, bits=4)
+TEXT = Calibration(tiny.ids(6, 48, seed=2), tiny.ids(2, 32, seed=3), {"ids": "0"})
+UP = "model.layers.0.mlp.up_proj"
+
+
+def formats(model):
+    return {type(m.weight()).__name__ for m in model.modules() if isinstance(m, Linear)}
+
+
+def made(recipe, kind="llama", **options):
+    model = tiny.model(kind)
+    plan = polyad.plan(model, recipe, calibrate=TEXT, **options)
+    return polyad.apply(model, plan), plan
+
+
+RECIPES = {
+    "svd": (functools.partial(svd, rank=4), {"LowRank"}),
+    "lord": (functools.partial(lord, rank=4), {"LowRank"}),
+    "centred lord": (functools.partial(lord, rank=4, centre=True), {"LowRank"}),
+    "welore": (functools.partial(welore, rank=4), {"LowRank"}),
+    "rtn": (rtn, {"Quantized"}),
+    "rtn+eora": ([rtn, functools.partial(eora, rank=2)], {"Sum"}),
+    "rtn+eora+lord": ([rtn, functools.partial(eora, rank=2), functools.partial(lord, rank=1)], {"Sum"}),
+    "lord+rtn": ([functools.partial(lord, rank=4), rtn], {"Product"}),
+    "lord+rtn+eora": ([functools.partial(lord, rank=4), rtn, functools.partial(eora, rank=2)], {"Sum"}),
+    "rtn+rtn": ([rtn, rtn], {"Quantized"}),
+    "rescale+lord": ([equivalent_rescaling, functools.partial(lord, rank=4)], {"LowRank"}),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_compose_by_what_a_layer_already_is(name):
+    recipe, expected = RECIPES[name]
+    model, _ = made(recipe)
+    assert formats(model) == expected
+    assert torch.isfinite(tiny.logits(model)).all()
+
+
+def test_later_steps_bring_the_output_nearer():
+    said, errors = tiny.logits(tiny.model()), []
+    for rank in (0, 2, 8, 30):
+        recipe = [rtn, functools.partial(eora, rank=rank)] if rank else [rtn]
+        errors.append(float((tiny.logits(made(recipe, select="*mlp*")[0]) - said).square().mean()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.05 * errors[0]
+
+
+def test_a_sum_holds_what_was_rounded_and_what_that_left_over():
+    model = tiny.model()
+    dense = model.get_submodule(UP).weight.detach().clone()
+    plan = polyad.plan(model, [rtn, functools.partial(eora, rank=2)], calibrate=TEXT, select=UP)
+    polyad.apply(model, plan)
+    rough, rest = model.get_submodule(UP).weight().terms
+    assert isinstance(rough, Quantized)
+    assert isinstance(rest, LowRank)
+    assert torch.equal(rough.to_dense(), round_to_nearest(dense, 4).to_dense())
+    expected = eora(dense - rough.to_dense(), plan.stats[UP], 2)
+    torch.testing.assert_close(rest.to_dense(), expected.to_dense())
+
+
+def test_quantised_factors_are_those_of_the_factorisation():
+    model, _ = made([functools.partial(lord, rank=4), rtn], select=UP)
+    held = model.get_submodule(UP).weight()
+    assert isinstance(held, Product)
+    assert [f.shape for f in held.factors] == [(48, 4), (4, 32)]
+    assert all(f.bits == 4 for f in held.factors)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mha", "mqa", "tied", "mistral", "qwen2", "qwen3", "cohere", "olmo2"])
+def test_rescaling_changes_weights_and_no_logits(kind):
+    model = tiny.model(kind).double()
+    tokens = tiny.ids()
+    said = tiny.logits(model, tokens)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    polyad.apply(model, polyad.plan(model, equivalent_rescaling, seed=3))
+    changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
+    assert any("up_proj" in n for n in changed)
+    torch.testing.assert_close(tiny.logits(model, tokens), said, rtol=1e-9, atol=1e-9)
+    other = polyad.apply(
+        tiny.model(kind).double(), polyad.plan(tiny.model(kind).double(), equivalent_rescaling, seed=4)
+    )
+    assert not torch.equal(other.get_submodule(UP).weight, model.get_submodule(UP).weight)
+
+
+def block_output(model, block, windows, aim):
+    """What a block gives where nothing before it was changed: rows of the MLP's or attention's own output."""
+    inputs, outputs = [], []
+    home, path = tiny.model(), block.home
+
+    def keep(_module, args, kwargs):
+        inputs.append((args, kwargs))
+
+    handle = home.get_submodule(path).register_forward_pre_hook(keep, with_kwargs=True)
+    for window in windows:
+        tiny.logits(home, window[None])
+    handle.remove()
+    module = (aim or model).get_submodule(path)
+    with torch.no_grad():
+        for args, kwargs in inputs:
+            out = module(*args, **kwargs)
+            outputs.append((out[0] if isinstance(out, tuple) else out).flatten(0, -2).double())
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("keep", [5, 20, 40])
+def test_the_mlp_rule_reaches_the_error_of_its_curve(keep):
+    model = tiny.model()
+    model_before = tiny.model()
+    plan = polyad.plan(model, Step(polyad.card(modegpt), {"keep": keep}, ("mlp",)), calibrate=TEXT)
+    block = next(b for b in blocks(model, ("mlp",)) if b.layer == 1)
+    weights = {f"{p}.weight": model.get_submodule(p).weight.detach() for p in block.roles.values()}
+    curve = polyad.card(modegpt).curve(block, weights, plan.stats)
+    polyad.apply(model, plan)
+    assert model.get_submodule(block.roles["down"]).in_features == keep
+    gap = block_output(model, block, TEXT.windows, None) - block_output(model, block, TEXT.windows, model_before)
+    measured = float(gap.square().sum(1).mean())
+    assert measured == pytest.approx(float(curve[keep]), rel=2e-2)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mha", "mqa"])
+@pytest.mark.parametrize("keep", [2, 6])
+def test_the_value_rule_reaches_the_error_of_its_curve(kind, keep):
+    """Over inputs to the values, summed over the query heads: attention then averages what is left."""
+    model = tiny.model(kind)
+    plan = polyad.plan(model, Step(polyad.card(modegpt), {"keep": keep}, ("vo",)), calibrate=TEXT)
+    block = next(b for b in blocks(model, ("vo",)) if b.layer == 1)
+    names = [f"{p}.weight" for p in block.roles.values()]
+    v, o = (model.get_submodule(p).weight.detach().double() for p in block.roles.values())
+    curve = polyad.card(modegpt).curve(block, {n: model.get_parameter(n).detach() for n in names}, plan.stats)
+    polyad.apply(model, plan)
+    new_v, new_o = (model.get_submodule(p).weight.detach().double() for p in block.roles.values())
+    second = plan.stats[block.roles["v"]].second.double()
+    group, error = block.heads // block.key_heads, 0.0
+    for head in range(block.heads):
+        share = head // group
+        old = o.unflatten(1, (block.heads, -1))[:, head] @ v.unflatten(0, (block.key_heads, -1))[share]
+        new = new_o.unflatten(1, (block.heads, -1))[:, head] @ new_v.unflatten(0, (block.key_heads, -1))[share]
+        error += float(torch.trace((old - new) @ second @ (old - new).mT))
+    assert error == pytest.approx(float(curve[keep]), rel=1e-3)
+
+
+def test_the_query_key_rule_keeps_the_pairs_of_largest_product():
+    model = tiny.model("qwen2")
+    plan = polyad.plan(model, Step(polyad.card(modegpt), {"keep": 3}, ("qk",)), calibrate=TEXT)
+    block = next(b for b in blocks(model, ("qk",)) if b.layer == 0)
+    q, k = (plan.stats[block.roles[r]].output_square for r in "qk")
+    size = (q.view(2, 2, 2, 4).sum((1, 2)) * k.view(2, 2, 4).sum(1)).sqrt()
+    weights = {n: p.detach() for n, p in model.named_parameters()}
+    curve = polyad.card(modegpt).curve(block, weights, plan.stats)
+    polyad.apply(model, plan)
+    module = model.get_submodule(block.home)
+    assert isinstance(module, ReducedAttention)
+    dropped = [int(i) for i in size.argmin(1)]
+    assert [sorted(set(range(4)) - set(row)) for row in module.pairs.tolist()] == [[d] for d in dropped]
+    assert float(curve[3]) == pytest.approx(float(size.min(1).values.square().sum()), rel=1e-4)
+    assert module.q_proj.bias.shape == (24,)
+
+
+def test_rules_alone_and_together_cut_what_they_say():
+    model, plan = made(functools.partial(modegpt, keep=3, rules="mlp-qk-vo"))
+    assert len(plan.sizes[0]) == 9
+    attention = model.model.layers[0].self_attn
+    assert attention.value_width == 3
+    assert attention.pairs.shape == (2, 3)
+    assert model.model.layers[0].mlp.up_proj.out_features == 3
+    separate = [functools.partial(modegpt, keep=3, rules=rule) for rule in ("mlp", "qk", "vo")]
+    torch.testing.assert_close(tiny.logits(made(separate)[0]), tiny.logits(model))
+
+
+def test_values_with_biases_are_refused_before_anything_is_done():
+    model = tiny.model("qwen2")
+    before = tiny.logits(model)
+    plan = polyad.plan(model, functools.partial(modegpt, keep=3), calibrate=TEXT)
+    with pytest.raises(ValueError, match=r"v_proj has a bias, .* leave the rule out: rules=mlp-qk"):
+        polyad.apply(model, plan)
+    assert torch.equal(tiny.logits(model), before)
+    smaller, _ = made(functools.partial(modegpt, keep=3, rules="mlp-qk"), kind="qwen2")
+    assert torch.isfinite(tiny.logits(smaller)).all()
+
+
+FREE = {
+    "lord": lord,
+    "welore": welore,
+    "modegpt": modegpt,
+    "modegpt mlp": functools.partial(modegpt, rules="mlp"),
+    "lord+rtn": [lord, rtn],
+    "modegpt+rtn": [modegpt, rtn],
+    "rescale+lord": [equivalent_rescaling, lord],
+}
+
+
+def spent(model, plan, unit, folder):
+    """What the selected modules cost, counted on the model and, for bytes, in the file."""
+    if unit == "parameters":
+        return parameters(model, plan.selected).selected
+    if unit == "flops":
+        return operations(model)
+    polyad.save(model, folder, dtype=torch.bfloat16)
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / folders.WEIGHTS)
+    return sum(t.nbytes for n, t in tensors.items() if n.startswith(plan.selected) and not n.endswith(".bias"))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [(name, unit) for name in FREE for unit in ("parameters", "bytes", "flops")
+     if "rtn" not in name or unit != "flops"],  # reading codes costs more operations than factors save
+)  # fmt: skip
+def test_budgets_are_met_as_they_are_counted(name, unit, tmp_path):
+    whole = polyad.plan(tiny.model(), rtn, calibrate=TEXT)
+    before = {"parameters": parameters(tiny.model(), whole.selected).selected, "flops": operations(tiny.model())}
+    before["bytes"] = 2 * before["parameters"]
+    keep = 0.8 if "rtn" not in name else 0.28 if unit == "bytes" else 0.7
+    model, plan = made(FREE[name], keep=keep, budget=unit, importance=False)
+    after = spent(model, plan, unit, tmp_path / "out")
+    assert after <= keep * before[unit] * (1 + 1e-9)
+    assert after >= (keep - 0.05) * before[unit]
+
+
+def test_a_budget_out_of_reach_names_the_nearest_share_and_that_one_is_reached():
+    with pytest.raises(ValueError, match=r"keep=0\.01 of the parameters cannot be met: .* keeps (0\.\d+)") as error:
+        made(functools.partial(modegpt, rules="mlp"), keep=0.01)
+    nearest = float(str(error.value).split("keeps ")[1].split()[0]) + 1e-4
+    model, plan = made(functools.partial(modegpt, rules="mlp"), keep=nearest)
+    assert set(plan.sizes[0].values()) == {1}
+    assert model.model.layers[0].mlp.up_proj.out_features == 1
+
+
+@pytest.mark.parametrize("keep", [0, 1.5, -1, float("nan")])
+def test_shares_that_are_none(keep):
+    with pytest.raises(ValueError, match="is not a share; give a number above 0 and up to 1"):
+        polyad.plan(tiny.model(), lord, keep=keep, calibrate=TEXT)
+
+
+def test_keeping_everything_changes_nothing():
+    model, plan = made(lord, keep=1.0)
+    assert set(plan.sizes[0].values()) == {WHOLE}
+    assert torch.equal(tiny.logits(model), tiny.logits(tiny.model()))
+
+
+def test_layers_that_one_step_left_whole_are_not_touched_by_what_treats_the_rest():
+    model = tiny.model()
+    plan = polyad.plan(model, [functools.partial(lord, rank=3), functools.partial(eora, rank=2)], calibrate=TEXT)
+    sizes = dict.fromkeys(plan.sizes[0], WHOLE) | {UP: 3}
+    polyad.apply(model, compress.Plan(plan.steps, plan.selected, (sizes, plan.sizes[1]), None, "parameters",
+                                      stats=plan.stats))  # fmt: skip
+    assert isinstance(model.get_submodule(UP).weight(), Sum)
+    assert [p for p, m in model.named_modules() if isinstance(m, Linear)] == [UP]
+
+
+def test_planning_leaves_the_model_and_its_randomness_alone():
+    model = tiny.model()
+    before, state = dict(model.named_modules()), torch.get_rng_state()
+    numbers = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for recipe in (lord, modegpt, [equivalent_rescaling, modegpt]):
+        polyad.plan(model, recipe, keep=0.8, calibrate=TEXT)
+        assert all(dict(model.named_modules())[p] is m for p, m in before.items())
+        assert all(torch.equal(p, numbers[n]) for n, p in model.named_parameters())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_plans_are_the_same_for_the_same_seed():
+    first, second = (made([equivalent_rescaling, modegpt], keep=0.7, seed=5) for _ in range(2))
+    assert first[1].sizes == second[1].sizes
+    assert first[1].importance == second[1].importance
+    assert torch.equal(tiny.logits(first[0]), tiny.logits(second[0]))
+
+
+def test_importance_is_what_a_full_forward_pass_measures():
+    for kind in ("llama", "qwen2-mixed", "tied"):
+        model = tiny.model(kind)
+        paths = [p for p in decoder_linears(model) if "up_proj" in p or "o_proj" in p]
+        cut = {p: Linear(svd(model.get_submodule(p).weight.detach(), 3)) for p in paths}
+        found = divergences(model, {p: (lambda p=p, cut=cut: {p: cut[p]}) for p in paths}, TEXT.probe)
+        p = tiny.logits(model, TEXT.probe)[:, ::2].double().log_softmax(-1)
+        for path in paths:
+            undo = replace(model, {path: cut[path]})
+            q = tiny.logits(model, TEXT.probe)[:, ::2].double().log_softmax(-1)
+            undo()
+            assert found[path] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3), kind
+
+
+def test_applying_is_all_or_nothing(monkeypatch):
+    model = tiny.model()
+    plan = polyad.plan(model, functools.partial(lord, rank=4), calibrate=TEXT)
+    before = dict(model.named_modules())
+    plan.sizes[0][plan.selected[-1]] = 999
+    with pytest.raises(ValueError, match=r"rank=999 exceeds the smaller side"):
+        polyad.apply(model, plan)
+    assert all(dict(model.named_modules())[p] is m for p, m in before.items())
+    with pytest.raises(ValueError, match=r"the plan is for another model: this one has no model.layers.0"):
+        polyad.apply(nn.Linear(2, 2), plan)
+
+
+BAD = {
+    "nothing to decide": (
+        rtn,
+        {"keep": 0.5},
+        "keep=0.5 has nothing to decide: every size in round_to_nearest is given",
+    ),
+    "no share": (lord, {}, "lord needs to know how much to keep"),
+    "no text": (lord, {"keep": 0.5, "calibrate": None}, "give calibrate='stdlib'"),
+    "no text for eora": (functools.partial(eora, rank=1), {"calibrate": None}, "reads activations; give calibrate"),
+    "unit": (lord, {"keep": 0.5, "budget": "euros"}, "budget='euros' is not a unit; choose one of parameters, bytes"),
+    "two free": ([lord, eora], {"keep": 0.5}, "lord and eora both wait for the budget"),
+    "free after another": ([rtn, eora], {"keep": 0.5}, r"keep cannot size eora beside .* a size of its own \(rank="),
+    "free before an addition": (
+        [lord, functools.partial(eora, rank=1)],
+        {"keep": 0.5},
+        "keep cannot size lord beside eora",
+    ),
+    "empty": ([], {}, "the recipe is empty"),
+    "an allocation": (polyad.allocate.greedy, {}, "of kind 'allocate' and cannot compress"),
+    "unknown argument": (functools.partial(lord, rang=3), {}, "lord has no argument rang; it takes"),
+    "by place": (functools.partial(lord, 3), {}, "takes its arguments by name"),
+    "a size of words": (functools.partial(lord, rank="four"), {}, "rank='four' of lord is not a whole number"),
+    "rules": (functools.partial(modegpt, keep=2, rules="mlp-xy"), {}, "the rules are mlp, qk and vo"),
+    "part of a block": (
+        functools.partial(modegpt, keep=2),
+        {"select": "*up_proj"},
+        "the selection holds no block whole",
+    ),
+    "cut after": ([functools.partial(lord, rank=2), functools.partial(modegpt, keep=2)], {}, "put the cut first"),
+    "nothing selected": (rtn, {"select": "*nothing*"}, "matches none of the model's"),
+    "bits": (functools.partial(round_to_nearest, bits=9), {}, "bits=9 cannot be packed"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_recipes_get_a_sentence(name):
+    recipe, options, sentence = BAD[name]
+    model = tiny.model()
+    with pytest.raises(ValueError, match=sentence):
+        polyad.apply(model, polyad.plan(model, recipe, **{"calibrate": TEXT, **options}))
+    assert torch.equal(tiny.logits(model), tiny.logits(tiny.model()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [UP + ".weight", "model.norm.weight"])
+def test_weights_that_are_no_numbers_are_named(name, value):
+    model = tiny.model()
+    model.get_parameter(name).data.flatten()[3] = value
+    with pytest.raises(ValueError, match=name.replace(".", r"\.") + " of shape .* holds"):
+        polyad.plan(model, lord, keep=0.5, calibrate=TEXT)
+
+
+def test_what_is_compressed_already_is_refused_by_name():
+    model, _ = made(functools.partial(lord, rank=4))
+    with pytest.raises(ValueError, match=r"q_proj is compressed already \(it holds LowRank.*compress the original"):
+        polyad.apply(model, polyad.plan(model, rtn))
+
+
+def test_every_allocation_meets_the_budget():
+    for card in polyad.methods("allocate"):
+        model, plan = made(lord, keep=0.6, allocate=card.function)
+        assert (
+            0.55 < parameters(model, plan.selected).selected / parameters(tiny.model(), plan.selected).selected <= 0.6
+        )
+
+
+def test_bits_are_sized_by_the_budget():
+    model, plan = made(round_to_nearest, keep=0.3, budget="bytes")
+    assert set(plan.sizes[0].values()) <= set(range(2, 9))
+    assert len(set(plan.sizes[0].values())) > 1
+    assert formats(model) == {"Quantized"}
+
+
+def test_statistics_are_those_of_the_rescaled_model():
+    recipe = [equivalent_rescaling, functools.partial(lord, rank=4)]
+    model = tiny.model()
+    plan = polyad.plan(model, recipe, calibrate=TEXT, seed=1)
+    rescaled = polyad.apply(tiny.model(), polyad.plan(tiny.model(), equivalent_rescaling, seed=1))
+    expected = collect(rescaled, {UP: {"second"}}, TEXT.windows.split(1))[UP].second
+    torch.testing.assert_close(plan.stats[UP].second, expected, rtol=1e-3, atol=1e-4)
