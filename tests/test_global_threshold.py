@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from polyad.allocate import Curve
-from polyad.allocate.global_threshold import global_threshold
+from polyad.allocate.global_threshold import _normalised, global_threshold
 
 
 def curve(values, last):
@@ -25,3 +25,8 @@ def test_items_that_may_stay_whole_spend_the_budget(budget):
     cost = {1: 1, 2: 2, 3: 3, -1: 4}
     assert sum(cost[s] for s in sizes.values()) == budget
     assert cost[sizes["slow"]] >= cost[sizes["fast"]]
+
+
+def test_leaving_an_item_whole_adds_no_value_above_the_one_before():
+    flat = curve([2.0, 1.5, 1.2, *[1.0] * 9], 3)  # the step to whole takes nine values at once
+    assert _normalised(flat) == pytest.approx([1.0, 0.8, 0.8])
