@@ -251,16 +251,12 @@ def test_dark_and_paper_and_a_narrow_screen(report):
 
 
 @every("compare", "compress")
-def test_nothing_moves_while_the_page_loads(report):
-    script = """const done = arguments[arguments.length - 1];
-    let sum = 0;
-    const add = (list) => list.forEach((entry) => { sum += entry.value; });
-    const watch = new PerformanceObserver((list) => add(list.getEntries()));
-    watch.observe({type: 'layout-shift', buffered: true});
-    let frames = 10;
-    const wait = () => frames-- ? requestAnimationFrame(wait) : (add(watch.takeRecords()), done(sum));
-    wait();"""
-    assert report.driver.execute_async_script(script) < 0.02
+def test_the_room_of_plots_is_kept_before_they_are_drawn(report):
+    places = "return [...document.querySelectorAll('h2')].map((e) => e.getBoundingClientRect().top + scrollY)"
+    drawn = report.run(places)
+    report.run("document.querySelectorAll('.figure').forEach((e) => Plotly.purge(e))")
+    assert report.run(places) == drawn
+    assert all(report.run("return [...document.querySelectorAll('.figure')].map((e) => e.clientHeight > 200)"))
 
 
 @every("bad")

@@ -4,12 +4,15 @@ import copy
 import json
 import math
 import re
+import shlex
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from polyad.cli import app
 from polyad.report import check, front, headline, heat, spectra, tables, words, write
 from polyad.report.points import mean_quality, quality
 
@@ -262,3 +265,43 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, one, monkeypatch):
         write(made, [copy.deepcopy(one)])
     assert made.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+@pytest.mark.parametrize("name", ["compress", "compare"])
+def test_commands_write_the_report_and_keep_the_command(tmp_path, one, many, monkeypatch, name):
+    monkeypatch.setattr("polyad.compress.run.compressed", lambda *_, **__: {**one, "command": None})
+    monkeypatch.setattr("polyad.compress.compare", lambda *_, **__: many)
+    made, out = tmp_path / "my report.html", ["--out", str(tmp_path / "o")] if name == "compress" else []
+    methods = "--method" if name == "compress" else "--methods"
+    argv = [
+        name,
+        "small",
+        methods,
+        "lord",
+        "--keep",
+        "0.8",
+        "--text",
+        "stdlib",
+        *out,
+        "--report",
+        str(made),
+        "--json",
+    ]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/polyad", *argv])
+    done = CliRunner().invoke(app, argv, catch_exceptions=False)
+    assert done.exit_code == 0
+    command = shlex.join(["polyad", *argv])
+    assert command in read(made).text
+    found = json.loads(done.stdout)
+    assert all(r["command"] == command for r in (found if isinstance(found, list) else [found]))
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    for where in ("polyad.compress.run.compressed", "polyad.compress.compare"):
+        monkeypatch.setattr(where, lambda *_, **__: pytest.fail("the work was begun"))
+    for argv in (
+        ["compress", "small", "--method", "lord", "--out", str(tmp_path / "o")],
+        ["compare", "small", "--methods", "lord"],
+    ):
+        with pytest.raises(IsADirectoryError, match="is a folder"):
+            CliRunner().invoke(app, [*argv, "--text", "stdlib", "--report", str(tmp_path)], catch_exceptions=False)

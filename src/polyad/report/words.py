@@ -39,7 +39,7 @@ def figure(value: Any) -> str:
     """A number with four significant digits, and thousands separated where they are whole."""
     if not known(value):
         return NONE
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 999.95 or value == 0 else f"{value:#.4g}"
 
 
 def short(value: Any, unit: str = "") -> str:
