@@ -133,7 +133,7 @@ def test_a_record_of_holes_only_is_still_drawn(tmp_path, one):
 def test_the_table_says_what_was_measured(one):
     found = " ".join(re.sub("<[^>]*>", " ", tables.beside(one)).split())
     assert "1.120 ± 0.010" in found
-    assert "12.5 (12.1 to 12.9)" in found
+    assert "12.50 (12.10 to 12.90)" in found
     assert "85.0 %" in found
     assert "same top token" in found.lower()
 

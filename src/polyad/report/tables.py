@@ -81,9 +81,8 @@ def reproduction(record: Record) -> str:
     rows += [[f"Version of {escape(str(k))}", escape(str(v))] for k, v in (record.get("versions") or {}).items()]
     speed = ((record["compressed"].get("details") or {}).get("speed")) or {}
     if speed:
-        rows.append(
-            ["Speed measured with", f"{escape(str(speed.get('threads')))} threads, {escape(str(speed.get('dtype')))}"]
-        )
+        told = f"{speed.get('threads')} thread(s), {speed.get('dtype')}"
+        rows.append(["Speed measured with", escape(told)])
     rows += [[f"sha256 of {escape(k)}, base model", _code(v)] for k, v in _base(record).items()]
     rows += [[f"sha256 of {escape(k)}, calibration", _code(v)] for k, v in (plan.get("calibration") or {}).items()]
     for name, detail in ((record["compressed"].get("details") or {}).get("perplexity") or {}).items():
