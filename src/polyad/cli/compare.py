@@ -9,7 +9,7 @@ import typer
 
 from polyad import _check
 from polyad.cli import options
-from polyad.cli.output import complain, emit, number, out, progress, share, table
+from polyad.cli.output import command, complain, emit, number, out, progress, share, table
 
 
 def compare(
@@ -46,6 +46,8 @@ def compare(
     )  # fmt: skip
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)
+    for point in points:
+        point["command"] = command()
     if write is not None:
         write(report, points)
     if json:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, number, out, progress, share, table
+from polyad.cli.output import command, emit, number, out, progress, share, table
 
 
 def compress(
@@ -49,6 +49,7 @@ def compress(
     clock = time.perf_counter()
     with progress() as callback:
         found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
+    found["command"] = command()
     found["seconds"]["command"] = time.perf_counter() - clock
     if write is not None:
         write(report, [found])

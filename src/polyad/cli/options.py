@@ -62,9 +62,10 @@ def loaded(name: str, dtype: str, device: str) -> Any:
 
 
 def report_writer(report: Path | None) -> Callable[..., Any] | None:
-    """What writes the report that was asked for; had before the work, so that a missing package costs none."""
+    """What writes the report that was asked for; had before the work, so that what is wrong costs none."""
     if report is None:
         return None
-    from polyad.report import write
+    from polyad.report import check, write
 
+    check(report)
     return write

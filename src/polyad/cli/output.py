@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ def _stated(value: Any) -> Any:
 def complain(sentence: str) -> None:
     """Say on standard error what went wrong."""
     err.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+
+
+def command() -> str:
+    """The command that is running, to be run again by whoever reads its record."""
+    return shlex.join(["polyad", *sys.argv[1:]])
 
 
 @contextmanager

@@ -66,7 +66,18 @@ def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = Non
             if value is not None:
                 done[name] = value
             report(number, len(sizes), {})
+    for path in plan.selected:
+        value, moments = done.get(path + ".weight"), plan.stats.get(path)
+        if isinstance(value, Format) and moments is not None and moments.mean is not None:
+            aim = aims[path + ".weight"] if path + ".weight" in aims else weight_of(model, path)
+            done[path + ".bias"] = shifted_bias(targets[path], aim, value, moments.mean)
     return replace(model, modules(model, Replacement(done, forward), parts.values()))
+
+
+def shifted_bias(layer: Any, aim: Tensor, value: Format, mean: Tensor) -> Tensor:
+    """The bias that gives the layer its old mean output: b + (W - W') E[x]. Done where means were collected."""
+    shift = (aim - value.to_dense().to(aim.dtype)) @ mean.to(aim.dtype)
+    return shift if layer.bias is None else layer.bias.detach() + shift
 
 
 def left_whole(steps: tuple[Step, ...], step: Step, made: Tensor | Format | None) -> bool:

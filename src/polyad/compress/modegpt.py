@@ -19,7 +19,7 @@ from polyad.models.statistics import Moments, required
 MODEGPT = Paper(
     "Lin, Gao, Smith, Patel, Tuli, Shen, Jin, Hsu", 2024,
     "MoDeGPT: Modular Decomposition for Large Language Model Compression", "arXiv:2408.09632", handle="modegpt",
-    adds="the three module rules; its softmax of block influence is the allocation block_influence",
+    adds="the three module rules; measured importance takes the place of its softmax of block influence",
 )  # fmt: skip
 
 NEEDS = {"down": {"second"}, "v": {"second"}, "q": {"output_square"}, "k": {"output_square"}}
@@ -28,7 +28,7 @@ Weights = Mapping[str, Tensor]  # by parameter path
 Inputs = Mapping[str, Moments]  # by module path
 
 
-def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1e-4) -> Tensor:
+def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1.0) -> Tensor:
     """Squared error of the block's own output at 0, 1, … kept units; float64, shape (units + 1,).
 
     Exact for "mlp" and "vo"; for "qk" the sum of the dropped scores' squares, which bounds that of the logits.
@@ -36,7 +36,7 @@ def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1e-4
     if block.kind == "mlp":
         second, order = _ranked_columns(block, stats, ridge)
         down = weights[block.roles["down"] + ".weight"]
-        lower = _cholesky(second[order][:, order], ridge)
+        lower = _cholesky(second[order][:, order])
         return tails((lower.mT @ down[:, order].mT.double()).square().sum(1))
     if block.kind == "qk":
         return tails(_pair_scores(block, stats).square().sort(-1, descending=True).values.sum(0))
@@ -44,14 +44,15 @@ def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1e-4
 
 
 @method("group", papers=(MODEGPT,), needs=NEEDS, curve=errors, allocate=greedy)
-def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: float = 1e-4) -> Replacement:
+def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: float = 1.0) -> Replacement:
     """Cut the inner dimension of a block to ``keep`` units: neurons, rotation pairs or value columns a head.
 
     "mlp": the neurons with the largest ridge leverage scores diag(C (C + λ)⁻¹) of C = E[z zᵀ], z the input of the
     down projection, stay; the down projection becomes W C S (Sᵀ C S)⁻¹, the least squares towards the old output.
     "qk": each key head keeps the rotation pairs with the largest products of root mean squares of queries and keys
     (summed over the query heads that share it; rotations leave the sums of pairs unchanged). "vo": the SVD of
-    C^½ Wᵥᵀ [W_o of the sharing heads] is truncated a key head. λ is ``ridge`` times the mean of C's diagonal.
+    C^½ Wᵥᵀ [W_o of the sharing heads] is truncated a key head. λ is ``ridge`` times the mean of C's diagonal (unsure:
+    the paper takes 1 in units of its own activations).
     The paper leaves grouped queries open; summing over the group minimises the same error for all its heads.
     Cost: O(neurons³) for "mlp", O(in³ + heads width³) for "vo". Raises where ``keep`` exceeds the block's units.
 
@@ -82,7 +83,7 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
     gate, up, down = (block.roles[r] for r in ("gate", "up", "down"))
     w = weights[down + ".weight"]
     cross = second[kept] @ w.mT.double()  # Sᵀ C Wᵀ, (keep, out)
-    factor = _cholesky(second[kept][:, kept], ridge)
+    factor = _cholesky(second[kept][:, kept])
     fitted = torch.cholesky_solve(cross, factor).mT.to(w.dtype).contiguous()
     found: dict[str, Any] = {down + ".weight": fitted}
     for path in (gate, up):
@@ -91,18 +92,20 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
 
 
 def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, Tensor]:
-    """E[z zᵀ] in float64 and the neurons by falling ridge leverage score."""
-    second = required(stats[block.roles["down"]].second, "second").double()
-    damped = second + ridge * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
-    scores = torch.linalg.solve(damped, second).diagonal()
-    return second, scores.argsort(descending=True)
+    """E[z zᵀ] in float64, and the neurons by falling leverage score diag(C (C + λ)⁻¹) = 1 - λ diag((C + λ)⁻¹)."""
+    moments = stats[block.roles["down"]]
+    second = required(moments.second, "second").double()
+    if ("leverage", ridge) not in moments.derived:
+        damped = second + ridge * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        moments.derived["leverage", ridge] = inverse.diagonal().argsort()
+    return second, moments.derived["leverage", ridge]
 
 
-def _cholesky(second: Tensor, ridge: float) -> Tensor:
+def _cholesky(second: Tensor) -> Tensor:
     """The lower factor of a moment that rounding may have left indefinite: damped as little as makes it work."""
-    mean = second.diagonal().mean()
-    for power in range(-10, 1):
-        damping = torch.full_like(second.diagonal(), float(mean) * ridge * 10.0**power)
+    for power in range(-5, 1):
+        damping = torch.full_like(second.diagonal(), float(second.diagonal().mean()) * 10.0**power)
         factor, failed = torch.linalg.cholesky_ex(second + damping.diag())
         if not bool(failed):
             return factor

@@ -130,7 +130,7 @@ def measured(
         "title": title(made, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
-        "plan": made.to_json(), "layers": layers(model, made), "seed": asked.seed,
+        "plan": made.to_json(), "layers": layers(model, original, made), "seed": asked.seed,
         "store": str(asked.store).removeprefix("torch."), "versions": versions(),
     }  # fmt: skip
 
@@ -152,16 +152,25 @@ def title(made: Plan, name: str) -> str:
     return f"{name}: {recipe}{kept}"
 
 
-def layers(model: nn.Module, made: Plan) -> list[dict[str, Any]]:
-    """For every selected module its shape, the share of its numbers that is left, and its format."""
+def layers(model: nn.Module, original: nn.Module, made: Plan) -> list[dict[str, Any]]:
+    """For every selected module its shape and format, its numbers, and ``whole``: those that it had before."""
     found: list[dict[str, Any]] = []
     for path in made.selected:
-        module: Any = model.get_submodule(path)
-        weight = module.weight
-        held = weight() if isinstance(weight, Factors) else weight
-        count = held.numel() if isinstance(held, torch.Tensor) else held.parameters
-        found.append({"path": path, "shape": list(held.shape), "parameters": int(count), "kind": type(held).__name__})
+        held = _held(model, path)
+        found.append({
+            "path": path, "shape": list(held.shape), "parameters": _count(held),
+            "whole": _count(_held(original, path)), "kind": type(held).__name__,
+        })  # fmt: skip
     return found
+
+
+def _held(model: nn.Module, path: str) -> Any:
+    module: Any = model.get_submodule(path)
+    return module.weight() if isinstance(module.weight, Factors) else module.weight
+
+
+def _count(held: Any) -> int:
+    return int(held.numel() if isinstance(held, torch.Tensor) else held.parameters)
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import warnings
@@ -183,3 +184,11 @@ def encoder(model: nn.Module) -> Callable[[str], list[int]]:
             "load it with polyad.load from a folder that holds one"
         )
     return lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+
+def identity(model: nn.Module) -> str:
+    """What tells this model's tokenizer from others: the sha256 of its vocabulary, merges and rules."""
+    tokenizer = origin(model).tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()

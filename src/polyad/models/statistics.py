@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class Moments:
     peak: Tensor | None = None
     output_square: Tensor | None = None
     influence: Tensor | None = None
+    derived: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """What methods computed of these moments and would otherwise compute again; small things only."""
 
     def covariance(self) -> Tensor:
         """E[x xᵀ] - E[x] E[x]ᵀ."""

@@ -104,7 +104,7 @@ class ProjectedAdam:
         largest = image.abs().max()
         if not largest > 0:  # no gradient says nothing about the subspace
             return
-        state["basis"] = new = torch.linalg.qr(image / largest).Q.clone(memory_format=torch.contiguous_format)
+        state["basis"] = new = torch.linalg.qr(image / largest).Q.contiguous()
         turn = new.mT @ old
         spread = (state["square"] - state["mean"].square()).clamp(min=0)
         state["mean"] = turn @ state["mean"]

@@ -44,13 +44,12 @@ PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
     "adapter": {"weight": ("base",), "forward": ("x", "base")},
     "transform": {"init": ("param",), "update": ("grad", "state", "param")},
     "subspace": {"refresh": ("g",), "down": ("g",), "up": ("y",), "transport": ("state", "old", "new")},
-    "codec": {"append": ("layer", "entry"), "end_prefill": (), "read": ("layer",), "crop": ("n",),
-              "select": ("index",)},
+    "codec": {"append": ("keys", "values"), "read": (), "crop": ("length",), "select": ("index",)},
     "layer": {"forward": ()},
 }  # fmt: skip
 """Kinds that are classes: the methods they must have, and the names of their leading arguments."""
 
-ATTRIBUTES = {"codec": ("needs", "nbytes", "shared_nbytes")}
+ATTRIBUTES = {"codec": ("length", "nbytes")}
 MODULES = frozenset({"adapter", "layer"})
 SCHEDULE = ("before_step", "after_backward", "after_step", "penalty", "groups", "phases")
 SYNONYMS = {

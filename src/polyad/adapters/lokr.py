@@ -1,0 +1,74 @@
+"""An update that is a Kronecker product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from polyad import _check
+from polyad._card import Paper, method
+from polyad.adapters.adapted import Adapter, Below
+from polyad.formats import Kronecker
+from polyad.layers import Factors
+
+
+@method(
+    "adapter",
+    name="lokr",
+    example={"factor": 4},
+    papers=(
+        Paper(
+            "Edalati, Tahaei, Kobyzev, Nia, Clark, Rezagholizadeh",
+            2022,
+            "KronA: Parameter Efficient Tuning with Kronecker Adapter",
+            "arXiv:2212.10650",
+        ),
+        Paper(
+            "Yeh, Hsieh, Gao, Yang, Oh, Gong",
+            2023,
+            "Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation",
+            "arXiv:2309.14859",
+            adds="the small first factor, chosen by the largest size that it may have",
+        ),
+        Paper(
+            "Marjit, Singh, Mathur, Paul, Yu, Chen",
+            2024,
+            "DiffuseKronA: A Parameter Efficient Fine-tuning Method for Personalized Diffusion Model",
+            "arXiv:2402.17412",
+            handle="diffusekrona",
+        ),
+    ),
+)
+class LoKr(Adapter):
+    """``W + scale * first ⊗ second`` for W of shape (out, in).
+
+    first has shape (a, c), the largest divisors of out and in up to ``factor``, and is drawn with variance 1 / c;
+    second, of shape (out / a, in / c), starts at zero, so that the update does. The product is applied without
+    being formed: a row takes at most 2 (a in + out in / c) operations on top of the base's.
+
+    >>> adapter = LoKr((6, 8), factor=4, generator=torch.Generator().manual_seed(0))
+    >>> adapter.update()
+    Kronecker(shape=(6, 8), parameters=16, bytes=64)
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], *, factor: int = 8, scale: float = 1.0, generator: Generator | None = None
+    ) -> None:
+        super().__init__()
+        _check.rank(factor, min(shape), f"the shorter side of a weight of shape {shape}", "factor")
+        a, c = (max(k for k in range(1, factor + 1) if n % k == 0) for n in shape)
+        first = torch.randn(a, c, generator=generator) / c**0.5
+        self.factors = Factors(Kronecker(first, torch.zeros(shape[0] // a, shape[1] // c)))
+        self.scale = scale
+
+    def update(self) -> Kronecker:
+        """The update without its scale."""
+        format = self.factors()
+        assert isinstance(format, Kronecker)
+        return format
+
+    def weight(self, base: Tensor) -> Tensor:
+        return (base.to(torch.float32) + self.scale * self.update().to_dense()).to(base.dtype)
+
+    def forward(self, x: Tensor, base: Below | nn.Module) -> Tensor:
+        return base(x) + self.scale * self.update().linear(x)

@@ -1,0 +1,1 @@
+"""Optional packages, imported here and nowhere else, a file each."""

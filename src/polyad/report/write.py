@@ -1,0 +1,117 @@
+"""Putting the page together, and writing it in one move."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from polyad.interop.plotly import javascript
+from polyad.report import front, headline, heat, spectra, tables
+from polyad.report.points import Record, check_records, failed, label
+from polyad.report.words import clean
+
+
+def check(path: Path) -> None:
+    """Refuse what a report could not be written to, before hours of work: a folder, or plotly missing.
+
+    Raises IsADirectoryError and ImportError.
+    """
+    if Path(path).is_dir():
+        raise IsADirectoryError(
+            f"report={str(path)!r} is a folder; name a file in it, such as {Path(path) / 'r.html'}"
+        )
+    javascript()
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    """Write one HTML file, about 5 MB, that shows the records and needs nothing beside itself. Returns its path.
+
+    ``records`` are what ``polyad compress --json`` (one) or ``polyad compare --json`` (several) print; points that
+    failed stay in the page with their reason. The file is written beside and moved into place; folders above it are
+    made. Raises ValueError and TypeError where a record lacks what is shown, IsADirectoryError where ``path`` is a
+    folder, ImportError where plotly is missing.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> failed = {"method": "modegpt", "keep": 0.8, "error": "no text"}
+    >>> with TemporaryDirectory() as folder:
+    ...     made = write(Path(folder) / "report.html", [failed])
+    ...     "no text" in made.read_text()
+    True
+    """
+    path = Path(path)
+    check_records(records)
+    check(path)
+    text = page(records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def page(records: Sequence[Record]) -> str:
+    """The whole page as HTML."""
+    good = [r for r in records if not failed(r)]
+    return Template(_part("page.html")).substitute(
+        title=escape(headline.title(records)),
+        sentence=escape(headline.sentence(records)),
+        tiles=headline.tiles(good[0]) if len(records) == 1 and good else "",
+        points=tables.points(records) if len(records) > 1 or not good else "",
+        figures=_figures(good) if good else "",
+        command=escape(str(next((r["command"] for r in records if r.get("command")), "not recorded"))),
+        facts=_choice("facts", [tables.reproduction(r) for r in good]),
+        style=_part("page.css"), script=_part("page.js"), plotly=javascript(), data=embedded(_data(good)),
+    )  # fmt: skip
+
+
+def embedded(data: Any) -> str:
+    """JSON that can stand in a script element: no ``<`` is left in it, and no number that is not finite.
+
+    >>> embedded({"name": "</script>", "loss": float("nan")})
+    '{"name": "\\\\u003c/script>", "loss": null}'
+    """
+    return json.dumps(clean(data), allow_nan=False).replace("<", "\\u003c")
+
+
+def _data(good: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "front": front.front(good),
+        "heat": [heat.heat(r) for r in good],
+        "spectra": [spectra.spectra(r) for r in good],
+    }
+
+
+def _figures(good: Sequence[Record]) -> str:
+    x, y = front.axes(good)
+    shown = "".join(_option(str(i), label(r)) for i, r in enumerate(good))
+    return Template(_part("figures.html")).substitute(
+        x="".join(_option(key, name) for key, name in x.items()),
+        y="".join(_option(key, name) for key, name in y.items()),
+        measures="".join(_option(key, name) for key, name in heat.MEASURES.items()),
+        chooser="" if len(good) > 1 else "hidden", shown=shown, height=heat.height(good),
+        beside=_choice("beside", [tables.beside(r) for r in good]),
+    )  # fmt: skip
+
+
+def _option(value: str, name: str) -> str:
+    return f"<option value='{escape(value)}'>{escape(name)}</option>"
+
+
+def _choice(name: str, parts: Sequence[str]) -> str:
+    """Parts of which the menu shows one; the first until it is touched."""
+    return "".join(
+        f"<div data-part='{name}' data-point='{i}'{' hidden' if i else ''}>{part}</div>"
+        for i, part in enumerate(parts)
+    )
+
+
+def _part(name: str) -> str:
+    return (resources.files("polyad.report") / name).read_text(encoding="utf-8")
