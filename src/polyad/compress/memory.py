@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -36,7 +36,7 @@ class Memory:
             index = json.loads(path.with_suffix(".json").read_text())
             tensors = load_file(path)
             return {
-                name: Moments(count, **{field: tensors[key] for field, key in held.items()})
+                name: Moments(count, **cast(Any, {field: tensors[key] for field, key in held.items()}))
                 for name, (count, held) in index.items()
             }
         except (OSError, ValueError, KeyError, SafetensorError):

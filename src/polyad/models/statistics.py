@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,9 @@ def combined(first: Stats, second: Stats) -> dict[str, Moments]:
         return made[id(x), id(y)]
 
     return {
-        path: Moments(a.count + second[path].count, **{name: join(a, second[path], name) for name in NEEDS})
+        path: Moments(
+            a.count + second[path].count, **cast(Any, {name: join(a, second[path], name) for name in NEEDS})
+        )
         for path, a in first.items()
     }
 
@@ -163,7 +165,7 @@ class _Watcher:
                     f"the activations of {self.path} hold NaN or infinite numbers on the calibration text; "
                     "its weights may be damaged, or the dtype too narrow: try --dtype float32"
                 )
-        return Moments(source.count, **found)
+        return Moments(source.count, **cast(Any, found))
 
     def normalise(self) -> None:
         """Sums to means, in place and once, so that twins share one tensor."""
