@@ -10,7 +10,7 @@ import polyad
 import tiny
 from polyad import compress
 from polyad.allocate.curve import WHOLE
-from polyad.compress import Step, eora, equivalent_rescaling, lord, modegpt, welore
+from polyad.compress import Step, costs, eora, equivalent_rescaling, lord, modegpt, welore
 from polyad.compress.importance import divergences
 from polyad.data import Calibration
 from polyad.decompose import svd
@@ -248,8 +248,8 @@ def test_a_budget_out_of_reach_names_the_nearest_share_and_that_one_is_reached()
         made(functools.partial(modegpt, rules="mlp"), keep=0.01)
     nearest = float(str(error.value).split("keeps ")[1].split()[0]) + 1e-4
     model, plan = made(functools.partial(modegpt, rules="mlp"), keep=nearest)
-    assert set(plan.sizes[0].values()) == {1}
-    assert model.model.layers[0].mlp.up_proj.out_features == 1
+    assert set(plan.sizes[0].values()) == {4}
+    assert model.model.layers[0].mlp.up_proj.out_features == 4
 
 
 @pytest.mark.parametrize("keep", [0, 1.5, -1, float("nan")])
@@ -409,3 +409,9 @@ def test_importance_does_not_run_the_layers_before_an_item_again(kind):
     held = Linear(svd(model.get_submodule(path).weight.detach(), 3))
     divergences(model, {"one": lambda: {path: held}, "again": lambda: {path: held}}, TEXT.probe)
     assert len(calls) == 1
+
+
+def test_sizes_are_such_that_processors_multiply_them_fast():
+    assert list(costs.even_sizes(9)) == list(range(1, 9))
+    assert set(costs.even_sizes(48)) == set(range(4, 48, 4))
+    assert {size % 8 for size in costs.even_sizes(1536)} == {0}

@@ -63,9 +63,18 @@ def layer_curve(step: Step, weight: Tensor, stats: Moments | None, count: str, p
         raise ValueError(f"{step.card.name} cannot be sized by a budget; give it a rank: {step.card.name}:rank=64")
     else:
         errors = step.card.curve(weight, stats, **step.options).tolist()
-        ranks = range(1, min(shape) + 1)
+        ranks = even_sizes(min(shape) + 1)
         found = [(r, price(shape, r), errors[min(r, len(errors) - 1)]) for r in ranks]
     return _curve([*((s, c, e) for s, c, e in found if c < whole), (WHOLE, whole, 0.0)], errors)
+
+
+def even_sizes(stop: int) -> range:
+    """The sizes below ``stop`` that are offered: all of few, every fourth of dozens, every eighth of hundreds.
+
+    Processors multiply matrices of odd widths up to half slower than the next multiple of eight.
+    """
+    step = 8 if stop >= 256 else 4 if stop >= 32 else 1
+    return range(step, stop, step)
 
 
 def _measured(step: Step, weight: Tensor, stats: Moments | None, bits: int, count: str) -> tuple[int, float, float]:
@@ -95,7 +104,7 @@ def block_curve(
                    for r, shape in shapes.items())  # fmt: skip
 
     whole = cut(units)
-    choices = ((k, cut(k), errors[k]) for k in range(1, units))
+    choices = ((k, cut(k), errors[k]) for k in even_sizes(units))
     return _curve([*(choice for choice in choices if choice[1] < whole), (WHOLE, whole, 0.0)], errors)
 
 

@@ -73,8 +73,11 @@ class ReducedAttention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         if self.sliding_window is not None:
             others["sliding_window"] = self.sliding_window
+        if tokens > 1:  # fused kernels want one width: with two, torch's attention takes five times as long
+            width = max(q.shape[-1], v.shape[-1])
+            q, k, v = (nn.functional.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
         out, weights = attend(self, q, k, v, attention_mask, dropout=dropout, scaling=self.scaling, **others)
-        return self.o_proj(out.reshape(batch, tokens, -1)), weights
+        return self.o_proj(out[..., : self.value_width].reshape(batch, tokens, -1)), weights
 
     def _kept(self, table: Tensor) -> Tensor:
         """Cosines or sines (batch, tokens, width) at the kept pairs, (batch, key heads or 1, tokens, 2 kept)."""
