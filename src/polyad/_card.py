@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -59,7 +60,8 @@ class Card:
 
     @property
     def summary(self) -> str:
-        return (self.function.__doc__ or "").strip().split("\n")[0]
+        """The first paragraph of the docstring, on one line."""
+        return " ".join(inspect.cleandoc(self.function.__doc__ or "").split("\n\n")[0].split())
 
 
 _catalogue: dict[str, Card] = {}

@@ -63,10 +63,11 @@ def progress() -> Iterator[Any]:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output, its first column left and the others right aligned."""
+    """A table on standard output; columns of figures are right aligned, columns of words left."""
     drawn = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        figures = all(not row[i] or row[i][0] in "0123456789-–+" for row in rows)
+        drawn.add_column(column, justify="right" if figures and i else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     out.print(drawn)
