@@ -46,6 +46,7 @@ def weight_of(model: nn.Module, path: str) -> Tensor:
 def item_curves(
     model: Any, step: Step, targets: Any, stats: Any, count: str, price: costs.Price, callback: Any
 ) -> dict[str, Curve]:
+    """The choices of every item of a step, by name: layers by path, blocks by PATH:KIND."""
     found: dict[str, Curve] = {}
     report = named(callback, "curves")
     if step.kind == "group":
@@ -64,6 +65,7 @@ def item_curves(
 def item_importance(
     model: Any, step: Step, targets: Any, curves: Any, stats: Any, text: Calibration, callback: Any
 ) -> dict[str, float]:
+    """For every item, the divergence that cutting it alone to half causes, over its own error at that size."""
     places = {name: curve.affordable(PROBE_SHARE * curve.whole) for name, curve in curves.items()}
     if step.kind == "group":
         parts = {block.name: block for block in blocks_within(model, step, targets)}
@@ -112,6 +114,8 @@ def allowed_cost(
 
 
 def named(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any]:
+    """A callback that adds the stage's name to what it passes on."""
+
     def report(step: int, total: int | None, values: Mapping[str, Any]) -> None:
         if callback is not None:
             callback(step, total, {"stage": stage, **values})
