@@ -118,6 +118,3 @@ def _curve(choices: list[tuple[int, float, float]], sweep: list[float] | None) -
     sizes, costs, errors = (np.array(column) for column in zip(*ordered, strict=True))
     every = None if sweep is None else np.maximum(np.array(sweep, dtype=float), 0.0)
     return Curve(sizes.astype(np.int64), costs.astype(float), np.maximum(errors.astype(float), 0.0), every)
-
-
-Progress = Callable[..., Any] | None
