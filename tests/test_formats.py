@@ -120,6 +120,12 @@ SPOILT = {
     "tree": ("tensors", lambda self: {name: t.clone() for name, t in TENSORS(self).items()}),
     "copies": ("__deepcopy__", lambda self, memo: copy.copy(self)),
     "batches": ("linear", lambda self, x: LINEAR(self, x)[..., :1]),
+    "addition": ("__add__", lambda self, other: Sum((self, other))),
+    "hadamard": ("__mul__", lambda self, other: LowRank(self.left * other.left, self.right)),
+    "inner": ("inner", lambda self, other: (self.left @ other.right).sum()),
+    "indexing": ("entries", lambda self, index: self.left[index[..., 0], 0]),
+    "contraction": ("multiply", lambda self, x, mode: self),
+    "stacked": ("batch", 0),
 }
 
 

@@ -1,5 +1,5 @@
 """Tensor expressions: parsed, planned once by a path optimiser, evaluated pair by pair."""
 
-from polyad.einsum.expression import contract, operations
+from polyad.einsum.expression import contract, groups, operations, symbol
 
-__all__ = ["contract", "operations"]
+__all__ = ["contract", "groups", "operations", "symbol"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import string
 
 import opt_einsum
 import torch
@@ -14,19 +15,29 @@ MANY_ROWS = 1024
 """Rows assumed where their number is not known (under tracing): it decides the order alone."""
 
 Shapes = tuple[tuple[int, ...], ...]
-Plan = tuple[tuple[tuple[int, ...], str], ...]
+Plan = tuple[tuple[tuple[int, ...], str, str], ...]
+
+
+def symbol(i: int) -> str:
+    """A letter of its own for every integer; negative ones never meet those counted up from 0.
+
+    >>> symbol(0), symbol(1) != symbol(-1)
+    ('a', True)
+    """
+    return opt_einsum.get_symbol(i if i >= 0 else 40_000 - i)
 
 
 def groups(output: str) -> tuple[str, ...]:
     """The output's modes: ``(ab)(cd)`` gives ab and cd, ``abc`` gives a, b and c."""
-    return tuple(found.strip("()") for found in re.findall(r"\([a-zA-Z]+\)|[a-zA-Z]", output))
+    return tuple(found.strip("()") for found in re.findall(r"\([^()]+\)|[^()]", output))
 
 
 @torch.compiler.assume_constant_result  # a tracer takes the order as given and does not look inside
 def plan(inputs: str, output: str, shapes: Shapes) -> Plan:
     """The order in which to contract, found once for each expression and shapes.
 
-    For each step the operands' places (they are popped, the result is appended) and its einsum.
+    For each step the operands' places (they are popped, the result is appended), its einsum, and that einsum in the
+    letters that torch knows.
     """
     return _find_plan(inputs, output, shapes)
 
@@ -36,7 +47,14 @@ def _find_plan(inputs: str, output: str, shapes: Shapes) -> Plan:
     expression = f"{inputs}->{output}"
     strategy = "optimal" if len(shapes) <= 6 else "auto-hq"
     _, info = opt_einsum.contract_path(expression, *shapes, shapes=True, optimize=strategy)
-    return tuple((tuple(step[0]), step[2]) for step in info.contraction_list)
+    return tuple((tuple(step[0]), step[2], _plain(step[2])) for step in info.contraction_list)
+
+
+def _plain(step: str) -> str:
+    """One step in the letters that torch knows."""
+    letters = dict.fromkeys(c for c in step if c not in ",->")
+    names = dict(zip(letters, string.ascii_letters, strict=False))
+    return "".join(names.get(c, c) for c in step)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -47,7 +65,7 @@ def operations(expression: str, shapes: Shapes) -> int:
     for letters, shape in zip(inputs.split(","), shapes, strict=True):
         sizes.update(zip(letters, shape, strict=True))
     total = 0
-    for _, step in plan(inputs, "".join(groups(output)), shapes):
+    for _, step, _ in plan(inputs, "".join(groups(output)), shapes):
         taken, kept = step.split("->")
         letters = set(taken) - {","}
         each = taken.count(",") + bool(letters - set(kept))  # products of the operands, and a sum if letters go
@@ -87,7 +105,7 @@ def contract(expression: str, *operands: Tensor) -> Tensor:
     modes = groups(output)
     shapes = _planned(inputs, operands)
     stack = list(operands)
-    for places, step in plan(inputs, "".join(modes), shapes):
+    for places, _, step in plan(inputs, "".join(modes), shapes):
         taken = [stack.pop(place) for place in places]
         stack.append(torch.einsum(step, *taken))
     result = stack[0]

@@ -1,6 +1,7 @@
 """The noun: tensors stored as something smaller than themselves."""
 
 from polyad.formats._format import Format, kinds
+from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
 from polyad.formats.kronecker import Kronecker
 from polyad.formats.low_rank import LowRank
@@ -8,8 +9,10 @@ from polyad.formats.product import Product
 from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
+from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "Tucker", "kinds",
+    "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
+    "kinds",
 ]  # fmt: skip

@@ -174,6 +174,24 @@ class Format:
         fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
         return _kinds[kind](**fields)
 
+    def __add__(self, other: Format) -> Format:
+        """The sum, as a ``Sum``; kinds that can hold a sum of two of themselves give that instead."""
+        from polyad.formats.sum import Sum
+
+        return Sum((self, other)) if isinstance(other, Format) else NotImplemented
+
+    def __neg__(self) -> Format:
+        return self * -1
+
+    def __sub__(self, other: Format) -> Format:
+        return self + -other
+
+    def __mul__(self, other: Any) -> Format:
+        return NotImplemented
+
+    def __rmul__(self, other: Any) -> Format:
+        return self * other
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, parameters={self.parameters}, bytes={self.nbytes})"
 

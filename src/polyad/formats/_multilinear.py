@@ -3,64 +3,142 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from polyad.einsum.expression import contract, groups, operations
+from polyad.einsum import contract, groups, operations, symbol
+from polyad.formats import _indexing, _networks
 from polyad.formats._format import Format
 
-_ROW = "Z"  # stands for the rows of x; formats use other letters
+_ROW = symbol(-1)  # stands for the rows of x
+_FIRST_BATCH = -2  # symbols from here downwards stand for leading batch dimensions
 
 
 class _Multilinear(Format):
-    """A format whose tensor is an einsum of its own tensors. A subclass gives ``network``."""
+    """A format whose tensor is an einsum of its own tensors. A subclass gives ``network``.
+
+    Every tensor carries the same leading batch dimensions, which the einsum leaves out. ``network`` names the
+    tensors in the order of ``tensors()``. A letter of the output is a *mode*, any other a *bond*.
+    """
+
+    matrix: ClassVar[bool] = False
+    """Whether the kind stands for matrices only, so that no mode can be taken away."""
 
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
-        """The einsum and its operands. Modes may fuse: ``ac,bd->(ab)(cd)``."""
+        """The einsum of one tensor of the batch, and its operands. Modes may fuse: ``ac,bd->(ab)(cd)``."""
         raise NotImplementedError
+
+    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+        """A format of this kind made of these operands, in ``network``'s order; one mode fewer is one fewer."""
+        return self.replace(dict(zip(self.tensors(), operands, strict=True)))
 
     @property
     def shape(self) -> tuple[int, ...]:
+        expression, operands = self.batched()
+        sizes = _sizes(expression, operands)
+        return tuple([math.prod([sizes[letter] for letter in mode]) for mode in groups(expression.split("->")[1])])
+
+    @property
+    def batch(self) -> int:
+        """The number of leading batch dimensions."""
         expression, operands = self.network()
-        sizes = self._sizes(expression, operands)
-        return tuple(math.prod([sizes[letter] for letter in mode]) for mode in groups(expression.split("->")[1]))
+        return operands[0].ndim - len(expression.split(",")[0].split("->")[0])
+
+    def batched(self) -> tuple[str, tuple[Tensor, ...]]:
+        """``network`` with a letter for each batch dimension."""
+        expression, operands = self.network()
+        prefix = "".join([symbol(_FIRST_BATCH - i) for i in range(self.batch)])
+        if not prefix:
+            return expression, operands
+        inputs, output = expression.split("->")
+        return ",".join([prefix + term for term in inputs.split(",")]) + "->" + prefix + output, operands
 
     def to_dense(self) -> Tensor:
-        expression, operands = self.network()
+        expression, operands = self.batched()
         return contract(expression, *operands)
 
     def linear(self, x: Tensor) -> Tensor:
-        expression, operands = self.network()
-        sizes = self._sizes(expression, operands)
-        _, columns = self._matrix_modes(expression)
-        rows = x.reshape(-1, *(sizes[letter] for letter in columns))
-        product = contract(self._applied(expression), rows, *(t.to(x.dtype) for t in operands))
+        expression, operands = self.batched()
+        sizes = _sizes(expression, operands)
+        batch, _, columns = self._matrix_modes(expression)
+        lead = tuple([sizes[letter] for letter in batch])
+        rows = x.reshape(*lead, -1, *[sizes[letter] for letter in columns])
+        product = contract(self._applied(expression), rows, *[t.to(x.dtype) for t in operands])
         return product.reshape(*x.shape[:-1], product.shape[-1])
 
     def flops(self, batch: int) -> int:
-        expression, operands = self.network()
-        sizes = self._sizes(expression, operands)
-        _, columns = self._matrix_modes(expression)
-        rows = (batch, *(sizes[letter] for letter in columns))
-        return operations(self._applied(expression), (rows, *(tuple(t.shape) for t in operands)))
+        expression, operands = self.batched()
+        sizes = _sizes(expression, operands)
+        lead, _, columns = self._matrix_modes(expression)
+        rows = (*[sizes[letter] for letter in lead], batch, *[sizes[letter] for letter in columns])
+        return operations(self._applied(expression), (rows, *[tuple(t.shape) for t in operands]))
 
     def _applied(self, expression: str) -> str:
         """The einsum of ``x @ W.mT``: x brings the columns' letters, the rows' letters stay."""
         inputs, _ = expression.split("->")
-        out, columns = self._matrix_modes(expression)
-        return f"{_ROW}{columns},{inputs}->{_ROW}({out})"
+        batch, out, columns = self._matrix_modes(expression)
+        return f"{batch}{_ROW}{columns},{inputs}->{batch}{_ROW}({out})"
 
-    def _matrix_modes(self, expression: str) -> tuple[str, str]:
+    def _matrix_modes(self, expression: str) -> tuple[str, str, str]:
         modes = groups(expression.split("->")[1])
-        if len(modes) != 2:
+        batch, own = modes[: self.batch], modes[self.batch :]
+        if len(own) != 2:
             raise ValueError(
-                f"{type(self).__name__} of shape {self.shape} has {len(modes)} modes; only a matrix can be applied"
+                f"{type(self).__name__} of shape {self.shape} has {len(own)} modes; only a matrix can be applied"
             )
-        return modes[0], modes[1]
+        return "".join(batch), own[0], own[1]
 
-    @staticmethod
-    def _sizes(expression: str, operands: tuple[Tensor, ...]) -> dict[str, int]:
-        sizes: dict[str, int] = {}
-        for letters, x in zip(expression.split("->")[0].split(","), operands, strict=True):
-            sizes.update(zip(letters, x.shape, strict=True))
-        return sizes
+    # Arithmetic that keeps the structure ---------------------------------------------------------------------
+
+    def __add__(self, other: Format) -> Format:
+        """The sum, of the same kind where ``other`` is: bonds add up. Otherwise a ``Sum``."""
+        if _networks.alike(self, other) and _networks.connected(self.network()[0]):
+            return self.rebuilt(_networks.direct_sum(self, other))
+        return super().__add__(other)
+
+    def __mul__(self, other: Any) -> Self:
+        """Times a number, or entry by entry times a format of the same kind: bonds multiply."""
+        if isinstance(other, Format):
+            return self.rebuilt(_networks.hadamard(self, _networks.same(self, other)))
+        first, *others = self.network()[1]
+        return self.rebuilt((first * other, *others))
+
+    def inner(self, other: Format) -> Tensor:
+        """The inner product ``Σ X Y`` over all modes, of shape (*batch); neither is densified.
+
+        ``other`` may be of another multilinear kind if its modes are split in the same way.
+        """
+        return _networks.inner(self, _networks.compatible(self, other))
+
+    def norm(self) -> Tensor:
+        """The Frobenius norm, of shape (*batch); exact to half of the dtype's digits, as a root of ``inner``."""
+        return self.inner(self).clamp(min=0).sqrt()
+
+    def __getitem__(self, index: Any) -> Self:
+        """The sub-tensor of these integers and slices, in the same kind; batch dimensions are not indexed."""
+        return self._with_modes(_indexing.indexed(self, index))
+
+    def entries(self, index: Tensor) -> Tensor:
+        """Single entries: ``index`` of shape (*any, modes) gives numbers of shape (*any), batch dimensions first."""
+        return _indexing.entries(self, index)
+
+    def multiply(self, x: Tensor, mode: int) -> Self:
+        """The mode product: a matrix (m, n) on a mode of n entries leaves m, a vector (n,) takes the mode away."""
+        return self._with_modes(_indexing.multiplied(self, x, mode))
+
+    def _with_modes(self, operands: Sequence[Tensor]) -> Self:
+        if self.matrix and len(operands) != len(self.network()[1]):
+            raise ValueError(
+                f"a {type(self).__name__} stands for a matrix and cannot lose one of its two modes; use rows, or a "
+                "slice of length one"
+            )
+        return self.rebuilt(operands)
+
+
+def _sizes(expression: str, operands: tuple[Tensor, ...]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for letters, x in zip(expression.split("->")[0].split(","), operands, strict=True):
+        sizes.update(zip(letters, x.shape, strict=True))
+    return sizes

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats._format import Format
+from polyad.formats._multilinear import _Multilinear
 from polyad.formats.dense import apply, convolve
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LowRank(Format):
+class LowRank(_Multilinear):
     """``W = left @ right``: left of shape (*batch, n, r), right of shape (*batch, r, m).
 
     Stores r(n + m) numbers; ``linear`` takes 2 r (n + m) operations a row.
     """
+
+    matrix: ClassVar[bool] = True
 
     left: Tensor
     right: Tensor
@@ -37,6 +39,9 @@ class LowRank(Format):
     @property
     def shape(self) -> tuple[int, ...]:
         return (*self.left.shape[:-1], self.right.shape[-1])
+
+    def network(self) -> tuple[str, tuple[Tensor, ...]]:
+        return "ab,bc->ac", (self.left, self.right)
 
     def to_dense(self) -> Tensor:
         return self.left @ self.right

@@ -16,8 +16,8 @@ Check = Callable[[Subject], None]
 SHAPES = ((6, 4), (4, 12), (1, 6), (8, 1))
 """Matrices on which a kind is tried: tall, wide, one row, one column."""
 
-SINGLE_MATRIX = frozenset({"Kronecker", "Tucker"})
-"""Kinds whose algebra has no leading batch dimensions: they stand for one matrix, or for several modes."""
+MULTIWAY = frozenset({"CP", "TensorTrain", "Tucker"})
+"""Kinds whose ``random`` takes every dimension as a mode of its own, and none as a batch."""
 
 ROUNDINGS = 16
 """Units of the dtype's epsilon that a product of numbers may be off, relative to the product of their norms."""

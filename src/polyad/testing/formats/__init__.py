@@ -7,8 +7,9 @@ They are plain functions with plain asserts, so that they hold formats defined e
 ...     check(LowRank(torch.ones(4, 2), torch.ones(2, 6)))
 """
 
-from polyad.testing._contract import SHAPES, SINGLE_MATRIX, examples
+from polyad.testing._contract import MULTIWAY, SHAPES, examples
 from polyad.testing.formats._algebra import batches, dense, gradients, linear, operations, precision, rows, transpose
+from polyad.testing.formats._arithmetic import addition, contraction, hadamard, indexing, inner, stacked
 from polyad.testing.formats._convolution import convolve, grouped, uneven
 from polyad.testing.formats._storage import cast, copies, saving, size, spec, tensors, tree
 from polyad.testing.formats._variants import variants
@@ -16,11 +17,12 @@ from polyad.testing.formats._variants import variants
 CHECKS = (
     dense, linear, precision, transpose, rows, gradients, operations, convolve, uneven, grouped,
     tensors, spec, saving, size, cast, tree, copies, batches,
+    addition, hadamard, inner, indexing, contraction, stacked,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "SHAPES", "SINGLE_MATRIX", "batches", "cast", "convolve", "copies", "dense", "examples", "gradients",
-    "grouped", "linear", "operations", "precision", "rows", "saving", "size", "spec", "tensors", "transpose", "tree",
-    "uneven", "variants",
+    "CHECKS", "MULTIWAY", "SHAPES", "addition", "batches", "cast", "contraction", "convolve", "copies", "dense",
+    "examples", "gradients", "grouped", "hadamard", "indexing", "inner", "linear", "operations", "precision", "rows",
+    "saving", "size", "spec", "stacked", "tensors", "transpose", "tree", "uneven", "variants",
 ]  # fmt: skip

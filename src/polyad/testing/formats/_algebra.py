@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polyad.formats import Format
 from polyad.layers import Factors
-from polyad.testing._contract import SINGLE_MATRIX, Subject, assert_close, contract, normal, seeded
+from polyad.testing._contract import MULTIWAY, Subject, assert_close, contract, normal, seeded
 
 
 @contract
@@ -101,7 +101,7 @@ def operations(format: Format) -> None:
 def batches(kind: Subject) -> None:
     """Leading batch dimensions: ``linear`` of x (*batch, n, in), ``transpose`` and ``to_dense`` keep them.
 
-    A kind named in ``SINGLE_MATRIX`` must refuse them with a ValueError instead. An instance is tried as it is.
+    A kind named in ``MULTIWAY`` draws a tensor of three modes and must refuse to apply it, with a ValueError.
     """
     chosen = kind if isinstance(kind, type) else type(kind)
     try:
@@ -109,10 +109,10 @@ def batches(kind: Subject) -> None:
         shape = (*format.shape[:-2], 5, format.shape[-1])
         found = format.linear(normal(*shape, like=format))
     except ValueError:
-        if chosen.__name__ not in SINGLE_MATRIX:
+        if chosen.__name__ not in MULTIWAY:
             raise
         return
-    assert chosen.__name__ not in SINGLE_MATRIX, f"{chosen.__name__} takes batches; strike it from SINGLE_MATRIX"
+    assert chosen.__name__ not in MULTIWAY, f"{chosen.__name__} applies more than a matrix; strike it from MULTIWAY"
     assert tuple(found.shape) == (*shape[:-1], format.shape[-2]), f"a batched linear has shape {tuple(found.shape)}"
     _assert_linear(format, normal(*shape, like=format))
     _assert_same(format.transpose().to_dense(), format.to_dense().mT, "a batched transpose")
