@@ -2,7 +2,7 @@
 
 MLPs alone cut evenly, all three module rules evenly, output-aware factorisation of every matrix with uniform ranks,
 and what polyad chooses, at 20 % and 40 % fewer of the decoder's linear parameters: perplexity over the original's, by
-text. Prints one JSON object. About half an hour on two cores: python benchmarks/bars.py [--calibrate 16] [--windows 6]
+text. Prints one JSON object after half an hour on two cores: python benchmarks/bars.py [--calibrate 16] [--windows 6]
 """
 
 from __future__ import annotations
