@@ -3,6 +3,7 @@
 from polyad.formats._format import Format, kinds
 from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
+from polyad.formats.files import load_format, save_format
 from polyad.formats.kronecker import Kronecker
 from polyad.formats.low_rank import LowRank
 from polyad.formats.product import Product
@@ -14,5 +15,5 @@ from polyad.formats.tucker import Tucker
 
 __all__ = [
     "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
-    "kinds",
+    "kinds", "load_format", "save_format",
 ]  # fmt: skip
