@@ -5,6 +5,7 @@ from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
 from polyad.formats.kronecker import Kronecker
 from polyad.formats.low_rank import LowRank
+from polyad.formats.network import Network
 from polyad.formats.product import Product
 from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
@@ -13,6 +14,6 @@ from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
-    "kinds",
+    "CP", "Dense", "Format", "Kronecker", "LowRank", "Network", "Product", "Quantized", "Sparse", "Sum",
+    "TensorTrain", "Tucker", "kinds",
 ]  # fmt: skip
