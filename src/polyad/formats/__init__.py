@@ -6,6 +6,7 @@ from polyad.formats.dense import Dense
 from polyad.formats.files import load_format, save_format
 from polyad.formats.kronecker import Kronecker
 from polyad.formats.low_rank import LowRank
+from polyad.formats.network import Network
 from polyad.formats.product import Product
 from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
@@ -14,6 +15,6 @@ from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
-    "kinds", "load_format", "save_format",
+    "CP", "Dense", "Format", "Kronecker", "LowRank", "Network", "Product", "Quantized", "Sparse", "Sum",
+    "TensorTrain", "Tucker", "kinds", "load_format", "save_format",
 ]  # fmt: skip
