@@ -2,5 +2,6 @@
 
 from polyad.decompose.hooi import hooi
 from polyad.decompose.svd import svd
+from polyad.decompose.tt_svd import tt_svd
 
-__all__ = ["hooi", "svd"]
+__all__ = ["hooi", "svd", "tt_svd"]
