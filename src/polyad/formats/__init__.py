@@ -1,10 +1,12 @@
 """The noun: tensors stored as something smaller than themselves."""
 
 from polyad.formats._format import Format, kinds
+from polyad.formats.block_tensor_train import BlockTensorTrain
 from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
 from polyad.formats.kronecker import Kronecker
 from polyad.formats.low_rank import LowRank
+from polyad.formats.monarch import Monarch
 from polyad.formats.product import Product
 from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
@@ -13,6 +15,6 @@ from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
+    "CP", "BlockTensorTrain", "Monarch", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
     "kinds",
 ]  # fmt: skip
