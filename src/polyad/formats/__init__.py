@@ -2,6 +2,7 @@
 
 from polyad.formats._format import Format, kinds
 from polyad.formats.block_tensor_train import BlockTensorTrain
+from polyad.formats.circulant import Circulant
 from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
 from polyad.formats.kronecker import Kronecker
@@ -12,9 +13,10 @@ from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
 from polyad.formats.tensor_train import TensorTrain
+from polyad.formats.toeplitz import Toeplitz
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "CP", "BlockTensorTrain", "Monarch", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
+    "CP", "BlockTensorTrain", "Circulant", "Monarch", "Toeplitz", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
     "kinds",
 ]  # fmt: skip
