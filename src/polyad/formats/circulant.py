@@ -22,7 +22,8 @@ class Circulant(_Pattern):
     length b and 4 p q b operations, and the blocks are transformed once a call. Half precision is transformed in
     float32. Sums, multiples and products entry by entry of equal blocks are circulant again.
 
-    Measured in float32 on one core: one block beats dense from MEASURED.
+    Measured in float32 on one core, one block is faster than dense from n = 256 with 256 rows, 512 with 16 and 1024
+    with one; blocks of 64 from n = 512, 2048 and 1024.
 
     >>> w = Circulant(torch.tensor([1.0, 2.0, 3.0]))
     >>> w.to_dense()
@@ -70,6 +71,8 @@ class Circulant(_Pattern):
 
     def linear(self, x: Tensor) -> Tensor:
         *lead, p, q, b = self.columns.shape
+        if x.numel() == 0:  # transforms of nothing are refused
+            return x.new_zeros(*x.shape[:-1], p * b)
         rows = widened(x).reshape(*lead, -1, q, b)
         blocks = torch.fft.rfft(self.columns.to(rows.dtype))
         spectrum = torch.fft.rfft(rows)
