@@ -1,6 +1,8 @@
 """From a tensor to a format, by itself alone."""
 
 from polyad.decompose.hooi import hooi
+from polyad.decompose.householder_product import householder_product
+from polyad.decompose.low_displacement import low_displacement
 from polyad.decompose.nearest_block_tensor_train import nearest_block_tensor_train
 from polyad.decompose.nearest_circulant import nearest_circulant
 from polyad.decompose.nearest_monarch import nearest_monarch
@@ -8,5 +10,6 @@ from polyad.decompose.nearest_toeplitz import nearest_toeplitz
 from polyad.decompose.svd import svd
 
 __all__ = [
-    "hooi", "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd",
+    "hooi", "householder_product", "low_displacement", "nearest_block_tensor_train", "nearest_circulant",
+    "nearest_monarch", "nearest_toeplitz", "svd",
 ]  # fmt: skip

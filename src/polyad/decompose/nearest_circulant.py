@@ -46,7 +46,9 @@ def nearest_circulant(x: Tensor, *, block: int | None = None) -> Circulant:
     *lead, n, m = x.shape
     b = math.gcd(n, m) if block is None else block
     if b < 1 or n % b or m % b:
-        raise ValueError(f"block={b} does not divide x of shape {tuple(x.shape)}; choose a divisor of {math.gcd(n, m)}")
+        raise ValueError(
+            f"block={b} does not divide x of shape {tuple(x.shape)}; choose a divisor of {math.gcd(n, m)}"
+        )
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     blocks = work.reshape(*lead, n // b, b, m // b, b).transpose(-3, -2)
     column = torch.arange(b, device=x.device)

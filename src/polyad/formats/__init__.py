@@ -5,7 +5,9 @@ from polyad.formats.block_tensor_train import BlockTensorTrain
 from polyad.formats.circulant import Circulant
 from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
+from polyad.formats.householder import Householder
 from polyad.formats.kronecker import Kronecker
+from polyad.formats.low_displacement import LowDisplacement
 from polyad.formats.low_rank import LowRank
 from polyad.formats.monarch import Monarch
 from polyad.formats.product import Product
@@ -17,6 +19,22 @@ from polyad.formats.toeplitz import Toeplitz
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "CP", "BlockTensorTrain", "Circulant", "Monarch", "Toeplitz", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
+    "CP",
+    "BlockTensorTrain",
+    "Circulant",
+    "Dense",
+    "Format",
+    "Householder",
+    "Kronecker",
+    "LowDisplacement",
+    "LowRank",
+    "Monarch",
+    "Product",
+    "Quantized",
+    "Sparse",
+    "Sum",
+    "TensorTrain",
+    "Toeplitz",
+    "Tucker",
     "kinds",
 ]  # fmt: skip

@@ -58,8 +58,8 @@ class BlockTensorTrain(_Multilinear):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        (*lead, j, l, k, _), i = self.left.shape, self.right.shape[-1]
-        return (*lead, j * l, k * i)
+        (*lead, j, a, k, _), i = self.left.shape, self.right.shape[-1]
+        return (*lead, j * a, k * i)
 
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         output = "(lj)(ki)" if self.interleaved == "rows" else "(jl)(ik)"
@@ -67,7 +67,7 @@ class BlockTensorTrain(_Multilinear):
 
     def linear(self, x: Tensor) -> Tensor:
         # Rows of x stand last: then both products read views, and the result alone is copied, into its order.
-        (*lead, j, l, k, r), i = self.left.shape, self.right.shape[-1]
+        (*lead, j, a, k, r), i = self.left.shape, self.right.shape[-1]
         left, right = self.left.to(x.dtype).flatten(-2), self.right.to(x.dtype).flatten(-3, -2)
         if self.interleaved == "rows":
             columns = x.reshape(*lead, -1, k, i).movedim(-3, -1)  # (*batch, K, i, rows)
@@ -79,7 +79,7 @@ class BlockTensorTrain(_Multilinear):
             found = (left @ inner).transpose(-3, -1)  # (*batch, rows, l, J)
         else:
             found = (inner.mT @ left.mT).transpose(-3, -2)  # (*batch, rows, J, l)
-        return found.reshape(*x.shape[:-1], j * l)
+        return found.reshape(*x.shape[:-1], j * a)
 
     def flops(self, batch: int) -> int:
         return 2 * batch * (self.left.numel() + self.right.numel())
@@ -89,8 +89,8 @@ class BlockTensorTrain(_Multilinear):
         return BlockTensorTrain(self.right.transpose(-3, -1), self.left.transpose(-3, -1), flipped)
 
     def rows(self, index: Tensor) -> Tensor:
-        j, l = positions(index, *self.left.shape[:2], self.interleaved)
-        left, right = self.left[j, l], self.right.movedim(-2, 0)[j]  # (…, K, r), (…, K, r, i)
+        j, a = positions(index, *self.left.shape[:2], self.interleaved)
+        left, right = self.left[j, a], self.right.movedim(-2, 0)[j]  # (…, K, r), (…, K, r, i)
         found = (left.unsqueeze(-2) @ right).squeeze(-2)
         return (found if self.interleaved == "rows" else found.mT).flatten(-2)
 

@@ -57,8 +57,8 @@ class Monarch(_Multilinear):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        (*lead, j, l, k), i = self.left.shape, self.right.shape[-1]
-        return (*lead, j * l, k * i)
+        (*lead, j, a, k), i = self.left.shape, self.right.shape[-1]
+        return (*lead, j * a, k * i)
 
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         output = "(lj)(ki)" if self.interleaved == "rows" else "(jl)(ik)"
@@ -89,8 +89,8 @@ class Monarch(_Multilinear):
         return Monarch(self.right.mT, self.left.mT, flipped)
 
     def rows(self, index: Tensor) -> Tensor:
-        j, l = positions(index, *self.left.shape[:2], self.interleaved)
-        left, right = self.left[j, l], self.right.transpose(0, 1)[j]  # (…, K), (…, K, i)
+        j, a = positions(index, *self.left.shape[:2], self.interleaved)
+        left, right = self.left[j, a], self.right.transpose(0, 1)[j]  # (…, K), (…, K, i)
         found = left.unsqueeze(-1) * right
         return (found if self.interleaved == "rows" else found.mT).flatten(-2)
 

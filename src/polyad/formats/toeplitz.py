@@ -40,8 +40,8 @@ class Toeplitz(_Pattern):
     def __post_init__(self) -> None:
         if self.diagonals.ndim < 1 or not 1 <= self.width <= self.diagonals.shape[-1]:
             raise ValueError(
-                f"diagonals of shape {tuple(self.diagonals.shape)} do not fit width={self.width}: (*batch, n + m - 1) "
-                "is needed, with n ≥ 1 rows and width = m ≥ 1 columns"
+                f"diagonals of shape {tuple(self.diagonals.shape)} do not fit width={self.width}: (*batch, n + m - 1)"
+                " is needed, with n ≥ 1 rows and width = m ≥ 1 columns"
             )
 
     @property
@@ -86,7 +86,9 @@ class Toeplitz(_Pattern):
         """The sub-matrix of consecutive rows and columns, two slices; batch dimensions are not indexed."""
         asked = index if isinstance(index, tuple) else (index, slice(None))
         if len(asked) != 2 or not all(isinstance(one, slice) for one in asked):
-            raise IndexError(f"{index} is not two slices; a Toeplitz matrix gives sub-matrices, and rows by rows(index)")
+            raise IndexError(
+                f"{index} is not two slices; a Toeplitz matrix gives sub-matrices, and rows by rows(index)"
+            )
         m = self.width
         (top, bottom, down), (left, right, along) = (
             one.indices(size) for one, size in zip(asked, self.shape[-2:], strict=True)
