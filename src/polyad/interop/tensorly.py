@@ -13,11 +13,11 @@ __all__ = ["from_tensorly", "to_tensorly"]
 
 
 def to_tensorly(format: Format) -> Any:
-    """A CP, Tucker or tensor train format as TensorLy's CPTensor, TuckerTensor or TTTensor of the same torch tensors.
+    """A CP, Tucker or tensor train format as TensorLy's counterpart, of the same torch tensors.
 
     TensorLy's trains have bonds of size one at both ends. Raises ValueError for other formats and for batches,
-    """CP, Tucker and tensor train formats as TensorLy's CPTensor, TuckerTensor and TTTensor of the same torch tensors.
-    makes it compute with what this returns.
+    ImportError where TensorLy is missing. TensorLy's own backend is left as it is; ``set_backend("pytorch")`` makes
+    it compute with what this returns.
 
     >>> weights, factors = to_tensorly(CP((torch.ones(3, 2), torch.ones(4, 2))))
     >>> weights.shape, factors[1].shape
