@@ -35,7 +35,8 @@ def nearest_circulant(x: Tensor, *, block: int | None = None) -> Circulant:
     that a square x gives one circulant matrix; smaller blocks follow x more closely with more numbers, n m / block.
     Optimal: the means along the diagonals that wrap around are the orthogonal projection.
 
-    Keeps x's dtype; half precision is computed in float32. Cost: one pass over x and a padded copy. Gradients flow to x.
+    Keeps x's dtype; half precision is computed in float32. Cost: one pass over x and a padded copy. Gradients flow
+    to x.
 
     Raises ValueError for a block that does not divide x, and for NaN and infinities.
 

@@ -96,7 +96,7 @@ class BlockTensorTrain(_Multilinear):
         return BlockTensorTrain(self.right.transpose(-3, -1), self.left.transpose(-3, -1), flipped)
 
     def rows(self, index: Tensor) -> Tensor:
-        j, a = positions(index, *self.left.shape[:2], self.interleaved)
+        j, a = positions(index, self.left.shape[0], self.left.shape[1], self.interleaved)
         left, right = self.left[j, a], self.right.movedim(-2, 0)[j]  # (…, K, r), (…, K, r, i)
         found = (left.unsqueeze(-2) @ right).squeeze(-2)
         return (found if self.interleaved == "rows" else found.mT).flatten(-2)

@@ -87,7 +87,7 @@ class Monarch(_Multilinear):
         return Monarch(self.right.mT, self.left.mT, flipped)
 
     def rows(self, index: Tensor) -> Tensor:
-        j, a = positions(index, *self.left.shape[:2], self.interleaved)
+        j, a = positions(index, self.left.shape[0], self.left.shape[1], self.interleaved)
         left, right = self.left[j, a], self.right.transpose(0, 1)[j]  # (…, K), (…, K, i)
         found = left.unsqueeze(-1) * right
         return (found if self.interleaved == "rows" else found.mT).flatten(-2)
