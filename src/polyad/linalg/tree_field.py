@@ -30,9 +30,9 @@ def exponential(rate: float | Tensor) -> Kernel:
 def smooth(function: Callable[[Tensor], Tensor], nodes: int = 16, *, scale: float | None = None) -> Kernel:
     """A function by interpolation at Chebyshev nodes: exact for polynomials of degree below ``nodes``.
 
-    Every group is interpolated on its own span of distances D. With ``scale`` the nodes are spread evenly in
-    log(1 + d / scale): for functions such as 1 / (1 + d), which change within about ``scale`` but reach far; they gain
-    digits with every node. A function with a kink does not.
+    Every group is interpolated on its own span of distances. With ``scale`` the nodes are spread in
+    log(1 + d / scale): for functions such as 1 / (1 + d), which change within about ``scale`` but reach far. They gain
+    digits with every node; a function with a kink does not.
     """
     place = (torch.arange(nodes, dtype=torch.float64) + 0.5) * math.pi / nodes
     basis = torch.cos(place.unsqueeze(1) * torch.arange(nodes, dtype=torch.float64)) * 2 / nodes  # [node, degree]
@@ -69,8 +69,8 @@ def smooth(function: Callable[[Tensor], Tensor], nodes: int = 16, *, scale: floa
 class TreeField:
     """The matrix ``M[i, j] = f(distance of i and j)`` of a weighted tree of n nodes, for any f, never formed.
 
-    ``edges`` (n - 1, 2) are integers, ``lengths`` (n - 1,) not below zero. ``TreeField.of`` takes the tree apart once:
-    a node that leaves no piece larger than half, then one of each piece, and so on, O(n log n) in Python. Through
+    ``edges`` (n - 1, 2) are integers, ``lengths`` (n - 1,) not below zero. ``TreeField.of`` takes the tree apart
+    once: at a node that leaves no piece larger than half, then at one of each piece, O(n log n) in Python. Through
     such a node the distance is a sum x_i + y_j, and where f(x + y) is a sum of r products, all pairs of a piece are
     summed in O(r) operations a node; pairs that stay in one branch are taken away again. ``integrate`` takes about
     4 r n log₂ n multiplications a column at most, without a loop over nodes.
