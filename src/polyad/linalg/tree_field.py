@@ -31,8 +31,8 @@ def smooth(function: Callable[[Tensor], Tensor], nodes: int = 16, *, scale: floa
     """A function by interpolation at Chebyshev nodes: exact for polynomials of degree below ``nodes``.
 
     Every group is interpolated on its own span of distances. With ``scale`` the nodes are spread in
-    log(1 + d / scale): for functions such as 1 / (1 + d), which change within about ``scale`` but reach far. They gain
-    digits with every node; a function with a kink does not.
+    log(1 + d / scale): for functions such as 1 / (1 + d), which change within about ``scale`` but reach far. They
+    gain digits with every node; a function with a kink does not.
     """
     place = (torch.arange(nodes, dtype=torch.float64) + 0.5) * math.pi / nodes
     basis = torch.cos(place.unsqueeze(1) * torch.arange(nodes, dtype=torch.float64)) * 2 / nodes  # [node, degree]
