@@ -44,3 +44,15 @@ def _closed(edges: list[tuple[int, int]], n: int, bond: int, generator: Generato
     terms = ["".join(c for c, ends in zip(letters, edges, strict=True) if i in ends) for i in range(n)]
     operands = [torch.randn([bond] * len(term), generator=generator, dtype=torch.float64) for term in terms]
     return ",".join(terms) + "->", [x / bond**0.5 for x in operands]
+
+
+def rows_of(count: int, n: int, *, seed: int = 0) -> Tensor:
+    """A float32 batch of normal rows, (count, n), to which a matrix is applied."""
+    return torch.randn(count, n, generator=seeded(seed))
+
+
+def planted_matrix(kind: type, n: int, *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """A dense float32 (n, n) matrix of this format as its ``random`` draws it, and noise of this relative norm."""
+    x = kind.random((n, n), generator=seeded(seed)).to_dense()
+    e = torch.randn(n, n, generator=seeded(seed + 1))
+    return x + e * (noise * x.norm() / e.norm())

@@ -111,6 +111,8 @@ def test_block_svd_keeps_its_tolerance_over_all_blocks():
         left, right = block_svd(x, tol=tol)
         errors = (left @ right - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
         assert float(errors.max()) <= tol
+        if left.shape[-1] == 1:
+            continue
         less = block_svd(x, left.shape[-1] - 1)
         assert float(((less[0] @ less[1] - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)).max()) > tol
     left, right = block_product_svd(x, x.mT, 2)
@@ -174,7 +176,7 @@ def test_parts_of_a_toeplitz_matrix():
         assert torch.equal(w[index].to_dense(), x[index])
     assert torch.equal(w[2:].to_dense(), x[2:])
     for index in (0, (0, 1), (slice(None, None, 2), slice(None)), (slice(3, 3), slice(None))):
-        with pytest.raises(IndexError, match="slices|consecutive"):
+        with pytest.raises(IndexError, match=r"slices|consecutive"):
             w[index]
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from polyad.claims import _result, afm_ctr, eora, lord, modegpt, welore
+from polyad.claims import _result, afm_ctr, eora, ftfi, lord, modegpt, welore
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
+    "afm-ctr": afm_ctr, "eora": eora, "ftfi": ftfi, "lord": lord, "modegpt": modegpt, "welore": welore,
 }  # fmt: skip
 
 

@@ -6,9 +6,11 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.decompose.nearest_toeplitz import diagonal_sums
 from polyad.formats import Circulant
 
 
@@ -33,7 +35,8 @@ def nearest_circulant(x: Tensor, *, block: int | None = None) -> Circulant:
     that a square x gives one circulant matrix; smaller blocks follow x more closely with more numbers, n m / block.
     Optimal: the means along the diagonals that wrap around are the orthogonal projection.
 
-    Keeps x's dtype; half precision is computed in float32. Cost: one pass over x. Gradients flow to x.
+    Keeps x's dtype; half precision is computed in float32. Cost: one pass over x and a padded copy. Gradients flow
+    to x.
 
     Raises ValueError for a block that does not divide x, and for NaN and infinities.
 
@@ -51,6 +54,5 @@ def nearest_circulant(x: Tensor, *, block: int | None = None) -> Circulant:
         )
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     blocks = work.reshape(*lead, n // b, b, m // b, b).transpose(-3, -2)
-    column = torch.arange(b, device=x.device)
-    row = (column.unsqueeze(1) + column) % b  # [d, c]: where the d-th diagonal stands in column c
-    return Circulant((blocks / b)[..., row, column].sum(-1).to(x.dtype))
+    sums = diagonal_sums(blocks, work.new_full((), b))  # of each block; a diagonal wraps to the one b below it
+    return Circulant((sums[..., b - 1 :] + F.pad(sums[..., : b - 1], (1, 0))).to(x.dtype))

@@ -36,10 +36,20 @@ def nearest_toeplitz(x: Tensor) -> Toeplitz:
     """
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 2))
-    n, m = x.shape[-2:]
+    m = x.shape[-1]
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    counts = Toeplitz(work.new_empty(x.shape[-2] + m - 1), m).counts()
+    return Toeplitz(diagonal_sums(work, counts).to(x.dtype), m)
+
+
+def diagonal_sums(x: Tensor, divisor: Tensor) -> Tensor:
+    """The sums along the diagonals of x (*batch, n, m), upper right first, each number divided before it is added.
+
+    >>> diagonal_sums(torch.tensor([[1.0, 2.0], [4.0, 3.0]]), torch.ones(3))
+    tensor([2., 4., 4.])
+    """
     # Rows of m + n, read again as rows of m + n - 1, move one step to the right from each to the next: an entry of
     # the mirrored x lands in the column of its diagonal.
-    shifted = F.pad(work.flip(-1), (0, n)).flatten(-2)[..., : n * (n + m - 1)].unflatten(-1, (n, n + m - 1))
-    counts = Toeplitz(shifted[..., 0, :], m).counts()
-    return Toeplitz((shifted / counts).sum(-2).to(x.dtype), m)
+    n, m = x.shape[-2:]
+    shifted = F.pad(x.flip(-1), (0, n)).flatten(-2)[..., : n * (n + m - 1)].unflatten(-1, (n, n + m - 1))
+    return (shifted / divisor).sum(-2)

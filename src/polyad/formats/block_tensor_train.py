@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad.formats._format import Format
 from polyad.formats._grid import balanced, check_interleaved, positions
 from polyad.formats._multilinear import _Multilinear
 from polyad.linalg import block_product_svd
@@ -81,6 +82,12 @@ class BlockTensorTrain(_Multilinear):
             found = (inner.mT @ left.mT).transpose(-3, -2)  # (*batch, rows, J, l)
         return found.reshape(*x.shape[:-1], j * a)
 
+    def __add__(self, other: Format) -> Format:
+        """The sum, of the same kind where ``other`` is one or a ``Monarch`` of the same blocks, else a ``Sum``."""
+        from polyad.formats.monarch import Monarch
+
+        return super().__add__(other.block_tensor_train() if isinstance(other, Monarch) else other)
+
     def flops(self, batch: int) -> int:
         return 2 * batch * (self.left.numel() + self.right.numel())
 
@@ -89,7 +96,7 @@ class BlockTensorTrain(_Multilinear):
         return BlockTensorTrain(self.right.transpose(-3, -1), self.left.transpose(-3, -1), flipped)
 
     def rows(self, index: Tensor) -> Tensor:
-        j, a = positions(index, *self.left.shape[:2], self.interleaved)
+        j, a = positions(index, self.left.shape[0], self.left.shape[1], self.interleaved)
         left, right = self.left[j, a], self.right.movedim(-2, 0)[j]  # (…, K, r), (…, K, r, i)
         found = (left.unsqueeze(-2) @ right).squeeze(-2)
         return (found if self.interleaved == "rows" else found.mT).flatten(-2)

@@ -75,13 +75,11 @@ class Monarch(_Multilinear):
         return BlockTensorTrain(self.left.unsqueeze(-1), self.right.unsqueeze(-3), self.interleaved)
 
     def __add__(self, other: Format) -> Format:
-        """With another Monarch of the same blocks a ``BlockTensorTrain`` of rank 2, otherwise a ``Sum``."""
-        if isinstance(other, Monarch):
-            found = self.block_tensor_train() + other.block_tensor_train()
+        """With another Monarch matrix of the same blocks a ``BlockTensorTrain`` of rank 2, otherwise a ``Sum``."""
+        if isinstance(other, Monarch | BlockTensorTrain):
+            found = self.block_tensor_train() + other
             if isinstance(found, BlockTensorTrain):
                 return found
-        if isinstance(other, BlockTensorTrain):
-            return self.block_tensor_train() + other
         return super().__add__(other)
 
     def transpose(self) -> Monarch:
@@ -89,7 +87,7 @@ class Monarch(_Multilinear):
         return Monarch(self.right.mT, self.left.mT, flipped)
 
     def rows(self, index: Tensor) -> Tensor:
-        j, a = positions(index, *self.left.shape[:2], self.interleaved)
+        j, a = positions(index, self.left.shape[0], self.left.shape[1], self.interleaved)
         left, right = self.left[j, a], self.right.transpose(0, 1)[j]  # (…, K), (…, K, i)
         found = left.unsqueeze(-1) * right
         return (found if self.interleaved == "rows" else found.mT).flatten(-2)

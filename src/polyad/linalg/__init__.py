@@ -3,5 +3,9 @@
 from polyad.linalg.block_svd import block_product_svd, block_svd
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.svd import left_singular, truncated_svd
+from polyad.linalg.tree_field import TreeField, exponential, smooth
 
-__all__ = ["block_product_svd", "block_svd", "left_singular", "principal", "roots", "tails", "truncated_svd"]
+__all__ = [
+    "TreeField", "block_product_svd", "block_svd", "exponential", "left_singular", "principal", "roots", "smooth",
+    "tails", "truncated_svd",
+]  # fmt: skip
