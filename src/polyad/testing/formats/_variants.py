@@ -28,7 +28,9 @@ def variants() -> dict[str, Format]:
         "dense_transposed": Dense(normal(4, 6).mT),
         "quantised_and_corrected": Sum((quantised((6, 4), 2, (1, 4)), low, sparse)),
         "quantised_factors": Product((quantised((6, 2), 4, (6, 1)), quantised((2, 4), 3, (1, 3)))),
-        "nested": Product((Sum((dense, low)), Product((Dense(normal(4, 4)), Kronecker(normal(1, 2, 2), normal(1, 2, 3)))))),
+        "nested": Product(
+            (Sum((dense, low)), Product((Dense(normal(4, 4)), Kronecker(normal(1, 2, 2), normal(1, 2, 3)))))
+        ),
         "chain": Product((Dense(normal(5, 3)), Dense(normal(3, 6)), low)),
         "sparse_product": Product((Dense(normal(5, 6)), sparse)),
         "mixed_sum": Sum((Dense(normal(6, 4)).to(torch.bfloat16), low)),
