@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def solve_rows(design: Tensor, weight: Tensor | None, target: Tensor, old: Tensor, ridge: float | Tensor) -> Tensor:
-    """Rows u_i that minimise ``Σ_j w_ij (u_i · d_j)² - 2 t_ij (u_i · d_j) + ridge |u_i|²``, rows d_j being the design's.
+    """Rows u_i that minimise ``Σ_j w_ij (u_i · d_j)² - 2 t_ij (u_i · d_j) + ridge |u_i|²``, d_j a row of the design.
 
     design (*batch, m, r), weight and target (*batch, n, m), old (*batch, n, r); no weight means ones, and a
     ridge that is a tensor (*batch, 1, 1) is one for each matrix. A hair of
