@@ -1,10 +1,12 @@
 """Kronecker sums, tubal tensors and block terms, and the decompositions that find them."""
 
+import itertools
+
 import pytest
 import torch
 
-from polyad.decompose import kronecker_svd, t_svd
-from polyad.formats import Kronecker, Tubal
+from polyad.decompose import block_term, chebyshev_tucker, kronecker_svd, t_svd
+from polyad.formats import BlockTerm, Kronecker, Sum, Tubal
 from polyad.linalg import leading, singular_basis
 
 
@@ -138,6 +140,104 @@ def test_leading_has_the_gradient_of_the_projection(dtype):
     assert torch.autograd.gradcheck(projected, (x,))
 
 
+def planted_terms(shape, rank, terms, lead=(), seed=0):
+    factors = tuple(
+        seeded(*lead, terms, n, r, seed=seed + i) for i, (n, r) in enumerate(zip(shape, rank, strict=True))
+    )
+    return BlockTerm(seeded(*lead, terms, *rank, seed=seed + 9), factors)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rank", "terms"),
+    [((10, 9, 8), (2, 2, 2), 2), ((12, 10, 11), (3, 3, 1), 3), ((7, 6, 5, 6), (2, 1, 2, 2), 2), ((9, 8), (2, 2), 1)],
+)
+def test_block_term_finds_planted_terms(shape, rank, terms):
+    planted = planted_terms(shape, rank, terms)
+    x = planted.to_dense()
+    found = block_term(x, rank, terms=terms)
+    assert (found.shape, found.rank, found.terms) == (shape, rank, terms)
+    assert error(found, x) < 1e-8
+    single = block_term(x.float(), rank, terms=terms)
+    assert single.dtype == torch.float32
+    assert error(single, x) < 2e-5
+
+
+def test_block_term_of_a_batch_and_of_scaled_tensors():
+    planted = planted_terms((8, 7, 6), (2, 2, 1), 2, lead=(2, 1))
+    x = planted.to_dense()
+    assert x.shape == (2, 1, 8, 7, 6)
+    found = block_term(x, (2, 2, 1), terms=2, batch=2)
+    assert found.shape == (2, 1, 8, 7, 6)
+    assert error(found, x) < 1e-8
+    noisy = (x[0, 0] + seeded(8, 7, 6)).permute(2, 0, 1)
+    errors = []
+    plain = block_term(noisy, (1, 2, 2), callback=lambda _sweep, _of, said: errors.append(said["error"]))
+    assert error(plain, noisy) <= errors[-1] + 1e-12
+    assert errors == sorted(errors, reverse=True)
+    for scale in (1e-30, 1e30):
+        other = (scale * noisy).float().requires_grad_()
+        made = block_term(other, (1, 2, 2)).to_dense()
+        assert not made.requires_grad
+        assert float((made.double() / scale - plain.to_dense()).norm() / noisy.norm()) < 1e-3
+    assert torch.equal(block_term(noisy, (1, 2, 2)).to_dense(), plain.to_dense())
+
+
+def test_block_terms_of_degenerate_tensors():
+    assert not block_term(torch.zeros(4, 3, 5), (2, 1, 2)).to_dense().any()
+    assert error(block_term(torch.ones(4, 1, 5), (2, 1, 2)), torch.ones(4, 1, 5)) < 1e-6
+    assert block_term(seeded(3, 3, 3), (3, 3, 3), terms=3).to_dense().isfinite().all()
+    assert block_term(seeded(4, 4, 4).bfloat16(), (1, 1, 1)).dtype == torch.bfloat16
+
+
+def test_sums_of_block_terms_keep_their_ranks():
+    a, b = planted_terms((5, 4, 6), (2, 2, 1), 2), planted_terms((5, 4, 6), (1, 3, 2), 1, seed=20)
+    total = a + b
+    assert (total.terms, total.rank) == (3, (2, 3, 2))
+    assert torch.allclose(total.to_dense(), a.to_dense() + b.to_dense())
+    assert torch.allclose((a.term(0).to_dense() + a.term(1).to_dense()), a.to_dense())
+    assert (a + a).parameters == 2 * a.parameters
+    assert isinstance(
+        Kronecker(seeded(1, 2, 2), seeded(1, 2, 3)) + Sum((Kronecker(seeded(1, 4, 6), seeded(1, 1, 1)),)), Sum
+    )
+
+
+def bump(points):
+    return (-(points - torch.tensor([0.3, 1.0, -0.2])).square().sum(-1)).exp() + points[..., 0] * points[..., 2]
+
+
+def test_polynomials_are_exact_and_errors_fall_with_the_degree():
+    box = ((0.0, 1.0), (-1.0, 2.0), (-2.0, 0.0))
+    points = torch.stack([a + (b - a) * seeded(40, seed=i).sigmoid() for i, (a, b) in enumerate(box)], -1)
+    cubic = chebyshev_tucker(lambda p: p[..., 0] ** 3 * p[..., 1] - p[..., 2] ** 2, box, (3, 1, 2), rank=(2, 2, 2))
+    assert torch.allclose(cubic(points), points[:, 0] ** 3 * points[:, 1] - points[:, 2] ** 2)
+    errors = []
+    for degree in (4, 8, 12, 16):
+        found = chebyshev_tucker(bump, box, (degree,) * 3, tol=1e-10)
+        errors.append(float((found(points) - bump(points)).abs().max()))
+    assert all(later < earlier / 10 for earlier, later in itertools.pairwise(errors))
+    assert errors[-1] < 1e-7
+    assert chebyshev_tucker(bump, box, (16,) * 3, tol=1e-7).rank == (2, 2, 2)
+
+
+def test_a_fit_gives_its_values_on_any_grid():
+    box = ((0.0, 1.0), (-1.0, 2.0), (-2.0, 0.0))
+    asked = []
+
+    def separable(x, y, z):
+        asked.append((len(x), len(y), len(z)))
+        return torch.einsum("i,j,k->ijk", x.cos(), y.exp(), z)
+
+    found = chebyshev_tucker(separable, box, (9, 10, 2), tol=1e-6, on_grid=True)
+    assert asked == [(10, 11, 3)]
+    assert found.rank == (1, 1, 1)
+    axes = [torch.linspace(a, b, n, dtype=torch.float64) for (a, b), n in zip(box, (7, 300, 5), strict=True)]
+    on_grid = found.on_grid(axes)
+    assert on_grid.shape == (7, 300, 5)
+    assert torch.allclose(on_grid.to_dense(), separable(*axes), atol=1e-5)
+    assert torch.allclose(found(torch.cartesian_prod(*axes)).reshape(7, 300, 5), on_grid.to_dense(), atol=1e-12)
+    assert found(torch.zeros(2, 0, 3)).shape == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -153,6 +253,18 @@ def test_leading_has_the_gradient_of_the_projection(dtype):
         (lambda: t_svd(seeded(4, 5, 3), 0), "rank=0 is below 1"),
         (lambda: t_svd(seeded(4, 5, 3), tol=1.5), "tol=1.5 is not"),
         (lambda: t_svd(seeded(4, 5, 3) * torch.nan, 1), "60 NaN"),
+        (lambda: block_term(seeded(4, 5, 3), (2, 2)), "one number for each of the 3 modes"),
+        (lambda: block_term(seeded(4, 5, 3), (2, 6, 1)), r"rank\[1\]=6 exceeds"),
+        (lambda: block_term(seeded(4, 5, 3), (2, 2, 1), terms=0), "terms=0 is below 1"),
+        (lambda: block_term(seeded(4, 5, 3) * torch.nan, (2, 2, 1)), "60 NaN"),
+        (lambda: chebyshev_tucker(bump, ((0, 1),), (3, 3), tol=0.1), "2 or more each"),
+        (lambda: chebyshev_tucker(bump, ((0, 1), (2, 2), (0, 1)), (3, 3, 3), tol=0.1), "no interval"),
+        (lambda: chebyshev_tucker(lambda p: p, ((0, 1), (0, 1)), (3, 3), tol=0.1), "f gave values of shape"),
+        (lambda: chebyshev_tucker(lambda p: p[:, 0] / 0, ((0, 1), (0, 1)), (3, 3), tol=0.1), "16 infinite"),
+        (lambda: chebyshev_tucker(bump, ((0, 1),) * 3, (3,) * 3, tol=0.1)(torch.full((3,), 2.0)), "larger box"),
+        (lambda: chebyshev_tucker(bump, ((0, 1),) * 3, (3,) * 3, tol=0.1)(torch.ones(2)), "3 coordinates last"),
+        (lambda: chebyshev_tucker(bump, ((0, 1),) * 3, (3,) * 3, tol=0.1).on_grid([torch.ones(1)]), "axes has 1"),
+        (lambda: BlockTerm(seeded(2, 2), (seeded(3, 2), seeded(4, 2))), "number of terms K"),
         (lambda: Tubal(seeded(4, 2, 3), seeded(3, 4, 3)), "do not agree"),
         (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3), 2), "modes=2"),
         (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3)).linear(seeded(4)), "has tubes"),
