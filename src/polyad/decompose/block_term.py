@@ -17,7 +17,7 @@ from polyad.linalg import left_singular
 @method(
     "decompose",
     makes=BlockTerm,
-    example={"rank": (2, 1, 2)},
+    example={"x": (6, 5, 4), "rank": (2, 1, 2), "starts": 2, "max_iter": 100},
     papers=(
         Paper(
             "De Lathauwer, Nion",

@@ -19,7 +19,7 @@ _RIDGE, _DECAY, _SWEEPS = 0.16, 0.95, 120
 """The start's first ridge in units of the root of the count of entries, its decay a sweep, and its sweeps."""
 
 
-@method("decompose", makes=Hadamard, example={"rank": 2}, papers=(LU,))
+@method("decompose", makes=Hadamard, example={"x": (7, 6), "rank": 2, "starts": 2, "max_iter": 100}, papers=(LU,))
 def hadamard_als(
     x: Tensor,
     rank: int | tuple[int, ...],

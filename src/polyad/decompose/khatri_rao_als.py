@@ -10,7 +10,7 @@ from polyad.decompose.masked_als import LU, Callback, alternate, prepare
 from polyad.formats import KhatriRao
 
 
-@method("decompose", makes=KhatriRao, example={"rank": 1}, papers=(LU,))
+@method("decompose", makes=KhatriRao, example={"x": (6, 5), "rank": 1}, papers=(LU,))
 def khatri_rao_als(
     x: Tensor,
     rank: int,

@@ -11,7 +11,7 @@ from polyad.decompose.masked_als import LU, Callback, alternate, prepare
 from polyad.formats import Kronecker
 
 
-@method("decompose", makes=Kronecker, example={"rank": 2}, papers=(LU,))
+@method("decompose", makes=Kronecker, example={"x": (6, 8), "rank": 2}, papers=(LU,))
 def kronecker_als(
     x: Tensor,
     rank: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from polyad import _check
@@ -13,7 +14,7 @@ from polyad.linalg import truncated_svd
 @method(
     "decompose",
     makes=Kronecker,
-    example={"rank": 2},
+    example={"x": (3, 6, 8), "rank": 2},
     papers=(
         Paper(
             "Van Loan, Pitsianis",
@@ -49,7 +50,8 @@ def kronecker_svd(
     _check.dimensions("x", x, 2)
     a, c = first_shape(x, shape_of_first)
     u, s, vh = truncated_svd(rearranged(x, (a, c)), rank, tol=tol)
-    root = s.sqrt()
+    present = s > 0  # the root has no gradient at zero
+    root = torch.where(present, s, 1).sqrt() * present
     first = (u * root.unsqueeze(-2)).mT.unflatten(-1, (a, c))
     second = (root.unsqueeze(-1) * vh).unflatten(-1, (x.shape[-2] // a, x.shape[-1] // c))
     return Kronecker(first.to(x.dtype).contiguous(), second.to(x.dtype).contiguous())

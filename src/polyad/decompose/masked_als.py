@@ -19,7 +19,7 @@ LU = Paper("Lu", 2024, "Low-Rank Approximation, Adaptation, and Other Tales", "a
 Callback = Callable[[int, int | None, dict[str, float]], None] | None
 
 
-@method("decompose", makes=LowRank, example={"rank": 2}, papers=(LU,))
+@method("decompose", makes=LowRank, example={"x": (3, 7, 6), "rank": 2}, papers=(LU,))
 def masked_als(
     x: Tensor,
     rank: int,

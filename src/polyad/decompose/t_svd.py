@@ -13,7 +13,7 @@ from polyad.formats._tubes import from_frequencies, to_frequencies, truncate
 @method(
     "decompose",
     makes=Tubal,
-    example={"rank": 2},
+    example={"x": (6, 5, 4), "rank": 2},
     papers=(
         Paper(
             "Kilmer, Martin",

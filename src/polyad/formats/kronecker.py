@@ -68,7 +68,8 @@ class Kronecker(_Multilinear):
         work = torch.promote_types(left.dtype, torch.float32)
         (p, s), (q, t) = torch.linalg.qr(left.to(work)), torch.linalg.qr(right.mT.to(work))
         u, values, vh = truncated_svd(s @ t.mT, rank, tol=tol)
-        root = values.sqrt()
+        present = values > 0  # the root has no gradient at zero
+        root = torch.where(present, values, 1).sqrt() * present
         first = ((p @ u) * root.unsqueeze(-2)).mT.unflatten(-1, self.first.shape[-2:])
         second = (root.unsqueeze(-1) * (vh @ q.mT)).unflatten(-1, self.second.shape[-2:])
         return Kronecker(first.to(left.dtype).contiguous(), second.to(right.dtype).contiguous())
