@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad.linalg import leading, singular_basis
+from polyad.linalg import krylov_basis, leading, singular_basis
 
 
 def to_frequencies(x: Tensor, modes: int) -> Tensor:
@@ -15,7 +15,7 @@ def to_frequencies(x: Tensor, modes: int) -> Tensor:
     Half precision is computed in float32. Without a tube there is one "frequency", and it is real.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return torch.fft.rfft(x).movedim(-1, -3) if modes else x.unsqueeze(-3)
+    return torch.fft.rfft(x).movedim(-1, -3).contiguous() if modes else x.unsqueeze(-3)
 
 
 def from_frequencies(x: Tensor, tube: tuple[int, ...]) -> Tensor:
@@ -41,17 +41,34 @@ def truncate(x: Tensor, tube: tuple[int, ...], rank: int | None, tol: float | No
     if x.shape[-2] > x.shape[-1]:
         right, left = truncate(x.mT, tube, rank, tol)
         return left.mT, right.mT
+    if rank is not None:
+        _check.rank(rank, x.shape[-2], f"the shorter of the first two sides, {x.shape[-2]}")
+        basis = None if x.requires_grad else _iterated(x, tube, rank)
+        if basis is not None:
+            return basis, basis.mH @ x
     u, s = singular_basis(x)
     if tube:  # a basis of a real matrix must be real, or the inverse transform would drop a part of it
         real = _real(tube)
-        turned, u[..., real, :, :] = singular_basis(x[..., real, :, :].real), 0
-        u[..., real, :, :] += turned[0]
+        u[..., real, :, :] = singular_basis(x[..., real, :, :].real)[0].to(u.dtype)
     if tol is not None:
         rank = _needed(s, tube, _check.tolerance(tol))
     assert rank is not None
-    _check.rank(rank, x.shape[-2], f"the shorter of the first two sides, {x.shape[-2]}")
     basis = leading(x, u, s, rank)
     return basis, basis.mH @ x
+
+
+def _iterated(x: Tensor, tube: tuple[int, ...], rank: int) -> Tensor | None:
+    """A basis by iteration, where the rank is small enough for that to pay and it comes near enough."""
+    if 6 * (rank + 8) > x.shape[-2]:
+        return None
+    basis = krylov_basis(x, rank)
+    if basis is None or not tube:
+        return basis
+    real = krylov_basis(x[..., _real(tube), :, :].real, rank)
+    if real is None:
+        return None
+    basis[..., _real(tube), :, :] = real.to(basis.dtype)
+    return basis
 
 
 def _needed(s: Tensor, tube: tuple[int, ...], tol: float) -> int:

@@ -2,10 +2,10 @@
 
 from polyad.linalg.block_svd import block_product_svd, block_svd
 from polyad.linalg.metric import principal, roots, tails
-from polyad.linalg.subspace import leading, singular_basis
+from polyad.linalg.subspace import krylov_basis, leading, singular_basis
 from polyad.linalg.svd import left_singular, truncated_svd
 
 __all__ = [
-    "block_product_svd", "block_svd", "leading", "left_singular", "principal", "roots", "singular_basis", "tails",
+    "block_product_svd", "block_svd", "krylov_basis", "leading", "left_singular", "principal", "roots", "singular_basis", "tails",
     "truncated_svd",
 ]  # fmt: skip
