@@ -49,7 +49,7 @@ class KhatriRao(_Multilinear):
         return f"kaj,kbj->{'j(ab)' if self.by_rows else '(ab)j'}", (self.first, self.second)
 
     def rebuilt(self, operands: Sequence[Tensor]) -> Self:
-        return type(self)(*operands, self.by_rows)
+        return type(self)(operands[0], operands[1], self.by_rows)
 
     def transpose(self) -> KhatriRao:
         return KhatriRao(self.first, self.second, not self.by_rows)
