@@ -7,7 +7,7 @@ import torch
 
 from polyad.decompose import block_term, chebyshev_tucker, kronecker_svd, t_svd
 from polyad.formats import BlockTerm, Kronecker, Sum, Tubal
-from polyad.linalg import leading, singular_basis
+from polyad.linalg import krylov_basis, leading, singular_basis
 
 
 def seeded(*shape, dtype=torch.float64, seed=0):
@@ -117,6 +117,17 @@ def test_t_svd_is_optimal_at_any_scale_and_beats_nothing():
     assert not t_svd(torch.zeros(3, 4, 5), 2).to_dense().any()
     assert t_svd(torch.ones(3, 4, 5), tol=0.1).rank == 1
     assert t_svd(x.bfloat16(), 2).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_small_ranks_are_iterated_for_to_nearly_the_best(dtype, noise):
+    planted = Tubal(seeded(70, 2, 4), seeded(2, 80, 4, seed=1)).to_dense()
+    x = (planted + noise * planted.norm() / 150 * seeded(70, 80, 4, seed=2)).to(dtype)
+    best = error(Tubal(*(t.detach() for t in t_svd(x.clone().requires_grad_(), 2).tensors().values())), x)
+    assert error(t_svd(x, 2), x) <= best * (1 + 1e-3) + 20 * torch.finfo(dtype).eps
+    assert krylov_basis(x[..., 0], 2) is not None
+    assert krylov_basis(seeded(100, 100, dtype=dtype), 2) is None
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 4), (3, 5, 5)])

@@ -37,7 +37,7 @@ PLANTED = {
     "khatri_rao": (KhatriRao(seeded(1, 8, 5), seeded(1, 9, 5, seed=1)), khatri_rao_als, 1, {"rows_of_first": 8}, 0.7),
     "hadamard": (
         Hadamard((seeded(40, 2), seeded(40, 2, seed=1)), (seeded(2, 30, seed=2), seeded(2, 30, seed=3))),
-        hadamard_als, 2, {}, 0.8,
+        hadamard_als, 2, {"starts": 8}, 0.8,
     ),
 }  # fmt: skip
 
