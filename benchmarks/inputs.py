@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 
@@ -56,3 +59,44 @@ def planted_matrix(kind: type, n: int, *, noise: float = 0.0, seed: int = 0) -> 
     x = kind.random((n, n), generator=seeded(seed)).to_dense()
     e = torch.randn(n, n, generator=seeded(seed + 1))
     return x + e * (noise * x.norm() / e.norm())
+def _noisy(x: Tensor, noise: float, seed: int) -> Tensor:
+    e = torch.randn(x.shape, generator=seeded(seed + 1), dtype=x.dtype)
+    return x + e * (noise * x.norm() / e.norm())
+
+
+def planted_kronecker(side: int, rank: int, *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """A float64 matrix (side², side²), a sum of ``rank`` Kronecker products of normal (side, side) matrices."""
+    first, second = (torch.randn(rank, side, side, generator=seeded(seed + i), dtype=torch.float64) for i in (0, 7))
+    return _noisy(torch.einsum("kac,kbd->abcd", first, second).reshape(side**2, side**2), noise, seed)
+
+
+def planted_tubal(n: int, length: int, rank: int, *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """A float64 tensor (n, n, length) of this tubal rank with normal factors."""
+    left, right = (torch.randn(n, rank, length, generator=seeded(seed + i), dtype=torch.float64) for i in (0, 7))
+    product = torch.einsum("irk,jrk->ijk", torch.fft.rfft(left), torch.fft.rfft(right))
+    return _noisy(torch.fft.irfft(product, n=length), noise, seed)
+
+
+def planted_block_terms(n: int, terms: int, *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """A float64 tensor n³, a sum of Tucker terms of ranks (2, 2, 2) with normal cores and factors."""
+    g = seeded(seed)
+    core = torch.randn(terms, 2, 2, 2, generator=g, dtype=torch.float64)
+    factors = [torch.randn(terms, n, 2, generator=g, dtype=torch.float64) for _ in range(3)]
+    return _noisy(torch.einsum("zabc,zia,zjb,zkc->ijk", core, *factors), noise, seed)
+
+
+def long_range(particles: int, *, widest: float = 5.0) -> Callable[..., Tensor]:
+    """The long-range part of a sum of ± 1 / r over random particles in [-1, 1]³, on product grids, as Gaussians."""
+    g = seeded(particles)
+    centres = 2 * torch.rand(particles, 3, generator=g, dtype=torch.float64) - 1
+    charges = torch.randint(0, 2, (particles,), generator=g).double() * 2 - 1
+    rates = (torch.arange(-20.0, math.log(widest) / 0.3, dtype=torch.float64) * 0.3).exp()
+
+    def potential(*axes: Tensor) -> Tensor:
+        total = torch.zeros([len(axis) for axis in axes], dtype=torch.float64)
+        for rate in rates:
+            x, y, z = ((-(rate * (a - centres[:, n : n + 1])).square()).exp() for n, a in enumerate(axes))
+            total += rate * torch.einsum("pi,pj,pk->ijk", x * charges.unsqueeze(-1), y, z)
+        return total
+
+    return potential

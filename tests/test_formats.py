@@ -31,7 +31,7 @@ def drawn(kind, *shape):
 def test_structure_is_cheaper_than_dense():
     dense = drawn(Dense, 64, 48)
     low = LowRank(torch.randn(64, 4), torch.randn(4, 48))
-    kronecker = Kronecker(torch.randn(8, 6), torch.randn(8, 8))
+    kronecker = Kronecker(torch.randn(1, 8, 6), torch.randn(1, 8, 8))
     tucker = Tucker(torch.randn(4, 4), (torch.randn(64, 4), torch.randn(48, 4)))
     assert low.flops(1) == 2 * 4 * (64 + 48)
     assert kronecker.flops(1) == min(2 * (8 * 6 * 8 + 8 * 8 * 8), 2 * (8 * 6 * 8 + 8 * 8 * 6))

@@ -100,7 +100,7 @@ def test_a_layer_needs_a_matrix(layer):
 
 
 def test_gradient_descent_moves_shared_tensors_once():
-    shared = Kronecker(torch.ones(2, 2), torch.ones(3, 2))
+    shared = Kronecker(torch.ones(1, 2, 2), torch.ones(1, 3, 2))
     once, twice = Factors(shared), Factors(Sum((shared, Product((Dense(torch.eye(6)), shared)))))
     assert [name for name, _ in once.named_parameters()] == ["first", "second"]
     assert len(list(twice.parameters())) == 3

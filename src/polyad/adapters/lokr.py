@@ -58,7 +58,7 @@ class LoKr(Adapter):
         _check.rank(factor, min(shape), f"the shorter side of a weight of shape {shape}", "factor")
         a, c = (max(k for k in range(1, factor + 1) if n % k == 0) for n in shape)
         first = torch.randn(a, c, generator=generator) / c**0.5
-        self.factors = Factors(Kronecker(first, torch.zeros(shape[0] // a, shape[1] // c)))
+        self.factors = Factors(Kronecker(first.unsqueeze(0), torch.zeros(1, shape[0] // a, shape[1] // c)))
         self.scale = scale
 
     def update(self) -> Kronecker:

@@ -11,6 +11,12 @@ from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "eora": eora, "ftfi": ftfi, "lord": lord, "modegpt": modegpt, "welore": welore,
+from polyad.claims import _result, afm_ctr, cheb_tucker, eora, lord, lowrank_tales, modegpt, welore
+from polyad.claims._result import Result
+
+CLAIMS: dict[str, ModuleType] = {
+    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "eora": eora, "lord": lord, "lowrank-tales": lowrank_tales,
+    "modegpt": modegpt, "welore": welore,
 }  # fmt: skip
 
 

@@ -1,16 +1,26 @@
 """From a tensor to a format, by itself alone."""
 
+from polyad.decompose.block_term import block_term
+from polyad.decompose.chebyshev_tucker import ChebyshevTucker, chebyshev_tucker
+from polyad.decompose.hadamard_als import hadamard_als
 from polyad.decompose.hooi import hooi
 from polyad.decompose.householder_product import householder_product
+from polyad.decompose.khatri_rao_als import khatri_rao_als
+from polyad.decompose.kronecker_als import kronecker_als
+from polyad.decompose.kronecker_svd import kronecker_svd
 from polyad.decompose.low_displacement import low_displacement
+from polyad.decompose.masked_als import masked_als
 from polyad.decompose.nearest_block_tensor_train import nearest_block_tensor_train
 from polyad.decompose.nearest_circulant import nearest_circulant
 from polyad.decompose.nearest_monarch import nearest_monarch
 from polyad.decompose.nearest_toeplitz import nearest_toeplitz
 from polyad.decompose.svd import svd
+from polyad.decompose.t_svd import t_svd
 from polyad.decompose.tt_svd import tt_svd
 
 __all__ = [
-    "hooi", "householder_product", "low_displacement", "nearest_block_tensor_train", "nearest_circulant",
-    "nearest_monarch", "nearest_toeplitz", "svd", "tt_svd",
+    "ChebyshevTucker", "block_term", "chebyshev_tucker", "hadamard_als", "hooi", "householder_product",
+    "khatri_rao_als", "kronecker_als", "kronecker_svd", "low_displacement", "masked_als",
+    "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd", "t_svd",
+    "tt_svd",
 ]  # fmt: skip

@@ -92,7 +92,8 @@ def absorbed(a: _Multilinear, operands: Operands, gone: Gone) -> Operands:
         near = [j for j in live if j != i and set(letters[j]) & set(letters[i])]
         if not near or outer & set(letters[i]):
             continue
-        j = min(near, key=lambda j: (not outer & set(letters[j]), abs(i - j), j))
+        held = set(letters[i])  # a neighbour over all of its bonds grows by none
+        j = min(near, key=lambda j: (bool(held - set(letters[j])), not outer & set(letters[j]), abs(i - j), j))
         rest = outer.union(*(letters[k] for k in live if k not in (i, j)))
         kept = "".join(c for c in letters[j] + "".join(c for c in letters[i] if c not in letters[j]) if c in rest)
         kept = _ordered(kept, letters[j], i < j)

@@ -1,7 +1,8 @@
-"""Kronecker products."""
+"""Sums of Kronecker products."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -9,13 +10,19 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats._multilinear import _Multilinear
+from polyad.linalg import truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Kronecker(_Multilinear):
-    """``W = first ⊗ second``: first of shape (*batch, a, c), second (*batch, b, d), W of shape (*batch, a b, c d).
+    """``W = Σ_k first[k] ⊗ second[k]``: first (*batch, K, a, c), second (*batch, K, b, d), W (*batch, a b, c d).
 
-    ``linear`` never forms W: a row costs the cheaper of 2 (a c d + a b d) and 2 (b c d + a b c) operations.
+    A single product has K = 1. ``linear`` never forms W: a row costs the cheaper of 2 K (a c d + a b d) and
+    2 K (b c d + a b c) operations. A sum of two puts their terms side by side; ``round`` finds the fewest that do.
+
+    >>> one = Kronecker(torch.eye(2).unsqueeze(0), torch.ones(1, 3, 4))
+    >>> one.shape, (one + one).rank, (one + one).round(tol=1e-6).rank
+    ((6, 8), 2, 1)
     """
 
     matrix: ClassVar[bool] = True
@@ -24,26 +31,53 @@ class Kronecker(_Multilinear):
     second: Tensor
 
     def __post_init__(self) -> None:
-        if min(self.first.ndim, self.second.ndim) < 2 or self.first.shape[:-2] != self.second.shape[:-2]:
+        if min(self.first.ndim, self.second.ndim) < 3 or self.first.shape[:-2] != self.second.shape[:-2]:
             raise ValueError(
                 f"first of shape {tuple(self.first.shape)} and second of shape {tuple(self.second.shape)} must be "
-                "matrices, (*batch, a, c) and (*batch, b, d) with one batch"
+                "(*batch, K, a, c) and (*batch, K, b, d) with one batch and one number of terms K; a single product "
+                "of two matrices is Kronecker(first.unsqueeze(0), second.unsqueeze(0))"
             )
 
+    @property
+    def rank(self) -> int:
+        """The number of terms."""
+        return self.first.shape[-3]
+
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
-        return "ac,bd->(ab)(cd)", (self.first, self.second)
+        return "kac,kbd->(ab)(cd)", (self.first, self.second)
+
+    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+        return type(self)(*operands)
 
     def transpose(self) -> Kronecker:
         return Kronecker(self.first.mT, self.second.mT)
 
     def rows(self, index: Tensor) -> Tensor:
-        b = self.second.shape[0]
-        first, second = self.first[index // b], self.second[index % b]  # (…, c), (…, d)
-        return (first.unsqueeze(-1) * second.unsqueeze(-2)).flatten(-2)
+        b = self.second.shape[-2]
+        index = index.long()
+        first, second = self.first[:, index // b], self.second[:, index % b]  # (K, …, c), (K, …, d)
+        return torch.einsum("k...c,k...d->...cd", first, second).flatten(-2)
+
+    def round(self, rank: int | None = None, *, tol: float | None = None) -> Kronecker:
+        """The closest sum of ``rank`` terms, or of the fewest within the relative Frobenius error ``tol``.
+
+        Exact in the sense of Van Loan and Pitsianis: the terms are the rows of two thin matrices whose product is
+        rounded, in O(K² (a c + b d)) operations. Terms of the result are orthogonal, largest first.
+        """
+        left, right = self.first.flatten(-2).mT, self.second.flatten(-2)  # (a c, K), (K, b d)
+        work = torch.promote_types(left.dtype, torch.float32)
+        (p, s), (q, t) = torch.linalg.qr(left.to(work)), torch.linalg.qr(right.mT.to(work))
+        u, values, vh = truncated_svd(s @ t.mT, rank, tol=tol)
+        present = values > 0  # the root has no gradient at zero
+        root = torch.where(present, values, 1).sqrt() * present
+        first = ((p @ u) * root.unsqueeze(-2)).mT.unflatten(-1, self.first.shape[-2:])
+        second = (root.unsqueeze(-1) * (vh @ q.mT)).unflatten(-1, self.second.shape[-2:])
+        return Kronecker(first.to(left.dtype).contiguous(), second.to(right.dtype).contiguous())
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
+        """Two terms of normal factors; first's sides are the least divisors above 1 of the matrix's sides."""
         *lead, rows, columns = shape
         a, c = (next((k for k in range(2, n + 1) if n % k == 0), 1) for n in (rows, columns))
-        first = torch.randn(*lead, a, c, generator=generator, dtype=dtype)
-        return cls(first, torch.randn(*lead, rows // a, columns // c, generator=generator, dtype=dtype))
+        first = torch.randn(*lead, 2, a, c, generator=generator, dtype=dtype)
+        return cls(first, torch.randn(*lead, 2, rows // a, columns // c, generator=generator, dtype=dtype))

@@ -2,10 +2,11 @@
 
 from polyad.linalg.block_svd import block_product_svd, block_svd
 from polyad.linalg.metric import principal, roots, tails
+from polyad.linalg.subspace import krylov_basis, leading, singular_basis
 from polyad.linalg.svd import left_singular, truncated_svd
 from polyad.linalg.tree_field import TreeField, exponential, smooth
 
 __all__ = [
-    "TreeField", "block_product_svd", "block_svd", "exponential", "left_singular", "principal", "roots", "smooth",
-    "tails", "truncated_svd",
+    "TreeField", "block_product_svd", "block_svd", "exponential", "krylov_basis", "leading", "left_singular",
+    "principal", "roots", "singular_basis", "smooth", "tails", "truncated_svd",
 ]  # fmt: skip

@@ -38,13 +38,15 @@ def variants() -> dict[str, Format]:
         "sparse_index_int64": Sparse(normal(2), torch.tensor([3, 380]), (24, 16)),
         "sparse_empty": Sparse.from_dense(torch.zeros(6, 4)),
         "sparse_full": Sparse.from_dense(torch.ones(6, 4)),
-        "kronecker_prime": Kronecker(normal(5, 1), normal(1, 7)),
+        "kronecker_prime": Kronecker(normal(1, 5, 1), normal(1, 1, 7)),
         "low_rank_view": LowRank(normal(2, 6).mT, normal(4, 2).mT),
         "low_rank_one": LowRank(normal(6, 1), normal(1, 4)),
         "dense_transposed": Dense(normal(4, 6).mT),
         "quantised_and_corrected": Sum((quantised((6, 4), 2, (1, 4)), low, sparse)),
         "quantised_factors": Product((quantised((6, 2), 4, (6, 1)), quantised((2, 4), 3, (1, 3)))),
-        "nested": Product((Sum((dense, low)), Product((Dense(normal(4, 4)), Kronecker(normal(2, 2), normal(2, 3)))))),
+        "nested": Product(
+            (Sum((dense, low)), Product((Dense(normal(4, 4)), Kronecker(normal(1, 2, 2), normal(1, 2, 3)))))
+        ),
         "chain": Product((Dense(normal(5, 3)), Dense(normal(3, 6)), low)),
         "sparse_product": Product((Dense(normal(5, 6)), sparse)),
         "network_fused": Network("apx,bqx,x->(ab)(pq)", (normal(2, 2, 3), normal(3, 2, 3), normal(3))),
