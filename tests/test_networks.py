@@ -5,9 +5,11 @@ import random
 import pytest
 import torch
 
+from polyad.decompose import hierarchical_tucker
 from polyad.einsum import contract, operations
 from polyad.einsum.order import order
-from polyad.formats import Network
+from polyad.formats import Network, TreeNetwork
+from polyad.formats._binary_tree import children
 
 
 def seeded(*shape, dtype=torch.float64, seed=0):
@@ -71,8 +73,8 @@ def test_contract_is_einsum(seed):
     torch.testing.assert_close(contract(expression, *operands), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_contract_traced_and_not_agree_with_gradients():
-    expression, operands = lattice(3, 4, 2)
+def test_contract_agrees_traced_and_not_with_gradients():
+    expression, operands = lattice(3, 3, 2)
     operands = [x.requires_grad_() for x in operands]
     compiled = torch.compile(lambda *given: contract(expression, *given), fullgraph=True, backend="aot_eager")
     both = [torch.autograd.grad(call(expression, *operands), operands) for call in (contract, torch.einsum)]
@@ -117,3 +119,90 @@ def test_operands_that_do_not_fit_are_refused():
     for shapes in ([(2, 3), (4, 5)], [(2, 3), (3, 4, 5)]):
         with pytest.raises(ValueError, match="do not fit ab,bc"):
             contract("ab,bc->ac", *[torch.ones(shape) for shape in shapes])
+
+
+TREES = [((0, 1), (2, 3)), (0, (1, (2, 3))), ((3, (0, 2)), 1), (((2, 1), 3), 0)]
+
+
+def planted(tree, shape=(6, 5, 4, 7), rank=2, batch=(), dtype=torch.float64, seed=0):
+    below, nodes = children(tree), []
+    for i, (mode, pair) in enumerate(below):
+        size = (*batch, *((shape[mode],) if pair is None else (rank, rank)), *([rank] if i else []))
+        nodes.append(seeded(*size, dtype=dtype, seed=seed + i))
+    return TreeNetwork(tree, tuple(nodes))
+
+
+def relative(found, x, batch=0):
+    return float(((found.to_dense() - x).flatten(batch).norm(dim=-1) / x.flatten(batch).norm(dim=-1)).max())
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_hierarchical_tucker_finds_planted_trees(tree):
+    x = planted(tree)
+    for found in (
+        hierarchical_tucker(x.to_dense(), 2, tree=tree),
+        hierarchical_tucker(x.to_dense(), tol=1e-9, tree=tree),
+        hierarchical_tucker(1e-30 * x.to_dense(), tol=1e-9, tree=tree) * 1e30,
+        (x + x - 0.5 * x).round(tol=1e-9),
+        (x + x).round(2) * 0.5,
+    ):
+        assert found.tree == tree
+        assert found.rank == x.rank
+        scale = 1.5 if relative(found, x.to_dense()) > 0.4 else 1
+        assert relative(found, scale * x.to_dense()) < 1e-8
+
+
+@pytest.mark.parametrize("tol", [0.7, 0.3, 0.05, 1e-3, 0.0])
+@pytest.mark.parametrize("tree", TREES)
+def test_trees_keep_the_tolerance(tree, tol):
+    decay = 0.4 ** torch.arange(6, dtype=torch.float64)
+    x = seeded(2, 6, 6, 6, 6) * decay[:, None, None, None] * decay[:, None, None] * decay[:, None] * decay
+    x[1] = seeded(6, 6, 6, 6, seed=3)
+    found = hierarchical_tucker(x, tol=tol, tree=tree, batch=1)
+    assert relative(found, x, 1) <= tol + 1e-13
+    one = hierarchical_tucker(x[0], tol=tol, tree=tree)
+    assert relative(one, x[0]) <= tol + 1e-13
+    whole = hierarchical_tucker(x, tol=0, tree=tree, batch=1)
+    rounded = whole.round(tol=tol)
+    assert relative(rounded, x, 1) <= tol + 1e-13
+    assert rounded.round(tol=1e-9).rank == rounded.rank
+    if tol > 0.01:
+        assert one.parameters < x[0].numel()
+
+
+def test_trees_of_odd_tensors():
+    assert not hierarchical_tucker(torch.zeros(3, 4, 5), tol=0.1).to_dense().any()
+    assert hierarchical_tucker(torch.zeros(3, 4, 5), tol=0.1).round(tol=0.1).rank == (1, 1, 1, 1)
+    ones = hierarchical_tucker(torch.ones(1, 4, 1, 3), 5)
+    assert torch.allclose(ones.to_dense(), torch.ones(1, 4, 1, 3))
+    assert hierarchical_tucker(seeded(7), tol=0.1).round(tol=0.1).shape == (7,)
+    x = seeded(4, 6, 5).bfloat16()
+    assert relative(hierarchical_tucker(x, tol=0.01), x) < 0.02
+    assert hierarchical_tucker(x, 3).dtype == torch.bfloat16
+    y = seeded(5, 6, 4).permute(2, 0, 1)
+    assert relative(hierarchical_tucker(y, tol=1e-8), y) <= 1e-8
+
+
+def test_rounding_of_trees_has_gradients():
+    x = planted(((0, 1), 2), (3, 4, 3))
+    nodes = [node.requires_grad_() for node in x.nodes]
+    assert torch.autograd.gradcheck(lambda *given: TreeNetwork(x.tree, given).round(2).norm(), nodes)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: TreeNetwork((0, 2), (torch.ones(1, 1),) * 3), "must nest pairs of the mode numbers"),
+        (lambda: TreeNetwork((0, 1, 2), (torch.ones(1, 1),) * 3), "is no pair of trees"),
+        (lambda: TreeNetwork((0, 1), (torch.ones(1, 1),) * 2), "which has 3 nodes"),
+        (lambda: TreeNetwork((0, 1), (torch.ones(1, 2), torch.ones(3, 1), torch.ones(3, 1))), "do not agree in tree"),
+        (lambda: planted(TREES[0]).round(0), "rank=0 must be a number from 1"),
+        (lambda: planted(TREES[0]).round(2, tol=0.1), "exactly one of rank, tol"),
+        (lambda: hierarchical_tucker(torch.ones(2, 3), 1, tree=(0, 2)), "must nest the 2 modes of x"),
+        (lambda: hierarchical_tucker(torch.ones(2, 3), (1, 2, 3)), "one for each of the 2 nodes"),
+        (lambda: hierarchical_tucker(torch.ones(2, 3) * float("inf"), 1), "6 infinite"),
+    ],
+)
+def test_bad_trees_are_refused(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()

@@ -11,9 +11,10 @@ from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
 from polyad.formats.tensor_train import TensorTrain
+from polyad.formats.tree_network import TreeNetwork
 from polyad.formats.tucker import Tucker
 
 __all__ = [
     "CP", "Dense", "Format", "Kronecker", "LowRank", "Network", "Product", "Quantized", "Sparse", "Sum",
-    "TensorTrain", "Tucker", "kinds",
+    "TensorTrain", "TreeNetwork", "Tucker", "kinds",
 ]  # fmt: skip

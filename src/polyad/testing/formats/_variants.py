@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from polyad.formats import Dense, Format, Kronecker, LowRank, Network, Product, Quantized, Sparse, Sum
+from polyad.formats import Dense, Format, Kronecker, LowRank, Network, Product, Quantized, Sparse, Sum, TreeNetwork
 from polyad.formats.packing import pack
 from polyad.testing._contract import normal, seeded
 
@@ -34,6 +34,7 @@ def variants() -> dict[str, Format]:
         "network_fused": Network("apx,bqx,x->(ab)(pq)", (normal(2, 2, 3), normal(3, 2, 3), normal(3))),
         "network_one": Network("ba->ab", (normal(4, 6),)),
         "network_apart": Network("ax,x,by,y->ab", (normal(6, 2), normal(2), normal(4, 3), normal(3))),
+        "tree_swapped": TreeNetwork((1, 0), (normal(3, 2), normal(4, 3), normal(6, 2))),
         "mixed_sum": Sum((Dense(normal(6, 4)).to(torch.bfloat16), low)),
         "mixed_product": Product((Dense(normal(5, 6)).to(torch.bfloat16), low)),
     }
