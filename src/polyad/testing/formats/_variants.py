@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from polyad.formats import Dense, Format, Kronecker, LowRank, Network, Product, Quantized, Sparse, Sum, TreeNetwork
+from polyad.formats import (
+    BlockTensorTrain,
+    Circulant,
+    Dense,
+    Format,
+    Householder,
+    Kronecker,
+    LowDisplacement,
+    LowRank,
+    Monarch,
+    Network,
+    Product,
+    Quantized,
+    Sparse,
+    Sum,
+    Toeplitz,
+    TreeNetwork,
+)
 from polyad.formats.packing import pack
 from polyad.testing._contract import normal, seeded
 
@@ -49,7 +66,25 @@ def variants() -> dict[str, Format]:
         "quantised_float_zero": quantised((6, 4), 4, (2, 2), zero=torch.float32),
         "quantised_half_scale": quantised((6, 4), 4, (1, 2), scale=torch.float16),
     }
-    return found
+    return found | structured()
+
+
+def structured() -> dict[str, Format]:
+    """Matrices of a pattern in the layouts that ``random`` does not draw."""
+    zero = torch.cat((normal(6, 2), torch.zeros(6, 1)), 1)
+    return {
+        "monarch_columns": Monarch(normal(2, 3, 4), normal(4, 2, 1), "columns"),
+        "monarch_one_block": Monarch(normal(1, 6, 1), normal(1, 1, 4)),
+        "block_tensor_train_columns": BlockTensorTrain(normal(3, 2, 2, 5), normal(2, 5, 3, 4), "columns"),
+        "circulant": Circulant(normal(7)),
+        "circulant_of_scalars": Circulant(normal(6, 4, 1)),
+        "toeplitz_square": Toeplitz(normal(11), 6),
+        "low_displacement_square": LowDisplacement(normal(6, 3), normal(6, 3)),
+        "low_displacement_transposed": LowDisplacement(normal(8, 2), normal(6, 2), (0.5, -1.0), True),
+        "low_displacement_wide_transposed": LowDisplacement(normal(4, 1), normal(6, 1), (1.0, 1.0), True),
+        "householder_full": Householder(normal(6, 6), (6, 6)),
+        "householder_idle": Householder(zero, (6, 4)),
+    }
 
 
 def quantised(
