@@ -10,8 +10,9 @@ from polyad.decompose.nearest_monarch import nearest_monarch
 from polyad.decompose.nearest_toeplitz import nearest_toeplitz
 from polyad.decompose.svd import svd
 from polyad.decompose.tt_svd import tt_svd
+from polyad.decompose.ttn_bug import ttn_bug
 
 __all__ = [
     "hierarchical_tucker", "hooi", "householder_product", "low_displacement", "nearest_block_tensor_train",
-    "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd", "tt_svd",
+    "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd", "tt_svd", "ttn_bug",
 ]  # fmt: skip
