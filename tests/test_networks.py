@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from polyad.decompose import hierarchical_tucker
+from polyad.decompose import hierarchical_tucker, ttn_bug
 from polyad.einsum import contract, operations
 from polyad.einsum.order import order
 from polyad.formats import Network, TreeNetwork
@@ -206,3 +206,36 @@ def test_rounding_of_trees_has_gradients():
 def test_bad_trees_are_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_evolution_of_trees_is_of_first_order_and_exact_at_full_rank_in_the_limit(dtype):
+    tree, n = ((0, 1), (2, 3)), (3, 2, 3, 2)
+    start = planted(tree, n)
+    start = TreeNetwork(tree, tuple(node.to(dtype) for node in start.nodes))
+    a, b = (0.3 * seeded(k, k, seed=k).to(dtype) for k in (3, 2))
+    a, b = (a - a.mH, b - b.mH) if dtype.is_complex else (a - a.mT, b)
+    turn = 1j if dtype.is_complex else 1.0
+    dense = torch.kron(torch.kron(a, torch.eye(6).to(dtype)), b) + turn * torch.kron(
+        torch.eye(6).to(dtype), torch.kron(a, torch.eye(2).to(dtype))
+    )
+    exact = (torch.matrix_exp(0.4 * dense) @ start.to_dense().flatten()).reshape(n)
+    operator = [{0: a, 3: b}, {2: turn * a}]
+    errors = [
+        float((ttn_bug(start, operator, 0.4, steps=steps, tol=1e-12).to_dense() - exact).norm() / exact.norm())
+        for steps in (4, 16, 64)
+    ]
+    assert errors[2] < errors[1] / 3 < errors[0] / 9
+    assert errors[2] < 1e-2
+
+
+def test_bad_evolutions_are_refused():
+    start = planted(TREES[0])
+    for operator, steps, said in (
+        ([], 1, "operator is empty"),
+        ([{0: torch.eye(3)}], 1, r"operator\[0\] maps mode 0"),
+        ([{7: torch.eye(3)}], 1, r"operator\[0\] maps mode 7"),
+        ([{0: torch.eye(6)}], 0, "steps=0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ttn_bug(start, operator, 1.0, steps=steps)

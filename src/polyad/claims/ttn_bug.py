@@ -16,26 +16,24 @@ from polyad.formats import TreeNetwork
 MINUTES = 1
 SPINS, FIELD, TIME = 8, 1.0, 0.5
 STEPS = (10, 20, 40, 80)
-TREE = (0, (((1, 2), (3, 4)), ((5, 6), (7, 8))))
+TREE = (((0, 1), (2, 3)), ((4, 5), (6, 7)))
 
-TURN = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)  # -i on real and imaginary part
 FLIP = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
 SIGN = torch.tensor([[1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
 
 
 def chain() -> list[dict[int, Tensor]]:
-    """-i H of the Ising chain in a transverse field; mode 0 holds real and imaginary part, spins follow."""
-    fields = [{0: -FIELD * TURN, i: FLIP} for i in range(1, SPINS + 1)]
-    return fields + [{0: -TURN, i: SIGN, i + 1: SIGN} for i in range(1, SPINS)]
+    """-i H of the Ising chain in a transverse field, H = -Σ Zᵢ Zᵢ₊₁ - FIELD Σ Xᵢ."""
+    return [{i: 1j * FIELD * FLIP} for i in range(SPINS)] + [{i: 1j * SIGN, i + 1: SIGN} for i in range(SPINS - 1)]
 
 
 def up() -> TreeNetwork:
-    """All spins up, a product state: real."""
+    """All spins up, a product state."""
 
     def node(part: Any) -> list[Tensor]:
         if isinstance(part, int):
-            return [torch.tensor([[1.0], [0.0]], dtype=torch.float64)]
-        return [torch.ones(1, 1, 1, dtype=torch.float64), *node(part[0]), *node(part[1])]
+            return [torch.tensor([[1.0], [0.0]], dtype=torch.complex128)]
+        return [torch.ones(1, 1, 1, dtype=torch.complex128), *node(part[0]), *node(part[1])]
 
     root, *others = node(TREE)
     return TreeNetwork(TREE, (root[..., 0], *others))
@@ -43,9 +41,9 @@ def up() -> TreeNetwork:
 
 def whole(operator: list[dict[int, Tensor]], shape: tuple[int, ...]) -> Tensor:
     """The matrix of a sum of products, for the exact solution."""
-    total = torch.zeros(math.prod(shape), math.prod(shape), dtype=torch.float64)
+    total = torch.zeros(math.prod(shape), math.prod(shape), dtype=torch.complex128)
     for term in operator:
-        matrix = torch.ones(1, 1, dtype=torch.float64)
+        matrix = torch.ones(1, 1, dtype=torch.complex128)
         for mode, n in enumerate(shape):
             matrix = torch.kron(matrix, term.get(mode, torch.eye(n, dtype=torch.float64)))
         total += matrix
@@ -61,7 +59,7 @@ def spins() -> dict[int, float]:
 
 
 def small(least: float, n: int = 24, rank: int = 12) -> dict[int, float]:
-    """Relative errors on Y' = A Y + Y Bᵀ whose start has singular values from 1 down to ``least``, beyond rank 12 0."""
+    """Relative errors on Y' = A Y + Y Bᵀ whose start has singular values from 1 down to ``least``, 12 of them."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, n, generator=generator, dtype=torch.float64) for _ in range(2))
     a, b = ((m - m.mT) / torch.linalg.matrix_norm(m - m.mT, 2) for m in (a, b))

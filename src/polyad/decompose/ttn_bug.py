@@ -42,8 +42,8 @@ def ttn_bug(
     """The solution at ``time`` of dY/dt = Σ_k (⊗_n A_kn) Y from Y = ``start``, in ``steps`` basis updates.
 
     ``operator`` lists the terms; each maps modes to matrices (I_n, I_n), other modes stay as they are. ``start`` is
-    one tree network of float32 or float64 and without batch dimensions. A Schrödinger equation is written with a
-    mode of two entries, real and imaginary part, on which -i is the matrix [[0, 1], [-1, 0]].
+    one tree network without batch dimensions, of float32 or float64 or, for a Schrödinger equation, complex; of a
+    complex one ``to_dense`` and ``round`` may be used.
 
     In a step all leaves and all transfer tensors move from the same start, each in the frame of the others, by a
     Runge-Kutta step of order four; bases double, are filled with what is new, and are rounded to ``tol`` (the
@@ -78,10 +78,10 @@ def ttn_bug(
 
 
 def _terms(start: TreeNetwork, operator: Sequence[Mapping[int, Tensor]]) -> Terms:
-    if start.batch or start.dtype not in (torch.float32, torch.float64) or isinstance(start.tree, int):
-        raise ValueError(
-            f"start={start!r} of {start.dtype} must be one tree of two or more modes, float32 or float64"
-        )
+    allowed = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+    dtype = start.nodes[0].dtype
+    if start.batch or dtype not in allowed or isinstance(start.tree, int):
+        raise ValueError(f"start={start!r} of {dtype} must be one tree of two or more modes in one of {allowed}")
     for k, term in enumerate(operator):
         for mode, matrix in term.items():
             if not 0 <= mode < start.ndim or tuple(matrix.shape) != (start.shape[mode],) * 2:
@@ -91,9 +91,9 @@ def _terms(start: TreeNetwork, operator: Sequence[Mapping[int, Tensor]]) -> Term
                 )
     if not operator:
         raise ValueError("operator is empty; give at least one term, such as {0: matrix}")
-    root = start.nodes[0]
+    root, dtype = start.nodes[0], start.nodes[0].dtype
     return [
-        torch.stack([term.get(mode, torch.eye(n)).detach().to(root) for term in operator])
+        torch.stack([term.get(mode, torch.eye(n)).detach().to(root.device, dtype) for term in operator])
         for mode, n in enumerate(start.shape)
     ]
 
@@ -105,11 +105,8 @@ def _step(tree: Tree, nodes: list[Tensor], terms: Terms, h: float) -> list[Tenso
     centred, rest, outside = _centred(below, nodes, inside)
     moved: list[Tensor] = []
     for node, (mode, pair) in enumerate(below):
-        if pair is None:
-            factors = (terms[mode], outside[node])
-        else:
-            factors = (inside[pair[0]], inside[pair[1]], outside[node])
-        moved.append(_flow(centred[node], factors[: centred[node].ndim], h))
+        down = (terms[mode],) if pair is None else (inside[pair[0]], inside[pair[1]])
+        moved.append(_flow(centred[node], (*down, outside[node])[: centred[node].ndim], h))
     new: dict[int, Tensor] = {}  # for each node what its new directions hold, (new, old bond to the parent)
     made = list(nodes)
     for node in reversed(range(len(below))):
@@ -123,7 +120,7 @@ def _step(tree: Tree, nodes: list[Tensor], terms: Terms, h: float) -> list[Tenso
             continue
         flat, known = x.flatten(0, -2), old.flatten(0, -2)
         fresh = _complement(known, flat)
-        new[node] = fresh.mT @ flat
+        new[node] = fresh.mH @ flat
         made[node] = torch.cat((known, fresh), 1).reshape(*x.shape[:-1], -1)
     return made
 
@@ -134,10 +131,10 @@ def _inside(below: list[Below], nodes: list[Tensor], terms: Terms) -> list[Tenso
     for node in reversed(range(1, len(nodes))):
         mode, pair = below[node]
         if pair is None:
-            found[node] = contract("ia,kij,jb->kab", nodes[node], terms[mode], nodes[node])
+            found[node] = contract("ia,kij,jb->kab", nodes[node].conj(), terms[mode], nodes[node])
         else:
             x = nodes[node]
-            found[node] = contract("lra,klm,krs,msb->kab", x, found[pair[0]], found[pair[1]], x)
+            found[node] = contract("lra,klm,krs,msb->kab", x.conj(), found[pair[0]], found[pair[1]], x)
     return found
 
 
@@ -156,9 +153,9 @@ def _centred(
             centred[child] = nodes[child] @ s.mT
             other = inside[(pair or ())[1 - side]]
             if node == 0:
-                outside[child] = contract("ra,krs,sb->kab", q, other, q)
+                outside[child] = contract("ra,krs,sb->kab", q.conj(), other, q)
             else:
-                outside[child] = contract("rpa,krs,kpq,sqb->kab", q, other, outside[node], q)
+                outside[child] = contract("rpa,krs,kpq,sqb->kab", q.conj(), other, outside[node], q)
     return centred, rest, outside
 
 
@@ -191,5 +188,5 @@ def _complement(known: Tensor, x: Tensor) -> Tensor:
     left = min(x.shape[1], len(known) - known.shape[1])
     q, _ = torch.linalg.qr(torch.cat((known, x), 1))
     fresh = q[:, known.shape[1] : known.shape[1] + left]
-    fresh = fresh - known @ (known.mT @ fresh)
+    fresh = fresh - known @ (known.mH @ fresh)
     return torch.linalg.qr(fresh)[0]

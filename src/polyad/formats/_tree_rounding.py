@@ -10,6 +10,7 @@ from torch import Tensor
 from polyad.einsum import contract, symbol
 from polyad.formats._binary_tree import Tree, children, leaves, parents
 from polyad.linalg import truncated_svd
+from polyad.linalg.svd import needed_rank
 
 Nodes = list[Tensor]
 
@@ -24,7 +25,8 @@ def rounded(tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol
     if len(nodes) == 1:
         return tuple(nodes)
     dtype = nodes[0].dtype
-    held = orthogonal(tree, [x if x.dtype in (torch.float32, torch.float64) else x.float() for x in nodes])
+    whole = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+    held = orthogonal(tree, [x if x.dtype in whole else x.float() for x in nodes])
     share = None if tol is None else tol / (2 * len(leaves(tree)) - 3) ** 0.5
     below = children(tree)
     bases: dict[int, Tensor] = {}
@@ -39,7 +41,7 @@ def rounded(tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol
             unfolded = x if node == 0 else x.movedim(x.ndim - 3 + side, -3).flatten(-2)
             limit = min(unfolded.shape[-2:])
             bound = None if rank is None else min(limit, rank[child - 1], rank[pair[1] - 1] if node == 0 else limit)
-            u, s, vh = truncated_svd(unfolded, bound, tol=share)
+            u, s, vh = (_complex_svd if x.is_complex() else truncated_svd)(unfolded, bound, tol=share)
             bases[child], weights[child] = u, u * s.unsqueeze(-2)
             if node == 0:
                 bases[pair[1]], weights[pair[1]] = vh.mT, vh.mT * s.unsqueeze(-2)
@@ -47,9 +49,15 @@ def rounded(tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol
     for node, (_, pair) in enumerate(below):
         x = held[node]
         for side, child in enumerate(pair or ()):
-            x = along(x, bases[child].mT, side, inner=node != 0)
+            x = along(x, bases[child].mH, side, inner=node != 0)
         cut.append((x if node == 0 else x @ fitted(bases[node], x)).to(dtype))
     return tuple(cut)
+
+
+def _complex_svd(x: Tensor, rank: int | None, *, tol: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    kept = rank if tol is None else int(needed_rank(s, tol).max())
+    return u[..., :kept], s[..., :kept], vh[..., :kept, :]
 
 
 def fitted(basis: Tensor, x: Tensor) -> Tensor:
