@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from polyad.decompose import hierarchical_tucker, ttn_bug
+from polyad.decompose import hierarchical_tucker, trg_ising, ttn_bug
 from polyad.einsum import contract, operations
 from polyad.einsum.order import order
 from polyad.formats import Network, TreeNetwork
@@ -239,3 +239,12 @@ def test_bad_evolutions_are_refused():
     ):
         with pytest.raises(ValueError, match=said):
             ttn_bug(start, operator, 1.0, steps=steps)
+
+
+def test_ising_by_coarse_graining_is_exact_on_a_small_torus():
+    spins = torch.cartesian_prod(*[torch.tensor([1.0, -1.0], dtype=torch.float64)] * 4).reshape(-1, 2, 2)
+    energy = sum((spins * spins.roll(1, axis)).sum((1, 2)) for axis in (1, 2))
+    exact = float(torch.logsumexp(0.4 * energy, 0)) / 4
+    assert trg_ising(0.4, 16, levels=2) == pytest.approx(exact, abs=1e-12)
+    with pytest.raises(ValueError, match="rank=1"):
+        trg_ising(0.4, 1)

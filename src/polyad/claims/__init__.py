@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from polyad.claims import _result, afm_ctr, eora, lord, modegpt, ttn_bug, welore
+from polyad.claims import _result, afm_ctr, eora, lord, modegpt, trg_ising, ttn_bug, welore
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "ttn-bug": ttn_bug,
+    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
     "welore": welore,
 }  # fmt: skip
 

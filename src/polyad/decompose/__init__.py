@@ -9,10 +9,11 @@ from polyad.decompose.nearest_circulant import nearest_circulant
 from polyad.decompose.nearest_monarch import nearest_monarch
 from polyad.decompose.nearest_toeplitz import nearest_toeplitz
 from polyad.decompose.svd import svd
+from polyad.decompose.trg_ising import trg_ising
 from polyad.decompose.tt_svd import tt_svd
 from polyad.decompose.ttn_bug import ttn_bug
 
 __all__ = [
     "hierarchical_tucker", "hooi", "householder_product", "low_displacement", "nearest_block_tensor_train",
-    "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd", "tt_svd", "ttn_bug",
+    "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd", "trg_ising", "tt_svd", "ttn_bug",
 ]  # fmt: skip
