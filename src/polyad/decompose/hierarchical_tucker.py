@@ -103,7 +103,8 @@ def _cut_upwards(x: Tensor, batch: int, tree: Tree, ranks: list[int] | None, tol
         rest = core.shape[batch + len(taken) :]
         matrix = basis.mT @ matrix
         if left is not None:  # what a cut left out is a difference, lost in rounding where little was allowed
-            lost = left / cuts if (share or 0) < _GRAM else (energy - _squares(matrix, batch)).clamp(min=0)
+            noise = 100 * torch.finfo(core.dtype).eps
+            lost = left / cuts if (share or 0) ** 2 < noise else (energy - _squares(matrix, batch)).clamp(min=0)
             left = (left - lost).clamp(min=0)
         core = matrix.reshape(*matrix.shape[: batch + 1], *rest)
         found[node] = basis.reshape(*basis.shape[:-2], *sizes, basis.shape[-1])
