@@ -22,7 +22,7 @@ CASES = {
 }
 
 
-def rows(repeats: int = 200) -> list[dict[str, Any]]:
+def rows(repeats: int = 100) -> list[dict[str, Any]]:
     """One row a network, bond and peer: seconds of a call after the first, the least of alternating calls.
 
     The first call, with the search for the order, stands apart; so do the operations of the order. The floor is the
