@@ -17,6 +17,12 @@ from polyad.claims._result import Result
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "eora": eora, "lord": lord, "lowrank-tales": lowrank_tales,
     "modegpt": modegpt, "welore": welore,
+from polyad.claims import _result, afm_ctr, eora, lord, modegpt, trg_ising, ttn_bug, welore
+from polyad.claims._result import Result
+
+CLAIMS: dict[str, ModuleType] = {
+    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
+    "welore": welore,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from polyad.decompose.block_term import block_term
 from polyad.decompose.chebyshev_tucker import ChebyshevTucker, chebyshev_tucker
 from polyad.decompose.hadamard_als import hadamard_als
+from polyad.decompose.hierarchical_tucker import hierarchical_tucker
 from polyad.decompose.hooi import hooi
 from polyad.decompose.householder_product import householder_product
 from polyad.decompose.khatri_rao_als import khatri_rao_als
@@ -16,11 +17,13 @@ from polyad.decompose.nearest_monarch import nearest_monarch
 from polyad.decompose.nearest_toeplitz import nearest_toeplitz
 from polyad.decompose.svd import svd
 from polyad.decompose.t_svd import t_svd
+from polyad.decompose.trg_ising import trg_ising
 from polyad.decompose.tt_svd import tt_svd
+from polyad.decompose.ttn_bug import ttn_bug
 
 __all__ = [
-    "ChebyshevTucker", "block_term", "chebyshev_tucker", "hadamard_als", "hooi", "householder_product",
-    "khatri_rao_als", "kronecker_als", "kronecker_svd", "low_displacement", "masked_als",
+    "ChebyshevTucker", "block_term", "chebyshev_tucker", "hadamard_als", "hierarchical_tucker", "hooi",
+    "householder_product", "khatri_rao_als", "kronecker_als", "kronecker_svd", "low_displacement", "masked_als",
     "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "svd", "t_svd",
-    "tt_svd",
+    "trg_ising", "tt_svd", "ttn_bug",
 ]  # fmt: skip

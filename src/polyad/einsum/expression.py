@@ -86,7 +86,7 @@ def _sizes(terms: Sequence[str], shapes: Shapes) -> dict[str, int]:
             sizes.setdefault(c, n) != n for c, n in zip(letters, shape, strict=True)
         ):
             raise ValueError(
-                f"operands of shapes {[tuple(shape) for shape in shapes]} do not fit the expression {','.join(terms)}: "
+                f"operands of shapes {[tuple(shape) for shape in shapes]} do not fit {','.join(terms)}: "
                 "one dimension for every letter, and one size for each letter, are needed"
             )
     return sizes
@@ -141,8 +141,8 @@ def contract(expression: str, *operands: Tensor) -> Tensor:
     >>> contract("ac,bd->(ab)(cd)", torch.ones(2, 3), torch.ones(4, 5)).shape
     torch.Size([8, 15])
     """
-    if torch.compiler.is_compiling():
-        return _traced(expression, operands)
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(operands[0].device.type):
+        return _traced(expression, operands)  # autocast leaves operands of two dtypes, which einsum reconciles
     try:
         single, made, axes, fused = _compiled(expression, *[x.shape for x in operands])
     except TypeError:  # symbols among the sizes cannot be looked up

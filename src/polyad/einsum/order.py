@@ -17,6 +17,9 @@ EXACT = 8
 TRIALS = 64
 """The most orders that the search draws; networks that are cheap to contract get fewer."""
 
+REFINED = 6
+"""How many of them, the best, are refined at most."""
+
 TRAFFIC = 16
 """Operations that writing one number counts for in large networks: small products wait for memory."""
 
@@ -41,19 +44,23 @@ def order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> Pairs:
         tree, _ = _exact(graph, graph.masks, graph.kept, 0)
         return _numbered(tree, len(terms))
     tree = _greedy(graph, random.Random(0), 0.0)
-    cost = graph.cost(tree)
-    for trial in range(min(TRIALS, int(cost // 100_000))):
-        drawn = random.Random(trial)
-        other = _greedy(graph, drawn, 10 ** drawn.uniform(-2, 0.3))
-        if graph.cost(other) < cost:
-            tree, cost = other, graph.cost(other)
-    for _ in range(8 if cost > 50_000 else 0):
-        before = cost
+    drawn = [(graph.cost(tree), -1, tree)]
+    trials = min(TRIALS, drawn[0][0] // 20_000)
+    for trial in range(trials):
+        rng = random.Random(trial)
+        other = _greedy(graph, rng, 10 ** rng.uniform(-2, 0.3))
+        drawn.append((graph.cost(other), trial, other))
+    best = sorted(drawn)[: min(REFINED, 1 + drawn[0][0] // 500_000)]
+    return _numbered(min((_refined(graph, tree, cost) for cost, _, tree in best), key=lambda t: t[0])[1], len(terms))
+
+
+def _refined(graph: _Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
+    """A tree reordered until little is gained, and its cost."""
+    before = math.inf
+    while cost < 0.999 * before:
         _refine(graph, tree)
-        cost = graph.cost(tree)
-        if cost > 0.999 * before:
-            break
-    return _numbered(tree, len(terms))
+        before, cost = cost, graph.cost(tree)
+    return cost, tree
 
 
 class _Graph:

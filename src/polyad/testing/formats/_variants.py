@@ -20,6 +20,7 @@ from polyad.formats import (
     Sparse,
     Sum,
     Toeplitz,
+    TreeNetwork,
 )
 from polyad.formats.packing import pack
 from polyad.testing._contract import normal, seeded
@@ -52,6 +53,7 @@ def variants() -> dict[str, Format]:
         "network_fused": Network("apx,bqx,x->(ab)(pq)", (normal(2, 2, 3), normal(3, 2, 3), normal(3))),
         "network_one": Network("ba->ab", (normal(4, 6),)),
         "network_apart": Network("ax,x,by,y->ab", (normal(6, 2), normal(2), normal(4, 3), normal(3))),
+        "tree_swapped": TreeNetwork((1, 0), (normal(3, 2), normal(4, 3), normal(6, 2))),
         "mixed_sum": Sum((Dense(normal(6, 4)).to(torch.bfloat16), low)),
         "mixed_product": Product((Dense(normal(5, 6)).to(torch.bfloat16), low)),
     }
