@@ -1,6 +1,8 @@
 """Pure tensor functions that two or more methods need."""
 
 from polyad.linalg.metric import principal, roots, tails
+from polyad.linalg.modes import mode_product, unfold
+from polyad.linalg.scaling import near_unit
 from polyad.linalg.svd import left_singular, truncated_svd
 
-__all__ = ["left_singular", "principal", "roots", "tails", "truncated_svd"]
+__all__ = ["left_singular", "mode_product", "near_unit", "principal", "roots", "tails", "truncated_svd", "unfold"]
