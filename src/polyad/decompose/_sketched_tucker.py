@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from polyad.decompose._tucker import kept, squares
 from polyad.linalg import left_singular, mode_product, unfold
+from polyad.linalg.higher_order import kept, squares
 
 _MORE = 10  # entries of the mixture beyond the rank of its mode
 _FIRST = 32  # entries of the mixture where the rank is not known

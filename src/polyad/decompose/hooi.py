@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose._tucker import squares
 from polyad.decompose.st_hosvd import st_hosvd
 from polyad.formats import Tucker
 from polyad.linalg import left_singular, mode_product, near_unit, unfold
+from polyad.linalg.higher_order import squares
 
 
 @method(

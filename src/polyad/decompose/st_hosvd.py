@@ -8,9 +8,9 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._sketched_tucker import sketched
-from polyad.decompose._tucker import check_rank, kept, squares
 from polyad.formats import Tucker
-from polyad.linalg import left_singular, mode_product, near_unit, unfold
+from polyad.linalg import near_unit
+from polyad.linalg.higher_order import higher_order_svd, shrinking
 
 
 @method(
@@ -84,7 +84,7 @@ def st_hosvd(
     _check.floating("x", x)
     _check.dimensions("x", x, batch + 2)
     _check.exactly_one(rank=rank, tol=tol)
-    rank = check_rank(rank, tuple(x.shape[batch:]))
+    rank = _check.ranks(rank, tuple(x.shape[batch:]))
     if tol is not None:
         _check.tolerance(tol)
     modes = _order(order, rank, tuple(x.shape[batch:]))
@@ -93,7 +93,7 @@ def st_hosvd(
     found = None
     if sequential and sketch is not False:
         found = sketched(work, rank, tol, batch, generator, insist=sketch is True)
-    core, factors = found or _exact(work, rank, tol, batch, modes, sequential)
+    core, factors = found or higher_order_svd(work, rank, tol, batch=batch, modes=modes, sequential=sequential)
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))
@@ -101,28 +101,7 @@ def st_hosvd(
 
 def _order(order: tuple[int, ...] | None, rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]:
     if order is None:
-        ratio = [1.0] * len(shape) if rank is None else [r / n for r, n in zip(rank, shape, strict=True)]
-        return sorted(range(len(shape)), key=lambda mode: (ratio[mode], shape[mode]))
+        return shrinking(rank, shape)
     if sorted(order) != list(range(len(shape))):
         raise ValueError(f"order={order} must name each of the modes 0 to {len(shape) - 1} of shape {shape} once")
     return list(order)
-
-
-def _exact(
-    x: Tensor, rank: tuple[int, ...] | None, tol: float | None, batch: int, modes: list[int], sequential: bool
-) -> tuple[Tensor, list[Tensor]]:
-    factors: list[Tensor] = [x] * len(modes)
-    core, allowed = x, squares(x, batch) * (tol or 0.0) ** 2
-    for place, mode in enumerate(modes):
-        unfolded = unfold(core if sequential else x, mode, batch)
-        if rank is not None:
-            factors[mode] = left_singular(unfolded, rank[mode])[0]
-        else:
-            factors[mode], lost = kept(unfolded, allowed, len(modes) - place, tol or 0.0)
-            allowed = (allowed - lost).clamp(min=0)
-        if sequential:
-            core = mode_product(core, factors[mode].mT, mode, batch)
-    if not sequential:
-        for mode in modes:
-            core = mode_product(core, factors[mode].mT, mode, batch)
-    return core, factors
