@@ -18,7 +18,7 @@ from polyad.linalg.higher_order import squares
 @method(
     "decompose",
     makes=Tucker,
-    example={"rank": (2, 3, 2)},
+    example={"x": (6, 5, 4), "rank": (2, 3, 2)},
     papers=(
         Paper(
             "De Lathauwer, De Moor, Vandewalle",

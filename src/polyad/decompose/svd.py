@@ -20,7 +20,7 @@ def spectrum(weight: Tensor, stats: object = None) -> Tensor:  # noqa: ARG001
     "decompose",
     makes=LowRank,
     curve=spectrum,
-    example={"rank": 2},
+    example={"x": (6, 5), "rank": 2},
     papers=(
         Paper(
             "Eckart, Young",

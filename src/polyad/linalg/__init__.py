@@ -1,8 +1,12 @@
 """Pure tensor functions that two or more methods need."""
 
+from polyad.linalg.block_svd import block_product_svd, block_svd
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.modes import mode_product, unfold
 from polyad.linalg.scaling import near_unit
 from polyad.linalg.svd import left_singular, truncated_svd
 
-__all__ = ["left_singular", "mode_product", "near_unit", "principal", "roots", "tails", "truncated_svd", "unfold"]
+__all__ = [
+    "block_product_svd", "block_svd", "left_singular", "mode_product", "near_unit", "principal", "roots", "tails",
+    "truncated_svd", "unfold",
+]  # fmt: skip
