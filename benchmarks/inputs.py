@@ -44,3 +44,27 @@ def _closed(edges: list[tuple[int, int]], n: int, bond: int, generator: Generato
     terms = ["".join(c for c, ends in zip(letters, edges, strict=True) if i in ends) for i in range(n)]
     operands = [torch.randn([bond] * len(term), generator=generator, dtype=torch.float64) for term in terms]
     return ",".join(terms) + "->", [x / bond**0.5 for x in operands]
+
+
+def planted_tucker(shape: tuple[int, ...], rank: tuple[int, ...], *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """A float64 tensor of these multilinear ranks, normal core and factors, and noise of this relative norm."""
+    generator = seeded(seed)
+    x = torch.randn(rank, generator=generator, dtype=torch.float64)
+    for mode, (n, r) in enumerate(zip(shape, rank, strict=True)):
+        factor = torch.randn(n, r, generator=generator, dtype=torch.float64)
+        x = torch.tensordot(x, factor, ([0], [1]))  # the mode goes to the end: after all of them the order is right
+        assert x.shape[-1] == shape[mode]
+    e = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return (x + e * (noise * x.norm() / e.norm())).contiguous()
+
+
+def planted_spectrum(n: int, spectrum: Tensor, seed: int = 0) -> Tensor:
+    """A float64 matrix (n, n) with these singular values and vectors from three random reflections a side."""
+    generator = seeded(seed)
+    x = torch.diag(spectrum.double())
+    for _ in range(2):
+        for _ in range(3):
+            w = torch.randn(n, generator=generator, dtype=torch.float64)
+            x = x - torch.outer(w, w @ x) * (2 / w.square().sum())
+        x = x.mT.contiguous()
+    return x
