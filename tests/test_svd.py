@@ -165,16 +165,3 @@ def test_low_rank_factors_of_deficient_matrices_have_finite_gradients():
     for matrix in (x, torch.zeros(4, 4).requires_grad_()):
         (gradient,) = torch.autograd.grad(svd(matrix, 3).to_dense().square().sum(), matrix)
         assert torch.allclose(gradient, 2 * matrix, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-def test_many_small_matrices_are_as_good_as_one(dtype):
-    x = torch.stack([planted(12, 20, 0.3 ** torch.arange(12), dtype, seed=i) for i in range(64)])
-    x[3], x[4, :, 2:] = 0, 0
-    u, s = left_singular(x, 3)
-    assert torch.allclose(u.mT @ u, torch.eye(3, dtype=dtype).expand(64, 3, 3), atol=1e-5)
-    assert torch.allclose(s, torch.linalg.svdvals(x)[:, :3], atol=1e-5)
-    one = left_singular(x[7], 3)[0]
-    assert torch.allclose(u[7] @ u[7].mT, one @ one.mT, atol=1e-5)
-    flat = seeded(64, 12, 20)  # which the iteration leaves to the exact way
-    assert torch.allclose(left_singular(flat, 3)[1], torch.linalg.svdvals(flat)[:, :3])

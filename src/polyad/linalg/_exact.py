@@ -17,33 +17,6 @@ def complete_left(x: Tensor) -> tuple[Tensor, Tensor]:
     return u.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
 
 
-def leading_of_many(x: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
-    """The leading left vectors and values of many small matrices by subspace iteration; float64, or None.
-
-    LAPACK takes small symmetric matrices one by one; products and small QR decompositions are quicker. Only for
-    batches of 64 and more, ranks below half of n, and where every residual falls below 1e-12 of the sum of squares.
-    """
-    n = x.shape[-2]
-    width = rank + 2
-    if x.shape[:-2].numel() < 64 or width * 2 > n or x.is_meta:
-        return None
-    gram = x.double() @ x.double().mT
-    size = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(torch.finfo(torch.float64).tiny)[..., None, None]
-    gram = gram / size
-    power = torch.linalg.matrix_power(gram, 4)
-    start = torch.randn(n, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    q = torch.linalg.qr(power @ start.to(x.device))[0]
-    for _ in range(2):
-        q = torch.linalg.qr(power @ q)[0]
-    image = gram @ q
-    values, turn = torch.linalg.eigh(q.mT @ image)
-    values, turn = values[..., -rank:].flip(-1), turn[..., -rank:].flip(-1)
-    u = q @ turn
-    if bool(((image @ turn - u * values.unsqueeze(-2)).abs().amax((-2, -1)) > 1e-12).any()):
-        return None
-    return u, (values.clamp(min=0) * size[..., 0]).sqrt()
-
-
 def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor, Triple, Tensor | None]:
     """Of matrices no taller than wide: all left vectors and values, the triples of ``rank`` or ``tol``, the ranks."""
     if x.dtype == torch.float32:

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.linalg._exact import complete_left, complete_triples, leading_of_many, masked, needed_rank
+from polyad.linalg._exact import complete_left, complete_triples, masked, needed_rank
 from polyad.linalg.krylov import krylov
 from polyad.linalg.scaling import near_unit
 from polyad.linalg.svd_gradient import connected
@@ -68,8 +68,8 @@ def left_singular(
 
     As ``truncated_svd`` without the right vectors, and ``rank`` may go up to n whatever m is: U has orthonormal
     columns even where singular values are zero. Small ranks of large n are found by block Krylov iteration, ranks up
-    to m of matrices taller than wide as there, small ranks of many small matrices by subspace iteration; all else
-    through the (n, n) Gram matrix in float64, in which values below about 1e-8 of the largest are noise.
+    to m of matrices taller than wide as there; all else through the (n, n) Gram matrix in float64, in which values
+    below about 1e-8 of the largest are noise.
 
     >>> u, s = left_singular(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), rank=2)
     >>> u, s
@@ -121,10 +121,6 @@ def _left(
     x: Tensor, rank: int | None, tol: float | None, exact: bool, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Left vectors and values of matrices, of wide ones as a rule."""
-    if rank is not None and not (exact or x.requires_grad):
-        many = leading_of_many(x, rank)
-        if many is not None:
-            return many[0].to(x.dtype), many[1].to(x.dtype)
     with torch.no_grad():
         few = None if exact else _few(x, rank, tol, generator, _LEAST // 2)
         if few is not None:
