@@ -100,3 +100,25 @@ def long_range(particles: int, *, widest: float = 5.0) -> Callable[..., Tensor]:
         return total
 
     return potential
+def planted_tucker(shape: tuple[int, ...], rank: tuple[int, ...], *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """A float64 tensor of these multilinear ranks, normal core and factors, and noise of this relative norm."""
+    generator = seeded(seed)
+    x = torch.randn(rank, generator=generator, dtype=torch.float64)
+    for mode, (n, r) in enumerate(zip(shape, rank, strict=True)):
+        factor = torch.randn(n, r, generator=generator, dtype=torch.float64)
+        x = torch.tensordot(x, factor, ([0], [1]))  # the mode goes to the end: after all of them the order is right
+        assert x.shape[-1] == shape[mode]
+    e = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return (x + e * (noise * x.norm() / e.norm())).contiguous()
+
+
+def planted_spectrum(n: int, spectrum: Tensor, seed: int = 0) -> Tensor:
+    """A float64 matrix (n, n) with these singular values and vectors from three random reflections a side."""
+    generator = seeded(seed)
+    x = torch.diag(spectrum.double())
+    for _ in range(2):
+        for _ in range(3):
+            w = torch.randn(n, generator=generator, dtype=torch.float64)
+            x = x - torch.outer(w, w @ x) * (2 / w.square().sum())
+        x = x.mT.contiguous()
+    return x

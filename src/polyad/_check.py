@@ -42,6 +42,17 @@ def rank(value: int, limit: int, what: str, name: str = "rank") -> int:
     return value
 
 
+def ranks(value: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Refuse all but one rank a mode, each from 1 to the mode's size. Returns them; None stays None."""
+    if value is None:
+        return None
+    if not isinstance(value, tuple | list) or len(value) != len(shape):
+        raise ValueError(f"rank={value} must give one number for each of the {len(shape)} modes of shape {shape}")
+    for mode, (r, n) in enumerate(zip(value, shape, strict=True)):
+        rank(r, n, f"mode {mode} of shape {shape}", f"rank[{mode}]")
+    return tuple(value)
+
+
 def bits(value: int) -> int:
     """Refuse widths that cannot be packed. Returns the number of bits."""
     if not 1 <= value <= 8:

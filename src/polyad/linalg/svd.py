@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.linalg._exact import complete_left, complete_triples, masked, needed_rank
 from polyad.linalg.krylov import krylov
+from polyad.linalg.scaling import near_unit
 from polyad.linalg.svd_gradient import connected
 
 _LEAST = 512  # the shorter side from which on iterating can pay
@@ -98,18 +99,8 @@ def _prepare(
     if tol is not None:
         _check.tolerance(tol)
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    if x.is_meta:
-        return x, None
-    plain = x.detach()
-    size = torch.maximum(-plain.amin((-2, -1)), plain.amax((-2, -1)))  # shows NaN and infinities too
-    _check.finite("x", size if bool(torch.isfinite(size).all()) else plain)
-    near = 1e15 if x.dtype == torch.float32 else 1e100
-    far = (size > near) | (size < 1 / near) & (size > 0)
-    if not bool(far.any()):
-        return x, None
-    exponent = torch.frexp(size).exponent.clamp(-120 if near == 1e15 else -1000, 1000)
-    scale = torch.where(far, torch.ldexp(torch.ones_like(size), exponent), 1).unsqueeze(-1)
-    return x / scale.unsqueeze(-1), scale
+    x, scale = near_unit(x, 2)
+    return x, None if scale is None else scale.unsqueeze(-1)
 
 
 def _triples(
@@ -131,7 +122,7 @@ def _left(
 ) -> tuple[Tensor, Tensor]:
     """Left vectors and values of matrices, of wide ones as a rule."""
     with torch.no_grad():
-        few = None if exact else _few(x, rank, tol, generator)
+        few = None if exact else _few(x, rank, tol, generator, _LEAST // 2)
         if few is not None:
             u, s, vh, needed = few
             whole = (None, None)
@@ -149,11 +140,11 @@ def _left(
 
 
 def _few(
-    x: Tensor, rank: int | None, tol: float | None, generator: Generator | None
+    x: Tensor, rank: int | None, tol: float | None, generator: Generator | None, least: int = _LEAST
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """What block Krylov iteration finds, or None where it is of no use."""
     short = min(x.shape[-2:])
-    if x.is_meta or short < _LEAST or (rank is not None and rank * 10 > short):
+    if x.is_meta or short < least or (rank is not None and rank * 10 > short):
         return None
     return krylov(x, rank, tol, short // (3 if x.dtype == torch.float64 else 4), generator)
 
