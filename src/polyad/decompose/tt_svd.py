@@ -113,7 +113,7 @@ def _basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
 
 
 def _unit(x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """x in float32 or float64, divided by a power of two near its largest entry where squares could leave the dtype."""
+    """x in float32 or float64, divided by a power of two near its largest entry where its norm is not near one."""
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     one = work.new_ones(x.shape[:batch])
     if not batch and not work.is_meta:
@@ -132,7 +132,7 @@ def _traced(x: Tensor) -> bool:
 
 
 def _in_halves(x: Tensor, tol: float, generator: Generator | None) -> list[Tensor] | None:
-    """Cores by a sketched split in the middle and exact splits of the halves; None where a sketch does not suffice."""
+    """Cores by a sketched split in the middle and exact splits of the halves; None where no sketch suffices."""
     shape = tuple(x.shape)
     middle = balanced(shape)
     matrix = x.reshape(math.prod(shape[:middle]), -1)
