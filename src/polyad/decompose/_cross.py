@@ -21,7 +21,7 @@ EXTRA = 2
 class Cross:
     """Nested index sets on both sides of every bond, and the sweep that renews one side of all of them.
 
-    ``left[k]`` (r, k) are multi-indices of the first k modes and ``right[k]`` (r, d - k) those of the modes from k on.
+    ``left[k]`` (r, k) are indices of the first k modes and ``right[k]`` (r, d - k) those of the modes from k on.
     """
 
     def __init__(self, ask: Evaluations, start: Tensor, rank: int | None, tol: float) -> None:

@@ -55,9 +55,9 @@ def tt_svd(
     The modes are taken off from both ends, each time where the unfolding is shorter, so that the long matrices are
     also the flattest: the errors of these nested projections add up squared, each may take tol/√(N - 1).
 
-    With ``tol``, a large single tensor is first split in the middle: some of its columns suggest a basis of k vectors,
+    With ``tol``, a large single tensor is first split in the middle: some columns suggest a basis of k vectors,
     one product of 2 k numel(x) operations projects onto it, and what the basis misses is measured over all of x (in
-    float64 from two norms, otherwise by subtracting). The halves, of k √numel(x) numbers, take what is left of ``tol``.
+    float64 from two norms, otherwise by subtracting). The halves, k √numel(x) numbers, take what is left of ``tol``.
     Random sums of the rows follow where columns do not suffice, and then the exact way, which is also that of
     gradients. ``generator`` draws columns and sums; ranks may exceed the least where tails fall slowly.
 

@@ -10,9 +10,10 @@ from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
 from polyad.formats.tensor_train import TensorTrain
+from polyad.formats.train_matrix import TrainMatrix
 from polyad.formats.tucker import Tucker
 
 __all__ = [
-    "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain", "Tucker",
-    "kinds",
+    "CP", "Dense", "Format", "Kronecker", "LowRank", "Product", "Quantized", "Sparse", "Sum", "TensorTrain",
+    "TrainMatrix", "Tucker", "kinds",
 ]  # fmt: skip

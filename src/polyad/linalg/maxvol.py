@@ -12,9 +12,9 @@ def maxvol(u: Tensor, extra: int = 0, *, bound: float = 1.05, max_iter: int = 10
     """Indices (r + extra,) of rows of u (n, r) and coefficients C (n, r + extra) with ``u = C u[rows]``.
 
     r rows whose determinant no exchange with another row enlarges by more than ``bound``: then no coefficient is
-    larger than that. The first come from a pivoted LU, each exchange costs 2 n r operations. ``extra`` further rows are
-    those of the longest coefficients, one after another; they shorten all others (a rectangular volume). u needs full
-    column rank.
+    larger than that. The first come from a pivoted LU, each exchange costs 2 n r operations. ``extra`` further rows
+    are those of the longest coefficients, one after another; they shorten all others (a rectangular volume). u needs
+    full column rank.
 
     >>> rows, c = maxvol(torch.tensor([[1.0, 0.0], [0.5, 0.1], [0.0, 2.0], [0.3, 0.3]]), extra=1)
     >>> rows[:2].sort().values, c.shape
