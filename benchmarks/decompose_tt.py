@@ -6,6 +6,7 @@ environment with torchtt and teneva; rows of absent peers hold None.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -134,16 +135,16 @@ def _teneva(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], index:
 
 
 def layer(repeats: int = 15) -> list[Row]:
-    """A (1024, 1024) weight as a matrix train of bonds 16 against the dense product."""
+    """A (1024, 1024) weight as matrix trains of bonds 4 and 16 against the dense product."""
     w = torch.randn(1024, 1024, generator=inputs.seeded())
-    found = tt_matrix(w, 16)
-    rows = []
-    for n in (1, 64, 1024):
+    trains, rows = {bond: tt_matrix(w, bond) for bond in (4, 16)}, []
+    for bond, n in itertools.product(trains, (1, 64, 1024)):
+        found = trains[bond]
         x = torch.randn(n, 1024, generator=inputs.seeded(n))
-        ours, dense = alternated(lambda x=x: found.linear(x), lambda x=x: x @ w.mT, repeats=repeats)
+        ours, dense = alternated(lambda x=x, found=found: found.linear(x), lambda x=x: x @ w.mT, repeats=repeats)
         error = relative(found.linear(x), x @ found.to_dense().mT)
         floor = found.flops(n) / (2 * w.numel() * n) * (dense or 0)
-        rows.append(row(f"matrix train 1024 x 1024, {n} rows", ours, "dense", dense, floor, error))
+        rows.append(row(f"matrix train 1024 x 1024, bonds {bond}, {n} rows", ours, "dense", dense, floor, error))
     return rows
 
 

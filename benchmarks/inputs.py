@@ -48,7 +48,7 @@ def train_to_dense(cores: list[Tensor]) -> Tensor:
 
 
 def smooth(shape: tuple[int, ...], *, noise: float = 0.0, seed: int = 0) -> Tensor:
-    """1 / (1 + Σ (i + 1) tᵢ / N) on a grid of [0, 1] in each of N variables, and noise of this relative norm; float64."""
+    """1 / (1 + Σ (i + 1) tᵢ / N) on a grid of [0, 1] in each of N variables, with noise of this relative norm."""
     x = torch.ones((), dtype=torch.float64)
     for i, n in enumerate(shape):
         x = x.unsqueeze(-1) + torch.linspace(0, 1, n, dtype=torch.float64) * (i + 1) / len(shape)

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyad import _check
 
 
-class Exhausted(Exception):
+class EvaluationsExhaustedError(Exception):
     """More evaluations are wanted than allowed."""
 
 
@@ -33,7 +33,7 @@ class Evaluations:
         fresh = {key: row for row, key in enumerate(keys) if key not in self._known}
         if fresh:
             if self.most is not None and self.count + len(fresh) > self.most:
-                raise Exhausted
+                raise EvaluationsExhaustedError
             values = self._asked(index[list(fresh.values())])
             self._known.update(zip(fresh, values, strict=True))
         return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)

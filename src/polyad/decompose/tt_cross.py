@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._cross import Cross
-from polyad.decompose._evaluations import Evaluations, Exhausted
+from polyad.decompose._evaluations import Evaluations, EvaluationsExhaustedError
 from polyad.formats import TensorTrain
 
 _TESTS = 1024  # random entries that tell the error
@@ -80,7 +80,7 @@ def tt_cross(
     tests = _Tests(ask, generator)
     try:
         tests.more()
-    except Exhausted:
+    except EvaluationsExhaustedError:
         raise ValueError(f"max_evaluations={max_evaluations} is too few; {_TESTS} alone tell the error") from None
     cross = Cross(ask, tests.index[tests.truth.abs().argsort(descending=True)[:2]], rank, tol)
     best, last, error, sweep = None, None, float("inf"), 0
@@ -101,7 +101,7 @@ def tt_cross(
             if max(reached, moved) <= tol / 2:
                 break
             cross.add(tests.index[off.argmax()][None])
-    except Exhausted:
+    except EvaluationsExhaustedError:
         pass
     if best is None:
         raise ValueError(f"max_evaluations={max_evaluations} is too few for one sweep; {ask.count} were made")
