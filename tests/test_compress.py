@@ -10,7 +10,7 @@ import polyad
 import tiny
 from polyad import compress
 from polyad.allocate.curve import WHOLE
-from polyad.compress import Step, costs, eora, equivalent_rescaling, lord, modegpt, welore
+from polyad.compress import Step, costs, eora, equivalent_rescaling, lord, modegpt, sizing, welore
 from polyad.compress.importance import divergences
 from polyad.data import Calibration
 from polyad.decompose import svd
@@ -428,3 +428,13 @@ def test_sizes_are_such_that_processors_multiply_them_fast():
     assert list(costs.even_sizes(9)) == list(range(1, 9))
     assert set(costs.even_sizes(48)) == set(range(4, 48, 4))
     assert {size % 8 for size in costs.even_sizes(1536)} == {0}
+
+
+def test_slow_ranks_are_left_out_where_asked(monkeypatch):
+    monkeypatch.setattr(sizing, "break_even", lambda shape, dtype: 5)
+    _, plan = made(lord, keep=0.7, avoid_slow=True)
+    assert set(plan.sizes[0].values()) <= {-1, 1, 2, 3, 4, 5}
+    assert max(made(lord, keep=0.7)[1].sizes[0].values()) > 5
+    assert made(modegpt, keep=0.7, avoid_slow=True)[1].sizes == made(modegpt, keep=0.7)[1].sizes
+    with pytest.raises(ValueError, match="avoid_slow leaves nothing to choose"):
+        made(round_to_nearest, keep=0.3, budget="bytes", avoid_slow=True)

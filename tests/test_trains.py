@@ -132,6 +132,19 @@ def test_gradients_flow_through_the_norm():
     assert torch.autograd.gradcheck(norm, cores)
 
 
+def test_gradients_flow_through_rounding_and_decomposition():
+    x = seeded(3, 4, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: tt_svd(x, 2).to_dense(), x)
+    assert torch.autograd.gradcheck(lambda x: tt_svd(x, tol=0.4).to_dense(), x)
+    cores = [core.clone().requires_grad_() for core in train((3, 4, 3), 3).cores]
+    assert torch.autograd.gradcheck(lambda *cores: TensorTrain(cores).round(2).to_dense(), cores)
+    twice = train((3, 4, 3), 2)
+    cores = [core.clone().requires_grad_() for core in (twice + twice).cores]
+    assert TensorTrain(tuple(cores)).round(2).rank == (2, 2)
+    TensorTrain(tuple(cores)).round(2).to_dense().square().sum().backward()
+    assert all(bool(torch.isfinite(core.grad).all()) for core in cores)
+
+
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("noise", [0.0, 2e-5, 7e-5, 3e-4])
 def test_large_tensors_are_sketched_and_stay_within_the_tolerance(dtype, noise):

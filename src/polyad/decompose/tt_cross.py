@@ -140,4 +140,6 @@ def _moved(found: TensorTrain, last: TensorTrain | None) -> float:
     if last is None or not found.rank:  # one core is exact at once
         return float("inf") if found.rank else 0.0
     size = float(found.norm())
-    return float((found - last).norm()) / size if size else float(last.norm() > 0)
+    difference = found - last
+    assert isinstance(difference, TensorTrain)  # of two trains with bonds
+    return float(difference.norm()) / size if size else float(last.norm() > 0)

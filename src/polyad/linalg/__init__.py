@@ -1,7 +1,17 @@
 """Pure tensor functions that two or more methods need."""
 
+from polyad.linalg.block_svd import block_product_svd, block_svd
 from polyad.linalg.maxvol import maxvol
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.svd import left_singular, truncated_svd
 
-__all__ = ["left_singular", "maxvol", "principal", "roots", "tails", "truncated_svd"]
+__all__ = [
+    "block_product_svd",
+    "block_svd",
+    "left_singular",
+    "maxvol",
+    "principal",
+    "roots",
+    "tails",
+    "truncated_svd",
+]
