@@ -24,6 +24,56 @@ def planted_cp(shape: tuple[int, ...], rank: int, *, noise: float = 0.0, seed: i
     return x + e * (noise * x.norm() / e.norm())
 
 
+def planted_train(shape: tuple[int, ...], rank: int, *, seed: int = 0) -> list[Tensor]:
+    """Normal float64 cores (r, n, s) of a tensor train with this rank at every bond."""
+    generator, ends = seeded(seed), len(shape) - 1
+    sizes = [(rank if i else 1, n, rank if i < ends else 1) for i, n in enumerate(shape)]
+    return [torch.randn(size, generator=generator, dtype=torch.float64) / rank**0.5 for size in sizes]
+
+
+def inflated_train(shape: tuple[int, ...], rank: int, inflated: int, *, seed: int = 0) -> list[Tensor]:
+    """``planted_train`` with larger bonds: a random matrix and its pseudo-inverse between neighbouring cores."""
+    cores, generator = planted_train(shape, rank, seed=seed), seeded(seed + 1)
+    for i in range(len(shape) - 1):
+        wide = torch.randn(rank, inflated, generator=generator, dtype=torch.float64)
+        cores[i], cores[i + 1] = cores[i] @ wide, torch.tensordot(torch.linalg.pinv(wide), cores[i + 1], 1)
+    return cores
+
+
+def train_to_dense(cores: list[Tensor]) -> Tensor:
+    """The tensor of cores (r, n, s) with outer bonds of size one."""
+    x = cores[0]
+    for core in cores[1:]:
+        x = torch.tensordot(x, core, 1)
+    return x.squeeze(0).squeeze(-1)
+
+
+def smooth(shape: tuple[int, ...], *, noise: float = 0.0, seed: int = 0) -> Tensor:
+    """1 / (1 + Σ (i + 1) tᵢ / N) on a grid of [0, 1] in each of N variables, with noise of this relative norm."""
+    x = torch.ones((), dtype=torch.float64)
+    for i, n in enumerate(shape):
+        x = x.unsqueeze(-1) + torch.linspace(0, 1, n, dtype=torch.float64) * (i + 1) / len(shape)
+    x = 1 / x
+    e = torch.randn(x.shape, generator=seeded(seed), dtype=torch.float64)
+    return x + e * (noise * x.norm() / e.norm())
+
+
+def functions(n: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Functions of an index (N, d) on a grid of n points of [0, 1] in each variable, for cross approximation."""
+
+    def on(index: Tensor) -> Tensor:
+        return index.double() / (n - 1)
+
+    return {
+        "1 / (1 + sum x)": lambda index: 1 / (1 + on(index).sum(1)),
+        "sin(sum x)": lambda index: torch.sin(on(index).sum(1)),
+        "sqrt(sum x^2)": lambda index: on(index).square().sum(1).sqrt(),
+        "exp(-sum x)": lambda index: torch.exp(-on(index).sum(1)),
+        "1 / (1 + sum i)": lambda index: 1 / (1 + index.double().sum(1)),
+        "exp(-|x| / sqrt d)": lambda index: torch.exp(-on(index).square().mean(1).sqrt()),
+    }
+
+
 def regular_network(n: int = 30, bond: int = 3, seed: int = 0) -> tuple[str, list[Tensor]]:
     """A closed network over a random 3-regular graph of n tensors: its einsum and normal float64 operands."""
     generator = seeded(seed)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from polyad._card import card
-from polyad.decompose import tt_svd
-from polyad.formats import TensorTrain
+from polyad.decompose import tt_matrix, tt_svd
+from polyad.formats import TensorTrain, TrainMatrix
 from polyad.testing import decompositions
 
 F32, F64 = torch.float32, torch.float64
@@ -132,6 +132,19 @@ def test_gradients_flow_through_the_norm():
     assert torch.autograd.gradcheck(norm, cores)
 
 
+def test_gradients_flow_through_rounding_and_decomposition():
+    x = seeded(3, 4, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: tt_svd(x, 2).to_dense(), x)
+    assert torch.autograd.gradcheck(lambda x: tt_svd(x, tol=0.4).to_dense(), x)
+    cores = [core.clone().requires_grad_() for core in train((3, 4, 3), 3).cores]
+    assert torch.autograd.gradcheck(lambda *cores: TensorTrain(cores).round(2).to_dense(), cores)
+    twice = train((3, 4, 3), 2)
+    cores = [core.clone().requires_grad_() for core in (twice + twice).cores]
+    assert TensorTrain(tuple(cores)).round(2).rank == (2, 2)
+    TensorTrain(tuple(cores)).round(2).to_dense().square().sum().backward()
+    assert all(bool(torch.isfinite(core.grad).all()) for core in cores)
+
+
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("noise", [0.0, 2e-5, 7e-5, 3e-4])
 def test_large_tensors_are_sketched_and_stay_within_the_tolerance(dtype, noise):
@@ -176,5 +189,54 @@ def test_modes_of_any_order_and_length_one(order):
     ],
 )
 def test_refusals(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_a_kronecker_product_has_bonds_of_one_and_matrices_round(dtype):
+    a, b, c = (seeded(n, m, dtype=dtype, seed=n) for n, m in ((4, 2), (3, 5), (2, 3)))
+    w = torch.kron(a, torch.kron(b, c))
+    found = tt_matrix(w, tol=1e-5, modes=((4, 3, 2), (2, 5, 3)))
+    assert found.rank == (1, 1)
+    assert error(found, w) < 20 * torch.finfo(dtype).eps
+    rounded = (found + found).round(tol=1e-5)
+    assert rounded.rank == (1, 1)
+    assert error(rounded, 2 * w) < 20 * torch.finfo(dtype).eps
+    assert torch.allclose(found.norm(), w.norm())
+
+
+def test_a_matrix_train_applies_in_any_order_and_in_batches():
+    w = seeded(2, 24, 30)
+    found = tt_matrix(w, tol=0, batch=1)
+    assert isinstance(found, TrainMatrix)
+    assert found.modes == ((4, 3, 2), (5, 3, 2))
+    assert error(found, w) < 1e-13
+    x = seeded(2, 7, 30, seed=1)
+    assert torch.allclose(found.linear(x), x @ w.mT)
+    assert torch.allclose(found.transpose().linear(x[..., :24]), x[..., :24] @ w)
+    long = TrainMatrix(tuple(seeded(*((2,) if i else ()), 2, 2, *((2,) if i < 6 else ()), seed=i) for i in range(7)))
+    assert torch.allclose(
+        long.rows(torch.tensor([[3, 127], [-1, 0]])), long.to_dense()[torch.tensor([[3, 127], [-1, 0]])]
+    )
+    assert error(tt_matrix(w[0], 2), w[0]) < 1
+
+
+@pytest.mark.parametrize("check", decompositions.CHECKS, ids=lambda check: check.__name__)
+def test_tt_matrix_keeps_the_contract(check):
+    check(card("tt_matrix"))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: tt_matrix(seeded(6, 4), 2, modes=((3, 2), (2, 3))), "do not split the 6 rows and 4 columns"),
+        (lambda: tt_matrix(seeded(2, 6, 4), 2), "is no matrix"),
+        (lambda: TrainMatrix((torch.ones(2, 3, 2), torch.ones(3, 2, 2))), "do not make a train matrix"),
+        (lambda: TrainMatrix((torch.ones(2, 3, 2), torch.ones(2))), "do not make a train matrix"),
+        (lambda: TrainMatrix(()), "do not make a train matrix"),
+    ],
+)
+def test_matrix_refusals(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

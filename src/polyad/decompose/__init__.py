@@ -20,6 +20,8 @@ from polyad.decompose.st_hosvd import st_hosvd
 from polyad.decompose.svd import svd
 from polyad.decompose.t_svd import t_svd
 from polyad.decompose.trg_ising import trg_ising
+from polyad.decompose.tt_cross import tt_cross
+from polyad.decompose.tt_matrix import tt_matrix
 from polyad.decompose.tt_svd import tt_svd
 from polyad.decompose.ttn_bug import ttn_bug
 
@@ -27,5 +29,5 @@ __all__ = [
     "ChebyshevTucker", "block_term", "chebyshev_tucker", "core_shapes", "hadamard_als", "hierarchical_tucker",
     "hooi", "householder_product", "khatri_rao_als", "kronecker_als", "kronecker_svd", "low_displacement",
     "masked_als", "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz",
-    "st_hosvd", "svd", "t_svd", "trg_ising", "tt_svd", "ttn_bug",
+    "st_hosvd", "svd", "t_svd", "trg_ising", "tt_cross", "tt_matrix", "tt_svd", "ttn_bug",
 ]  # fmt: skip

@@ -55,9 +55,9 @@ def tt_svd(
     The modes are taken off from both ends, each time where the unfolding is shorter, so that the long matrices are
     also the flattest: the errors of these nested projections add up squared, each may take tol/√(N - 1).
 
-    With ``tol``, a large single tensor is first split in the middle: some of its columns suggest a basis of k vectors,
+    With ``tol``, a large single tensor is first split in the middle: some columns suggest a basis of k vectors,
     one product of 2 k numel(x) operations projects onto it, and what the basis misses is measured over all of x (in
-    float64 from two norms, otherwise by subtracting). The halves, of k √numel(x) numbers, take what is left of ``tol``.
+    float64 from two norms, otherwise by subtracting). The halves, k √numel(x) numbers, take what is left of ``tol``.
     Random sums of the rows follow where columns do not suffice, and then the exact way, which is also that of
     gradients. ``generator`` draws columns and sums; ranks may exceed the least where tails fall slowly.
 
@@ -113,7 +113,7 @@ def _basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
 
 
 def _unit(x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """x in float32 or float64, divided by a power of two near its largest entry where squares could leave the dtype."""
+    """x in float32 or float64, divided by a power of two near its largest entry where its norm is not near one."""
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     one = work.new_ones(x.shape[:batch])
     if not batch and not work.is_meta:
@@ -132,7 +132,7 @@ def _traced(x: Tensor) -> bool:
 
 
 def _in_halves(x: Tensor, tol: float, generator: Generator | None) -> list[Tensor] | None:
-    """Cores by a sketched split in the middle and exact splits of the halves; None where a sketch does not suffice."""
+    """Cores by a sketched split in the middle and exact splits of the halves; None where no sketch suffices."""
     shape = tuple(x.shape)
     middle = balanced(shape)
     matrix = x.reshape(math.prod(shape[:middle]), -1)

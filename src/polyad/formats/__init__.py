@@ -21,6 +21,7 @@ from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
 from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.toeplitz import Toeplitz
+from polyad.formats.train_matrix import TrainMatrix
 from polyad.formats.tree_network import TreeNetwork
 from polyad.formats.tubal import Tubal
 from polyad.formats.tucker import Tucker
@@ -28,5 +29,6 @@ from polyad.formats.tucker import Tucker
 __all__ = [
     "BlockTensorTrain", "BlockTerm", "CP", "Circulant", "Dense", "Format", "Hadamard", "Householder", "KhatriRao",
     "Kronecker", "LowDisplacement", "LowRank", "Monarch", "Network", "Product", "Quantized", "Sparse", "Sum",
-    "TensorTrain", "Toeplitz", "TreeNetwork", "Tubal", "Tucker", "kinds", "load_format", "save_format",
+    "TensorTrain", "Toeplitz", "TrainMatrix", "TreeNetwork", "Tubal", "Tucker", "kinds", "load_format",
+    "save_format",
 ]  # fmt: skip

@@ -91,7 +91,7 @@ class TensorTrain(_Multilinear):
 
         >>> x = TensorTrain.random((6, 5, 4, 6), generator=torch.Generator().manual_seed(0))
         >>> (x + x).rank, (x + x).round(tol=1e-5).rank == x.rank
-        ((6, 8, 8), True)
+        ((6, 8, 6), True)
         """
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
