@@ -1,6 +1,7 @@
 """From a tensor to a format, by itself alone."""
 
 from polyad.decompose.hooi import hooi
+from polyad.decompose.sparse_cp_als import sparse_cp_als
 from polyad.decompose.svd import svd
 
-__all__ = ["hooi", "svd"]
+__all__ = ["hooi", "sparse_cp_als", "svd"]
