@@ -102,7 +102,7 @@ def test_extremes():
         (torch.ones(3, 4, 5).to_sparse(), 13, ValueError, "rank=13 exceeds what a tensor of shape"),
         (torch.ones(3, 4, 5).to_sparse(), 0, ValueError, "rank=0 is below 1"),
         (torch.ones(3).to_sparse(), 1, ValueError, "1 dimensions"),
-        (torch.ones(3, 4).to_mkldnn(), 1, ValueError, "layout torch._mkldnn"),
+        (torch.ones(3, 4).to_sparse(1), 1, ValueError, "1 dense dimensions"),
         ((torch.ones(3, 4) * float("nan")).to_sparse(), 1, ValueError, "12 NaN"),
         (torch.ones(3, 4, dtype=torch.int64).to_sparse(), 1, TypeError, "dtype torch.int64"),
         (torch.ones(3, 0).to_sparse(), 1, ValueError, "empty"),
