@@ -16,7 +16,7 @@ from polyad.decompose._mttkrp import sweep
 from polyad.decompose._nonnegative import hals, multiplicative
 from polyad.formats import CP
 
-_INNER = 3
+_INNER = 8  # updates of a factor for one product with x
 
 
 @method(
@@ -63,7 +63,7 @@ def nonnegative_cp(
     entries of x are allowed with ``update="hals"`` (the sum stays non-negative) and refused with "mu", the
     multiplicative updates, which are slower in almost every case.
 
-    A sweep takes two matrix products with x whatever N is, 4 R numel(x) operations, and in each mode three updates
+    A sweep takes two matrix products with x whatever N is, 4 R numel(x) operations, and in each mode eight updates
     of all components for R² I_n multiplications and additions each. Sweeps end after ``max_iter``, or when two in a
     row change the relative squared error by no more than ``stop`` in all tensors; factors of the least error are
     returned. That error is a difference, exact to about the root of the dtype's epsilon. ``callback(sweep,
