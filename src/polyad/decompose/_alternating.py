@@ -23,7 +23,7 @@ def alternate(
     solve: Solve,
     factors: list[Tensor],
     *,
-    nonnegative: bool,
+    keep: float | None,
     max_iter: int,
     stop: float,
     callback: Callback | None = None,
@@ -31,7 +31,8 @@ def alternate(
     """The factors of least error on the way; the tensors have norm 1 (or 0).
 
     ``sweep(factors)`` yields (mode, MTTKRP) in turn, each with the factors as they are when it is asked for;
-    ``solve(factor, product, gram)`` improves one factor. After an update a factor is moved on along its change; where
+    ``solve(factor, product, gram)`` improves one factor. ``keep`` is None where signs are free, else the share of a
+    non-negative entry that moving on leaves at least. After an update a factor is moved on along its change; where
     the error has grown by that, the tensor goes back to the factors before the move and its step shrinks (Ang,
     Cohen, Gillis, Hien 2020). The error costs nothing: it comes with the last mode's product.
     """
@@ -47,7 +48,7 @@ def alternate(
             new = solve(hat[mode], product, v)
             if iteration:  # the first change is from the start, which is arbitrary
                 moved = torch.lerp(plain[mode], new, 1 + step.to(new.dtype).view(b, 1, 1))
-                hat[mode] = moved.clamp_(min=0) if nonnegative else moved
+                hat[mode] = moved if keep is None else torch.maximum(moved, keep * new)
             else:
                 hat[mode] = new
             plain[mode], last = new, mode

@@ -47,3 +47,7 @@ def _revived(a: Tensor) -> Tensor:
     size = a.sum(2, keepdim=True)
     trace = torch.finfo(a.dtype).eps * size.mean(1, keepdim=True) / a.shape[2]
     return torch.where(size > 0, a, trace)
+
+
+SOLVERS = {"hals": (hals(8), 0.0), "mu": (multiplicative(8), 0.1)}
+"""Updates by name, and the share of an entry that extrapolation leaves: what is zero stays zero under products."""

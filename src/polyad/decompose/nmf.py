@@ -13,10 +13,8 @@ from polyad._card import Paper, method
 from polyad.decompose._alternating import Callback, alternate, balanced, uniform, unit
 from polyad.decompose._entries import Entries
 from polyad.decompose._mttkrp import sweep
-from polyad.decompose._nonnegative import hals, multiplicative
+from polyad.decompose._nonnegative import SOLVERS
 from polyad.formats import LowRank
-
-_INNER = 8  # updates of a factor for one product with x
 
 
 @method(
@@ -94,8 +92,8 @@ def nmf(
         work, scale = unit(_check.finite("x", x).to(wide).reshape(-1, *shape).contiguous())
         products = partial(sweep, work)
     start = uniform(shape, rank, len(work), work, generator, signed=False)
-    solve = {"hals": hals, "mu": multiplicative}[update](_INNER)
-    found = alternate(products, solve, start, nonnegative=True, max_iter=max_iter, stop=stop, callback=callback)
+    solve, keep = SOLVERS[update]
+    found = alternate(products, solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
     alive = work.flatten(1).any(1).view(-1, 1, 1)
     left, right = balanced([factor * alive for factor in found], scale)
     return LowRank(left.to(x.dtype).reshape(*lead, *left.shape[1:]), right.mT.to(x.dtype).reshape(*lead, rank, -1))

@@ -13,10 +13,8 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._alternating import Callback, alternate, balanced, uniform, unit
 from polyad.decompose._mttkrp import sweep
-from polyad.decompose._nonnegative import hals, multiplicative
+from polyad.decompose._nonnegative import SOLVERS
 from polyad.formats import CP
-
-_INNER = 8  # updates of a factor for one product with x
 
 
 @method(
@@ -87,10 +85,8 @@ def nonnegative_cp(
     half = x.dtype not in (torch.float32, torch.float64)
     work, scale = unit(x.detach().to(torch.float32 if half else x.dtype).reshape(-1, *shape).contiguous())
     start = uniform(shape, rank, len(work), work, generator, signed=False)
-    solve = {"hals": hals, "mu": multiplicative}[update](_INNER)
-    found = alternate(
-        partial(sweep, work), solve, start, nonnegative=True, max_iter=max_iter, stop=stop, callback=callback
-    )
+    solve, keep = SOLVERS[update]
+    found = alternate(partial(sweep, work), solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
     alive = work.flatten(1).any(1).view(-1, 1, 1)
     factors = balanced([factor * alive for factor in found], scale)
     return CP(tuple([f.to(x.dtype).reshape(*x.shape[:batch], *f.shape[1:]) for f in factors]))

@@ -81,9 +81,7 @@ def sparse_cp_als(
     values, scale = unit(x.values().unsqueeze(0).to(torch.float32 if half else x.dtype))
     entries = Entries(x.indices(), values[0], tuple(x.shape), rank)
     start = uniform(tuple(x.shape), rank, 1, values, generator, signed=True)
-    found = alternate(
-        entries.sweep, least_squares, start, nonnegative=False, max_iter=max_iter, stop=stop, callback=callback
-    )
+    found = alternate(entries.sweep, least_squares, start, keep=None, max_iter=max_iter, stop=stop, callback=callback)
     return CP(tuple([factor[0].to(x.dtype) for factor in balanced(found, scale)]))
 
 
