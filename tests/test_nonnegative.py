@@ -44,10 +44,10 @@ def test_shared_products_are_those_of_the_factors_of_the_moment(shape):
 
 
 @pytest.mark.parametrize(("update", "goal"), [("hals", 2e-3), ("mu", 3e-2)])
-@pytest.mark.parametrize("shape", [(9, 8), (9, 8, 7), (5, 6, 4, 5)])
+@pytest.mark.parametrize("shape", [(9, 8), (9, 8, 7), (5, 6, 1, 5)])
 def test_planted_structure_is_found_for_every_tensor_of_a_batch(shape, update, goal):
     x = planted(*shape, batch=(2, 2))
-    found = nonnegative_cp(x, 3, batch=2, update=update, max_iter=500, stop=1e-12)
+    found = nonnegative_cp(x, 3, batch=2, update=update, max_iter=250, stop=1e-10)
     assert found.shape == x.shape
     assert nonnegative(found)
     errors = (found.to_dense() - x).flatten(2).norm(dim=2) / x.flatten(2).norm(dim=2)

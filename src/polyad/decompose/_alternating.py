@@ -42,7 +42,7 @@ def alternate(
     best, least, calm = list(factors), before, 0
     for iteration in range(max_iter):
         grams = [gram(factor) for factor in hat]
-        last, after = -1, before
+        after = before
         for mode, product in sweep(hat):
             v = _product(grams, mode)
             new = solve(hat[mode], product, v)
@@ -51,16 +51,16 @@ def alternate(
                 hat[mode] = moved if keep is None else torch.maximum(moved, keep * new)
             else:
                 hat[mode] = new
-            plain[mode], last = new, mode
+            plain[mode] = new
             if mode < len(hat) - 1:
                 grams[mode] = gram(hat[mode])
             else:
                 after = _error(product, new, v)
-        known = [*hat[:-1], plain[last]]
+        known = [*hat[:-1], plain[-1]]
         worse, better = after > before, after < least
         best = [_where(better, new, old) for new, old in zip(known, best, strict=True)]
         least = torch.minimum(least, after)
-        hat = [_where(worse, old, new) for old, new in zip(plain, known, strict=True)]
+        hat = [_where(worse, old, new) for old, new in zip(plain, hat, strict=True)]
         limit = torch.where(worse, step, (_GROW_LIMIT * limit).clamp(max=1))
         step = torch.where(worse, step / _SHRINK, torch.minimum(_GROW * step, limit))
         calm = calm + 1 if bool(((before - after).abs() <= stop).all()) else 0
