@@ -57,7 +57,8 @@ def sparse_sweep(n=10_000, nnz=1_000_000, rank=10, *, peer=True):
     order = torch.argsort(x.indices()[0], stable=True)
     second, lengths = x.indices()[1][order], torch.bincount(x.indices()[0], minlength=n)
 
-    def floor():  # three times: gather two factors, multiply with them and the values, add up by segments
+    def floor():  # no true floor: its (nnz, R) temporaries cost page faults that blocks avoid
+        # three times: gather two factors, multiply with them and the values, add up by segments
         for _ in range(3):
             rows = factors[1].index_select(0, second).mul_(factors[2].index_select(0, second))
             torch.segment_reduce(rows.mul_(x.values()[:, None]), "sum", lengths=lengths, unsafe=True)
