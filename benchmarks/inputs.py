@@ -172,3 +172,18 @@ def planted_spectrum(n: int, spectrum: Tensor, seed: int = 0) -> Tensor:
             x = x - torch.outer(w, w @ x) * (2 / w.square().sum())
         x = x.mT.contiguous()
     return x
+def nonnegative_cp_input(n: int, rank: int) -> Tensor:
+    """A float64 (n, n, n) tensor of uniform factors on [0, 1) of this rank, and normal noise of 1 % of its norm."""
+    generator = seeded()
+    a, b, c = (torch.rand(n, rank, generator=generator, dtype=torch.float64) for _ in range(3))
+    x = torch.einsum("ar,br,cr->abc", a, b, c)
+    e = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    return x + e * (0.01 * x.norm() / e.norm())
+
+
+def scattered(n: int, nnz: int) -> Tensor:
+    """A coalesced sparse float64 (n, n, n) tensor: nnz places drawn uniformly, with values uniform on [0, 1)."""
+    generator = seeded()
+    index = torch.randint(n, (3, nnz), generator=generator)
+    values = torch.rand(nnz, generator=generator, dtype=torch.float64)
+    return torch.sparse_coo_tensor(index, values, (n, n, n), check_invariants=False).coalesce()
