@@ -37,7 +37,7 @@ def compress(x: Tensor, rank: int, generator: Generator) -> tuple[Tensor, list[T
 
 
 def _range(rows: Tensor, rank: int, generator: Generator) -> Tensor:
-    """An orthonormal basis (batch, n, rank) of the leading left singular directions of rows (batch, n, m), float64."""
+    """A basis (batch, n, rank), orthonormal, of the leading left singular directions of rows (batch, n, m)."""
     n, m = rows.shape[1:]
     if n <= 4 * (rank + SPARE):
         return left_singular(rows, rank)[0].double()
@@ -51,9 +51,18 @@ def _range(rows: Tensor, rank: int, generator: Generator) -> Tensor:
 
 
 def race(
-    core: Tensor, rank: int, restarts: int, *, ridge: float, enough: Tensor, stop: float, generator: Generator
+    core: Tensor,
+    rank: int,
+    restarts: int,
+    *,
+    ridge: float,
+    enough: Tensor,
+    stop: float,
+    generator: Generator,
+    eps: float,
 ) -> list[Tensor]:
-    """The best of several starts, refined on the core: factors (batch, 1, rank, k_n). The core has unit norm.
+    """The best of several starts, refined on the core: factors (batch, 1, rank, k_n). The core has unit norm
+    and entries good to ``eps``.
 
     Starts from generalised eigenvectors come first, where the core allows them. Entries of the batch that these do
     not bring below ``enough`` (batch,) try ``restarts`` random ones too; the worse half is dropped again and again,
@@ -61,7 +70,7 @@ def race(
     """
     best, left = None, torch.ones(len(core), dtype=torch.bool, device=core.device)
     if sum(k == rank for k in core.shape[1:]) > 1:
-        start = algebraic(core, rank, 2, generator)
+        start = algebraic(core, rank, 2, generator, 1e3 * eps)
         found, errors = _improve(core, start, ROUND, stop, ridge, enough)
         best, left = _pick(found, errors, 1), errors.min(1).values > 10 * enough
     if best is not None and not bool(left.any()):
@@ -105,7 +114,7 @@ def _pick(factors: list[Tensor], errors: Tensor, keep: int) -> list[Tensor]:
     return [factor.gather(1, chosen[..., None, None].expand(-1, -1, *factor.shape[2:])) for factor in factors]
 
 
-def algebraic(core: Tensor, rank: int, starts: int, generator: Generator) -> list[Tensor]:
+def algebraic(core: Tensor, rank: int, starts: int, generator: Generator, eps: float = 1e-12) -> list[Tensor]:
     """Starts that are exact where the tensor is: factors (batch, starts, rank, k_n).
 
     Two modes of the core have ``rank`` entries. Random combinations of its slices along these are A D Bᵀ, so the
@@ -118,11 +127,11 @@ def algebraic(core: Tensor, rank: int, starts: int, generator: Generator) -> lis
     slices = core.permute(0, a + 1, b + 1, *[mode + 1 for mode in rest]).flatten(3)  # (batch, rank, rank, rest)
     mix = _normal(starts, 2, slices.shape[-1], like=core, generator=generator)
     pencil = torch.einsum("bijk,stk->bstij", slices, mix)
-    quotient = pencil[:, :, 0] @ torch.linalg.pinv(pencil[:, :, 1], rtol=1e-12)
+    quotient = pencil[:, :, 0] @ torch.linalg.pinv(pencil[:, :, 1], rtol=eps)
     values, vectors = torch.linalg.eig(quotient)
     columns = torch.where(values.imag.unsqueeze(-2) < 0, vectors.imag, vectors.real)
     columns = columns / columns.norm(dim=-2, keepdim=True).clamp(min=1e-30)
-    terms = torch.linalg.pinv(columns, rtol=1e-12) @ slices.flatten(2).unsqueeze(1)  # (batch, starts, rank, b rest)
+    terms = torch.linalg.pinv(columns, rtol=eps) @ slices.flatten(2).unsqueeze(1)  # (batch, starts, rank, b rest)
     found: dict[int, Tensor] = {a: columns.mT}
     for mode in (b, *rest[:-1]):
         matrix = terms.unflatten(-1, (sizes[mode], -1))

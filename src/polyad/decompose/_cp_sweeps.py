@@ -63,6 +63,7 @@ class Sweeps:
 
     def __init__(self, x: Tensor, factors: list[Tensor], norm: Tensor, ridge: float) -> None:
         self.x, self.norm, self.ridge = x, norm, ridge
+        self.eps = torch.finfo(x.dtype).eps
         self.factors = list(factors)
         self.grams = [factor @ factor.mT for factor in factors]
         self.products = mttkrp(x)
@@ -78,7 +79,7 @@ class Sweeps:
             hessian = hadamard([gram for other, gram in enumerate(self.grams) if other != mode])
             if self.ridge:
                 hessian = hessian + self.ridge * torch.eye(hessian.shape[-1]).to(hessian)
-            step, lost = descend(hessian, product - hessian @ self.factors[mode])
+            step, lost = descend(hessian, product - hessian @ self.factors[mode], self.eps)
             self.factors[mode] = self.factors[mode] + step
             self.grams[mode] = self.factors[mode] @ self.factors[mode].mT
             gain = gain + lost
@@ -105,7 +106,7 @@ class Sweeps:
         inner, square = (product * last).sum((-2, -1)), ((hessian @ last) * last).sum((-2, -1))
         if self.ridge:
             square = square - self.ridge * last.square().sum((-2, -1))
-        loose = 100 * torch.finfo(self.x.dtype).eps * (1 + square + 2 * inner.abs())
+        loose = 100 * self.eps * (1 + square + 2 * inner.abs())
         direct = 1 - 2 * inner + square + self._penalty()
         known = direct > 100 * loose
         kept = self.error - gain
@@ -124,19 +125,19 @@ def hadamard(matrices: list[Tensor]) -> Tensor:
     return found
 
 
-def descend(hessian: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def descend(hessian: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """A step towards the minimum of a quadratic, and what it gains; singular or not, it never fails.
 
-    ``hessian`` is (…, r, r), positive semidefinite up to rounding, ``gradient`` (…, r, n). The matrix is scaled to
-    a unit diagonal and a small multiple of the identity added, ten times r roundings and a hundred times more while
-    Cholesky's factorisation still breaks down. Since it is the step that is solved for, the addition slows the
-    steps along directions that hardly matter, but does not move the minimum.
+    ``hessian`` is (…, r, r), positive semidefinite up to rounding, ``gradient`` (…, r, n), good to ``eps``. The
+    matrix is scaled to a unit diagonal and a small multiple of the identity added, ten times r ``eps`` and a hundred
+    times more while Cholesky's factorisation still breaks down. Since it is the step that is solved for, the addition
+    slows the steps along directions that hardly matter, but does not move the minimum.
     """
     r = hessian.shape[-1]
     size = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     scale = torch.where(size > 0, 1 / size, 0).nan_to_num(posinf=0.0).unsqueeze(-1)
     cosines = hessian * scale * scale.mT
-    added = 10 * r * torch.finfo(torch.float64).eps
+    added = 10 * r * eps
     eye = torch.eye(r).to(hessian) + torch.diag_embed((scale.squeeze(-1) == 0).double())
     lower, info = torch.linalg.cholesky_ex(cosines + added * eye)
     while bool(info.any()) and added < 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -12,9 +11,9 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._cp_form import canonical, degenerate, exact, norms, scaled
+from polyad.decompose._cp_rank import error, least
 from polyad.decompose._cp_start import compress, race
 from polyad.decompose._cp_sweeps import Callback, refine
-from polyad.decompose._mttkrp import residual
 from polyad.formats import CP
 from polyad.linalg import truncated_svd
 
@@ -27,8 +26,8 @@ from polyad.linalg import truncated_svd
         Paper(
             "Carroll, Chang",
             1970,
-            'Analysis of individual differences in multidimensional scaling via an n-way generalization of "Eckart-Young" '
-            "decomposition",
+            "Analysis of individual differences in multidimensional scaling via an n-way generalization of "
+            "'Eckart-Young' decomposition",
             "doi:10.1007/BF02310791",
         ),
         Paper(
@@ -123,7 +122,7 @@ def cp_als(
         return solve(rank)
     assert tol is not None
     whole = canonical(exact(work), scale, lead, x.dtype)
-    return _least(solve, whole, tol, lambda found: _error(work, found, norm, scale))
+    return least(solve, whole, tol, lambda found: error(work, found, norm, scale))
 
 
 def _rows(
@@ -144,9 +143,10 @@ def _rows(
     size = norms(core)
     size = torch.where(size > 0, size, 1)
     share = size / norm
-    enough = (0.01 * (1 - share.square())).clamp(min=(30 * torch.finfo(x.dtype).eps) ** 2)
+    eps = torch.finfo(x.dtype).eps
+    enough = (0.01 * (1 - share.square())).clamp(min=(30 * eps) ** 2)
     core = core / size.view(-1, *[1] * (x.ndim - 1))
-    rows = race(core, rank, restarts, ridge=ridge, enough=enough, stop=stop, generator=generator)
+    rows = race(core, rank, restarts, ridge=ridge, enough=enough, stop=stop, generator=generator, eps=eps)
     rows = [row if basis is None else row @ basis.mT.unsqueeze(1) for row, basis in zip(rows, bases, strict=True)]
     even = share.pow(1 / len(rows)).view(-1, 1, 1, 1)
     rows = [row * even for row in rows]
@@ -159,34 +159,6 @@ def _matrix(x: Tensor, norm: Tensor, rank: int) -> list[Tensor]:
     """Order 2: the singular value decomposition."""
     u, s, vh = truncated_svd(x, rank)
     return [(u * s.unsqueeze(-2)).mT.double().unsqueeze(1) / norm.view(-1, 1, 1, 1), vh.double().unsqueeze(1)]
-
-
-def _least(solve: Callable[[int], CP], whole: CP, tol: float, error: Callable[[CP], float]) -> CP:
-    """The smallest rank found with an error of at most ``tol``; ``whole`` is exact and has the largest rank."""
-    low, high, best = 0, whole.rank, whole
-    rank = 1
-    while rank < high:
-        found = solve(rank)
-        if error(found) <= tol:
-            high, best = rank, found
-            break
-        low, rank = rank, max(rank + 1, rank * 3 // 2)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = solve(middle)
-        if error(found) <= tol:
-            high, best = middle, found
-        else:
-            low = middle
-    return best
-
-
-def _error(x: Tensor, found: CP, norm: Tensor, scale: Tensor) -> float:
-    """The largest relative Frobenius error of a batch, of the numbers as they were rounded."""
-    rows = [factor.reshape(len(x), 1, *factor.shape[-2:]).mT.double() for factor in found.factors]
-    assert found.weights is not None
-    rows[0] = rows[0] * (found.weights.double().reshape(len(x), 1, -1, 1) / (norm * scale).view(-1, 1, 1, 1))
-    return float(residual(x, rows, norm).max().sqrt())
 
 
 def _check_arguments(
