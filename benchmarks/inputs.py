@@ -38,3 +38,28 @@ def correlated_cp(shape: tuple[int, ...], rank: int, kind: str, *, noise: float 
     x = torch.einsum(",".join(f"{c}z" for c in letters) + "->" + letters, *factors)
     e = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     return x + e * (noise * x.norm() / e.norm())
+
+
+def regular_network(n: int = 30, bond: int = 3, seed: int = 0) -> tuple[str, list[Tensor]]:
+    """A closed network over a random 3-regular graph of n tensors: its einsum and normal float64 operands."""
+    generator = seeded(seed)
+    while True:  # a random pairing of half-edges, drawn again until it has neither loops nor double edges
+        ends = torch.arange(n).repeat_interleave(3)[torch.randperm(3 * n, generator=generator)].reshape(-1, 2)
+        edges = {(min(a, b), max(a, b)) for a, b in ends.tolist()}
+        if len(edges) == len(ends) and all(a != b for a, b in edges):
+            return _closed(sorted(edges), n, bond, generator)
+
+
+def lattice_network(rows: int = 5, columns: int = 6, bond: int = 3, seed: int = 0) -> tuple[str, list[Tensor]]:
+    """A closed network over a square lattice with open edges: its einsum and normal float64 operands."""
+    place = torch.arange(rows * columns).reshape(rows, columns)
+    edges = [*zip(place[:, :-1].flatten().tolist(), place[:, 1:].flatten().tolist(), strict=True)]
+    edges += zip(place[:-1].flatten().tolist(), place[1:].flatten().tolist(), strict=True)
+    return _closed(edges, rows * columns, bond, seeded(seed))
+
+
+def _closed(edges: list[tuple[int, int]], n: int, bond: int, generator: Generator) -> tuple[str, list[Tensor]]:
+    letters = [chr(97 + i) if i < 26 else chr(192 + i) for i in range(len(edges))]
+    terms = ["".join(c for c, ends in zip(letters, edges, strict=True) if i in ends) for i in range(n)]
+    operands = [torch.randn([bond] * len(term), generator=generator, dtype=torch.float64) for term in terms]
+    return ",".join(terms) + "->", [x / bond**0.5 for x in operands]

@@ -28,7 +28,7 @@ def mlp_only(model, share):
     found = []
     for block in blocks(model, ("mlp",)):
         weights = {role: model.get_submodule(path).weight.detach() for role, path in block.roles.items()}
-        keep = round(weights["down"].shape[1] * share)
+        keep = max(8, round(weights["down"].shape[1] * share / 8) * 8)  # as polyad offers sizes
         cut = {r: w[:keep] if r != "down" else w[:, :keep].contiguous() for r, w in weights.items()}
         found.append(Replacement({f"{block.roles[r]}.weight": w for r, w in cut.items()}))
     return merged(found), []

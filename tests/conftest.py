@@ -1,9 +1,12 @@
 """The one hook that applies the table of known failures, and the small model that many tests share."""
 
+import sys
+
 import pytest
 
 import tiny
 from known_failures import KNOWN_FAILURES
+from polyad import cli
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,3 +53,20 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("POLYAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def polyad_command(monkeypatch, capfd, own_cache):
+    """Runs the command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["polyad", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return run

@@ -10,7 +10,7 @@ import polyad
 import tiny
 from polyad import compress
 from polyad.allocate.curve import WHOLE
-from polyad.compress import Step, costs, eora, equivalent_rescaling, lord, modegpt, welore
+from polyad.compress import Step, costs, eora, equivalent_rescaling, lord, modegpt, sizing, welore
 from polyad.compress.importance import divergences
 from polyad.data import Calibration
 from polyad.decompose import svd
@@ -192,15 +192,28 @@ def test_rules_alone_and_together_cut_what_they_say():
     torch.testing.assert_close(tiny.logits(made(separate)[0]), tiny.logits(model))
 
 
-def test_values_with_biases_are_refused_before_anything_is_done():
-    model = tiny.model("qwen2")
+def test_a_bias_of_values_moves_into_the_output_and_changes_no_logits():
+    model = tiny.model("qwen2").double()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.v_proj.weight.view(2, 8, 32)[:, 5] = 0  # one column a head is its bias alone
     before = tiny.logits(model)
-    plan = polyad.plan(model, functools.partial(modegpt, keep=3), calibrate=TEXT)
-    with pytest.raises(ValueError, match=r"v_proj has a bias, .* leave the rule out: rules=mlp-qk"):
-        polyad.apply(model, plan)
-    assert torch.equal(tiny.logits(model), before)
-    smaller, _ = made(functools.partial(modegpt, keep=3, rules="mlp-qk"), kind="qwen2")
+    polyad.apply(model, polyad.plan(model, functools.partial(modegpt, keep=7, rules="vo"), calibrate=TEXT))
+    attention = model.model.layers[0].self_attn
+    assert attention.value_width == 7
+    assert not attention.v_proj.bias.any()
+    torch.testing.assert_close(tiny.logits(model), before, rtol=1e-5, atol=1e-5)
+    smaller, _ = made(functools.partial(modegpt, keep=3), kind="qwen2")
     assert torch.isfinite(tiny.logits(smaller)).all()
+
+
+def test_centring_starts_from_the_bias_that_rescaling_left():
+    whole = functools.partial(lord, rank=16, centre=True)
+    model = tiny.model("qwen2").double()
+    before = tiny.logits(model)
+    polyad.apply(model, polyad.plan(model, [equivalent_rescaling, whole], calibrate=TEXT, select="*v_proj", seed=3))
+    assert formats(model) == {"LowRank"}
+    torch.testing.assert_close(tiny.logits(model), before, rtol=1e-5, atol=1e-5)
 
 
 FREE = {
@@ -415,3 +428,13 @@ def test_sizes_are_such_that_processors_multiply_them_fast():
     assert list(costs.even_sizes(9)) == list(range(1, 9))
     assert set(costs.even_sizes(48)) == set(range(4, 48, 4))
     assert {size % 8 for size in costs.even_sizes(1536)} == {0}
+
+
+def test_slow_ranks_are_left_out_where_asked(monkeypatch):
+    monkeypatch.setattr(sizing, "break_even", lambda shape, dtype: 5)
+    _, plan = made(lord, keep=0.7, avoid_slow=True)
+    assert set(plan.sizes[0].values()) <= {-1, 1, 2, 3, 4, 5}
+    assert max(made(lord, keep=0.7)[1].sizes[0].values()) > 5
+    assert made(modegpt, keep=0.7, avoid_slow=True)[1].sizes == made(modegpt, keep=0.7)[1].sizes
+    with pytest.raises(ValueError, match="avoid_slow leaves nothing to choose"):
+        made(round_to_nearest, keep=0.3, budget="bytes", avoid_slow=True)

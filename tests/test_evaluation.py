@@ -7,13 +7,15 @@ import subprocess
 
 import pytest
 import torch
+from torch import nn
 
 import polyad
 import tiny
 from polyad.decompose import svd
-from polyad.evaluation import evaluate, measured_pair, nbytes, operations, parameters, speeds
+from polyad.evaluation import clock, evaluate, measured_pair, nbytes, operations, parameters, speeds
 from polyad.evaluation.memory import peak
 from polyad.evaluation.quality import alone, compared, original_losses
+from polyad.formats import LowRank
 from polyad.layers import Linear
 from polyad.models import folder as folders
 from polyad.models import replace
@@ -184,3 +186,34 @@ def test_a_process_that_fails_says_why(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     with pytest.raises(RuntimeError, match="measures memory failed on here: ValueError: no such model"):
         peak("here")
+
+
+def test_times_of_layers_are_told_by_shape_and_kind():
+    original = nn.ModuleDict({name: nn.Linear(512, 512, bias=False) for name in ("thin", "also", "whole")})
+    model = nn.ModuleDict({
+        "thin": Linear(LowRank(torch.zeros(512, 4), torch.zeros(4, 512))),
+        "also": Linear(LowRank(torch.zeros(512, 4), torch.zeros(4, 512))),
+        "whole": Linear(LowRank(torch.zeros(512, 512), torch.zeros(512, 512))),
+    })  # fmt: skip
+    seen = []
+    found = clock.relative_times(model, original, ["thin", "also", "whole"], lambda *given: seen.append(given[0]))
+    assert seen == [1, 2, 3]
+    assert found["thin"] is found["also"]
+    assert set(found["whole"]) == set(clock.ROWS)
+    assert all(value > 0 for times in found.values() for value in times.values())
+
+
+def test_break_even_is_found_where_the_clock_says(monkeypatch):
+    asked = []
+
+    def told(one, _other, turns=9):
+        held = one.__closure__[0].cell_contents.weight().rank
+        asked.append(held)
+        return 0.5 if held <= 100 else 1.5
+
+    monkeypatch.setattr(clock, "ratio", told)
+    clock.break_even.cache_clear()
+    found = clock.break_even((256, 512))
+    clock.break_even.cache_clear()
+    assert 96 <= found <= 100
+    assert len(set(asked)) < 10

@@ -138,6 +138,18 @@ def test_the_table_says_what_was_measured(one):
     assert "same top token" in found.lower()
 
 
+def test_slow_layers_are_named_below_the_table(one):
+    assert "takes longer" not in tables.beside(one)
+    for layer in one["layers"]:
+        layer["time"] = {"1": 0.7, "64": 0.9}
+    assert "None of the" in tables.beside(one)
+    one["layers"][0]["time"]["64"] = 1.5
+    name = one["layers"][0]["path"].rsplit(".", 1)[-1]
+    said = tables.beside(one)
+    assert f"1 of {len(one['layers'])} layers take longer than those that they replace: {name}, " in said
+    assert "up to 1.50 times with 64 rows" in said
+
+
 def test_the_headline_is_in_words(one, many):
     words_ = headline.sentence([one])
     assert words_ == (

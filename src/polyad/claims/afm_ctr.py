@@ -99,7 +99,7 @@ def _cut(
         weight, mean = layer.weight.detach(), stats[name].mean
         assert mean is not None
         format: LowRank = lord(weight, stats[name], rank, centre=True) if method == "afm" else svd(weight, rank)
-        bias = shifted_bias(layer, weight, format, mean) if method == "afm" else layer.bias.detach()
+        bias = shifted_bias(layer.bias, weight, format, mean) if method == "afm" else layer.bias.detach()
         made[name] = Linear(format, bias)
     undo = replace(model, made)
     try:

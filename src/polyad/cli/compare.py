@@ -23,6 +23,7 @@ def compare(
     calibration_windows: options.CalibrationWindows = 64,
     windows: options.Windows = 24,
     alternations: options.Alternations = 0,
+    avoid_slow: options.AvoidSlow = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -43,6 +44,7 @@ def compare(
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget, None, None,
         options.dtype_of(store), calibration_windows, windows, alternations, device, options.dtype_of(dtype), seed,
+        avoid_slow,
     )  # fmt: skip
     with progress() as callback:
         points = comparison(model, recipes, keeps, asked, callback=callback)

@@ -10,6 +10,7 @@ import typer
 
 from polyad.cli import options
 from polyad.cli.output import command, emit, number, out, progress, share, table
+from polyad.report.slow import slow_layers
 
 
 def compress(
@@ -26,6 +27,7 @@ def compress(
     calibration_windows: options.CalibrationWindows = 64,
     windows: options.Windows = 24,
     alternations: options.Alternations = 15,
+    avoid_slow: options.AvoidSlow = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -43,7 +45,7 @@ def compress(
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
-        alternations, device, options.dtype_of(dtype), seed,
+        alternations, device, options.dtype_of(dtype), seed, avoid_slow,
     )  # fmt: skip
     options.seeded(seed)
     clock = time.perf_counter()
@@ -82,3 +84,6 @@ def show(found: dict[str, Any]) -> None:
     rows.append(["KL from the original, nats", "0", number(agreement["kl"], 4), ""])
     rows.append(["same top token", "100.0 %", share(agreement["top1"], 1), ""])
     table(found["title"], ["", "original", "compressed", "ratio"], rows)
+    said = slow_layers(found)
+    if said is not None:
+        out.print(said)

@@ -22,6 +22,7 @@ Windows = Annotated[int, typer.Option(min=1, help="windows of 1,024 tokens of ea
 CalibrationWindows = Annotated[
     int, typer.Option(min=1, help="windows of 1,024 tokens, over all texts, to calibrate on")
 ]
+AvoidSlow = Annotated[bool, typer.Option(help="leave out ranks at which factors are slower than the dense layer")]
 Alternations = Annotated[int, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out")]
 
 

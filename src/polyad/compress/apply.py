@@ -70,14 +70,20 @@ def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = Non
         value, moments = done.get(path + ".weight"), plan.stats.get(path)
         if isinstance(value, Format) and moments is not None and moments.mean is not None:
             aim = aims[path + ".weight"] if path + ".weight" in aims else weight_of(model, path)
-            done[path + ".bias"] = shifted_bias(targets[path], aim, value, moments.mean)
+            bias = _bias(targets[path], done.get(path + ".bias"))
+            done[path + ".bias"] = shifted_bias(bias, aim, value, moments.mean)
     return replace(model, modules(model, Replacement(done, forward), parts.values()))
 
 
-def shifted_bias(layer: Any, aim: Tensor, value: Format, mean: Tensor) -> Tensor:
-    """The bias that gives the layer its old mean output: b + (W - W') E[x]. Done where means were collected."""
+def shifted_bias(bias: Tensor | None, aim: Tensor, value: Format, mean: Tensor) -> Tensor:
+    """The bias that gives a layer its old mean output: b + (W - W') E[x]. Done where means were collected."""
     shift = (aim - value.to_dense().to(aim.dtype)) @ mean.to(aim.dtype)
-    return shift if layer.bias is None else layer.bias.detach() + shift
+    return shift if bias is None else bias.detach() + shift
+
+
+def _bias(layer: Any, changed: Tensor | Format | None) -> Tensor | None:
+    """A layer's bias as the steps before left it."""
+    return changed if isinstance(changed, Tensor) else layer.bias
 
 
 def left_whole(steps: tuple[Step, ...], step: Step, made: Tensor | Format | None) -> bool:

@@ -51,7 +51,8 @@ def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: 
     down projection, stay; the down projection becomes W C S (Sᵀ C S)⁻¹, the least squares towards the old output.
     "qk": each key head keeps the rotation pairs with the largest products of root mean squares of queries and keys
     (summed over the query heads that share it; rotations leave the sums of pairs unchanged). "vo": the SVD of
-    C^½ Wᵥᵀ [W_o of the sharing heads] is truncated a key head. λ is ``ridge`` times the mean of C's diagonal (unsure:
+    C^½ Wᵥᵀ [W_o of the sharing heads] is truncated a key head; a bias of the values moves into that of the output,
+    where it is exact. λ is ``ridge`` times the mean of C's diagonal (unsure:
     the paper takes 1 in units of its own activations).
     The paper leaves grouped queries open; summing over the group minimises the same error for all its heads.
     Cost: O(neurons³) for "mlp", O(in³ + heads width³) for "vo". Raises where ``keep`` exceeds the block's units.
@@ -147,14 +148,16 @@ def _value_svd(block: Block, weights: Weights, stats: Inputs) -> tuple[Tensor, T
 
 def _values_outputs(block: Block, weights: Weights, stats: Inputs, keep: int, _ridge: float) -> Replacement:
     v_path, o_path = block.roles["v"], block.roles["o"]
-    if v_path + ".bias" in weights:
-        raise ValueError(
-            f"{v_path} has a bias, which the rule for values cannot cut; leave the rule out: rules=mlp-qk"
-        )
     u, s, vh, inverse = _value_svd(block, weights, stats)
     dtype, out = weights[v_path + ".weight"].dtype, weights[o_path + ".weight"].shape[0]
     values = (inverse @ u[..., :keep]).mT.flatten(0, 1)  # (key heads keep, in)
     output = (s[:, :keep, None] * vh[:, :keep]).unflatten(2, (-1, out))  # (key heads, keep, group, out)
     output = output.permute(3, 0, 2, 1).flatten(1)  # (out, heads keep)
     found = {v_path + ".weight": values.to(dtype).contiguous(), o_path + ".weight": output.to(dtype).contiguous()}
+    bias = weights.get(v_path + ".bias")
+    if bias is not None:  # attention weights sum to one, so a value's bias reaches the output as a constant
+        heads = bias.reshape(block.key_heads, 1, block.width).expand(-1, block.heads // block.key_heads, -1)
+        constant = weights[o_path + ".weight"] @ heads.reshape(-1)
+        found[v_path + ".bias"] = torch.zeros(block.key_heads * keep, dtype=dtype, device=bias.device)
+        found[o_path + ".bias"] = weights.get(o_path + ".bias", 0) + constant
     return Replacement(found, {block.home: {"value_width": keep}})

@@ -14,7 +14,7 @@ from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.compress import costs
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
-from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, relative
+from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
 from polyad.models.replacement import Replacement, merged, modules
 from polyad.models.statistics import Moments, collect, combined
@@ -62,6 +62,7 @@ def plan(
     select: Which | None = None,
     allocate: Callable[..., dict[str, int]] | None = None,
     importance: bool | None = None,
+    avoid_slow: bool = False,
     seed: int = 0,
     callback: Callable[..., Any] | None = None,
     memory: Any = None,
@@ -71,10 +72,11 @@ def plan(
     ``recipe`` is a method's function, a partial of one or a list of these; ``budget`` says what ``keep`` counts:
     "parameters", "bytes" (floats as bfloat16) or "flops" (a token's, with the output head). ``calibrate`` is a
     text's name or path, several of these, or a Calibration. ``allocate`` defaults to what the method's paper uses,
-    and else to ``greedy``. With ``importance`` (the default
-    for ``greedy`` where there is text: the others do not compare errors of items) errors are weighed by how much the
-    model's output diverges when an item alone is cut. ``memory`` keeps finished statistics, so that a killed run
-    can go on. Nothing is changed in the model. Raises where the budget cannot be met, naming the nearest that can.
+    and else to ``greedy``. With ``importance`` (the default for ``greedy`` where there is text: the others do not
+    compare errors of items) errors are weighed by how much the model's output diverges when an item alone is cut.
+    ``avoid_slow`` leaves out ranks at which two factors are slower than the dense layer, measured here and now.
+    ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
+    where the budget cannot be met, naming the nearest that can.
     """
     found = steps(recipe)
     targets = _selected(model, select)
@@ -100,6 +102,7 @@ def plan(
             step = free[0]
             price = costs.prices(budget, tuple(s for s in found[found.index(step) + 1 :] if s.kind == "quantize"))
             curves = item_curves(model, step, targets, stats, budget, price, callback)
+            curves = quick(curves, step, targets) if avoid_slow else curves
             chooser = allocate or step.card.allocate or greedy
             use = importance if importance is not None else text is not None and chooser is greedy
             if use and text is None:

@@ -18,6 +18,7 @@ from polyad.compress.memory import Memory
 from polyad.compress.plan import Plan, plan, reads_text
 from polyad.compress.recipe import Recipe, steps
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
+from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.layers import Factors
 from polyad.models.folder import base_of, nbytes, save
@@ -40,6 +41,7 @@ class Asked:
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    avoid_slow: bool = False
 
 
 def made_smaller(
@@ -67,7 +69,7 @@ def made_smaller(
         text = calibration(model, asked.calibrate, count=asked.calibration_windows)
     made = plan(
         model, found, keep=keep, budget=asked.budget, select=asked.select, allocate=allocate, seed=asked.seed,
-        calibrate=text, callback=callback, memory=memory,
+        avoid_slow=asked.avoid_slow, calibrate=text, callback=callback, memory=memory,
     )  # fmt: skip
     middle = time.perf_counter()
     apply(model, made, callback=callback)
@@ -126,11 +128,12 @@ def measured(
         model, original, texts, made.selected, width=asked.store.itemsize, alternations=asked.alternations,
         folders=folders, callback=callback,
     )  # fmt: skip
+    times = relative_times(model, original, made.selected, callback) if asked.alternations else {}
     return {
         "title": title(made, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
-        "plan": made.to_json(), "layers": layers(model, original, made), "seed": asked.seed,
+        "plan": made.to_json(), "layers": layers(model, original, made, times), "seed": asked.seed,
         "store": str(asked.store).removeprefix("torch."), "versions": versions(),
     }  # fmt: skip
 
@@ -152,14 +155,20 @@ def title(made: Plan, name: str) -> str:
     return f"{name}: {recipe}{kept}"
 
 
-def layers(model: nn.Module, original: nn.Module, made: Plan) -> list[dict[str, Any]]:
-    """For every selected module its shape and format, its numbers, and ``whole``: those that it had before."""
+def layers(
+    model: nn.Module, original: nn.Module, made: Plan, times: Mapping[str, Mapping[int, float]]
+) -> list[dict[str, Any]]:
+    """For every selected module its shape and format, its numbers, and ``whole``: those that it had before.
+
+    ``time`` is its time over the original layer's, by rows; None where speed was not measured.
+    """
     found: list[dict[str, Any]] = []
     for path in made.selected:
         held = _held(model, path)
         found.append({
             "path": path, "shape": list(held.shape), "parameters": _count(held),
             "whole": _count(_held(original, path)), "kind": type(held).__name__,
+            "time": {str(rows): value for rows, value in times[path].items()} if path in times else None,
         })  # fmt: skip
     return found
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from polyad import _check
 from polyad.allocate import Curve
+from polyad.allocate.curve import WHOLE
 from polyad.compress import costs, solving
 from polyad.compress.importance import divergences
 from polyad.compress.recipe import Step
 from polyad.data.calibration import Calibration
+from polyad.evaluation.clock import break_even
 from polyad.models.blocks import Block, blocks
 from polyad.models.replacement import Replacement, modules
 
@@ -59,6 +61,23 @@ def item_curves(
     for number, path in enumerate(targets, 1):
         found[path] = costs.layer_curve(step, weight_of(model, path), stats.get(path), count, price)
         report(number, len(targets), {})
+    return found
+
+
+def quick(curves: Mapping[str, Curve], step: Step, targets: Mapping[str, Any]) -> dict[str, Curve]:
+    """The curves without the ranks at which two factors are slower than the dense layer on this machine."""
+    if step.kind == "quantize":
+        raise ValueError(
+            "avoid_slow leaves nothing to choose: quantised layers are dequantised at every call and never faster "
+            "than dense ones here; leave it out, or use a factorisation"
+        )
+    if step.kind == "group":  # narrower dense layers are never slower
+        return dict(curves)
+    found: dict[str, Curve] = {}
+    for name, curve in curves.items():
+        weight = targets[name].weight
+        kept = (curve.sizes == WHOLE) | (curve.sizes <= break_even(tuple(weight.shape), weight.dtype))
+        found[name] = Curve(curve.sizes[kept], curve.costs[kept], curve.errors[kept], curve.sweep)
     return found
 
 

@@ -16,7 +16,7 @@ from polyad.linalg import left_singular
 @method(
     "decompose",
     makes=Tucker,
-    example={"rank": (2, 3, 2)},
+    example={"x": (6, 5, 4), "rank": (2, 3, 2)},
     papers=(
         Paper(
             "De Lathauwer, De Moor, Vandewalle",

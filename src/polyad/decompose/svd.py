@@ -20,7 +20,7 @@ def spectrum(weight: Tensor, stats: object = None) -> Tensor:  # noqa: ARG001
     "decompose",
     makes=LowRank,
     curve=spectrum,
-    example={"rank": 2},
+    example={"x": (6, 5), "rank": 2},
     papers=(
         Paper(
             "Eckart, Young",
@@ -35,7 +35,8 @@ def svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> LowR
 
     x has shape (*batch, n, m) and a floating dtype, which the factors keep; half precision is computed in float32.
     Both factors carry the square root of the singular values, so that they have equal norms. A batch with ``tol``
-    takes the largest rank needed and pads the others with zeros. Costs as ``polyad.linalg.truncated_svd``.
+    takes the largest rank needed and pads the others with zeros. Costs, accuracy at ranks far below the size, and
+    gradients are those of ``polyad.linalg.truncated_svd``.
 
     Raises ValueError for a rank beyond the matrix, for NaN and infinities, and unless one of the two is given.
 
@@ -44,5 +45,5 @@ def svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> LowR
     (2, tensor([ 8.,  9., 10., 11.]))
     """
     u, s, vh = truncated_svd(x, rank, tol=tol)
-    root = s.sqrt()
+    root = torch.where(s > 0, s, 1).sqrt() * (s > 0)  # whose gradient at zero is zero, not infinite
     return LowRank((u * root.unsqueeze(-2)).to(x.dtype), (root.unsqueeze(-1) * vh).to(x.dtype))

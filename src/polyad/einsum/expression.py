@@ -6,16 +6,21 @@ import functools
 import math
 import re
 import string
+from collections.abc import Sequence
 
 import opt_einsum
 import torch
 from torch import Tensor
 
+from polyad.einsum.order import order
+from polyad.einsum.steps import Step, run, steps
+
 MANY_ROWS = 1024
 """Rows assumed where their number is not known (under tracing): it decides the order alone."""
 
-Shapes = tuple[tuple[int, ...], ...]
-Plan = tuple[tuple[tuple[int, ...], str, str], ...]
+Shapes = Sequence[tuple[int, ...]]
+Plan = tuple[tuple[tuple[int, ...], str], ...]
+Compiled = tuple[str | None, tuple[Step, ...], tuple[int, ...] | None, tuple[int, ...] | None]
 
 
 def symbol(i: int) -> str:
@@ -34,20 +39,57 @@ def groups(output: str) -> tuple[str, ...]:
 
 @torch.compiler.assume_constant_result  # a tracer takes the order as given and does not look inside
 def plan(inputs: str, output: str, shapes: Shapes) -> Plan:
-    """The order in which to contract, found once for each expression and shapes.
+    """The steps as einsums in the letters that torch knows, for a tracer: operands' places, and what to do with them.
 
-    For each step the operands' places (they are popped, the result is appended), its einsum, and that einsum in the
-    letters that torch knows.
+    The places are popped and the result is appended.
     """
-    return _find_plan(inputs, output, shapes)
+    return tuple((places, _plain(step)) for places, step in _ordered(inputs, output, shapes))
 
 
 @functools.lru_cache(maxsize=4096)
-def _find_plan(inputs: str, output: str, shapes: Shapes) -> Plan:
-    expression = f"{inputs}->{output}"
-    strategy = "optimal" if len(shapes) <= 6 else "auto-hq"
-    _, info = opt_einsum.contract_path(expression, *shapes, shapes=True, optimize=strategy)
-    return tuple((tuple(step[0]), step[2], _plain(step[2])) for step in info.contraction_list)
+def _ordered(inputs: str, output: str, shapes: Shapes) -> Plan:
+    """The order in which to contract, found once for each expression and shapes: places, popped, and an einsum."""
+    terms = inputs.split(",")
+    if len(terms) == 1:
+        return (((0,), f"{inputs}->{output}"),)
+    live = dict(enumerate(terms))
+    found = []
+    for k, (i, j) in enumerate(order(terms, output, _sizes(terms, shapes))):
+        numbers = list(live)
+        a, b = live.pop(i), live.pop(j)
+        rest = set(output).union(*live.values())
+        left = "".join(c for c in dict.fromkeys(a + b) if c in rest) if live else output
+        first, second = numbers.index(i), numbers.index(j)
+        found.append(((first, second - (second > first)), f"{a},{b}->{left}"))
+        live[len(terms) + k] = left
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(expression: str, *shapes: tuple[int, ...]) -> Compiled:
+    """The steps of an expression, the axes that put their result in order and the shape that fuses its modes."""
+    inputs, output = expression.split("->")
+    terms, modes = inputs.split(","), groups(output)
+    sizes = _sizes(terms, shapes)
+    fused = tuple([math.prod([sizes[c] for c in mode]) for mode in modes]) if len(modes) < len(output) else None
+    if len(terms) == 1:
+        return _plain(f"{inputs}->{''.join(modes)}"), (), None, fused
+    made, letters = steps(terms, "".join(modes), sizes, order(terms, "".join(modes), sizes))
+    axes = tuple([letters.index(c) for mode in modes for c in mode])
+    return None, made, None if axes == tuple(range(len(axes))) else axes, fused
+
+
+def _sizes(terms: Sequence[str], shapes: Shapes) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for letters, shape in zip(terms, shapes, strict=True):
+        if len(letters) != len(shape) or any(
+            sizes.setdefault(c, n) != n for c, n in zip(letters, shape, strict=True)
+        ):
+            raise ValueError(
+                f"operands of shapes {[tuple(shape) for shape in shapes]} do not fit the expression {','.join(terms)}: "
+                "one dimension for every letter, and one size for each letter, are needed"
+            )
+    return sizes
 
 
 def _plain(step: str) -> str:
@@ -61,11 +103,9 @@ def _plain(step: str) -> str:
 def operations(expression: str, shapes: Shapes) -> int:
     """Floating-point operations on the chosen order; a multiplication and an addition are two."""
     inputs, output = expression.split("->")
-    sizes: dict[str, int] = {}
-    for letters, shape in zip(inputs.split(","), shapes, strict=True):
-        sizes.update(zip(letters, shape, strict=True))
+    sizes = _sizes(inputs.split(","), shapes)
     total = 0
-    for _, step, _ in plan(inputs, "".join(groups(output)), shapes):
+    for _, step in _ordered(inputs, "".join(groups(output)), shapes):
         taken, kept = step.split("->")
         letters = set(taken) - {","}
         each = taken.count(",") + bool(letters - set(kept))  # products of the operands, and a sum if letters go
@@ -95,17 +135,31 @@ def _planned(inputs: str, operands: tuple[Tensor, ...]) -> Shapes:
 def contract(expression: str, *operands: Tensor) -> Tensor:
     """Evaluate ``inputs->output``; each pair of brackets in the output fuses its letters into one mode.
 
-    Operands may share a dtype only. The order is found once for each expression and shapes; a traced dimension
-    counts as 1,024 in that choice.
+    Operands may share a dtype only. The order is found once for each expression and shapes, and with it everything
+    but the products themselves; the order is the same every time. A traced dimension counts as 1,024 in that choice.
 
     >>> contract("ac,bd->(ab)(cd)", torch.ones(2, 3), torch.ones(4, 5)).shape
     torch.Size([8, 15])
     """
+    if torch.compiler.is_compiling():
+        return _traced(expression, operands)
+    try:
+        single, made, axes, fused = _compiled(expression, *[x.shape for x in operands])
+    except TypeError:  # symbols among the sizes cannot be looked up
+        return _traced(expression, operands)
+    result = run(made, operands) if single is None else torch.einsum(single, operands[0])
+    if axes is not None:
+        result = result.permute(axes)
+    return result if fused is None else result.reshape(fused)
+
+
+def _traced(expression: str, operands: tuple[Tensor, ...]) -> Tensor:
+    """``contract`` for a tracer, which may know some sizes by symbols only."""
     inputs, output = expression.split("->")
     modes = groups(output)
     shapes = _planned(inputs, operands)
     stack = list(operands)
-    for places, _, step in plan(inputs, "".join(modes), shapes):
+    for places, step in plan(inputs, "".join(modes), shapes):
         taken = [stack.pop(place) for place in places]
         stack.append(torch.einsum(step, *taken))
     result = stack[0]

@@ -12,6 +12,9 @@ from polyad.formats._networks import Operands, split
 if TYPE_CHECKING:
     from polyad.formats._multilinear import _Multilinear
 
+Gone = dict[str, int]
+"""Letters of the modes that a network lost, and the operands that held them."""
+
 
 def _place(a: _Multilinear, mode: int) -> tuple[str, int]:
     """The letter of a mode, counted after the batch and also from behind, and the one operand that holds it."""
@@ -28,10 +31,10 @@ def _place(a: _Multilinear, mode: int) -> tuple[str, int]:
     return letter, holders[0]
 
 
-def multiplied(a: _Multilinear, x: Tensor, mode: int) -> Operands:
+def applied(a: _Multilinear, x: Tensor, mode: int) -> tuple[Operands, Gone]:
     """Operands after the product of a mode with a matrix (m, n), or with a vector (n,), which takes it away."""
     terms, _ = split(a.network()[0])
-    operands = a.network()[1]
+    operands = list(a.network()[1])
     letter, holder = _place(a, mode)
     axis = operands[holder].ndim - len(terms[holder]) + terms[holder].index(letter)
     if x.ndim not in (1, 2) or x.shape[-1] != operands[holder].shape[axis]:
@@ -39,33 +42,28 @@ def multiplied(a: _Multilinear, x: Tensor, mode: int) -> Operands:
             f"x of shape {tuple(x.shape)} cannot multiply mode {mode} of {a!r}; a matrix (m, n) or a vector (n,) "
             f"with n={operands[holder].shape[axis]} is needed"
         )
-    moved = operands[holder].movedim(axis, -1) @ x.mT if x.ndim == 2 else operands[holder].movedim(axis, -1) @ x
-    if x.ndim == 2:
-        return (*operands[:holder], moved.movedim(-1, axis), *operands[holder + 1 :])
-    return _without(a, {letter: holder}, {holder: moved})
+    moved = operands[holder].movedim(axis, -1)
+    operands[holder] = (moved @ x.mT).movedim(-1, axis) if x.ndim == 2 else moved @ x
+    return tuple(operands), {letter: holder} if x.ndim == 1 else {}
 
 
-def indexed(a: _Multilinear, index: Any) -> Operands:
-    """Operands of the sub-tensor of integers and slices, one for each mode or fewer."""
+def selected(a: _Multilinear, index: Any) -> tuple[Operands, Gone]:
+    """Operands with these integers and slices taken of their modes; those that integers took are gone."""
     terms, modes = split(a.network()[0])
     operands = list(a.network()[1])
-    asked = _spread(index, len(modes), a)
-    gone: dict[str, int] = {}
-    changed: dict[int, Tensor] = {}
-    for mode, one in enumerate(asked):
+    gone: Gone = {}
+    for mode, one in enumerate(_spread(index, len(modes), a)):
         if isinstance(one, slice) and one == slice(None):
             continue
         letter, holder = _place(a, mode)
-        held = operands[holder]
-        axis = held.ndim - len(terms[holder]) + terms[holder].index(letter)
-        if isinstance(one, slice):
-            operands[holder] = held[(slice(None),) * axis + (one,)]
-            continue
-        changed[holder] = held.select(axis, one)
-        gone[letter] = holder
+        left = [c for c in terms[holder] if c not in gone]  # an operand may have lost another mode before
+        axis = operands[holder].ndim - len(left) + left.index(letter)
+        operands[holder] = operands[holder][(slice(None),) * axis + (one,)]
+        if not isinstance(one, slice):
+            gone[letter] = holder
     if len(gone) == len(modes):
         raise IndexError(f"{index} takes every mode away and leaves a number; use entries")
-    return _without(a, gone, changed, tuple(operands)) if gone else tuple(operands)
+    return tuple(operands), gone
 
 
 def _spread(index: Any, n: int, a: _Multilinear) -> list[int | slice]:
@@ -82,15 +80,15 @@ def _spread(index: Any, n: int, a: _Multilinear) -> list[int | slice]:
     return asked + [slice(None)] * (n - len(asked))
 
 
-def _without(
-    a: _Multilinear, gone: dict[str, int], changed: dict[int, Tensor], operands: Operands | None = None
-) -> Operands:
+def absorbed(a: _Multilinear, operands: Operands, gone: Gone) -> Operands:
     """Operands of a network that lost modes: each that has none left is absorbed by a neighbour over their bonds."""
+    if not gone:
+        return operands
     terms, modes = split(a.network()[0])
     outer = set("".join(modes)) - gone.keys()
-    live = dict(enumerate(operands if operands is not None else a.network()[1])) | changed
+    live = dict(enumerate(operands))
     letters = {i: "".join(c for c in term if c not in gone) for i, term in enumerate(terms)}
-    for i in gone.values():
+    for i in dict.fromkeys(gone.values()):
         near = [j for j in live if j != i and set(letters[j]) & set(letters[i])]
         if not near or outer & set(letters[i]):
             continue

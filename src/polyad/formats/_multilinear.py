@@ -118,7 +118,7 @@ class _Multilinear(Format):
 
     def __getitem__(self, index: Any) -> Self:
         """The sub-tensor of these integers and slices, in the same kind; batch dimensions are not indexed."""
-        return self._with_modes(_indexing.indexed(self, index))
+        return self.reduced(*_indexing.selected(self, index))
 
     def entries(self, index: Tensor) -> Tensor:
         """Single entries: ``index`` of shape (*any, modes) gives numbers of shape (*any), batch dimensions first."""
@@ -126,9 +126,11 @@ class _Multilinear(Format):
 
     def multiply(self, x: Tensor, mode: int) -> Self:
         """The mode product: a matrix (m, n) on a mode of n entries leaves m, a vector (n,) takes the mode away."""
-        return self._with_modes(_indexing.multiplied(self, x, mode))
+        return self.reduced(*_indexing.applied(self, x, mode))
 
-    def _with_modes(self, operands: Sequence[Tensor]) -> Self:
+    def reduced(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
+        """A format of these operands, of which some lost modes: the letters gone, and the operands that held them."""
+        operands = _indexing.absorbed(self, operands, gone)
         if self.matrix and len(operands) != len(self.network()[1]):
             raise ValueError(
                 f"a {type(self).__name__} stands for a matrix and cannot lose one of its two modes; use rows, or a "

@@ -81,7 +81,9 @@ class SymmetricCP(Format):
         if not isinstance(other, Format):
             return SymmetricCP(self.factor, self.weights * other, self.order, self.sizes)
         if not isinstance(other, SymmetricCP) or self.factor.shape[:-1] != other.factor.shape[:-1]:
-            raise ValueError(f"{self!r} and {other!r} cannot be multiplied entry by entry; convert one with to_dense()")
+            raise ValueError(
+                f"{self!r} and {other!r} cannot be multiplied entry by entry; convert one with to_dense()"
+            )
         factor = (self.factor.unsqueeze(-1) * other.factor.unsqueeze(-2)).flatten(-2)
         weights = (self.weights.unsqueeze(-1) * other.weights.unsqueeze(-2)).flatten(-2)
         return SymmetricCP(factor, weights, self.order, self.sizes)

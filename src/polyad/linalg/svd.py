@@ -3,105 +3,159 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
+from polyad.linalg._exact import complete_left, complete_triples, masked, needed_rank
+from polyad.linalg.krylov import krylov
+from polyad.linalg.svd_gradient import connected
 
-_FLOOR = 1e-6  # singular values below this share of the largest are lost in a float64 Gram matrix
+_LEAST = 512  # the shorter side from which on iterating can pay
+_NOISE = 1e-7  # share of the largest singular value below which a Gram matrix gives no right vector
 
 
-def truncated_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def truncated_svd(
+    x: Tensor,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    exact: bool = False,
+    generator: Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The leading singular triples of x of shape (*batch, n, m): U (*batch, n, r), S (*batch, r), Vh (*batch, r, m).
 
     Give either ``rank`` or ``tol``, the relative Frobenius error allowed to ``U S Vh``. A batch with ``tol`` takes
     the largest rank that one of its matrices needs; the others' surplus singular values are zero. Signs are fixed:
-    the entry of greatest magnitude in each column of U is positive.
+    the entry of greatest magnitude in each column of U is positive. bfloat16 and float16 are computed and returned
+    in float32. Any scale will do: what lies far from 1 is scaled by a power of two.
 
-    bfloat16 and float16 are computed and returned in float32. float32 goes through the float64 Gram matrix of the
-    shorter side k, with 2 k n m operations and an eigenvalue problem of size k, unless singular values are wanted
-    that it cannot resolve; then, and for float64, through a full singular value decomposition.
+    Let k be the shorter side. A rank up to k / 10 of a matrix with k >= 512, or a tolerance that proves to need no
+    more, is found by block Krylov iteration from a random start (``generator``; the same each time by default):
+    some 4 to 6 r products with a vector and as many with the transpose. Its squared error is at most about 1e-4 of
+    itself above the least, mostly below 1e-6, and within ``tol`` for certain: it is ``‖x‖² - ‖S‖²``, or where that
+    cancels the residual itself. Where the iteration does not get there, and with ``exact=True``, all triples are
+    found: float32 through the float64 Gram matrix of the shorter side, 2 k n m operations and an eigenvalue problem
+    of size k, unless singular values are wanted that it cannot resolve; then, and for float64, by a full singular
+    value decomposition.
+
+    Gradients flow to x, once, and stay finite at repeated and zero singular values, where they are those of
+    functions that do not depend on the choice of vectors (``svd_gradient.connected``).
 
     >>> u, s, vh = truncated_svd(torch.diag(torch.tensor([3.0, -2.0, 1.0])), rank=2)
     >>> s, ((u * s) @ vh).diagonal()
     (tensor([3., 2.]), tensor([ 3., -2.,  0.]))
     """
-    x = _prepare(x, rank, tol)
+    x, scale = _prepare(x, rank, tol)
     if x.shape[-2] > x.shape[-1]:
-        v, s, uh = _wide(x.mT, rank, tol)
+        v, s, uh = _triples(x.mT, rank, tol, exact, generator)
         u, vh = uh.mT, v.mT
     else:
-        u, s, vh = _wide(x, rank, tol)
-    sign = _signs(u)
-    return (u * sign).contiguous(), s, (vh * sign.mT).contiguous()
+        u, s, vh = _triples(x, rank, tol, exact, generator)
+    sign = _signs(u.detach())
+    return (u * sign).contiguous(), s if scale is None else s * scale, (vh * sign.mT).contiguous()
 
 
-def left_singular(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> tuple[Tensor, Tensor]:
+def left_singular(
+    x: Tensor,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    exact: bool = False,
+    generator: Generator | None = None,
+) -> tuple[Tensor, Tensor]:
     """The leading left singular vectors and values of x of shape (*batch, n, m): U (*batch, n, r), S (*batch, r).
 
-    As ``truncated_svd`` without the right vectors, always through the (n, n) Gram matrix in float64, and ``rank``
-    may go up to n whatever m is: U has orthonormal columns even where singular values are zero. Values below about
-    1e-8 of the largest are noise.
+    As ``truncated_svd`` without the right vectors, and ``rank`` may go up to n whatever m is: U has orthonormal
+    columns even where singular values are zero. Small ranks of large n are found by block Krylov iteration, ranks up
+    to m of matrices taller than wide as there; all else through the (n, n) Gram matrix in float64, in which values
+    below about 1e-8 of the largest are noise.
 
     >>> u, s = left_singular(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), rank=2)
     >>> u, s
     (tensor([[1., 0.],
             [0., 1.]]), tensor([5., 0.]))
     """
-    x = _prepare(x, rank, tol, limit=x.shape[-2] if x.ndim > 1 else None)
-    u, s = _gram(x)
-    u, s = _cut(u, s, rank, tol)
-    return (u * _signs(u)).to(x.dtype).contiguous(), s.to(x.dtype)
+    n, m = x.shape[-2:] if x.ndim > 1 else (None, 0)
+    x, scale = _prepare(x, rank, tol, limit=n)
+    if n is not None and n > m and (rank is None or rank <= m):
+        _, s, uh = _triples(x.mT, rank, tol, exact, generator)
+        u = uh.mT
+    else:
+        u, s = _left(x, rank, tol, exact, generator)
+    return (u * _signs(u.detach())).contiguous(), s if scale is None else s * scale
 
 
-def needed_rank(s: Tensor, tol: float) -> Tensor:
-    """Per matrix, the least rank with which dropping the rest of S (*batch, k) leaves a relative error of ``tol``.
-
-    >>> needed_rank(torch.tensor([[3.0, 4.0, 0.0], [1.0, 0.0, 0.0]]), tol=0.1)
-    tensor([2, 1])
-    """
-    squares = s.double().square()
-    left = squares.flip(-1).cumsum(-1).flip(-1)  # what dropping entry k and all after it leaves
-    allowed = tol**2 * left[..., :1]
-    return (left > allowed).sum(-1).clamp(min=1)
-
-
-def _prepare(x: Tensor, rank: int | None, tol: float | None, limit: int | None = None) -> Tensor:
+def _prepare(
+    x: Tensor, rank: int | None, tol: float | None, limit: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The matrices in a dtype to compute in, near unit size; and by what they were divided, or None."""
     _check.floating("x", x)
-    _check.finite("x", _check.dimensions("x", x, 2))
+    _check.dimensions("x", x, 2)
     _check.exactly_one(rank=rank, tol=tol)
     if rank is not None:
         shape = tuple(x.shape)
         _check.rank(rank, limit or min(shape[-2:]), f"what a matrix of shape {shape[-2:]} has")
     if tol is not None:
         _check.tolerance(tol)
-    return x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if x.is_meta:
+        return x, None
+    plain = x.detach()
+    size = torch.maximum(-plain.amin((-2, -1)), plain.amax((-2, -1)))  # shows NaN and infinities too
+    _check.finite("x", size if bool(torch.isfinite(size).all()) else plain)
+    near = 1e15 if x.dtype == torch.float32 else 1e100
+    far = (size > near) | (size < 1 / near) & (size > 0)
+    if not bool(far.any()):
+        return x, None
+    exponent = torch.frexp(size).exponent.clamp(-120 if near == 1e15 else -1000, 1000)
+    scale = torch.where(far, torch.ldexp(torch.ones_like(size), exponent), 1).unsqueeze(-1)
+    return x / scale.unsqueeze(-1), scale
 
 
-def _wide(x: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor, Tensor]:
+def _triples(
+    x: Tensor, rank: int | None, tol: float | None, exact: bool, generator: Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The triples of matrices that are no taller than wide, with signs as they come."""
-    if x.dtype == torch.float32:
-        u, s = _cut(*_gram(x), rank, tol)
-        if x.is_meta or bool((s[..., -1] > _FLOOR * s[..., 0]).all()):
-            u, s = u.to(x.dtype), s.to(x.dtype)
-            return u, s, (u.mT @ x) / s.unsqueeze(-1)
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    u, s = _cut(u, s, rank, tol)
-    return u, s, vh[..., : s.shape[-1], :]
+    with torch.no_grad():
+        few = None if exact else _few(x, rank, tol, generator)
+        if few is not None:
+            (*triples, needed), whole = few, (None, None)
+        else:
+            *whole, triples, needed = complete_triples(x, rank, tol)
+    u, s, vh = connected(x, *triples, *whole)
+    return u, masked(s, needed if tol is not None else None), vh
 
 
-def _gram(x: Tensor) -> tuple[Tensor, Tensor]:
-    """All left singular vectors and values, largest first, in float64."""
-    x = x.double()
-    squares, u = torch.linalg.eigh(x @ x.mT)
-    return u.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
+def _left(
+    x: Tensor, rank: int | None, tol: float | None, exact: bool, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Left vectors and values of matrices, of wide ones as a rule."""
+    with torch.no_grad():
+        few = None if exact else _few(x, rank, tol, generator)
+        if few is not None:
+            u, s, vh, needed = few
+            whole = (None, None)
+        else:
+            u, s = complete_left(x)
+            needed = None if tol is None else needed_rank(s, tol)
+            r = rank if needed is None else int(needed.max())
+            whole = (u.to(x.dtype), s.to(x.dtype))
+            u, s, vh = whole[0][..., :r], whole[1][..., :r], None
+        if vh is None and x.requires_grad:
+            vh = (u.mT @ x) * torch.where(s > _NOISE * s[..., :1], s, torch.inf).reciprocal().unsqueeze(-1)
+    if vh is not None:
+        u, s, _ = connected(x, u, s, vh, *whole)
+    return u, masked(s, needed if tol is not None else None)
 
 
-def _cut(u: Tensor, s: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor]:
-    if tol is not None:
-        needed = needed_rank(s, tol)
-        rank = int(needed.max())
-        s = s.masked_fill(torch.arange(s.shape[-1], device=s.device) >= needed.unsqueeze(-1), 0)
-    return u[..., :rank], s[..., :rank]
+def _few(
+    x: Tensor, rank: int | None, tol: float | None, generator: Generator | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """What block Krylov iteration finds, or None where it is of no use."""
+    short = min(x.shape[-2:])
+    if x.is_meta or short < _LEAST or (rank is not None and rank * 10 > short):
+        return None
+    return krylov(x, rank, tol, short // (3 if x.dtype == torch.float64 else 4), generator)
 
 
 def _signs(u: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from polyad.report.points import Record, failed, label, quality, rate, size, texts
+from polyad.report.slow import slow_layers
 from polyad.report.words import figure, known, number, percent, ratio, short
 
 NONE = "–"
@@ -48,7 +49,9 @@ def beside(record: Record) -> str:
     rows.append(["Peak memory", short(old, "B"), short(new, "B"), percent(ratio(new, old))])
     rows.append(["KL from the original, nats", "0", number(agreement.get("kl"), 4), ""])
     rows.append(["Same top token", "100.0 %", percent(agreement.get("top1")), ""])
-    return table(label(record), ["", "original", "compressed", "compressed / original"], rows)
+    said = slow_layers(record)
+    below = f"<p class='note'>{escape(said)}</p>" if said else ""
+    return table(label(record), ["", "original", "compressed", "compressed / original"], rows) + below
 
 
 def points(records: Sequence[Record]) -> str:

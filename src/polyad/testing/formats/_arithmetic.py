@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from polyad.formats import Format, Sum
+from polyad.formats import BlockTensorTrain, Format, Sum
 from polyad.formats._multilinear import _Multilinear
 from polyad.formats._networks import connected, split
 from polyad.testing._contract import Subject, assert_close, normal, seeded
@@ -40,7 +40,9 @@ def addition(subject: Subject) -> None:
     for a, b in pairs(subject):
         x, y = a.to_dense(), b.to_dense()
         total = a + b
-        assert isinstance(total, type(a) if connected(a.network()[0]) else Sum), f"{a!r} + {b!r} is {total!r}"
+        assert isinstance(total, type(a) if connected(a.network()[0]) else Sum | BlockTensorTrain), (
+            f"{a!r} + {b!r} is {total!r}"
+        )
         _assert_same(total.to_dense(), x + y, f"{a!r} + {b!r}")
         _assert_same((a - 3 * b).to_dense(), x - 3 * y, f"{a!r} - 3 * {b!r}")
         _assert_same((-a).to_dense(), -x, f"-{a!r}")

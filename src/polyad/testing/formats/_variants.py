@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from polyad.formats import Dense, Format, Kronecker, LowRank, Product, Quantized, Sparse, Sum
+from polyad.formats import (
+    BlockTensorTrain,
+    Circulant,
+    Dense,
+    Format,
+    Householder,
+    Kronecker,
+    LowDisplacement,
+    LowRank,
+    Monarch,
+    Network,
+    Product,
+    Quantized,
+    Sparse,
+    Sum,
+    Toeplitz,
+)
 from polyad.formats.packing import pack
 from polyad.testing._contract import normal, seeded
 
@@ -31,6 +47,9 @@ def variants() -> dict[str, Format]:
         "nested": Product((Sum((dense, low)), Product((Dense(normal(4, 4)), Kronecker(normal(2, 2), normal(2, 3)))))),
         "chain": Product((Dense(normal(5, 3)), Dense(normal(3, 6)), low)),
         "sparse_product": Product((Dense(normal(5, 6)), sparse)),
+        "network_fused": Network("apx,bqx,x->(ab)(pq)", (normal(2, 2, 3), normal(3, 2, 3), normal(3))),
+        "network_one": Network("ba->ab", (normal(4, 6),)),
+        "network_apart": Network("ax,x,by,y->ab", (normal(6, 2), normal(2), normal(4, 3), normal(3))),
         "mixed_sum": Sum((Dense(normal(6, 4)).to(torch.bfloat16), low)),
         "mixed_product": Product((Dense(normal(5, 6)).to(torch.bfloat16), low)),
     }
@@ -45,7 +64,25 @@ def variants() -> dict[str, Format]:
         "quantised_float_zero": quantised((6, 4), 4, (2, 2), zero=torch.float32),
         "quantised_half_scale": quantised((6, 4), 4, (1, 2), scale=torch.float16),
     }
-    return found
+    return found | structured()
+
+
+def structured() -> dict[str, Format]:
+    """Matrices of a pattern in the layouts that ``random`` does not draw."""
+    zero = torch.cat((normal(6, 2), torch.zeros(6, 1)), 1)
+    return {
+        "monarch_columns": Monarch(normal(2, 3, 4), normal(4, 2, 1), "columns"),
+        "monarch_one_block": Monarch(normal(1, 6, 1), normal(1, 1, 4)),
+        "block_tensor_train_columns": BlockTensorTrain(normal(3, 2, 2, 5), normal(2, 5, 3, 4), "columns"),
+        "circulant": Circulant(normal(7)),
+        "circulant_of_scalars": Circulant(normal(6, 4, 1)),
+        "toeplitz_square": Toeplitz(normal(11), 6),
+        "low_displacement_square": LowDisplacement(normal(6, 3), normal(6, 3)),
+        "low_displacement_transposed": LowDisplacement(normal(8, 2), normal(6, 2), (0.5, -1.0), True),
+        "low_displacement_wide_transposed": LowDisplacement(normal(4, 1), normal(6, 1), (1.0, 1.0), True),
+        "householder_full": Householder(normal(6, 6), (6, 6)),
+        "householder_idle": Householder(zero, (6, 4)),
+    }
 
 
 def quantised(

@@ -1,0 +1,63 @@
+"""Tensors in files: NumPy arrays, safetensors, pictures."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+READ = (".npy", ".npz", ".safetensors", *sorted(PICTURES))
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors in a file by name, as they are stored; a file that holds one without a name calls it by its stem.
+
+    A picture is (height, width) or (height, width, channels) of integers. Nothing is unpickled.
+
+    >>> import tempfile, numpy
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     numpy.save(folder + "/ones.npy", numpy.ones((2, 3)))
+    ...     {name: tuple(x.shape) for name, x in read_tensors(folder + "/ones.npy").items()}
+    {'ones': (2, 3)}
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in READ:
+        raise ValueError(f"{path} is of a kind that is not read; known are {', '.join(READ)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if kind in PICTURES:
+        from polyad.interop.pillow import read_picture
+
+        return {path.stem: read_picture(path)}
+    found = _safetensors(path) if kind == ".safetensors" else _arrays(path)
+    if not found:
+        raise ValueError(f"{path} holds no tensor")
+    return found
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or save it again") from None
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    import numpy
+
+    try:
+        held: Any = numpy.load(path, allow_pickle=False)
+        arrays = {name: held[name] for name in held.files} if path.suffix == ".npz" else {path.stem: held}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    except (ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} holds no plain numbers that can be read ({error}); save it with numpy.save, without objects"
+        ) from None

@@ -1,0 +1,59 @@
+"""All left singular vectors and values of matrices, and the leading triples among them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_FLOOR = 1e-6  # singular values below this share of the largest are lost in a float64 Gram matrix
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def complete_left(x: Tensor) -> tuple[Tensor, Tensor]:
+    """All left singular vectors (*batch, n, n) and values (*batch, n) by way of ``x xᵀ``; both in float64."""
+    x = x.double()
+    squares, u = torch.linalg.eigh(x @ x.mT)
+    return u.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
+
+
+def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor, Triple, Tensor | None]:
+    """Of matrices no taller than wide: all left vectors and values, the triples of ``rank`` or ``tol``, the ranks."""
+    if x.dtype == torch.float32:
+        u, s = complete_left(x)
+        needed, r = _needed(s, rank, tol)
+        kept = masked(s[..., :r], needed)
+        if x.is_meta or bool((kept[..., -1] > _FLOOR * kept[..., 0]).all()):
+            u, s = u.to(x.dtype), s.to(x.dtype)
+            left = u[..., :r]
+            return u, s, (left, s[..., :r], (left.mT @ x) / s[..., :r].unsqueeze(-1)), needed
+    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    needed, r = _needed(s, rank, tol)
+    return u, s, (u[..., :r], s[..., :r], vh[..., :r, :]), needed
+
+
+def needed_rank(s: Tensor, tol: float) -> Tensor:
+    """Per matrix, the least rank with which dropping the rest of S (*batch, k) leaves a relative error of ``tol``.
+
+    >>> needed_rank(torch.tensor([[3.0, 4.0, 0.0], [1.0, 0.0, 0.0]]), tol=0.1)
+    tensor([2, 1])
+    """
+    squares = s.double().square()
+    left = squares.flip(-1).cumsum(-1).flip(-1)  # what dropping entry k and all after it leaves
+    allowed = tol**2 * left[..., :1]
+    return (left > allowed).sum(-1).clamp(min=1)
+
+
+def _needed(s: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor | None, int]:
+    if tol is None:
+        assert rank is not None
+        return None, rank
+    needed = needed_rank(s, tol)
+    return needed, int(needed.max())
+
+
+def masked(s: Tensor, needed: Tensor | None) -> Tensor:
+    """S with zeros from each matrix's own rank on."""
+    if needed is None:
+        return s
+    return s.masked_fill(torch.arange(s.shape[-1], device=s.device) >= needed.unsqueeze(-1), 0)

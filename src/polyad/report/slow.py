@@ -1,0 +1,41 @@
+"""Which layers take longer than what they replace, in a sentence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+SLOWER = 1.05
+"""The share of the old time above which a layer counts as slower; less is within the noise."""
+NAMED = 4  # groups of layers that the sentence names
+
+
+def slow_layers(record: dict[str, Any]) -> str | None:
+    """A sentence on the layers of a result that are slower than the original's; None where speed was not measured.
+
+    >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 1.5, "64": 0.9}}]})
+    '1 of 1 layers take longer than those that they replace: up, LowRank of 4 x 4 (1, up to 1.50 times with 1 row).'
+    >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 0.5}}]})
+    'None of the 1 layers takes longer than the one that it replaces.'
+    """
+    timed = [layer for layer in record.get("layers") or [] if layer.get("time")]
+    if not timed:
+        return None
+    groups: dict[tuple[str, str, str], list[tuple[float, str]]] = defaultdict(list)
+    for layer in timed:
+        worst, rows = max((float(value), rows) for rows, value in layer["time"].items())
+        if worst > SLOWER:
+            shape = " x ".join(map(str, layer["shape"]))
+            groups[str(layer["path"]).rsplit(".", 1)[-1], str(layer["kind"]), shape].append((worst, rows))
+    if not groups:
+        return f"None of the {len(timed)} layers takes longer than the one that it replaces."
+    told: list[str] = []
+    for (name, kind, shape), times in sorted(groups.items(), key=lambda item: -max(item[1])[0]):
+        worst, rows = max(times)
+        unit = "row" if rows == "1" else "rows"
+        told.append(f"{name}, {kind} of {shape} ({len(times)}, up to {worst:.2f} times with {rows} {unit})")
+    more = f"; and {len(told) - NAMED} more kinds" if len(told) > NAMED else ""
+    count = sum(map(len, groups.values()))
+    return (
+        f"{count} of {len(timed)} layers take longer than those that they replace: {'; '.join(told[:NAMED])}{more}."
+    )

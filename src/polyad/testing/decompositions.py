@@ -1,0 +1,177 @@
+"""The contract of a decomposition: what every function from a tensor to a format owes, whatever it is given.
+
+``x`` is drawn as the card's example says (``example={"x": (6, 5, 4), "rank": 3}``: a shape, or a function of a
+generator for methods that take no other tensors); everything else in the example is passed on.
+
+>>> from polyad._card import card
+>>> for check in CHECKS:
+...     check(card("svd"))
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyad._card import Card
+from polyad.formats import Format
+from polyad.testing._contract import seeded
+
+SLACK = 1e-3
+"""How much a relative error may move when x is scaled or permuted, which changes roundings and nothing else."""
+
+
+def drawn(card: Card, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    """The tensor on which a decomposition is tried."""
+    asked = card.example.get("x", (6, 5, 4))
+    if callable(asked):
+        x = asked(seeded(seed))
+        assert isinstance(x, Tensor), f"the example of {card.name} draws {type(x).__name__}, not a tensor"
+        return x.to(dtype)
+    return torch.randn(asked, generator=seeded(seed), dtype=torch.float64).to(dtype)
+
+
+def made(card: Card, x: Tensor, **given: Any) -> Format:
+    """The decomposition of x with the example's arguments."""
+    arguments = {name: value for name, value in card.example.items() if name != "x"} | given
+    return card.function(x, **{name: value for name, value in arguments.items() if value is not None})
+
+
+def result(card: Card) -> None:
+    """The kind that the card names, in x's shape and dtype, for float64, float32 and bfloat16; x is left alone."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        x = drawn(card, dtype)
+        before = x.clone()
+        found = made(card, x)
+        assert card.makes is None or isinstance(found, card.makes), f"{card.name} made {found!r}"
+        assert found.shape == tuple(x.shape), f"{card.name} of shape {tuple(x.shape)} has shape {found.shape}"
+        assert found.dtype == dtype, f"{card.name} of {dtype} has dtype {found.dtype}"
+        assert bool(torch.isfinite(_dense(found)).all()), f"{card.name} of {dtype} holds NaN or infinite numbers"
+        assert torch.equal(_dense(before), _dense(x)), f"{card.name} changed x in place"
+
+
+def repeatable(card: Card) -> None:
+    """The same input gives the same result to the last digit."""
+    first, second = (made(card, drawn(card)).tensors() for _ in range(2))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), f"{card.name} called twice gives two different tensors {name}"
+
+
+def scale(card: Card) -> None:
+    """Entries of 1e-30 and 1e30 leave the same relative error, in float64 and float32."""
+    for dtype in (torch.float64, torch.float32):
+        x = drawn(card, dtype)
+        plain = error(made(card, x), x)
+        for factor in (1e-30, 1e30):
+            scaled = error(made(card, x * factor), x * factor)
+            assert abs(scaled - plain) <= SLACK, f"{card.name}: error {plain:.6g}, and {scaled:.6g} at scale {factor}"
+
+
+def awkward(card: Card) -> None:
+    """Zero, constant and almost empty tensors: a finite result, exact for zeros, or a sentence; never a raw error."""
+    x = drawn(card)
+    if x.is_sparse:
+        return
+    single = torch.zeros_like(x)
+    single.view(-1)[0] = x.abs().max()
+    for name, given in {"zero": torch.zeros_like(x), "constant": torch.ones_like(x), "one entry": single}.items():
+        try:
+            found = _dense(made(card, given))
+        except ValueError as refused:
+            _assert_sentence(card, refused)
+            continue
+        assert bool(torch.isfinite(found).all()), f"{card.name} of a {name} tensor holds NaN or infinite numbers"
+        assert name != "zero" or float(found.abs().max()) < 1e-9, f"{card.name} of zeros is not zero"
+
+
+def layout(card: Card) -> None:
+    """A view with other strides and a tensor that requires a gradient give the same result."""
+    x = drawn(card)
+    if x.is_sparse:
+        return
+    strided = torch.stack((x, x), -1)[..., 0]
+    plain = _dense(made(card, x))
+    for name, given in {"strided": strided, "requires grad": x.clone().requires_grad_()}.items():
+        found = _dense(made(card, given)).detach()
+        off = float((found - plain).norm() / plain.norm().clamp(min=1e-30))
+        assert off < SLACK, f"{card.name} of the same numbers ({name}) is off by {off:.3g}"
+
+
+def gradients(card: Card) -> None:
+    """Where gradients flow, they are finite: for random, repeated and zero singular values."""
+    x = drawn(card)
+    if x.is_sparse:
+        return
+    for given in (x, torch.ones_like(x), torch.zeros_like(x)):
+        given = given.clone().requires_grad_()
+        try:
+            found = made(card, given).to_dense()
+        except ValueError:
+            continue
+        if found.requires_grad:
+            found.square().sum().backward()
+            grad = given.grad
+            assert grad is not None, f"{card.name} needs a gradient and gives none to x"
+            assert bool(torch.isfinite(grad).all()), f"the gradient of {card.name} is not finite"
+
+
+def refusals(card: Card) -> None:
+    """NaN, infinite, integer, complex and empty tensors are refused with a sentence."""
+    x = drawn(card)
+    if x.is_sparse:
+        return
+    nan, inf = x.clone(), x.clone()
+    nan.view(-1)[-1], inf.view(-1)[0] = math.nan, math.inf
+    empty = x.new_empty((0, *x.shape[1:]))
+    for given in (nan, inf, x.long(), x.to(torch.complex128), empty):
+        try:
+            made(card, given)
+        except (ValueError, TypeError) as refused:
+            _assert_sentence(card, refused)
+        else:
+            what = f"{given.dtype}, {int(given.isnan().sum())} NaN, shape {tuple(given.shape)}"
+            raise AssertionError(f"{card.name} decomposed a tensor that it cannot have understood ({what})")
+
+
+def tolerance(card: Card) -> None:
+    """The error is never above ``tol``, for random and for decaying tensors, in both precisions."""
+    if "tol" not in inspect.signature(card.function).parameters or "rank" not in card.example:
+        return
+    for dtype in (torch.float64, torch.float32):
+        x = drawn(card, dtype)
+        decay = x * torch.logspace(0, -6, x.shape[-1], dtype=dtype)
+        for tol in (0.5, 0.1, 1e-3):
+            for given in (x, decay):
+                found = error(made(card, given, rank=None, tol=tol), given)
+                assert found <= tol * (1 + 1e-4), f"{card.name} was asked for {tol:g} and leaves {found:.4g}"
+
+
+def error(format: Format, x: Tensor) -> float:
+    """The relative Frobenius error, in float64."""
+    exact = _dense(x).double()
+    top = exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    return float(((_dense(format).double() - exact) / top).norm() / (exact / top).norm())
+
+
+def _dense(x: Tensor | Format) -> Tensor:
+    return x.to_dense() if isinstance(x, Format) or x.is_sparse else x
+
+
+def _assert_sentence(card: Card, refused: Exception) -> None:
+    said = str(refused)
+    assert len(said.split()) >= 4, f"{card.name} refuses with {said!r}, which is no sentence"
+    assert not re.search(r"linalg|LAPACK|must match|broadcast", said), f"{card.name} passes on a raw error: {said}"
+
+
+CHECKS = (result, repeatable, scale, awkward, layout, gradients, refusals, tolerance)
+"""Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
+
+__all__ = [
+    "CHECKS", "SLACK", "awkward", "drawn", "error", "gradients", "layout", "made", "refusals", "repeatable", "result",
+    "scale", "tolerance",
+]  # fmt: skip

@@ -1,0 +1,147 @@
+"""Tensors and formats in files, and what each format makes of a tensor."""
+
+import json
+import re
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from polyad.data.tensors import read_tensors
+from polyad.decompose import trade
+from polyad.formats import Format, LowRank, Sum, kinds, load_format, save_format
+from polyad.testing import formats
+
+
+def seeded(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", [*kinds(), *formats.variants()])
+def test_a_format_comes_back_from_its_file(name, tmp_path):
+    known = kinds().get(name)
+    made = formats.variants()[name] if known is None else next(iter(formats.examples(known)))
+    save_format(made, tmp_path / "one.safetensors")
+    found = load_format(tmp_path / "one.safetensors")
+    assert json.dumps(found.spec()) == json.dumps(made.spec())
+    assert torch.equal(found.to_dense(), made.to_dense())
+    assert [path.name for path in tmp_path.iterdir()] == ["one.safetensors"]
+
+
+def test_files_of_formats_that_are_something_else(tmp_path):
+    made = Sum((LowRank(seeded(4, 1), seeded(1, 3)), LowRank(seeded(4, 2), seeded(2, 3))))
+    path = tmp_path / "one.safetensors"
+    save_format(made, path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="exists already; name another file"):
+        save_format(made, path)
+    assert path.read_bytes() == before
+    (tmp_path / "cut.safetensors").write_bytes(before[:-4])
+    with pytest.raises(ValueError, match=r"cut.safetensors is not a whole safetensors file"):
+        load_format(tmp_path / "cut.safetensors")
+    save_file({"x": torch.ones(2)}, tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match="no format of polyad's"):
+        load_format(tmp_path / "plain.safetensors")
+
+
+def test_every_kind_of_file_is_read(tmp_path):
+    x = seeded(3, 4)
+    numpy.save(tmp_path / "a.npy", x.numpy())
+    numpy.savez(tmp_path / "b.npz", one=x.numpy(), two=x.numpy()[0])
+    save_file({"w": x}, tmp_path / "c.safetensors")
+    Image.fromarray((torch.arange(24).reshape(2, 4, 3) * 10).to(torch.uint8).numpy()).save(tmp_path / "d.png")
+    Image.new("P", (4, 2)).save(tmp_path / "e.png")
+    assert torch.equal(read_tensors(tmp_path / "a.npy")["a"], x)
+    assert {name: tuple(t.shape) for name, t in read_tensors(tmp_path / "b.npz").items()} == {
+        "one": (3, 4),
+        "two": (4,),
+    }
+    assert torch.equal(read_tensors(tmp_path / "c.safetensors")["w"], x)
+    assert read_tensors(tmp_path / "d.png")["d"][1, 3].tolist() == [210, 220, 230]
+    assert read_tensors(tmp_path / "e.png")["e"].shape == (2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"1 2 3", r"is of a kind that is not read; known are \.npy"),
+        ("a.npy", b"no numbers", "holds no plain numbers that can be read"),
+        ("a.npz", b"no zip", "holds no plain numbers that can be read"),
+        ("a.safetensors", b"{}", "is not a whole safetensors file"),
+        ("a.png", b"no picture", "is no picture that Pillow reads"),
+    ],
+)
+def test_files_that_cannot_be_read(name, content, said, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_tensors(tmp_path / name.replace(".txt", ".npy"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_tensors(tmp_path / name)
+
+
+def test_objects_are_not_unpickled(tmp_path):
+    numpy.save(tmp_path / "objects.npy", numpy.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="without objects"):
+        read_tensors(tmp_path / "objects.npy")
+
+
+def test_points_keep_what_they_were_asked():
+    x = seeded(8, 9) * torch.logspace(0, -4, 9)
+    points = trade.trade(x, ["matrix"], tol=[0.01, 0.3])
+    assert [point.asked["tol"] for point in points] == [0.3, 0.01]
+    for point in points:
+        assert isinstance(point.made, Format)
+        assert point.error <= point.asked["tol"]
+        assert point.error == pytest.approx(float((point.made.to_dense() - x).norm() / x.norm()), rel=1e-4)
+        assert (point.parameters, point.nbytes) == (point.made.parameters, point.made.nbytes)
+    assert points[0].nbytes < points[1].nbytes
+    (kept,) = trade.trade(x, ["matrix"], tol=[0.01, 0.3], budget=points[0].nbytes)
+    assert kept.asked == {"tol": 0.3}
+
+
+def test_a_format_that_does_not_suit_says_why():
+    (point,) = trade.trade(seeded(2, 3, 4), ["matrix"], tol=[0.1])
+    assert point.made is None
+    assert point.reason == "a matrix has two modes, this tensor 3"
+    with pytest.raises(ValueError, match="format 'cubic' is not known; choose from matrix"):
+        trade.trade(seeded(2, 3), ["cubic"])
+
+
+def test_the_command(tmp_path, polyad_command):
+    x = torch.outer(torch.arange(1.0, 9), torch.ones(6)) + 0.01 * seeded(8, 6)
+    numpy.save(tmp_path / "x.npy", x.numpy())
+    _, out, _ = polyad_command("decompose", tmp_path / "x.npy", "--format", "matrix,tucker", "--tol", "0.1",
+                         "--out", tmp_path / "small.safetensors", "--json")  # fmt: skip
+    said = json.loads(out)
+    assert said["shape"] == [8, 6]
+    assert [p["format"] for p in said["points"]] == ["matrix", "tucker"]
+    assert all(p["error"] <= 0.1 for p in said["points"])
+    assert said["saved"]["bytes"] == min(p["bytes"] for p in said["points"])
+    found = load_format(tmp_path / "small.safetensors")
+    assert float((found.to_dense() - x).norm() / x.norm()) <= 0.1
+    code, _, err = polyad_command("decompose", tmp_path / "x.npy", "--out", tmp_path / "small.safetensors")
+    assert code == 1
+    assert "exists already" in err
+    code, out, _ = polyad_command("decompose", tmp_path / "x.npy", "--tol", "0.1,0.5")
+    assert code == 0
+    assert "8 x 6, 48 numbers" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--name", "three"), r"holds one \(3, 4\), two \(4,\); choose one with --name"),
+        ((), "choose one with --name"),
+        (("--name", "one", "--tol", "small"), "--tol holds 'small', which is no number"),
+        (("--name", "one", "--tol", "2"), "tol=2.0 is not a relative error"),
+        (("--name", "one", "--format", "cubic"), "format 'cubic' is not known"),
+        (("--name", "two"), "two or more|at least 2"),
+    ],
+)
+def test_what_the_command_refuses(options, said, tmp_path, polyad_command):
+    numpy.savez(tmp_path / "b.npz", one=seeded(3, 4).numpy(), two=seeded(4).numpy())
+    code, out, err = polyad_command("decompose", tmp_path / "b.npz", *options)
+    assert (code, out) == (1, "")
+    assert re.search(said, err)
