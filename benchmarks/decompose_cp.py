@@ -12,7 +12,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -92,9 +92,8 @@ def per_sweep(run: Callable[[int], Any], few: int = 1, more: int = 5) -> float:
     return max(seconds(lambda: run(more)) - seconds(lambda: run(few)), 0.0) / (more - few)
 
 
-def sweep_rows() -> list[Row]:
+def sweep_rows() -> Iterator[Row]:
     """One sweep of 200³ and of 60⁴."""
-    found = []
     cases = [((200,) * 3, dtype, rank) for dtype in (torch.float64, torch.float32) for rank in (10, 50)]
     for shape, dtype, rank in [*cases, ((60,) * 4, torch.float64, 10), ((60,) * 4, torch.float64, 50)]:
         x, factors = planted_cp(shape, rank, noise=1e-2).to(dtype), start(shape, rank, dtype)
@@ -102,15 +101,12 @@ def sweep_rows() -> list[Row]:
             "work": f"CP-ALS sweep {shape[0]}^{len(shape)} {str(dtype)[6:]} rank {rank}",
             "ours_seconds": per_sweep(our_sweeps(x, factors)), "floor_seconds": seconds(floor(x, rank), 5),
         }  # fmt: skip
-        found += [
-            {**row, "peer": name, "peer_seconds": per_sweep(run)} for name, run in peer_sweeps(x, factors).items()
-        ]
-    return found
+        for name, run in peer_sweeps(x, factors).items():
+            yield {**row, "peer": name, "peer_seconds": per_sweep(run)}
 
 
-def quality_rows(seeds: int = 20, peer_seeds: int = 3) -> list[Row]:
+def quality_rows(seeds: int = 20, peer_seeds: int = 3) -> Iterator[Row]:
     """Share of seeds with the planted fit, and total time of a call, noise 1e-3; peers at their defaults."""
-    found = []
     for n, rank in ((30, 5), (200, 10)):
         for kind in ("centred", "uniform", "correlated"):
             ours, theirs = [], {}
@@ -120,8 +116,7 @@ def quality_rows(seeds: int = 20, peer_seeds: int = 3) -> list[Row]:
                 for name, run in _solvers(rank, seed).items() if seed < peer_seeds else ():
                     theirs.setdefault(name, []).append(_timed(lambda x=x, run=run: run(x), x))
             row = {"work": f"CP quality {n}^3 rank {rank} {kind}", **_summary(ours, "ours")}
-            found += [{**row, "peer": name, **_summary(runs, "peer")} for name, runs in theirs.items()]
-    return found
+            yield from ({**row, "peer": name, **_summary(runs, "peer")} for name, runs in theirs.items())
 
 
 def _summary(runs: list[tuple[float, float]], who: str) -> Row:

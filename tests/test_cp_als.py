@@ -185,7 +185,7 @@ def test_order_two_is_the_singular_value_decomposition():
     assert error(found, x) * float(x.norm()) == pytest.approx(float(torch.linalg.svdvals(x)[3:].norm()))
 
 
-@pytest.mark.parametrize("tol", [0.0, 1e-6, 0.05, 0.4])
+@pytest.mark.parametrize("tol", [0.0, 0.05, 0.4])
 def test_the_tolerance_holds(tol):
     x = uniform((3, 4, 5), 2, 0, noise=0.02, shift=0.5)
     found = cp_als(x, tol=tol, restarts=2)
@@ -198,7 +198,7 @@ def test_degenerate_tensors_are_said_to_be_so_and_a_ridge_bounds_them():
     a, b = torch.eye(3).double()[0], torch.eye(3).double()[1]
     x = sum(torch.einsum("i,j,k->ijk", *p) for p in [(a, a, b), (a, b, a), (b, a, a)])
     with pytest.warns(UserWarning, match="nearly cancel"):
-        cp_als(x, 2, stop=1e-12)
+        cp_als(x, 2, restarts=2, stop=1e-12)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = cp_als(x, 2, ridge=1e-3)

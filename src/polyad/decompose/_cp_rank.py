@@ -13,6 +13,8 @@ from polyad.formats import CP
 def least(solve: Callable[[int], CP], whole: CP, tol: float, distance: Callable[[CP], float]) -> CP:
     """The smallest rank found with an error of at most ``tol``; ``whole`` is exact and has the largest rank."""
     low, high, best = 0, whole.rank, whole
+    if tol == 0:  # no rounded result would do
+        return whole
     rank = 1
     while rank < high:
         found = solve(rank)

@@ -110,7 +110,7 @@ def cp_als(
 
     def solve(r: int) -> CP:
         rows = _rows(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
-        if bool(degenerate(rows).any()):
+        if rank is not None and bool(degenerate(rows).any()):
             warnings.warn(
                 f"terms of rank {r} grow and nearly cancel: a tensor of shape {sizes} may have no best approximation "
                 "of this rank; choose another rank, or bound the terms with ridge=1e-4",
