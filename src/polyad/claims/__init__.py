@@ -6,11 +6,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from polyad.claims import _result, afm_ctr, eora, lord, modegpt, welore
+from polyad.claims import _result, afm_ctr, eora, lord, modegpt, spm, welore
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
+    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "spm": spm,
+    "welore": welore,
 }  # fmt: skip
 
 
