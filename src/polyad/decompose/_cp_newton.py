@@ -26,27 +26,35 @@ def levenberg(
     """Levenberg-Marquardt steps for ``‖x - Σ_r ∘ₙ factors[n]‖² + ridge Σₙ ‖factors[n]‖²``.
 
     x is (batch, I₁, …, I_N) in float64, factors are (batch, starts, rank, I_n). Returns the factors and the squared
-    errors (batch, starts). Ends when no entry gains more than ``stop`` of its error, or all are below ``enough``.
+    errors (batch, starts). A tensor is done when none of its starts
+    gains more than ``stop`` of its error, or one is below ``enough``; the others go on without it.
     """
-    factors = balanced(factors)
+    whole = balanced(factors)
     half = split(x.shape[1:])
     target = x.unsqueeze(1).reshape(len(x), 1, math.prod(x.shape[1 : half + 1]), -1)
-    error, rest = _error(target, factors, half, ridge)
-    damping = torch.full_like(error, 1e-3)
+    errors, rest = _error(target, whole, half, ridge)
+    active = torch.arange(len(x), device=x.device)
+    factors, error, damping = list(whole), errors.clone(), torch.full_like(errors, 1e-3)
+    going = error.min(1).values > enough
     for _ in range(max_iter):
+        if not bool(going.any()):
+            break
+        if not bool(going.all()):  # finished tensors leave
+            active, target, error, rest, damping = (t[going] for t in (active, target, error, rest, damping))
+            factors = [factor[going] for factor in factors]
         step = _step(rest, factors, damping, ridge)
         tried = [factor + change for factor, change in zip(factors, step, strict=True)]
         found, left = _error(target, tried, half, ridge)
         better = found < error
-        gain = torch.where(better, error - found, 0)
-        near = better & (gain <= stop * error)
+        near = better & (error - found <= stop * found)
         factors = [torch.where(better[..., None, None], b, a) for a, b in zip(factors, tried, strict=True)]
-        rest = torch.where(better[..., None, None], left, rest)
-        error = torch.where(better, found, error)
+        rest, error = torch.where(better[..., None, None], left, rest), torch.where(better, found, error)
         damping = torch.where(better, damping / 10, damping * 8).clamp(min=1e-12)
-        if not bool((~near & (error > enough.unsqueeze(1)) & (damping < 1e6)).any()):
-            break
-    return factors, error - _penalty(factors, ridge)
+        going = (~near & (damping < 1e6)).any(1) & (error.min(1).values > enough[active])
+        errors[active] = error
+        for out, factor in zip(whole, factors, strict=True):
+            out[active] = factor
+    return whole, errors - _penalty(whole, ridge)
 
 
 def balanced(factors: list[Tensor]) -> list[Tensor]:
@@ -108,6 +116,7 @@ def _normal_matrix(factors: list[Tensor]) -> Tensor:
                 eye = torch.eye(factors[a].shape[-1]).to(ones)
                 block = common[..., :, None, :, None] * eye[:, None, :]
             else:  # entry (r, i), (s, j): common[r, s] · factors[a][s, i] · factors[b][r, j]
-                block = torch.einsum("zyrs,zysi,zyrj->zyrisj", common, factors[a], factors[b])
+                right = (common.unsqueeze(-1) * factors[b].unsqueeze(3)).unsqueeze(3)  # (r, 1, s, j)
+                block = right * factors[a].mT[..., None, :, :, None]
             found[..., rows, columns] = block.reshape(*lead, rows.stop - rows.start, columns.stop - columns.start)
     return found
