@@ -22,6 +22,11 @@ from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
+from polyad.claims import _result, afm_ctr, eora, lord, modegpt, spm, welore
+from polyad.claims._result import Result
+
+CLAIMS: dict[str, ModuleType] = {
+    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "spm": spm,
     "welore": welore,
 }  # fmt: skip
 

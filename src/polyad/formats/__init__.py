@@ -19,6 +19,7 @@ from polyad.formats.product import Product
 from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
+from polyad.formats.symmetric_cp import SymmetricCP
 from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.toeplitz import Toeplitz
 from polyad.formats.train_matrix import TrainMatrix
@@ -29,6 +30,6 @@ from polyad.formats.tucker import Tucker
 __all__ = [
     "BlockTensorTrain", "BlockTerm", "CP", "Circulant", "Dense", "Format", "Hadamard", "Householder", "KhatriRao",
     "Kronecker", "LowDisplacement", "LowRank", "Monarch", "Network", "Product", "Quantized", "Sparse", "Sum",
-    "TensorTrain", "Toeplitz", "TrainMatrix", "TreeNetwork", "Tubal", "Tucker", "kinds", "load_format",
-    "save_format",
+    "SymmetricCP", "TensorTrain", "Toeplitz", "TrainMatrix", "TreeNetwork", "Tubal", "Tucker", "kinds",
+    "load_format", "save_format",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ SHAPES = ((6, 4), (4, 12), (1, 6), (8, 1))
 
 MULTIWAY = frozenset({"BlockTerm", "CP", "Network", "TensorTrain", "Tubal", "Tucker"})
 MULTIWAY = frozenset({"CP", "Network", "TensorTrain", "TreeNetwork", "Tucker"})
+MULTIWAY = frozenset({"CP", "Network", "SymmetricCP", "TensorTrain", "Tucker"})
 """Kinds whose ``random`` takes every dimension as a mode of its own, and none as a batch."""
 
 ROUNDINGS = 16

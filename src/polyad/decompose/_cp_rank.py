@@ -1,0 +1,40 @@
+"""The rank that a tolerance asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from polyad.decompose._mttkrp import residual
+from polyad.formats import CP
+
+
+def least(solve: Callable[[int], CP], whole: CP, tol: float, distance: Callable[[CP], float]) -> CP:
+    """The smallest rank found with an error of at most ``tol``; ``whole`` is exact and has the largest rank."""
+    low, high, best = 0, whole.rank, whole
+    if tol == 0:  # no rounded result would do
+        return whole
+    rank = 1
+    while rank < high:
+        found = solve(rank)
+        if distance(found) <= tol:
+            high, best = rank, found
+            break
+        low, rank = rank, max(rank + 1, rank * 3 // 2)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = solve(middle)
+        if distance(found) <= tol:
+            high, best = middle, found
+        else:
+            low = middle
+    return best
+
+
+def error(x: Tensor, found: CP, norm: Tensor, scale: Tensor) -> float:
+    """The largest relative Frobenius error of a batch, of the numbers as they were rounded."""
+    rows = [factor.reshape(len(x), 1, *factor.shape[-2:]).mT.double() for factor in found.factors]
+    assert found.weights is not None
+    rows[0] = rows[0] * (found.weights.double().reshape(len(x), 1, -1, 1) / (norm * scale).view(-1, 1, 1, 1))
+    return float(residual(x, rows, norm).max().sqrt())
