@@ -70,7 +70,9 @@ def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = Non
         value, moments = done.get(path + ".weight"), plan.stats.get(path)
         if isinstance(value, Format) and moments is not None and moments.mean is not None:
             aim = aims[path + ".weight"] if path + ".weight" in aims else weight_of(model, path)
-            done[path + ".bias"] = shifted_bias(_bias(targets[path], done.get(path + ".bias")), aim, value, moments.mean)
+            done[path + ".bias"] = shifted_bias(
+                _bias(targets[path], done.get(path + ".bias")), aim, value, moments.mean
+            )
     return replace(model, modules(model, Replacement(done, forward), parts.values()))
 
 

@@ -1,6 +1,14 @@
-"""Pure tensor functions that two or more methods need."""
+"""Pure tensor functions that two or more methods need, and methods of plain linear algebra."""
 
+from polyad.linalg.coordinated_sampling import CoordinatedSketch, coordinated_sampling
+from polyad.linalg.meta_factorization import MetaFactors, meta_factorization
 from polyad.linalg.metric import principal, roots, tails
+from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, TensorSRHT, count_sketch, walsh_hadamard
+from polyad.linalg.sketched_lstsq import linf_rows, sketched_lstsq
 from polyad.linalg.svd import left_singular, truncated_svd
 
-__all__ = ["left_singular", "principal", "roots", "tails", "truncated_svd"]
+__all__ = [
+    "SRHT", "CoordinatedSketch", "Gaussian", "MetaFactors", "SparseSign", "TensorSRHT", "coordinated_sampling",
+    "count_sketch", "left_singular", "linf_rows", "meta_factorization", "principal", "roots", "sketched_lstsq",
+    "tails", "truncated_svd", "walsh_hadamard",
+]  # fmt: skip
