@@ -41,7 +41,7 @@ def test_dense_sketches_keep_the_bound_in_every_coordinate(sketch):
     for a, b in (localised(n, d, rows), (seeded(n, d), seeded(n, seed=1))):
         exact = torch.linalg.lstsq(a, b.unsqueeze(1)).solution.squeeze(1)
         scale = float((a @ exact - b).norm() / torch.linalg.svdvals(a)[-1])
-        for seed in range(3):
+        for seed in range(100, 103):  # not the seeds of a and b, whose numbers a Gaussian sketch would repeat
             x = sketched_lstsq(a, b, rows, sketch=sketch, generator=torch.Generator().manual_seed(seed))
             assert (x - exact).abs().max() <= eps / math.sqrt(d) * scale
             assert (x - exact).abs().max() < 8 / math.sqrt(d) * (x - exact).norm()

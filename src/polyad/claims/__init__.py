@@ -6,11 +6,24 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from polyad.claims import _result, afm_ctr, eora, lord, modegpt, welore
+from polyad.claims import (
+    _result,
+    afm_ctr,
+    coord_sampling,
+    eora,
+    fast_update_tsvd,
+    linf_regression,
+    lord,
+    meta_factorization,
+    modegpt,
+    welore,
+)
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
+    "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
+    "fast-update-tsvd": fast_update_tsvd,
 }  # fmt: skip
 
 

@@ -6,9 +6,10 @@ from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, TensorSRHT, count_sketch, walsh_hadamard
 from polyad.linalg.sketched_lstsq import linf_rows, sketched_lstsq
 from polyad.linalg.svd import left_singular, truncated_svd
+from polyad.linalg.updating_svd import UpdatingSVD
 
 __all__ = [
-    "SRHT", "CoordinatedSketch", "Gaussian", "MetaFactors", "SparseSign", "TensorSRHT", "coordinated_sampling",
+    "SRHT", "CoordinatedSketch", "Gaussian", "MetaFactors", "SparseSign", "TensorSRHT", "UpdatingSVD", "coordinated_sampling",
     "count_sketch", "left_singular", "linf_rows", "meta_factorization", "principal", "roots", "sketched_lstsq",
     "tails", "truncated_svd", "walsh_hadamard",
 ]  # fmt: skip

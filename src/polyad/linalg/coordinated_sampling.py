@@ -44,16 +44,16 @@ class CoordinatedSketch:
     "function",
     papers=(Paper("Daliri, Freire, Li, Musco", 2025, "Matrix Product Sketching via Coordinated Sampling",
                   "arXiv:2501.17836", "coord-sampling",
-                  "rows sampled by squared norm with one hash of the row's key, and the estimate of AᵀB"),),
+                  "rows sampled by squared norm with one hash of their keys, and the estimate of AᵀB"),),
 )  # fmt: skip
 def coordinated_sampling(
     x: Tensor, rows: int, *, keys: Tensor | None = None, rule: str = "priority", generator: Generator | None = None
 ) -> CoordinatedSketch:
     """A sketch of x of shape (n, d) by about ``rows`` of its rows, drawn with chances proportional to squared norms.
 
-    Every key (n,), by default 0, …, n − 1, is hashed with the seed to a uniform number u, which is the only thing that
-    two sketches share. "priority" keeps the ``rows`` rows of least u / ‖x_i‖² and takes the next as threshold, so
-    the size is exact; "threshold" keeps those with u ≤ rows ‖x_i‖² / ‖x‖², so only its expectation is bounded (but
+    Every key (n,), by default 0, …, n − 1, is hashed with the seed to a uniform number u, which is all that two
+    sketches share. "priority" keeps the ``rows`` rows of least u / ‖x_i‖² and takes the next as threshold, so that the
+    size is exact; "threshold" keeps those with u ≤ rows ‖x_i‖² / ‖x‖², so only its expectation is bounded (but
     chances are independent). Rows of zeros are never kept.
 
     Stored sparsely, the rows of a sparse matrix are short: for AᵀB with s non-zeros a row the error ε‖A‖‖B‖ costs

@@ -37,7 +37,7 @@ def linf_rows(n: int, d: int, eps: float, delta: float = 0.1) -> int:
     "function",
     papers=(Paper("Song, Ye, Yin, Zhang", 2023, "A Nearly-Optimal Bound for Fast Regression with ℓ∞ Guarantee",
                   "arXiv:2302.00248", "linf-regression",
-                  "sketch and solve with a dense sketch, whose error spreads over all coordinates, and its Kronecker form"),),
+                  "sketch and solve with a dense sketch, which spreads the error evenly; its Kronecker form"),),
 )  # fmt: skip
 def sketched_lstsq(
     a: Tensor | tuple[Tensor, Tensor],
@@ -83,8 +83,17 @@ def sketched_lstsq(
     else:
         drawn_sketch = SKETCHES[sketch](rows, n, generator=drawn(generator))
         left, right = drawn_sketch.apply(scaled[0]), drawn_sketch.apply(target)
-    x = torch.linalg.lstsq(left, right, driver="gelsd").solution * (height / math.prod(scales))
+    x = _solve(left, right) * (height / math.prod(scales))
     return x if b.ndim == 2 else x.squeeze(1)
+
+
+def _solve(left: Tensor, right: Tensor) -> Tensor:
+    """Least squares by QR, or by singular values where the triangle shows that columns depend on each other."""
+    q, r = torch.linalg.qr(left)
+    pivots = r.diagonal().abs()
+    if pivots.min() > 1e3 * torch.finfo(r.dtype).eps * pivots.max():
+        return torch.linalg.solve_triangular(r, q.mT @ right, upper=True)
+    return torch.linalg.lstsq(r, q.mT @ right, driver="gelsd").solution
 
 
 def _unit(x: Tensor) -> tuple[Tensor, float]:
