@@ -3,13 +3,16 @@
 from polyad.linalg.coordinated_sampling import CoordinatedSketch, coordinated_sampling
 from polyad.linalg.meta_factorization import MetaFactors, meta_factorization
 from polyad.linalg.metric import principal, roots, tails
+from polyad.linalg.random_pivoting import Pivoted, coupling, random_pivoting
 from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, TensorSRHT, count_sketch, walsh_hadamard
 from polyad.linalg.sketched_lstsq import linf_rows, sketched_lstsq
+from polyad.linalg.streaming_eigenvector import StreamingEigenvector
 from polyad.linalg.svd import left_singular, truncated_svd
 from polyad.linalg.updating_svd import UpdatingSVD
 
 __all__ = [
-    "SRHT", "CoordinatedSketch", "Gaussian", "MetaFactors", "SparseSign", "TensorSRHT", "UpdatingSVD", "coordinated_sampling",
-    "count_sketch", "left_singular", "linf_rows", "meta_factorization", "principal", "roots", "sketched_lstsq",
-    "tails", "truncated_svd", "walsh_hadamard",
+    "SRHT", "CoordinatedSketch", "Gaussian", "MetaFactors", "Pivoted", "SparseSign", "StreamingEigenvector",
+    "TensorSRHT", "UpdatingSVD", "coordinated_sampling", "count_sketch", "coupling", "left_singular", "linf_rows",
+    "meta_factorization", "principal", "random_pivoting", "roots", "sketched_lstsq", "tails", "truncated_svd",
+    "walsh_hadamard",
 ]  # fmt: skip
