@@ -12,10 +12,14 @@ from polyad.claims import (
     coord_sampling,
     eora,
     fast_update_tsvd,
+    figmn,
+    igmn_scalable,
     linf_regression,
     lord,
     meta_factorization,
     modegpt,
+    ortho_diag,
+    stream_top_eig,
     welore,
 )
 from polyad.claims._result import Result
@@ -23,7 +27,8 @@ from polyad.claims._result import Result
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
     "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
-    "fast-update-tsvd": fast_update_tsvd,
+    "fast-update-tsvd": fast_update_tsvd, "ortho-diag": ortho_diag, "stream-top-eig": stream_top_eig,
+    "figmn": figmn, "igmn-scalable": igmn_scalable,
 }  # fmt: skip
 
 

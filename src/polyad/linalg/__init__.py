@@ -1,6 +1,7 @@
 """Pure tensor functions that two or more methods need, and methods of plain linear algebra."""
 
 from polyad.linalg.coordinated_sampling import CoordinatedSketch, coordinated_sampling
+from polyad.linalg.incremental_mixture import IncrementalMixture
 from polyad.linalg.meta_factorization import MetaFactors, meta_factorization
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.random_pivoting import Pivoted, coupling, random_pivoting
@@ -11,8 +12,8 @@ from polyad.linalg.svd import left_singular, truncated_svd
 from polyad.linalg.updating_svd import UpdatingSVD
 
 __all__ = [
-    "SRHT", "CoordinatedSketch", "Gaussian", "MetaFactors", "Pivoted", "SparseSign", "StreamingEigenvector",
-    "TensorSRHT", "UpdatingSVD", "coordinated_sampling", "count_sketch", "coupling", "left_singular", "linf_rows",
+    "SRHT", "CoordinatedSketch", "Gaussian", "IncrementalMixture", "MetaFactors", "Pivoted", "SparseSign",
+    "StreamingEigenvector", "TensorSRHT", "UpdatingSVD", "coordinated_sampling", "count_sketch", "coupling", "left_singular", "linf_rows",
     "meta_factorization", "principal", "random_pivoting", "roots", "sketched_lstsq", "tails", "truncated_svd",
     "walsh_hadamard",
 ]  # fmt: skip
