@@ -64,11 +64,12 @@ def test_a_step_makes_its_pair_orthogonal_and_never_raises_the_coupling(rule):
 
 
 def test_small_singular_values_keep_their_relative_accuracy():
-    """In float32, against float64: columns scaled from 1 to 1e-8, where LAPACK in float32 loses the smallest."""
-    x = seeded(20, 8, dtype=torch.float32) * 10.0 ** -torch.arange(8.0)
+    """In float32, against float64: columns scaled from 1e-7 to 1, where LAPACK in float32 loses the smallest."""
+    x = seeded(20, 8, dtype=torch.float32) * 10.0 ** -torch.arange(8.0).flip(0)
     exact = torch.linalg.svdvals(x.double())
     found = random_pivoting(x).svd()[1]
     assert ((found.double() - exact).abs() / exact).max() < 3e-5
+    assert ((torch.linalg.svdvals(x).double() - exact).abs() / exact).max() > 1e-2
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -19,6 +19,7 @@ from polyad.claims import (
     meta_factorization,
     modegpt,
     ortho_diag,
+    sparse_kernel_mv,
     stream_top_eig,
     welore,
 )
@@ -28,7 +29,7 @@ CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
     "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
     "fast-update-tsvd": fast_update_tsvd, "ortho-diag": ortho_diag, "stream-top-eig": stream_top_eig,
-    "figmn": figmn, "igmn-scalable": igmn_scalable,
+    "figmn": figmn, "igmn-scalable": igmn_scalable, "sparse-kernel-mv": sparse_kernel_mv,
 }  # fmt: skip
 
 

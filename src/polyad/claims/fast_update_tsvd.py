@@ -16,7 +16,7 @@ from polyad.claims._result import Result
 from polyad.linalg import UpdatingSVD
 
 MINUTES = 1
-N, M, RANK, FIRST, STEP = 8_000, 2_000, 24, 7_000, 20
+N, M, RANK, FIRST, STEP = 6_000, 2_000, 24, 400, 40
 
 
 def graph(degree: int, g: Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from polyad.linalg.coordinated_sampling import CoordinatedSketch, coordinated_sampling
 from polyad.linalg.incremental_mixture import IncrementalMixture
+from polyad.linalg.kernel_matvec import kernel_matvec, near_pairs
 from polyad.linalg.meta_factorization import MetaFactors, meta_factorization
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.random_pivoting import Pivoted, coupling, random_pivoting
@@ -13,7 +14,7 @@ from polyad.linalg.updating_svd import UpdatingSVD
 
 __all__ = [
     "SRHT", "CoordinatedSketch", "Gaussian", "IncrementalMixture", "MetaFactors", "Pivoted", "SparseSign",
-    "StreamingEigenvector", "TensorSRHT", "UpdatingSVD", "coordinated_sampling", "count_sketch", "coupling", "left_singular", "linf_rows",
-    "meta_factorization", "principal", "random_pivoting", "roots", "sketched_lstsq", "tails", "truncated_svd",
+    "StreamingEigenvector", "TensorSRHT", "UpdatingSVD", "coordinated_sampling", "count_sketch", "coupling", "kernel_matvec", "left_singular", "linf_rows",
+    "meta_factorization", "near_pairs", "principal", "random_pivoting", "roots", "sketched_lstsq", "tails", "truncated_svd",
     "walsh_hadamard",
 ]  # fmt: skip
