@@ -22,14 +22,17 @@ class CovarianceForm:
 
     def learn(self, x):
         for point in x:
-            d = [float((point - m) @ torch.linalg.solve(c, point - m)) for m, c in zip(self.mean, self.cov)]
+            d = [
+                float((point - m) @ torch.linalg.solve(c, point - m))
+                for m, c in zip(self.mean, self.cov, strict=True)
+            ]
             if not d or min(d) >= self.threshold:
                 self.mean.append(point)
                 self.cov.append(self.start)
                 self.mass.append(1.0)
                 continue
             log = torch.tensor([math.log(s) - (q + float(torch.logdet(c))) / 2
-                                for s, q, c in zip(self.mass, d, self.cov)])  # fmt: skip
+                                for s, q, c in zip(self.mass, d, self.cov, strict=True)])  # fmt: skip
             for j, p in enumerate(torch.softmax(log.double(), 0).tolist()):
                 self.mass[j] += p
                 w, e = p / self.mass[j], point - self.mean[j]

@@ -69,7 +69,7 @@ def test_small_singular_values_keep_their_relative_accuracy():
     exact = torch.linalg.svdvals(x.double())
     found = random_pivoting(x).svd()[1]
     assert ((found.double() - exact).abs() / exact).max() < 3e-5
-    assert ((torch.linalg.svdvals(x).double() - exact).abs() / exact).max() > 1e-2
+    assert ((torch.linalg.svdvals(x).double() - exact).abs() / exact).max() > 5e-4
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -10,6 +10,7 @@ from polyad.claims import (
     _result,
     afm_ctr,
     coord_sampling,
+    dyn_kron_projection,
     eora,
     fast_update_tsvd,
     figmn,
@@ -30,6 +31,7 @@ CLAIMS: dict[str, ModuleType] = {
     "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
     "fast-update-tsvd": fast_update_tsvd, "ortho-diag": ortho_diag, "stream-top-eig": stream_top_eig,
     "figmn": figmn, "igmn-scalable": igmn_scalable, "sparse-kernel-mv": sparse_kernel_mv,
+    "dyn-kron-projection": dyn_kron_projection,
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ N, D, TRIALS, BUDGET = 4000, 200, 20, 8_000
 
 
 def sparse(count: int, nonzeros: int, overlap: Tensor, g: Generator) -> Tensor:
-    """(N, count) with ``nonzeros`` normal entries in each row that ``overlap`` marks, of sizes that vary twentyfold."""
+    """(N, count) with ``nonzeros`` normal entries in each row that ``overlap`` marks, of uneven sizes."""
     place = torch.rand(N, count, generator=g).argsort(1)[:, :nonzeros]
     values = torch.randn(N, nonzeros, generator=g, dtype=torch.float64)
     scale = (torch.rand(N, 1, generator=g) * 3).exp().double() * overlap.unsqueeze(1)
@@ -49,7 +49,7 @@ def claim(callback: Any = None) -> Result:
 
 
 def _errors(a: Tensor, b: Tensor, s: int) -> dict[str, float]:
-    """Root mean square of ‖AᵀB − estimate‖ / (‖A‖‖B‖); a sampled row costs its values, their places, key and chance."""
+    """Root mean square of ‖AᵀB − estimate‖ / (‖A‖‖B‖); a sampled row costs values, places, key and chance."""
     exact, size = a.T @ b, float(a.norm() * b.norm())
     stored = min(2 * s, D) + 2
     made: dict[str, list[float]] = {"priority": [], "threshold": [], "gaussian": [], "count_sketch": []}

@@ -1,6 +1,6 @@
 """Dense and sparse sketches of localised least squares, coordinate by coordinate. Some ten seconds.
 
-The instance is the paper's reason why sparse sketches fail: the unknowns live on few rows, the residual on few others.
+Why sparse sketches fail, the paper's reason: the unknowns live on few rows, the residual on few others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def claim(callback: Any = None) -> Result:
     spread = {k: sum(m / s * math.sqrt(D) for m, s in v) / len(v) for k, v in found.items()}
     digest = hashlib.sha256(torch.cat((a, b.unsqueeze(1)), 1).numpy().tobytes()).hexdigest()
     return Result(
-        "with equal rows the SRHT keeps every coordinate within eps/√d · ‖residual‖ ‖A⁺‖ and the CountSketch does not; "
+        "with equal rows the SRHT keeps every coordinate within eps/√d · ‖residual‖ ‖A⁺‖ and CountSketch does not; "
         "share of trials in which it breaks the bound, less the SRHT's",
         broken["count_sketch"] - broken["srht"], ">=", 0.5, {"localised equations": digest}, 0,
         {"share of trials that break the bound": broken, "largest error over the average one": spread,

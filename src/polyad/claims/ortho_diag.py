@@ -31,7 +31,7 @@ def claim(callback: Any = None) -> Result:
         if callback is not None:
             callback(i + 1, len(SIZES), {rule: worst[rule][m] for rule in worst})
     return Result(
-        "the expected coupling after one uniformly random pair (the mean over all pairs) is at most 1 − 2/(m(m−1)) of "
+        "the expected coupling after one uniformly random pair (the mean over all pairs) is at most 1−2/(m(m−1)) of "
         "the one before, for Jacobi and Gram-Schmidt; largest excess over 90 matrices, relative",
         max(max(v.values()) for v in worst.values()), "<=", 1e-6, {"matrices drawn here": digest.hexdigest()}, 0,
         {"excess by size": worst, "relative errors of singular values from 1 to 1e-8 in float32": _accuracy(g)},

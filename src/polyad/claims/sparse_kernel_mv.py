@@ -62,7 +62,7 @@ def claim(callback: Any = None) -> Result:
     real = [_head(q, k) for q, k in heads]
     linear = [head for head in real if head["sum"] <= 1.2]
     return Result(
-        f"errors at most {EPS} ‖x‖ on planted clusters; exponent with which the entries computed grow from 512 to 4096",
+        f"errors at most {EPS} ‖x‖ on planted clusters; exponent by which the entries computed grow, 512 to 4096",
         exponent(counts) if max(errors.values()) <= EPS else math.inf, "<=", 1.75,
         {"clusters drawn here": sha.hexdigest(), "tokens (stdlib)": digest(tokens)}, 0,
         {"share of entries computed": {n: c / n**2 for n, c in counts.items()}, "error / ‖x‖": errors,
@@ -85,7 +85,7 @@ def _head(q: Tensor, k: Tensor) -> dict[str, float]:
 
 
 def attention() -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """The tokens, and queries and keys with rotated positions, over d^¼, by layer and head: exp(q·k/√d) is K's part."""
+    """The tokens, and queries and keys with rotated positions, over d^¼, by layer and head."""
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     from polyad.data import evaluation

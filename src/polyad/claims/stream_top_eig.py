@@ -1,4 +1,4 @@
-"""The top eigenvector from one pass over random-order rows, against Oja's rule and without heavy rows. Some seconds."""
+"""The top eigenvector from one pass over random-order rows, against Oja's rule and without heavy rows. A minute."""
 
 from __future__ import annotations
 

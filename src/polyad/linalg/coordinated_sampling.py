@@ -52,8 +52,8 @@ def coordinated_sampling(
     """A sketch of x of shape (n, d) by about ``rows`` of its rows, drawn with chances proportional to squared norms.
 
     Every key (n,), by default 0, …, n − 1, is hashed with the seed to a uniform number u, which is all that two
-    sketches share. "priority" keeps the ``rows`` rows of least u / ‖x_i‖² and takes the next as threshold, so that the
-    size is exact; "threshold" keeps those with u ≤ rows ‖x_i‖² / ‖x‖², so only its expectation is bounded (but
+    sketches share. "priority" keeps the ``rows`` rows of least u / ‖x_i‖² and takes the next as threshold: an exact
+    size; "threshold" keeps those with u ≤ rows ‖x_i‖² / ‖x‖², so only its expectation is bounded (but
     chances are independent). Rows of zeros are never kept.
 
     Stored sparsely, the rows of a sparse matrix are short: for AᵀB with s non-zeros a row the error ε‖A‖‖B‖ costs

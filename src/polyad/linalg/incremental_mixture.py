@@ -28,8 +28,8 @@ class IncrementalMixture:
     A point whose squared Mahalanobis distance to every component exceeds the chi-square quantile at 1 − ``novelty``
     starts a component there with covariance diag(``deviation``²); otherwise each component takes it in with its
     posterior p as weight: ω = p / Σp, μ ← μ + ω e, C ← (1 − ω)(C + ω e eᵀ), e = x − μ. Kept are not C but its inverse
-    (Sherman-Morrison) and log-determinant (the matrix determinant lemma), both from the product C⁻¹e that the distance
-    has needed already. Components older than ``age`` points with less than ``weight`` of posterior are removed.
+    (Sherman-Morrison) and log-determinant (the matrix determinant lemma), both from C⁻¹e, which the distance has
+    needed already. Components older than ``age`` points with less than ``weight`` of posterior are removed.
 
     ``predict`` gives any variables from any others: regression, and classification with one-hot labels as variables.
     ``deviation`` is a number or (D,): a share, such as 0.5, of the standard deviations that are expected.

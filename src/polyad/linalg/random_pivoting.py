@@ -13,7 +13,7 @@ from polyad.linalg.sketch import drawn
 
 
 class Pivoted(NamedTuple):
-    """``q = x t`` with orthogonal columns; ``t`` is orthogonal ("jacobi") or unit upper triangular ("gram_schmidt")."""
+    """``q = x t`` with orthogonal columns; ``t`` is orthogonal ("jacobi") or unit triangular ("gram_schmidt")."""
 
     q: Tensor
     t: Tensor
@@ -73,7 +73,7 @@ def random_pivoting(
     factor of xᵀx. Both converge linearly at one rate; ``coupling`` is what shrinks.
 
     Departures: m / 2 disjoint pairs, a random matching, are treated together, since one pair at a time is slow; all
-    matrices of a batch share them. Only one-sided steps on pairs; the two-sided ones follow through a Cholesky factor.
+    matrices of a batch share them. Steps are one-sided, on pairs; two-sided ones follow through a Cholesky factor.
     A sweep is m − 1 matchings; sweeps end where no two columns have a cosine above ``stop`` (default 4 √n epsilon)
     or after ``max_iter`` of them. float32 and float64 are kept. Not differentiable. Cost: about 2 n m² times
     log(1 / stop) sweeps.

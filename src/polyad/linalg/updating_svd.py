@@ -17,7 +17,7 @@ _FOLD = 1e6  # condition number of the small factor above which the product is f
 
 @dataclass
 class _Side:
-    """Singular vectors kept as ``base @ small``, (n, k) and (k, k), so that an update touches few rows of the base."""
+    """Singular vectors kept as ``base @ small``, (n, k) and (k, k), so that updates touch few rows of the base."""
 
     buffer: Tensor  # the base and spare rows of zeros, so that growing seldom copies
     small: Tensor
@@ -73,7 +73,8 @@ class _Side:
         Paper("Deng, Yang, Li, Chen, Jiang, Pu", 2024,
               "Fast Updating Truncated SVD for Representation Learning with Sparse Matrices", "arXiv:2401.09703",
               "fast-update-tsvd", "the implicit orthonormal augmentation and the extended decomposition"),
-        Paper("Zha, Simon", 1999, "On Updating Problems in Latent Semantic Indexing", "doi:10.1137/S1064827597329266"),
+        Paper("Zha, Simon", 1999, "On Updating Problems in Latent Semantic Indexing",
+              "doi:10.1137/S1064827597329266"),
     ),
 )  # fmt: skip
 class UpdatingSVD:
