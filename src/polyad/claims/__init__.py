@@ -20,6 +20,7 @@ from polyad.claims import (
     meta_factorization,
     modegpt,
     ortho_diag,
+    random_support_slr,
     sparse_kernel_mv,
     stream_top_eig,
     welore,
@@ -31,7 +32,7 @@ CLAIMS: dict[str, ModuleType] = {
     "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
     "fast-update-tsvd": fast_update_tsvd, "ortho-diag": ortho_diag, "stream-top-eig": stream_top_eig,
     "figmn": figmn, "igmn-scalable": igmn_scalable, "sparse-kernel-mv": sparse_kernel_mv,
-    "dyn-kron-projection": dyn_kron_projection,
+    "dyn-kron-projection": dyn_kron_projection, "random-support-slr": random_support_slr,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from polyad.claims._result import Result
 from polyad.linalg import UpdatingSVD
 
 MINUTES = 1
-N, M, RANK, FIRST, STEP = 6_000, 2_000, 24, 400, 40
+N, M, RANK, FIRST, STEP = 600, 40_000, 24, 200, 10
 
 
 def graph(degree: int, g: Generator) -> Tensor:
@@ -47,7 +47,7 @@ def claim(callback: Any = None) -> Result:
     g = Generator().manual_seed(0)
     found: dict[int, dict[str, float]] = {}
     digest = hashlib.sha256()
-    for i, degree in enumerate((4, 16, 64)):
+    for i, degree in enumerate((20, 80, 320)):
         a = graph(degree, g).to_dense()
         digest.update(a.numpy().tobytes())
         found[degree] = _run(a)
@@ -57,8 +57,8 @@ def claim(callback: Any = None) -> Result:
     speed = {degree: f["times faster"] for degree, f in found.items()}
     return Result(
         "implicit updates of a growing sparse matrix are several times faster than Zha and Simon's, with the same "
-        f"singular values; times faster at 4 ones a row (differences are at most {worst:.1e})",
-        speed[4] if worst < 0.02 else 0.0, ">=", 3.0, {"graphs drawn here": digest.hexdigest()}, 0,
+        f"singular values; times faster at 20 ones a row of 40000 (differences are at most {worst:.1e})",
+        speed[20] if worst < 0.02 else 0.0, ">=", 3.0, {"graphs drawn here": digest.hexdigest()}, 0,
         {"by ones a row": found},
     )  # fmt: skip
 
@@ -76,9 +76,9 @@ def _run(a: Tensor) -> dict[str, float]:
         clock = time.perf_counter()
         u, s, v = zha_simon(u, s, v, e)
         spent["theirs"] += time.perf_counter() - clock
-    best = torch.linalg.eigvalsh(a.T @ a).flip(0)[:RANK].sum()
+    best = torch.linalg.eigvalsh(a @ a.T).flip(0)[:RANK].sum()
     total = a.square().sum()
-    error = (total - (a.T @ ours.u).square().sum()).sqrt()
+    error = (total - (a @ ours.v).square().sum()).sqrt()
     return {
         "difference": float((ours.s - s).abs().max() / s[0]),
         "over the optimum": float(error / (total - best).sqrt()),

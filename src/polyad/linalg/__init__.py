@@ -4,6 +4,7 @@ from polyad.linalg.coordinated_sampling import CoordinatedSketch, coordinated_sa
 from polyad.linalg.incremental_mixture import IncrementalMixture
 from polyad.linalg.kernel_matvec import kernel_matvec, near_pairs
 from polyad.linalg.kronecker_projection import KroneckerProjection, private_median
+from polyad.linalg.lasso import lasso
 from polyad.linalg.meta_factorization import MetaFactors, meta_factorization
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.random_pivoting import Pivoted, coupling, random_pivoting
@@ -16,6 +17,7 @@ from polyad.linalg.updating_svd import UpdatingSVD
 __all__ = [
     "SRHT", "CoordinatedSketch", "Gaussian", "IncrementalMixture", "KroneckerProjection", "MetaFactors", "Pivoted",
     "SparseSign", "StreamingEigenvector", "TensorSRHT", "UpdatingSVD", "coordinated_sampling", "count_sketch",
-    "coupling", "kernel_matvec", "left_singular", "linf_rows", "meta_factorization", "near_pairs", "principal",
-    "private_median", "random_pivoting", "roots", "sketched_lstsq", "tails", "truncated_svd", "walsh_hadamard",
+    "coupling", "kernel_matvec", "lasso", "left_singular", "linf_rows", "meta_factorization", "near_pairs",
+    "principal", "private_median", "random_pivoting", "roots", "sketched_lstsq", "tails", "truncated_svd",
+    "walsh_hadamard",
 ]  # fmt: skip

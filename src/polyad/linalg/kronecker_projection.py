@@ -37,7 +37,7 @@ class KroneckerProjection:
     Departures: queries are exact for W̃ (O(m n² + n³)); the paper's sketched answers come from sketches of the query
     with ``private_median`` over them. Computed in float64. Not differentiable.
 
-    Raises ValueError for sizes that do not match, W that is not positive definite, dependent rows, NaN and infinities.
+    Raises ValueError for sizes that do not match, W that is not positive definite, dependent rows, NaN, infinities.
 
     >>> a = torch.eye(4)[:2]
     >>> KroneckerProjection(a, torch.eye(2)).query(torch.arange(4.0))
@@ -69,7 +69,7 @@ class KroneckerProjection:
         self._inverse = torch.cholesky_inverse(factor)
 
     def update(self, p: Tensor, s: Tensor | None = None) -> int:
-        """W ← W + p s pᵀ with p (n, r) and symmetric s (r, r), the identity by default; the rank brought up to date."""
+        """W ← W + p s pᵀ with p (n, r) and symmetric s (r, r), by default I; the rank brought up to date."""
         n = len(self.w)
         if p.ndim != 2 or p.shape[0] != n or (s is not None and s.shape != (p.shape[1], p.shape[1])):
             raise ValueError(f"p of shape {tuple(p.shape)} must be ({n}, r), and s (r, r)")
