@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, TensorSRHT, count_sketch, walsh_hadamard
+from polyad.linalg import TensorSRHT
+from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, walsh_hadamard
 
 DRAWS = {
     "gaussian": Gaussian.draw,

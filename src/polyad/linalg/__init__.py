@@ -8,10 +8,11 @@ from polyad.linalg.lasso import lasso
 from polyad.linalg.meta_factorization import MetaFactors, meta_factorization
 from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.random_pivoting import Pivoted, coupling, random_pivoting
-from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, TensorSRHT, count_sketch, walsh_hadamard
+from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, walsh_hadamard
 from polyad.linalg.sketched_lstsq import linf_rows, sketched_lstsq
 from polyad.linalg.streaming_eigenvector import StreamingEigenvector
 from polyad.linalg.svd import left_singular, truncated_svd
+from polyad.linalg.tensor_sketch import TensorSRHT
 from polyad.linalg.updating_svd import UpdatingSVD
 
 __all__ = [

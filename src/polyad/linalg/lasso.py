@@ -40,8 +40,8 @@ def lasso(
     Raises ValueError for sizes that do not match, negative noise, NaN and infinities.
 
     >>> x = torch.eye(4) * 2
-    >>> lasso(x, torch.tensor([2.0, 0.1, 0.0, -4.0]), noise=0.5).round(decimals=1)
-    tensor([ 0.6,  0.0,  0.0, -1.6])
+    >>> [round(v, 1) for v in lasso(x, torch.tensor([2.0, 0.1, 0.0, -4.0]), noise=0.5).tolist()]
+    [0.6, 0.0, 0.0, -1.6]
     """
     for name, t in (("x", x), ("y", y)):
         _check.finite(name, _check.floating(name, t))

@@ -49,18 +49,21 @@ def _hadamard(n: int, like: Tensor) -> Tensor:
     return h
 
 
-def _signs(n: int, generator: Generator) -> Tensor:
+def random_signs(n: int, generator: Generator) -> Tensor:
+    """n integers of ±1."""
     return torch.randint(0, 2, (n,), generator=generator) * 2 - 1
 
 
-def _rows(x: Tensor, n: int) -> Tensor:
+def checked_rows(x: Tensor, n: int) -> Tensor:
+    """x, refused unless it has n rows of floating-point numbers."""
     _check.floating("x", x)
     if x.ndim < 2 or x.shape[-2] != n:
         raise ValueError(f"x of shape {tuple(x.shape)} does not have the {n} rows that the sketch was drawn for")
     return x
 
 
-def _size(rows: int, n: int) -> None:
+def checked_size(rows: int, n: int) -> None:
+    """Refuse empty sketches."""
     if rows < 1 or n < 1:
         raise ValueError(f"a sketch of shape ({rows}, {n}) is empty; rows and n must be at least 1")
 
@@ -77,11 +80,11 @@ class Gaussian:
 
     @classmethod
     def draw(cls, rows: int, n: int, *, generator: Generator | None = None) -> Gaussian:
-        _size(rows, n)
+        checked_size(rows, n)
         return cls(torch.randn(rows, n, generator=drawn(generator), dtype=torch.float64) / math.sqrt(rows))
 
     def apply(self, x: Tensor) -> Tensor:
-        return self.matrix.to(x) @ _rows(x, self.matrix.shape[-1])
+        return self.matrix.to(x) @ checked_rows(x, self.matrix.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,23 +104,25 @@ class SRHT:
 
     @classmethod
     def draw(cls, rows: int, n: int, *, generator: Generator | None = None) -> SRHT:
-        _size(rows, n)
+        checked_size(rows, n)
         generator = drawn(generator)
-        return cls(_signs(n, generator), torch.randint(0, _padded(n), (rows,), generator=generator))
+        return cls(random_signs(n, generator), torch.randint(0, padded(n), (rows,), generator=generator))
 
     def apply(self, x: Tensor) -> Tensor:
-        mixed = _mixed(_rows(x, len(self.signs)), self.signs)
-        return mixed[..., self.index.to(x.device), :] / math.sqrt(len(self.index))
+        transformed = mixed(checked_rows(x, len(self.signs)), self.signs)
+        return transformed[..., self.index.to(x.device), :] / math.sqrt(len(self.index))
 
 
-def _padded(n: int) -> int:
+def padded(n: int) -> int:
+    """The least power of two that is not below n."""
     return 1 << (n - 1).bit_length()
 
 
-def _mixed(x: Tensor, signs: Tensor) -> Tensor:
+def mixed(x: Tensor, signs: Tensor) -> Tensor:
+    """H D x of the rows of x, padded with zeros, for the diagonal D of signs: every row holds a bit of all."""
     n = x.shape[-2]
     x = x * signs.to(x).unsqueeze(-1)
-    return walsh_hadamard(torch.nn.functional.pad(x, (0, 0, 0, _padded(n) - n)))
+    return walsh_hadamard(torch.nn.functional.pad(x, (0, 0, 0, padded(n) - n)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,18 +141,18 @@ class SparseSign:
 
     @classmethod
     def draw(cls, rows: int, n: int, *, nonzeros: int = 8, generator: Generator | None = None) -> SparseSign:
-        _size(rows, n)
+        checked_size(rows, n)
         _check.rank(nonzeros, rows, f"the {rows} rows of the sketch", "nonzeros")
         generator = drawn(generator)
         edges = torch.arange(nonzeros + 1) * rows // nonzeros
         width = edges.diff().unsqueeze(1)
         place = (torch.rand(nonzeros, n, generator=generator, dtype=torch.float64) * width).long()
-        signs = _signs(nonzeros * n, generator).reshape(nonzeros, n)
+        signs = random_signs(nonzeros * n, generator).reshape(nonzeros, n)
         return cls(edges[:-1].unsqueeze(1) + torch.minimum(place, width - 1), signs, rows)
 
     def apply(self, x: Tensor) -> Tensor:
         s, n = self.index.shape
-        _rows(x, n)
+        checked_rows(x, n)
         out = x.new_zeros(*x.shape[:-2], self.rows, x.shape[-1])
         for index, signs in zip(self.index.to(x.device), self.signs, strict=True):
             out = out.index_add(-2, index, x * (signs.to(x) / math.sqrt(s)).unsqueeze(-1))
@@ -161,44 +166,3 @@ def count_sketch(rows: int, n: int, *, generator: Generator | None = None) -> Sp
     tensor(True)
     """
     return SparseSign.draw(rows, n, nonzeros=1, generator=generator)
-
-
-@dataclass(frozen=True, eq=False)
-class TensorSRHT:
-    """A sketch of Kronecker products that never forms them: an SRHT of each factor, sampled at common rows.
-
-    ``apply(a, b)`` for a (*batch, n, k) and b (*batch, p, l) is S (a ⊗ b) of shape (*batch, m, k l). Cost: two
-    transforms and m k l operations, where a ⊗ b alone has n p k l entries.
-
-    >>> sketch = TensorSRHT.draw(5, (4, 3))
-    >>> a, b = torch.ones(4, 2), torch.ones(3, 1)
-    >>> torch.allclose(sketch.apply(a, b), sketch.apply_dense(torch.kron(a, b)))
-    True
-    """
-
-    signs: tuple[Tensor, Tensor]
-    index: tuple[Tensor, Tensor]
-
-    @classmethod
-    def draw(cls, rows: int, n: tuple[int, int], *, generator: Generator | None = None) -> TensorSRHT:
-        _size(rows, min(n))
-        g = drawn(generator)
-        signs = (_signs(n[0], g), _signs(n[1], g))
-        first, second = (torch.randint(0, _padded(size), (rows,), generator=g) for size in n)
-        return cls(signs, (first, second))
-
-    def apply(self, a: Tensor, b: Tensor) -> Tensor:
-        first, second = (
-            _mixed(_rows(x, len(signs)), signs)[..., index, :]
-            for x, signs, index in zip((a, b), self.signs, self.index, strict=True)
-        )
-        joint = first.unsqueeze(-1) * second.unsqueeze(-2)
-        return joint.flatten(-2) / math.sqrt(len(self.index[0]))
-
-    def apply_dense(self, x: Tensor) -> Tensor:
-        """S x for x of shape (*batch, n p, k), as right-hand sides have it."""
-        n, p = (len(signs) for signs in self.signs)
-        x = _rows(x, n * p).unflatten(-2, (n, p))
-        mixed = _mixed(x, self.signs[1]).movedim(-3, -2)  # (*batch, p', n, k)
-        mixed = _mixed(mixed, self.signs[0])
-        return mixed[..., self.index[1], self.index[0], :] / math.sqrt(len(self.index[0]))

@@ -9,7 +9,8 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, TensorSRHT, count_sketch, drawn
+from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, drawn
+from polyad.linalg.tensor_sketch import TensorSRHT
 
 SKETCHES = {
     "srht": SRHT.draw,
