@@ -55,7 +55,7 @@ def kernel_matvec(
     if not (bandwidth > 0 and eps > 0):
         raise ValueError(f"bandwidth={bandwidth} and eps={eps} must be positive")
     dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
-    scaled = tuple(t.detach().to(dtype) / bandwidth for t in (queries, keys))
+    q, k = (t.detach().to(dtype) / bandwidth for t in (queries, keys))
     largest = x.detach().abs().max()
     if largest == 0:
         return torch.zeros(len(queries), dtype=x.dtype, device=x.device)
@@ -63,17 +63,17 @@ def kernel_matvec(
     generator = drawn(generator)
     n, m = len(queries), len(keys)
     if (count := sample_size(m, eps)) >= m:
-        y = torch.cat([_kernel(part, scaled[1]) @ weights for part in scaled[0].split(max(1, _CHUNK // m))])
+        y = torch.cat([_kernel(part, k) @ weights for part in q.split(max(1, _CHUNK // m))])
         return (y * largest).to(x.dtype)
     radius = math.sqrt(2 * max(math.log(math.sqrt(n) / eps), 0.5))
-    i, j = near_pairs(*scaled, radius=radius, tables=tables, generator=generator)
+    i, j = near_pairs(q, k, radius=radius, tables=tables, generator=generator)
     chance = weights.square() / weights.square().sum()
     drawn_keys = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(x.device)
     y = weights.new_zeros(n)
     for rows, columns in zip(i.split(_CHUNK // 64), j.split(_CHUNK // 64), strict=True):
-        entries = torch.exp(-(scaled[0][rows] - scaled[1][columns]).square().sum(1) / 2)
+        entries = torch.exp(-(q[rows] - k[columns]).square().sum(1) / 2)
         y.index_add_(0, rows, entries * weights[columns])
-    return ((y + _light(*scaled, weights, chance, drawn_keys, i * m + j)) * largest).to(x.dtype)
+    return ((y + _light(q, k, weights, chance, drawn_keys, i * m + j)) * largest).to(x.dtype)
 
 
 def sample_size(keys: int, eps: float) -> int:

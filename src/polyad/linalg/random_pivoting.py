@@ -93,7 +93,7 @@ def random_pivoting(
         raise ValueError(f"x of shape {tuple(x.shape)} is wider than tall; give x.mT")
     if rule not in ("jacobi", "gram_schmidt"):
         raise ValueError(f"rule={rule!r} is unknown; choose 'jacobi' or 'gram_schmidt'")
-    stop = 4 * n**0.5 * torch.finfo(x.dtype).eps if stop is None else stop
+    least = 4 * n**0.5 * torch.finfo(x.dtype).eps if stop is None else stop
     generator = drawn(generator)
     scale = x.detach().abs().amax((-2, -1), keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
@@ -103,7 +103,7 @@ def random_pivoting(
         for _ in range(m - 1):
             order = torch.randperm(m, generator=generator)[: m // 2 * 2].reshape(2, -1).sort(0).values.to(x.device)
             pivot(q, t, order[0], order[1], rule)
-        if _cosine(q) <= stop:
+        if _cosine(q) <= least:
             break
     return Pivoted(q.mT * scale, t.mT)
 
