@@ -57,6 +57,10 @@ def test_the_srht_embeds_a_subspace():
     singular = torch.linalg.svdvals(SRHT.draw(400, 1000).apply(basis))
     assert singular.max() < 1.4
     assert singular.min() > 0.6
+    constant = torch.full(
+        (1024, 1), 1 / 32, dtype=torch.float64
+    )  # without signs, one row of the transform has it all
+    assert 0.6 < SRHT.draw(400, 1024).apply(constant).norm() < 1.4
 
 
 def test_every_row_of_a_sparse_sign_is_within_its_band():

@@ -87,15 +87,17 @@ def test_rows_that_an_update_does_not_touch_are_not_computed():
     assert changed == [3, 7]
 
 
-def test_directions_that_replace_all_old_ones_fold_the_factors():
+def test_a_direction_that_replaces_an_old_one_folds_the_factors():
     svd = UpdatingSVD(torch.eye(6, dtype=torch.float64)[:4], 2)
     d = torch.zeros(4, 2, dtype=torch.float64)
-    d[2, 0] = d[3, 1] = 1e8
+    d[2, 0], d[3, 1] = 1e8, 0.1
     e = torch.zeros(6, 2, dtype=torch.float64)
     e[4, 0] = e[5, 1] = 1.0
     changed = product(svd) + d @ e.T
     svd.add(d, e)
     assert torch.allclose(product(svd), best(changed, 2), atol=1e-3)
+    assert torch.linalg.cond(svd._left.small) < 1e6
+    assert torch.linalg.cond(svd._right.small) < 1e6
     orthonormal(svd)
 
 

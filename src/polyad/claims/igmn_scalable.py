@@ -1,6 +1,6 @@
 """One pass of the incremental mixture against batch expectation-maximisation and a line. Half a minute.
 
-MNIST and the paper.s control tasks are not tried; the function to learn is simulated here.
+MNIST and the paper's control tasks are not tried; the function to learn is simulated here.
 """
 
 from __future__ import annotations
