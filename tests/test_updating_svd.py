@@ -88,9 +88,11 @@ def test_rows_that_an_update_does_not_touch_are_not_computed():
 
 
 def test_a_direction_that_replaces_an_old_one_folds_the_factors():
-    svd = UpdatingSVD(torch.eye(6, dtype=torch.float64)[:4], 2)
+    start = torch.zeros(4, 6, dtype=torch.float64)
+    start[0, 0], start[1, 1] = 2.0, 1.0
+    svd = UpdatingSVD(start, 2)
     d = torch.zeros(4, 2, dtype=torch.float64)
-    d[2, 0], d[3, 1] = 1e8, 0.1
+    d[0, 0], d[2, 0], d[3, 1] = 1e-4, 1e4, 0.1  # the new top direction holds 1e-8 of the old one
     e = torch.zeros(6, 2, dtype=torch.float64)
     e[4, 0] = e[5, 1] = 1.0
     changed = product(svd) + d @ e.T
