@@ -28,6 +28,33 @@ from polyad.claims._result import Result
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "spm": spm,
     "welore": welore,
+from polyad.claims import (
+    _result,
+    afm_ctr,
+    coord_sampling,
+    dyn_kron_projection,
+    eora,
+    fast_update_tsvd,
+    figmn,
+    igmn_scalable,
+    linf_regression,
+    lord,
+    meta_factorization,
+    modegpt,
+    ortho_diag,
+    random_support_slr,
+    sparse_kernel_mv,
+    stream_top_eig,
+    welore,
+)
+from polyad.claims._result import Result
+
+CLAIMS: dict[str, ModuleType] = {
+    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
+    "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
+    "fast-update-tsvd": fast_update_tsvd, "ortho-diag": ortho_diag, "stream-top-eig": stream_top_eig,
+    "figmn": figmn, "igmn-scalable": igmn_scalable, "sparse-kernel-mv": sparse_kernel_mv,
+    "dyn-kron-projection": dyn_kron_projection, "random-support-slr": random_support_slr,
 }  # fmt: skip
 
 
