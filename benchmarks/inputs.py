@@ -128,6 +128,8 @@ def planted_matrix(kind: type, n: int, *, noise: float = 0.0, seed: int = 0) -> 
     x = kind.random((n, n), generator=seeded(seed)).to_dense()
     e = torch.randn(n, n, generator=seeded(seed + 1))
     return x + e * (noise * x.norm() / e.norm())
+
+
 def _noisy(x: Tensor, noise: float, seed: int) -> Tensor:
     e = torch.randn(x.shape, generator=seeded(seed + 1), dtype=x.dtype)
     return x + e * (noise * x.norm() / e.norm())
@@ -169,6 +171,8 @@ def long_range(particles: int, *, widest: float = 5.0) -> Callable[..., Tensor]:
         return total
 
     return potential
+
+
 def planted_tucker(shape: tuple[int, ...], rank: tuple[int, ...], *, noise: float = 0.0, seed: int = 0) -> Tensor:
     """A float64 tensor of these multilinear ranks, normal core and factors, and noise of this relative norm."""
     generator = seeded(seed)
@@ -191,6 +195,8 @@ def planted_spectrum(n: int, spectrum: Tensor, seed: int = 0) -> Tensor:
             x = x - torch.outer(w, w @ x) * (2 / w.square().sum())
         x = x.mT.contiguous()
     return x
+
+
 def nonnegative_cp_input(n: int, rank: int) -> Tensor:
     """A float64 (n, n, n) tensor of uniform factors on [0, 1) of this rank, and normal noise of 1 % of its norm."""
     generator = seeded()

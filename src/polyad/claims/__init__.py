@@ -6,55 +6,40 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from polyad.claims import _result, afm_ctr, eora, ftfi, lord, modegpt, welore
-from polyad.claims._result import Result
-
-CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "ftfi": ftfi, "lord": lord, "modegpt": modegpt, "welore": welore,
-from polyad.claims import _result, afm_ctr, cheb_tucker, eora, lord, lowrank_tales, modegpt, welore
-from polyad.claims._result import Result
-
-CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "eora": eora, "lord": lord, "lowrank-tales": lowrank_tales,
-    "modegpt": modegpt, "welore": welore,
-from polyad.claims import _result, afm_ctr, eora, lord, modegpt, trg_ising, ttn_bug, welore
-from polyad.claims._result import Result
-
-CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
-from polyad.claims import _result, afm_ctr, eora, lord, modegpt, spm, welore
-from polyad.claims._result import Result
-
-CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "spm": spm,
-    "welore": welore,
 from polyad.claims import (
     _result,
     afm_ctr,
+    cheb_tucker,
     coord_sampling,
     dyn_kron_projection,
     eora,
     fast_update_tsvd,
     figmn,
+    ftfi,
     igmn_scalable,
     linf_regression,
     lord,
+    lowrank_tales,
     meta_factorization,
     modegpt,
     ortho_diag,
     random_support_slr,
     sparse_kernel_mv,
+    spm,
     stream_top_eig,
+    trg_ising,
+    ttn_bug,
     welore,
-)
+)  # fmt: skip
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "eora": eora, "lord": lord, "modegpt": modegpt, "welore": welore,
-    "meta-factorization": meta_factorization, "linf-regression": linf_regression, "coord-sampling": coord_sampling,
-    "fast-update-tsvd": fast_update_tsvd, "ortho-diag": ortho_diag, "stream-top-eig": stream_top_eig,
-    "figmn": figmn, "igmn-scalable": igmn_scalable, "sparse-kernel-mv": sparse_kernel_mv,
-    "dyn-kron-projection": dyn_kron_projection, "random-support-slr": random_support_slr,
+    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling,
+    "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
+    "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "linf-regression": linf_regression,
+    "lord": lord, "lowrank-tales": lowrank_tales, "meta-factorization": meta_factorization, "modegpt": modegpt,
+    "ortho-diag": ortho_diag, "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv,
+    "spm": spm, "stream-top-eig": stream_top_eig, "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
 }  # fmt: skip
 
 

@@ -72,9 +72,6 @@ def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = Non
             aim = aims[path + ".weight"] if path + ".weight" in aims else weight_of(model, path)
             bias = _bias(targets[path], done.get(path + ".bias"))
             done[path + ".bias"] = shifted_bias(bias, aim, value, moments.mean)
-            done[path + ".bias"] = shifted_bias(
-                _bias(targets[path], done.get(path + ".bias")), aim, value, moments.mean
-            )
     return replace(model, modules(model, Replacement(done, forward), parts.values()))
 
 

@@ -12,8 +12,8 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._alternating import Callback, alternate, balanced, uniform, unit
 from polyad.decompose._entries import Entries
-from polyad.decompose._mttkrp import sweep
 from polyad.decompose._nonnegative import SOLVERS
+from polyad.decompose._tree_sweep import sweep
 from polyad.formats import LowRank
 
 

@@ -12,7 +12,7 @@ from polyad.linalg.metric import principal, roots, tails
 from polyad.linalg.modes import mode_product, unfold
 from polyad.linalg.random_pivoting import Pivoted, coupling, random_pivoting
 from polyad.linalg.scaling import near_unit
-from polyad.linalg.sketch import Gaussian, SRHT, SparseSign, count_sketch, walsh_hadamard
+from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, walsh_hadamard
 from polyad.linalg.sketched_lstsq import linf_rows, sketched_lstsq
 from polyad.linalg.streaming_eigenvector import StreamingEigenvector
 from polyad.linalg.subspace import krylov_basis, leading, singular_basis
@@ -22,10 +22,44 @@ from polyad.linalg.tree_field import TreeField, exponential, smooth
 from polyad.linalg.updating_svd import UpdatingSVD
 
 __all__ = [
-    "CoordinatedSketch", "Gaussian", "IncrementalMixture", "KroneckerProjection", "MetaFactors", "Pivoted", "SRHT",
-    "SparseSign", "StreamingEigenvector", "TensorSRHT", "TreeField", "UpdatingSVD", "block_product_svd",
-    "block_svd", "coordinated_sampling", "count_sketch", "coupling", "exponential", "kernel_matvec", "krylov_basis",
-    "lasso", "leading", "left_singular", "linf_rows", "maxvol", "meta_factorization", "mode_product", "near_pairs",
-    "near_unit", "principal", "private_median", "random_pivoting", "roots", "singular_basis", "sketched_lstsq",
-    "smooth", "tails", "truncated_svd", "unfold", "walsh_hadamard",
+    "SRHT",
+    "CoordinatedSketch",
+    "Gaussian",
+    "IncrementalMixture",
+    "KroneckerProjection",
+    "MetaFactors",
+    "Pivoted",
+    "SparseSign",
+    "StreamingEigenvector",
+    "TensorSRHT",
+    "TreeField",
+    "UpdatingSVD",
+    "block_product_svd",
+    "block_svd",
+    "coordinated_sampling",
+    "count_sketch",
+    "coupling",
+    "exponential",
+    "kernel_matvec",
+    "krylov_basis",
+    "lasso",
+    "leading",
+    "left_singular",
+    "linf_rows",
+    "maxvol",
+    "meta_factorization",
+    "mode_product",
+    "near_pairs",
+    "near_unit",
+    "principal",
+    "private_median",
+    "random_pivoting",
+    "roots",
+    "singular_basis",
+    "sketched_lstsq",
+    "smooth",
+    "tails",
+    "truncated_svd",
+    "unfold",
+    "walsh_hadamard",
 ]  # fmt: skip
