@@ -15,7 +15,10 @@ from polyad._card import card
 from polyad.formats import Format
 
 TOLERANCES = (0.3, 0.1, 0.03, 0.01)
-SHORT = {"matrix": "svd", "tucker": "hooi"}
+SHORT = {
+    "matrix": "svd", "tucker": "st_hosvd", "tt": "tt_svd", "tree": "hierarchical_tucker", "tubal": "t_svd",
+    "cp": "cp_als",
+}  # fmt: skip
 """Names of formats on the command line, and the decomposition that makes each."""
 
 
