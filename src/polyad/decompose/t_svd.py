@@ -36,7 +36,8 @@ def t_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> Tu
     shorter side in double precision, for float64 a singular value decomposition. A small ``rank``, 6 (rank + 8) up to
     the shorter side, is found by block Krylov iteration instead where x needs no gradient: its squared error is
     within about a thousandth of itself of the least, and where it does not get there the above is done. Gradients
-    flow to x and are finite at repeated singular values; they are those of functions of the tensor, not of the choice of its factors.
+    flow to x and are finite at repeated singular values; they are those of functions of the tensor, not of the choice
+    of its factors.
 
     Raises ValueError for fewer than three modes, a rank beyond min(n, m), NaN and infinities, and unless one of rank
     and tol is given.

@@ -35,7 +35,8 @@ class Step(NamedTuple):
 def run(made: Sequence[Step], operands: Sequence[Tensor]) -> Tensor:
     """Carry the steps out; what a step used is let go of."""
     held: list[Tensor] = list(operands)
-    dot, gone = _VF.tensordot, held[0].new_empty(0)  # torch.tensordot without its checks, a third of its time
+    gone = held[0].new_empty(0)
+    dot = cast(Any, _VF).tensordot  # torch.tensordot without its checks, a third of its time
     for step in made:
         a, b = held[step[0]], held[step[1]]
         held[step[0]] = held[step[1]] = gone

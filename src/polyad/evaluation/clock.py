@@ -41,7 +41,8 @@ def relative_times(
 
 def ratio(one: Callable[[], object], other: Callable[[], object], turns: int = TURNS) -> float:
     """The median time of one call over that of the other, taking turns; each runs once uncounted."""
-    one(), other()
+    one()
+    other()
     first, second = [], []
     for _ in range(turns):
         clock = time.perf_counter()

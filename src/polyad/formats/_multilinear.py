@@ -94,7 +94,11 @@ class _Multilinear(Format):
 
     def __add__(self, other: Format) -> Format:
         """The sum, of the same kind where ``other`` is: bonds add up. Otherwise a ``Sum``."""
-        if _networks.alike(self, other) and _networks.connected(self.network()[0]):
+        if (
+            isinstance(other, _Multilinear)
+            and _networks.alike(self, other)
+            and _networks.connected(self.network()[0])
+        ):
             return self.rebuilt(_networks.direct_sum(self, other))
         return super().__add__(other)
 

@@ -29,7 +29,9 @@ class CP(_Multilinear):
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        lead = {(*factor.shape[:-2], factor.shape[-1]) for factor in self.factors if factor.ndim >= 2}
+        lead: set[tuple[int, ...]] = {
+            (*factor.shape[:-2], factor.shape[-1]) for factor in self.factors if factor.ndim >= 2
+        }
         if self.weights is not None:
             lead.add(tuple(self.weights.shape))
         if not self.factors or len(lead) != 1 or any(factor.ndim < 2 for factor in self.factors):

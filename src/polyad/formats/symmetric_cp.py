@@ -70,8 +70,11 @@ class SymmetricCP(Format):
 
     def __add__(self, other: Format) -> Format:
         """The sum; of this kind, with the ranks added, where ``other`` is and has the same shape and factor sizes."""
-        alike = isinstance(other, SymmetricCP) and self._sizes() == other._sizes()
-        if alike and self.factor.shape[:-1] == other.factor.shape[:-1]:
+        if (
+            isinstance(other, SymmetricCP)
+            and self._sizes() == other._sizes()
+            and self.factor.shape[:-1] == other.factor.shape[:-1]
+        ):
             factor = torch.cat((self.factor, other.factor), -1)
             return SymmetricCP(factor, torch.cat((self.weights, other.weights), -1), self.order, self.sizes)
         return super().__add__(other)

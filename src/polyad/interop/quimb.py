@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,7 +38,10 @@ def to_quimb(format: _Multilinear) -> Any:
     names = {mode: f"k{i}" for i, mode in enumerate(modes)}
     for letter in dict.fromkeys("".join(terms)):
         names.setdefault(letter, f"b{len(names) - len(modes)}")
-    nodes = [Node(x, [names[c] for c in term]) for term, x in zip(terms, format.network()[1], strict=True)]
+    nodes = [
+        Node(data=cast(Any, x), inds=[names[c] for c in term])
+        for term, x in zip(terms, format.network()[1], strict=True)
+    ]
     return TensorNetwork(nodes, virtual=True)
 
 

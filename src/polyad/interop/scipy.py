@@ -67,7 +67,8 @@ def to_scipy_operator(format: Format) -> Any:
         given = torch.from_numpy(numpy.ascontiguousarray(x.T)).to(format.device, format.dtype)
         return held.linear(given).detach().cpu().numpy().T
 
-    return LinearOperator(
+    make: Any = LinearOperator  # its stubs know the abstract class alone
+    return make(
         shape=format.shape, dtype=numpy.dtype(str(format.dtype).removeprefix("torch.")),
         matvec=lambda x: applied(format, x.reshape(-1)), matmat=lambda x: applied(format, x),
         rmatvec=lambda x: applied(flipped, x.reshape(-1)), rmatmat=lambda x: applied(flipped, x),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 SLOWER = 1.05
@@ -10,7 +11,7 @@ SLOWER = 1.05
 NAMED = 4  # groups of layers that the sentence names
 
 
-def slow_layers(record: dict[str, Any]) -> str | None:
+def slow_layers(record: Mapping[str, Any]) -> str | None:
     """A sentence on the layers of a result that are slower than the original's; None where speed was not measured.
 
     >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 1.5, "64": 0.9}}]})
