@@ -70,8 +70,7 @@ class SymmetricCP(Format):
 
     def __add__(self, other: Format) -> Format:
         """The sum; of this kind, with the ranks added, where ``other`` is and has the same shape and factor sizes."""
-        alike = isinstance(other, SymmetricCP) and self._sizes() == other._sizes()
-        if alike and self.factor.shape[:-1] == other.factor.shape[:-1]:
+        if isinstance(other, SymmetricCP) and self._form() == other._form():
             factor = torch.cat((self.factor, other.factor), -1)
             return SymmetricCP(factor, torch.cat((self.weights, other.weights), -1), self.order, self.sizes)
         return super().__add__(other)
@@ -80,7 +79,7 @@ class SymmetricCP(Format):
         """Times a number, or entry by entry times another of the same shape, with the ranks multiplied."""
         if not isinstance(other, Format):
             return SymmetricCP(self.factor, self.weights * other, self.order, self.sizes)
-        if not isinstance(other, SymmetricCP) or self.factor.shape[:-1] != other.factor.shape[:-1]:
+        if not isinstance(other, SymmetricCP) or self._form() != other._form():
             raise ValueError(
                 f"{self!r} and {other!r} cannot be multiplied entry by entry; convert one with to_dense()"
             )
@@ -110,6 +109,10 @@ class SymmetricCP(Format):
 
     def _sizes(self) -> tuple[int, ...]:
         return self.sizes if self.sizes is not None else (self.factor.shape[-2],) * self.order
+
+    def _form(self) -> tuple[tuple[int, ...], ...]:
+        """What two must share to be joined: the batch and length of the factor, and the sizes."""
+        return tuple(self.factor.shape[:-1]), self._sizes()
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
