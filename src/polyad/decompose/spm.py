@@ -157,8 +157,8 @@ def _deflate(left: Tensor, middle: Tensor, right: Tensor, a: Tensor, order: int)
     """Take the multiple of a's powers away that lowers the rank by one."""
     n = (order + 1) // 2
     alpha, beta = _power(a[None], n)[0] @ left, _power(a[None], order - n)[0] @ right
-    lost_right = torch.linalg.lstsq(middle, alpha.unsqueeze(1)).solution.squeeze(1)  # what the difference maps to 0
-    lost_left = torch.linalg.lstsq(middle.T, beta.unsqueeze(1)).solution.squeeze(1)
+    inverse = torch.linalg.pinv(middle, rtol=1e-14)  # lstsq differs in its last digit from call to call
+    lost_right, lost_left = inverse @ alpha, beta @ inverse  # what the difference maps to 0, from either side
     weight = 1 / (beta @ lost_right)
     rest = middle - weight * torch.outer(alpha, beta)
     keep_left, keep_right = _complement(lost_left), _complement(lost_right)
@@ -176,7 +176,7 @@ def _fitted(x: Tensor, factor: Tensor, size: float, dtype: torch.dtype) -> Symme
     for _ in range(x.ndim - 1):
         held = (held.unflatten(0, (-1, len(factor))) * factor).sum(1)
     gram = (factor.T @ factor) ** x.ndim
-    weights = torch.linalg.lstsq(gram, held.reshape(-1, 1), driver="gelsd").solution.squeeze(1)
+    weights = torch.linalg.pinv(gram, rtol=1e-14, hermitian=True) @ held.reshape(-1)
     if x.ndim % 2:
         sign = torch.where(weights < 0, -1.0, 1.0)
     else:
