@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import nmf, nonnegative_cp
-from polyad.decompose._tree_sweep import sweep
+from polyad.decompose._mttkrp import sweep
 
 MODES = "abcdefgh"
 

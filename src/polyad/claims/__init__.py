@@ -11,6 +11,7 @@ from polyad.claims import (
     afm_ctr,
     cheb_tucker,
     coord_sampling,
+    core_shapes,
     dyn_kron_projection,
     eora,
     fast_update_tsvd,
@@ -34,7 +35,7 @@ from polyad.claims import (
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling,
+    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
     "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "linf-regression": linf_regression,
     "lord": lord, "lowrank-tales": lowrank_tales, "meta-factorization": meta_factorization, "modegpt": modegpt,

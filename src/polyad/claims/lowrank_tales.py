@@ -21,18 +21,18 @@ SIZES = ((60, 50, 3), (60, 50, 4), (120, 100, 4), (120, 100, 5))
 SEEDS = (0, 1, 2)
 
 
-def normal(generator: Generator, *shape: int) -> Tensor:
+def _normal(generator: Generator, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def planted(n: int, m: int, r: int, seed: int) -> Hadamard:
     """A product, entry by entry, of two normal matrices of rank r: of rank r² almost surely."""
     generator = Generator().manual_seed(seed)
-    lefts = (normal(generator, n, r), normal(generator, n, r))
-    return Hadamard(lefts, (normal(generator, r, m), normal(generator, r, m)))
+    lefts = (_normal(generator, n, r), _normal(generator, n, r))
+    return Hadamard(lefts, (_normal(generator, r, m), _normal(generator, r, m)))
 
 
-def error(found: Format, x: Tensor, where: Tensor | None = None) -> float:
+def _error(found: Format, x: Tensor, where: Tensor | None = None) -> float:
     rest = found.to_dense() - x
     return float(rest.norm() / x.norm()) if where is None else float(rest[where].norm() / x[where].norm())
 
@@ -50,7 +50,7 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         errors: list[float] = []
         found = hadamard_als(x, r, callback=lambda _sweep, _of, said, to=errors: to.append(said["error"]))
         runs.append({
-            "shape": [n, m], "rank": r, "seed": seed, "Hadamard": error(found, x), "svd": best,
+            "shape": [n, m], "rank": r, "seed": seed, "Hadamard": _error(found, x), "svd": best,
             "rank found": int(torch.linalg.matrix_rank(found.to_dense())), "largest rise": _rise(errors),
         })  # fmt: skip
     masked = _held_out()
@@ -75,10 +75,10 @@ def _held_out() -> dict[str, dict[str, float]]:
     """Errors over entries that each solver has not seen, and the largest rise of its error over those seen."""
     g = Generator().manual_seed(7)
     cases: dict[str, tuple[Any, Format, int, float, dict[str, Any]]] = {
-        "low rank": (masked_als, LowRank(normal(g, 100, 4), normal(g, 4, 80)), 4, 0.3, {}),
-        "Kronecker": (kronecker_als, Kronecker(normal(g, 1, 10, 8), normal(g, 1, 10, 10)), 1, 0.3,
+        "low rank": (masked_als, LowRank(_normal(g, 100, 4), _normal(g, 4, 80)), 4, 0.3, {}),
+        "Kronecker": (kronecker_als, Kronecker(_normal(g, 1, 10, 8), _normal(g, 1, 10, 10)), 1, 0.3,
                       {"shape_of_first": (10, 8)}),
-        "Khatri-Rao": (khatri_rao_als, KhatriRao(normal(g, 1, 10, 60), normal(g, 1, 12, 60)), 1, 0.5,
+        "Khatri-Rao": (khatri_rao_als, KhatriRao(_normal(g, 1, 10, 60), _normal(g, 1, 12, 60)), 1, 0.5,
                        {"rows_of_first": 10}),
         "Hadamard": (hadamard_als, planted(100, 80, 2, 7), 2, 0.5, {}),
     }  # fmt: skip
@@ -91,5 +91,5 @@ def _held_out() -> dict[str, dict[str, float]]:
             x.where(seen, torch.nan), rank, mask=seen, **given,
             callback=lambda _sweep, _of, said, to=errors: to.append(said["error"]),
         )  # fmt: skip
-        found[name] = {"share seen": share, "error, unseen": error(made, x, ~seen), "largest rise": _rise(errors)}
+        found[name] = {"share seen": share, "error, unseen": _error(made, x, ~seen), "largest rise": _rise(errors)}
     return found

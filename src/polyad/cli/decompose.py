@@ -49,11 +49,19 @@ def decompose(
         said = {"file": str(file), "shape": list(x.shape), "numbers": x.numel(), "bytes": stored}
         emit({**said, "points": [_record(p) for p in points], "saved": saved})
         return
-    title = f"{file}: {' x '.join(map(str, x.shape))}, {number(x.numel(), 0)} numbers, {number(stored, 0)} bytes"
-    columns = ["format", "asked", "error", "numbers", "of all", "bytes", "of the file's", "seconds"]
-    table(title, columns, [_row(p, x.numel(), stored) for p in points])
+    show(f"{file}: {' x '.join(map(str, x.shape))}", points, x.numel(), stored)
     if out_file is not None and best is not None:
         out.print(f"saved {best.format} at error {best.error:.3g} to {out_file}")
+
+
+def show(title: str, points: list[Any], numbers: int, stored: int) -> None:
+    """The table of all points, and below it the formats that do not suit, with the reason."""
+    columns = ["format", "asked", "error", "numbers", "of all", "bytes", "of all", "seconds"]
+    rows = [_row(p, numbers, stored) for p in points if p.made is not None]
+    table(f"{title}, {number(numbers, 0)} numbers, {number(stored, 0)} bytes", columns, rows)
+    for point in points:
+        if point.made is None:
+            out.print(f"{point.format}: {point.reason}", soft_wrap=True)
 
 
 def _chosen(found: dict[str, Any], name: str | None, file: Path) -> Any:
@@ -83,8 +91,6 @@ def _record(point: Any) -> dict[str, Any]:
 
 def _row(point: Any, numbers: int, stored: int) -> list[str]:
     asked = ", ".join(f"{key} {value:g}" for key, value in point.asked.items())
-    if point.made is None:
-        return [point.format, point.reason or "", "", "", "", "", "", ""]
     return [
         point.format, asked, f"{point.error:.2e}", number(point.parameters, 0), share(point.parameters, numbers),
         number(point.nbytes, 0), share(point.nbytes, stored), number(point.seconds, 3),

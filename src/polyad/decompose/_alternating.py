@@ -11,6 +11,18 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor
 
+from polyad._card import Paper
+from polyad.decompose._mttkrp import hadamard
+from polyad.linalg import near_unit
+
+EXTRAPOLATION = Paper(
+    "Ang, Cohen, Gillis, Hien",
+    2020,
+    "Accelerating block coordinate descent for nonnegative tensor factorization",
+    "arXiv:2001.04321",
+    adds="extrapolation between sweeps, taken back where the error grows",
+)
+
 Callback = Callable[[int, int | None, dict[str, float]], None]
 Sweep = Callable[[list[Tensor]], Iterator[tuple[int, Tensor]]]
 Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -44,7 +56,7 @@ def alternate(
         grams = [gram(factor) for factor in hat]
         after = before
         for mode, product in sweep(hat):
-            v = _product(grams, mode)
+            v = hadamard([g for other, g in enumerate(grams) if other != mode])
             new = solve(hat[mode], product, v)
             if iteration:  # the first change is from the start, which is arbitrary
                 moved = torch.lerp(plain[mode], new, 1 + step.to(new.dtype).view(b, 1, 1))
@@ -79,13 +91,11 @@ def gram(factor: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (b, …) with every tensor scaled to norm 1, and the norms (b,) in float64; zeros stay zero."""
-    flat = x.flatten(1)
-    largest = flat.abs().amax(1, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1)
-    norm = torch.linalg.vector_norm(flat / largest, dim=1, keepdim=True, dtype=torch.float64)
+    x, scale = near_unit(x, x.ndim - 1)
+    norm = torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)
     norm = torch.where(norm > 0, norm, 1)
-    shape = (-1,) + (1,) * (x.ndim - 1)
-    return x / largest.view(shape) / norm.to(x.dtype).view(shape), (largest.double() * norm).squeeze(1)
+    one = x / norm.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+    return one, norm if scale is None else norm * scale.double()
 
 
 def balanced(factors: list[Tensor], scale: Tensor) -> tuple[Tensor, ...]:
@@ -107,14 +117,6 @@ def uniform(
         factor = draw(b, rank, n, generator=generator, dtype=torch.float64, device=generator.device)
         made.append(torch.nn.functional.normalize(factor, dim=2).to(like))
     return made
-
-
-def _product(grams: list[Tensor], skip: int) -> Tensor:
-    others = [g for mode, g in enumerate(grams) if mode != skip]
-    v = others[0]
-    for g in others[1:]:
-        v = v * g
-    return v
 
 
 def _error(product: Tensor, factor: Tensor, v: Tensor) -> Tensor:

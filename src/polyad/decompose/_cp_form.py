@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from polyad import _check
 from polyad.decompose._cp_newton import balanced
 from polyad.formats import CP
+from polyad.linalg import near_unit
 
-SAFE = {torch.float32: 1e15, torch.float64: 1e100}  # norms up to here, or down to its inverse, are worked with as is
 CANCELS = 100.0  # Σ‖terms‖² above this multiple of ‖x‖² …
 COLLINEAR = -0.97  # … with two terms at an angle of this cosine or below is called degenerate
 
@@ -30,19 +29,13 @@ def norms(x: Tensor) -> Tensor:
 
 
 def scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (batch, …), or x over its largest entries where its norm is extreme; its norms; and what it was divided by.
+    """x (batch, …), brought near unit size where it is far from it; its norms; and what it was divided by.
 
     The norm of a zero tensor is given as 1. Refuses NaN and infinities.
     """
+    x, divided = near_unit(x, x.ndim - 1)
     norm = norms(x)
-    extreme = ~((norm < SAFE[x.dtype]) & (norm > 1 / SAFE[x.dtype]))
-    scale = torch.ones_like(norm)
-    if bool(extreme.any()):
-        _check.finite("x", x)
-        largest = x.flatten(1).abs().amax(1)
-        scale = torch.where(largest > 0, largest.double(), scale)
-        x = x / scale.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-        norm = norms(x)
+    scale = torch.ones_like(norm) if divided is None else divided.double()
     return x, torch.where(norm > 0, norm, 1), scale
 
 

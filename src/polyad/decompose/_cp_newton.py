@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from polyad.decompose._cp_sweeps import hadamard
-from polyad.decompose._mttkrp import khatri_rao, split
+from polyad.decompose._mttkrp import hadamard, khatri_rao
+from polyad.linalg.modes import halfway
 
 LARGEST = 512  # unknowns of one tensor, above which a step's Cholesky factorisation outweighs what it saves
 ENTRIES = 1 << 25  # numbers in all normal matrices together
@@ -30,7 +30,7 @@ def levenberg(
     gains more than ``stop`` of its error, or one is below ``enough``; the others go on without it.
     """
     whole = balanced(factors)
-    half = split(x.shape[1:])
+    half = halfway(x.shape[1:])
     target = x.unsqueeze(1).reshape(len(x), 1, math.prod(x.shape[1 : half + 1]), -1)
     errors, rest = _error(target, whole, half, ridge)
     active = torch.arange(len(x), device=x.device)

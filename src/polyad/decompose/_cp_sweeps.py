@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from polyad.decompose._mttkrp import mttkrp, residual
+from polyad.decompose._mttkrp import hadamard, mttkrp, residual
 
 Callback = Callable[[int, int | None, dict[str, float]], None]
 
@@ -115,14 +115,6 @@ class Sweeps:
         if not bool((self.error > 10 * self.slack).all()):
             self.error = residual(self.x, self.factors, self.norm) + self._penalty()
             self.slack = 1e-4 * self.error
-
-
-def hadamard(matrices: list[Tensor]) -> Tensor:
-    """The product entry by entry."""
-    found = matrices[0]
-    for matrix in matrices[1:]:
-        found = found * matrix
-    return found
 
 
 def descend(hessian: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:

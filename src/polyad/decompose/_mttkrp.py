@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+from polyad.linalg.modes import halfway
 
 
 def khatri_rao(factors: Sequence[Tensor]) -> Tensor:
@@ -18,9 +20,24 @@ def khatri_rao(factors: Sequence[Tensor]) -> Tensor:
     return functools.reduce(lambda a, b: (a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2), factors)
 
 
+def hadamard(matrices: Sequence[Tensor]) -> Tensor:
+    """The product entry by entry."""
+    return functools.reduce(torch.mul, matrices)
+
+
 def mttkrp(x: Tensor) -> ThreeModes | Tree:
-    """The products for x of shape (batch, I₁, …, I_N), N ≥ 3, to be asked for mode after mode, round and round."""
+    """The products for x of shape (batch, I₁, …, I_N), N ≥ 2, to be asked for mode after mode, round and round."""
     return ThreeModes(x) if x.ndim == 4 else Tree(x)
+
+
+def sweep(x: Tensor, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Each mode in turn and its product (batch, rank, I_n) with the rows of the others as they are when it is asked.
+
+    Nothing is kept from one sweep to the next, so factors may change between them: two large products each.
+    """
+    products = mttkrp(x)
+    for mode in range(len(factors)):
+        yield mode, products(mode, [factor.unsqueeze(1) for factor in factors]).squeeze(1)
 
 
 class ThreeModes:
@@ -80,7 +97,7 @@ class Tree:
         sizes = self.x.shape[1:]
         while not self.nodes or len(self.nodes[-1][0]) > 1:
             held = self.nodes[-1][0] if self.nodes else range(len(sizes))
-            middle = split([sizes[i] for i in held]) + held.start
+            middle = halfway([sizes[i] for i in held]) + held.start
             left, right = range(held.start, middle), range(middle, held.stop)
             keep, drop = (left, right) if mode in left else (right, left)
             rows = khatri_rao([factors[i].to(self.x.dtype) for i in drop])
@@ -99,17 +116,12 @@ class Tree:
         return found.reshape(-1, found.shape[-1])
 
 
-def split(sizes: Sequence[int]) -> int:
-    """Where to cut a list of modes in two, so that the two halves together are smallest."""
-    return min(range(1, len(sizes)), key=lambda k: math.prod(sizes[:k]) + math.prod(sizes[k:]))
-
-
 def residual(x: Tensor, factors: list[Tensor], norm: Tensor, chunk: int = 1 << 20) -> Tensor:
     """The squared norm of ``x / norm - Σ_r ∘ₙ factors[n]``, (batch, starts) in float64; one pass, nothing cancels.
 
     ``norm`` has shape (batch,). Works slab by slab of about ``chunk`` numbers.
     """
-    half = split(x.shape[1:])
+    half = halfway(x.shape[1:])
     left, right = (khatri_rao(part) for part in (factors[:half], factors[half:]))
     matrix = x.reshape(len(x), left.shape[-1], right.shape[-1])
     left, right = (left * norm[:, None, None, None]).to(x.dtype), right.to(x.dtype)

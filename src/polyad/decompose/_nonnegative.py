@@ -7,6 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from polyad._card import Paper
+
+ACCELERATED = Paper(
+    "Gillis, Glineur",
+    2012,
+    "Accelerated Multiplicative Updates and Hierarchical ALS Algorithms for Nonnegative Matrix Factorization",
+    "doi:10.1162/NECO_a_00256",
+    adds="updates by component, several of a factor for one product with the tensor",
+)
+
 
 def hals(inner: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Hierarchical least squares: each component in turn to its best, ``inner`` times over.

@@ -14,15 +14,6 @@ _FIRST = 32  # vectors that the first attempt draws
 _ROOM = 0.8  # share of the tolerance that a basis may use up
 
 
-def balanced(shape: tuple[int, ...]) -> int:
-    """The number of leading modes for which rows and columns of the unfolding are together the fewest.
-
-    >>> balanced((8, 8, 8, 8)), balanced((100, 5, 5))
-    (2, 1)
-    """
-    return min(range(1, len(shape)), key=lambda i: math.prod(shape[:i]) + math.prod(shape[i:]))
-
-
 def factored(x: Tensor, tol: float, generator: Generator | None) -> tuple[Tensor, Tensor, float] | None:
     """Q (m, k) with orthonormal columns, Qᵀ x (k, n), and the relative Frobenius error of Q Qᵀ x, below ``tol``.
 

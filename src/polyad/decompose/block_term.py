@@ -11,7 +11,8 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._block_sweeps import alternate, drawn
 from polyad.formats import BlockTerm
-from polyad.linalg import left_singular
+from polyad.linalg import near_unit
+from polyad.linalg.higher_order import higher_order_svd
 
 
 @method(
@@ -63,15 +64,18 @@ def block_term(
     work = (x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()).flatten(0, batch - 1)
     work = work if batch else x.detach().unsqueeze(0).to(work.dtype)
     axes = tuple(range(1, work.ndim))
-    scale = work.abs().amax(axes, keepdim=True)
-    work = work / scale.where(scale > 0, 1)
-    bases, small = _projected(work, tuple(min(terms * r, n) for r, n in zip(rank, work.shape[1:], strict=True)))
+    work, scale = near_unit(work, work.ndim - 1)
+    ranks = tuple(min(terms * r, n) for r, n in zip(rank, work.shape[1:], strict=True))
+    small, bases = higher_order_svd(work, ranks, None, batch=1)
+    small = small.double()
     total = work.double().square().sum(axes)
     size = total.sqrt().where(total > 0, 1).reshape(-1, *[1] * len(axes))
     core, factors = drawn(small, tuple(rank), terms, starts, generator or Generator().manual_seed(0))
     lost = (1 - small.square().sum(axes) / total.where(total > 0, 1)).clamp(min=0)
     core, factors = alternate(small / size, lost, core, factors, max_iter, stop, callback)
-    core = core * (size * scale.double()).unsqueeze(1)
+    if scale is not None:
+        size = size * scale.double().view_as(size)
+    core = core * size.unsqueeze(1)
     wide = [basis.double().unsqueeze(1) @ factor for basis, factor in zip(bases, factors, strict=True)]
     lead = x.shape[:batch]
     parts = [part.to(x.dtype).reshape(*lead, *part.shape[1:]) for part in (core, *wide)]
@@ -82,22 +86,7 @@ def _checked(x: Tensor, rank: tuple[int, ...], terms: int, starts: int, batch: i
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, batch + 2))
     shape = tuple(x.shape[batch:])
-    if not isinstance(rank, tuple | list) or len(rank) != len(shape):
-        raise ValueError(f"rank={rank} must give one number for each of the {len(shape)} modes of shape {shape}")
-    for mode, (r, n) in enumerate(zip(rank, shape, strict=True)):
-        _check.rank(r, n, f"mode {mode} of shape {shape}", f"rank[{mode}]")
+    _check.ranks(rank, shape)
     for name, value in (("terms", terms), ("starts", starts)):
         if value < 1:
             raise ValueError(f"{name}={value} is below 1; give at least 1")
-
-
-def _projected(x: Tensor, ranks: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
-    """Leading singular vectors of each mode of x (batch, …), mode after mode, and the core in float64."""
-    bases, core = [], x
-    for mode, r in enumerate(ranks):
-        unfolded = core.movedim(mode + 1, 1).flatten(2)
-        bases.append(left_singular(unfolded, r)[0])
-        core = (core.movedim(mode + 1, -1) @ bases[-1].reshape(len(x), *[1] * (x.ndim - 3), -1, r)).movedim(
-            -1, mode + 1
-        )
-    return bases, core.double()

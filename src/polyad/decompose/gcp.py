@@ -14,7 +14,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._alternating import Callback, balanced, uniform
 from polyad.decompose._lbfgs import minimise
-from polyad.decompose._tree_sweep import sweep
+from polyad.decompose._mttkrp import sweep
 from polyad.formats import CP
 
 Loss = Callable[[Tensor, Tensor], Tensor]

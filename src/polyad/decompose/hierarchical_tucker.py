@@ -9,7 +9,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import TreeNetwork
 from polyad.formats._binary_tree import Tree, balanced, children, leaves
-from polyad.linalg import left_singular, truncated_svd
+from polyad.linalg import left_singular, near_unit, truncated_svd
 
 _GRAM = 1e-6  # below this share of the norm, singular values are taken from the matrix and not from its Gram matrix
 
@@ -54,7 +54,7 @@ def hierarchical_tucker(
     ((1, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2))
     """
     _check.floating("x", x)
-    _check.finite("x", _check.dimensions("x", x, batch + 1))
+    _check.dimensions("x", x, batch + 1)
     _check.exactly_one(rank=rank, tol=tol)
     if tol is not None:
         _check.tolerance(tol)
@@ -62,13 +62,11 @@ def hierarchical_tucker(
     if sorted(leaves(tree)) != list(range(x.ndim - batch)):
         raise ValueError(f"tree={tree} must nest the {x.ndim - batch} modes of x, 0 to {x.ndim - batch - 1}")
     if isinstance(tree, int):
-        return TreeNetwork(tree, (x,))
+        return TreeNetwork(tree, (_check.finite("x", x),))
     ranks = _ranks(rank, 2 * len(leaves(tree)) - 2)
-    work = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    scale = work.detach().abs().amax(tuple(range(batch, x.ndim)), keepdim=True)
-    scale = torch.where(scale > 0, scale, 1)
-    nodes = _cut_upwards(work / scale, batch, tree, ranks, tol)
-    root = nodes[0] * scale.reshape(*x.shape[:batch], 1, 1)
+    work, scale = near_unit(x if x.dtype in (torch.float32, torch.float64) else x.float(), x.ndim - batch)
+    nodes = _cut_upwards(work, batch, tree, ranks, tol)
+    root = nodes[0] if scale is None else nodes[0] * scale[..., None, None]
     return TreeNetwork(tree, tuple([node.to(x.dtype).contiguous() for node in (root, *nodes[1:])]))
 
 

@@ -8,6 +8,7 @@ from polyad import _check
 from polyad._card import method
 from polyad.decompose.masked_als import LU, Callback, alternate, prepare
 from polyad.formats import KhatriRao
+from polyad.formats._grid import balanced
 
 
 @method("decompose", makes=KhatriRao, example={"x": (6, 5), "rank": 1}, papers=(LU,))
@@ -37,7 +38,7 @@ def khatri_rao_als(
     """
     work, weight, scale = prepare(x, mask, ridge)
     rows = x.shape[-2]
-    a = rows_of_first or max(k for k in range(1, int(rows**0.5) + 1) if rows % k == 0)
+    a = rows_of_first or balanced(rows)
     if not 1 <= a <= rows or rows % a:
         raise ValueError(f"rows_of_first={a} does not divide the {rows} rows of x")
     _check.rank(rank, min(a, rows // a), f"the shorter side of columns of {a} by {rows // a}")

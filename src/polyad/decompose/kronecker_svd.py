@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import Kronecker
-from polyad.linalg import truncated_svd
+from polyad.formats._grid import balanced
+from polyad.linalg import evenly, truncated_svd
 
 
 @method(
@@ -49,11 +49,9 @@ def kronecker_svd(
     _check.floating("x", x)
     _check.dimensions("x", x, 2)
     a, c = first_shape(x, shape_of_first)
-    u, s, vh = truncated_svd(rearranged(x, (a, c)), rank, tol=tol)
-    present = s > 0  # the root has no gradient at zero
-    root = torch.where(present, s, 1).sqrt() * present
-    first = (u * root.unsqueeze(-2)).mT.unflatten(-1, (a, c))
-    second = (root.unsqueeze(-1) * vh).unflatten(-1, (x.shape[-2] // a, x.shape[-1] // c))
+    left, right = evenly(*truncated_svd(rearranged(x, (a, c)), rank, tol=tol))
+    first = left.mT.unflatten(-1, (a, c))
+    second = right.unflatten(-1, (x.shape[-2] // a, x.shape[-1] // c))
     return Kronecker(first.to(x.dtype).contiguous(), second.to(x.dtype).contiguous())
 
 
@@ -67,15 +65,11 @@ def rearranged(x: Tensor, shape_of_first: tuple[int, int]) -> Tensor:
 def first_shape(x: Tensor, asked: tuple[int, int] | None) -> tuple[int, int]:
     """The shape of the first factor, checked; the divisors nearest to the roots of x's sides where none is asked."""
     if asked is None:
-        rows, columns = (_near_root(n) for n in x.shape[-2:])
-        return rows, columns
+        rows, columns = x.shape[-2:]
+        return balanced(rows), balanced(columns)
     divides = len(asked) == 2 and all(k >= 1 and n % k == 0 for n, k in zip(x.shape[-2:], asked, strict=True))
     if not divides:
         raise ValueError(
             f"shape_of_first={asked} must hold a divisor of each of the two sides of x, {tuple(x.shape[-2:])}"
         )
     return asked[0], asked[1]
-
-
-def _near_root(n: int) -> int:
-    return max(k for k in range(1, int(n**0.5) + 1) if n % k == 0)

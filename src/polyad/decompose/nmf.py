@@ -12,8 +12,8 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._alternating import Callback, alternate, balanced, uniform, unit
 from polyad.decompose._entries import Entries
-from polyad.decompose._nonnegative import SOLVERS
-from polyad.decompose._tree_sweep import sweep
+from polyad.decompose._mttkrp import sweep
+from polyad.decompose._nonnegative import ACCELERATED, SOLVERS
 from polyad.formats import LowRank
 
 
@@ -28,13 +28,7 @@ from polyad.formats import LowRank
             "Learning the parts of objects by non-negative matrix factorization",
             "doi:10.1038/44565",
         ),
-        Paper(
-            "Gillis, Glineur",
-            2012,
-            "Accelerated Multiplicative Updates and Hierarchical ALS Algorithms for Nonnegative Matrix Factorization",
-            "doi:10.1162/NECO_a_00256",
-            adds="hierarchical updates by component, several for one product with the matrix",
-        ),
+        ACCELERATED,
         Paper(
             "Ang, Gillis",
             2019,

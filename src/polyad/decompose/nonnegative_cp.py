@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose._alternating import Callback, alternate, balanced, uniform, unit
-from polyad.decompose._nonnegative import SOLVERS
-from polyad.decompose._tree_sweep import sweep
+from polyad.decompose._alternating import EXTRAPOLATION, Callback, alternate, balanced, uniform, unit
+from polyad.decompose._mttkrp import sweep
+from polyad.decompose._nonnegative import ACCELERATED, SOLVERS
 from polyad.formats import CP
 
 
@@ -28,20 +28,8 @@ from polyad.formats import CP
             "Fast Local Algorithms for Large Scale Nonnegative Matrix and Tensor Factorizations",
             "doi:10.1587/transfun.E92.A.708",
         ),
-        Paper(
-            "Gillis, Glineur",
-            2012,
-            "Accelerated Multiplicative Updates and Hierarchical ALS Algorithms for Nonnegative Matrix Factorization",
-            "doi:10.1162/NECO_a_00256",
-            adds="several updates of a factor for one product with the tensor",
-        ),
-        Paper(
-            "Ang, Cohen, Gillis, Hien",
-            2020,
-            "Accelerating block coordinate descent for nonnegative tensor factorization",
-            "arXiv:2001.04321",
-            adds="extrapolation between sweeps, taken back where the error grows",
-        ),
+        ACCELERATED,
+        EXTRAPOLATION,
     ),
 )
 def nonnegative_cp(

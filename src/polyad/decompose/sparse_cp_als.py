@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose._alternating import Callback, alternate, balanced, uniform, unit
+from polyad.decompose._alternating import EXTRAPOLATION, Callback, alternate, balanced, uniform, unit
 from polyad.decompose._entries import Entries
 from polyad.formats import CP
 
@@ -32,13 +32,7 @@ from polyad.formats import CP
             "doi:10.1109/IPDPS.2015.27",
             adds="entries in an order of their own for each mode, so that sums run over neighbours",
         ),
-        Paper(
-            "Ang, Cohen, Gillis, Hien",
-            2020,
-            "Accelerating block coordinate descent for nonnegative tensor factorization",
-            "arXiv:2001.04321",
-            adds="extrapolation between sweeps, taken back where the error grows",
-        ),
+        EXTRAPOLATION,
     ),
 )
 def sparse_cp_als(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polyad._card import Paper, method
 from polyad.formats import LowRank
-from polyad.linalg import truncated_svd
+from polyad.linalg import evenly, truncated_svd
 from polyad.linalg.metric import tails
 
 
@@ -44,6 +44,5 @@ def svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> LowR
     >>> format.rank, format.to_dense().round()[2]
     (2, tensor([ 8.,  9., 10., 11.]))
     """
-    u, s, vh = truncated_svd(x, rank, tol=tol)
-    root = torch.where(s > 0, s, 1).sqrt() * (s > 0)  # whose gradient at zero is zero, not infinite
-    return LowRank((u * root.unsqueeze(-2)).to(x.dtype), (root.unsqueeze(-1) * vh).to(x.dtype))
+    left, right = evenly(*truncated_svd(x, rank, tol=tol))
+    return LowRank(left.to(x.dtype), right.to(x.dtype))

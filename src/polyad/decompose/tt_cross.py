@@ -69,12 +69,7 @@ def tt_cross(
     >>> round(float(found.entries(index)), 5)
     0.04167
     """
-    shape = tuple(shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"shape={shape} must give at least one mode, each of one entry or more")
-    if rank is not None and rank < 1:
-        raise ValueError(f"rank={rank} is below 1; give the largest rank that a bond may have, or None")
-    _check.tolerance(tol)
+    shape = _checked(tuple(shape), rank, tol)
     generator = generator or torch.Generator().manual_seed(0)
     ask = Evaluations(function, shape, max_evaluations, torch.float64)
     tests = _Tests(ask, generator)
@@ -83,6 +78,35 @@ def tt_cross(
     except EvaluationsExhaustedError:
         raise ValueError(f"max_evaluations={max_evaluations} is too few; {_TESTS} alone tell the error") from None
     cross = Cross(ask, tests.index[tests.truth.abs().argsort(descending=True)[:2]], rank, tol)
+    best, error, sweeps = _swept(cross, tests, tol, max_iter, callback)
+    if best is None:
+        raise ValueError(f"max_evaluations={max_evaluations} is too few for one sweep; {ask.count} were made")
+    if error > tol:
+        warnings.warn(
+            f"tt_cross stopped after {sweeps} sweeps and {ask.count} evaluations at an error of {error:.3g}, "
+            f"not tol={tol}; raise rank, max_iter or max_evaluations",
+            stacklevel=2,
+        )
+    return best.to(ask.dtype)
+
+
+def _checked(shape: tuple[int, ...], rank: int | None, tol: float) -> tuple[int, ...]:
+    if not shape or min(shape) < 1:
+        raise ValueError(f"shape={shape} must give at least one mode, each of one entry or more")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank} is below 1; give the largest rank that a bond may have, or None")
+    _check.tolerance(tol)
+    return shape
+
+
+def _swept(
+    cross: Cross,
+    tests: _Tests,
+    tol: float,
+    max_iter: int,
+    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+) -> tuple[TensorTrain | None, float, int]:
+    """The best train of the sweeps, its error and their number; None where evaluations ran out in the first."""
     best, last, error, sweep = None, None, float("inf"), 0
     try:
         for sweep in range(max_iter):
@@ -96,22 +120,14 @@ def tt_cross(
             if best is None or reached < error:
                 best, error = found, reached
             if callback is not None:
-                largest = max(found.rank, default=1)
-                callback(sweep, max_iter, {"error": reached, "evaluations": ask.count, "rank": largest})
+                values = {"error": reached, "evaluations": cross.ask.count, "rank": max(found.rank, default=1)}
+                callback(sweep, max_iter, values)
             if max(reached, moved) <= tol / 2:
                 break
             cross.add(tests.index[off.argmax()][None])
     except EvaluationsExhaustedError:
         pass
-    if best is None:
-        raise ValueError(f"max_evaluations={max_evaluations} is too few for one sweep; {ask.count} were made")
-    if error > tol:
-        warnings.warn(
-            f"tt_cross stopped after {sweep + 1} sweeps and {ask.count} evaluations at an error of {error:.3g}, "
-            f"not tol={tol}; raise rank, max_iter or max_evaluations",
-            stacklevel=2,
-        )
-    return best.to(ask.dtype)
+    return best, error, sweep + 1
 
 
 class _Tests:

@@ -10,9 +10,11 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose._sketch import balanced, factored
+from polyad.decompose._sketch import factored
 from polyad.formats import TensorTrain
 from polyad.formats.tensor_train import bond_ranks
+from polyad.linalg import near_unit
+from polyad.linalg.modes import halfway
 from polyad.linalg.trains import right_basis, split_error
 
 Ranks = Sequence[int] | None
@@ -73,13 +75,14 @@ def tt_svd(
         _check.tolerance(tol)
     shape = tuple(x.shape[batch:])
     ranks = None if rank is None else bond_ranks(rank, len(shape) - 1, f"x of shape {tuple(x.shape)}")
-    work, scale = _unit(x, batch)
+    work, scale = near_unit(x if x.dtype in (torch.float32, torch.float64) else x.float(), x.ndim - batch)
     flat = work.reshape(*x.shape[:batch], 1, -1, 1)
     split = None
     if tol is not None and not batch and work.numel() >= _LARGE and not _traced(work) and len(shape) > 2:
         split = _in_halves(work, tol, generator)
     cores = split or peeled(flat, shape, ranks, split_error(tol, len(shape) - 1, work.dtype))
-    cores[0] = cores[0] * scale.reshape(*scale.shape, 1, 1, 1)
+    if scale is not None:
+        cores[0] = cores[0] * scale[..., None, None, None]
     return TensorTrain.from_three_way(cores, x)
 
 
@@ -112,21 +115,6 @@ def _basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
     return right_basis(m, None if rank is None else min(rank, *m.shape[-2:]), tol)
 
 
-def _unit(x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """x in float32 or float64, divided by a power of two near its largest entry where its norm is not near one."""
-    work = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    one = work.new_ones(x.shape[:batch])
-    if not batch and not work.is_meta:
-        norm = float(torch.linalg.vector_norm(work.detach()))
-        if 1e-12 < norm < 1e12:  # finite, so every entry is
-            return work, one
-    size = _check.finite("x", work.detach()).flatten(batch).abs().amax(-1)
-    power = torch.where(size > 0, size.double().log2().round(), 0)
-    half = torch.exp2(power / 2).to(work.dtype)  # two steps, since 2**-power itself may overflow
-    spread = half.reshape(*half.shape, *[1] * (x.ndim - batch))
-    return work / spread / spread, half * half
-
-
 def _traced(x: Tensor) -> bool:
     return x.is_meta or (x.requires_grad and torch.is_grad_enabled())
 
@@ -134,7 +122,7 @@ def _traced(x: Tensor) -> bool:
 def _in_halves(x: Tensor, tol: float, generator: Generator | None) -> list[Tensor] | None:
     """Cores by a sketched split in the middle and exact splits of the halves; None where no sketch suffices."""
     shape = tuple(x.shape)
-    middle = balanced(shape)
+    middle = halfway(shape)
     matrix = x.reshape(math.prod(shape[:middle]), -1)
     found = factored(matrix, tol, generator)
     if found is None:

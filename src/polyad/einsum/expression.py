@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import string
 from collections.abc import Sequence
 
 import opt_einsum
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polyad.einsum.order import order
-from polyad.einsum.steps import Step, run, steps
+from polyad.einsum.steps import Step, plain, run, steps
 
 MANY_ROWS = 1024
 """Rows assumed where their number is not known (under tracing): it decides the order alone."""
@@ -43,7 +42,7 @@ def plan(inputs: str, output: str, shapes: Shapes) -> Plan:
 
     The places are popped and the result is appended.
     """
-    return tuple((places, _plain(step)) for places, step in _ordered(inputs, output, shapes))
+    return tuple((places, plain(step)) for places, step in _ordered(inputs, output, shapes))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -73,7 +72,7 @@ def _compiled(expression: str, *shapes: tuple[int, ...]) -> Compiled:
     sizes = _sizes(terms, shapes)
     fused = tuple([math.prod([sizes[c] for c in mode]) for mode in modes]) if len(modes) < len(output) else None
     if len(terms) == 1:
-        return _plain(f"{inputs}->{''.join(modes)}"), (), None, fused
+        return plain(f"{inputs}->{''.join(modes)}"), (), None, fused
     made, letters = steps(terms, "".join(modes), sizes, order(terms, "".join(modes), sizes))
     axes = tuple([letters.index(c) for mode in modes for c in mode])
     return None, made, None if axes == tuple(range(len(axes))) else axes, fused
@@ -90,13 +89,6 @@ def _sizes(terms: Sequence[str], shapes: Shapes) -> dict[str, int]:
                 "one dimension for every letter, and one size for each letter, are needed"
             )
     return sizes
-
-
-def _plain(step: str) -> str:
-    """One step in the letters that torch knows."""
-    letters = dict.fromkeys(c for c in step if c not in ",->")
-    names = dict(zip(letters, string.ascii_letters, strict=False))
-    return "".join(names.get(c, c) for c in step)
 
 
 @functools.lru_cache(maxsize=4096)

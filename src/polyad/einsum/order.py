@@ -9,7 +9,9 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+
+from polyad.einsum.graph import TRAFFIC, Graph, Tree, bits
 
 EXACT = 8
 """Up to this many tensors the order is the best there is; larger orders are refined in pieces of this many."""
@@ -20,11 +22,7 @@ TRIALS = 64
 REFINED = 6
 """How many of them, the best, are refined at most."""
 
-TRAFFIC = 16
-"""Operations that writing one number counts for in large networks: small products wait for memory."""
-
 Pairs = list[tuple[int, int]]
-Tree = dict[int, tuple[int, int]]
 
 
 def order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> Pairs:
@@ -39,7 +37,7 @@ def order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> Pairs:
     >>> order(("ab", "bc", "cd"), "ad", {"a": 9, "b": 1, "c": 9, "d": 9})
     [(1, 2), (0, 3)]
     """
-    graph = _Graph(terms, output, sizes)
+    graph = Graph(terms, output, sizes)
     if len(terms) <= EXACT:
         tree, _ = _exact(graph, graph.masks, graph.kept, 0)
         return _numbered(tree, len(terms))
@@ -54,7 +52,7 @@ def order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> Pairs:
     return _numbered(min((_refined(graph, tree, cost) for cost, _, tree in best), key=lambda t: t[0])[1], len(terms))
 
 
-def _refined(graph: _Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
+def _refined(graph: Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
     """A tree reordered until little is gained, and its cost."""
     before = math.inf
     while cost < 0.999 * before:
@@ -63,58 +61,7 @@ def _refined(graph: _Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
     return cost, tree
 
 
-class _Graph:
-    """The letters of every tensor, and what is left of them when tensors are joined."""
-
-    def __init__(self, terms: Sequence[str], output: str, sizes: dict[str, int]) -> None:
-        letters = {letter: 1 << i for i, letter in enumerate(dict.fromkeys("".join(terms)))}
-        self.masks = [sum(letters[c] for c in set(term)) for term in terms]
-        self.kept = sum(letters[c] for c in output)
-        self.holders = {bit: sum(1 << i for i, m in enumerate(self.masks) if m & bit) for bit in letters.values()}
-        self.edges = sum(b for b, held in self.holders.items() if held.bit_count() == 2 and not b & self.kept)
-        self._sizes = {0: 1} | {letters[letter]: n for letter, n in sizes.items() if letter in letters}
-
-    def size(self, mask: int) -> int:
-        """The number of entries over these letters."""
-        found = self._sizes.get(mask)
-        if found is None:
-            low = mask & -mask
-            found = self._sizes[mask] = self._sizes[low] * self.size(mask ^ low)
-        return found
-
-    def joined(self, a: int, b: int, tensors: int) -> int:
-        """The letters left when tensors of letters a and b are contracted to the join of this set of tensors."""
-        left = (a ^ b) & self.edges
-        for bit in _bits((a | b) & ~self.edges):
-            if bit & self.kept or self.holders[bit] & ~tensors:
-                left |= bit
-        return left
-
-    def price(self, both: int, after: int, traffic: int = TRAFFIC) -> int:
-        """What a contraction over letters ``both`` that leaves ``after`` costs."""
-        return self.size(both) * (1 if both == after else 2) + traffic * self.size(after)
-
-    def letters(self, tree: Tree) -> dict[int, int]:
-        """The letters of every set of a tree whose parts stand before what is made of them."""
-        found = {1 << i: mask for i, mask in enumerate(self.masks)}
-        for made in sorted(tree, key=int.bit_count):
-            a, b = tree[made]
-            found[made] = self.joined(found[a], found[b], made)
-        return found
-
-    def cost(self, tree: Tree) -> int:
-        found = self.letters(tree)
-        return sum(self.price(found[a] | found[b], found[made]) for made, (a, b) in tree.items())
-
-
-def _bits(mask: int) -> Iterator[int]:
-    while mask:
-        low = mask & -mask
-        yield low
-        mask ^= low
-
-
-def _exact(graph: _Graph, masks: list[int], kept: int, traffic: int) -> tuple[Tree, int]:
+def _exact(graph: Graph, masks: list[int], kept: int, traffic: int) -> tuple[Tree, int]:
     """The cheapest tree over tensors of these letters, by dynamic programming over all sets, and what it costs."""
     whole = (1 << len(masks)) - 1
     union = [0] * (whole + 1)
@@ -149,7 +96,7 @@ def _exact(graph: _Graph, masks: list[int], kept: int, traffic: int) -> tuple[Tr
     return tree, cost[whole]
 
 
-def _greedy(graph: _Graph, rng: random.Random, heat: float) -> Tree:
+def _greedy(graph: Graph, rng: random.Random, heat: float) -> Tree:
     """Joins that shrink most first, with ``heat`` times a Gumbel number added to the logarithm of their worth."""
     live = {1 << i: mask for i, mask in enumerate(graph.masks)}
     queue: list[tuple[float, int, int, int]] = []
@@ -182,7 +129,7 @@ def _greedy(graph: _Graph, rng: random.Random, heat: float) -> Tree:
     return tree
 
 
-def _refine(graph: _Graph, tree: Tree) -> None:
+def _refine(graph: Graph, tree: Tree) -> None:
     """Reorder exactly the topmost ``EXACT`` parts of every subtree, the costliest parts opened first."""
     found = graph.letters(tree)
     for node in sorted(tree, key=lambda made: (-graph.size(found[made]), made)):
@@ -203,7 +150,7 @@ def _refine(graph: _Graph, tree: Tree) -> None:
         for made in inner:
             del tree[made]
         for made, pair in parts.items():
-            joined, a, b = (sum(tips[bit.bit_length() - 1] for bit in _bits(part)) for part in (made, *pair))
+            joined, a, b = (sum(tips[bit.bit_length() - 1] for bit in bits(part)) for part in (made, *pair))
             tree[joined] = (a, b)
         found = graph.letters(tree)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -103,7 +104,7 @@ def _step(
     alone = (set(a) ^ set(b)) - left
     if alone or len(set(a)) < len(a) or len(set(b)) < len(b):
         letters = "".join(c for c in dict.fromkeys(a + b) if c in left)
-        return Step(i, j, einsum(a, b, letters)), letters
+        return Step(i, j, plain(f"{a},{b}->{letters}")), letters
     if shared <= left:
         return _product(i, j, a, b, sizes, target)
     batch, summed = (
@@ -163,9 +164,8 @@ def _at_an_end(letters: set[str], order: str) -> bool:
     return set(order[:n]) == letters or set(order[len(order) - n :]) == letters
 
 
-def einsum(a: str, b: str, letters: str) -> str:
-    """The contraction in the letters that torch knows."""
-    names = {c: chr(97 + n) if n < 26 else chr(39 + n) for n, c in enumerate(dict.fromkeys(a + b))}
-    return "->".join(
-        (",".join("".join(names[c] for c in term) for term in (a, b)), "".join(names[c] for c in letters))
-    )
+def plain(step: str) -> str:
+    """An einsum in the letters that torch knows."""
+    letters = dict.fromkeys(c for c in step if c not in ",->")
+    names = dict(zip(letters, string.ascii_letters, strict=False))
+    return "".join(names.get(c, c) for c in step)

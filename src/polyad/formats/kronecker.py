@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats._multilinear import _Multilinear
-from polyad.linalg import truncated_svd
+from polyad.linalg import evenly, truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,11 +67,9 @@ class Kronecker(_Multilinear):
         left, right = self.first.flatten(-2).mT, self.second.flatten(-2)  # (a c, K), (K, b d)
         work = torch.promote_types(left.dtype, torch.float32)
         (p, s), (q, t) = torch.linalg.qr(left.to(work)), torch.linalg.qr(right.mT.to(work))
-        u, values, vh = truncated_svd(s @ t.mT, rank, tol=tol)
-        present = values > 0  # the root has no gradient at zero
-        root = torch.where(present, values, 1).sqrt() * present
-        first = ((p @ u) * root.unsqueeze(-2)).mT.unflatten(-1, self.first.shape[-2:])
-        second = (root.unsqueeze(-1) * (vh @ q.mT)).unflatten(-1, self.second.shape[-2:])
+        outer, inner = evenly(*truncated_svd(s @ t.mT, rank, tol=tol))
+        first = (p @ outer).mT.unflatten(-1, self.first.shape[-2:])
+        second = (inner @ q.mT).unflatten(-1, self.second.shape[-2:])
         return Kronecker(first.to(left.dtype).contiguous(), second.to(right.dtype).contiguous())
 
     @classmethod

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.formats._multilinear import _Multilinear
 from polyad.formats.dense import apply, convolve
-from polyad.linalg import near_unit, truncated_svd
+from polyad.linalg import evenly, near_unit, truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,9 +73,8 @@ class LowRank(_Multilinear):
         (left, a), (right, b) = (near_unit(t.to(wide), 2) for t in (self.left, self.right.mT))
         (q, r), (p, t) = torch.linalg.qr(left), torch.linalg.qr(right)
         core = r @ t.mT
-        u, s, vh = truncated_svd(core, None if rank is None else min(rank, *core.shape[-2:]), tol=tol)
-        root = (torch.where(s > 0, s, 1).sqrt() * (s > 0)).unsqueeze(-2)
-        first, second = (q @ (u * root)), (root.mT * vh) @ p.mT
+        outer, inner = evenly(*truncated_svd(core, None if rank is None else min(rank, *core.shape[-2:]), tol=tol))
+        first, second = q @ outer, inner @ p.mT
         first = first if a is None else first * a[..., None, None]
         second = second if b is None else second * b[..., None, None]
         return LowRank(first.to(self.dtype), second.to(self.dtype))

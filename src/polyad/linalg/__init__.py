@@ -16,7 +16,7 @@ from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, walsh
 from polyad.linalg.sketched_lstsq import linf_rows, sketched_lstsq
 from polyad.linalg.streaming_eigenvector import StreamingEigenvector
 from polyad.linalg.subspace import krylov_basis, leading, singular_basis
-from polyad.linalg.svd import left_singular, truncated_svd
+from polyad.linalg.svd import evenly, left_singular, truncated_svd
 from polyad.linalg.tensor_sketch import TensorSRHT
 from polyad.linalg.tree_field import TreeField, exponential, smooth
 from polyad.linalg.updating_svd import UpdatingSVD
@@ -39,6 +39,7 @@ __all__ = [
     "coordinated_sampling",
     "count_sketch",
     "coupling",
+    "evenly",
     "exponential",
     "kernel_matvec",
     "krylov_basis",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polyad.linalg.svd import truncated_svd
+from polyad.linalg.svd import evenly, truncated_svd
 
 
 def block_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> tuple[Tensor, Tensor]:
@@ -24,9 +24,7 @@ def block_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -
     if tol is not None:
         r = _needed(s, tol)
         u, s, vh = u[..., :r], s[..., :r], vh[..., :r, :]
-    present = s > 0
-    root = torch.where(present, s, 1).sqrt() * present
-    return u * root.unsqueeze(-2), root.unsqueeze(-1) * vh
+    return evenly(u, s, vh)
 
 
 def block_product_svd(

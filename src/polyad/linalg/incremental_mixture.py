@@ -101,7 +101,7 @@ class IncrementalMixture:
 
     def log_density(self, x: Tensor) -> Tensor:
         """The log-density (n,) of the mixture at x (n, D)."""
-        x = self._points("x", x, self.dimension)
+        x = self._points("x", self._learned(x), self.dimension)
         return torch.logsumexp(self._log_joint(x, self.mean, self.precision, self.logdet), 1)
 
     def predict(self, x: Tensor, known: Sequence[int]) -> Tensor:
@@ -111,7 +111,7 @@ class IncrementalMixture:
             raise ValueError(
                 f"known={known} must be different variables, some but not all of 0 to {self.dimension - 1}"
             )
-        x = self._points("x", x, len(known))
+        x = self._points("x", self._learned(x), len(known))
         rest = [i for i in range(self.dimension) if i not in set(known)]
         inner = self.precision[:, rest][:, :, rest]
         cross = self.precision[:, rest][:, :, known]
@@ -130,11 +130,14 @@ class IncrementalMixture:
         prior = (self.mass / self.mass.sum()).log()
         return prior - (distance + logdet + x.shape[1] * math.log(2 * math.pi)) / 2
 
+    def _learned(self, x: Tensor) -> Tensor:
+        if not len(self):
+            raise ValueError("the mixture has no component yet; call learn(x) first")
+        return x
+
     def _points(self, name: str, x: Tensor, width: int) -> Tensor:
         if x.ndim != 2 or x.shape[1] != width:
             raise ValueError(f"{name} of shape {tuple(x.shape)} must have shape (n, {width})")
-        if name == "x" and not len(self) and width != self.dimension:
-            raise ValueError("the mixture has no component yet; call learn(x) first")
         return _check.finite(name, _check.floating(name, x)).detach().double()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -19,6 +20,15 @@ def unfold(x: Tensor, mode: int, batch: int = 0) -> Tensor:
     if batch + mode == x.ndim - 1:
         return x.flatten(batch, -2).mT if x.ndim > batch + 1 else x.unsqueeze(-1)
     return x.movedim(batch + mode, batch).flatten(batch + 1)
+
+
+def halfway(sizes: Sequence[int]) -> int:
+    """Where to cut a list of modes in two, so that rows and columns of that unfolding are together the fewest.
+
+    >>> halfway((8, 8, 8, 8)), halfway((100, 5, 5))
+    (2, 1)
+    """
+    return min(range(1, len(sizes)), key=lambda k: math.prod(sizes[:k]) + math.prod(sizes[k:]))
 
 
 def mode_product(x: Tensor, matrix: Tensor, mode: int, batch: int = 0) -> Tensor:

@@ -86,6 +86,18 @@ def left_singular(
     return (u * _signs(u.detach())).contiguous(), s if scale is None else s * scale
 
 
+def evenly(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
+    """Left and right factors of ``u diag(s) vh`` that carry a root of s each; its gradient at zero is zero.
+
+    >>> evenly(torch.eye(2), torch.tensor([4.0, 0.0]), torch.eye(2))[0]
+    tensor([[2., 0.],
+            [0., 0.]])
+    """
+    present = s > 0
+    root = torch.where(present, s, 1).sqrt() * present
+    return u * root.unsqueeze(-2), root.unsqueeze(-1) * vh
+
+
 def _prepare(
     x: Tensor, rank: int | None, tol: float | None, limit: int | None = None
 ) -> tuple[Tensor, Tensor | None]:

@@ -85,7 +85,8 @@ class UpdatingSVD:
     rank. Updates are sparse (or dense) tensors; with z non-zeros and s columns one costs O(k z + k² s + (k + s)³),
     whatever n and m are. Only asking for ``u`` or ``v`` costs O(n k²).
 
-    Computed in float64, returned in the dtype of x. Not differentiable. Raises ValueError for updates of other
+    The first decomposition, of x, is a dense one: start from few rows where x is large. Computed in float64, returned
+    in the dtype of x. Not differentiable. Raises ValueError for updates of other
     sizes, ranks beyond the matrix, NaN and infinities.
 
     >>> a = torch.arange(24.0).reshape(6, 4).remainder(5)
