@@ -1,4 +1,4 @@
-"""Caches of keys and values, alone and inside a transformers model."""
+"""The host of caches inside transformers models, and the codecs that stand on it."""
 
 import doctest
 import importlib
@@ -6,11 +6,17 @@ from functools import partial
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig
 
-from polyad._card import card
-from polyad.cache import Kivi, cache_for
+import tiny
+from polyad._card import methods
+from polyad.cache import Kivi, Metric, cache_for, observe, remembering
+from polyad.cache.recent import Recent
+from polyad.cache.stored import Stored
+from polyad.formats import LowRank, Sparse
 from polyad.quantize import round_to_nearest
+
+ARCHITECTURES = [kind for kind in tiny.KINDS if kind != "mistral"]  # whose every layer has a sliding window
+ROTARY = [kind for kind in ARCHITECTURES if kind != "gpt2"]
 
 
 def seeded(*shape, dtype=torch.float32, seed=0):
@@ -21,149 +27,217 @@ def pair(tokens, *, batch=2, seed=0, dtype=torch.float32):
     return seeded(batch, 3, tokens, 16, seed=seed).to(dtype), seeded(batch, 3, tokens, 16, seed=seed + 1).to(dtype)
 
 
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+def padded():
+    ids = tiny.ids(2, 20)
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    return ids, {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["kivi", "host"])
+@pytest.mark.parametrize("name", ["kivi", "host", "metric"])
 def test_examples(name):
     assert doctest.testmod(importlib.import_module(f"polyad.cache.{name}")).failed == 0
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tokens_that_left_the_window_are_blocks_of_the_paper(bits, dtype):
-    keys, values = pair(45, dtype=dtype)
-    cache = Kivi(bits, group=8, window=10)
-    for start in range(0, 45, 7):
-        cache.append(keys[..., start : start + 7, :], values[..., start : start + 7, :])
-    assert (cache.length, cache.exact) == (45, 13)
-    got_keys, got_values = cache.read()
-    assert got_keys.dtype == dtype
-    assert torch.equal(got_keys[..., 32:, :], keys[..., 32:, :])
-    assert torch.equal(got_values[..., 32:, :], values[..., 32:, :])
-    scheme = {"zero_dtype": torch.float16}
-    by_channel = round_to_nearest(keys[..., :32, :], bits, group=(8, 1), **scheme)
-    by_token = round_to_nearest(values[..., :32, :], bits, group=(1, 8), **scheme)
-    assert torch.equal(got_keys[..., :32, :], by_channel.to_dense())
-    assert torch.equal(got_values[..., :32, :], by_token.to_dense())
-
-
-def test_a_channel_of_large_keys_does_not_harm_the_others():
-    keys, values = pair(64)
-    keys[..., 3] += 100
-    cache = Kivi(4, group=16, window=0)
-    cache.append(keys, values)
-    assert (cache.read()[0] - keys).abs().max() < 0.3
-
-
-def test_bytes_count_codes_scales_and_what_is_preallocated():
-    cache = Kivi(2, group=16, window=16)
-    cache.append(*pair(80))
-    tokens = 2 * 3 * (64 + 64 // 8)
-    codes, scales = tokens * 16 // 4, 2 * 3 * ((4 + 0) * 16 * 4 + (64 + 8) * 4)
-    tail = 2 * 3 * 16 * 16 * 4 * 2
-    assert cache.nbytes == 2 * codes + scales + tail
-    before = cache.nbytes
-    cache.append(*pair(4))
-    assert cache.nbytes == before + 2 * 3 * 4 * 16 * 4 * 2
-    dense = Kivi(None)
-    dense.append(*pair(80))
-    assert dense.nbytes == 2 * 2 * 3 * 80 * 16 * 4
-
-
-def test_growing_does_not_change_what_was_stored():
-    keys, values = pair(200)
-    one, many = Kivi(3, group=8, window=4), Kivi(3, group=8, window=4)
-    one.append(keys, values)
-    for t in range(200):
-        many.append(keys[..., t : t + 1, :], values[..., t : t + 1, :])
-    assert all(torch.equal(a, b) for a, b in zip(one.read(), many.read(), strict=True))
-    assert many.nbytes < 1.3 * one.nbytes
-
-
-@pytest.mark.parametrize("length", [0, 5, 16, 19, 40, 45])
-def test_crop_keeps_the_first_tokens(length):
-    cache = Kivi(3, group=8, window=10)
-    cache.append(*pair(45))
-    before = cache.read()
-    cache.crop(length)
-    assert cache.length == length
-    assert all(torch.equal(a, b[..., :length, :]) for a, b in zip(cache.read(), before, strict=True))
-    cache.append(*pair(30, seed=5))
-    assert cache.length == length + 30
-    whole = min(length, 32) // 8 * 8
-    assert torch.equal(cache.read()[0][..., :whole, :], before[0][..., :whole, :])
-    assert torch.equal(cache.read()[0][..., -10:, :], pair(30, seed=5)[0][..., -10:, :])
-
-
-def test_select_reorders_the_batch():
-    cache = Kivi(2, group=8, window=4)
-    cache.append(*pair(30))
-    before = cache.read()
-    index = torch.tensor([1, 1, 0])
-    cache.select(index)
-    assert all(torch.equal(a, b[index]) for a, b in zip(cache.read(), before, strict=True))
-    cache.append(*pair(9, batch=3))
-    assert cache.read()[0].shape == (3, 3, 39, 16)
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_exact_tokens_are_those_of_the_plain_cache_with_left_padding(kind, beams):
+    model = tiny.model(kind).double()
+    ids, options = padded()
+    expected = model.generate(ids, num_beams=beams, **options)
+    cache = cache_for(model)
+    assert torch.equal(model.generate(ids, num_beams=beams, past_key_values=cache, **options), expected)
+    assert torch.equal(model.generate(ids, num_beams=beams, **options), expected)  # other caches are read as before
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_exact_storage_generates_the_same_tokens(model, beams):
-    ids = torch.randint(0, 64, (2, 11), generator=torch.Generator().manual_seed(0))
-    options = {"max_new_tokens": 9, "do_sample": False, "num_beams": beams, "pad_token_id": 0}
-    expected = model.generate(ids, **options)
-    assert torch.equal(
-        model.generate(ids, past_key_values=cache_for(model, partial(Kivi, None)), **options), expected
-    )
-    rough = cache_for(model, partial(Kivi, 8, group=4, window=4))
-    assert torch.equal(model.generate(ids, past_key_values=rough, **options)[:, :12], expected[:, :12])
-    assert rough.layers[0].codec.exact < rough.layers[0].codec.length
+@pytest.mark.parametrize("kind", ROTARY)
+def test_all_coordinates_before_rotation_give_the_tokens_of_the_plain_cache(kind, beams):
+    model = tiny.model(kind).double()
+    ids, options = padded()
+    expected = model.generate(ids, num_beams=beams, **options)
+    full = partial(Metric, rank=model.config.num_key_value_heads * 8)
+    cache = cache_for(model, full, window=4, seen=observe(model, full, [tiny.ids(1, 60)]))
+    assert torch.equal(model.generate(ids, num_beams=beams, past_key_values=cache, **options), expected)
+    assert cache.held[0].stored.length == 24
 
 
-def test_a_model_reads_what_the_codec_stores(model):
-    ids = torch.randint(0, 64, (1, 48), generator=torch.Generator().manual_seed(1))
-    expected = model(ids).logits[:, 40:]
+def test_chunks_of_a_prompt_and_single_tokens_agree():
+    model, ids = tiny.model().double(), tiny.ids(1, 48)
+    make = partial(Kivi, bits=8, group=8)
+    logits = []
+    for steps in ([32, 16], [32, *[1] * 16], [32, 7, 9]):
+        cache, start, found = cache_for(model, make, window=8), 0, []
+        for step in steps:
+            found.append(tiny.logits(model, ids[:, start : start + step], past_key_values=cache))
+            start += step
+        logits.append(torch.cat(found, 1)[:, 32:])
+        assert cache.get_seq_length() == 48
+    assert torch.allclose(logits[0], logits[1], atol=0.05 * float(logits[0].std()))
+    assert torch.allclose(logits[0], logits[2], atol=0.05 * float(logits[0].std()))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kivi_quantises_keys_by_channel_and_values_by_token(bits, dtype):
+    keys, values = pair(32, dtype=dtype)
+    stored = Stored(8)
+    for start in (0, 8, 24):
+        stop = {0: 8, 8: 24, 24: 32}[start]
+        stored.append(*Kivi(bits=bits, group=8).encode(keys[..., start:stop, :], values[..., start:stop, :], keys))
+    ((_, found_keys, found_values),) = stored.read()
+    by_channel = round_to_nearest(keys, bits, group=(8, 1), zero_dtype=torch.float16)
+    by_token = round_to_nearest(values, bits, group=(1, 8), zero_dtype=torch.float16)
+    assert torch.equal(found_keys.to_dense(), by_channel.to_dense())
+    assert torch.equal(found_values.to_dense(), by_token.to_dense())
+
+
+def test_a_model_reads_what_the_codec_stores():
+    model = tiny.model()
+    ids = tiny.ids(1, 48)
+    expected = tiny.logits(model, ids)[:, 40:]
     errors = []
     for bits in (8, 4, 2):
-        cache = cache_for(model, partial(Kivi, bits, group=8, window=0))
-        model(ids[:, :40], past_key_values=cache)
-        errors.append(float((model(ids[:, 40:], past_key_values=cache).logits - expected).detach().norm()))
+        cache = cache_for(model, partial(Kivi, bits=bits, group=8), window=0)
+        tiny.logits(model, ids[:, :40], past_key_values=cache)
+        errors.append(float((tiny.logits(model, ids[:, 40:], past_key_values=cache) - expected).norm()))
     assert 0 < errors[0] < errors[1] < errors[2]
     assert errors[0] < 0.05 * expected.norm()
 
 
-def test_cropping_and_resetting_through_transformers(model):
-    ids = torch.randint(0, 64, (1, 30), generator=torch.Generator().manual_seed(1))
-    cache = cache_for(model, partial(Kivi, None))
-    full = model(ids, past_key_values=cache).logits
-    cache.crop(-10)
-    assert cache.get_seq_length() == 20
-    assert torch.allclose(model(ids[:, 20:], past_key_values=cache).logits, full[:, 20:], atol=1e-5)
-    cache.reset()
-    assert cache.get_seq_length() == 0
-    assert torch.allclose(model(ids, past_key_values=cache).logits, full, atol=1e-6)
+def test_bytes_count_codes_scales_exact_tokens_and_room():
+    stored = Stored(16)
+    stored.append(*Kivi(bits=2, group=16).encode(*pair(64), pair(64)[0]))
+    codes, scales = 2 * 3 * 64 * 16 // 4, 2 * 3 * (4 * 16 + 64) * 4
+    assert stored.nbytes() == 2 * codes + scales
+    stored.append(*Kivi(bits=2, group=16).encode(*pair(16), pair(16)[0]))
+    assert (2 * codes + scales) * 80 / 64 < stored.nbytes() <= (2 * codes + scales) * 80 / 64 * 9 / 8
+    recent = Recent()
+    recent.append(*pair(10))
+    assert recent.nbytes == 2 * 2 * 3 * 10 * 16 * 4
+
+
+def test_growing_copies_a_constant_number_of_times():
+    keys, values = pair(400)
+    recent = Recent()
+    places = set()
+    for t in range(400):
+        recent.append(keys[..., t : t + 1, :], values[..., t : t + 1, :])
+        places.add(recent.read()[0].data_ptr())
+    assert all(torch.equal(a, b) for a, b in zip(recent.read(), (keys, values), strict=True))
+    assert len(places) < 50
+    assert recent.nbytes < 1.2 * 2 * keys.numel() * 4
+
+
+def test_a_basis_is_held_once_and_not_counted_with_the_sequence():
+    model = tiny.model()
+    seen = observe(model, Metric, [tiny.ids(1, 40)])
+    cache = cache_for(model, partial(Metric, rank=3), window=0, seen=seen)
+    tiny.logits(model, tiny.ids(2, 24), past_key_values=cache)
+    latents = 3 * 2 * 24 * (3 + 16) * 4
+    positions = 24 * 4
+    empty = sum(layer.recent.nbytes for layer in cache.held)
+    assert cache.nbytes == latents + positions + empty
+    assert cache.shared_nbytes >= 3 * 2 * 16 * 3 * 4
+
+
+@pytest.mark.parametrize("length", [0, 5, 16, 19, 40, 45])
+def test_cropping_keeps_the_first_tokens(length):
+    model, ids = tiny.model(), tiny.ids(1, 45)
+    cache = cache_for(model, partial(Kivi, bits=3, group=8), window=10)
+    tiny.logits(model, ids, past_key_values=cache)
+    before = [layer.read() for layer in cache.held]
+    cache.crop(length - 45)
+    assert cache.get_seq_length() == length
+    for layer, tensors in zip(cache.held, before, strict=True):
+        for after, old in zip(layer.read(), tensors, strict=True):
+            assert torch.equal(after, old[..., :length, :])
+    assert tiny.logits(model, tiny.ids(1, 30, seed=3), past_key_values=cache).isfinite().all()
+    assert cache.get_seq_length() == length + 30
+
+
+def test_speculation_that_is_rolled_back_leaves_the_cache_as_it_was():
+    model, ids = tiny.model().double(), tiny.ids(1, 40)
+    full = partial(Metric, rank=16)
+    seen = observe(model, full, [tiny.ids(1, 60)])
+    cache = cache_for(model, full, window=4, seen=seen)
+    tiny.logits(model, ids[:, :30], past_key_values=cache)
+    tiny.logits(model, tiny.ids(1, 6, seed=9), past_key_values=cache)
+    cache.crop(-6)
+    found = tiny.logits(model, ids[:, 30:], past_key_values=cache)
+    assert torch.allclose(found, tiny.logits(model, ids)[:, 30:], atol=1e-9)
+
+
+def test_adopting_is_running_on_the_prompt():
+    model, ids = tiny.model(), tiny.ids(2, 33)
+    make = partial(Metric, rank=5, bits=4, group=8)
+    seen = observe(model, make, [tiny.ids(1, 60)])
+    ran, exact = cache_for(model, make, window=6, seen=seen), remembering(model, make)
+    tiny.logits(model, ids, past_key_values=ran)
+    tiny.logits(model, ids, past_key_values=exact)
+    adopted = cache_for(model, make, window=6, seen=seen).adopt(exact)
+    assert adopted.nbytes == ran.nbytes
+    step = tiny.ids(2, 1, seed=4)
+    assert torch.equal(
+        tiny.logits(model, step, past_key_values=adopted), tiny.logits(model, step, past_key_values=ran)
+    )
+
+
+def test_what_is_observed_are_the_moments_before_rotation():
+    model, ids = tiny.model(), tiny.ids(1, 30)
+    seen = observe(model, Metric, [ids])
+    hidden = []
+    handle = model.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda _m, _a, kwargs: hidden.append(kwargs["hidden_states"]), with_kwargs=True
+    )
+    tiny.logits(model, ids)
+    handle.remove()
+    attention = model.model.layers[0].self_attn
+    keys = attention.k_proj(hidden[0])[0].detach()
+    assert torch.allclose(seen[0]["keys"], keys.mT @ keys / 30, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(seen[0]["key_mean"], keys.mean(0), atol=1e-5)
+    queries = attention.q_proj(hidden[0])[0].detach().view(30, 4, 8).transpose(0, 1)
+    first = queries[:2].flatten(0, 1)
+    assert torch.allclose(seen[0]["queries"][0], first.mT @ first / 60 / 8, rtol=1e-3, atol=1e-5)
+    trace = lambda m: m.diagonal(dim1=-2, dim2=-1).sum(-1)  # noqa: E731 - a rotation keeps it
+    assert torch.allclose(trace(seen[0]["metric"]), trace(seen[0]["queries"]), rtol=1e-4)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="bits=9"):
-        Kivi(9)
+        Kivi(bits=9)
     with pytest.raises(ValueError, match="group=0"):
-        Kivi(2, group=0)
-    with pytest.raises(ValueError, match="nothing is stored yet"):
-        Kivi(2).read()
-    with pytest.raises(ValueError, match="must agree in all but their last"):
-        Kivi(2).append(seeded(1, 2, 3, 4), seeded(1, 2, 4, 4))
-    cache = Kivi(2)
-    cache.append(*pair(5))
-    with pytest.raises(ValueError, match="length=6 must be from 0 to the 5"):
-        cache.crop(6)
-    with pytest.raises(ValueError, match="sliding_attention"):
-        cache_for(MistralConfig(num_hidden_layers=2, sliding_window=8), Kivi)
-    assert card(Kivi).name == "kivi"
+        Kivi(group=0)
+    with pytest.raises(ValueError, match="sliding window"):
+        cache_for(tiny.model("mistral"), Kivi)
+    with pytest.raises(ValueError, match="calibrate"):
+        cache_for(tiny.model(), partial(Metric, rank=2))
+    model = tiny.model()
+    with pytest.raises(ValueError, match="rank=17"):
+        cache_for(model, partial(Metric, rank=17), seen=observe(model, Metric, [tiny.ids(1, 20)]))
+    with pytest.raises(ValueError, match="empty"):
+        observe(model, Metric, [])
+    with pytest.raises(ValueError, match="window=-1"):
+        cache_for(model, Kivi, window=-1)
+    with pytest.raises(ValueError, match="usual way"):
+        observe(tiny.model("gpt2"), Metric, [tiny.ids(1, 20)])
+    cache = cache_for(model, partial(Kivi, group=4), window=4)
+    tiny.logits(model, tiny.ids(2, 20), past_key_values=cache)
+    with pytest.raises(ValueError, match="start a new cache"):
+        tiny.logits(model, tiny.ids(3, 1), past_key_values=cache)
+    with pytest.raises(ValueError, match="positive"):
+        cache.held[0].crop(3)
+    with pytest.raises(ValueError, match="make a new one"):
+        cache.reset()
+    assert {"kivi", "metric"} <= {card.name for card in methods("codec")}
+
+
+def test_formats_that_cannot_grow_stand_alone():
+    keys, values = pair(8)
+    stored = Stored(4)
+    for _ in range(2):
+        stored.append(Sparse.from_dense(keys), LowRank(values, seeded(2, 3, 16, 16)))
+    assert [first for first, _, _ in stored.read()] == [0, 8]
+    assert stored.floor(13) == 8
+    stored.crop(8)
+    assert stored.length == 8

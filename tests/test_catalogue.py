@@ -109,7 +109,7 @@ def test_good_signatures_pass(good):
         (card("transform", Idle), "no method init"),
         (card("adapter", NoModule), "is no torch.nn.Module"),
         (card("schedule", Idle), "none of before_step"),
-        (card("codec", Momentum), "no method append"),
+        (card("codec", Momentum), "no method encode"),
         (card("transform", untyped), "neither a class nor"),
     ],
     ids=lambda value: value.name if isinstance(value, Card) else "",

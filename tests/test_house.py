@@ -17,8 +17,8 @@ import polyad
 ROOT = Path(polyad.__file__).parent
 ORDER = (
     "_card", "_check", "_folders", "linalg", "einsum", "formats", "allocate", "decompose", "complete",
-    "quantize", "layers", "models", "data", "evaluation", "train", "attention", "adapters", "compress",
-    "cache", "optim", "equivariant", "fields", "parallel", "retrieval", "generative", "diagnose", "interop",
+    "quantize", "layers", "models", "data", "cache", "evaluation", "train", "attention", "adapters", "compress",
+    "optim", "equivariant", "fields", "parallel", "retrieval", "generative", "diagnose", "interop",
     "testing", "claims", "report", "cli",
 )  # fmt: skip
 NUMERIC = frozenset({"_card", "_check", "linalg", "formats", "quantize"})

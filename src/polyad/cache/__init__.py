@@ -1,6 +1,10 @@
-"""Keys and values of past tokens, stored as something smaller than themselves."""
+"""Caches of keys and values that are smaller: one host, and one way of storing a file."""
 
-from polyad.cache.host import Codec, CodecLayer, cache_for
+from polyad.cache.codec import Codec, Place
+from polyad.cache.host import HeldCache, cache_for, remembering
 from polyad.cache.kivi import Kivi
+from polyad.cache.latents import Basis, Latents
+from polyad.cache.metric import Metric
+from polyad.cache.observe import observe
 
-__all__ = ["Codec", "CodecLayer", "Kivi", "cache_for"]
+__all__ = ["Basis", "Codec", "HeldCache", "Kivi", "Latents", "Metric", "Place", "cache_for", "observe", "remembering"]

@@ -1,97 +1,191 @@
-"""The bridge to transformers: a cache each of whose layers is held by a codec."""
+"""A cache for transformers' decoders whose layers are held by codecs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from polyad.cache.attention import install
+from polyad.cache.codec import Codec, Make, Place, arguments
+from polyad.cache.layer import HeldLayer
+from polyad.cache.rotation import Rotation
 
-class Codec(Protocol):
-    """Stores the keys and values of one layer's tokens, of shape (batch, heads, tokens, channels)."""
+WINDOW = 128
+
+
+class HeldCache(Cache):
+    """A transformers cache that says what it holds: ``nbytes`` its sequences, ``shared_nbytes`` all of a model."""
+
+    def __init__(self, layers: list[Any], rotation: Rotation | None) -> None:
+        super().__init__(layers=layers)
+        self.rotation = rotation
 
     @property
-    def length(self) -> int: ...
+    def held(self) -> list[HeldLayer]:
+        return [layer for layer in self.layers if isinstance(layer, HeldLayer)]
+
     @property
-    def nbytes(self) -> int: ...
-    def append(self, keys: Tensor, values: Tensor) -> None: ...
-    def read(self) -> tuple[Tensor, Tensor]: ...
-    def crop(self, length: int) -> None: ...
-    def select(self, index: Tensor) -> None: ...
+    def nbytes(self) -> int:
+        """Bytes of codes, scales, latents, bases of these sequences, exact tokens, positions, and room for more."""
+        stored: dict[int, int] = {}
+        for layer in self.held:
+            stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
+        exact = sum(layer.recent.nbytes for layer in self.held)
+        others = [
+            layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)
+        ]
+        plain = sum(t.numel() * t.element_size() for layer in others if layer.is_initialized for t in _tensors(layer))
+        return sum(stored.values()) + exact + plain + (0 if self.rotation is None else self.rotation.nbytes)
 
+    @property
+    def shared_nbytes(self) -> int:
+        """Bytes of calibrated bases and tables of rotations, held once for a model."""
+        codecs = [layer.codec for layer in self.held if layer.codec is not None]
+        bases = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for c in codecs for t in c.bases}
+        return sum(bases.values()) + (0 if self.rotation is None else self.rotation.shared_nbytes)
 
-class CodecLayer(DynamicLayer):
-    """One layer of a transformers ``Cache``, stored by the codec that ``make`` makes.
-
-    Attention sees the tokens of the current call as they are and those before them as the codec gives them back.
-    """
-
-    def __init__(self, make: Callable[[], Codec]) -> None:
-        super().__init__()
-        self._make = make
-        self.codec = make()
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Append the new tokens; returns keys and values of all."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.is_initialized = True
-        keys, values = key_states, value_states
-        if self.codec.length:
-            past = self.codec.read()
-            keys, values = torch.cat([past[0], keys], -2), torch.cat([past[1], values], -2)
-        self.codec.append(key_states, value_states)
-        return keys, values
-
-    def get_seq_length(self) -> int:
-        return self.codec.length
+    def adopt(self, other: HeldCache) -> HeldCache:
+        """Encode the tokens of an exact cache that ``remembering`` made, as if the model had run on them; self."""
+        if self.rotation is not None and other.rotation is not None:
+            self.rotation.adopt(other.rotation)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            if isinstance(mine, HeldLayer) and isinstance(theirs, HeldLayer):
+                mine.adopt(theirs)
+            elif isinstance(mine, DynamicLayer) and isinstance(theirs, DynamicLayer):
+                mine.update(*_tensors(theirs))
+            else:
+                raise ValueError(f"a {type(theirs).__name__} cannot be adopted; run the model on the prompt instead")
+        return self
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Drop the last ``-tokens_to_remove`` tokens; transformers gives a number that is not positive."""
-        if tokens_to_remove > 0:
-            raise ValueError(f"tokens_to_remove={tokens_to_remove} is positive; give minus the number to drop")
-        self.codec.crop(max(0, self.codec.length + tokens_to_remove))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.codec.length:
-            batch = self.codec.read()[0].shape[0]
-            self.codec.select(torch.arange(batch, device=self.device).repeat_interleave(repeats))
+        super().crop(tokens_to_remove)
+        if self.rotation is not None:
+            self.rotation.crop(self.get_seq_length())
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        if self.codec.length:
-            self.codec.select(indices.to(self.device))
+        super().batch_select_indices(indices)
+        if self.rotation is not None:
+            self.rotation.select(indices)
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        if self.rotation is not None and self.rotation.positions is not None:
+            self.rotation.positions = self.rotation.positions.repeat_interleave(repeats, 0)
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        super().reorder_cache(beam_idx)
+        if self.rotation is not None:
+            self.rotation.select(beam_idx)
 
     def reset(self) -> None:
-        self.codec, self.is_initialized = self._make(), False
-
-    def offload(self) -> None:
-        raise NotImplementedError("a codec's storage cannot be offloaded; make the cache without offloading=True")
+        raise ValueError("a cache of codecs cannot be reset, since they remember the sequence; make a new one")
 
 
-def cache_for(model: PreTrainedModel | PreTrainedConfig, make: Callable[[], Codec]) -> Cache:
-    """A cache for ``model(..., past_key_values=cache)`` or ``model.generate``, with one codec a layer.
+def cache_for(
+    model: PreTrainedModel,
+    make: Make | None = None,
+    *,
+    window: int = WINDOW,
+    seen: list[dict[str, Tensor]] | None = None,
+) -> HeldCache:
+    """A cache for ``model(..., past_key_values=cache)`` or ``model.generate``, of one sequence or one batch.
 
-    Only layers with full attention can be held; others are refused by name.
+    ``make`` makes a layer's codec from its ``Place``; None keeps all tokens exact, in preallocated buffers. The last
+    ``window`` tokens stay exact. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
+    for each layer. Layers with a sliding window, or without keys, are held as transformers holds them.
+
+    The first call chooses an attention implementation for the model that can read such caches; with any other cache
+    it does what the model did before.
 
     >>> from functools import partial
-    >>> from transformers import LlamaConfig
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from polyad.cache import Kivi
-    >>> cache = cache_for(LlamaConfig(num_hidden_layers=2), partial(Kivi, bits=4))
-    >>> len(cache.layers), cache.get_seq_length()
-    (2, 0)
+    >>> sizes = {"hidden_size": 32, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 9}
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, **sizes))
+    >>> cache = cache_for(model, partial(Kivi, bits=4, group=16), window=16)
+    >>> made = model(torch.ones(1, 64, dtype=torch.int64), past_key_values=cache)
+    >>> cache.get_seq_length(), cache.layers[0].stored.length
+    (64, 48)
     """
-    config = (model.config if isinstance(model, PreTrainedModel) else model).get_text_config(decoder=True)
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    other = sorted({kind for kind in kinds if kind != "full_attention"})
-    if other or (getattr(config, "sliding_window", None) and getattr(config, "layer_types", None) is None):
+    if window < 0:
+        raise ValueError(f"window={window} must be at least 0")
+    config: Any = model.config.get_text_config(decoder=True)
+    layers: list[Any] = list(DynamicCache(config=config).layers)
+    modules = attentions(model)
+    if not layers:
+        layers = [DynamicLayer() for _ in range(config.num_hidden_layers)]
+    chosen = [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
+    absent = [i for i in chosen if i not in modules]
+    if absent:
         raise ValueError(
-            f"{type(config).__name__} has layers of kind {', '.join(other) or 'sliding_attention'}; "
-            "codecs hold full_attention only"
+            f"layer {absent[0]} of {type(model).__name__} has no attention module that polyad understands; use "
+            "transformers' own cache"
         )
-    return Cache(layers=[CodecLayer(make) for _ in kinds])
+    if not chosen:
+        raise ValueError(
+            f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already; there is nothing to compress"
+        )
+    install(model)
+    rotation = _rotation(make, modules[chosen[0]])
+    codecs = _codecs(
+        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(chosen)]
+    )
+    held = [HeldLayer(codec, window, rotation) for codec in codecs]
+    for i, layer in zip(chosen, held, strict=True):
+        layer.neighbours = (
+            [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)
+        )
+        layers[i] = layer
+    return HeldCache(layers, rotation)
+
+
+def remembering(model: PreTrainedModel, make: Make | None = None) -> HeldCache:
+    """An exact cache that remembers what caches of ``make`` need to ``adopt`` its tokens."""
+    cache = cache_for(model)
+    for layer in cache.held:
+        layer.remembers = True
+    modules = attentions(model)
+    cache.rotation = _rotation(make, modules[min(modules)])
+    return cache
+
+
+def attentions(model: nn.Module) -> dict[int, nn.Module]:
+    """The decoder's attention modules by the number under which they update a cache."""
+    found: dict[int, nn.Module] = {}
+    for module in model.modules():
+        number = getattr(module, "layer_idx", None)
+        if isinstance(number, int) and hasattr(module, "is_causal") and number not in found:
+            found[number] = module
+    return found
+
+
+def place(config: Any, layer: int, module: nn.Module, seen: dict[str, Tensor] | None) -> Place:
+    """What a codec may know of a layer."""
+    heads = config.num_attention_heads
+    return Place(layer, module, heads, getattr(config, "num_key_value_heads", None) or heads, seen or {})
+
+
+def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:
+    if make is None:
+        return [None] * len(places)
+    together = arguments(make).layers if isinstance(arguments(make), type) else 1
+    made: list[Codec | None] = []
+    for start in range(0, len(places), together):
+        group = places[start : start + together]
+        made += [make(group[0])] * len(group)
+    return made
+
+
+def _rotation(make: Make | None, attention: nn.Module) -> Rotation | None:
+    before: Callable[..., bool] = lambda kind: bool(getattr(kind, "before_rotation", False))  # noqa: E731
+    return Rotation(attention) if make is not None and before(arguments(make)) else None
+
+
+def _tensors(layer: Any) -> list[Tensor]:
+    return [t for t in (layer.keys, layer.values) if isinstance(t, Tensor)]

@@ -98,6 +98,22 @@ class Format:
 
     # What follows ------------------------------------------------------------------------------------------
 
+    def combine(self, weights: Tensor) -> Tensor:
+        """``weights @ W`` in weights' dtype, weights of shape (*batch, …, rows): weighted sums of W's rows."""
+        return self.transpose().linear(weights)
+
+    def growth(self) -> dict[str, int] | None:
+        """For each tensor by dotted name, how many rows of W one row of it stands for; 0 where all rows share it.
+
+        Rows are the last dimension but one of W and of the tensor. Two formats that share all tensors of growth 0
+        can be joined row by row. None where rows cannot be appended.
+        """
+        return None
+
+    def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:  # noqa: ARG002
+        """This format of other tensors, which stand for this number of rows."""
+        return self.replace(tensors)
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""

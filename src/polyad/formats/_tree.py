@@ -65,3 +65,18 @@ def decode(value: Any, device: torch.device | str, make: Callable[[dict[str, Any
     if "torch" in value:
         return getattr(torch, value["torch"])
     return torch.empty(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
+
+
+def nested(field: str, parts: Iterable[dict[str, int] | None]) -> dict[str, int] | None:
+    """The maps of a tuple's formats as one with dotted names; None where one of them is."""
+    found: dict[str, int] = {}
+    for i, part in enumerate(parts):
+        if part is None:
+            return None
+        found.update({f"{field}.{i}.{name}": value for name, value in part.items()})
+    return found
+
+
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

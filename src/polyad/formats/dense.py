@@ -41,6 +41,12 @@ class Dense(Format):
     def rows(self, index: Tensor) -> Tensor:
         return self.weight[index]
 
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.weight.to(weights.dtype)
+
+    def growth(self) -> dict[str, int]:
+        return {"weight": 1}
+
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         return convolve(x, self.weight, kernel, **geometry)
 

@@ -57,6 +57,12 @@ class LowRank(_Multilinear):
     def rows(self, index: Tensor) -> Tensor:
         return self.left[index] @ self.right
 
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.left.to(weights.dtype) @ self.right.to(weights.dtype)
+
+    def growth(self) -> dict[str, int]:
+        return {"left": 1, "right": 0}
+
     def round(self, rank: int | None = None, *, tol: float | None = None) -> LowRank:
         """The closest matrix of at most ``rank``, or of the least rank with a relative Frobenius error up to ``tol``.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats._format import Format
+from polyad.formats._tree import below, nested
 from polyad.formats.dense import Dense
 from polyad.formats.low_rank import LowRank
 
@@ -60,6 +61,20 @@ class Product(Format):
         for factor in self.factors[1:]:
             x = factor.transpose().linear(x)
         return x
+
+    def combine(self, weights: Tensor) -> Tensor:
+        for factor in self.factors:
+            weights = factor.combine(weights)
+        return weights
+
+    def growth(self) -> dict[str, int] | None:
+        shared = [dict.fromkeys(factor.tensors(), 0) for factor in self.factors[1:]]
+        return nested("factors", [self.factors[0].growth(), *shared])
+
+    def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
+        first, *others = (below(tensors, f"factors.{i}.") for i in range(len(self.factors)))
+        rest = [factor.replace(part) for factor, part in zip(self.factors[1:], others, strict=True)]
+        return type(self)((self.factors[0].with_rows(first, rows), *rest))
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         if geometry.get("groups", 1) != 1:  # the first factors would mix what groups keep apart

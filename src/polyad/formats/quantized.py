@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -94,6 +94,15 @@ class Quantized(Format):
         zero = None if self.zero is None else self.zero[blocks]
         found = _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
         return found.reshape(*index.shape, self.size[-1])
+
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.dequantize(weights.dtype)
+
+    def growth(self) -> dict[str, int] | None:
+        return {name: 1 if name == "codes" else self.block[-2] for name in self.tensors()} if self.ndim > 1 else None
+
+    def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
+        return replace(self, **tensors, size=(*tensors["codes"].shape[:-2], rows, self.size[-1]))
 
     def flops(self, batch: int) -> int:
         return 2 * math.prod(self.size) * (batch + 1)  # the subtraction and product that restore each number

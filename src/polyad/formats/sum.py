@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats._format import Format
+from polyad.formats._tree import below, nested
 from polyad.formats.dense import Dense
 from polyad.formats.low_rank import LowRank
 
@@ -55,6 +56,19 @@ class Sum(Format):
         for term in self.terms[1:]:
             total = total + term.rows(index)
         return total
+
+    def combine(self, weights: Tensor) -> Tensor:
+        total = self.terms[0].combine(weights)
+        for term in self.terms[1:]:
+            total = total + term.combine(weights)
+        return total
+
+    def growth(self) -> dict[str, int] | None:
+        return nested("terms", [term.growth() for term in self.terms])
+
+    def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
+        parts = [below(tensors, f"terms.{i}.") for i in range(len(self.terms))]
+        return type(self)(tuple(term.with_rows(part, rows) for term, part in zip(self.terms, parts, strict=True)))
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         total = self.terms[0].convolve(x, kernel, **geometry)

@@ -73,7 +73,9 @@ class ReducedAttention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         if self.sliding_window is not None:
             others["sliding_window"] = self.sliding_window
-        if tokens > 1:  # fused kernels want one width: with two, torch's attention takes five times as long
+        if tokens > 1 and isinstance(
+            k, Tensor
+        ):  # fused kernels want one width: with two they take five times as long
             width = max(q.shape[-1], v.shape[-1])
             q, k, v = (nn.functional.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
         out, weights = attend(self, q, k, v, attention_mask, dropout=dropout, scaling=self.scaling, **others)

@@ -44,12 +44,14 @@ PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
     "adapter": {"weight": ("base",), "forward": ("x", "base")},
     "transform": {"init": ("param",), "update": ("grad", "state", "param")},
     "subspace": {"refresh": ("g",), "down": ("g",), "up": ("y",), "transport": ("state", "old", "new")},
-    "codec": {"append": ("keys", "values"), "read": (), "crop": ("length",), "select": ("index",)},
+    "codec": {
+        "encode": ("keys", "values", "queries"), "scores": ("query", "stored", "turn"), "mix": ("weights", "stored"),
+    },
     "layer": {"forward": ()},
 }  # fmt: skip
 """Kinds that are classes: the methods they must have, and the names of their leading arguments."""
 
-ATTRIBUTES = {"codec": ("length", "nbytes")}
+ATTRIBUTES = {"codec": ("block", "before_rotation", "layers", "bases")}
 MODULES = frozenset({"adapter", "layer"})
 SCHEDULE = ("before_step", "after_backward", "after_step", "penalty", "groups", "phases")
 SYNONYMS = {

@@ -1,0 +1,101 @@
+"""Attention over what a layer of the cache holds, as an attention implementation of transformers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FEW = 8
+"""Up to this many queries a row attend to the stored formats as they stand; more to their dense form."""
+CHUNK = 2048
+"""Tokens whose keys or values are formed at once where they must be."""
+
+
+def install(model: Any) -> None:
+    """Let a transformers model attend to caches of this package; all others are attended to as before."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    before = model.config.get_text_config(decoder=True)._attn_implementation or "sdpa"
+    if before.startswith("polyad_"):
+        return
+    if before not in ("sdpa", "eager"):
+        raise ValueError(
+            f"the model attends with {before!r}; caches are read by 'sdpa' or 'eager': call "
+            "model.set_attn_implementation('sdpa') first"
+        )
+    name = f"polyad_{before}"
+    AttentionInterface.register(name, _sdpa if before == "sdpa" else _eager)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[before])
+    model.set_attn_implementation(name)
+    if model.config.get_text_config(decoder=True)._attn_implementation != name:
+        raise ValueError(f"{type(model).__name__} does not let its attention be chosen, so that no cache can be read")
+
+
+def _sdpa(module: nn.Module, query: Tensor, key: Any, value: Any, mask: Tensor | None, **more: Any) -> Any:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if isinstance(key, Tensor):
+        return sdpa_attention_forward(module, query, key, value, mask, **more)
+    return key.attend(module, query, mask, sdpa_attention_forward, more), None
+
+
+def _eager(module: nn.Module, query: Tensor, key: Any, value: Any, mask: Tensor | None, **more: Any) -> Any:
+    before = sys.modules[type(module).__module__].eager_attention_forward
+    if isinstance(key, Tensor):
+        return before(module, query, key, value, mask, **more)
+    return key.attend(module, query, mask, before, more), None
+
+
+def dense(
+    module: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, before: Any, more: Any
+) -> Tensor:
+    """Attention with keys and values at hand, (batch, tokens, heads, channels): the model's own but in two cases.
+
+    A single query reads the keys of its group without repeating them, and values of another width than the keys are
+    padded, since torch's fused kernels want one width.
+    """
+    plain = mask is None and query.shape[-2] == 1 and before.__name__ == "sdpa_attention_forward"
+    if plain and not more.get("dropout") and more.get("position_bias") is None:
+        rows = query.reshape(*keys.shape[:2], -1, query.shape[-1])  # heads of a group lie side by side
+        if keys.shape[-1] == values.shape[-1]:
+            out = F.scaled_dot_product_attention(rows, keys, values, scale=more.get("scaling"))
+        else:  # a row of scores is small: two products
+            out = (rows @ keys.mT * more["scaling"]).softmax(-1) @ values
+        return out.reshape(query.shape[0], 1, query.shape[1], -1)
+    width = max(keys.shape[-1], values.shape[-1])
+    wide = (F.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (query, keys, values))
+    return before(module, *wide, mask, **more)[0][..., : values.shape[-1]]
+
+
+def over_pieces(
+    query: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    pieces: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]],
+) -> Tensor:
+    """Softmax attention over tokens that lie in several pieces; (batch, tokens, heads, channels).
+
+    A piece gives its scores ``q Kᵀ`` and its share of the output ``p V``, for queries by key head,
+    (batch, key heads, rows, channels). ``query`` is that, with a dimension of its own for the tokens:
+    (batch, key heads, group, tokens, channels); the mask broadcasts to (batch, heads, tokens, all tokens).
+    """
+    batch, heads, group, tokens, width = query.shape
+    rows = (query * scaling).reshape(batch, heads, group * tokens, width)
+    parts = [score(rows) for score, _ in pieces]
+    scores = torch.cat(parts, -1).unflatten(2, (group, tokens))
+    if mask is not None:
+        shown = mask.unsqueeze(1) if mask.shape[1] == 1 else mask.unflatten(1, (heads, group))
+        least = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~shown, least) if mask.dtype == torch.bool else scores + shown
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype).flatten(2, 3)
+    shares = weights.split([part.shape[-1] for part in parts], -1)
+    out = pieces[0][1](shares[0])
+    for share, (_, mix) in zip(shares[1:], pieces[1:], strict=True):
+        out = out + mix(share)
+    return out.unflatten(2, (group, tokens)).flatten(1, 2).transpose(1, 2)

@@ -1,0 +1,102 @@
+"""How the keys and values that left the window are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from polyad.formats import Format
+
+Turn = Callable[[Tensor], Tensor]
+"""Rotates the keys of certain tokens as the model does at their positions."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The layer that a codec is made for: its number, its attention module and what calibration saw there.
+
+    ``heads`` query heads share ``key_heads`` heads of keys and values. ``seen`` maps the names in the card's
+    ``needs`` to tensors.
+    """
+
+    layer: int
+    module: nn.Module
+    heads: int
+    key_heads: int
+    seen: dict[str, Tensor]
+
+    def need(self, name: str) -> Tensor:
+        """What calibration saw, or a sentence that it was not asked to look."""
+        if name not in self.seen:
+            raise ValueError(
+                f"layer {self.layer} has no statistics {name!r}; calibrate with a text: calibrate='stdlib'"
+            )
+        return self.seen[name]
+
+
+class Codec:
+    """Turns the keys and values of one layer's tokens, (batch, heads, tokens, channels) each, into two formats.
+
+    The host keeps a window of recent tokens as they are, hands over what leaves it in multiples of ``block`` tokens,
+    joins formats that can grow, and attends. A codec says at least ``encode``. Attention needs two linear maps of
+    what is stored, ``q Kᵀ`` and ``p V``, which a format applies as it stands; a codec whose formats stand for
+    something else than the keys and values (several heads side by side) gives ``keys``, ``values``, ``scores`` and
+    ``mix`` as well.
+    """
+
+    block: int = 1
+    """Tokens are encoded in multiples of this."""
+    before_rotation: ClassVar[bool] = False
+    """Whether keys come without their rotation; the host rotates again what ``keys`` gives back."""
+    layers: ClassVar[int] = 1
+    """Codecs of several neighbouring layers: one codec is made for this many, and ``encode_layers`` sees them all."""
+
+    def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
+        """Formats of (batch, heads, tokens, channels). ``queries`` (batch, query heads, tokens, channels) are those
+        of the call in which the tokens left, with the rotation that the keys have or lack."""
+        raise NotImplementedError
+
+    def encode_layers(
+        self, entries: Sequence[tuple[Tensor, Tensor]], queries: Sequence[Tensor]
+    ) -> list[tuple[Format, Format]]:
+        """``encode`` for the layers that share this codec, first to last."""
+        return [self.encode(*entry, query) for entry, query in zip(entries, queries, strict=True)]
+
+    def keys(self, stored: Format) -> Tensor:
+        """The keys (batch, heads, tokens, channels) of what ``encode`` made."""
+        return stored.to_dense()
+
+    def values(self, stored: Format) -> Tensor:
+        """The values (batch, heads, tokens, channels) of what ``encode`` made."""
+        return stored.to_dense()
+
+    def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:
+        """``query Kᵀ`` of shape (batch, heads, rows, tokens), for queries (batch, heads, rows, channels)."""
+        return stored.linear(query) if turn is None else query @ turn(self.keys(stored)).mT.to(query.dtype)
+
+    def mix(self, weights: Tensor, stored: Format) -> Tensor:
+        """``weights V`` of shape (batch, heads, rows, channels), for weights (batch, heads, rows, tokens)."""
+        return stored.combine(weights)
+
+    def select(self, index: Tensor) -> None:
+        """Keep these entries of the batch in what the codec itself remembers of the sequence."""
+
+    @property
+    def bases(self) -> tuple[Tensor, ...]:
+        """What all sequences share, and every format of this codec holds: counted once for a model."""
+        return ()
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+Make = Callable[..., Codec]
+"""Makes the codec of a layer from its ``Place``: a codec's class, or a ``functools.partial`` of it."""
+
+
+def arguments(make: Any) -> Any:
+    """The class behind a ``partial``."""
+    return getattr(make, "func", make)
