@@ -15,8 +15,8 @@ class Rotation:
     """Cosines and sines by position, as the model itself computed them, and the positions of a cache's tokens.
 
     The table is the model's and grows with the positions seen; ``positions`` (batch, tokens), or (1, tokens) where
-    all rows agree, is the sequence's. ``turn`` and ``undo`` use the model's own rotation, so that halves, neighbouring
-    pairs and rotations of a part of the channels are all served.
+    all rows agree, is the sequence's. ``turn`` and ``undo`` use the model's own rotation, so that halves,
+    neighbouring pairs and rotations of a part of the channels are all served.
     """
 
     def __init__(self, attention: nn.Module) -> None:
