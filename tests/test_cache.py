@@ -172,7 +172,7 @@ def test_adopting_is_running_on_the_prompt():
     model, ids = tiny.model(), tiny.ids(2, 33)
     make = partial(Metric, rank=5, bits=4, group=8)
     seen = observe(model, make, [tiny.ids(1, 60)])
-    ran, exact = cache_for(model, make, window=6, seen=seen), remembering(model, make)
+    ran, exact = cache_for(model, make, window=6, seen=seen), remembering(model)
     tiny.logits(model, ids, past_key_values=ran)
     tiny.logits(model, ids, past_key_values=exact)
     adopted = cache_for(model, make, window=6, seen=seen).adopt(exact)

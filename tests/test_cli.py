@@ -75,6 +75,38 @@ def test_generate(polyad_command, tiny_folder):
     assert drawn[0] == drawn[1]
 
 
+def test_cache(polyad_command, tiny_folder, tiny_text):
+    ways = "plain;kivi:bits=8,group=8,window=0;metric:rank=4,window=0"
+    told = ("cache", tiny_folder, "--methods", ways, "--context", 40, "--scored", 8, "--windows", 2, "--text",
+            tiny_text, "--calibrate", tiny_text)  # fmt: skip
+    code, out, _ = polyad_command(*told, "--alternations", 0, "--budget", 200, "--json")
+    found = value(out)
+    assert code == 0
+    plain, kivi, metric = found["caches"]
+    assert plain["perplexity"]["topics"]["ratio"] == pytest.approx(1, abs=1e-6)
+    assert plain["bytes_per_token"] == 3 * 2 * 16 * 4
+    assert kivi["bytes_per_token"] < metric["bytes_per_token"] < plain["bytes_per_token"]
+    assert found["recommended"] == "kivi:bits=8,group=8,window=0"
+    assert plain["decode_seconds"] is None
+    code, out, err = polyad_command(*told, "--alternations", 1, "--budget", 10)
+    assert code == 1
+    assert "perplexity, topics" in out
+    assert "no cache fits in 10 bytes a token" in err
+
+
+def test_generate_with_a_cache(polyad_command, tiny_folder):
+    told = ("generate", tiny_folder, "the import statement", "--tokens", 5, "--json")
+    plain = value(polyad_command(*told)[1])
+    kivi = value(polyad_command(*told, "--cache", "kivi:bits=8")[1])
+    assert plain["text"] == kivi["text"]  # all tokens are in the window
+    code, _, err = polyad_command(*told, "--cache", "svd:rank=2")
+    assert code == 1
+    assert "svd is a method of kind decompose, not a way to store a cache" in err
+    code, _, err = polyad_command(*told, "--cache", "kivi:bats=2")
+    assert code == 1
+    assert "'kivi:bats=2' does not fit kivi" in err
+
+
 def test_compress_and_what_it_leaves(polyad_command, tiny_folder, tmp_path, quick):
     folder = tmp_path / "out"
     code, out, _ = polyad_command("compress", tiny_folder, "--method", "modegpt", "--keep", 0.7, "--out", folder,

@@ -16,7 +16,7 @@ import polyad
 
 ROOT = Path(polyad.__file__).parent
 ORDER = (
-    "_card", "_check", "_folders", "linalg", "einsum", "formats", "allocate", "decompose", "complete",
+    "_card", "_check", "_spelled", "_folders", "linalg", "einsum", "formats", "allocate", "decompose", "complete",
     "quantize", "layers", "models", "data", "cache", "evaluation", "train", "attention", "adapters", "compress",
     "optim", "equivariant", "fields", "parallel", "retrieval", "generative", "diagnose", "interop",
     "testing", "claims", "report", "cli",

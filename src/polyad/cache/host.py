@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -50,7 +51,9 @@ class HeldCache(Cache):
 
     def adopt(self, other: HeldCache) -> HeldCache:
         """Encode the tokens of an exact cache that ``remembering`` made, as if the model had run on them; self."""
-        if self.rotation is not None and other.rotation is not None:
+        if self.rotation is not None:
+            if other.rotation is None:
+                raise ValueError("the exact cache knows no positions; make it with remembering(model)")
             self.rotation.adopt(other.rotation)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             if isinstance(mine, HeldLayer) and isinstance(theirs, HeldLayer):
@@ -145,13 +148,14 @@ def cache_for(
     return HeldCache(layers, rotation)
 
 
-def remembering(model: PreTrainedModel, make: Make | None = None) -> HeldCache:
-    """An exact cache that remembers what caches of ``make`` need to ``adopt`` its tokens."""
+def remembering(model: PreTrainedModel) -> HeldCache:
+    """An exact cache that remembers what any other of the model needs to ``adopt`` its tokens."""
     cache = cache_for(model)
     for layer in cache.held:
         layer.remembers = True
     modules = attentions(model)
-    cache.rotation = _rotation(make, modules[min(modules)])
+    with suppress(ValueError):  # a model without the usual rotation: no codec will ask for it
+        cache.rotation = Rotation(modules[min(modules)])
     return cache
 
 

@@ -18,6 +18,10 @@ def generate(
     sample: Annotated[
         bool, typer.Option("--sample", help="draw from the distribution, not always the likeliest")
     ] = False,
+    cache: Annotated[
+        str, typer.Option(help="how to store keys and values: plain, or a codec such as kivi:bits=4")
+    ] = "plain",
+    calibrate: options.Texts = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
@@ -26,6 +30,8 @@ def generate(
     """Continue PROMPT with MODEL, an original or a compressed one."""
     import torch
 
+    from polyad.cache.named import maker
+    from polyad.data import calibration
     from polyad.models import encoder, origin
 
     if tokens < 1:
@@ -35,12 +41,15 @@ def generate(
     ids = torch.tensor([encoder(one)(prompt)], device=device)
     if ids.shape[1] == 0:
         raise ValueError("the prompt is empty; give some words to continue")
+    held = maker(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)()
     clock = time.perf_counter()
     mask = torch.ones_like(ids)
-    made = one.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=sample)[0, ids.shape[1] :]
+    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample, "past_key_values": held}
+    made = one.generate(ids, **settings)[0, ids.shape[1] :]
     seconds = time.perf_counter() - clock
     text = origin(one).tokenizer.decode(made, skip_special_tokens=True)
     if json:
-        emit({"model": model, "prompt": prompt, "text": text, "tokens": len(made), "seconds": seconds})
+        emit({"model": model, "prompt": prompt, "text": text, "tokens": len(made), "seconds": seconds,
+              "cache": cache, "cache_bytes": held.nbytes})  # fmt: skip
     else:
         out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)

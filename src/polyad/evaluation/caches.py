@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +66,41 @@ def cache_quality(
                 callback(number, len(windows), {"stage": "caches"})
     plain = _plain(model) * prefix
     return {name: _quality(losses[name], losses[""], size, plain) for name, size in sizes.items()}
+
+
+def cache_speed(
+    model: Any,
+    makes: Mapping[str, Callable[[], HeldCache]],
+    *,
+    context: int,
+    alternations: int = 15,
+    decoded: int = 4,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, float]:
+    """Seconds a token of decoding after ``context`` random tokens, the caches taking turns; medians.
+
+    ``transformers`` is its own plain cache. One round of each goes uncounted.
+    """
+    from transformers import DynamicCache
+
+    ids = torch.randint(0, model.config.vocab_size, (1, context), generator=torch.Generator().manual_seed(0))
+    seconds: dict[str, list[float]] = {name: [] for name in ("transformers", *makes)}
+    with torch.no_grad():
+        exact = remembering(model)
+        model.base_model(ids, past_key_values=exact, use_cache=True)
+        caches: dict[str, Any] = {name: make().adopt(exact) for name, make in makes.items()}
+        caches["transformers"] = DynamicCache(config=model.config)
+        model.base_model(ids, past_key_values=caches["transformers"], use_cache=True)
+        for turn in range(alternations + 1):
+            for name in seconds:
+                clock = time.perf_counter()
+                for i in range(decoded):
+                    model(ids[:, i : i + 1], past_key_values=caches[name], use_cache=True)
+                if turn:
+                    seconds[name].append((time.perf_counter() - clock) / decoded)
+            if callback is not None:
+                callback(turn + 1, alternations + 1, {"stage": "speed"})
+    return {name: statistics.median(found) for name, found in seconds.items()}
 
 
 def _loss(model: Any, ids: Tensor, prefix: int, cache: HeldCache) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from polyad.cache import cache_for
 from polyad.data.calibration import shortened
 
 ALTERNATIONS = 15
@@ -29,12 +30,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Speed:
-    """Rates of reading a prompt and of decoding after it, with the threads and the dtype that they hold for."""
+    """Rates of reading a prompt and of decoding after it, with the threads, dtype and cache that they hold for."""
 
     prefill: Rate
     decode: Rate
     threads: int
     dtype: str
+    cache: str
 
 
 def speeds(
@@ -47,7 +49,9 @@ def speeds(
 ) -> dict[str, Speed]:
     """Prefill of ``tokens`` random ids and decoding after them, batch 1, the models taking turns.
 
-    One round of each goes uncounted. Decoding continues the prompt with the plain cache, ``DECODED`` tokens a sample.
+    One round of each goes uncounted. Decoding continues the prompt with exact keys and values, ``DECODED`` tokens a
+    sample: in preallocated buffers if every model can be held so, else in transformers' own cache, which copies
+    itself at every token. The result says which.
     """
     if alternations < 1:
         raise ValueError(f"alternations={alternations} measures nothing; ask for at least one turn")
@@ -58,14 +62,15 @@ def speeds(
     prompt = torch.randint(0, first.config.vocab_size, (1, tokens), generator=generator)
     prefill: dict[str, list[float]] = {name: [] for name in models}
     decode: dict[str, list[float]] = {name: [] for name in models}
+    cache, fresh = _cache(models.values())
     with torch.no_grad():
-        caches = {
-            name: model(prompt, use_cache=True, logits_to_keep=1).past_key_values for name, model in models.items()
-        }
+        caches = {name: fresh(model) for name, model in models.items()}
+        for name, model in models.items():
+            model(prompt, past_key_values=caches[name], use_cache=True, logits_to_keep=1)
         for turn in range(alternations + 1):
             for name, model in models.items():
                 clock = time.perf_counter()
-                model(prompt, use_cache=True)
+                model(prompt, past_key_values=fresh(model), use_cache=True)
                 middle = time.perf_counter()
                 for i in range(DECODED):
                     model(prompt[:, i : i + 1], past_key_values=caches[name], use_cache=True)
@@ -81,9 +86,22 @@ def speeds(
             _rate(decode[name], DECODED),
             torch.get_num_threads(),
             str(model.dtype).removeprefix("torch."),
+            cache,
         )
         for name, model in models.items()
     }
+
+
+def _cache(models: Iterable[Any]) -> tuple[str, Callable[[Any], Any]]:
+    """The cache that every model can have, and what makes one."""
+    from transformers import DynamicCache
+
+    try:
+        for model in models:
+            cache_for(model)
+    except ValueError:
+        return "transformers", lambda model: DynamicCache(config=model.config)
+    return "preallocated", cache_for
 
 
 def _rate(seconds: list[float], tokens: int) -> Rate:

@@ -1,0 +1,41 @@
+"""Caches by the names that the command line gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from polyad._card import card, methods
+from polyad._spelled import spelled
+from polyad.cache.host import HeldCache, cache_for
+from polyad.cache.observe import observe
+
+PLAIN = "plain"
+
+
+def maker(
+    model: Any, text: str, windows: Callable[[], Iterable[Tensor]], *, callback: Callable[..., Any] | None = None
+) -> Callable[[], HeldCache]:
+    """What makes caches of this description: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
+
+    ``window`` may be among the arguments. ``windows`` gives token ids to calibrate on and is called only where the
+    codec needs them.
+    """
+    name, given = spelled(text)
+    options: Mapping[str, Any] = {"window": given.pop("window")} if "window" in given else {}
+    if name == PLAIN:
+        return partial(cache_for, model, **options)
+    chosen = card(name)
+    if chosen.kind != "codec":
+        known = ", ".join([PLAIN, *(c.name for c in methods("codec"))])
+        raise ValueError(f"{name} is a method of kind {chosen.kind}, not a way to store a cache; there are {known}")
+    make = partial(chosen.function, **given)
+    try:
+        seen = observe(model, make, windows(), callback=callback) if chosen.needs else None
+        cache_for(model, make, seen=seen, **options)  # so that what is wrong is said before any work
+    except TypeError as error:
+        raise ValueError(f"{text!r} does not fit {name}: {error}") from error
+    return partial(cache_for, model, make, seen=seen, **options)

@@ -1,0 +1,113 @@
+"""``polyad cache``: what ways of storing keys and values cost a model, in quality, bytes and time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import command, complain, emit, number, out, progress, table
+
+
+def cache(
+    model: options.Model,
+    methods: Annotated[
+        str, typer.Option(help="ways to store, joined by semicolons, such as plain;kivi:bits=4;metric:rank=64,bits=4")
+    ],
+    context: Annotated[int, typer.Option(min=1, help="tokens of the prompt that is compressed")] = 1024,
+    text: options.Texts = None,
+    calibrate: options.Texts = None,
+    calibration_windows: options.CalibrationWindows = 16,
+    windows: Annotated[int, typer.Option(min=1, help="windows of each text that quality is measured on")] = 8,
+    scored: Annotated[int, typer.Option(min=2, help="tokens after the prompt, read one by one")] = 127,
+    budget: Annotated[int | None, typer.Option(min=1, help="bytes a token that a recommendation may take")] = None,
+    alternations: options.Alternations = 9,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Compress the keys and values of prompts of MODEL in several ways and compare what each costs.
+
+    A prompt is run once and compressed by each; the tokens after it are scored one by one beside the exact cache.
+    """
+    from polyad.cache.named import maker
+    from polyad.data import calibration, evaluation
+    from polyad.evaluation.caches import cache_quality, cache_speed
+
+    names = [part.strip() for part in methods.split(";") if part.strip()]
+    if not names:
+        raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
+    options.seeded(seed)
+    one = options.loaded(model, dtype, device)
+
+    def calibrating() -> Any:
+        return calibration(one, options.texts_of(calibrate), count=calibration_windows).windows
+
+    with progress() as callback:
+        makes = {name: maker(one, name, calibrating, callback=callback) for name in names}
+        texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
+        quality = {
+            name: cache_quality(one, makes, found, scored=scored, callback=callback) for name, found in texts.items()
+        }
+        seconds = (
+            cache_speed(one, makes, context=context, alternations=alternations, callback=callback)
+            if alternations
+            else {}
+        )
+    records = [
+        {
+            "method": name,
+            "context": context,
+            "bytes_per_token": first.nbytes / context,
+            "shared_bytes": first.shared_nbytes,
+            "times_smaller": first.ratio_of_bytes,
+            "perplexity": {
+                t: {k: asdict(found[name])[k] for k in ("ratio", "error")} for t, found in quality.items()
+            },
+            "decode_seconds": seconds.get(name),
+            "transformers_decode_seconds": seconds.get("transformers"),
+            "command": command(),
+        }
+        for name in names
+        for first in [next(iter(quality.values()))[name]]
+    ]
+    best = recommended(records, budget)
+    if json:
+        emit({"caches": records, "recommended": best})
+    else:
+        show(records, best, budget)
+
+
+def recommended(records: list[dict[str, Any]], budget: int | None) -> str | None:
+    """The way of the least loss over all texts among those that fit the budget; without a budget there is none."""
+    fitting = [r for r in records if budget is not None and r["bytes_per_token"] <= budget]
+    worst = lambda r: max(found["ratio"] for found in r["perplexity"].values())  # noqa: E731
+    return min(fitting, key=worst)["method"] if fitting else None
+
+
+def show(records: list[dict[str, Any]], best: str | None, budget: int | None) -> None:
+    """The table, and the recommendation where there was a budget."""
+    texts = list(records[0]["perplexity"])
+    rows = []
+    for record in records:
+        ratios = [record["perplexity"][t] for t in texts]
+        gains = [f"{100 * (r['ratio'] - 1):+.2f} % ± {number(100 * (r['error'] or 0))}" for r in ratios]
+        mine, plain = record["decode_seconds"], record["transformers_decode_seconds"]
+        clock = "–" if mine is None else f"{mine / plain:.2f} x"
+        size = [number(record["bytes_per_token"], 0), f"{record['times_smaller']:.2f} x"]
+        rows.append([record["method"], *size, *gains, clock])
+    columns = ["cache", "bytes a token", "smaller", *(f"perplexity, {t}" for t in texts), "time of a token"]
+    table(
+        f"after {records[0]['context']:,} tokens; smaller than bfloat16, time beside transformers' own", columns, rows
+    )
+    if best is not None:
+        out.print(f"recommended for {budget:,} bytes a token: {best}")
+    elif budget is not None:
+        least = min(records, key=lambda r: r["bytes_per_token"])
+        complain(
+            f"no cache fits in {budget:,} bytes a token; {least['method']} takes {least['bytes_per_token']:,.0f}"
+        )
+        raise typer.Exit(1)
