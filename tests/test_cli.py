@@ -270,7 +270,7 @@ def test_a_full_disk_leaves_nothing(polyad_command, tiny_folder, tmp_path, quick
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("polyad.models.folder.save_file", full)
+    monkeypatch.setattr("polyad.models.shards.save_file", full)
     code, out, err = polyad_command(*told)
     assert (code, out) == (1, "")
     assert "No space left on device" in err

@@ -17,8 +17,7 @@ from polyad.decompose import svd
 from polyad.evaluation import operations, parameters
 from polyad.formats import LowRank, Product, Quantized, Sum
 from polyad.layers import Linear
-from polyad.models import blocks, decoder_linears, replace
-from polyad.models import folder as folders
+from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
 from polyad.models.statistics import collect
 from polyad.quantize import round_to_nearest
@@ -236,7 +235,7 @@ def spent(model, plan, unit, folder):
     polyad.save(model, folder, dtype=torch.bfloat16)
     from safetensors.torch import load_file
 
-    tensors = load_file(folder / folders.WEIGHTS)
+    tensors = load_file(folder / shards.WEIGHTS)
     return sum(t.nbytes for n, t in tensors.items() if n.startswith(plan.selected) and not n.endswith(".bias"))
 
 

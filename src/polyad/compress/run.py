@@ -21,8 +21,9 @@ from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.layers import Factors
-from polyad.models.folder import base_of, nbytes, save
+from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
+from polyad.models.shards import nbytes
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,14 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    like: nn.Module | None = None,
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
 
     ``name`` is ``smollm2`` (built in), a folder that transformers or ``polyad.save`` wrote, a ``.gguf`` file or a
-    hub name. ``dtype`` casts floating-point weights; by default they stay as they are stored.
+    hub name. ``dtype`` casts floating-point weights; by default they stay as they are stored. A folder that
+    ``polyad.save`` wrote of a module that is no model of transformers needs ``like``, a module of the architecture
+    that it had before it was compressed; a new one is returned.
     """
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():
@@ -53,7 +56,7 @@ def load(
     if path.suffix == ".gguf":
         model, tokenizer = _from_gguf(path, dtype)
     elif path.is_dir():
-        model, tokenizer = _from_folder(path, dtype)
+        model, tokenizer = _from_folder(path, dtype, like)
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
         raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
     else:
@@ -113,9 +116,11 @@ def _from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _from_folder(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def _from_folder(path: Path, dtype: torch.dtype | None, like: nn.Module | None) -> tuple[Any, Any]:
     if (path / folders.MANIFEST).is_file():
-        return folders.read(path, dtype), _tokenizer(path)
+        return folders.read(path, dtype, like), _tokenizer(path)
+    if like is not None:
+        raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"the folder {path} holds no config.json: it is not a model's folder")
     return _pretrained(path, dtype), _tokenizer(path)
