@@ -172,6 +172,8 @@ ASKED = {
     "dtype": (("--dtype", "float12"), "dtype 'float12' is not known; choose one of float32"),
     "allocation": (("--allocate", "gready"), "did you mean greedy"),
     "no allocation": (("--allocate", "svd"), "allocates nothing; choose one of"),
+    "an allocation's argument": (("--allocate", "uniform:temperature=1"), "uniform has no argument temperature"),
+    "a temperature": (("--allocate", "block_influence:temperature=hot"), "temperature='hot' is not above 0"),
     "method": (("--method", "mode_gpt"), "no method is called 'mode_gpt'; did you mean modegpt"),
     "argument": (("--method", "lord:rang=3"), "lord has no argument rang; it takes"),
     "half an argument": (("--method", "lord:rank"), "'rank' in 'lord:rank' is not an argument; write lord:arg"),

@@ -13,6 +13,7 @@ from torch import Generator, nn
 from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.compress import costs
+from polyad.compress.influence import informed, layer_needs, read_by
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
@@ -93,6 +94,8 @@ def plan(
     seconds: dict[str, float] = {}
     try:
         asked = needs(model, found, targets)
+        chooser = allocate or (free[0].card.allocate if free else None) or greedy
+        asked |= layer_needs(model, chooser) if free else {}
         stats = _statistics(model, asked, text, memory, callback)
         seconds["statistics"] = time.perf_counter() - clock
         curves: dict[str, Curve] = {}
@@ -103,7 +106,6 @@ def plan(
             price = costs.prices(budget, tuple(s for s in found[found.index(step) + 1 :] if s.kind == "quantize"))
             curves = item_curves(model, step, targets, stats, budget, price, callback)
             curves = quick(curves, step, targets) if avoid_slow else curves
-            chooser = allocate or step.card.allocate or greedy
             use = importance if importance is not None else text is not None and chooser is greedy
             if use and text is None:
                 raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
@@ -111,7 +113,7 @@ def plan(
                 weighed = item_importance(model, step, targets, curves, stats, text, callback)
             allowed = allowed_cost(model, step, targets, curves, keep or 0.0, budget, price)
             scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
-            chosen = chooser(scaled, allowed)
+            chosen = informed(chooser, model, scaled, stats)(scaled, allowed)
     finally:
         undo()
     seconds["all"] = time.perf_counter() - clock
@@ -122,8 +124,8 @@ def plan(
 
 def reads_text(found: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
     """Whether a recipe needs calibration text: for its statistics, or to weigh what the budget decides."""
-    free = [step for step in found if step.sized_by_budget]
-    weighs = any((allocate or step.card.allocate or greedy) is greedy for step in free)
+    choosers = [allocate or step.card.allocate or greedy for step in found if step.sized_by_budget]
+    weighs = any(chooser is greedy or read_by(chooser) for chooser in choosers)
     return weighs or any(step.card.needs for step in found)
 
 

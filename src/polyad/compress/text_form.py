@@ -1,10 +1,13 @@
-"""Recipes as text, as the command line takes them: ``round_to_nearest:bits=4,group=64+eora:rank=32``."""
+"""Recipes and allocations as text, as the command line takes them: ``rtn:bits=4,group=64+eora:rank=32``."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
-from polyad._card import card
+from polyad._card import card, methods
 from polyad.compress.recipe import Step, step
 
 SHORT = {"rtn": "round_to_nearest"}
@@ -23,7 +26,32 @@ def recipe_of(text: str) -> tuple[Step, ...]:
     return tuple(_step(part) for part in parts)
 
 
+def allocation_of(text: str) -> Callable[..., dict[str, int]]:
+    """The allocation of the catalogue that has this name, with arguments after a colon.
+
+    >>> allocation_of("block_influence:temperature=0.2").keywords
+    {'temperature': 0.2}
+    """
+    name, arguments = _named(text)
+    known = card(name)
+    if known.kind != "allocate":
+        there = ", ".join(c.name for c in methods("allocate"))
+        raise ValueError(f"{name} is a method of kind {known.kind!r} and allocates nothing; choose one of {there}")
+    allowed = set(inspect.signature(known.function).parameters) - {"items", "budget", "scores"}
+    unknown = sorted(arguments.keys() - allowed)
+    if unknown:
+        takes = f"it takes {', '.join(sorted(allowed))}" if allowed else "it takes none"
+        raise ValueError(f"{name} has no argument {', '.join(unknown)}; {takes}")
+    return functools.partial(known.function, **arguments) if arguments else known.function
+
+
 def _step(text: str) -> Step:
+    name, arguments = _named(text)
+    return step(card(SHORT.get(name, name)), arguments)
+
+
+def _named(text: str) -> tuple[str, dict[str, Any]]:
+    """A name, and the arguments after a colon."""
     name, _, rest = text.partition(":")
     arguments: dict[str, Any] = {}
     for item in filter(None, (piece.strip() for piece in rest.split(","))):
@@ -31,7 +59,7 @@ def _step(text: str) -> Step:
         if not equals:
             raise ValueError(f"{item!r} in {text!r} is not an argument; write {name}:argument=value,…")
         arguments[key.strip()] = plain(value.strip())
-    return step(card(SHORT.get(name, name)), arguments)
+    return name.strip(), arguments
 
 
 def plain(value: str) -> Any:
