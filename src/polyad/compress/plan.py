@@ -17,9 +17,10 @@ from polyad.compress.influence import informed, layer_needs, read_by
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
+from polyad.models.compressible import compressible
 from polyad.models.replacement import Replacement, merged, modules
 from polyad.models.statistics import Moments, collect, combined
-from polyad.models.surgery import Which, decoder_linears, replace, select
+from polyad.models.surgery import Which, replace
 
 PART = 16
 """Windows after which statistics are kept, where a memory is given: what a kill can cost."""
@@ -72,15 +73,16 @@ def plan(
 
     ``recipe`` is a method's function, a partial of one or a list of these; ``budget`` says what ``keep`` counts:
     "parameters", "bytes" (floats as bfloat16) or "flops" (a token's, with the output head). ``calibrate`` is a
-    text's name or path, several of these, or a Calibration. ``allocate`` defaults to what the method's paper uses,
-    and else to ``greedy``. With ``importance`` (the default for ``greedy`` where there is text: the others do not
-    compare errors of items) errors are weighed by how much the model's output diverges when an item alone is cut.
+    text's name or path, several of these, a Calibration, or a tensor (count, ...) of what the model takes, such as
+    pictures. ``allocate`` defaults to what the method's paper uses, and else to ``greedy``. With ``importance`` (the
+    default for ``greedy`` where there is text: the others do not compare errors of items) errors are weighed by how
+    much the model's output changes when an item alone is cut.
     ``avoid_slow`` leaves out ranks at which two factors are slower than the dense layer, measured here and now.
     ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
     where the budget cannot be met, naming the nearest that can.
     """
     found = steps(recipe)
-    targets = _selected(model, select)
+    targets = compressible(model, select, grouped=all(step.kind == "quantize" for step in found))
     free = [step for step in found if step.sized_by_budget]
     check_budget(found, keep)
     if budget not in costs.COUNTS:
@@ -155,10 +157,6 @@ def needs(model: nn.Module, found: tuple[Step, ...], targets: Mapping[str, nn.Mo
     return asked
 
 
-def _selected(model: nn.Module, which: Which | None) -> dict[str, nn.Module]:
-    return decoder_linears(model) if which is None else select(model, which)
-
-
 def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, callback: Any) -> dict[str, Moments]:
     if not asked:
         return {}
@@ -172,7 +170,10 @@ def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, c
         if found is None:
             before = number * PART
             found = collect(
-                model, asked, part, callback=lambda i, _n, v, b=before: report(b + i, len(text.windows), v)
+                model,
+                asked,
+                [w[None] for w in part],
+                callback=lambda i, _n, v, b=before: report(b + i, len(text.windows), v),
             )
             if memory is not None:
                 memory.keep(number, asked, text, found)

@@ -20,6 +20,7 @@ from polyad.compress.text_form import allocation_of
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
+from polyad.evaluation.quality import check_predicts
 from polyad.layers import Factors
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
@@ -61,6 +62,7 @@ def made_smaller(
     clock = time.perf_counter()
     model = load(name, dtype=asked.dtype, device=asked.device)
     found = steps(recipe)
+    check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in found if s.kind == "rescale"]
     memory = Memory(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])

@@ -130,6 +130,15 @@ def _exp(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
+def check_predicts(model: Any) -> None:
+    """Refuse models that predict no next token: what they return has no perplexity."""
+    if not getattr(model, "can_generate", lambda: False)():
+        raise ValueError(
+            f"a {type(model).__name__} predicts no next token, so it has no perplexity; plan, apply and save it from "
+            "Python, and compare its own outputs before and after (docs/other_models.md)"
+        )
+
+
 def _logits(model: Any, window: Tensor) -> Tensor:
     return model(window[None].to(model.device), use_cache=False).logits[0, :-1].float()
 
