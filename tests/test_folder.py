@@ -298,6 +298,14 @@ DAMAGE = {
     "no config": (lambda f: (f / "config.json").unlink(), r"is not whole: .*config\.json cannot be read"),
     "half a manifest": (lambda f: cut_short(f / "polyad.json"), r"is not whole: polyad\.json"),
     "no manifest's content": (lambda f: (f / "polyad.json").write_text("[1]"), "does not describe a model"),
+    "no manifest": (lambda f: (f / "polyad.json").unlink(), r"is not whole: polyad\.json is missing; copy"),
+    "a version in words": (lambda f: edit(f / "polyad.json", version="two"), "does not describe a model"),
+    "no sums": (lambda f: edit(f / "polyad.json", sha256=["x"]), "does not describe a model"),
+    "half a tokenizer": (lambda f: cut_short(f / "tokenizer.json"), r"the tokenizer in .* cannot be read .* copy"),
+    "unknown type": (
+        lambda f: edit(f / "config.json", polyad_model_type="mystery"), "knows no model of type 'mystery'; upgrade",
+    ),
+    "another size": (lambda f: edit(f / "config.json", vocab_size=400), "do not fit the model: size mismatch for"),
     "newer": (lambda f: edit(f / "polyad.json", version=99), r"newer polyad \(folder version 99.*pip install -U"),
     "unknown layer": (
         lambda f: edit(f / "polyad.json", modules={UP: {"layer": "Mystery"}}), "no layer is called 'Mystery'.*newer",
@@ -323,7 +331,7 @@ def test_damaged_folders_of_transformers_are_refused(tiny_folder, tmp_path, harm
         (folder / "model.safetensors").unlink()
     else:
         (folder / "config.json").write_text("{")
-    with pytest.raises((ValueError, OSError), match=r"copy|cannot be read|no file named"):
+    with pytest.raises((ValueError, OSError), match=r"cannot be read: .*; copy the folder again|no file named"):
         polyad.load(folder)
 
 
@@ -367,6 +375,21 @@ def test_an_output_folder_that_holds_something_stays(tmp_path):
     (tmp_path / "empty").mkdir()
     polyad.save(tiny.model(), tmp_path / "empty")
     assert polyad.load(tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_beforehand(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file is a file, so no folder can be made in it; choose another"):
+        folders.check_free(tmp_path / "file" / "a" / "b")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=r"nothing can be written in .*; choose another place"):
+        polyad.save(tiny.model(), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_folder):
+    with pytest.raises(ValueError, match=r"device='abacus' cannot be used here .* choose another, such as cpu"):
+        polyad.load(tiny_folder, device="abacus")
 
 
 def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch):

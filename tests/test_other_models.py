@@ -40,6 +40,13 @@ class Same(nn.Conv2d):
         return super().forward(F.pad(x, (1, 1, 1, 1)))
 
 
+class Uneven(nn.Conv2d):
+    """Pads one side only, which sizes that are no multiple of the stride do not show."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -214,6 +221,8 @@ def test_layers_that_cannot_be_replaced_are_named():
         compressible(model, "depth")
     assert list(compressible(model, "depth", grouped=True)) == ["depth"]
     assert obstacle(model.point) is None
+    for stride in (1, 2, 3):
+        assert "a forward pass of its own" in str(obstacle(Uneven(3, 4, 3, stride=stride)))
     assert "padding is 'same'" in str(obstacle(nn.Conv2d(2, 2, 3, padding="same")))
     assert "with reflect" in str(obstacle(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")))
     assert "without calling it" in str(obstacle(nn.MultiheadAttention(8, 2).out_proj))

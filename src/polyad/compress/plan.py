@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import Generator, nn
 
-from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.compress import costs
 from polyad.compress.influence import informed, layer_needs, read_by
@@ -18,6 +17,7 @@ from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
 from polyad.models.compressible import compressible
+from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merged, modules
 from polyad.models.statistics import Moments, collect, combined
 from polyad.models.surgery import Which, replace
@@ -87,8 +87,7 @@ def plan(
     check_budget(found, keep)
     if budget not in costs.COUNTS:
         raise ValueError(f"budget={budget!r} is not a unit; choose one of {', '.join(costs.COUNTS)}")
-    for name, parameter in model.named_parameters():
-        _check.finite(name, parameter.detach())
+    check_numbers(model)
     text = calibration(model, calibrate) if calibrate is not None else None
     reference = rescaled(model, found, seed)
     undo = replace(model, modules(model, reference)) if reference.weights else lambda: None

@@ -134,6 +134,11 @@ def allowed_cost(
     fixed = extra + sum(price(tuple(targets[path].weight.shape)) for path in targets if path not in touched)
     least = sum(float(curve.costs[0]) for curve in curves.values())
     if fixed + least > keep * (total + extra) * (1 + 1e-12):
+        if step.kind == "quantize" and count == "parameters":
+            raise ValueError(
+                f"keep={keep:g} of the parameters cannot be met by {step.card.name}: a number in few bits still "
+                "counts as one; count bytes instead: budget='bytes' (--budget bytes)"
+            )
         raise ValueError(
             f"keep={keep:g} of the {count} cannot be met: cut as far as it goes, the selection keeps "
             f"{(fixed + least) / (total + extra):.4f} of them; keep at least that much"

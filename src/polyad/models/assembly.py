@@ -62,7 +62,13 @@ def _configuration(config: dict[str, Any]) -> Any:
     config = dict(config)
     if config["model_type"] == FOREIGN:
         config["model_type"] = config.pop("polyad_model_type")
-    made: Any = transformers.AutoConfig.for_model(**config)
+    try:
+        made: Any = transformers.AutoConfig.for_model(**config)
+    except ValueError:
+        raise ValueError(
+            f"transformers {transformers.__version__} knows no model of type {config['model_type']!r}; upgrade with: "
+            "pip install -U transformers"
+        ) from None
     made.architectures = config["architectures"]
     return made
 

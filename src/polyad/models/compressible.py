@@ -59,17 +59,20 @@ def obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:
 
 @torch.no_grad()
 def _as_torch_does(module: Any) -> bool:
-    """Whether a layer of a subclass does what torch's own does, on random numbers of two sizes."""
+    """Whether a layer of a subclass does what torch's own does, on random numbers.
+
+    Of sizes one apart through a whole stride: padding by one column may reach no position of every other size.
+    """
     kind = next(k for k in (nn.Linear, *CONVOLUTIONS) if isinstance(module, k))
     if type(module) is kind or type(module).forward is kind.forward:
         return True
     weight: Tensor = module.weight
     generator = torch.Generator().manual_seed(0)
-    for more in (3, 4):
+    for more in range(1 if kind is nn.Linear else 1 + max(module.stride)):
         shape = [2, module.in_features] if kind is nn.Linear else [1, module.in_channels]
         if kind is not nn.Linear:
             geometry = zip(module.kernel_size, module.dilation, module.stride, strict=True)
-            shape += [(k - 1) * d + 1 + more * s for k, d, s in geometry]
+            shape += [(k - 1) * d + 1 + 2 * s + more for k, d, s in geometry]
         x = torch.randn(shape, generator=generator).to(weight)
         try:
             own, plain = module(x), kind.forward(module, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,9 +76,14 @@ def _aside(target: Path) -> Path:
 
 
 def check_free(target: Path, *, replace: bool = False) -> None:
-    """Refuse an output folder that already holds something."""
+    """Refuse an output folder that already holds something, or that cannot be made."""
     if target.is_file() or (not replace and target.is_dir() and any(target.iterdir())):
         raise FileExistsError(f"{target} already holds something; choose another folder or remove it first")
+    above = next(parent for parent in target.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, so no folder can be made in it; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing can be written in {above}; choose another place")
 
 
 def save(
@@ -139,7 +145,8 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
     """
     stated = _json(folder, MANIFEST)
-    if not isinstance(stated, dict) or not {"version", "modules", "ties", "sha256"} <= stated.keys():
+    held = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
+    if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in held.items()):
         raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
     if stated["version"] > VERSION:
         raise ValueError(
