@@ -41,7 +41,7 @@ def packaged() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def sentences(count: int = 128) -> list[str]:
+def sentences(count: int = 256) -> list[str]:
     """Paragraphs of Python's help topics, from the documents that calibration does not read."""
     text = polyad.data.stdlib().joined().split("\n\n")
     return [p for p in text[int(0.7 * len(text)) :] if len(p) > 60][:count]
@@ -53,7 +53,7 @@ def embeddings(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     made = []
     for start in range(0, len(texts), 32):
         batch = tokenizer(
-            texts[start : start + 32], padding=True, truncation=True, max_length=64, return_tensors="pt"
+            texts[start : start + 32], padding=True, truncation=True, max_length=128, return_tensors="pt"
         )
         hidden = model(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1)
@@ -76,7 +76,7 @@ def main() -> None:
     ]
     for name, recipe, keep in points:
         model = polyad.load(folder, dtype=torch.float32)
-        calibration = polyad.data.calibration(model, "stdlib", count=8)
+        calibration = polyad.data.calibration(model, "stdlib", count=16)
         clock = time.perf_counter()
         plan = polyad.plan(model, recipe, keep=keep, calibrate=calibration)
         polyad.apply(model, plan)
