@@ -39,7 +39,8 @@ def page(handle: str, cards: list[polyad.Card], result: dict[str, Any] | None) -
     lines += [
         f"{result['statement']}.",
         "",
-        f"Measured: {figure}. It {'holds' if result['holds'] else 'does not hold'} here.",
+        f"Measured: {figure}. It {'holds' if result['holds'] else 'does not hold'} here."
+        + (f" Stale: {result['because']}." if result["because"] else ""),
         "",
     ]
     details = json.dumps(result["details"], indent=2, ensure_ascii=False)

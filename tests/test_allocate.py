@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyad.allocate import Curve, equal_error, global_threshold, greedy, uniform
+from polyad.allocate import Curve, block_influence, equal_error, global_threshold, greedy, uniform
 from polyad.allocate.curve import WHOLE
 from polyad.allocate.greedy import lower_hull
 
-ALL = (uniform, equal_error, greedy, global_threshold)
+
+def by_influence(items, budget):
+    return block_influence(items, budget, scores={name: 0.1 * i for i, name in enumerate(items)})
+
+
+ALL = (uniform, equal_error, greedy, by_influence, global_threshold)
 
 
 @st.composite
@@ -60,7 +65,7 @@ def every(items):
         yield dict(zip(items, chosen, strict=True))
 
 
-@pytest.mark.parametrize(("allocate", "kind"), [*((a, curves) for a in ALL), *((a, rough) for a in ALL[:3])])
+@pytest.mark.parametrize(("allocate", "kind"), [*((a, curves) for a in ALL), *((a, rough) for a in ALL[:4])])
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_allocation_exceeds_its_budget_or_wastes_it(allocate, kind, data):
@@ -192,3 +197,38 @@ def test_curves_refuse_what_is_none():
     for costs, errors in (([1.0, 1.0], [1.0, 0.0]), ([1.0, 2.0], [np.nan, 0.0])):
         with pytest.raises(ValueError, match="finite errors and costs that rise"):
             Curve(np.array([1, 2]), np.array(costs), np.array(errors))
+
+
+def fine(steps=2000):
+    return Curve(np.arange(1, steps + 1), np.arange(1.0, steps + 1), np.linspace(1, 0, steps))
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
+def test_block_influence_is_the_papers_softmax(temperature):
+    """φ = L φ̄ softmax(-s / ε), where no layer would lose more than all of itself."""
+    scores = {"first": 0.30, "middle": 0.22, "late": 0.20, "last": 0.25}
+    items, mean = dict.fromkeys(scores, fine()), 0.2
+    found = block_influence(items, 4 * 2000 * (1 - mean), scores=scores, temperature=temperature)
+    softmax = np.exp(-np.array([*scores.values()]) / temperature)
+    softmax /= softmax.sum()
+    sparsity = 1 - np.array([found[name] for name in scores]) / 2000
+    np.testing.assert_allclose(sparsity, 4 * mean * softmax, atol=2e-3)
+
+
+def test_block_influence_cuts_no_layer_by_more_than_all_of_it():
+    scores = {"a": 0.0, "b": 0.5, "c": 0.6}
+    found = block_influence(dict.fromkeys(scores, fine()), 2000.0, scores=scores, temperature=0.1)
+    assert found["a"] == 1
+    left = [1 - found[name] / 2000 for name in "bc"]
+    assert left[0] / left[1] == pytest.approx(np.exp(1.0), abs=0.01)
+    assert sum(found.values()) == 2000
+
+
+def test_block_influence_refuses_what_it_cannot_use():
+    items = {"a": fine(4), "b": fine(4)}
+    with pytest.raises(ValueError, match=r"scores holds no finite score of b; give 1 - E\[cos"):
+        block_influence(items, 4.0, scores={"a": 0.1})
+    with pytest.raises(ValueError, match=r"temperature=0 is not above 0"):
+        block_influence(items, 4.0, scores={"a": 0.1, "b": 0.2}, temperature=0)
+    far = block_influence(items, 4.0, scores={"a": 0.0, "b": 1e6})
+    assert far == {"a": 1, "b": 3}

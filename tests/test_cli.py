@@ -174,9 +174,12 @@ def short(folder):
 HARM = {
     "NaN": (
         bad_weights(float("nan")),
-        "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 1 NaN and 0 infinite",
+        "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 1 numbers that are NaN",
     ),
-    "infinite": (bad_weights(float("inf")), "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 0 NaN and 1"),
+    "infinite": (
+        bad_weights(float("inf")),
+        "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 1 numbers that are NaN or infinite",
+    ),
     "tokenizer": (larger_tokenizer, "the tokenizer knows 501 tokens and the model's embedding has 500 rows"),
     "truncated": (short, "cannot be read"),
     "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json: it is not a model's folder"),
@@ -200,10 +203,13 @@ ASKED = {
     "keep 0": (("--keep", "0"), "keep=0.0 is not a share"),
     "keep 1.5": (("--keep", "1.5"), "keep=1.5 is not a share; give a number above 0 and up to 1"),
     "out of reach": (("--keep", "0.001"), "keep=0.001 of the parameters cannot be met"),
+    "codes": (("--method", "rtn"), "a number in few bits still counts as one; count bytes instead"),
     "unit": (("--budget", "euros"), "budget='euros' is not a unit"),
     "dtype": (("--dtype", "float12"), "dtype 'float12' is not known; choose one of float32"),
     "allocation": (("--allocate", "gready"), "did you mean greedy"),
     "no allocation": (("--allocate", "svd"), "allocates nothing; choose one of"),
+    "an allocation's argument": (("--allocate", "uniform:temperature=1"), "uniform has no argument temperature"),
+    "a temperature": (("--allocate", "block_influence:temperature=hot"), "temperature='hot' is not above 0"),
     "method": (("--method", "mode_gpt"), "no method is called 'mode_gpt'; did you mean modegpt"),
     "argument": (("--method", "lord:rang=3"), "lord has no argument rang; it takes"),
     "half an argument": (("--method", "lord:rank"), "'rank' in 'lord:rank' is not an argument; write lord:arg"),
@@ -211,7 +217,7 @@ ASKED = {
     "allocation as a method": (("--method", "greedy"), "of kind 'allocate' and cannot compress"),
     "nowhere": (("--text", "nowhere.txt"), "no text at 'nowhere.txt'; give a file"),
     "nothing": (("--calibrate", ","), "no text was named"),
-    "device": (("--device", "abacus"), "abacus"),
+    "device": (("--device", "abacus"), "device='abacus' cannot be used here"),
 }  # fmt: skip
 
 
@@ -290,6 +296,21 @@ def test_other_commands_say_what_is_wrong(polyad_command, tiny_folder, arguments
     assert "Traceback" not in err
 
 
+def test_weights_that_are_not_numbers_are_named_by_every_command(polyad_command, tiny_text, tmp_path):
+    model = tiny.model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "ill")
+    tiny.tokenizer().save_pretrained(tmp_path / "ill")
+    for told in (
+        ("evaluate", tmp_path / "ill", "--text", tiny_text, "--windows", 1),
+        ("generate", tmp_path / "ill", "x"),
+    ):
+        code, out, err = polyad_command(*told)
+        assert (code, out) == (1, "")
+        assert "model.layers.1.mlp.up_proj.weight of shape (48, 32) holds 1 numbers that are NaN or infinite" in err
+
+
 def test_a_full_disk_leaves_nothing(polyad_command, tiny_folder, tmp_path, quick, monkeypatch):
     told = ("compress", tiny_folder, "--method", "rtn:bits=4", "--out", tmp_path / "out", *quick, "--json")
     real = shutil.disk_usage
@@ -302,7 +323,7 @@ def test_a_full_disk_leaves_nothing(polyad_command, tiny_folder, tmp_path, quick
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("polyad.models.folder.save_file", full)
+    monkeypatch.setattr("polyad.models.shards.save_file", full)
     code, out, err = polyad_command(*told)
     assert (code, out) == (1, "")
     assert "No space left on device" in err

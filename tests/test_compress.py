@@ -17,8 +17,7 @@ from polyad.decompose import svd
 from polyad.evaluation import operations, parameters
 from polyad.formats import LowRank, Product, Quantized, Sum
 from polyad.layers import Linear
-from polyad.models import blocks, decoder_linears, replace
-from polyad.models import folder as folders
+from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
 from polyad.models.statistics import collect
 from polyad.quantize import round_to_nearest
@@ -236,7 +235,7 @@ def spent(model, plan, unit, folder):
     polyad.save(model, folder, dtype=torch.bfloat16)
     from safetensors.torch import load_file
 
-    tensors = load_file(folder / folders.WEIGHTS)
+    tensors = load_file(folder / shards.WEIGHTS)
     return sum(t.nbytes for n, t in tensors.items() if n.startswith(plan.selected) and not n.endswith(".bias"))
 
 
@@ -396,6 +395,36 @@ def test_every_allocation_meets_the_budget():
         assert (
             0.55 < parameters(model, plan.selected).selected / parameters(tiny.model(), plan.selected).selected <= 0.6
         )
+
+
+def test_block_influence_reads_the_cosine_of_every_layers_input_and_output():
+    model = tiny.model()
+    text = Calibration(tiny.ids(3, 32), tiny.ids(1, 32), {"ids": "0"})
+    hidden = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, args, _k, out: hidden.append((args[0], out)), with_kwargs=True)
+        for layer in model.model.layers
+    ]
+    with torch.no_grad():
+        model(text.windows)
+    for hook in hooks:
+        hook.remove()
+    scores = [1 - float(torch.cosine_similarity(x, y, dim=-1).mean()) for x, y in hidden]
+    assert max(scores) - min(scores) > 1e-3
+    for recipe in (lord, modegpt):
+        plan = polyad.plan(model, recipe, keep=0.6, calibrate=text, allocate=polyad.allocate.block_influence)
+        assert not plan.importance
+        allowed = sizing.allowed_cost(
+            model, plan.steps[0], {p: model.get_submodule(p) for p in plan.selected}, plan.curves, 0.6, "parameters",
+            costs.prices("parameters"),
+        )  # fmt: skip
+        by_item = {name: scores[int(name.split(".")[2])] for name in plan.curves}
+        curves = sizing.relative(plan.curves)
+        assert plan.sizes[0] == polyad.allocate.block_influence(curves, allowed, scores=by_item)
+    hot = functools.partial(polyad.allocate.block_influence, temperature=1e-3)
+    assert polyad.plan(model, lord, keep=0.6, calibrate=text, allocate=hot).sizes != plan.sizes
+    with pytest.raises(ValueError, match="this recipe reads activations; give calibrate='stdlib'"):
+        polyad.plan(model, svd, keep=0.6, allocate=polyad.allocate.block_influence)
 
 
 def test_bits_are_sized_by_the_budget():

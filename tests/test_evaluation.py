@@ -17,8 +17,7 @@ from polyad.evaluation.memory import peak
 from polyad.evaluation.quality import alone, compared, original_losses
 from polyad.formats import LowRank
 from polyad.layers import Linear
-from polyad.models import folder as folders
-from polyad.models import replace
+from polyad.models import replace, shards
 from polyad.quantize import round_to_nearest
 
 
@@ -113,7 +112,7 @@ def test_sizes_are_those_of_the_files(kind, tmp_path):
     assert parameters(model, [UP]).total == numbers
     assert parameters(model, [UP]).selected == 32 * 48
     assert nbytes(model, [UP]).selected == 4 * 32 * 48
-    assert nbytes(model, []).total == folders.nbytes(tmp_path / "plain") == 4 * numbers
+    assert nbytes(model, []).total == shards.nbytes(tmp_path / "plain") == 4 * numbers
     assert nbytes(model, [], width=2).total == 2 * numbers
 
 
@@ -128,7 +127,7 @@ def test_codes_count_as_numbers_and_scales_as_bytes(tmp_path):
     assert before.total - after.total == 2 * 32 * 48 - held.nbytes
     polyad.save(model, tmp_path / "out", dtype=torch.bfloat16)
     buffers = sum(b.nbytes for n, b in model.named_buffers() if "rotary" in n)
-    assert folders.nbytes(tmp_path / "out") == after.total + buffers
+    assert shards.nbytes(tmp_path / "out") == after.total + buffers
 
 
 def test_operations_are_two_for_each_number_of_a_linear_layer():

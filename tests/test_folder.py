@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 import polyad
@@ -20,9 +21,9 @@ from polyad import compress
 from polyad.decompose import svd
 from polyad.evaluation import nbytes
 from polyad.formats import LowRank, Product, Sparse, Sum
-from polyad.layers import Embedding, Factors, Linear
+from polyad.layers import Conv, Embedding, Factors, Linear
 from polyad.models import folder as folders
-from polyad.models import origin, replace
+from polyad.models import origin, replace, shards
 from polyad.models.attention import ReducedAttention
 from polyad.quantize import round_to_nearest
 
@@ -109,7 +110,7 @@ def test_ties_hold_through_save_and_load(change, tmp_path):
     again = polyad.load(tmp_path / "out")
     assert isinstance(again.lm_head.weight, Factors)
     assert again.lm_head.weight is again.model.embed_tokens.weight
-    assert folders.nbytes(tmp_path / "out") == nbytes(model, ()).total + rotary(model)
+    assert shards.nbytes(tmp_path / "out") == nbytes(model, ()).total + rotary(model)
 
 
 def rotary(model):
@@ -127,7 +128,7 @@ def test_saving_in_a_dtype_rounds_weights_alone(change, tmp_path):
             parameter.data = parameter.bfloat16().float()
     size = nbytes(model, (), width=2).total
     polyad.save(model, tmp_path / "out", dtype=torch.bfloat16)
-    assert folders.nbytes(tmp_path / "out") == size + rotary(model)
+    assert shards.nbytes(tmp_path / "out") == size + rotary(model)
     again = polyad.load(tmp_path / "out", dtype=torch.float32)
     torch.testing.assert_close(tiny.logits(again), tiny.logits(expected), rtol=0, atol=0)
     stored = polyad.load(tmp_path / "out")
@@ -166,9 +167,105 @@ def test_widths_that_no_configuration_states_are_polyads(tmp_path):
     assert torch.equal(tiny.logits(polyad.load(tmp_path / "out")), said)
 
 
-def test_a_module_that_is_no_transformers_model_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="a Sequential is no model of transformers"):
-        polyad.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "out")
+def convnet(width=12):
+    """A convnet as people write them: a batch norm with running numbers, a buffer that no state dict holds."""
+    torch.manual_seed(width)
+    made = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+                         nn.Conv2d(width, 8, 3, stride=2, bias=False), nn.Flatten(), nn.Linear(8 * 9, 5))  # fmt: skip
+    made(torch.randn(4, 3, 8, 8))  # moves the running numbers
+    made[2].register_buffer("note", torch.arange(3.0), persistent=False)
+    return made.eval()
+
+
+@pytest.mark.parametrize("limit", [10**9, 500])
+def test_any_module_comes_back_into_another_of_its_kind(tmp_path, limit):
+    model, x = convnet(), torch.randn(2, 3, 8, 8)
+    kernel = model[3].weight.detach().flatten(1)
+    replace(
+        model, {"3": Conv.like(model[3], svd(kernel, 3)), "5": Linear(round_to_nearest(model[5].weight.detach(), 8))}
+    )
+    polyad.save(model, tmp_path / "out", max_shard_size=limit)
+    like = convnet()
+    before = copy.deepcopy(like.state_dict())
+    again = polyad.load(tmp_path / "out", like=like)
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(again[2].note, torch.arange(3.0))
+    assert again is not like
+    assert all(torch.equal(before[n], t) for n, t in like.state_dict().items())
+    with pytest.raises(ValueError, match=r"holds a Sequential, which no configuration .* like=Sequential\(\.\.\.\)"):
+        polyad.load(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"with a module at 3, and this Sequential has none there"):
+        polyad.load(tmp_path / "out", like=nn.Sequential(nn.Conv2d(3, 12, 3)))
+    with pytest.raises(ValueError, match=r"do not fit the model: size mismatch for 0\.weight|size mismatch"):
+        polyad.load(tmp_path / "out", like=convnet(width=16))
+
+
+SHARD = 30_000
+
+
+def untouched(model):
+    pass
+
+
+@pytest.mark.parametrize("change", [untouched, low_rank, embedded], ids=lambda f: f.__name__)
+def test_large_models_go_into_several_files(change, tmp_path):
+    model = tiny.model("tied")
+    change(model)
+    polyad.save(model, tmp_path / "out", max_shard_size=SHARD)
+    polyad.save(model, tmp_path / "one")
+    files = sorted(f.name for f in (tmp_path / "out").glob("model-*.safetensors"))
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == set(files)
+    buffers = 0 if change is untouched else rotary(model)
+    assert index["metadata"]["total_size"] == shards.nbytes(tmp_path / "one") - buffers
+    sizes = [(tmp_path / "out" / f).stat().st_size for f in files]
+    assert all(
+        size < SHARD + 5000 or len(load_file(tmp_path / "out" / f)) == 1 for f, size in zip(files, sizes, strict=True)
+    )
+    stated = json.loads((tmp_path / "out" / "polyad.json").read_text())
+    assert {*files, "model.safetensors.index.json"} <= stated["sha256"].keys()
+    assert stated["version"] == 2
+    assert json.loads((tmp_path / "one" / "polyad.json").read_text())["version"] == 1
+    said = tiny.logits(model)
+    assert torch.equal(tiny.logits(polyad.load(tmp_path / "out")), said)
+    if stated["plain"]:
+        plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+        torch.testing.assert_close(tiny.logits(plain), said)
+
+
+def test_a_shard_that_is_missing_or_cut_short_is_named(tmp_path):
+    folder = polyad.save(tiny.model(), tmp_path / "out", max_shard_size=SHARD)
+    second = sorted(folder.glob("model-*.safetensors"))[1]
+    whole = second.read_bytes()
+    cut_short(second)
+    with pytest.raises(ValueError, match=rf"{second.name} was changed or truncated since it was saved; copy"):
+        polyad.load(folder)
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"is not whole: {second.name} is missing; copy"):
+        polyad.load(folder)
+    second.write_bytes(whole)
+    index = folder / "model.safetensors.index.json"
+    cut_short(index)
+    with pytest.raises(ValueError, match=r"index\.json was changed or truncated"):
+        polyad.load(folder)
+
+
+def test_shards_are_cast_to_the_dtype_that_is_stored(tmp_path):
+    model = tiny.model()
+    quantized(model)
+    polyad.save(model, tmp_path / "out", dtype=torch.bfloat16, max_shard_size=SHARD)
+    polyad.save(model, tmp_path / "one", dtype=torch.bfloat16)
+    assert shards.nbytes(tmp_path / "out") == shards.nbytes(tmp_path / "one")
+    first, second = polyad.load(tmp_path / "out"), polyad.load(tmp_path / "one")
+    assert torch.equal(tiny.logits(first), tiny.logits(second))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, True, "5GB"])
+def test_a_size_of_shards_that_is_no_number_of_bytes_is_refused(tmp_path, limit):
+    with pytest.raises(ValueError, match=r"max_shard_size=.* is not a number of bytes"):
+        polyad.save(tiny.model(), tmp_path / "out", max_shard_size=limit)
     assert not list(tmp_path.iterdir())
 
 
@@ -201,6 +298,14 @@ DAMAGE = {
     "no config": (lambda f: (f / "config.json").unlink(), r"is not whole: .*config\.json cannot be read"),
     "half a manifest": (lambda f: cut_short(f / "polyad.json"), r"is not whole: polyad\.json"),
     "no manifest's content": (lambda f: (f / "polyad.json").write_text("[1]"), "does not describe a model"),
+    "no manifest": (lambda f: (f / "polyad.json").unlink(), r"is not whole: polyad\.json is missing; copy"),
+    "a version in words": (lambda f: edit(f / "polyad.json", version="two"), "does not describe a model"),
+    "no sums": (lambda f: edit(f / "polyad.json", sha256=["x"]), "does not describe a model"),
+    "half a tokenizer": (lambda f: cut_short(f / "tokenizer.json"), r"the tokenizer in .* cannot be read .* copy"),
+    "unknown type": (
+        lambda f: edit(f / "config.json", polyad_model_type="mystery"), "knows no model of type 'mystery'; upgrade",
+    ),
+    "another size": (lambda f: edit(f / "config.json", vocab_size=400), "do not fit the model: size mismatch for"),
     "newer": (lambda f: edit(f / "polyad.json", version=99), r"newer polyad \(folder version 99.*pip install -U"),
     "unknown layer": (
         lambda f: edit(f / "polyad.json", modules={UP: {"layer": "Mystery"}}), "no layer is called 'Mystery'.*newer",
@@ -226,7 +331,7 @@ def test_damaged_folders_of_transformers_are_refused(tiny_folder, tmp_path, harm
         (folder / "model.safetensors").unlink()
     else:
         (folder / "config.json").write_text("{")
-    with pytest.raises((ValueError, OSError), match=r"copy|cannot be read|no file named"):
+    with pytest.raises((ValueError, OSError), match=r"cannot be read: .*; copy the folder again|no file named"):
         polyad.load(folder)
 
 
@@ -272,6 +377,21 @@ def test_an_output_folder_that_holds_something_stays(tmp_path):
     assert polyad.load(tmp_path / "empty")
 
 
+def test_a_folder_that_cannot_be_made_is_refused_beforehand(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file is a file, so no folder can be made in it; choose another"):
+        folders.check_free(tmp_path / "file" / "a" / "b")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=r"nothing can be written in .*; choose another place"):
+        polyad.save(tiny.model(), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_folder):
+    with pytest.raises(ValueError, match=r"device='abacus' cannot be used here .* choose another, such as cpu"):
+        polyad.load(tiny_folder, device="abacus")
+
+
 def test_a_full_disk_is_noticed_beforehand(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
     with pytest.raises(OSError, match=r"0 MB are to be written .* nothing was written") as error:
@@ -289,7 +409,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing(tmp_path, monkeypatch, f
         path.write_bytes(b"half")
         raise failure
 
-    monkeypatch.setattr(folders, "save_file", fails)
+    monkeypatch.setattr(shards, "save_file", fails)
     with pytest.raises(OSError, match="No space left on device"):
         polyad.save(tiny.model(), tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -303,7 +423,7 @@ def test_a_kill_while_saving_leaves_no_folder_and_the_next_save_works(tmp_path, 
     model = tiny.model()
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(folders, "save_file", killed)
+        monkeypatch.setattr(shards, "save_file", killed)
         polyad.save(model, tmp_path / "out")
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -13,7 +13,7 @@ def finite(name: str, x: Tensor) -> Tensor:
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(
         f"{name} of shape {tuple(x.shape)} holds {nan} NaN and {inf} infinite numbers; "
-        "repair or mask them first (torch.nan_to_num, or polyad.complete for missing entries)"
+        "repair or mask them first, with torch.nan_to_num for one"
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from polyad.claims._code import code
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -40,11 +42,12 @@ def run(handle: str, module: ModuleType, *, callback: Any = None) -> dict[str, A
     """Run one claim and keep its result, the failed ones too."""
     from polyad.compress.run import versions
 
+    own, used = source(module), code(module)  # before it runs: files may change meanwhile
     clock = time.perf_counter()
     found: Result = module.claim(callback=callback)
     record = {
         "handle": handle, **asdict(found), "holds": found.holds, "seconds": round(time.perf_counter() - clock, 1),
-        "versions": versions(), "source": source(module),
+        "versions": versions(), "source": own, "code": used,
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{handle}.json"
@@ -55,13 +58,23 @@ def run(handle: str, module: ModuleType, *, callback: Any = None) -> dict[str, A
 
 
 def read(handle: str, module: ModuleType) -> dict[str, Any] | None:
-    """The kept result of a claim with its ``state``: holds, fails, or stale where its source has changed since."""
+    """The kept result of a claim with its ``state``: holds, fails, or stale; and ``because``, why it is stale."""
     path = RESULTS / f"{handle}.json"
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    fresh = record["source"] == source(module)
-    return {**record, "state": ("holds" if record["holds"] else "fails") if fresh else "stale"}
+    because = staleness(record, module)
+    state = "stale" if because else "holds" if record["holds"] else "fails"
+    return {**record, "state": state, "because": because}
+
+
+def staleness(record: Mapping[str, Any], module: ModuleType) -> str | None:
+    """Why a record says nothing of the code as it stands; None where it does."""
+    if record["source"] != source(module):
+        return "the claim has changed since it was run"
+    if "code" not in record:
+        return "it was run before the code that it tests was recorded"
+    return None if record["code"] == code(module) else "the code that it tests has changed since it was run"
 
 
 def source(module: ModuleType) -> str:

@@ -53,6 +53,7 @@ def methods(
 def claims(
     handle: Annotated[str | None, typer.Argument(help="the claim to run; without it, the results so far")] = None,
     every: Annotated[bool, typer.Option("--all", help="run every claim")] = False,
+    stale: Annotated[bool, typer.Option(help="run those whose code has changed, or that were never run")] = False,
     device: options.Device = "cpu",  # noqa: ARG001
     dtype: options.Dtype = "float32",  # noqa: ARG001
     seed: options.Seed = 0,
@@ -61,7 +62,12 @@ def claims(
     """Show what each paper asserts and whether it was found to hold here; run one or all again."""
     from polyad.claims import handles, results, run
 
+    if (handle is not None) + every + stale > 1:
+        raise ValueError("name one claim, or give --all or --stale, not several of these")
     wanted = handles() if every else [handle] if handle else []
+    if stale:
+        fresh = {r["handle"] for r in results() if r["state"] != "stale"}
+        wanted = [name for name in handles() if name not in fresh]
     options.seeded(seed)
     with progress() as callback:
         for name in wanted:
@@ -75,6 +81,8 @@ def claims(
     missing = sorted(set(handles()) - {r["handle"] for r in results()})
     if missing and handle is None:
         out.print(f"never run here: {', '.join(missing)}")
+    if any(r["state"] == "stale" for r in found):
+        out.print("stale: the code has changed since; `polyad claims --stale` runs them again")
 
 
 def _figure(result: dict[str, Any]) -> str:

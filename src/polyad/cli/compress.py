@@ -22,7 +22,9 @@ def compress(
     text: options.Texts = None,
     budget: options.Budget = "parameters",
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas")] = None,
-    allocate: Annotated[str | None, typer.Option(help="an allocation of the catalogue, such as uniform")] = None,
+    allocate: Annotated[
+        str | None, typer.Option(help="an allocation, such as uniform or block_influence:temperature=0.2")
+    ] = None,
     store: Annotated[str, typer.Option(help="dtype in which floating-point weights are saved")] = "bfloat16",
     calibration_windows: options.CalibrationWindows = 64,
     windows: options.Windows = 24,

@@ -32,12 +32,16 @@ def generate(
 
     from polyad.cache.named import maker
     from polyad.data import calibration
+    from polyad.evaluation.quality import check_predicts
     from polyad.models import encoder, origin
+    from polyad.models.loading import check_numbers
 
     if tokens < 1:
         raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
     options.seeded(seed)
     one = options.loaded(model, dtype, device)
+    check_predicts(one)
+    check_numbers(one)
     ids = torch.tensor([encoder(one)(prompt)], device=device)
     if ids.shape[1] == 0:
         raise ValueError("the prompt is empty; give some words to continue")

@@ -51,6 +51,50 @@ def divergences(
     return found
 
 
+def predicts(model: Any) -> bool:
+    """Whether a model predicts the next token, so that its output can be compared as a distribution."""
+    return bool(getattr(model, "can_generate", lambda: False)())
+
+
+def changes(
+    model: Any,
+    items: Mapping[str, Callable[[], dict[str, nn.Module]]],
+    inputs: Tensor,
+    *,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, float]:
+    """Squared change of the model's output, relative to its square, when one item is replaced: for any model.
+
+    Of a model of transformers the output is the first tensor that it returns (the last hidden state of an encoder).
+    ``inputs`` is a batch (count, ...). Cost: a forward pass an item.
+    """
+    with torch.no_grad():
+        reference = first_tensor(model(inputs)).float()
+        scale = max(float(reference.square().sum()), 1e-300)
+        found: dict[str, float] = {}
+        for number, (name, make) in enumerate(items.items(), 1):
+            undo = replace(model, make())
+            try:
+                found[name] = float((first_tensor(model(inputs)).float() - reference).square().sum()) / scale
+            finally:
+                undo()
+            if callback is not None:
+                callback(number, len(items), {"change": found[name]})
+    return found
+
+
+def first_tensor(output: Any) -> Tensor:
+    """What a model's output begins with."""
+    while not isinstance(output, Tensor):
+        try:
+            output = output[0]
+        except (KeyError, IndexError, TypeError):
+            raise ValueError(
+                f"the model returns a {type(output).__name__}, which begins with no tensor; give importance=False"
+            ) from None
+    return output
+
+
 def _reference(model: Any, layers: list[str], windows: Tensor, at: Tensor) -> tuple[list[Tensor], Tensor]:
     hidden: list[Tensor] = []
     hooks = [

@@ -19,7 +19,7 @@ from polyad.models.statistics import Moments, required
 MODEGPT = Paper(
     "Lin, Gao, Smith, Patel, Tuli, Shen, Jin, Hsu", 2024,
     "MoDeGPT: Modular Decomposition for Large Language Model Compression", "arXiv:2408.09632", handle="modegpt",
-    adds="the three module rules; measured importance takes the place of its softmax of block influence",
+    adds="the three module rules; measured importance allocates by default, the paper's softmax is block_influence",
 )  # fmt: skip
 
 NEEDS = {"down": {"second"}, "v": {"second"}, "q": {"output_square"}, "k": {"output_square"}}

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from torch import Generator, nn
 
-from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.compress import costs
+from polyad.compress.influence import informed, layer_needs, read_by
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
+from polyad.models.compressible import compressible
+from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merged, modules
 from polyad.models.statistics import Moments, collect, combined
-from polyad.models.surgery import Which, decoder_linears, replace, select
+from polyad.models.surgery import Which, replace
 
 PART = 16
 """Windows after which statistics are kept, where a memory is given: what a kill can cost."""
@@ -71,21 +73,21 @@ def plan(
 
     ``recipe`` is a method's function, a partial of one or a list of these; ``budget`` says what ``keep`` counts:
     "parameters", "bytes" (floats as bfloat16) or "flops" (a token's, with the output head). ``calibrate`` is a
-    text's name or path, several of these, or a Calibration. ``allocate`` defaults to what the method's paper uses,
-    and else to ``greedy``. With ``importance`` (the default for ``greedy`` where there is text: the others do not
-    compare errors of items) errors are weighed by how much the model's output diverges when an item alone is cut.
+    text's name or path, several of these, a Calibration, or a tensor (count, ...) of what the model takes, such as
+    pictures. ``allocate`` defaults to what the method's paper uses, and else to ``greedy``. With ``importance`` (the
+    default for ``greedy`` where there is text: the others do not compare errors of items) errors are weighed by how
+    much the model's output changes when an item alone is cut.
     ``avoid_slow`` leaves out ranks at which two factors are slower than the dense layer, measured here and now.
     ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
     where the budget cannot be met, naming the nearest that can.
     """
     found = steps(recipe)
-    targets = _selected(model, select)
+    targets = compressible(model, select, grouped=all(step.kind == "quantize" for step in found))
     free = [step for step in found if step.sized_by_budget]
     check_budget(found, keep)
     if budget not in costs.COUNTS:
         raise ValueError(f"budget={budget!r} is not a unit; choose one of {', '.join(costs.COUNTS)}")
-    for name, parameter in model.named_parameters():
-        _check.finite(name, parameter.detach())
+    check_numbers(model)
     text = calibration(model, calibrate) if calibrate is not None else None
     reference = rescaled(model, found, seed)
     undo = replace(model, modules(model, reference)) if reference.weights else lambda: None
@@ -93,6 +95,8 @@ def plan(
     seconds: dict[str, float] = {}
     try:
         asked = needs(model, found, targets)
+        chooser = allocate or (free[0].card.allocate if free else None) or greedy
+        asked |= layer_needs(model, chooser) if free else {}
         stats = _statistics(model, asked, text, memory, callback)
         seconds["statistics"] = time.perf_counter() - clock
         curves: dict[str, Curve] = {}
@@ -103,7 +107,6 @@ def plan(
             price = costs.prices(budget, tuple(s for s in found[found.index(step) + 1 :] if s.kind == "quantize"))
             curves = item_curves(model, step, targets, stats, budget, price, callback)
             curves = quick(curves, step, targets) if avoid_slow else curves
-            chooser = allocate or step.card.allocate or greedy
             use = importance if importance is not None else text is not None and chooser is greedy
             if use and text is None:
                 raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
@@ -111,7 +114,7 @@ def plan(
                 weighed = item_importance(model, step, targets, curves, stats, text, callback)
             allowed = allowed_cost(model, step, targets, curves, keep or 0.0, budget, price)
             scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
-            chosen = chooser(scaled, allowed)
+            chosen = informed(chooser, model, scaled, stats)(scaled, allowed)
     finally:
         undo()
     seconds["all"] = time.perf_counter() - clock
@@ -122,8 +125,8 @@ def plan(
 
 def reads_text(found: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
     """Whether a recipe needs calibration text: for its statistics, or to weigh what the budget decides."""
-    free = [step for step in found if step.sized_by_budget]
-    weighs = any((allocate or step.card.allocate or greedy) is greedy for step in free)
+    choosers = [allocate or step.card.allocate or greedy for step in found if step.sized_by_budget]
+    weighs = any(chooser is greedy or read_by(chooser) for chooser in choosers)
     return weighs or any(step.card.needs for step in found)
 
 
@@ -153,10 +156,6 @@ def needs(model: nn.Module, found: tuple[Step, ...], targets: Mapping[str, nn.Mo
     return asked
 
 
-def _selected(model: nn.Module, which: Which | None) -> dict[str, nn.Module]:
-    return decoder_linears(model) if which is None else select(model, which)
-
-
 def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, callback: Any) -> dict[str, Moments]:
     if not asked:
         return {}
@@ -170,7 +169,10 @@ def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, c
         if found is None:
             before = number * PART
             found = collect(
-                model, asked, part, callback=lambda i, _n, v, b=before: report(b + i, len(text.windows), v)
+                model,
+                asked,
+                [w[None] for w in part],
+                callback=lambda i, _n, v, b=before: report(b + i, len(text.windows), v),
             )
             if memory is not None:
                 memory.keep(number, asked, text, found)

@@ -12,17 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyad._card import card, methods
 from polyad.compress.apply import apply
 from polyad.compress.memory import Memory
 from polyad.compress.plan import Plan, plan, reads_text
 from polyad.compress.recipe import Recipe, steps
+from polyad.compress.text_form import allocation_of
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
+from polyad.evaluation.quality import check_predicts
 from polyad.layers import Factors
-from polyad.models.folder import base_of, nbytes, save
+from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
+from polyad.models.shards import nbytes
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ def made_smaller(
     clock = time.perf_counter()
     model = load(name, dtype=asked.dtype, device=asked.device)
     found = steps(recipe)
+    check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in found if s.kind == "rescale"]
     memory = Memory(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
-    allocate = allocation(asked.allocate) if asked.allocate else None
+    allocate = allocation_of(asked.allocate) if asked.allocate else None
     text = None
     if reads_text(found, allocate):
         text = calibration(model, asked.calibrate, count=asked.calibration_windows)
@@ -103,15 +106,6 @@ def compressed(
     found = measured(model, original, made, texts, asked, folders, callback)
     found["compressed"]["file_bytes"] = nbytes(folder)
     return {"model": name, "base": base, "folder": str(folder), **found, "seconds": seconds}
-
-
-def allocation(name: str) -> Callable[..., dict[str, int]]:
-    """The allocation of the catalogue that has this name."""
-    known = card(name)
-    if known.kind != "allocate":
-        there = ", ".join(c.name for c in methods("allocate"))
-        raise ValueError(f"{name} is a method of kind {known.kind!r} and allocates nothing; choose one of {there}")
-    return known.function
 
 
 def measured(

@@ -12,11 +12,12 @@ from polyad import _check
 from polyad.allocate import Curve
 from polyad.allocate.curve import WHOLE
 from polyad.compress import costs, solving
-from polyad.compress.importance import divergences
+from polyad.compress.importance import changes, divergences, predicts
 from polyad.compress.recipe import Step
 from polyad.data.calibration import Calibration
 from polyad.evaluation.clock import break_even
 from polyad.models.blocks import Block, blocks
+from polyad.models.compressible import CONVOLUTIONS, as_matrix
 from polyad.models.replacement import Replacement, modules
 
 PROBE_SHARE = 0.5
@@ -35,14 +36,14 @@ def blocks_within(model: nn.Module, step: Step, targets: Mapping[str, nn.Module]
 
 
 def weight_of(model: nn.Module, path: str) -> Tensor:
-    """The weight of a linear layer, checked."""
+    """The weight of a linear layer or a convolution as a matrix, checked."""
     weight: Any = model.get_submodule(path).weight
     if not isinstance(weight, Tensor):
         raise ValueError(
             f"{path} is compressed already (it holds {weight()!r}); compress the original, with both methods as the "
             "steps of one recipe, or leave the layer out of the selection"
         )
-    return _check.finite(f"{path}.weight", weight.detach())
+    return _check.finite(f"{path}.weight", as_matrix(weight.detach()))
 
 
 def item_curves(
@@ -76,6 +77,8 @@ def quick(curves: Mapping[str, Curve], step: Step, targets: Mapping[str, Any]) -
     found: dict[str, Curve] = {}
     for name, curve in curves.items():
         weight = targets[name].weight
+        if isinstance(targets[name], CONVOLUTIONS):
+            raise ValueError(f"avoid_slow times linear layers, and {name} is a convolution; leave avoid_slow out")
         kept = (curve.sizes == WHOLE) | (curve.sizes <= break_even(tuple(weight.shape), weight.dtype))
         found[name] = Curve(curve.sizes[kept], curve.costs[kept], curve.errors[kept], curve.sweep)
     return found
@@ -102,7 +105,8 @@ def item_importance(
             return modules(model, Replacement({name + ".weight": made} if made is not None else {}))
 
     items = {n: (lambda n=n: make(n)) for n, p in places.items() if curves[n].errors[p] > 0}
-    found = divergences(model, items, text.probe, callback=named(callback, "importance"))
+    measure = divergences if predicts(model) else changes
+    found = measure(model, items, text.probe, callback=named(callback, "importance"))
     shares = relative(curves)
     least = 1e-3 * float(np.median(list(found.values()))) if found else 0.0
     return {n: max(kl, least) / float(shares[n].errors[places[n]]) for n, kl in found.items()}
@@ -117,6 +121,11 @@ def allowed_cost(
     model: Any, step: Step, targets: Any, curves: Mapping[str, Curve], keep: float, count: str, price: costs.Price
 ) -> float:
     """What the items may cost together: the budget less what the recipe cannot touch."""
+    if count == "flops" and any(isinstance(module, CONVOLUTIONS) for module in targets.values()):
+        raise ValueError(
+            "budget='flops' counts a token's operations, and those of a convolution depend on the size of what it is "
+            "given; choose parameters or bytes"
+        )
     total = sum(costs.layer_cost(module, count) for module in targets.values())
     items = blocks_within(model, step, targets) if step.kind == "group" else []
     touched = {path for block in items for path in block.roles.values()} if items else set(targets)
@@ -125,6 +134,11 @@ def allowed_cost(
     fixed = extra + sum(price(tuple(targets[path].weight.shape)) for path in targets if path not in touched)
     least = sum(float(curve.costs[0]) for curve in curves.values())
     if fixed + least > keep * (total + extra) * (1 + 1e-12):
+        if step.kind == "quantize" and count == "parameters":
+            raise ValueError(
+                f"keep={keep:g} of the parameters cannot be met by {step.card.name}: a number in few bits still "
+                "counts as one; count bytes instead: budget='bytes' (--budget bytes)"
+            )
         raise ValueError(
             f"keep={keep:g} of the {count} cannot be met: cut as far as it goes, the selection keeps "
             f"{(fixed + least) / (total + extra):.4f} of them; keep at least that much"

@@ -1,8 +1,12 @@
-"""Recipes as text, as the command line takes them: ``round_to_nearest:bits=4,group=64+eora:rank=32``."""
+"""Recipes and allocations as text, as the command line takes them: ``rtn:bits=4,group=64+eora:rank=32``."""
 
 from __future__ import annotations
 
-from polyad._card import card
+import functools
+import inspect
+from collections.abc import Callable
+
+from polyad._card import card, methods
 from polyad._spelled import spelled
 from polyad.compress.recipe import Step, step
 
@@ -20,6 +24,25 @@ def recipe_of(text: str) -> tuple[Step, ...]:
     if not parts:
         raise ValueError(f"the method {text!r} is empty; give a name such as modegpt, or rtn:bits=4")
     return tuple(_step(part) for part in parts)
+
+
+def allocation_of(text: str) -> Callable[..., dict[str, int]]:
+    """The allocation of the catalogue that has this name, with arguments after a colon.
+
+    >>> allocation_of("block_influence:temperature=0.2").keywords
+    {'temperature': 0.2}
+    """
+    name, arguments = spelled(text)
+    known = card(name)
+    if known.kind != "allocate":
+        there = ", ".join(c.name for c in methods("allocate"))
+        raise ValueError(f"{name} is a method of kind {known.kind!r} and allocates nothing; choose one of {there}")
+    allowed = set(inspect.signature(known.function).parameters) - {"items", "budget", "scores"}
+    unknown = sorted(arguments.keys() - allowed)
+    if unknown:
+        takes = f"it takes {', '.join(sorted(allowed))}" if allowed else "it takes none"
+        raise ValueError(f"{name} has no argument {', '.join(unknown)}; {takes}")
+    return functools.partial(known.function, **arguments) if arguments else known.function
 
 
 def _step(text: str) -> Step:

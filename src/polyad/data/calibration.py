@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from polyad import _check
 from polyad._folders import cache_folder
 from polyad.data.text import Split, Text, digest, read, split, windows
 from polyad.models.loading import encoder, identity
@@ -22,6 +23,7 @@ LENGTH = 1024
 CALIBRATION_WINDOWS = 64  # over all texts
 EVALUATION_WINDOWS = 24  # of each text
 PROBE_LENGTH = 512
+PROBES = 16  # inputs that are no text
 
 Source = str | os.PathLike[str] | Text
 
@@ -40,7 +42,7 @@ class Calibration:
 
 def calibration(
     model: Any,
-    sources: Source | Iterable[Source] | Calibration,
+    sources: Source | Iterable[Source] | Calibration | Tensor,
     *,
     count: int = CALIBRATION_WINDOWS,
     length: int = LENGTH,
@@ -48,9 +50,12 @@ def calibration(
     """Evenly spaced windows of the calibration part of each text, the same number from each.
 
     ``sources`` are names (``stdlib``, ``sotu``), paths, or Texts; a text too short for its share gives what it has.
+    A tensor (count, ...) of floating-point numbers is taken for the model's own inputs, all of them, one an item.
     """
     if isinstance(sources, Calibration):
         return sources
+    if isinstance(sources, Tensor):
+        return of_inputs(sources)
     parts = splits(model, sources)
     length = shortened(model, length)
     each = -(-count // len(parts))
@@ -58,6 +63,19 @@ def calibration(
     probes = 2 if len(parts) == 1 else 1
     probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in found.values()])
     return Calibration(torch.cat(list(found.values())), probe, {name: digest(w) for name, w in found.items()})
+
+
+def of_inputs(inputs: Tensor) -> Calibration:
+    """A calibration on what a model takes other than text, such as pictures (count, channels, height, width)."""
+    if not inputs.is_floating_point() or inputs.ndim < 2 or not len(inputs):
+        raise ValueError(
+            f"calibrate is a tensor of {inputs.dtype} and shape {tuple(inputs.shape)}; give floating-point inputs of "
+            "the model (count, ...), a text, or a Calibration of token ids"
+        )
+    _check.finite("calibrate", inputs)
+    spread = torch.linspace(0, len(inputs) - 1, min(PROBES, len(inputs))).round().long()
+    raw = inputs.detach().cpu().contiguous().float().numpy().astype("<f4").tobytes()
+    return Calibration(inputs, inputs[spread], {"inputs": hashlib.sha256(raw).hexdigest()})
 
 
 def evaluation(

@@ -43,6 +43,7 @@ def evaluate(
     with its ratio to the original's on the same windows, and the agreement is measured. Windows that a short text
     cannot fill are left out; a text of less than one window is refused.
     """
+    quality.check_predicts(model)
     texts = evaluation(model, text, count=windows, length=length)
     if original is not None:
         found, agreement = quality.compared(model, original, texts, callback=callback)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from polyad._folders import cache_folder
 from polyad.data.text import digest
 from polyad.models.folder import base_of
-from polyad.models.loading import origin
+from polyad.models.loading import check_numbers, origin
 
 AGREEMENT_WINDOWS = 8  # of each text: both models run on them, side by side
 
@@ -51,7 +51,7 @@ def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None =
             found.append(_loss(_logits(model, window), window))
             if callback is not None:
                 callback(number, len(windows), {"stage": "perplexity"})
-    return torch.tensor(found, dtype=torch.float64)
+    return _sound(model, found)
 
 
 def compared(
@@ -83,7 +83,7 @@ def compared(
                 done += 1
                 if callback is not None:
                     callback(done, count, {"stage": "quality"})
-            found[name] = _perplexity(torch.tensor(mine, dtype=torch.float64), known, windows)
+            found[name] = _perplexity(_sound(model, mine), known, windows)
     positions = float(totals[2])
     return found, Agreement(float(totals[0]) / positions, float(totals[1]) / positions)
 
@@ -130,12 +130,32 @@ def _exp(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
+def check_predicts(model: Any) -> None:
+    """Refuse models that predict no next token: what they return has no perplexity."""
+    if not getattr(model, "can_generate", lambda: False)():
+        raise ValueError(
+            f"a {type(model).__name__} predicts no next token, so it has no perplexity; plan, apply and save it from "
+            "Python, and compare its own outputs before and after (docs/other_models.md)"
+        )
+
+
 def _logits(model: Any, window: Tensor) -> Tensor:
     return model(window[None].to(model.device), use_cache=False).logits[0, :-1].float()
 
 
 def _loss(logits: Tensor, window: Tensor) -> float:
     return float(F.cross_entropy(logits, window[1:].to(logits.device)))
+
+
+def _sound(model: Any, found: list[float]) -> Tensor:
+    """Losses as a tensor; NaN among them is refused, naming the weights that it comes from where these hold some."""
+    if any(math.isnan(loss) for loss in found):
+        check_numbers(model)
+        raise ValueError(
+            "the model's output is NaN although its weights are finite; the dtype may be too narrow: try "
+            "dtype=torch.float32 (--dtype float32)"
+        )
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _agreement(reference: Tensor, logits: Tensor) -> Tensor:

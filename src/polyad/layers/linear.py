@@ -110,8 +110,10 @@ class Conv(nn.Module):
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trainable))
 
     @classmethod
-    def like(cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Format | Factors) -> Conv:
-        """The convolution that does what ``layer`` does, with ``weight`` as its kernel."""
+    def like(
+        cls, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Format | Factors, bias: Tensor | None = None
+    ) -> Conv:
+        """The convolution that does what ``layer`` does, with ``weight`` as its kernel and, if given, this bias."""
         if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
             raise ValueError(
                 f"padding={layer.padding!r} with padding_mode={layer.padding_mode!r} has no factorised form here; "
@@ -123,7 +125,9 @@ class Conv(nn.Module):
             "dilation": tuple(layer.dilation),
             "groups": layer.groups,
         }
-        return cls(weight, None if layer.bias is None else layer.bias.detach(), tuple(layer.kernel_size), geometry)
+        if bias is None and layer.bias is not None:
+            bias = layer.bias.detach()
+        return cls(weight, bias, tuple(layer.kernel_size), geometry)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.weight().convolve(as_autocast(x), self.kernel, **self.geometry)

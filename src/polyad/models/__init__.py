@@ -1,6 +1,7 @@
 """The whole model: load, save, choose and replace modules, and what calibration data says of them."""
 
 from polyad.models.blocks import Block, blocks, decoder_layers
+from polyad.models.compressible import compressible
 from polyad.models.folder import save
 from polyad.models.loading import Origin, encoder, load, origin
 from polyad.models.replacement import Replacement
@@ -8,6 +9,6 @@ from polyad.models.statistics import Moments, collect
 from polyad.models.surgery import Undo, decoder_linears, replace, select
 
 __all__ = [
-    "Block", "Moments", "Origin", "Replacement", "Undo", "blocks", "collect", "decoder_layers",
+    "Block", "Moments", "Origin", "Replacement", "Undo", "blocks", "collect", "compressible", "decoder_layers",
     "decoder_linears", "encoder", "load", "origin", "replace", "save", "select",
 ]  # fmt: skip

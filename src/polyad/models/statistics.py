@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from polyad.models.rows import geometry, input_rows, output_rows
+
 NEEDS = ("second", "mean", "peak", "output_square", "influence")
 
 
@@ -74,8 +76,10 @@ def collect(
     *,
     callback: Callable[..., Any] | None = None,
 ) -> dict[str, Moments]:
-    """Run ``model`` over batches of token ids and collect, by module path, the statistics in ``needs``.
+    """Run ``model`` over batches and collect, by module path, the statistics in ``needs``.
 
+    A batch is what the model takes as its one argument: token ids (batch, tokens) or (tokens,), pictures
+    (batch, channels, height, width). The rows of a convolution's input are its patches, as of its kernel's matrix.
     Modules that get the very same tensor (queries, keys and values) share one Moments: it is computed once.
     The output head is not run unless it is asked about. Cost: one forward pass, and for each second moment
     2 in² operations a token. NaN or infinite activations are refused, naming the module.
@@ -84,7 +88,7 @@ def collect(
     for path, wanted in asked.items():
         if wanted - set(NEEDS):
             raise ValueError(f"{path} needs {sorted(wanted - set(NEEDS))}; there are {', '.join(NEEDS)}")
-    watchers = {path: _Watcher(path, wanted) for path, wanted in asked.items()}
+    watchers = {path: _Watcher(path, wanted, model.get_submodule(path)) for path, wanted in asked.items()}
     body = getattr(model, "base_model", model)
     inside = {path for path, module in model.named_modules() if any(module is m for m in body.modules())}
     run = body if set(asked) <= inside else model
@@ -98,7 +102,7 @@ def collect(
             handle = module.register_forward_hook(watcher.observe(shared), with_kwargs=True)
             hooks.callback(handle.remove)
         for step, batch in enumerate(batches, 1):
-            run(batch if batch.ndim == 2 else batch[None])
+            run(batch[None] if batch.ndim == 1 else batch)
             shared[:] = [None, None]
             if callback is not None:
                 callback(step, len(batches), {})
@@ -108,8 +112,9 @@ def collect(
 class _Watcher:
     """Accumulates sums for one module. Its input's part may be another watcher's, when both see one tensor."""
 
-    def __init__(self, path: str, wanted: frozenset[str]) -> None:
+    def __init__(self, path: str, wanted: frozenset[str], module: nn.Module) -> None:
         self.path, self.wanted = path, wanted
+        self.geometry = geometry(module)
         self.sums: dict[str, Tensor] = {}
         self.count = 0  # rows of the input
         self.seen = 0  # rows of the output, which a twin counts itself
@@ -120,7 +125,8 @@ class _Watcher:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             x = args[0] if args else next(iter(kwargs.values()))
             self.see_output(x, output[0] if isinstance(output, tuple) else output)
-            if shared[0] is x and shared[1].wanted >= self.wanted - {"output_square", "influence"}:
+            alike = shared[0] is x and shared[1].geometry == self.geometry
+            if alike and shared[1].wanted >= self.wanted - {"output_square", "influence"}:
                 self.twin = shared[1]
             else:
                 self.see_input(x)
@@ -129,7 +135,7 @@ class _Watcher:
         return hook
 
     def see_input(self, x: Tensor) -> None:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = input_rows(x, self.geometry)
         rows = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
         self.count += len(rows)
         if "second" in self.wanted:
@@ -142,9 +148,10 @@ class _Watcher:
             self.sums["peak"] = torch.maximum(self.sums.get("peak", peak), peak)
 
     def see_output(self, x: Tensor, y: Tensor) -> None:
-        self.seen += x.numel() // x.shape[-1]
+        rows = output_rows(y, self.geometry)
+        self.seen += len(rows)
         if "output_square" in self.wanted:
-            self.add("output_square", y.reshape(-1, y.shape[-1]).float().square().sum(0))
+            self.add("output_square", rows.float().square().sum(0))
         if "influence" in self.wanted:
             cosine = nn.functional.cosine_similarity(x.float(), y.float(), dim=-1)
             self.add("influence", (1 - cosine).sum())

@@ -33,9 +33,10 @@ def select(model: nn.Module, which: Which, *, of: tuple[type[nn.Module], ...] = 
     patterns = [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(path, pattern) for path in candidates):
+            there = tuple(k for k in of if any(isinstance(m, k) for m in candidates.values())) or of
             near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
             raise ValueError(
-                f"the pattern {pattern!r} matches none of the model's {len(candidates)} {_names(of)} modules; "
+                f"the pattern {pattern!r} matches none of the model's {len(candidates)} {_names(there)} modules; "
                 f"their paths look like {', '.join(near) or '(there are none)'}"
             )
     chosen = (p for p in candidates if any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns))

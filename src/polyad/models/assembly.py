@@ -1,0 +1,134 @@
+"""A model made again from what its folder says of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad.layers import Conv, Embedding, Factors, Linear
+from polyad.models.attention import ReducedAttention
+from polyad.models.manifest import FOREIGN, skeleton
+
+LAYERS = {"Linear": Linear, "Embedding": Embedding, "Conv": Conv}
+
+
+def assemble(
+    config: dict[str, Any] | None,
+    stated: Mapping[str, Any],
+    tensors: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    dtype: torch.dtype | None,
+    like: nn.Module | None = None,
+) -> Any:
+    """A model from its config, or else from another module of its kind; its manifest; and its tensors."""
+    made = _configuration(config) if config is not None else None
+    model: Any = hollow(like) if like is not None else skeleton(made)
+    for path, spec in stated["modules"].items():
+        try:
+            before = model.get_submodule(path)
+        except AttributeError:
+            raise ValueError(
+                f"the folder holds a {stated.get('kind', 'module')} with a module at {path}, and this "
+                f"{type(model).__name__} has none there; give like= the architecture that was saved"
+            ) from None
+        model.set_submodule(path, _module(spec, before))
+    full = {**tensors, **{alias: tensors[owner] for alias, owner in stated["ties"].items()}}
+    try:
+        missing, unexpected = model.load_state_dict(full, strict=False, assign=True)
+    except RuntimeError as error:  # shapes that differ
+        raise ValueError(f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}") from None
+    if missing or unexpected:
+        raise ValueError(
+            f"the weights do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}; "
+            "the folder mixes files of two models"
+        )
+    for alias, owner in stated["ties"].items():
+        _tie(model, alias, owner, stated["ties"])
+    for name, buffer in buffers.items() if buffers else _fresh_buffers(made, model).items():
+        _put(model, name, buffer)
+    left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
+    if left:
+        raise ValueError(f"no numbers were found for {', '.join(left[:3])}; the folder is not whole")
+    return model if dtype is None else model.to(dtype)
+
+
+def _configuration(config: dict[str, Any]) -> Any:
+    import transformers
+
+    config = dict(config)
+    if config["model_type"] == FOREIGN:
+        config["model_type"] = config.pop("polyad_model_type")
+    try:
+        made: Any = transformers.AutoConfig.for_model(**config)
+    except ValueError:
+        raise ValueError(
+            f"transformers {transformers.__version__} knows no model of type {config['model_type']!r}; upgrade with: "
+            "pip install -U transformers"
+        ) from None
+    made.architectures = config["architectures"]
+    return made
+
+
+def hollow(module: nn.Module) -> nn.Module:
+    """A copy of a module whose parameters and buffers have shapes and no numbers."""
+    held: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        empty = tensor.detach().to("meta")
+        held[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, held)
+
+
+def _fresh_buffers(config: Any, model: nn.Module) -> dict[str, Tensor]:
+    names = [name for name, b in model.named_buffers() if b.is_meta]
+    if not names:
+        return {}
+    found: dict[str, Tensor] = {}
+    for owner in {name.rpartition(".")[0] for name in names}:
+        module = model.get_submodule(owner)
+        again = type(module)(getattr(module, "config", config))  # rotary tables are made from the configuration
+        found |= {f"{owner}.{n}": b for n, b in again.named_buffers() if f"{owner}.{n}" in names}
+    return found
+
+
+def _module(spec: Mapping[str, Any], before: nn.Module) -> nn.Module:
+    kind = spec["layer"]
+    if kind == "torch.Linear":
+        return nn.Linear(spec["in"], spec["out"], bias=spec["bias"], device="meta")
+    if kind == "ReducedAttention":
+        return ReducedAttention.from_spec(dict(spec), before)
+    if kind not in LAYERS:
+        raise ValueError(
+            f"no layer is called {kind!r}; the folder was written by a newer polyad: pip install -U polyad"
+        )
+    return LAYERS[kind].from_spec(dict(spec))
+
+
+def _tie(model: nn.Module, alias: str, owner: str, ties: Mapping[str, str]) -> None:
+    """Make ``alias`` the very tensor that ``owner`` is; where all tensors of factors are tied, the very module."""
+    place, of = alias, owner
+    outermost: tuple[str, str] | None = None
+    while place.rpartition(".")[2] == of.rpartition(".")[2]:
+        place, of = place.rpartition(".")[0], of.rpartition(".")[0]
+        if not place or not of or place == of:
+            break
+        factors = model.get_submodule(of)
+        if isinstance(factors, Factors) and all(
+            ties.get(f"{place}.{n}") == f"{of}.{n}" for n in factors.state_dict()
+        ):
+            outermost = place, of
+    if outermost is not None:
+        model.set_submodule(outermost[0], model.get_submodule(outermost[1]))
+    else:
+        home, _, leaf = owner.rpartition(".")
+        _put(model, alias, getattr(model.get_submodule(home), leaf))
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    table: Any = module._parameters if isinstance(tensor, nn.Parameter) else module._buffers
+    table[leaf] = tensor

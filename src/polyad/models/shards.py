@@ -1,0 +1,106 @@
+"""A model's tensors in one safetensors file, or in several with an index, as transformers names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_SHARD = 5_000_000_000
+
+
+def parted(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Names in their order, cut into parts of at most ``limit`` bytes; a larger tensor is a part of its own."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(
+            f"max_shard_size={limit!r} is not a number of bytes; give a whole number such as 2_000_000_000"
+        )
+    parts: list[list[str]] = [[]]
+    held = 0
+    for name, size in sizes.items():
+        if parts[-1] and held + size > limit:
+            parts.append([])
+            held = 0
+        parts[-1].append(name)
+        held += size
+    return parts
+
+
+def write(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | None, limit: int) -> list[str]:
+    """Write tensors into a folder, parameters as ``dtype``; returns the names of the files, the index among them.
+
+    They are cast a file at a time, so that a second copy of a large model is never held.
+    """
+    parts = parted({name: stored_bytes(t, dtype) for name, t in tensors.items()}, limit)
+    files = [WEIGHTS]
+    if len(parts) > 1:
+        files = [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
+    for file, part in zip(files, parts, strict=True):
+        save_file({name: _stored(tensors[name], dtype) for name in part}, folder / file, metadata={"format": "pt"})
+    if len(parts) == 1:
+        return files
+    homes = {name: file for file, part in zip(files, parts, strict=True) for name in part}
+    total = sum(stored_bytes(t, dtype) for t in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": homes}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return [*files, INDEX]
+
+
+def read(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of several files of a folder together."""
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            found |= load_file(folder / file)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / file} cannot be read ({error}); copy the folder again") from None
+    return found
+
+
+def stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
+    """Bytes that a tensor takes once it is written."""
+    return tensor.numel() * (_target(tensor, dtype)).itemsize
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.detach().to(_target(tensor, dtype)).contiguous()
+
+
+def _target(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Scales and codes are no parameters, and keep their dtype."""
+    cast = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+    return dtype if dtype is not None and cast else tensor.dtype
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def nbytes(folder: Path) -> int:
+    """Bytes of all tensors in a folder's weight files, read from their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportPrivateImportUsage]
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                total += _DTYPES[part.get_dtype()].itemsize * math.prod(part.get_shape())
+    return total
+
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
