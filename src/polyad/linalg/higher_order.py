@@ -33,7 +33,7 @@ def higher_order_svd(
     """
     modes = shrinking(rank, tuple(x.shape[batch:])) if modes is None else modes
     factors: list[Tensor] = [x] * len(modes)
-    core, allowed = x, squares(x, batch) * (tol or 0.0) ** 2
+    core, allowed = x, x if tol is None else squares(x, batch) * tol**2
     for place, mode in enumerate(modes):
         unfolded = unfold(core if sequential else x, mode, batch)
         if rank is not None:
