@@ -7,14 +7,14 @@ from torch import Tensor
 
 _STEPS = 12
 _SLACK = 1e-9  # what a step may still add, relative to the trace outside the subspace
-_FLOOR = 1e-6  # share of the largest eigenvalue below which one is lost in the squared matrix
+_FLOOR = 1e-6  # share of the largest eigenvalue below which one drowns in two products without a step between
 
 
 def orthogonal_iteration(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
     """The leading ``rank`` eigenvectors (*batch, n, r) and values (*batch, r) of positive semidefinite matrices.
 
-    ``matrix`` is (*batch, n, n) in float64. Steps multiply a random basis, the same each time, with the square of the
-    matrix and orthonormalise, for all matrices together: a step costs some 4 n² r operations, and a few suffice
+    ``matrix`` is (*batch, n, n) in float64. A step multiplies a basis, random at first and the same each time, twice
+    with the matrix and orthonormalises it, for all matrices together: some 4 n² r operations, and a few steps suffice
     wherever the values number r and r + 1 differ, where LAPACK solves one whole problem after the other. Matrices on
     which a step still adds more than 1e-9 of the trace that is left, or whose values fall below 1e-6 of the largest,
     are solved whole; None where these are more than half. What the subspace holds of the trace is then less than
@@ -26,9 +26,11 @@ def orthogonal_iteration(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor] | N
     """
     trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
     unit = matrix / torch.where(trace > 0, trace, 1)[..., None, None]
-    square = unit @ unit
     start = torch.randn(matrix.shape[-1], rank, generator=torch.Generator().manual_seed(0), dtype=matrix.dtype)
-    basis = torch.linalg.qr(square @ start.to(matrix.device))[0]
+    basis = start.to(matrix.device)
+    for _ in range(4):  # what rounding takes from weak directions here comes back in the steps
+        basis = unit @ basis
+    basis = torch.linalg.qr(basis)[0]
     held = torch.zeros_like(trace)
     late = held == 0
     for _ in range(_STEPS):
@@ -37,7 +39,7 @@ def orthogonal_iteration(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor] | N
         late &= held - before > _SLACK * (1 - held) + 1e-14
         if not bool(late.any()):
             break
-        basis = torch.linalg.qr(square @ basis)[0]
+        basis = torch.linalg.qr(unit @ image)[0]
     values, turn = torch.linalg.eigh(basis.mT @ (unit @ basis))
     late |= values[..., 0] <= _FLOOR * values[..., -1]
     if 2 * int(late.sum()) > late.numel():
