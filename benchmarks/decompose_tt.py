@@ -15,9 +15,6 @@ from polyad.decompose import tt_cross, tt_matrix, tt_svd
 from polyad.formats import TensorTrain
 
 TOLERANCE = 1e-4
-MEASURED = 88_000
-"""Evaluations that teneva once needed on one such function."""
-
 TENSORS: dict[str, Callable[[], Tensor]] = {
     "8^8 train of rank 12": lambda: inputs.train_to_dense(inputs.planted_train((8,) * 8, 12)),
     "4^12 train of rank 12": lambda: inputs.train_to_dense(inputs.planted_train((4,) * 12, 12)),
@@ -114,8 +111,6 @@ def cross(name: str) -> Row:
             "teneva's error": float((entries - truth).norm() / truth.norm()),
         }
         asked.append(at_most("evaluations / teneva's", seen["evaluations"] / int(info["m"]), 1.0))
-    if name == "1 / (1 + sum i)":
-        asked.append(at_most("evaluations", seen["evaluations"], MEASURED))
     return row | {"samples": samples, "facts": facts, "asked": asked}
 
 
