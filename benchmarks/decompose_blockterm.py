@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy
 import torch
+from benchmarks.inputs import long_range, planted_block_terms, planted_kronecker, planted_tubal, seeded
 from torch import Tensor
 
-from inputs import long_range, planted_block_terms, planted_kronecker, planted_tubal, seeded
 from polyad.decompose import block_term, chebyshev_tucker, kronecker_svd, masked_als, t_svd
 
 

@@ -4,7 +4,7 @@ The peer of ``linear`` is torch's dense product, which multiplies with what the 
 cannot be saved of the format's own work: its transforms alone, or the two batched products on operands that lie as
 they should. Prints one line a row and the growth exponents between the least and the greatest size.
 
-python benchmarks/decompose_structured.py [--rows 64] [--sizes 256 512 1024 2048 4096], about a minute on one core.
+python -m benchmarks.decompose_structured [--rows 64] [--sizes 256 512 1024 2048 4096], about a minute on one core.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from benchmarks.inputs import planted_matrix, rows_of, seeded
 from torch import Tensor
 from torch.nn import functional as F
 
-from inputs import planted_matrix, rows_of, seeded
 from polyad.decompose import (
     low_displacement,
     nearest_block_tensor_train,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polyad.decompose import cp_als
 from polyad.decompose._cp_newton import levenberg
 from polyad.decompose._cp_sweeps import Sweeps, descend, refine
-from polyad.decompose._mttkrp import mttkrp, residual
+from polyad.decompose._mttkrp import Products, residual
 from polyad.formats import CP
 
 
@@ -38,12 +38,12 @@ def rows(batch, starts, rank, sizes):
 LETTERS = "abcde"
 
 
-@pytest.mark.parametrize("sizes", [(3, 4, 5), (2, 3, 4, 5), (3, 2, 4, 2, 3), (1, 4, 1), (5, 1, 1, 2)])
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (2, 3, 4, 5), (7, 6, 8, 9), (3, 2, 4, 2, 3), (1, 4, 1), (5, 1, 1, 2)])
 @pytest.mark.parametrize(("batch", "starts"), [(1, 1), (1, 3), (2, 1), (2, 3)])
 def test_products_follow_factors_that_change_mode_after_mode(sizes, batch, starts):
     x = seeded(batch, *sizes)
     factors = rows(batch, starts, 2, sizes)
-    products = mttkrp(x)
+    products = Products(x)
     letters = LETTERS[: len(sizes)]
     for sweep, mode in itertools.product(range(3), range(len(sizes))):
         others = [i for i in range(len(sizes)) if i != mode]
@@ -53,14 +53,15 @@ def test_products_follow_factors_that_change_mode_after_mode(sizes, batch, start
         factors[mode] = factors[mode] + seeded(*factors[mode].shape, seed=10 * sweep + mode)
 
 
-def test_a_kept_product_serves_two_modes():
+@pytest.mark.parametrize(("sizes", "gone"), [((4, 5, 6), [2, 1, 0, 2]), ((7, 6, 8, 9), [3, 2, 1, 0, 3])])
+def test_a_kept_product_serves_the_modes_that_come_next(sizes, gone):
     made = []
-    products = mttkrp(seeded(1, 4, 5, 6))
-    inner = products._product
-    products._product = lambda factor: made.append(products.gone) or inner(factor)
-    for _, mode in itertools.product(range(4), range(3)):
-        products(mode, rows(1, 1, 2, (4, 5, 6)))
-    assert made == [2, 1, 0, 2, 1, 0]
+    products = Products(seeded(1, *sizes))
+    inner = products._without
+    products._without = lambda mode, factor: made.append(mode) or inner(mode, factor)
+    for step in range(len(gone) * (len(sizes) - 1)):
+        products(step % len(sizes), rows(1, 1, 2, sizes))
+    assert made == gone
 
 
 def test_residual_does_not_cancel():

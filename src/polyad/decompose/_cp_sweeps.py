@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from polyad.decompose._mttkrp import hadamard, mttkrp, residual
+from polyad.decompose._mttkrp import Products, hadamard, residual
 
 Callback = Callable[[int, int | None, dict[str, float]], None]
 
@@ -66,7 +66,7 @@ class Sweeps:
         self.eps = torch.finfo(x.dtype).eps
         self.factors = list(factors)
         self.grams = [factor @ factor.mT for factor in factors]
-        self.products = mttkrp(x)
+        self.products = Products(x)
         self.error = torch.full(factors[0].shape[:2], math.inf, dtype=torch.float64)  # with the ridge's penalty
         self.slack = self.error  # how far the account may be off
 

@@ -25,95 +25,83 @@ def hadamard(matrices: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.mul, matrices)
 
 
-def mttkrp(x: Tensor) -> ThreeModes | Tree:
-    """The products for x of shape (batch, I₁, …, I_N), N ≥ 2, to be asked for mode after mode, round and round."""
-    return ThreeModes(x) if x.ndim == 4 else Tree(x)
-
-
 def sweep(x: Tensor, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """Each mode in turn and its product (batch, rank, I_n) with the rows of the others as they are when it is asked.
 
     Nothing is kept from one sweep to the next, so factors may change between them: two large products each.
     """
-    products = mttkrp(x)
+    products = Products(x)
     for mode in range(len(factors)):
         yield mode, products(mode, [factor.unsqueeze(1) for factor in factors]).squeeze(1)
 
 
-class ThreeModes:
-    """Order 3: x times one factor serves the two modes that are updated next, so two sweeps need three products.
+class Products:
+    """x times all factors but one, asked for mode after mode, with what neighbouring modes share kept.
 
-    Called with modes 0, 1, 2, 0, 1, … and the factors as they are then. The product that is kept was made with the
-    factor of the mode updated last, which is the last to change again. No layout but x's own is ever made.
+    x is (batch, I₁, …, I_N), N ≥ 2; called with modes 0, 1, …, N - 1, 0, … and the factors as they are then. At order
+    3, and above it wherever that leaves less than a third of x, x is multiplied by the factor updated last, which
+    serves the N - 1 modes that come next: N large products for N - 1 sweeps. Else each half of the modes shares one
+    product, two a sweep. A binary tree is below either. No layout but x's own is ever made.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
-        self.gone = 0  # the mode that ``kept`` has been summed over
-        self.kept: Tensor | None = None
-
-    def __call__(self, mode: int, factors: list[Tensor]) -> Tensor:
-        """Σ over the other two modes, of shape (batch, starts, rank, I_mode), in x's dtype."""
-        batch, starts, rank, _ = factors[0].shape
-        if self.kept is None or self.gone == mode or self.kept.shape[:2] != (batch * starts, rank):
-            self.gone = (mode - 1) % 3
-            self.kept = self._product(factors[self.gone]).reshape(batch * starts, rank, *self._left())
-        other = 3 - mode - self.gone
-        vector = factors[other].to(self.x.dtype).reshape(batch * starts * rank, 1, -1)
-        kept = self.kept.flatten(0, 1)
-        return (vector @ (kept.mT if mode < other else kept)).reshape(batch, starts, rank, -1)
-
-    def _left(self) -> list[int]:
-        return [n for mode, n in enumerate(self.x.shape[1:]) if mode != self.gone]
-
-    def _product(self, factor: Tensor) -> Tensor:
-        """x summed over the mode ``gone``: (batch, starts * rank, I, J); products whose inner side is contiguous."""
-        x, (batch, first) = self.x, self.x.shape[:2]
-        rows = factor.to(x.dtype).flatten(1, 2)
-        if self.gone == 0:
-            return (rows @ x.flatten(2)).unflatten(2, x.shape[2:])
-        slices = x if self.gone == 1 else x.mT
-        if batch == 1:  # an expanded batch of rows needs no copy in bmm
-            return torch.bmm(rows.expand(first, -1, -1), slices[0]).transpose(0, 1).unsqueeze(0)
-        return (rows.unsqueeze(1) @ slices).transpose(1, 2)
-
-
-class Tree:
-    """Order 4 and more: a binary tree over the modes. Each half of the modes shares one product with x.
-
-    Called with modes 0, 1, …, N - 1, 0, …; two large products a sweep, everything below them is smaller by the
-    size of half of the modes.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-        self.nodes: list[tuple[range, Tensor]] = []  # a path from below the root: modes left, and x without the rest
+        # a path from below x: left and right modes, and x without the others, (batch * starts * rank, left, right)
+        self.nodes: list[tuple[tuple[int, ...], tuple[int, ...], Tensor]] = []
 
     def __call__(self, mode: int, factors: list[Tensor]) -> Tensor:
         """Σ over all other modes, of shape (batch, starts, rank, I_mode), in x's dtype."""
         lead = factors[0].shape[:3]
-        while self.nodes and (mode not in self.nodes[-1][0] or self.nodes[-1][1].shape[0] != math.prod(lead)):
+        while self.nodes and (mode not in self._modes() or len(self.nodes[-1][2]) != math.prod(lead)):
             self.nodes.pop()
-        sizes = self.x.shape[1:]
-        while not self.nodes or len(self.nodes[-1][0]) > 1:
-            held = self.nodes[-1][0] if self.nodes else range(len(sizes))
-            middle = halfway([sizes[i] for i in held]) + held.start
-            left, right = range(held.start, middle), range(middle, held.stop)
+        if not self.nodes:
+            last = (mode - 1) % len(factors)
+            small = 3 * lead[1] * lead[2] <= self.x.shape[last + 1]
+            if len(factors) == 3 or (len(factors) > 3 and small):
+                self._without(last, factors[last])
+            else:
+                self._half(mode, factors)
+        while len(self._modes()) > 1:
+            left, right, held = self.nodes[-1]
             keep, drop = (left, right) if mode in left else (right, left)
-            rows = khatri_rao([factors[i].to(self.x.dtype) for i in drop])
-            whole = (math.prod(sizes[i] for i in left), math.prod(sizes[i] for i in right))
-            self.nodes.append((keep, self._sum(rows, whole, keep is left)))
-        return self.nodes[-1][1].reshape(*lead, -1)
+            vector = khatri_rao([factors[i].to(self.x.dtype) for i in drop]).reshape(len(held), 1, -1)
+            self._put(keep, vector @ (held.mT if keep is left else held))
+        return self.nodes[-1][2].reshape(*lead, -1)
 
-    def _sum(self, rows: Tensor, whole: tuple[int, int], last: bool) -> Tensor:
-        """The deepest node summed over its last modes, or its first: (batch * starts * rank, what is left)."""
-        if self.nodes:
-            held = self.nodes[-1][1].view(-1, *whole)
-            vector = rows.reshape(-1, 1, rows.shape[-1])
-            return (vector @ (held.mT if last else held)).squeeze(1)
-        x, rows = self.x.reshape(len(self.x), *whole), rows.flatten(1, 2)
-        found = (x @ rows.mT).mT if last else rows @ x
-        return found.reshape(-1, found.shape[-1])
+    def _modes(self) -> tuple[int, ...]:
+        return self.nodes[-1][0] + self.nodes[-1][1]
+
+    def _put(self, modes: tuple[int, ...], made: Tensor) -> None:
+        cut = halfway(sizes) if len(sizes := [self.x.shape[i + 1] for i in modes]) > 1 else 1
+        self.nodes.append(
+            (modes[:cut], modes[cut:], made.reshape(-1, math.prod(sizes[:cut]), math.prod(sizes[cut:])))
+        )
+
+    def _without(self, gone: int, factor: Tensor) -> None:
+        """x summed over one mode, slice by slice: the inner side of each product lies contiguous in x."""
+        x, n = self.x, self.x.ndim - 1
+        if gone == 0:
+            cut, slices = 2, x.flatten(3).transpose(1, 2)
+        elif gone == n - 1:
+            cut, slices = 1, x.flatten(2, -2).mT
+        else:
+            cut, slices = gone, x.flatten(1, gone).flatten(3)
+        rows = factor.to(x.dtype).flatten(1, 2)
+        if len(x) == 1:  # an expanded batch of rows needs no copy in bmm
+            made = torch.bmm(rows.expand(slices.shape[1], -1, -1), slices[0]).transpose(0, 1)
+        else:
+            made = (rows.unsqueeze(1) @ slices).transpose(1, 2).flatten(0, 1)
+        left, right = (tuple(i for i in part if i != gone) for part in (range(cut), range(cut, n)))
+        self.nodes.append((left, right, made))
+
+    def _half(self, mode: int, factors: list[Tensor]) -> None:
+        """x summed over the half of its modes that this one is not in."""
+        cut = halfway(self.x.shape[1:])
+        left, right = tuple(range(cut)), tuple(range(cut, len(factors)))
+        keep, drop = (left, right) if mode in left else (right, left)
+        rows = khatri_rao([factors[i].to(self.x.dtype) for i in drop]).flatten(1, 2)
+        x = self.x.flatten(cut + 1).flatten(1, cut)
+        self._put(keep, rows @ (x.mT if keep is left else x))  # with few rows, x first is up to thirty times slower
 
 
 def residual(x: Tensor, factors: list[Tensor], norm: Tensor, chunk: int = 1 << 20) -> Tensor:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polyad.linalg.orthogonal_iteration import orthogonal_iteration
+
+_MANY = 32  # matrices from which on it pays to iterate for all together
 _FLOOR = 1e-6  # singular values below this share of the largest are lost in a float64 Gram matrix
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
 
-def complete_left(x: Tensor) -> tuple[Tensor, Tensor]:
-    """All left singular vectors (*batch, n, n) and values (*batch, n) by way of ``x xᵀ``; both in float64."""
+def complete_left(x: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
+    """All left singular vectors (*batch, n, n) and values (*batch, n) by way of ``x xᵀ``; both in float64.
+
+    Where ``rank`` is given, it and many matrices make it quicker, only the leading ones, nearly.
+    """
     x = x.double()
-    squares, u = torch.linalg.eigh(x @ x.mT)
+    gram = x @ x.mT
+    if rank is not None and 3 * rank <= x.shape[-2] and gram[..., 0, 0].numel() >= _MANY:
+        found = orthogonal_iteration(gram, rank)
+        if found is not None:
+            return found[0], found[1].clamp(min=0).sqrt()
+    squares, u = torch.linalg.eigh(gram)
     return u.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
 
 

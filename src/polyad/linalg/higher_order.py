@@ -33,7 +33,7 @@ def higher_order_svd(
     """
     modes = shrinking(rank, tuple(x.shape[batch:])) if modes is None else modes
     factors: list[Tensor] = [x] * len(modes)
-    core, allowed = x, squares(x, batch) * (tol or 0.0) ** 2
+    core, allowed = x, x if tol is None else squares(x, batch) * tol**2
     for place, mode in enumerate(modes):
         unfolded = unfold(core if sequential else x, mode, batch)
         if rank is not None:
@@ -50,9 +50,13 @@ def higher_order_svd(
 
 
 def shrinking(rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]:
-    """The modes, the one that its rank shrinks most first; by size where ranks are not known."""
+    """The modes, the one that its rank shrinks most first; by size where ranks are not known, then outer ones.
+
+    Unfoldings of the first and the last mode are views.
+    """
     ratio = [1.0] * len(shape) if rank is None else [r / n for r, n in zip(rank, shape, strict=True)]
-    return sorted(range(len(shape)), key=lambda mode: (ratio[mode], shape[mode]))
+    inner = [0 < mode < len(shape) - 1 for mode in range(len(shape))]
+    return sorted(range(len(shape)), key=lambda mode: (ratio[mode], shape[mode], inner[mode]))
 
 
 def squares(x: Tensor, batch: int) -> Tensor:

@@ -69,7 +69,9 @@ def left_singular(
     As ``truncated_svd`` without the right vectors, and ``rank`` may go up to n whatever m is: U has orthonormal
     columns even where singular values are zero. Small ranks of large n are found by block Krylov iteration, ranks up
     to m of matrices taller than wide as there; all else through the (n, n) Gram matrix in float64, in which values
-    below about 1e-8 of the largest are noise.
+    below about 1e-8 of the largest are noise. Ranks up to n / 3 of 32 matrices and more are iterated for all of them
+    together (``orthogonal_iteration``), unless ``exact`` or a gradient asks for all vectors: some 1e-9 of the squared
+    error is left.
 
     >>> u, s = left_singular(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), rank=2)
     >>> u, s
@@ -139,7 +141,7 @@ def _left(
             u, s, vh, needed = few
             whole = (None, None)
         else:
-            u, s = complete_left(x)
+            u, s = complete_left(x, None if exact or x.requires_grad else rank)
             needed = None if tol is None else needed_rank(s, tol)
             r = rank if needed is None else int(needed.max())
             whole = (u.to(x.dtype), s.to(x.dtype))
