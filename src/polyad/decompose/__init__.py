@@ -5,6 +5,7 @@ from polyad.decompose.chebyshev_tucker import ChebyshevTucker, chebyshev_tucker
 from polyad.decompose.core_shapes import core_shapes
 from polyad.decompose.cp_als import cp_als
 from polyad.decompose.gcp import gcp
+from polyad.decompose.greedy_tn import greedy_tn, grow_network
 from polyad.decompose.hadamard_als import hadamard_als
 from polyad.decompose.hierarchical_tucker import hierarchical_tucker
 from polyad.decompose.hooi import hooi
@@ -32,9 +33,9 @@ from polyad.decompose.tt_svd import tt_svd
 from polyad.decompose.ttn_bug import ttn_bug
 
 __all__ = [
-    "ChebyshevTucker", "block_term", "chebyshev_tucker", "core_shapes", "cp_als", "gcp", "hadamard_als",
-    "hierarchical_tucker", "hooi", "householder_product", "khatri_rao_als", "kronecker_als", "kronecker_svd",
-    "low_displacement", "masked_als", "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch",
-    "nearest_toeplitz", "nmf", "nonnegative_cp", "sparse_cp_als", "spm", "st_hosvd", "svd", "t_svd", "trg_ising",
-    "tt_cross", "tt_matrix", "tt_svd", "ttn_bug",
+    "ChebyshevTucker", "block_term", "chebyshev_tucker", "core_shapes", "cp_als", "gcp", "greedy_tn",
+    "grow_network", "hadamard_als", "hierarchical_tucker", "hooi", "householder_product", "khatri_rao_als",
+    "kronecker_als", "kronecker_svd", "low_displacement", "masked_als", "nearest_block_tensor_train",
+    "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "nmf", "nonnegative_cp", "sparse_cp_als", "spm",
+    "st_hosvd", "svd", "t_svd", "trg_ising", "tt_cross", "tt_matrix", "tt_svd", "ttn_bug",
 ]  # fmt: skip
