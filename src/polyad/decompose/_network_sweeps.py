@@ -47,7 +47,7 @@ def refine(
         nodes = _evened(nodes)
         if after is not None:
             after(sweep, error)
-        if error <= target or before - error <= stop * before:
+        if error <= target or (sweep and before - error <= stop * before):
             break
     return Network(network.expression, tuple(nodes)), error
 
