@@ -27,7 +27,8 @@ HASHEMIZADEH = Paper(
     adds="edges grown one at a time, each time the one that lowers the loss most, and nodes split in two",
 )
 
-_FEW, _TRUSTED, _ROUNDING = 1, 1e-10, 1e-14
+_FEW, _LAST = 1, 100
+_TRUSTED, _ROUNDING = 1e-10, 1e-14
 
 
 @method(
@@ -42,7 +43,7 @@ def greedy_tn(
     *,
     tol: float | None = None,
     budget: int | None = None,
-    max_iter: int = 10,
+    max_iter: int = 1,
     stop: float = 1e-2,
     generator: Generator | None = None,
     callback: Callback | None = None,
@@ -50,7 +51,7 @@ def greedy_tn(
     """A tensor network of any graph near x, which starts without edges and grows the one that helps most.
 
     x has shape (I₁, …, I_N), N >= 2; one node a mode at first. A step tries every pair of nodes with their edge one
-    larger, a few sweeps of alternating least squares each, keeps the best and refines it. Then edges that lost their
+    larger, one sweep of alternating least squares each, keeps the best and refines it. Then edges that lost their
     worth shrink. It ends at a relative Frobenius error of ``tol``, or where no edge may grow: nodes may hold
     ``budget`` numbers together, an edge at most ``rank``; give one of these three or several. Once ``tol`` is met,
     or the budget is full, nodes are split where that saves numbers (cores such as Tucker's appear), contracted where
@@ -58,8 +59,9 @@ def greedy_tn(
     network would hold as many numbers as x, its only node is x.
 
     Nodes have x's dtype; computed in float64, and detached from x. A sweep costs about 2 numel(x) r operations for a
-    node with r numbers along its edges, and numel(x) r / I_n numbers of memory. ``max_iter`` and ``stop`` (least gain
-    of the squared error) bound the sweeps of one refinement. ``callback(step, None, {"loss": …, "parameters": …,
+    node with r numbers along its edges, and numel(x) r / I_n numbers of memory. ``max_iter`` sweeps at most refine the kept network,
+    fewer where one gains no more than the share ``stop`` of the squared error; one is best for finding small graphs,
+    since edges then grow before the others have fitted what these are for. ``callback(step, None, {"loss": …, "parameters": …,
     "evaluations": …})`` follows each step with the squared relative error. ``generator`` draws the start and new
     slices.
 
@@ -90,6 +92,8 @@ def greedy_tn(
     most = math.inf if budget is None else budget
     search = Search(improved, start, target=target, budget=most, few=min(_FEW, max_iter), many=max_iter)
     found = search.run(rank, x.numel(), generator, callback)
+    if search.loss > target:
+        found, _ = refine(unit, found, max_iter=_LAST, stop=stop)
     size = norm if scale is None else norm * scale
     nodes = [node * size ** (1 / len(found.operands)) for node in found.operands]
     made = Network(found.expression, tuple([node.to(x) for node in nodes]))
