@@ -21,6 +21,7 @@ from polyad.decompose.nearest_monarch import nearest_monarch
 from polyad.decompose.nearest_toeplitz import nearest_toeplitz
 from polyad.decompose.nmf import nmf
 from polyad.decompose.nonnegative_cp import nonnegative_cp
+from polyad.decompose.ranks import choose_rank
 from polyad.decompose.sparse_cp_als import sparse_cp_als
 from polyad.decompose.spm import spm
 from polyad.decompose.st_hosvd import st_hosvd
@@ -34,7 +35,7 @@ from polyad.decompose.tt_svd import tt_svd
 from polyad.decompose.ttn_bug import ttn_bug
 
 __all__ = [
-    "ChebyshevTucker", "Structure", "block_term", "chebyshev_tucker", "core_shapes", "cp_als", "gcp",
+    "ChebyshevTucker", "Structure", "block_term", "chebyshev_tucker", "choose_rank", "core_shapes", "cp_als", "gcp",
     "greedy_tn", "grow_network", "hadamard_als", "hierarchical_tucker", "hooi", "householder_product",
     "khatri_rao_als", "kronecker_als", "kronecker_svd", "local_enumeration", "low_displacement", "masked_als",
     "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "nmf",

@@ -59,11 +59,11 @@ def greedy_tn(
     network would hold as many numbers as x, its only node is x.
 
     Nodes have x's dtype; computed in float64, and detached from x. A sweep costs about 2 numel(x) r operations for a
-    node with r numbers along its edges, and numel(x) r / I_n numbers of memory. ``max_iter`` sweeps at most refine the kept network,
-    fewer where one gains no more than the share ``stop`` of the squared error; one is best for finding small graphs,
-    since edges then grow before the others have fitted what these are for. ``callback(step, None, {"loss": …, "parameters": …,
-    "evaluations": …})`` follows each step with the squared relative error. ``generator`` draws the start and new
-    slices.
+    node with r numbers along its edges, and numel(x) r / I_n numbers of memory. A kept network is refined by at most
+    ``max_iter`` sweeps, fewer where one gains no more than the share ``stop`` of the squared error. One is best for
+    finding small graphs: edges then grow before others have fitted what these are for.
+    ``callback(step, None, {"loss": …, "parameters": …, "evaluations": …})`` follows each step with the squared
+    relative error. ``generator`` draws the start and new slices.
 
     Departs from the paper in least squares where it takes gradients (``grow_network`` does), in edges that shrink
     again and in nodes that merge: without these, an edge grown early stays when later ones have made it useless.
