@@ -80,7 +80,9 @@ def of_tree(name: str, x: Tensor, budget: int) -> dict[str, Any]:
     count = 0
     while True:  # the two bonds of the root are one
         tried = [
-            (r + i, r + i, a + j, b + k) for r, _, a, b in [bonds] for i, j, k in torch.eye(3, dtype=int).tolist()
+            (r + i, r + i, a + j, b + k)
+            for r, _, a, b in [bonds]
+            for i, j, k in torch.eye(3, dtype=torch.long).tolist()
         ]
         known = [(left(one), one) for one in tried if one[0] <= x.shape[0] and one[2] <= x.shape[1]]
         known = [one for one in known if one[0][1] <= budget and one[0][0] < left(bonds)[0]]
