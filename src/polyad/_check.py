@@ -18,7 +18,9 @@ def finite(name: str, x: Tensor) -> Tensor:
 
 
 def floating(name: str, x: Tensor) -> Tensor:
-    """Refuse tensors that are not real floating point. Returns the tensor."""
+    """Refuse what is no tensor, and tensors that are not real floating point. Returns the tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is a {type(x).__name__}; a tensor is needed: torch.as_tensor({name})")
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}; a real floating-point tensor is needed: {name}.float()")
     return x
@@ -31,6 +33,13 @@ def dimensions(name: str, x: Tensor, least: int) -> Tensor:
     if x.numel() == 0:
         raise ValueError(f"{name} of shape {tuple(x.shape)} is empty; every dimension must be at least 1")
     return x
+
+
+def batch(value: int, x: Tensor, modes: int) -> Tensor:
+    """Refuse counts of leading dimensions that leave x fewer than ``modes`` dimensions, and empty x. Returns x."""
+    if value < 0:
+        raise ValueError(f"batch={value} is negative; it is the number of leading dimensions that count tensors")
+    return dimensions("x", x, value + modes)
 
 
 def rank(value: int, limit: int, what: str, name: str = "rank") -> int:

@@ -165,9 +165,7 @@ def _check_arguments(
     x: Tensor, rank: int | None, tol: float | None, batch: int, restarts: int, ridge: float, max_iter: int
 ) -> None:
     _check.floating("x", x)
-    if batch < 0:
-        raise ValueError(f"batch={batch} is negative; it is the number of leading dimensions that count tensors")
-    _check.dimensions("x", x, 2 + batch)
+    _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol)
     sizes = tuple(x.shape[batch:])
     if rank is not None:

@@ -70,7 +70,7 @@ def hooi(
     (torch.Size([3, 2, 2]), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 2)
+    _check.batch(batch, x, 2)
     single = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
     start = st_hosvd(work, rank, tol=tol, batch=batch, generator=generator)

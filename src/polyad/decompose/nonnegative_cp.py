@@ -83,9 +83,7 @@ def nonnegative_cp(
 def _checked(x: Tensor, rank: int, batch: int, update: str) -> tuple[int, ...]:
     """The shape of one tensor."""
     _check.floating("x", x)
-    if not 0 <= batch <= x.ndim:
-        raise ValueError(f"batch={batch} counts leading dimensions of x, which has {x.ndim}")
-    _check.finite("x", _check.dimensions("x", x, batch + 2))
+    _check.finite("x", _check.batch(batch, x, 2))
     shape = tuple(x.shape[batch:])
     _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
     if update not in ("hals", "mu"):
