@@ -88,7 +88,7 @@ def gradients(card: Card) -> None:
     for given in (x, torch.ones_like(x), torch.zeros_like(x)):
         given = given.clone().requires_grad_()
         try:
-            found = made(card, given).todense()
+            found = made(card, given).to_dense()
         except ValueError:
             continue
         if found.requires_grad:
