@@ -39,6 +39,10 @@ def batch(value: int, x: Tensor, modes: int) -> Tensor:
     """Refuse counts of leading dimensions that leave x fewer than ``modes`` dimensions, and empty x. Returns x."""
     if value < 0:
         raise ValueError(f"batch={value} is negative; it is the number of leading dimensions that count tensors")
+    if value and x.ndim < value + modes:
+        raise ValueError(
+            f"x has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {value + modes} are needed with batch={value}"
+        )
     return dimensions("x", x, value + modes)
 
 

@@ -124,8 +124,13 @@ def tolerance(card: Card) -> None:
         x = drawn(card, dtype)
         decay = x * torch.logspace(0, -6, x.shape[-1], dtype=dtype)
         for tol in (0.5, 0.1, 1e-3):
-            for given in (x, decay):
-                found = error(made(card, given, rank=None, tol=tol), given)
+            for given in (x, decay, x.abs()):
+                try:
+                    found = error(made(card, given, rank=None, tol=tol), given)
+                except ValueError as refused:  # only what cannot be: signs, where none are allowed
+                    assert bool((given < 0).any()), f"{card.name} refuses tol={tol:g} of a tensor without signs"
+                    assert_sentence(card, refused)
+                    continue
                 assert found <= tol * (1 + 1e-4), f"{card.name} was asked for {tol:g} and leaves {found:.4g}"
 
 
