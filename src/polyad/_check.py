@@ -41,7 +41,7 @@ def batch(value: int, x: Tensor, modes: int) -> Tensor:
         raise ValueError(f"batch={value} is negative; it is the number of leading dimensions that count tensors")
     if value and x.ndim < value + modes:
         raise ValueError(
-            f"x has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {value + modes} are needed with batch={value}"
+            f"x has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {value + modes} are needed for batch={value}"
         )
     return dimensions("x", x, value + modes)
 
