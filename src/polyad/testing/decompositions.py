@@ -81,11 +81,13 @@ def layout(card: Card) -> None:
 
 
 def gradients(card: Card) -> None:
-    """Where gradients flow, they are finite: for random, repeated and zero singular values."""
+    """Where gradients flow, they are finite: for random and zero singular values, and for equal ones that are cut."""
     x = drawn(card)
     if x.is_sparse:
         return
-    for given in (x, torch.ones_like(x), torch.zeros_like(x)):
+    equal = torch.zeros_like(x)
+    equal[(torch.arange(min(x.shape)),) * x.ndim] = 1
+    for given in (x, torch.ones_like(x), torch.zeros_like(x), equal):
         given = given.clone().requires_grad_()
         try:
             found = made(card, given).to_dense()
