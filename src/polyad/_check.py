@@ -13,7 +13,7 @@ def finite(name: str, x: Tensor) -> Tensor:
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(
         f"{name} of shape {tuple(x.shape)} holds {nan} NaN and {inf} infinite numbers; "
-        "repair or mask them first (torch.nan_to_num, or polyad.complete for missing entries)"
+        "repair them first (torch.nan_to_num), or hide missing ones where there is a mask= (cp_als, hooi, gcp)"
     )
 
 
@@ -41,7 +41,7 @@ def batch(value: int, x: Tensor, modes: int) -> Tensor:
         raise ValueError(f"batch={value} is negative; it is the number of leading dimensions that count tensors")
     if value and x.ndim < value + modes:
         raise ValueError(
-            f"x has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {value + modes} are needed for batch={value}"
+            f"x has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {value + modes} are needed, batch={value}"
         )
     return dimensions("x", x, value + modes)
 
