@@ -6,6 +6,7 @@ import torch
 
 from polyad.formats import CP, Kronecker, LowRank, Sparse, TensorTrain, Tucker
 from polyad.interop.linear_operator import to_linear_operator
+from polyad.interop.opt_einsum import from_opt_einsum, to_opt_einsum
 from polyad.interop.quimb import from_quimb, to_quimb
 from polyad.interop.scipy import from_scipy, to_scipy, to_scipy_operator
 from polyad.interop.tensorly import from_tensorly, to_tensorly
@@ -51,6 +52,28 @@ def test_quimb_contracts_to_the_same_tensor(kind):
     near(from_quimb(theirs, ("k2", "k0", "k1")).to_dense(), x.to_dense().permute(2, 0, 1))
     theirs.exponent = 2.0
     near(from_quimb(theirs, ("k0", "k1", "k2")).to_dense(), 100 * x.to_dense())
+
+
+@pytest.mark.parametrize("kind", [*MULTIWAY, LowRank])
+def test_opt_einsum_contracts_to_the_same_tensor(kind):
+    import opt_einsum
+
+    x = drawn(kind, 4, 5) if kind is LowRank else drawn(kind, 4, 5, 6)
+    expression, operands = to_opt_einsum(x)
+    near(opt_einsum.contract(expression, *operands), x.to_dense())
+    near(from_opt_einsum(expression, *operands).to_dense(), x.to_dense())
+
+
+def test_opt_einsum_batches_implicit_outputs_and_other_arrays():
+    import opt_einsum
+
+    x = drawn(LowRank, 3, 4, 5)
+    expression, operands = to_opt_einsum(x)
+    near(opt_einsum.contract(expression, *operands), x.to_dense())
+    near(from_opt_einsum(expression, *operands).to_dense(), x.to_dense())
+    arrays = [numpy.arange(6.0).reshape(2, 3), numpy.arange(12.0).reshape(3, 4), numpy.arange(8.0).reshape(4, 2)]
+    for written in ("zb, bc, ca", "zb,bc,ca->az", "zb,bc,ca->zac"):
+        near(from_opt_einsum(written, *arrays).to_dense(), torch.from_numpy(opt_einsum.contract(written, *arrays)))
 
 
 def test_sparse_matrices_keep_their_entries():
@@ -106,6 +129,10 @@ def test_linear_operators_solve_and_carry_gradients():
         (lambda: to_quimb(drawn(Kronecker, 4, 6)), "modes made of several axes"),
         (lambda: to_quimb(Sparse.from_dense(torch.eye(2))), "is no tensor network"),
         (lambda: from_quimb(to_quimb(drawn(CP, 3, 4)), ("k0", "k7")), r"names \['k7'\]"),
+        (lambda: to_opt_einsum(drawn(Kronecker, 4, 6)), "modes made of several axes"),
+        (lambda: to_opt_einsum(Sparse.from_dense(torch.eye(2))), "is no tensor network"),
+        (lambda: from_opt_einsum("...ab,bc->...ac", torch.ones(2, 2, 2), torch.ones(2, 2)), "an ellipsis is a batch"),
+        (lambda: from_opt_einsum("ab,bc->ac", torch.ones(2, 2), torch.ones(3, 2)), "letters of two sizes"),
         (lambda: to_scipy(Sparse.from_dense(torch.ones(2, 2, 2))), "3 modes; SciPy's sparse arrays are matrices"),
         (lambda: to_scipy_operator(drawn(CP, 3, 4, 5)), "3 modes; a linear operator is a matrix"),
         (lambda: to_linear_operator(drawn(CP, 3)), "1 dimensions; a linear operator is a matrix"),

@@ -67,7 +67,8 @@ def test_every_kind_of_file_is_read(tmp_path):
     ("name", "content", "said"),
     [
         ("a.txt", b"1 2 3", r"is of a kind that is not read; known are \.npy"),
-        ("a.npy", b"no numbers", "holds no plain numbers that can be read"),
+        ("a.npy", b"no numbers", "is no NumPy file, whatever its name says"),
+        ("a.npy", b"", "is no NumPy file, whatever its name says"),
         ("a.npz", b"no zip", "holds no plain numbers that can be read"),
         ("a.safetensors", b"{}", "is not a whole safetensors file"),
         ("a.png", b"no picture", "is no picture that Pillow reads"),
@@ -145,3 +146,62 @@ def test_what_the_command_refuses(options, said, tmp_path, polyad_command):
     code, out, err = polyad_command("decompose", tmp_path / "b.npz", *options)
     assert (code, out) == (1, "")
     assert re.search(said, err)
+
+
+def test_arrays_of_other_machines_and_of_no_numbers(tmp_path):
+    numpy.save(tmp_path / "big.npy", numpy.arange(6.0).reshape(2, 3).astype(">f8"))
+    assert read_tensors(tmp_path / "big.npy")["big"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    numpy.save(tmp_path / "words.npy", numpy.array(["a", "b"]))
+    with pytest.raises(ValueError, match="words has dtype <U1, which are no numbers"):
+        read_tensors(tmp_path / "words.npy")
+    numpy.save(tmp_path / "whole.npy", numpy.ones((30, 20)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"cut.npy holds no plain numbers that can be read \(.*not fully written"):
+        read_tensors(tmp_path / "cut.npy")
+    with pytest.raises(ValueError, match="is a folder; name one file in it"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (numpy.array([[1.0, numpy.nan], [numpy.inf, 1]]), "x.npy holds 1 NaN and 1 infinite numbers; replace them"),
+        (numpy.ones((2, 3), dtype=numpy.complex64), "x.npy holds complex numbers; decompose the real"),
+        (numpy.full((2, 3), 1e200), "x.npy holds numbers too large for --dtype float32; try --dtype float64"),
+        (numpy.ones(3), r"x.npy has shape \(3,\); two or more modes"),
+        (numpy.ones((3, 0)), r"x.npy has shape \(3, 0\); two or more modes"),
+    ],
+)
+def test_what_a_file_holds_is_refused_by_its_name(x, said, tmp_path, polyad_command):
+    numpy.save(tmp_path / "x.npy", x)
+    code, out, err = polyad_command("decompose", tmp_path / "x.npy")
+    assert (code, out) == (1, "")
+    assert re.search(said, err)
+
+
+def test_places_and_budgets_that_do_not_do(tmp_path, polyad_command):
+    numpy.save(tmp_path / "x.npy", numpy.outer(numpy.arange(1.0, 9), numpy.ones(6)))
+    asked = ("decompose", tmp_path / "x.npy", "--format", "Matrix", "--tol", "0.1")
+    for extra, said in (
+        (("--out", tmp_path / "no" / "x.safetensors"), "there is no folder"),
+        (("--out", tmp_path / "x.npz"), "is no .safetensors file"),
+        (
+            ("--budget", "10", "--out", tmp_path / "a.safetensors"),
+            "the smallest, matrix, takes 56; nothing was saved",
+        ),
+        (("--format", ""), "--format is empty; choose from matrix"),
+        (("--device", "sofa"), "--device sofa cannot be computed on here"),
+    ):
+        code, _, err = polyad_command(*asked, *extra)
+        assert code == 1
+        assert said in err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+    code, out, _ = polyad_command(*asked, "--budget", "10")
+    assert code == 0
+    assert "nothing within 0.1 fits into 10 bytes; the smallest, matrix, takes 56" in out
+    assert "smallest within 0.1: matrix, 56 bytes, 14.6 % of the file's" in polyad_command(*asked)[1]
+
+
+def test_errors_of_huge_numbers_are_numbers():
+    x = 1e300 * torch.outer(torch.arange(1.0, 9), torch.ones(6)).double()
+    assert trade.trade(x, ["matrix"], tol=[0.1])[0].error < 1e-12

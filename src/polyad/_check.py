@@ -13,12 +13,14 @@ def finite(name: str, x: Tensor) -> Tensor:
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(
         f"{name} of shape {tuple(x.shape)} holds {nan} NaN and {inf} infinite numbers; "
-        "repair or mask them first, with torch.nan_to_num for one"
+        "repair them first (torch.nan_to_num), or hide missing ones where there is a mask= (cp_als, hooi, gcp)"
     )
 
 
 def floating(name: str, x: Tensor) -> Tensor:
-    """Refuse tensors that are not real floating point. Returns the tensor."""
+    """Refuse what is no tensor, and tensors that are not real floating point. Returns the tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is a {type(x).__name__}; a tensor is needed: torch.as_tensor({name})")
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}; a real floating-point tensor is needed: {name}.float()")
     return x
@@ -31,6 +33,17 @@ def dimensions(name: str, x: Tensor, least: int) -> Tensor:
     if x.numel() == 0:
         raise ValueError(f"{name} of shape {tuple(x.shape)} is empty; every dimension must be at least 1")
     return x
+
+
+def batch(value: int, x: Tensor, modes: int) -> Tensor:
+    """Refuse counts of leading dimensions that leave x fewer than ``modes`` dimensions, and empty x. Returns x."""
+    if value < 0:
+        raise ValueError(f"batch={value} is negative; it is the number of leading dimensions that count tensors")
+    if value and x.ndim < value + modes:
+        raise ValueError(
+            f"x has {x.ndim} dimensions (shape {tuple(x.shape)}); at least {value + modes} are needed, batch={value}"
+        )
+    return dimensions("x", x, value + modes)
 
 
 def rank(value: int, limit: int, what: str, name: str = "rank") -> int:

@@ -13,11 +13,17 @@ from polyad.cli.output import emit, number, out, progress, share, table
 
 def decompose(
     file: Annotated[Path, typer.Argument(help="a .npy, .npz or .safetensors file, or a picture")],
-    format: Annotated[str | None, typer.Option(help="formats, joined by commas; by default all that suit")] = None,
-    tol: Annotated[str | None, typer.Option(help="relative errors, joined by commas")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="of matrix, tucker, tt, tree, tubal, cp, joined by commas; by default all")
+    ] = None,
+    tol: Annotated[
+        str | None, typer.Option(help="relative errors, joined by commas; by default 0.3,0.1,0.03,0.01")
+    ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="leave out what takes more bytes than this")] = None,
     name: Annotated[str | None, typer.Option(help="which tensor of the file")] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", help="save the smallest one within --tol here")] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="save the smallest within the smallest --tol, .safetensors")
+    ] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
@@ -29,20 +35,23 @@ def decompose(
     from polyad.formats.files import save_format
 
     options.seeded(seed)
-    if out_file is not None and out_file.exists():
-        raise ValueError(f"{out_file} exists already; name another file, or remove it first")
+    _writable(out_file)
     held = _chosen(read_tensors(file), name, file)
     stored = held.numel() * held.element_size()
-    x = held.to(device=device, dtype=options.dtype_of(dtype))
-    wanted = list(SHORT) if format is None else [part.strip() for part in format.split(",") if part.strip()]
+    x = _computable(held, str(file) if name is None else f"{name} in {file}", dtype).to(options.device_of(device))
+    wanted = list(SHORT) if format is None else [part.strip().lower() for part in format.split(",") if part.strip()]
+    if not wanted:
+        raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
     tolerances = TOLERANCES if tol is None else [_error(part) for part in tol.split(",")]
     with progress() as callback:
-        points = trade(x, wanted, tol=tolerances, budget=budget, callback=callback)
+        every = trade(x, wanted, tol=tolerances, callback=callback)
+    points = [p for p in every if budget is None or (p.nbytes or 0) <= budget]
     good = [p for p in points if p.made is not None and p.error is not None and p.error <= min(tolerances)]
     best = min(good, key=lambda p: p.nbytes or 0, default=None)
+    verdict = _verdict(every, best, min(tolerances), budget, stored)
     if out_file is not None:
         if best is None or best.made is None:
-            raise ValueError(f"no format reached {min(tolerances):g}; nothing was saved. Ask for a larger --tol")
+            raise ValueError(f"{verdict}; nothing was saved. Ask for a larger --tol" + " or --budget" * bool(budget))
         save_format(best.made, out_file)
     if json:
         saved = None if out_file is None or best is None else {"file": str(out_file), **_record(best)}
@@ -50,6 +59,7 @@ def decompose(
         emit({**said, "points": [_record(p) for p in points], "saved": saved})
         return
     show(f"{file}: {' x '.join(map(str, x.shape))}", points, x.numel(), stored)
+    out.print(verdict, soft_wrap=True)
     if out_file is not None and best is not None:
         out.print(f"saved {best.format} at error {best.error:.3g} to {out_file}")
 
@@ -58,10 +68,59 @@ def show(title: str, points: list[Any], numbers: int, stored: int) -> None:
     """The table of all points, and below it the formats that do not suit, with the reason."""
     columns = ["format", "asked", "error", "numbers", "of all", "bytes", "of all", "seconds"]
     rows = [_row(p, numbers, stored) for p in points if p.made is not None]
-    table(f"{title}, {number(numbers, 0)} numbers, {number(stored, 0)} bytes", columns, rows)
+    title = f"{title}, {number(numbers, 0)} numbers, {number(stored, 0)} bytes"
+    if rows:
+        table(title, columns, rows)
+    else:
+        out.print(title, soft_wrap=True)
     for point in points:
         if point.made is None:
             out.print(f"{point.format}: {point.reason}", soft_wrap=True)
+
+
+def _writable(path: Path | None) -> None:
+    """Refuse what could not be saved to, before any work."""
+    if path is None:
+        return
+    if path.suffix != ".safetensors":
+        raise ValueError(f"--out {path} is no .safetensors file, which is what a format is saved as")
+    if path.exists():
+        raise ValueError(f"{path} exists already; name another file, or remove it first")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to save {path.name} in; make it first")
+
+
+def _computable(held: Any, what: str, dtype: str) -> Any:
+    """The tensor in the dtype to compute in. Refuses what cannot be decomposed, by the file's name."""
+    import torch
+
+    if held.ndim < 2 or not held.numel():
+        raise ValueError(f"{what} has shape {tuple(held.shape)}; two or more modes, none of them empty, are needed")
+    if held.is_complex():
+        raise ValueError(f"{what} holds complex numbers; decompose the real and the imaginary part one by one")
+    nan, infinite = int(held.isnan().sum()), int(held.isinf().sum())
+    if nan or infinite:
+        raise ValueError(
+            f"{what} holds {nan} NaN and {infinite} infinite numbers; replace them and save it again, or, where they "
+            "stand for missing entries, use mask= of polyad.decompose.cp_als or hooi in Python"
+        )
+    x = held.to(options.dtype_of(dtype))
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{what} holds numbers too large for --dtype {dtype}; try --dtype float64")
+    return x
+
+
+def _verdict(every: list[Any], best: Any, tol: float, budget: int | None, stored: int) -> str:
+    """Which format is the smallest that is exact enough, or how near one came."""
+    if best is not None:
+        of_file = f"{number(best.nbytes, 0)} bytes, {share(best.nbytes, stored)} of the file's"
+        return f"smallest within {tol:g}: {best.format}, {of_file}"
+    exact = [p for p in every if p.made is not None and p.error <= tol]
+    if budget is not None and exact:
+        least = min(exact, key=lambda p: p.nbytes)
+        smallest = f"the smallest, {least.format}, takes {number(least.nbytes, 0)}"
+        return f"nothing within {tol:g} fits into {number(budget, 0)} bytes; {smallest}"
+    return f"no format came within {tol:g}"
 
 
 def _chosen(found: dict[str, Any], name: str | None, file: Path) -> Any:

@@ -36,6 +36,17 @@ def dtype_of(name: str) -> Any:
     return known[name]
 
 
+def device_of(name: str) -> Any:
+    """The torch device of this name, if it can be computed on here."""
+    import torch
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be computed on here ({why}); use --device cpu") from None
+
+
 def texts_of(option: str | None) -> list[str]:
     """The texts of an option; by default the built-in ones that this machine has."""
     from polyad.data import at_hand
@@ -59,7 +70,7 @@ def loaded(name: str, dtype: str, device: str) -> Any:
     """A model for a command."""
     from polyad.models import load
 
-    return load(name, dtype=dtype_of(dtype), device=device)
+    return load(name, dtype=dtype_of(dtype), device=device_of(device))
 
 
 def report_writer(report: Path | None) -> Callable[..., Any] | None:

@@ -26,6 +26,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     kind = path.suffix.lower()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name one file in it")
     if kind not in READ:
         raise ValueError(f"{path} is of a kind that is not read; known are {', '.join(READ)}")
     if not path.is_file():
@@ -53,11 +55,25 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _arrays(path: Path) -> dict[str, Tensor]:
     import numpy
 
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if path.suffix.lower() == ".npy" and magic != b"\x93NUMPY":
+        raise ValueError(f"{path} is no NumPy file, whatever its name says; save the array with numpy.save")
     try:
         held: Any = numpy.load(path, allow_pickle=False)
-        arrays = {name: held[name] for name in held.files} if path.suffix == ".npz" else {path.stem: held}
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        arrays = {name: held[name] for name in held.files} if path.suffix.lower() == ".npz" else {path.stem: held}
     except (ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} holds no plain numbers that can be read ({error}); save it with numpy.save, without objects"
+            f"{path} holds no plain numbers that can be read ({error}); save it anew with numpy.save, without objects"
         ) from None
+    return {name: _tensor(array, f"{path}: {name}") for name, array in arrays.items()}
+
+
+def _tensor(array: Any, what: str) -> Tensor:
+    """A tensor of the same numbers, whatever the order of their bytes."""
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{what} has dtype {array.dtype}, which are no numbers; save an array of numbers")
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")).copy())
+    except TypeError:  # such as longdouble, wider than any dtype of torch
+        raise ValueError(f"{what} has dtype {array.dtype}, which torch does not have; save it as float64") from None

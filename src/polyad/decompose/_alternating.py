@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from polyad._card import Paper
 from polyad.decompose._mttkrp import hadamard
+from polyad.decompose._seen import applied, pairs, row_matrices
 from polyad.linalg import near_unit
 
 EXTRAPOLATION = Paper(
@@ -39,24 +40,32 @@ def alternate(
     max_iter: int,
     stop: float,
     callback: Callback | None = None,
-) -> list[Tensor]:
-    """The factors of least error on the way; the tensors have norm 1 (or 0).
+    seen: Sweep | None = None,
+) -> tuple[list[Tensor], Tensor]:
+    """The factors of least error on the way, and its square (b,); the tensors have norm 1 (or 0).
 
     ``sweep(factors)`` yields (mode, MTTKRP) in turn, each with the factors as they are when it is asked for;
     ``solve(factor, product, gram)`` improves one factor. ``keep`` is None where signs are free, else the share of a
     non-negative entry that moving on leaves at least. After an update a factor is moved on along its change; where
     the error has grown by that, the tensor goes back to the factors before the move and its step shrinks (Ang,
     Cohen, Gillis, Hien 2020). The error costs nothing: it comes with the last mode's product.
+
+    Where entries are missing, they are zero in the tensor and ``seen`` is the sweep of the mask. Then ``gram`` has a
+    matrix a row, (b, I_n, R, R), and the error is that of the entries seen.
     """
     b = len(factors[0])
     plain, hat = list(factors), list(factors)  # before and after moving on
     step, limit, before = (factors[0].new_full((b,), value).double() for value in (0.5, 1.0, math.inf))
     best, least, calm = list(factors), before, 0
     for iteration in range(max_iter):
-        grams = [gram(factor) for factor in hat]
+        grams = [gram(factor) for factor in hat] if seen is None else [pairs(factor) for factor in hat]
+        weights = None if seen is None else seen(grams)
         after = before
         for mode, product in sweep(hat):
-            v = hadamard([g for other, g in enumerate(grams) if other != mode])
+            if weights is None:
+                v = hadamard([g for other, g in enumerate(grams) if other != mode])
+            else:
+                v = row_matrices(next(weights)[1], hat[mode].shape[1])
             new = solve(hat[mode], product, v)
             if iteration:  # the first change is from the start, which is arbitrary
                 moved = torch.lerp(plain[mode], new, 1 + step.to(new.dtype).view(b, 1, 1))
@@ -65,7 +74,7 @@ def alternate(
                 hat[mode] = new
             plain[mode] = new
             if mode < len(hat) - 1:
-                grams[mode] = gram(hat[mode])
+                grams[mode] = gram(hat[mode]) if seen is None else pairs(hat[mode])
             else:
                 after = _error(product, new, v)
         known = [*hat[:-1], plain[-1]]
@@ -81,7 +90,7 @@ def alternate(
             callback(iteration, max_iter, {"error": float(least.mean()) ** 0.5})
         if calm == 2:
             break
-    return best
+    return best, least
 
 
 def gram(factor: Tensor) -> Tensor:
@@ -122,7 +131,8 @@ def uniform(
 def _error(product: Tensor, factor: Tensor, v: Tensor) -> Tensor:
     """Squared errors (b,) of tensors of norm 1."""
     inner = (product * factor).sum((1, 2), dtype=torch.float64)
-    own = (v * gram(factor)).sum((1, 2), dtype=torch.float64)
+    quadratic = v * gram(factor) if v.ndim == 3 else applied(v, factor) * factor
+    own = quadratic.sum((1, 2), dtype=torch.float64)
     return (1 - 2 * inner + own).clamp(min=0)
 
 

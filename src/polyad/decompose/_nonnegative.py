@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad._card import Paper
+from polyad.decompose._seen import applied, hals_rows
 
 ACCELERATED = Paper(
     "Gillis, Glineur",
@@ -47,7 +48,7 @@ def multiplicative(inner: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         a, product = factor, product.clamp(min=0)
         tiny = torch.finfo(a.dtype).tiny
         for _ in range(inner):
-            a = a * (product / (v @ a).clamp_(min=tiny))
+            a = a * (product / applied(v, a).clamp_(min=tiny))
         return _revived(a)
 
     return solve
@@ -61,3 +62,6 @@ def _revived(a: Tensor) -> Tensor:
 
 SOLVERS = {"hals": (hals(8), 0.0), "mu": (multiplicative(8), 0.1)}
 """Updates by name, and the share of an entry that extrapolation leaves: what is zero stays zero under products."""
+
+ROW_SOLVERS = {"hals": (hals_rows(8), 0.0), "mu": (multiplicative(8), 0.1)}
+"""The same where entries are missing, so that each row has a matrix of its own."""

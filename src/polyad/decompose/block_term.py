@@ -75,7 +75,7 @@ def block_term(
     core, factors = alternate(small / size, lost, core, factors, max_iter, stop, callback)
     if scale is not None:
         size = size * scale.double().view_as(size)
-    core = core * size.unsqueeze(1)
+    core = core * (size * (total > 0).view_as(size)).unsqueeze(1)  # of zeros nothing is left
     wide = [basis.double().unsqueeze(1) @ factor for basis, factor in zip(bases, factors, strict=True)]
     lead = x.shape[:batch]
     parts = [part.to(x.dtype).reshape(*lead, *part.shape[1:]) for part in (core, *wide)]
@@ -84,7 +84,7 @@ def block_term(
 
 def _checked(x: Tensor, rank: tuple[int, ...], terms: int, starts: int, batch: int) -> None:
     _check.floating("x", x)
-    _check.finite("x", _check.dimensions("x", x, batch + 2))
+    _check.finite("x", _check.batch(batch, x, 2))
     shape = tuple(x.shape[batch:])
     _check.ranks(rank, shape)
     for name, value in (("terms", terms), ("starts", starts)):

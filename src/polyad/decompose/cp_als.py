@@ -11,9 +11,11 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._cp_form import canonical, degenerate, exact, norms, scaled
-from polyad.decompose._cp_rank import error, least
+from polyad.decompose._cp_rank import distance, error, least
 from polyad.decompose._cp_start import compress, race
 from polyad.decompose._cp_sweeps import Callback, refine
+from polyad.decompose._masked_cp import complete
+from polyad.decompose._seen import shown
 from polyad.formats import CP
 from polyad.linalg import truncated_svd
 
@@ -65,6 +67,7 @@ def cp_als(
     rank: int | None = None,
     *,
     tol: float | None = None,
+    mask: Tensor | None = None,
     batch: int = 0,
     restarts: int = 8,
     ridge: float = 0.0,
@@ -86,6 +89,11 @@ def cp_als(
     the core is small; the best is refined on x by sweeps until one gains less than ``stop`` of the squared error,
     ``max_iter`` at most. At order 2 the answer is the singular value decomposition.
 
+    ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
+    included, and errors are those of entries seen. Then each row of a factor has normal equations of its own: a
+    sweep takes about (rank + 1) / 2 times as long, in float64. ``restarts`` random starts compete for 40 sweeps, and
+    sweeps end when two in a row gain at most 1e-4 ``stop`` of ‖x‖². Rows without any entry seen are zero.
+
     Some tensors have no best approximation of a rank: terms grow without bound and nearly cancel. Starts that do
     so lose against equal ones; if the result still does, a warning says so. ``ridge`` adds ``ridge ‖x‖² Σₙ
     ‖A_n‖²``, for factors A_n of x / ‖x‖ that share the weights, and bounds the terms.
@@ -105,11 +113,19 @@ def cp_als(
     _check_arguments(x, rank, tol, batch, restarts, ridge, max_iter)
     lead, sizes = tuple(x.shape[:batch]), tuple(x.shape[batch:])
     work = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    work, mask = shown(work, mask)
+    seen = None if mask is None else mask.reshape(-1, *sizes)
     work, norm, scale = scaled(work.reshape(-1, *sizes).contiguous())
     generator = generator if generator is not None else Generator().manual_seed(0)
 
     def solve(r: int) -> CP:
-        rows = _rows(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
+        if seen is None:
+            rows = _rows(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
+        else:
+            rows = complete(
+                work, seen, r, restarts, ridge=ridge, stop=stop, max_iter=max_iter, generator=generator,
+                callback=callback,
+            )[0]  # fmt: skip
         if rank is not None and bool(degenerate(rows).any()):
             warnings.warn(
                 f"terms of rank {r} grow and nearly cancel: a tensor of shape {sizes} may have no best approximation "
@@ -121,8 +137,11 @@ def cp_als(
     if rank is not None:
         return solve(rank)
     assert tol is not None
-    whole = canonical(exact(work), scale, lead, x.dtype)
-    return least(solve, whole, tol, lambda found: error(work, found, norm, scale))
+    limit = math.prod(sizes) // max(sizes)
+    return least(
+        solve, lambda: canonical(exact(work), scale, lead, x.dtype), limit, tol,
+        lambda found: error(work, found, norm, scale) if seen is None else distance(work, found, scale, seen),
+    )  # fmt: skip
 
 
 def _rows(
@@ -165,9 +184,7 @@ def _check_arguments(
     x: Tensor, rank: int | None, tol: float | None, batch: int, restarts: int, ridge: float, max_iter: int
 ) -> None:
     _check.floating("x", x)
-    if batch < 0:
-        raise ValueError(f"batch={batch} is negative; it is the number of leading dimensions that count tensors")
-    _check.dimensions("x", x, 2 + batch)
+    _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol)
     sizes = tuple(x.shape[batch:])
     if rank is not None:

@@ -54,7 +54,7 @@ def hierarchical_tucker(
     ((1, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2))
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 1)
+    _check.batch(batch, x, 1)
     _check.exactly_one(rank=rank, tol=tol)
     if tol is not None:
         _check.tolerance(tol)

@@ -9,6 +9,8 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.decompose._filling import Filling, share_inverse
+from polyad.decompose._seen import shown
 from polyad.decompose.st_hosvd import st_hosvd
 from polyad.formats import Tucker
 from polyad.linalg import left_singular, mode_product, near_unit, unfold
@@ -40,6 +42,7 @@ def hooi(
     rank: tuple[int, ...] | None = None,
     *,
     tol: float | None = None,
+    mask: Tensor | None = None,
     batch: int = 0,
     max_iter: int = 50,
     stop: float = 1e-8,
@@ -53,6 +56,11 @@ def hooi(
     stays within that relative Frobenius error, which the iterations then lower. They end after ``max_iter`` sweeps,
     or when one lowers the relative squared error of no tensor by more than ``stop``; 0 sweeps leave the start.
 
+    ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
+    included, and errors are those of entries seen. Missing entries are filled with what the model says and a sweep
+    follows, again and again; they move on along their last change while that helps. Ranks must be given: no
+    tolerance says how many the entries unseen would need. Ask for more sweeps where much is missing.
+
     The factors and the core have x's dtype; half precision is computed in float32. A sweep costs two products of x
     with the factors of half of the modes each, in which every mode then finds the others already applied, and the
     leading singular vectors of N matrices (I_n, product of the other ranks). ``generator`` draws what the start
@@ -62,7 +70,8 @@ def hooi(
     Departs from the paper in its start, which is truncated mode after mode, the most shrunk first, where the paper
     truncates all modes of x itself.
 
-    Raises ValueError for ranks beyond their mode, NaN and infinities, and unless one of rank and tol is given.
+    Raises ValueError for ranks beyond their mode, NaN and infinities that were seen, unless one of rank and tol is
+    given, and for tol with a mask.
 
     >>> planted = Tucker.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
     >>> found = hooi(planted.to_dense(), rank=planted.rank)
@@ -70,21 +79,28 @@ def hooi(
     (torch.Size([3, 2, 2]), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 2)
+    _check.batch(batch, x, 2)
+    if mask is not None and tol is not None:
+        raise ValueError(f"tol={tol} with a mask: no tolerance tells how large ranks must be; give rank")
     single = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    single, mask = shown(single, mask)
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
-    start = st_hosvd(work, rank, tol=tol, batch=batch, generator=generator)
+    begun = work if mask is None else work * share_inverse(mask, batch)
+    start = st_hosvd(begun, rank, tol=tol, batch=batch, generator=generator)
     core, factors = start.core, list(start.factors)
+    fill = None if mask is None else Filling(work, mask, batch, start)
     total = squares(work, batch)
-    error = _error(core, total, batch)
+    error = _error(core, total, batch) if fill is None else fill.error
     modes = tuple(range(work.ndim - batch))
     for sweep in range(max_iter):
-        core = _sweep(work, factors, modes, batch)
-        before, error = error, _error(core, total, batch)
+        core = _sweep(work if fill is None else fill.tensor, factors, modes, batch)
+        before, error = error, _error(core, total, batch) if fill is None else fill.renew(core, factors)
         if callback is not None:
             callback(sweep, max_iter, {"error": float(error.max()) ** 0.5})
-        if bool((before - error <= stop).all()):
+        if bool((before - error <= stop).all()) and (fill is None or not fill.reset):
             break
+    if fill is not None:
+        core, factors = fill.best
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))

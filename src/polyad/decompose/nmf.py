@@ -87,7 +87,7 @@ def nmf(
         products = partial(sweep, work)
     start = uniform(shape, rank, len(work), work, generator, signed=False)
     solve, keep = SOLVERS[update]
-    found = alternate(products, solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
+    found, _ = alternate(products, solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
     alive = work.flatten(1).any(1).view(-1, 1, 1)
     left, right = balanced([factor * alive for factor in found], scale)
     return LowRank(left.to(x.dtype).reshape(*lead, *left.shape[1:]), right.mT.to(x.dtype).reshape(*lead, rank, -1))

@@ -12,8 +12,11 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose._alternating import EXTRAPOLATION, Callback, alternate, balanced, uniform, unit
+from polyad.decompose._cp_form import exact
+from polyad.decompose._cp_rank import distance, least
 from polyad.decompose._mttkrp import sweep
-from polyad.decompose._nonnegative import ACCELERATED, SOLVERS
+from polyad.decompose._nonnegative import ACCELERATED, ROW_SOLVERS, SOLVERS
+from polyad.decompose._seen import shown
 from polyad.formats import CP
 
 
@@ -34,8 +37,10 @@ from polyad.formats import CP
 )
 def nonnegative_cp(
     x: Tensor,
-    rank: int,
+    rank: int | None = None,
     *,
+    tol: float | None = None,
+    mask: Tensor | None = None,
     batch: int = 0,
     update: Literal["hals", "mu"] = "hals",
     max_iter: int = 200,
@@ -47,7 +52,13 @@ def nonnegative_cp(
 
     x has shape (*batch dimensions, I₁, …, I_N) with N ≥ 2; ``batch`` says how many dimensions lead. Negative
     entries of x are allowed with ``update="hals"`` (the sum stays non-negative) and refused with "mu", the
-    multiplicative updates, which are slower in almost every case.
+    multiplicative updates, which are slower in almost every case. ``tol`` instead of a rank looks for a small one
+    whose relative Frobenius error is at most that, by growing ranks and then bisection; a batch takes the rank that
+    its worst tensor needs.
+
+    ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
+    included, and errors are those of entries seen. Each row of a factor then has normal equations of its own, which
+    makes a sweep about (R + 1) / 2 times as long. Rows without any entry seen come out as zero.
 
     A sweep takes two matrix products with x whatever N is, 4 R numel(x) operations, and in each mode eight updates
     of all components for R² I_n multiplications and additions each. Sweeps end after ``max_iter``, or when two in a
@@ -61,7 +72,8 @@ def nonnegative_cp(
     Departs from Ang et al. in that steps are taken back to the factors before they were moved on, for all modes at
     once, and in a fixed number of updates per factor.
 
-    Raises ValueError for NaN and infinities, and for a rank that no tensor of this shape needs, numel / max(I_n).
+    Raises ValueError for NaN and infinities where x was seen, for a rank that no tensor of this shape needs, numel /
+    max(I_n), unless one of rank and tol is given, and for a tol that negative entries keep from being reached.
 
     >>> planted = CP(tuple(torch.arange(1.0, 1 + 2 * n).reshape(n, 2) % 5 for n in (4, 5, 6)))
     >>> found = nonnegative_cp(planted.to_dense(), 2)
@@ -69,27 +81,63 @@ def nonnegative_cp(
     >>> bool(error < 1e-2), all(bool((factor >= 0).all()) for factor in found.factors)
     (True, True)
     """
-    shape = _checked(x, rank, batch, update)
+    shape = _checked(x, rank, tol, batch, update)
     half = x.dtype not in (torch.float32, torch.float64)
-    work, scale = unit(x.detach().to(torch.float32 if half else x.dtype).reshape(-1, *shape).contiguous())
-    start = uniform(shape, rank, len(work), work, generator, signed=False)
-    solve, keep = SOLVERS[update]
-    found = alternate(partial(sweep, work), solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
+    held = x.detach().to(torch.float32 if half else x.dtype)
+    held, mask = shown(_check.finite("x", held) if mask is None else held, mask)
+    if update == "mu" and bool((held < 0).any()):
+        raise ValueError("x has negative entries, which update='mu' cannot treat; use update='hals'")
+    held = held.reshape(-1, *shape).contiguous()
+    work, scale = unit(held)
+    seen = None if mask is None else partial(sweep, mask.reshape(work.shape).to(work.dtype))
+    solve, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
     alive = work.flatten(1).any(1).view(-1, 1, 1)
-    factors = balanced([factor * alive for factor in found], scale)
+
+    def solved(r: int) -> CP:
+        start = uniform(shape, r, len(work), work, generator, signed=False)
+        found, _ = alternate(
+            partial(sweep, work), solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback, seen=seen
+        )
+        return _as_cp(balanced([factor * alive for factor in found], scale), x, batch)
+
+    if rank is not None:
+        return solved(rank)
+    assert tol is not None
+    _reachable(work, tol)
+    one = torch.ones(len(work), dtype=torch.float64, device=x.device)
+    rows = exact(held.clamp(min=0))
+
+    def whole() -> CP:
+        return _as_cp(balanced([row.squeeze(1) for row in rows], one), x, batch)
+
+    return least(solved, whole, rows[0].shape[2], tol, lambda found: distance(held, found, mask=mask))
+
+
+def _as_cp(factors: tuple[Tensor, ...], x: Tensor, batch: int) -> CP:
+    """Factors (b, I_n, R) with x's leading dimensions and dtype."""
     return CP(tuple([f.to(x.dtype).reshape(*x.shape[:batch], *f.shape[1:]) for f in factors]))
 
 
-def _checked(x: Tensor, rank: int, batch: int, update: str) -> tuple[int, ...]:
+def _reachable(x: Tensor, tol: float) -> None:
+    """Refuse tolerances below what the negative entries alone leave, for x (b, …) of norm 1."""
+    below = float(torch.linalg.vector_norm(x.clamp(max=0).flatten(1), dim=1, dtype=torch.float64).max())
+    if below > tol:
+        raise ValueError(
+            f"tol={tol} cannot be reached: x has negative entries, and without them no error is below {below:.3g}; "
+            "ask for more, or use cp_als, whose factors have signs"
+        )
+
+
+def _checked(x: Tensor, rank: int | None, tol: float | None, batch: int, update: str) -> tuple[int, ...]:
     """The shape of one tensor."""
     _check.floating("x", x)
-    if not 0 <= batch <= x.ndim:
-        raise ValueError(f"batch={batch} counts leading dimensions of x, which has {x.ndim}")
-    _check.finite("x", _check.dimensions("x", x, batch + 2))
+    _check.batch(batch, x, 2)
+    _check.exactly_one(rank=rank, tol=tol)
     shape = tuple(x.shape[batch:])
-    _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
+    if rank is not None:
+        _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
+    if tol is not None:
+        _check.tolerance(tol)
     if update not in ("hals", "mu"):
         raise ValueError(f"update={update!r} is neither 'hals' nor 'mu'")
-    if update == "mu" and bool((x < 0).any()):
-        raise ValueError("x has negative entries, which update='mu' cannot treat; use update='hals'")
     return shape

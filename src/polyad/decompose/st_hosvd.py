@@ -82,7 +82,7 @@ def st_hosvd(
     ((3, 2, 2), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 2)
+    _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol)
     rank = _check.ranks(rank, tuple(x.shape[batch:]))
     if tol is not None:

@@ -48,7 +48,7 @@ def tt_matrix(
     ((1, 1), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 2)
+    _check.batch(batch, x, 2)
     if x.ndim != batch + 2:
         raise ValueError(f"x of shape {tuple(x.shape)} is no matrix after batch={batch} leading dimensions")
     rows, columns = x.shape[batch:]

@@ -69,7 +69,7 @@ def tt_svd(
     ((3, 4, 3), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 1)
+    _check.batch(batch, x, 1)
     _check.exactly_one(rank=rank, tol=tol)
     if tol is not None:
         _check.tolerance(tol)
