@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from polyad.adapters.adapter import Adapter
+from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.counting import NEVER, fold_from
 from polyad.adapters.frozen import Frozen, frozen
 
@@ -37,6 +37,9 @@ class Common:
     """The adapters attached, in the order in which they came."""
     active: dict[str, Tensor | None] = field(default_factory=dict)
     """The weight of every active adapter; None counts as one and costs nothing."""
+    banks: dict[str, Bank] = field(default_factory=dict)
+    homes: dict[str, nn.Module] = field(default_factory=dict)
+    """What the layers of an adapter share, and the module that registers it."""
     rows: dict[str, Tensor] | None = None
     """Per-row adapters of the batch that is running: which rows each takes."""
     batch: int = 0

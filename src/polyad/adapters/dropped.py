@@ -34,8 +34,10 @@ class _Dropped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, right = ctx.saved_tensors
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        (grad,), (x, right) = grads, ctx.saved_tensors
         kept = _kept(x, ctx.dropout, ctx.seed)
         rows = grad.reshape(-1, grad.shape[-1])
         down = (x * kept).reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None

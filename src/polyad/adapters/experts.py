@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,14 @@ def stacked(experts: list[Adapter]) -> Adapter:
     return first
 
 
+class Part(NamedTuple):
+    """An adapter of one parameter of a mixture, counted ``weight`` times; once where that is None."""
+
+    parameter: str
+    updating: Updating
+    weight: Tensor | None
+
+
 class AdaptedExperts(nn.Module):
     """A mixture's experts with named adapters, whose updates are folded into the weights for the forward pass.
 
@@ -54,7 +62,8 @@ class AdaptedExperts(nn.Module):
         self.adapters = nn.ModuleDict()
         self.common = common
         self.made: dict[str, Made] = {}
-        self.weights: dict[str, Tensor | None] = {}
+        self.routes: dict[str, tuple[Part, ...]] = {}  # no submodules: they hold what ``adapters`` holds
+        self.terms: tuple[Part, ...] = ()
         self.original: dict[str, Tensor] | None = None
         self.transposed = bool(getattr(layer, "is_transposed", False))
 
@@ -63,64 +72,42 @@ class AdaptedExperts(nn.Module):
         """The module as it was before."""
         return self.__dict__["_layer"]
 
-    @property
-    def routes(self) -> dict[str, Made]:
-        """The adapters held, by name."""
-        return self.made
-
-    def base(self, parameter: str, expert: int) -> FrozenExpert:
-        """The weight of one expert."""
-        weight = self._parameters[parameter]
-        assert weight is not None
-        return FrozenExpert(weight[expert].mT if self.transposed else weight[expert])
-
     def add(self, name: str, parameter: str, adapter: Adapter, made: Made) -> None:
         """Hold an adapter of one parameter, made by ``stacked``."""
         adapter.train(self.training)
-        self.adapters[f"{name}[{parameter}]"], self.made[name] = adapter, made
+        key = f"{name}[{parameter}]"
+        self.adapters[key], self.made[name] = adapter, made
+        self.routes[name] = (*self.routes.get(name, ()), Part(parameter, Updating(adapter), None))
 
     def remove(self, name: str) -> None:
         """Take an adapter out."""
         for key in [key for key in self.adapters if key.partition("[")[0] == name]:
             del self.adapters[key]
-        del self.made[name]
+        del self.made[name], self.routes[name]
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""
-        self.__dict__["weights"] = {name: weight for name, weight in weights.items() if name in self.made}
+        given = [(part, weight) for name, weight in weights.items() for part in self.routes.get(name, ())]
+        self.__dict__["terms"] = tuple([part._replace(weight=weight) for part, weight in given])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.common.rows is not None:
             raise ValueError("a mixture's experts see tokens, not rows of the batch; they take no per-row adapters")
-        if not self.weights or self.original is not None:
+        if not self.terms or self.original is not None:
             return self.layer(*args, **kwargs)
         return functional_call(self.layer, self.changed(), args, kwargs)
 
     def changed(self) -> dict[str, Tensor]:
         """The adapted parameters with all active updates, in the layer's own dtype and layout."""
         found: dict[str, Tensor] = {}
-        for key, adapter in self.adapters.items():
-            name, _, parameter = key.removesuffix("]").partition("[")
+        for parameter, updating, weight in self.terms:
             held = self._parameters[parameter]
-            if name not in self.weights or held is None:
-                continue
-            assert isinstance(adapter, Adapter)
-            update = self._dense(adapter, held.mT if self.transposed else held) * adapter.scale
-            weight = self.weights[name]
+            assert held is not None
+            update = _dense(updating, held.mT if self.transposed else held) * updating.adapter.scale
             update = update if weight is None else update * weight
             total = found.get(parameter, held)
             found[parameter] = total + (update.mT if self.transposed else update)
         return {name: tensor.to(self._parameters[name].dtype) for name, tensor in found.items()}  # pyright: ignore
-
-    def _dense(self, adapter: Adapter, held: Tensor) -> Tensor:
-        own = {**dict(adapter.named_parameters()), **dict(adapter.named_buffers())}
-
-        def one(tensors: dict[str, Tensor], weight: Tensor) -> Tensor:
-            update = functional_call(_Updating(adapter), {f"adapter.{k}": t for k, t in tensors.items()}, (weight,))
-            return update.to_dense() if isinstance(update, Format) else update
-
-        run: Callable[..., Tensor] = vmap(one)
-        return run(own, held)
 
     def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
         """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
@@ -150,12 +137,20 @@ class AdaptedExperts(nn.Module):
             return getattr(self.__dict__["_layer"], name)
 
 
-class _Updating(nn.Module):
+class Updating(nn.Module):
     """An adapter whose call is its update."""
 
     def __init__(self, adapter: Adapter) -> None:
         super().__init__()
         self.adapter = adapter
 
-    def forward(self, weight: Tensor) -> Any:
-        return self.adapter.update(FrozenExpert(weight))
+    def forward(self, weight: Tensor) -> Tensor:
+        update = self.adapter.update(FrozenExpert(weight))
+        return update.to_dense() if isinstance(update, Format) else update
+
+
+def _dense(updating: Updating, held: Tensor) -> Tensor:
+    """The updates of all experts, (experts, out, in)."""
+    own = {**dict(updating.named_parameters()), **dict(updating.named_buffers())}
+    run: Callable[..., Tensor] = vmap(lambda tensors, weight: functional_call(updating, tensors, (weight,)))
+    return run(own, held)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.experts import AdaptedExperts
 from polyad.adapters.making import Method, view
 from polyad.adapters.planning import Planned, plan
-from polyad.adapters.sites import plain_modules, refuse_unmergeable
+from polyad.adapters.sites import owners, refuse_unmergeable
 from polyad.models.surgery import Which
 
-BANKS = "adapter_banks"
-"""The module of a model that holds what its adapters share over layers."""
+BANK = "adapter_bank_"
+"""What the module is called, with the adapter's name, that holds what its layers share."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,8 @@ class Adapters:
             self.model.requires_grad_(False)
         bank, made = planned.bank, planned.made
         if len(bank._parameters) or len(bank._buffers):
-            if not hasattr(self.model, BANKS):
-                self.model.add_module(BANKS, nn.ModuleDict())
             device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-            getattr(self.model, BANKS)[name] = bank.to(device)
+            self.common.banks[name] = bank.to(device)
         for site, adapter in planned.adapters:
             layer = self._held.get(site.path, site.module)
             if not isinstance(layer, Adapted | AdaptedExperts):
@@ -104,6 +101,12 @@ class Adapters:
                 layer.add(name, site.parameter, adapter, made)
             else:
                 layer.add(name, adapter, view(site), made)
+        if name in self.common.banks:
+            # A sequence runs its children, so its first layer with this adapter holds the bank; else the model does,
+            # which is what sharded training needs.
+            home = self._named_layers(name)[0] if isinstance(self.model, nn.Sequential) else self.model
+            home.add_module(BANK + name, bank)
+            self.common.homes[name] = home
         self.common.names.append(name)
         self.activate({**self.common.active, name: None})
 
@@ -120,11 +123,9 @@ class Adapters:
             if not layer.adapters:
                 self._swap(path, layer.layer)
                 del self._held[path]
-        banks = getattr(self.model, BANKS, None)
-        if banks is not None and name in banks:
-            del banks[name]
-            if not banks:
-                delattr(self.model, BANKS)
+        if name in self.common.banks:
+            del self.common.banks[name]
+            delattr(self.common.homes.pop(name), BANK + name)
         self.common.names.remove(name)
         self.activate({n: w for n, w in self.common.active.items() if n != name})
         if not self._held:
@@ -195,11 +196,11 @@ class Adapters:
         restores every bit; without, all adapters are taken out and the weights stay changed.
         """
         self._refuse_merged("merge")
-        owners = Counter(id(p) for m in plain_modules(self.model) for p in m._parameters.values() if p is not None)
+        held = owners(self.model, self.common.banks.values())
         changed: dict[str, Any] = {}
         for path, layer in self._held.items():
             if any(name in self.common.active for name in layer.made):
-                refuse_unmergeable(path, layer, owners)
+                refuse_unmergeable(path, layer, held)
                 changed[path] = layer.changed()
                 for tensor in changed[path].values() if isinstance(changed[path], dict) else [changed[path]]:
                     _check.finite(f"the changed weight of {path}", tensor)
@@ -229,7 +230,7 @@ class Adapters:
 
     def bank(self, name: str) -> Bank | None:
         """What the layers of an adapter share, if they share anything."""
-        return dict(getattr(self.model, BANKS, nn.ModuleDict()).items()).get(name)  # pyright: ignore
+        return self.common.banks.get(name)
 
     def named_parameters(self, name: str) -> dict[str, nn.Parameter]:
         """Every parameter of an adapter, by its layer's name and its own; shared ones once, under ``bank``."""
@@ -311,6 +312,9 @@ class Adapters:
     def _named(self, name: str) -> dict[str, Adapted | AdaptedExperts]:
         self._known(name)
         return {path: layer for path, layer in self._held.items() if name in layer.made}
+
+    def _named_layers(self, name: str) -> list[Adapted | AdaptedExperts]:
+        return [layer for layer in self._held.values() if name in layer.made]
 
     def _known(self, name: str) -> None:
         if name not in self.common.names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -51,15 +50,17 @@ def needs_of(method: Method) -> frozenset[str]:
     return frozenset() if card is None else frozenset().union(*card.needs.values())
 
 
-def picked(argument: str, value: Any, name: str) -> Any:
+def picked(argument: str, value: Any, site: Site) -> Any:
     """The value of an argument for a site: of {pattern: value} the one whose pattern matches, "*" where none does."""
     if not isinstance(value, Mapping):
         return value
-    own = [pattern for pattern in value if pattern != "*" and fnmatch.fnmatchcase(name, pattern)]
+    own = [pattern for pattern in value if pattern != "*" and site.fits(pattern)]
     if len(own) > 1:
-        raise ValueError(f"{argument} is given for {name} by {own[0]!r} and by {own[1]!r}; let one pattern match it")
+        raise ValueError(
+            f"{argument} is given for {site.name} by {own[0]!r} and by {own[1]!r}; let one pattern match it"
+        )
     if not own and "*" not in value:
-        raise ValueError(f"{argument} is given by patterns, and none matches {name}; add '*' for all others")
+        raise ValueError(f"{argument} is given by patterns, and none matches {site.name}; add '*' for all others")
     return value[own[0] if own else "*"]
 
 
@@ -77,7 +78,7 @@ def make(
     ``given`` maps "gradient" and "moments" to what the method starts from; None where it is not to start at all.
     """
     takes = arguments_of(method)
-    chosen = {k: picked(k, v, site.name) for k, v in arguments.items()}
+    chosen = {k: picked(k, v, site) for k, v in arguments.items()}
     if "bank" in takes:
         chosen["bank"] = bank
     weight = site.layer._parameters.get(site.parameter or "weight")

@@ -64,7 +64,7 @@ def save(adapters: Adapters, name: str, target: Path) -> Path:
 def load(adapters: Adapters, folder: Path, name: str | None) -> str:
     """Attach the adapter in ``folder`` and give it its numbers; nothing is attached where anything does not fit."""
     stated, tensors = _read(folder)
-    name = stated["name"] if name is None else name
+    name = str(stated["name"]) if name is None else name
     adapters.refuse_name(name)
     check_model(adapters, folder, stated)
     wanted = {site["name"] for site in stated["sites"]}

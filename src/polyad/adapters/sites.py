@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +40,10 @@ class Site:
         if self.parameter is not None:
             return f"{self.path}.{self.parameter}"
         return self.path if self.part is None else f"{self.path}[{self.part[0]}:{self.part[1]}]"
+
+    def fits(self, pattern: str) -> bool:
+        """Whether a pattern matches the site's name, or its layer's path where it is a part."""
+        return fnmatch.fnmatchcase(self.name, pattern) or fnmatch.fnmatchcase(self.path, pattern)
 
     @property
     def layer(self) -> nn.Module:
@@ -82,14 +87,17 @@ def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, t
     return _split(found, parts)
 
 
-def plain_modules(model: nn.Module) -> Iterator[nn.Module]:
-    """The modules of a model without those of its adapters."""
-    for path, module in model.named_modules():
-        if ".adapters" not in f".{path}":
-            yield module
+def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
+    """How many modules hold each parameter of a model, by the parameter's id; adapters and their banks aside."""
+    aside = {id(inner) for bank in banks for inner in bank.modules()}
+    for module in model.modules():
+        if isinstance(module, Adapted | AdaptedExperts):
+            aside |= {id(inner) for inner in module.adapters.modules()}
+    plain = [module for module in model.modules() if id(module) not in aside]
+    return Counter(id(p) for module in plain for p in module._parameters.values() if p is not None)
 
 
-def refuse_unmergeable(path: str, layer: Adapted | AdaptedExperts, owners: Mapping[int, int]) -> None:
+def refuse_unmergeable(path: str, layer: Adapted | AdaptedExperts, held: Mapping[int, int]) -> None:
     """Refuse to merge into formats, quantised weights and weights that other modules hold too."""
     if isinstance(layer, Adapted) and not layer.base.mergeable:
         weight = layer.base.held
@@ -99,7 +107,7 @@ def refuse_unmergeable(path: str, layer: Adapted | AdaptedExperts, owners: Mappi
             "a dense layer in its place first"
         )
     for name, parameter in layer._parameters.items():
-        if parameter is not None and owners[id(parameter)] > 1:
+        if parameter is not None and held[id(parameter)] > 1:
             raise ValueError(f"{name} of {path} is shared with another module, which merging would change too")
 
 
@@ -107,7 +115,7 @@ def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:
     """Refuse arguments by pattern, {pattern: value}, of which a pattern matches no site."""
     for argument, value in arguments.items():
         for pattern in value if isinstance(value, Mapping) else ():
-            if not any(fnmatch.fnmatchcase(site.name, pattern) for site in sites):
+            if not any(site.fits(pattern) for site in sites):
                 raise ValueError(
                     f"{argument} has a value for {pattern!r}, which matches none of the {len(sites)} layers chosen; "
                     f"they are called {', '.join(site.name for site in sites[:3])}"
