@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import tiny
 from polyad._card import Card, Paper, _catalogue
-from polyad.adapters import Adapted, Adapter, Adapters, LoKr, LoRA, matrix
+from polyad.adapters import AdaLoRA, Adapted, Adapter, Adapters, DoRA, LoHa, LoKH, LoKr, LoRA, PiSSA, VeRA, matrix
 from polyad.formats import LowRank
 from polyad.layers import Linear
 from polyad.quantize import round_to_nearest as rtn
@@ -455,3 +455,111 @@ def test_lora_scales_by_rank_or_its_root():
     assert LoRA((8, 8), rank=4).scale == 1
     with pytest.raises(ValueError, match="choose 'rank'"):
         LoRA((8, 8), scaling="none")
+
+
+def test_dora_sets_the_lengths_of_rows_and_lets_no_gradient_through_their_norm():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 6))
+    _, adapters = hosted(model=model, which="0", rank=2)
+    adapters.detach("a")
+    adapters.attach("d", "0", DoRA, rank=2, alpha=4.0)
+    move(adapters, "d")
+    own, layer = adapters.of("d")["0"], model[0].layer
+    directions = layer.weight + 2 * own.direction.B @ own.direction.A
+    norms = directions.norm(dim=1, keepdim=True)
+    expected = X @ (own.magnitude.unsqueeze(1) * directions / norms.detach()).mT + layer.bias
+    found = model(X)
+    assert torch.allclose(found, expected, atol=1e-5)
+    probe = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    given = tuple(own.parameters())
+    for a, b in zip(*(torch.autograd.grad((y * probe).sum(), given) for y in (found, expected)), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+    merged = layer.weight + own.update(model[0].base)
+    assert torch.allclose(merged.norm(dim=1), own.magnitude.abs(), atol=1e-5)
+    with torch.no_grad():
+        first = model(X)
+        own.direction.B.mul_(2)
+        assert not torch.allclose(model(X), first)
+        own.magnitude[0] = 0
+        assert torch.allclose(model(X)[:, 0], layer.bias[0])
+
+
+def test_a_row_of_zeros_stays_one_in_dora():
+    model = nn.Sequential(nn.Linear(12, 6))
+    with torch.no_grad():
+        model[0].weight[2] = 0
+    adapters = Adapters(model)
+    expected = model(X)
+    adapters.attach("d", "0", DoRA, rank=2)
+    assert torch.allclose(model(X), expected, atol=1e-6)
+    model(X).sum().backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in adapters.parameters("d"))
+
+
+def test_pissa_trains_the_principal_part():
+    adapters = Adapters(network())
+    adapters.attach("p", "0", PiSSA, rank=3)
+    own, weight = adapters.of("p")["0"], adapters.model[0].layer.weight
+    u, s, v = torch.linalg.svd(weight)
+    assert torch.allclose(own.B @ own.A, u[:, :3] * s[:3] @ v[:3], atol=1e-5)
+    assert torch.allclose(own.B.norm(dim=0), s[:3].sqrt(), atol=1e-5)
+    assert own.update(None).to_dense().abs().max() < 1e-7
+
+
+def test_vera_trains_a_number_a_row_and_a_number_a_rank_and_stores_no_matrix(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 12))
+    adapters = Adapters(model)
+    adapters.attach("v", "*", VeRA, rank=64, seed=5)
+    assert sum(p.numel() for p in adapters.parameters("v")) == 3 * (12 + 64)
+    assert adapters.of("v")["0"].A() is adapters.of("v")["2"].A()
+    move(adapters, "v")
+    own = adapters.of("v")["1"]
+    expected = torch.diag(own.b) @ own.B() @ torch.diag(own.d) @ own.A()
+    assert torch.allclose(own.update(None).to_dense(), expected, atol=1e-5)
+    assert abs(float(own.A().var()) - 2 / 12) < 0.02
+    folder = adapters.save("v", tmp_path / "v")
+    assert (folder / "adapter.safetensors").stat().st_size < 3 * (12 + 64) * 4 + 1000
+
+
+def test_loha_has_the_rank_of_a_product_and_lokh_columns_of_rank_one():
+    g = torch.Generator().manual_seed(0)
+    for shape, few in (((40, 48), True), ((12, 10), False)):
+        loha = LoHa(shape, rank=3, generator=g)
+        nn.init.normal_(loha.B2, generator=g)
+        dense = (loha.B1 @ loha.A1) * (loha.B2 @ loha.A2)
+        assert loha.few == few
+        assert torch.allclose(loha.update(None).to_dense(), dense, atol=1e-5)
+        assert torch.linalg.matrix_rank(dense) == 9
+    lokh = LoKH((12, 10), generator=g)
+    nn.init.normal_(lokh.factors.second, generator=g)
+    assert sum(p.numel() for p in lokh.parameters()) == (3 + 4) * 10
+    dense = lokh.update(None).to_dense().mT.reshape(10, 3, 4)
+    assert all(torch.linalg.matrix_rank(column) == 1 for column in dense)
+    with pytest.raises(ValueError, match=r"first=5 does not divide the 12 rows; choose from \[1, 2, 3, 4, 6, 12\]"):
+        LoKH((12, 10), first=5)
+
+
+def test_adalora_prunes_the_least_important_triples_over_all_layers():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 12))
+    adapters = Adapters(model)
+    adapters.attach("a", "*", AdaLoRA, rank=2, spare=2, every=1)
+    target = X @ torch.randn(12, 1, generator=torch.Generator().manual_seed(2)) @ torch.ones(1, 12)
+    optimizer = torch.optim.Adam(adapters.parameters("a"), lr=0.02)
+    kept = []
+    for step in range(60):
+        adapters.before_step(step, 60)
+        loss = (model(X) - target).square().mean() + adapters.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        adapters.after_backward(step, 60)
+        optimizer.step()
+        adapters.after_step(step, 60)
+        kept.append(sum(int((a.values != 0).sum()) for a in adapters.of("a").values()))
+    assert kept[0] == 8
+    assert kept == sorted(kept, reverse=True)
+    assert kept[-1] == 4
+    own = adapters.of("a")["0"]
+    assert own.budget(6, 60) == 4
+    assert own.budget(23, 60) == 2 + 2 * 0.5**3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -124,6 +124,9 @@ class Adapted(nn.Module):
             return self.layer(x)
         if self.reads_output:
             y = self.base(x)
+            if len(terms) == 1 and terms[0].weight is None and terms[0].base.part is None:
+                adapter, base, _, dropout, *_ = terms[0]
+                return self.base.biased(_run(adapter.changed, x, y, base, dropout if self.training else 0.0))
             return self.base.biased(self._changed(y, x, y, terms))
         if self.folds:
             return self._folded(x, terms)
@@ -138,7 +141,7 @@ class Adapted(nn.Module):
                 total = base.onto(total, adapter.update(base), x, adapter.scale, dropout)
             else:
                 own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
-                change = _change(adapter, x, own, base, dropout) * adapter.scale
+                change = _run(adapter, x, own, base, dropout) * adapter.scale
                 if base.part is not None:
                     change = F.pad(change, (base.part[0], total.shape[-1] - base.part[1]))
                 total = total + (change if weight is None else weight * change)
@@ -212,13 +215,13 @@ class Adapted(nn.Module):
             return getattr(self.__dict__["_layer"], name)  # in_features and the like
 
 
-def _change(adapter: Adapter, x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:
+def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:
     """What an adapter gives; where inputs are dropped it runs again for the gradient, so that x alone is kept."""
     if not dropout:
-        return adapter(x, y, base)
+        return run(x, y, base)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return adapter(F.dropout(x, dropout), y, base)
-    found = checkpoint(lambda x, y: adapter(F.dropout(x, dropout), y, base), x, y, use_reentrant=False)
+        return run(F.dropout(x, dropout), y, base)
+    found = checkpoint(lambda x, y: run(F.dropout(x, dropout), y, base), x, y, use_reentrant=False)
     assert isinstance(found, Tensor)
     return found
 

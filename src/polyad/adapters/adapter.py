@@ -38,6 +38,15 @@ class Adapter(nn.Module):
         """ΔW x without ``scale``, given the layer's product y without bias. By default the update, applied."""
         return base.applied(self.update(base), x)
 
+    def changed(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
+        """y with the change, for methods that read y: what the host asks for where nothing else is active."""
+        return y + self.scale * self(x, y, base)
+
+    def derive(self, base: Frozen) -> None:
+        """Work out frozen numbers that follow from the weight; called before ``init``, and on loading.
+
+        A buffer that is made here, with ``persistent=False``, costs nothing in a file."""
+
     def init(self, base: Frozen, *, gradient: Tensor | None = None, moments: Moments | None = None) -> None:
         """Start from the weight, its gradient (of ``base.shape``) or its inputs' statistics; the card's ``needs``
         names what must be given (``weight``, ``gradient``, or statistics). Not called on loading."""

@@ -75,7 +75,7 @@ def make(
 ) -> Adapter:
     """The adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
 
-    ``given`` maps "gradient" and "moments" to what the method starts from; None where it is not to start at all.
+    ``given`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
     """
     takes = arguments_of(method)
     chosen = {k: picked(k, v, site) for k, v in arguments.items()}
@@ -90,8 +90,8 @@ def make(
             if "generator" in takes:
                 chosen["generator"] = generator(seed, site.name, str(i))
             each.append(in_dtype(method(site.shape, **chosen), dtype))
-        for i, adapter in enumerate(each if given is not None else ()):
-            _start(adapter, method, site, i, dict(given or {}))
+        for i, adapter in enumerate(each):
+            _start(adapter, method, site, i, given)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
     made = each[0] if site.parameter is None else stacked(each)
@@ -110,17 +110,17 @@ def trained_dtype(weight: Tensor | None) -> torch.dtype:
     return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
 
 
-def _start(adapter: Adapter, method: Method, site: Site, expert: int, given: dict[str, Any]) -> None:
-    if type(adapter).init is Adapter.init:
-        return
+def _start(adapter: Adapter, method: Method, site: Site, expert: int, given: Mapping[str, Any] | None) -> None:
+    base, kind = view(site, expert), type(adapter)
     if "weight" in needs_of(method):
-        _check.finite("the weight", view(site, expert).weight)
-    gradient = given.get("gradient")
-    if gradient is not None:
-        _check.finite("the gradient", gradient)
-        given["gradient"] = gradient if site.parameter is None else gradient[expert]
+        _check.finite("the weight", base.weight)
     with torch.no_grad():
-        adapter.init(view(site, expert), **given)
+        if kind.derive is not Adapter.derive:
+            adapter.derive(base)
+        if given is not None and kind.init is not Adapter.init:
+            gradient = given.get("gradient")
+            own = gradient if gradient is None or site.parameter is None else gradient[expert]
+            adapter.init(base, **{**given, "gradient": None if own is None else _check.finite("the gradient", own)})
 
 
 def view(site: Site, expert: int = 0) -> Frozen:
