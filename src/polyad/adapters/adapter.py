@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -56,15 +56,15 @@ class Adapter(nn.Module):
         return None
 
     @classmethod
-    def before_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:
+    def before_step(cls, adapters: Sequence[Any], step: int, total: int) -> None:
         """Called with all adapters of one name before step ``step`` of ``total``, counted from 0."""
 
     @classmethod
-    def after_backward(cls, adapters: Sequence[Self], step: int, total: int) -> None:
+    def after_backward(cls, adapters: Sequence[Any], step: int, total: int) -> None:
         """Called when gradients are there and the optimiser has not stepped."""
 
     @classmethod
-    def after_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:
+    def after_step(cls, adapters: Sequence[Any], step: int, total: int) -> None:
         """Called when the optimiser has stepped."""
 
     def borrow(self, bank: Bank | None) -> Bank:

@@ -35,8 +35,7 @@ class DoRA(Adapter):
     m starts at the norms of W's rows, A and B as in ``LoRA``, so that nothing changes at first. As in the paper's
     section 4.3 no gradient passes through the norm, unless ``norm_gradient`` is set. It is never taken of a dense
     matrix: it follows from ‖W‖², W Aᵀ and A Aᵀ, in 2 out · in · rank operations a call, and the layer's product is
-    not computed twice: the output is ``g (W x + s B A x)`` with g = m / norm. For the gradient of m the output alone is
-    kept.
+    not computed twice: the output is ``g (W x + s B A x)`` with g = m / norm. It alone is kept for the gradient of m.
 
     >>> adapter = DoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters())
