@@ -87,11 +87,13 @@ class Adapted(nn.Module):
     def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
         adapter.train(self.training)
+        adapter.dropout = made.dropout
         key = name if base.part is None else f"{name}[{base.part[0]}:{base.part[1]}]"
         structured = type(adapter).forward is Adapter.forward
         folds = fold_from(adapter, base) if structured else (NEVER, NEVER)
         self.adapters[key], self.made[name] = adapter, made
-        term = Term(adapter, base, None, made.dropout, structured, folds)
+        dropout = 0.0 if adapter.drops else made.dropout
+        term = Term(adapter, base, None, dropout, structured, folds)
         self.routes[name] = (*self.routes.get(name, ()), term)
         self._note()
 

@@ -29,6 +29,12 @@ class Adapter(nn.Module):
     reads_output: bool = False
     """Whether ``forward`` reads y; if not, y is None and the host spares itself a product without bias."""
 
+    dropout: float = 0.0
+    """The share of inputs to drop in training; the host sets it, and drops them itself unless ``drops`` is set."""
+
+    drops: bool = False
+    """Whether ``forward`` and ``changed`` drop inputs themselves, through ``base.onto``."""
+
     def update(self, base: Frozen) -> Update:
         """ΔW without ``scale``, of shape ``base.shape``, or (out, the rest) of it. A method that reads
         ``base.weight`` here has no structure to apply."""

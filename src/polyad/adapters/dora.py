@@ -42,7 +42,7 @@ class DoRA(Adapter):
     34
     """
 
-    reads_output = True
+    reads_output, drops = True, True
     magnitude: nn.Parameter
     squares: Tensor
 
@@ -92,7 +92,7 @@ class DoRA(Adapter):
 
     def changed(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
         low = LowRank(self.direction.B, self.direction.A)
-        product = base.onto(y, low, x, self.direction.scale, 0.0)
+        product = base.onto(y, low, x, self.direction.scale, self.dropout if self.training else 0.0)
         g = base.along(self.gains(base).to(product.dtype), x)
         if torch.compiler.is_compiling() or g.ndim != 1 or bool((g == 0).any()):
             return product * g
