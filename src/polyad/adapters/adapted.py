@@ -1,97 +1,231 @@
-"""A linear layer with adapters on it."""
+"""A layer with adapters on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from polyad.adapters.adapter import Adapter, Bank
+from polyad.adapters.counting import NEVER, fold_from
+from polyad.adapters.frozen import Frozen, frozen
 
 
-class Adapter(nn.Module):
-    """A trainable change of a frozen weight of shape (out, in). A subclass gives ``weight``."""
+class Term(NamedTuple):
+    """One adapter of a layer: its change counts ``weight`` times, once where that is None."""
 
-    def weight(self, base: Tensor) -> Tensor:
-        """The changed weight, in the base's dtype."""
-        raise NotImplementedError
+    adapter: Adapter
+    base: Frozen
+    weight: Tensor | None
+    dropout: float
+    structured: bool
+    """Whether the change is the update's product and nothing else."""
+    folds: tuple[float, float]
+    """The numbers of rows from which folding is cheaper, without and with gradients."""
 
-    def forward(self, x: Tensor, base: Below) -> Tensor:
-        """The changed layer on x. This forms the weight; subclasses do better where their algebra permits."""
-        return F.linear(x, self.weight(base.weight), base.bias)
+
+@dataclass
+class Common:
+    """What all adapted layers of a model share."""
+
+    names: list[str] = field(default_factory=list)
+    """The adapters attached, in the order in which they came."""
+    active: dict[str, Tensor | None] = field(default_factory=dict)
+    """The weight of every active adapter; None counts as one and costs nothing."""
+    banks: dict[str, Bank] = field(default_factory=dict)
+    homes: dict[str, nn.Module] = field(default_factory=dict)
+    """What the layers of an adapter share, and the module that registers it."""
+    rows: dict[str, Tensor] | None = None
+    """Per-row adapters of the batch that is running: which rows each takes."""
+    batch: int = 0
+    trainable: dict[str, bool] = field(default_factory=dict)
+    """Whether each parameter of the model was trained before the first adapter came."""
 
 
-class Below:
-    """What an adapter changes: the frozen layer, with the adapters that were attached before it."""
+@dataclass
+class Made:
+    """How an adapter was made, so that it can be made again."""
 
-    def __init__(self, layer: nn.Module, adapters: Sequence[Adapter]) -> None:
-        self._layer, self._adapters = layer, adapters
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not self._adapters:
-            return self._layer(x)
-        return self._adapters[-1](x, Below(self._layer, self._adapters[:-1]))
-
-    @property
-    def weight(self) -> Tensor:
-        weight = self._layer.weight
-        if not isinstance(weight, Tensor):
-            raise TypeError("the base's weight is a format, not a tensor; only adapters that never form it apply")
-        for adapter in self._adapters:
-            weight = adapter.weight(weight)
-        return weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self._layer.bias  # pyright: ignore[reportReturnType]
+    method: Any
+    arguments: dict[str, Any]
+    seed: int
+    dropout: float
 
 
 class Adapted(nn.Module):
-    """A linear layer with named adapters. The layer's own parameters keep their names in the state dict."""
+    """A layer with named adapters. The layer's own parameters keep their names in the state dict.
 
-    def __init__(self, layer: nn.Module) -> None:
+    The output is the layer's and the weighted sum of the active adapters' changes, each relative to the frozen layer,
+    so that their order does not matter.
+    """
+
+    def __init__(self, layer: nn.Module, common: Common) -> None:
         super().__init__()
         self.__dict__["_layer"] = layer  # not a submodule: its contents are registered here, under its own names
         self._parameters, self._buffers = layer._parameters, layer._buffers
         self._modules.update(layer._modules)
         self.adapters = nn.ModuleDict()
-        self.__dict__["_original"] = None
+        base = frozen(layer)
+        assert base is not None
+        self.base, self.common = base, common
+        self.routes: dict[str, tuple[Term, ...]] = {}
+        self.made: dict[str, Made] = {}
+        self.terms: tuple[Term, ...] = ()
+        self.reads_output, self.folds = False, False
+        self.original: Tensor | None = None
 
     @property
     def layer(self) -> nn.Module:
         """The layer as it was before."""
         return self.__dict__["_layer"]
 
-    @property
-    def merged(self) -> bool:
-        return self.__dict__["_original"] is not None
+    def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
+        """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
+        adapter.train(self.training)
+        adapter.dropout = made.dropout
+        key = name if base.part is None else f"{name}[{base.part[0]}:{base.part[1]}]"
+        structured = type(adapter).forward is Adapter.forward
+        folds = fold_from(adapter, base) if structured else (NEVER, NEVER)
+        self.adapters[key], self.made[name] = adapter, made
+        dropout = 0.0 if adapter.drops else made.dropout
+        term = Term(adapter, base, None, dropout, structured, folds)
+        self.routes[name] = (*self.routes.get(name, ()), term)
+        self._note()
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out."""
+        del self.routes[name]
+        for key in [key for key in self.adapters if key.partition("[")[0] == name]:
+            del self.adapters[key]
+        del self.made[name]
+        self._note()
+
+    def _note(self) -> None:
+        terms = [term for own in self.routes.values() for term in own]
+        self.reads_output = any(term.adapter.reads_output for term in terms)
+        self.folds = not self.reads_output and any(min(term.folds) < NEVER for term in terms)
+
+    def activate(self, weights: Mapping[str, Tensor | None]) -> None:
+        """Let these adapters act, with these weights, and no others."""
+        terms: tuple[Term, ...] = ()
+        for name, weight in weights.items():
+            own = self.routes.get(name, ())
+            terms += own if weight is None else tuple([term._replace(weight=weight) for term in own])
+        self.__dict__["terms"] = terms  # past torch's __setattr__: switching a thousand layers should take no time
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) if self.merged else self._below()(x)
+        if self.common.rows is not None:
+            return self._routed(x, self.common.rows)
+        terms = self.terms
+        if not terms or self.original is not None:
+            return self.layer(x)
+        if self.reads_output:
+            y = self.base(x)
+            if len(terms) == 1 and terms[0].weight is None and terms[0].base.part is None:
+                adapter, base, _, dropout, *_ = terms[0]
+                return self.base.biased(_run(adapter.changed, x, y, base, dropout if self.training else 0.0))
+            return self.base.biased(self._changed(y, x, y, terms))
+        if self.folds:
+            return self._folded(x, terms)
+        return self._changed(self.layer(x), x, None, terms)
 
-    def merge(self) -> None:
-        """Put the changed weight into the layer's parameter and keep the original beside it."""
-        changed = self._below().weight.detach()
+    def _changed(self, total: Tensor, x: Tensor, y: Tensor | None, terms: Sequence[Term]) -> Tensor:
+        """``total`` and the changes of these terms."""
+        for term in terms:
+            adapter, base, weight, dropout, structured, _ = term
+            dropout = dropout if self.training else 0.0
+            if structured and weight is None and base.part is None:
+                total = base.onto(total, adapter.update(base), x, adapter.scale, dropout)
+            else:
+                own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
+                change = _run(adapter, x, own, base, dropout) * adapter.scale
+                if base.part is not None:
+                    change = F.pad(change, (base.part[0], total.shape[-1] - base.part[1]))
+                total = total + (change if weight is None else weight * change)
+        return total
+
+    def _folded(self, x: Tensor, terms: Sequence[Term]) -> Tensor:
+        """The layer with those updates in its weight that are cheaper there, and the changes of the others."""
+        rows, grad = self.base.rows(x), torch.is_grad_enabled()
+        within = [t for t in terms if rows >= t.folds[grad] and not (t.dropout and self.training)]
+        if not within:
+            return self._changed(self.layer(x), x, None, terms)
+        total = self.base.biased(self.base.product(x, self._changed_weight(within)))
+        return self._changed(total, x, None, [t for t in terms if not any(t is other for other in within)])
+
+    def _changed_weight(self, terms: Sequence[Term]) -> Tensor:
+        """The weight with these updates, in its own dtype; summed in theirs where that is finer."""
+        held = self.base.weight
+        total = held
+        for adapter, base, weight, *_ in terms:
+            update = base.dense(adapter.update(base)) * adapter.scale
+            update = update if weight is None else update * weight
+            if base.part is not None:
+                update = F.pad(update, (0, 0, base.part[0], total.shape[0] - base.part[1]))
+            total = total + update
+        return total.to(held.dtype)
+
+    def _routed(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        """Each row of the batch with its own adapter."""
+        if x.shape[0] != self.common.batch:
+            raise ValueError(
+                f"an adapter was named for each of {self.common.batch} rows, and a layer got {x.shape[0]}; name one "
+                "for every row of the batch"
+            )
+        y = self.base(x) if self.reads_output else None
+        total = self.layer(x) if y is None else y
+        for name, index in rows.items():
+            terms = self.routes.get(name)
+            if terms is not None:
+                own = None if y is None else y[index]
+                total = total.index_copy(0, index, self._changed(total[index], x[index], own, terms))
+        return total if y is None else self.base.biased(total)
+
+    def changed(self) -> Tensor:
+        """The weight with all active updates, in the layer's own dtype and layout."""
+        with torch.no_grad():
+            total = self._changed_weight(self.terms)
+        return total.mT.contiguous() if self.base.transposed else total
+
+    def merge(self, changed: Tensor, *, keep: bool = True) -> None:
+        """Put a changed weight into the layer's parameter; with ``keep`` the original stays beside it."""
         weight = self._parameters["weight"]
         assert weight is not None
-        self.__dict__["_original"], weight.data = weight.data, changed
+        self.original = weight.data if keep else None
+        weight.data = changed
 
     def unmerge(self) -> None:
         """Put the original back, bit by bit; does nothing where nothing is merged."""
-        weight, original = self._parameters.get("weight"), self.__dict__["_original"]
-        if weight is not None and original is not None:
-            weight.data = original.to(device=weight.device, dtype=weight.dtype)
-            self.__dict__["_original"] = None
+        weight = self._parameters.get("weight")
+        if weight is not None and self.original is not None:
+            weight.data = self.original.to(device=weight.device, dtype=weight.dtype)
+            self.original = None
 
     def train(self, mode: bool = True) -> Self:
         self.layer.training = mode
         return super().train(mode)
-
-    def _below(self) -> Below:
-        return Below(self.layer, [a for a in self.adapters.values() if isinstance(a, Adapter)])
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self.__dict__["_layer"], name)  # in_features and the like
+
+
+def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:
+    """What an adapter gives; where inputs are dropped it runs again for the gradient, so that x alone is kept."""
+    if not dropout:
+        return run(x, y, base)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return run(F.dropout(x, dropout), y, base)
+    found = checkpoint(lambda x, y: run(F.dropout(x, dropout), y, base), x, y, use_reentrant=False)
+    assert isinstance(found, Tensor)
+    return found
+
+
+__all__ = ["Adapted", "Common", "Made", "Term"]

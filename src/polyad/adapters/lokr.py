@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.adapters.adapted import Adapter, Below
-from polyad.formats import Kronecker
+from polyad.adapters.adapter import Adapter, matrix
+from polyad.adapters.frozen import Frozen
+from polyad.formats import Format, Kronecker
 from polyad.layers import Factors
 
 
 @method(
     "adapter",
     name="lokr",
-    example={"factor": 4},
+    example={"factor": 2},
     papers=(
         Paper(
             "Edalati, Tahaei, Kobyzev, Nia, Clark, Rezagholizadeh",
@@ -40,35 +41,27 @@ from polyad.layers import Factors
     ),
 )
 class LoKr(Adapter):
-    """``W + scale * first ⊗ second`` for W of shape (out, in).
+    """``ΔW = alpha · first ⊗ second`` for W of shape (out, in).
 
     first has shape (a, c), the largest divisors of out and in up to ``factor``, and is drawn with variance 1 / c;
     second, of shape (out / a, in / c), starts at zero, so that the update does. The product is applied without
     being formed: a row takes at most 2 (a in + out in / c) operations on top of the base's.
 
     >>> adapter = LoKr((6, 8), factor=4, generator=torch.Generator().manual_seed(0))
-    >>> adapter.update()
+    >>> adapter.factors()
     Kronecker(shape=(6, 8), parameters=16, bytes=64)
     """
 
     def __init__(
-        self, shape: tuple[int, int], *, factor: int = 8, scale: float = 1.0, generator: Generator | None = None
+        self, shape: tuple[int, ...], *, factor: int = 8, alpha: float = 1.0, generator: Generator | None = None
     ) -> None:
         super().__init__()
-        _check.rank(factor, min(shape), f"the shorter side of a weight of shape {shape}", "factor")
-        a, c = (max(k for k in range(1, factor + 1) if n % k == 0) for n in shape)
+        sides = matrix(shape)
+        _check.rank(factor, min(sides), f"the shorter side of a weight of shape {shape}", "factor")
+        a, c = (max(k for k in range(1, factor + 1) if n % k == 0) for n in sides)
         first = torch.randn(a, c, generator=generator) / c**0.5
-        self.factors = Factors(Kronecker(first.unsqueeze(0), torch.zeros(1, shape[0] // a, shape[1] // c)))
-        self.scale = scale
+        self.factors = Factors(Kronecker(first.unsqueeze(0), torch.zeros(1, sides[0] // a, sides[1] // c)))
+        self.scale = alpha
 
-    def update(self) -> Kronecker:
-        """The update without its scale."""
-        format = self.factors()
-        assert isinstance(format, Kronecker)
-        return format
-
-    def weight(self, base: Tensor) -> Tensor:
-        return (base.to(torch.float32) + self.scale * self.update().to_dense()).to(base.dtype)
-
-    def forward(self, x: Tensor, base: Below | nn.Module) -> Tensor:
-        return base(x) + self.scale * self.update().linear(x)
+    def update(self, base: Frozen) -> Format:  # noqa: ARG002
+        return self.factors()

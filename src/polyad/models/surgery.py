@@ -25,18 +25,23 @@ def select(model: nn.Module, which: Which, *, of: tuple[type[nn.Module], ...] = 
     ['0']
     """
     candidates = {path: module for path, module in model.named_modules() if isinstance(module, of)}
+    present = tuple(kind for kind in of if any(isinstance(module, kind) for module in candidates.values()))
+    return matching(candidates, which, f"{_names(present or of)} modules")
+
+
+def matching(candidates: Mapping[str, nn.Module], which: Which, what: str) -> dict[str, nn.Module]:
+    """Those of the candidates that ``which`` names, in their order; patterns that match nothing are refused."""
     if callable(which):
         found = {path: module for path, module in candidates.items() if which(path, module)}
         if not found:
-            raise ValueError(f"the predicate chose none of the model's {len(candidates)} {_names(of)} modules")
+            raise ValueError(f"the predicate chose none of the model's {len(candidates)} {what}")
         return found
     patterns = [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(path, pattern) for path in candidates):
-            there = tuple(k for k in of if any(isinstance(m, k) for m in candidates.values())) or of
             near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
             raise ValueError(
-                f"the pattern {pattern!r} matches none of the model's {len(candidates)} {_names(there)} modules; "
+                f"the pattern {pattern!r} matches none of the model's {len(candidates)} {what}; "
                 f"their paths look like {', '.join(near) or '(there are none)'}"
             )
     chosen = (p for p in candidates if any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns))

@@ -41,7 +41,7 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
 """Kinds that are functions; a method matches one of its kind's signatures."""
 
 PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
-    "adapter": {"weight": ("base",), "forward": ("x", "base")},
+    "adapter": {"update": ("base",), "forward": ("x", "y", "base")},
     "transform": {"init": ("param",), "update": ("grad", "state", "param")},
     "subspace": {"refresh": ("g",), "down": ("g",), "up": ("y",), "transport": ("state", "old", "new")},
     "codec": {

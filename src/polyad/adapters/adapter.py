@@ -1,0 +1,139 @@
+"""What a method of adaptation owes its host, and what layers may share."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from polyad.adapters.frozen import Frozen, Update
+from polyad.models.statistics import Moments
+
+
+class Adapter(nn.Module):
+    """A trainable change of a frozen weight, made as ``method(shape, *, generator, **arguments)``.
+
+    ``shape`` is the weight's own: (out, in), or (out, in / groups, *kernel) for a convolution, which ``matrix``
+    flattens. A method states ``update``, its ΔW; the host adds ``scale`` ΔW x to the layer's product, folds it into
+    the weight where that takes fewer operations, drops inputs, batches experts, merges and saves. A change that needs
+    the layer's own product, or does better than ΔW x, states ``forward`` too.
+    """
+
+    scale: float = 1.0
+    """What the host multiplies the update with, in ``update`` and ``forward`` alike."""
+
+    reads_output: bool = False
+    """Whether ``forward`` reads y; if not, y is None and the host spares itself a product without bias."""
+
+    dropout: float = 0.0
+    """The share of inputs to drop in training; the host sets it, and drops them itself unless ``drops`` is set."""
+
+    drops: bool = False
+    """Whether ``forward`` and ``changed`` drop inputs themselves, through ``base.onto``."""
+
+    def update(self, base: Frozen) -> Update:
+        """ΔW without ``scale``, of shape ``base.shape``, or (out, the rest) of it. A method that reads
+        ``base.weight`` here has no structure to apply."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor | None, base: Frozen) -> Tensor:  # noqa: ARG002
+        """ΔW x without ``scale``, given the layer's product y without bias. By default the update, applied."""
+        return base.applied(self.update(base), x)
+
+    def changed(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
+        """y with the change, for methods that read y: what the host asks for where nothing else is active."""
+        return y + self.scale * self(x, y, base)
+
+    def derive(self, base: Frozen) -> None:
+        """Work out frozen numbers that follow from the weight; called before ``init``, and on loading.
+
+        A buffer that is made here, with ``persistent=False``, costs nothing in a file."""
+
+    def init(self, base: Frozen, *, gradient: Tensor | None = None, moments: Moments | None = None) -> None:
+        """Start from the weight, its gradient (of ``base.shape``) or its inputs' statistics; the card's ``needs``
+        names what must be given (``weight``, ``gradient``, or statistics). Not called on loading."""
+
+    def penalty(self) -> Tensor | None:
+        """A term of the loss; None where the method has none."""
+        return None
+
+    @classmethod
+    def before_step(cls, adapters: Sequence[Any], step: int, total: int) -> None:
+        """Called with all adapters of one name before step ``step`` of ``total``, counted from 0."""
+
+    @classmethod
+    def after_backward(cls, adapters: Sequence[Any], step: int, total: int) -> None:
+        """Called when gradients are there and the optimiser has not stepped."""
+
+    @classmethod
+    def after_step(cls, adapters: Sequence[Any], step: int, total: int) -> None:
+        """Called when the optimiser has stepped."""
+
+    def borrow(self, bank: Bank | None) -> Bank:
+        """The host's bank; an adapter without a host keeps one of its own."""
+        if bank is None:
+            self.bank = bank = Bank()
+        return bank
+
+
+class Bank(nn.Module):
+    """Tensors that layers of one adapter share: each is made once for a name and a shape, held and saved once.
+
+    Frozen ones are drawn from the bank's seed and never saved. What ``trained`` and ``frozen`` return is called to
+    get the tensor, since moving a model replaces it.
+
+    >>> bank = Bank(seed=0)
+    >>> one, other = (bank.frozen("A", (2, 3), lambda g: torch.randn(2, 3, generator=g)) for _ in range(2))
+    >>> one() is other(), list(bank.state_dict())
+    (True, [])
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def trained(self, name: str, shape: tuple[int, ...], draw: Callable[[Generator], Tensor]) -> Shared:
+        """A parameter of this name and shape; ``draw`` makes the first."""
+        key = self._key(name, shape)
+        if key not in self._parameters:
+            self.register_parameter(key, nn.Parameter(draw(generator(self.seed, key))))
+        return Shared(self, key)
+
+    def frozen(self, name: str, shape: tuple[int, ...], draw: Callable[[Generator], Tensor]) -> Shared:
+        """A constant of this name and shape, a function of the bank's seed alone."""
+        key = self._key(name, shape)
+        if key not in self._buffers:
+            self.register_buffer(key, draw(generator(self.seed, key)), persistent=False)
+        return Shared(self, key)
+
+    def _key(self, name: str, shape: tuple[int, ...]) -> str:
+        return f"{name}_{'x'.join(map(str, shape))}"
+
+
+class Shared:
+    """A tensor of a bank; calling it gives the tensor."""
+
+    def __init__(self, bank: Bank, key: str) -> None:
+        self.bank, self.key = bank, key
+
+    def __call__(self) -> Tensor:
+        return getattr(self.bank, self.key)
+
+
+def matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(out, the rest): the matrix that a weight or kernel of this shape is.
+
+    >>> matrix((8, 3, 5, 5))
+    (8, 75)
+    """
+    return shape[0], math.prod(shape[1:])
+
+
+def generator(seed: int, *names: str) -> Generator:
+    """A generator that depends on a seed and on names, not on how often one was asked for."""
+    digest = hashlib.sha256("\n".join((str(seed), *names)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,122 @@
+"""A low-rank update of the directions of a weight's rows, and their lengths apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from polyad._card import Paper, method
+from polyad.adapters.adapter import Adapter
+from polyad.adapters.frozen import Frozen
+from polyad.adapters.lora import LoRA
+from polyad.formats import LowRank
+
+
+@method(
+    "adapter",
+    name="dora",
+    example={"rank": 2, "norm_gradient": True},
+    needs={"weight"},
+    papers=(
+        Paper(
+            "Liu, Wang, Yin, Molchanov, Wang, Cheng, Chen",
+            2024,
+            "DoRA: Weight-Decomposed Low-Rank Adaptation",
+            "arXiv:2402.09353",
+        ),
+    ),
+)
+class DoRA(Adapter):
+    """``W' = m (W + s B A) / ‖W + s B A‖``, with one length m and one norm a row (an output) of W.
+
+    m starts at the norms of W's rows, A and B as in ``LoRA``, so that nothing changes at first. As in the paper's
+    section 4.3 no gradient passes through the norm, unless ``norm_gradient`` is set. It is never taken of a dense
+    matrix: it follows from ‖W‖², W Aᵀ and A Aᵀ, in 2 out · in · rank operations a call, and the layer's product is
+    not computed twice: the output is ``g (W x + s B A x)`` with g = m / norm. It alone is kept for the gradient of m.
+
+    >>> adapter = DoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
+    >>> sum(p.numel() for p in adapter.parameters())
+    34
+    """
+
+    reads_output, drops = True, True
+    magnitude: nn.Parameter
+    squares: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        norm_gradient: bool = False,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm_gradient = norm_gradient
+        self.direction = LoRA(shape, rank=rank, alpha=alpha, generator=generator)
+        self.magnitude = nn.Parameter(torch.ones(shape[0]))
+        self.register_buffer("squares", torch.ones(shape[0]), persistent=False)
+        self._known: tuple[Any, Tensor] | None = None
+
+    def derive(self, base: Frozen) -> None:
+        squares = base.weight.flatten(1).to(self.magnitude.dtype).square().sum(1)
+        self.squares.copy_(squares)
+        self.magnitude.copy_(squares.sqrt())
+
+    def gains(self, base: Frozen) -> Tensor:
+        """m / ‖W + s B A‖, one number a row; kept between calls without gradients for as long as nothing changes."""
+        A, B, s = self.direction.A, self.direction.B, self.direction.scale
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.magnitude / self._norms(base.weight.flatten(1), A, B, s)
+        now = tuple((t.data_ptr(), t._version) for t in (A, B, self.magnitude, self.squares))
+        if self._known is None or self._known[0] != now:
+            self._known = now, self.magnitude / self._norms(base.weight.flatten(1), A, B, s)
+        return self._known[1]
+
+    def _norms(self, weight: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
+        if not self.norm_gradient:
+            A, B = A.detach(), B.detach()
+        crossed = (weight.to(A.dtype) @ A.mT * B).sum(1)
+        own = (B @ (A @ A.mT) * B).sum(1)
+        norms = (self.squares + 2 * s * crossed + s * s * own).clamp(min=0).sqrt()
+        return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # a row of zeros has no direction, and stays
+
+    def update(self, base: Frozen) -> Tensor:
+        g = self.gains(base).unsqueeze(1)
+        weight = base.weight.flatten(1)
+        return (g - 1) * weight + g * self.direction.scale * (self.direction.B @ self.direction.A)
+
+    def changed(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
+        low = LowRank(self.direction.B, self.direction.A)
+        product = base.onto(y, low, x, self.direction.scale, self.dropout if self.training else 0.0)
+        g = base.along(self.gains(base).to(product.dtype), x)
+        if torch.compiler.is_compiling() or g.ndim != 1 or bool((g == 0).any()):
+            return product * g
+        found = _Scaled.apply(product, g)
+        assert isinstance(found, Tensor)
+        return found
+
+    def forward(self, x: Tensor, y: Tensor | None, base: Frozen) -> Tensor:
+        assert y is not None
+        return self.changed(x, y, base) - y
+
+
+class _Scaled(torch.autograd.Function):
+    """x g for one nonzero number g a column, keeping the result instead of x: what follows keeps it too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Tensor) -> Tensor:
+        found = x * g
+        ctx.save_for_backward(found, g)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (grad,), (found, g) = grads, ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        return grad * g, (rows * found.reshape(rows.shape)).sum(0) / g

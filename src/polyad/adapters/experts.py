@@ -1,0 +1,156 @@
+"""The experts of a mixture with adapters on their three-dimensional parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from polyad.adapters.adapted import Common, Made
+from polyad.adapters.adapter import Adapter
+from polyad.adapters.frozen import FrozenExpert
+from polyad.formats import Format
+
+
+def expert_parameters(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """The shapes (out, in) of a module's parameters that hold one matrix an expert, by name."""
+    counts = {getattr(module, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")}
+    turned = bool(getattr(module, "is_transposed", False))
+    return {
+        name: (p.shape[2], p.shape[1]) if turned else (p.shape[1], p.shape[2])
+        for name, p in module._parameters.items()
+        if p is not None and p.ndim == 3 and p.shape[0] in counts and p.is_floating_point()
+    }
+
+
+def stacked(experts: list[Adapter]) -> Adapter:
+    """The first of these adapters, holding the tensors of all: each gets a leading dimension, one entry an expert."""
+    first = experts[0]
+    for path, module in first.named_modules():
+        rest = [each.get_submodule(path) for each in experts]
+        for table in ("_parameters", "_buffers"):
+            for name, tensor in getattr(module, table).items():
+                if tensor is not None:
+                    together = torch.stack([getattr(each, table)[name].detach() for each in rest])
+                    getattr(module, table)[name] = nn.Parameter(together) if table == "_parameters" else together
+    return first
+
+
+class Part(NamedTuple):
+    """An adapter of one parameter of a mixture, counted ``weight`` times; once where that is None."""
+
+    parameter: str
+    updating: Updating
+    weight: Tensor | None
+
+
+class AdaptedExperts(nn.Module):
+    """A mixture's experts with named adapters, whose updates are folded into the weights for the forward pass.
+
+    One adapter serves all experts of a parameter: its tensors have a leading dimension. Folding costs the updates'
+    dense forms, once a pass, whatever the number of tokens.
+    """
+
+    def __init__(self, layer: nn.Module, common: Common) -> None:
+        super().__init__()
+        self.__dict__["_layer"] = layer
+        self._parameters, self._buffers = layer._parameters, layer._buffers
+        self._modules.update(layer._modules)
+        self.adapters = nn.ModuleDict()
+        self.common = common
+        self.made: dict[str, Made] = {}
+        self.routes: dict[str, tuple[Part, ...]] = {}  # no submodules: they hold what ``adapters`` holds
+        self.terms: tuple[Part, ...] = ()
+        self.original: dict[str, Tensor] | None = None
+        self.transposed = bool(getattr(layer, "is_transposed", False))
+
+    @property
+    def layer(self) -> nn.Module:
+        """The module as it was before."""
+        return self.__dict__["_layer"]
+
+    def add(self, name: str, parameter: str, adapter: Adapter, made: Made) -> None:
+        """Hold an adapter of one parameter, made by ``stacked``."""
+        adapter.train(self.training)
+        key = f"{name}[{parameter}]"
+        self.adapters[key], self.made[name] = adapter, made
+        self.routes[name] = (*self.routes.get(name, ()), Part(parameter, Updating(adapter), None))
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out."""
+        for key in [key for key in self.adapters if key.partition("[")[0] == name]:
+            del self.adapters[key]
+        del self.made[name], self.routes[name]
+
+    def activate(self, weights: Mapping[str, Tensor | None]) -> None:
+        """Let these adapters act, with these weights, and no others."""
+        given = [(part, weight) for name, weight in weights.items() for part in self.routes.get(name, ())]
+        self.__dict__["terms"] = tuple([part._replace(weight=weight) for part, weight in given])
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.common.rows is not None:
+            raise ValueError("a mixture's experts see tokens, not rows of the batch; they take no per-row adapters")
+        if not self.terms or self.original is not None:
+            return self.layer(*args, **kwargs)
+        return functional_call(self.layer, self.changed(), args, kwargs)
+
+    def changed(self) -> dict[str, Tensor]:
+        """The adapted parameters with all active updates, in the layer's own dtype and layout."""
+        found: dict[str, Tensor] = {}
+        for parameter, updating, weight in self.terms:
+            held = self._parameters[parameter]
+            assert held is not None
+            update = _dense(updating, held.mT if self.transposed else held) * updating.adapter.scale
+            update = update if weight is None else update * weight
+            total = found.get(parameter, held)
+            found[parameter] = total + (update.mT if self.transposed else update)
+        return {name: tensor.to(self._parameters[name].dtype) for name, tensor in found.items()}  # pyright: ignore
+
+    def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
+        """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
+        before: dict[str, Tensor] = {}
+        for name, tensor in changed.items():
+            parameter = self._parameters[name]
+            assert parameter is not None
+            before[name], parameter.data = parameter.data, tensor.detach().contiguous()
+        self.original = before if keep else None
+
+    def unmerge(self) -> None:
+        """Put the originals back, bit by bit; does nothing where nothing is merged."""
+        for name, tensor in (self.original or {}).items():
+            parameter = self._parameters[name]
+            assert parameter is not None
+            parameter.data = tensor.to(device=parameter.device, dtype=parameter.dtype)
+        self.original = None
+
+    def train(self, mode: bool = True) -> Self:
+        self.layer.training = mode
+        return super().train(mode)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_layer"], name)
+
+
+class Updating(nn.Module):
+    """An adapter whose call is its update."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(self, weight: Tensor) -> Tensor:
+        update = self.adapter.update(FrozenExpert(weight))
+        return update.to_dense() if isinstance(update, Format) else update
+
+
+def _dense(updating: Updating, held: Tensor) -> Tensor:
+    """The updates of all experts, (experts, out, in)."""
+    own = {**dict(updating.named_parameters()), **dict(updating.named_buffers())}
+    run: Callable[..., Tensor] = vmap(lambda tensors, weight: functional_call(updating, tensors, (weight,)))
+    return run(own, held)

@@ -1,0 +1,257 @@
+"""The frozen weight that an adapter changes: its numbers, its product, and how an update is applied beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyad.adapters.dropped import narrowed
+from polyad.formats import Format, LowRank
+from polyad.layers import Conv, Embedding, Factors, Linear
+from polyad.layers.linear import as_autocast
+
+Update = Format | Tensor
+"""A change of a weight: a format or a tensor of the weight's own shape, or of (out, the rest) for a kernel."""
+
+FEW = 2**15
+"""Numbers in an output up to which a call costs more than what it does."""
+
+
+class Frozen:
+    """What an adapter sees of the layer below it; the subclasses know one kind of layer each.
+
+    Calling it gives the layer's product without its bias. ``part`` limits it to some rows of a fused weight.
+    """
+
+    kind = "linear"
+    plain: tuple[Callable[..., Any], ...] = (nn.Linear.forward, Linear.forward)
+    """Forward passes that are exactly a product with ``weight`` and a bias."""
+
+    def __init__(self, layer: nn.Module, part: tuple[int, int] | None = None) -> None:
+        self.layer, self.part = layer, part
+        self.transposed = _is_transposed(layer)
+        self.exact = self.transposed or type(layer).forward in self.plain
+        """Whether the layer is its weight and nothing else; a quantised layer of another library is not."""
+
+    @property
+    def held(self) -> Update:
+        """The weight as the layer holds it: a tensor (out, …) or a format of (out, the rest)."""
+        weight: Any = self.layer.weight
+        if isinstance(weight, Factors):
+            return weight()
+        weight = weight() if callable(weight) else weight  # torch's own quantised layers
+        if not weight.dtype.is_floating_point or weight.is_quantized:
+            if weight.is_quantized or type(weight) not in (Tensor, nn.Parameter):
+                return weight.dequantize()
+            raise ValueError(f"the weight is stored as {weight.dtype} in a way that only its own library can read")
+        return weight.mT if self.transposed else weight
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether the weight is a floating-point tensor that an update can be added to."""
+        weight = self.layer.weight
+        return self.exact and isinstance(weight, Tensor) and weight.is_floating_point()
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, of ``shape``. A format is multiplied out, and a quantised weight read, at every call."""
+        held = self.held
+        dense = held.to_dense() if isinstance(held, Format) else held
+        dense = dense if self.part is None else dense[self.part[0] : self.part[1]]
+        return dense.reshape(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in) of this part of the weight; (out, in / groups, *kernel) for a convolution."""
+        layer: Any = self.layer
+        out, n = (layer.nf, layer.nx) if self.transposed else (layer.out_features, layer.in_features)
+        return (out if self.part is None else self.part[1] - self.part[0], n)
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias: Any = getattr(self.layer, "bias", None)
+        bias = bias() if callable(bias) else bias
+        return bias if bias is None or self.part is None else bias[self.part[0] : self.part[1]]
+
+    def rows(self, x: Tensor) -> int:
+        """How many rows the layer multiplies for the input x."""
+        return x.numel() // x.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The frozen product, without bias."""
+        held = self.held if self.exact else None
+        if held is None:
+            y = self.layer(x) if self.bias is None else self.layer(x) - self.bias
+            return y if self.part is None else y[..., self.part[0] : self.part[1]]
+        y = self.product(x, held) if isinstance(held, Tensor) else self.applied(held, x)
+        return y if self.part is None else y[..., self.part[0] : self.part[1]]
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The layer with another weight in place of its own, without bias."""
+        return F.linear(x, weight)
+
+    def biased(self, y: Tensor) -> Tensor:
+        """y and the layer's bias."""
+        return y if self.bias is None else y + self.along(self.bias.to(y.dtype), y)
+
+    def along(self, v: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+        """One number a row of the weight, (out,), shaped to multiply the product with x."""
+        return v
+
+    def applied(self, update: Update, x: Tensor) -> Tensor:
+        """The product of an update with x, its structure applied."""
+        if isinstance(update, Tensor):
+            return self.product(x, update.to(as_autocast(x).dtype))
+        return update.linear(as_autocast(x))
+
+    def onto(self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float) -> Tensor:
+        """``total`` and ``scale`` times the product of the update with x, of which a share is dropped."""
+        if not isinstance(update, LowRank):
+            return total + scale * self.applied(update, F.dropout(x, dropout) if dropout else x)
+        x, left, right = as_autocast(x), update.left, update.right
+        if left.dtype != x.dtype:
+            left, right = left.to(x.dtype), right.to(x.dtype)
+        inner = narrowed(x, right, dropout) if dropout else F.linear(x, right)
+        if torch.compiler.is_compiling() or total.numel() < FEW:
+            return torch.add(total, F.linear(inner, left), alpha=scale)
+        rows = total.to(x.dtype).reshape(-1, total.shape[-1])  # one pass over the output fewer
+        return torch.addmm(rows, inner.reshape(-1, inner.shape[-1]), left.mT, alpha=scale).view(total.shape)
+
+    def dense(self, update: Update) -> Tensor:
+        """The update as a tensor of ``shape``."""
+        return (update.to_dense() if isinstance(update, Format) else update).reshape(self.shape)
+
+
+class FrozenEmbedding(Frozen):
+    """An embedding: its product is a look-up of rows."""
+
+    kind = "embedding"
+    plain = (nn.Embedding.forward, Embedding.forward)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        layer: Any = self.layer
+        return (layer.num_embeddings, layer.embedding_dim)
+
+    def rows(self, x: Tensor) -> int:
+        return x.numel()
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.embedding(x, weight)
+
+    def along(self, v: Tensor, x: Tensor) -> Tensor:
+        return v[x].unsqueeze(-1)
+
+    def applied(self, update: Update, x: Tensor) -> Tensor:
+        return F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x)
+
+    def onto(self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float) -> Tensor:  # noqa: ARG002
+        return total + scale * self.applied(update, x).to(total.dtype)
+
+
+class FrozenConv(Frozen):
+    """A convolution of one to three dimensions; updates may have the kernel's shape or (out, the rest)."""
+
+    kind = "conv"
+    plain = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, Conv.forward)
+
+    def __init__(self, layer: nn.Module, part: tuple[int, int] | None = None) -> None:
+        super().__init__(layer, part)
+        given: Any = layer
+        own = isinstance(layer, Conv)
+        self.kernel: tuple[int, ...] = tuple(given.kernel if own else given.kernel_size)
+        stated = given.geometry if own else vars(given)
+        self.geometry = {name: tuple(stated[name]) for name in ("stride", "dilation")}
+        self.groups = int(stated["groups"])
+        mode = "zeros" if own else given.padding_mode
+        self.mode = "constant" if mode == "zeros" else mode
+        pads = (
+            [p for n in reversed(stated["padding"]) for p in (n, n)]
+            if own
+            else given._reversed_padding_repeated_twice
+        )
+        self.pads = list(pads)
+        even = self.pads[::2] == self.pads[1::2] and mode == "zeros"
+        self.padding = tuple(reversed(self.pads[::2])) if even else None  # what torch's convolution can do itself
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        layer: Any = self.layer
+        if isinstance(layer, Conv):
+            out, columns = layer.weight.shape
+            return (out, columns // torch.Size(self.kernel).numel(), *self.kernel)
+        return tuple(layer.weight.shape)
+
+    def rows(self, x: Tensor) -> int:
+        batch = x.shape[0] if x.ndim == len(self.kernel) + 2 else 1
+        return batch * x.shape[-len(self.kernel) :].numel()
+
+    def along(self, v: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+        return v.reshape(-1, *(1 for _ in self.kernel))
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        x, padding = self.padded(x)
+        run = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel) - 1]
+        return run(x, weight.reshape(self.shape), None, padding=padding, groups=self.groups, **self.geometry)
+
+    def applied(self, update: Update, x: Tensor) -> Tensor:
+        x = as_autocast(x)
+        if isinstance(update, Format) and len(update.shape) == 2 and self.groups == 1:
+            x, padding = self.padded(x)
+            return update.convolve(x, self.kernel, padding=padding, groups=1, **self.geometry)
+        return self.product(x, self.dense(update).to(x.dtype))  # a grouped kernel has no structure to apply
+
+    def onto(self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float) -> Tensor:
+        return total + scale * self.applied(update, F.dropout(x, dropout) if dropout else x)
+
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """x, padded where torch's convolution cannot do it, and what is left for it to pad."""
+        if self.padding is not None:
+            return x, self.padding
+        return F.pad(x, self.pads, mode=self.mode), (0,) * len(self.kernel)
+
+
+class FrozenExpert(Frozen):
+    """One expert of a mixture: a matrix of a three-dimensional parameter."""
+
+    kind = "experts"
+
+    def __init__(self, weight: Tensor) -> None:
+        self.matrix, self.part, self.transposed, self.exact = weight, None, False, True
+
+    @property
+    def held(self) -> Tensor:
+        return self.matrix
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.matrix.shape)
+
+    @property
+    def bias(self) -> None:
+        return None
+
+
+def frozen(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen | None:
+    """The view of a layer that adapters know how to change; None for other modules."""
+    if isinstance(layer, nn.Embedding | Embedding):
+        return FrozenEmbedding(layer, part)
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | Conv):
+        return FrozenConv(layer, part)
+    if isinstance(layer, nn.Linear | Linear) or _is_transposed(layer) or _is_quantised(layer):
+        return Frozen(layer, part)
+    return None
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    """Whether this is transformers' Conv1D, a linear layer with its weight the other way round."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
+
+
+def _is_quantised(layer: nn.Module) -> bool:
+    """Whether this is a linear layer of another library: it has the sizes of one and a weight."""
+    return all(hasattr(layer, name) for name in ("in_features", "out_features", "weight"))

@@ -1,0 +1,71 @@
+"""An update that is a product of two thin matrices."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, nn
+
+from polyad import _check
+from polyad._card import Paper, method
+from polyad.adapters.adapter import Adapter, matrix
+from polyad.adapters.frozen import Frozen
+from polyad.formats import LowRank
+
+
+@method(
+    "adapter",
+    makes=None,
+    name="lora",
+    example={"rank": 2},
+    papers=(
+        Paper(
+            "Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen",
+            2022,
+            "LoRA: Low-Rank Adaptation of Large Language Models",
+            "arXiv:2106.09685",
+        ),
+        Paper(
+            "Kalajdzievski",
+            2023,
+            "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA",
+            "arXiv:2312.03732",
+            adds='scaling="root"',
+        ),
+    ),
+)
+class LoRA(Adapter):
+    """``ΔW = alpha / rank · B A`` with A (rank, in) drawn and B (out, rank) zero, so that nothing changes at first.
+
+    A is uniform within ±1/√in, as the authors' code draws it. ``scaling="root"`` divides by √rank instead, which
+    keeps large ranks learning. ``alpha`` is ``rank`` by default, so that the factor is 1 (√rank for ``"root"``).
+    A row costs 2 rank (in + out) operations. A kernel (out, in, *kernel) is the matrix (out, in · prod(kernel)).
+
+    >>> adapter = LoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
+    >>> sum(p.numel() for p in adapter.parameters()), float(adapter.B.norm())
+    (28, 0.0)
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        scaling: Literal["rank", "root"] = "rank",
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        out, n = matrix(shape)
+        _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
+        if scaling not in ("rank", "root"):
+            raise ValueError(
+                f"scaling={scaling!r} is unknown; choose 'rank' for alpha / rank or 'root' for alpha / √rank"
+            )
+        self.A = nn.Parameter((2 * torch.rand(rank, n, generator=generator) - 1) / n**0.5)
+        self.B = nn.Parameter(torch.zeros(out, rank))
+        self.scale = (rank if alpha is None else alpha) / (rank if scaling == "rank" else rank**0.5)
+
+    def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
+        return LowRank(self.B, self.A)

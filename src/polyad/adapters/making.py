@@ -1,0 +1,177 @@
+"""Adapters made for their sites: arguments by pattern, draws by seed, starts that read the weight or a gradient."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad import _check
+from polyad._card import Card, methods
+from polyad.adapters.adapter import Adapter, Bank, generator
+from polyad.adapters.experts import stacked
+from polyad.adapters.frozen import Frozen, FrozenExpert, frozen
+from polyad.adapters.sites import Site
+from polyad.models.statistics import Moments
+
+Method = Callable[..., Adapter]
+"""What makes an adapter of a weight's shape: a class of the catalogue, or any function like one."""
+
+
+@functools.cache
+def arguments_of(method: Method) -> frozenset[str]:
+    """The names of a method's arguments."""
+    return frozenset(inspect.signature(method).parameters)
+
+
+def opened(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
+    """The method inside ``functools.partial``, and all its arguments."""
+    given = dict(arguments)
+    while isinstance(method, partial):
+        if method.args:
+            raise ValueError(f"partial({method.func.__name__}, ...) fixes positional arguments; fix them by name")
+        method, given = method.func, {**method.keywords, **given}
+    return method, given
+
+
+def entry(method: Method) -> Card | None:
+    """The method's card, if it is in the catalogue."""
+    return next((card for card in methods("adapter") if card.function is method), None)
+
+
+def needs_of(method: Method) -> frozenset[str]:
+    """What the method's card says that it starts from."""
+    card = entry(method)
+    return frozenset() if card is None else frozenset().union(*card.needs.values())
+
+
+def picked(argument: str, value: Any, site: Site) -> Any:
+    """The value of an argument for a site: of {pattern: value} the one whose pattern matches, "*" where none does."""
+    if not isinstance(value, Mapping):
+        return value
+    own = [pattern for pattern in value if pattern != "*" and site.fits(pattern)]
+    if len(own) > 1:
+        raise ValueError(
+            f"{argument} is given for {site.name} by {own[0]!r} and by {own[1]!r}; let one pattern match it"
+        )
+    if not own and "*" not in value:
+        raise ValueError(f"{argument} is given by patterns, and none matches {site.name}; add '*' for all others")
+    return value[own[0] if own else "*"]
+
+
+def make(
+    site: Site,
+    method: Method,
+    arguments: Mapping[str, Any],
+    *,
+    seed: int,
+    bank: Bank,
+    given: Mapping[str, Any] | None,
+) -> Adapter:
+    """The adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
+
+    ``given`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
+    """
+    takes = arguments_of(method)
+    chosen = {k: picked(k, v, site) for k, v in arguments.items()}
+    if "bank" in takes:
+        chosen["bank"] = bank
+    weight = site.layer._parameters.get(site.parameter or "weight")
+    count = 1 if site.parameter is None or weight is None else len(weight)
+    dtype = trained_dtype(weight)
+    each: list[Adapter] = []
+    try:
+        for i in range(count):
+            if "generator" in takes:
+                chosen["generator"] = generator(seed, site.name, str(i))
+            each.append(in_dtype(method(site.shape, **chosen), dtype))
+        for i, adapter in enumerate(each):
+            _start(adapter, method, site, i, given)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
+    made = each[0] if site.parameter is None else stacked(each)
+    device = weight if weight is not None else next(site.layer.parameters(), next(site.layer.buffers(), None))
+    return made if device is None or device.device.type == "cpu" else made.to(device.device)
+
+
+def in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
+    """The adapter in this dtype; asking first is quicker than torch's ``to``."""
+    floats = (t for t in (*adapter.parameters(), *adapter.buffers()) if t.is_floating_point())
+    return adapter if all(t.dtype == dtype for t in floats) else adapter.to(dtype)
+
+
+def trained_dtype(weight: Tensor | None) -> torch.dtype:
+    """float64 for such weights and float32 for all others: half precision loses small steps."""
+    return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+
+
+def _start(adapter: Adapter, method: Method, site: Site, expert: int, given: Mapping[str, Any] | None) -> None:
+    base, kind = view(site, expert), type(adapter)
+    if "weight" in needs_of(method):
+        _check.finite("the weight", base.weight)
+    with torch.no_grad():
+        if kind.derive is not Adapter.derive:
+            adapter.derive(base)
+        if given is not None and kind.init is not Adapter.init:
+            gradient = given.get("gradient")
+            own = gradient if gradient is None or site.parameter is None else gradient[expert]
+            adapter.init(base, **{**given, "gradient": None if own is None else _check.finite("the gradient", own)})
+
+
+def view(site: Site, expert: int = 0) -> Frozen:
+    """The frozen weight of a site."""
+    if site.parameter is None:
+        base = frozen(site.layer, site.part)
+        assert base is not None
+        return base
+    weight = site.layer._parameters[site.parameter]
+    assert weight is not None
+    turned = bool(getattr(site.layer, "is_transposed", False))
+    return FrozenExpert(weight[expert].mT if turned else weight[expert])
+
+
+def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """The gradient of a loss by the weight of every site, in the site's shape; one forward and backward pass."""
+    weights: list[nn.Parameter] = []
+    for site in sites:
+        weight = site.layer._parameters.get(site.parameter or "weight")
+        if weight is None or not weight.is_floating_point():
+            raise ValueError(f"the weight of {site.name} is no floating-point tensor and has no gradient")
+        weights.append(weight)
+    before = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        found = torch.autograd.grad(loss(), weights, allow_unused=True)
+    finally:
+        for weight, flag in zip(weights, before, strict=True):
+            weight.requires_grad_(flag)
+    return {site.name: _shaped(site, g) for site, g in zip(sites, found, strict=True)}
+
+
+def _shaped(site: Site, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        raise ValueError(
+            f"the loss does not depend on the weight of {site.name}; run that layer in it, or leave it out"
+        )
+    turned = type(site.layer).__name__ == "Conv1D" or bool(getattr(site.layer, "is_transposed", False))
+    gradient = gradient.mT if turned else gradient
+    return gradient if site.part is None else gradient[site.part[0] : site.part[1]]
+
+
+def statistics(site: Site, needs: frozenset[str], stats: Mapping[str, Moments] | None) -> Moments | None:
+    """The statistics of a site's inputs; a sentence where they are needed and were not given."""
+    if not needs - {"weight", "gradient"}:
+        return None
+    if stats is None or site.path not in stats:
+        wanted = sorted(needs - {"weight", "gradient"})
+        raise ValueError(
+            f"{site.name} starts from the statistics {wanted} of its inputs; give stats=polyad.models.collect(model, "
+            "{path: needs}, batches) with this path in it"
+        )
+    return stats[site.path]

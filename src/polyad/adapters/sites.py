@@ -1,0 +1,183 @@
+"""Where adapters go: what a model offers, and what patterns choose of it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from polyad.adapters.adapted import Adapted
+from polyad.adapters.experts import AdaptedExperts, expert_parameters
+from polyad.adapters.frozen import frozen
+from polyad.formats import Format
+from polyad.models.surgery import Which, matching
+
+Parts = Mapping[str, Sequence[tuple[int, int]]]
+"""Rows (first, end) of fused weights that each get an adapter of their own, by pattern on the layer's path."""
+
+KINDS = ("linear", "conv", "experts", "embedding")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight, or part of one, that an adapter can change: the layer's path, and what of it."""
+
+    path: str
+    module: nn.Module
+    kind: str
+    shape: tuple[int, ...]
+    part: tuple[int, int] | None = None
+    parameter: str | None = None
+    """The name of an expert parameter in the module, of shape (experts, out, in) or transposed."""
+
+    @property
+    def name(self) -> str:
+        """What is matched by patterns and named in messages and files."""
+        if self.parameter is not None:
+            return f"{self.path}.{self.parameter}"
+        return self.path if self.part is None else f"{self.path}[{self.part[0]}:{self.part[1]}]"
+
+    def fits(self, pattern: str) -> bool:
+        """Whether a pattern matches the site's name, or its layer's path where it is a part."""
+        return fnmatch.fnmatchcase(self.name, pattern) or fnmatch.fnmatchcase(self.path, pattern)
+
+    @property
+    def layer(self) -> nn.Module:
+        """The module without adapters."""
+        return self.module.layer if isinstance(self.module, Adapted | AdaptedExperts) else self.module
+
+
+def offered(model: nn.Module) -> dict[str, Site]:
+    """Every weight of a model that an adapter can change, by path; the ones inside adapted layers count as theirs."""
+    found: dict[str, Site] = {}
+    inside: tuple[str, ...] = ()
+    for path, module in model.named_modules():
+        if path.startswith(inside) and inside:
+            continue
+        if isinstance(module, Adapted | AdaptedExperts):
+            inside = (*inside, path + ".")
+        layer = module.layer if isinstance(module, Adapted | AdaptedExperts) else module
+        base = frozen(layer)
+        if base is not None:
+            found[path] = Site(path, module, base.kind, base.shape)
+        else:
+            for name, shape in expert_parameters(layer).items():
+                site = Site(path, module, "experts", shape, parameter=name)
+                found[site.name] = site
+    return found
+
+
+def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, tied: bool) -> list[Site]:
+    """The sites that ``which`` names, each once, fused ones split into parts; anything doubtful is refused."""
+    strange = sorted(set(of) - set(KINDS))
+    if strange or not of:
+        raise ValueError(f"of={tuple(of)} names no kinds of layers; choose from {', '.join(KINDS)}")
+    every = offered(model)
+    sites = {name: site for name, site in every.items() if site.kind in of}
+    modules = {name: site.layer for name, site in sites.items()}
+    _refuse_other_kinds(which, every, sites)
+    found = [sites[name] for name in matching(modules, which, f"{'/'.join(of)} layers")]
+    _refuse_twice(which, [site.name for site in found])
+    if not tied:
+        _refuse_tied(model, found)
+    return _split(found, parts)
+
+
+def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
+    """How many modules hold each parameter of a model, by the parameter's id; adapters and their banks aside."""
+    aside = {id(inner) for bank in banks for inner in bank.modules()}
+    for module in model.modules():
+        if isinstance(module, Adapted | AdaptedExperts):
+            aside |= {id(inner) for inner in module.adapters.modules()}
+    plain = [module for module in model.modules() if id(module) not in aside]
+    return Counter(id(p) for module in plain for p in module._parameters.values() if p is not None)
+
+
+def refuse_unmergeable(path: str, layer: Adapted | AdaptedExperts, held: Mapping[int, int]) -> None:
+    """Refuse to merge into formats, quantised weights and weights that other modules hold too."""
+    if isinstance(layer, Adapted) and not layer.base.mergeable:
+        weight = layer.base.held
+        kind = type(weight).__name__ if isinstance(weight, Format) else type(layer.layer).__name__
+        raise ValueError(
+            f"the weight of {path} is held by {kind}, to which an update cannot be added; leave it unmerged, or put "
+            "a dense layer in its place first"
+        )
+    for name, parameter in layer._parameters.items():
+        if parameter is not None and held[id(parameter)] > 1:
+            raise ValueError(f"{name} of {path} is shared with another module, which merging would change too")
+
+
+def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:
+    """Refuse arguments by pattern, {pattern: value}, of which a pattern matches no site."""
+    for argument, value in arguments.items():
+        for pattern in value if isinstance(value, Mapping) else ():
+            if not any(site.fits(pattern) for site in sites):
+                raise ValueError(
+                    f"{argument} has a value for {pattern!r}, which matches none of the {len(sites)} layers chosen; "
+                    f"they are called {', '.join(site.name for site in sites[:3])}"
+                )
+
+
+def _refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[str, Site]) -> None:
+    patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
+    for pattern in patterns:
+        other = sorted({s.kind for n, s in every.items() if n not in sites and fnmatch.fnmatchcase(n, pattern)})
+        if other and not any(fnmatch.fnmatchcase(name, pattern) for name in sites):
+            raise ValueError(f"the pattern {pattern!r} matches {other[0]} layers only; say so with of={tuple(other)}")
+
+
+def _refuse_twice(which: Which, names: Sequence[str]) -> None:
+    if callable(which) or isinstance(which, str):
+        return
+    for name in names:
+        own = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
+        if len(own) > 1:
+            raise ValueError(f"{name} is matched by {own[0]!r} and by {own[1]!r}; let one pattern match each layer")
+
+
+def _refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:
+    """A weight of two modules, or a module at two paths: an adapter would change one of them, merging both."""
+    places: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                places.setdefault(id(parameter), []).append(f"{path}.{name}" if path else name)
+    for site in sites:
+        weight = site.layer._parameters.get(site.parameter or "weight")
+        shared = places.get(id(weight), [])
+        if len(shared) > 1:
+            other = next(place for place in shared if place.rpartition(".")[0] != site.path)
+            raise ValueError(
+                f"the weight of {site.name} {site.shape} is also {other}; leave this layer out, or say tied=True to "
+                f"adapt {site.name} alone, which then cannot be merged"
+            )
+
+
+def _split(sites: Sequence[Site], parts: Parts) -> list[Site]:
+    check_patterns(sites, parts=parts)
+    found: list[Site] = []
+    for site in sites:
+        own = [pattern for pattern in parts if fnmatch.fnmatchcase(site.name, pattern)]
+        if len(own) > 1:
+            raise ValueError(f"parts of {site.name} are given by {own[0]!r} and by {own[1]!r}; one must match")
+        found += _cut(site, parts[own[0]]) if own else [site]
+    return found
+
+
+def _cut(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
+    """One site a part."""
+    if site.kind != "linear":
+        raise ValueError(f"{site.name} is a layer of kind {site.kind}; only linear layers are fused and have parts")
+    end = 0
+    for first, last in sorted(parts):
+        if not end <= first < last <= site.shape[0]:
+            raise ValueError(
+                f"part ({first}, {last}) of {site.name} is not within its {site.shape[0]} rows, or overlaps the part "
+                f"before it, which ends at {end}; give (first, end) with each first at or after the last end"
+            )
+        end = last
+    return [replace(site, shape=(b - a, site.shape[1]), part=(a, b)) for a, b in parts]

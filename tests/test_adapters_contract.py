@@ -1,0 +1,97 @@
+"""Every adapter of the catalogue, held to the public contract on every kind of layer that it is for."""
+
+import pytest
+import torch
+from torch import nn
+
+import polyad.adapters  # noqa: F401
+from polyad._card import Card, Paper, _catalogue, methods
+from polyad.adapters import LoRA
+from polyad.formats import LowRank
+from polyad.testing import adapters
+
+CASES = {
+    f"{card.name}-{kind}-{check.__name__}": (card, kind, check)
+    for card in methods("adapter")
+    for kind in adapters.layers(card)
+    for check in adapters.CHECKS
+}
+
+
+@pytest.mark.parametrize(("card", "kind", "check"), CASES.values(), ids=list(CASES))
+def test_contract(card, kind, check):
+    check(card, kind)
+
+
+class Moved(LoRA):
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=rank)
+        nn.init.ones_(self.B)
+
+
+class Other(LoRA):
+    def forward(self, x, y, base):
+        return 2 * super().forward(x, y, base)
+
+
+class Noisy(LoRA):
+    def update(self, base):
+        return LowRank(self.B, self.A + torch.rand(()))
+
+
+class Mixed(LoRA):
+    def forward(self, x, y, base):
+        return super().forward(x.mean(0, keepdim=True).expand(x.shape), y, base)
+
+
+class Forgotten(LoRA):
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=rank)
+        self.register_buffer("own", torch.rand(()), persistent=False)
+
+    def update(self, base):
+        return LowRank(self.B * self.own, self.A)
+
+
+class Detached(LoRA):
+    def update(self, base):
+        return LowRank(self.B, self.A.detach() + 0 * self.A)
+
+
+class Deaf(LoRA):
+    drops = True
+
+
+class Dense(LoRA):
+    def update(self, base):
+        low = LowRank(self.B, self.A)
+        return LowRank(low.to_dense(), torch.eye(self.A.shape[1]))
+
+
+class Broken(LoRA):
+    def update(self, base):
+        torch._dynamo.graph_break()
+        return super().update(base)
+
+
+class Forgiving(LoRA):
+    def update(self, base):
+        return LowRank(self.B.nan_to_num(), self.A.nan_to_num())
+
+
+SPOILT = {
+    "start": Moved, "merging": Other, "sums": Noisy, "several": Other, "rows": Mixed, "saving": Forgotten,
+    "gradients": Detached, "dropping": Deaf, "structured": Dense, "compiling": Broken, "damaged": Forgiving,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("prop", [check.__name__ for check in adapters.CHECKS])
+def test_each_check_catches_an_adapter_that_breaks_it(prop):
+    paper = Paper("Nobody", 2000, "Nothing", "arXiv:0")
+    card = _catalogue["spoilt"] = Card("spoilt", "adapter", SPOILT[prop], None, (paper,), {"rank": 2})
+    failure = torch._dynamo.exc.Unsupported if prop == "compiling" else (AssertionError, RuntimeError)
+    try:
+        with pytest.raises(failure):
+            getattr(adapters, prop)(card, "linear")
+    finally:
+        del _catalogue["spoilt"]
