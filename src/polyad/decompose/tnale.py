@@ -46,7 +46,7 @@ def tnale(
     x: Tensor,
     rank: int | None = None,
     *,
-    tol: float = 1e-3,
+    tol: float | None = None,
     weight: float = 10.0,
     starts: int = 2,
     max_iter: int = 50,
@@ -56,10 +56,10 @@ def tnale(
     """A tensor ring near x with few numbers, its modes in an order that is searched for together with its ranks.
 
     x has shape (I₁, …, I_N), N >= 3. Least is sought of the share of x's numbers that the ring holds, plus ``weight``
-    times the relative Frobenius error where that is above ``tol``; ``local_enumeration`` searches from ranks of two,
-    each from 1 to ``rank``. Ranks of one open the ring; they do not appear in the result, whose modes stand in x's
-    order. With ``rank``, the error is what such ranks allow. Without, ranks go up to the largest mode, and where no
-    ring within ``tol`` was found that is smaller than x, the result is x as a single node.
+    times the relative Frobenius error where that is above ``tol``, 1e-3 unless given; ``local_enumeration`` searches
+    from ranks of two, each from 1 to ``rank``. Ranks of one open the ring; they do not appear in the result, whose
+    modes stand in x's order. With ``rank``, the error is what such ranks allow. Without, ranks go up to the largest
+    mode, and where no ring within ``tol`` was found that is smaller than x, the result is x as a single node.
 
     An evaluation fits a ring from ``starts`` random starts, at most ``max_iter`` sweeps each; some N (N + 3 R) are
     needed a round trip. Nodes have x's dtype; computed in float64, detached from x. ``callback(count, None,
@@ -72,7 +72,9 @@ def tnale(
     """
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 3))
-    _check.tolerance(tol)
+    if rank is None and tol is None:
+        raise ValueError("rank and tol are both missing; give the largest rank of an edge, the error, or both")
+    tol = _check.tolerance(1e-3 if tol is None else tol)
     if rank is not None and rank < 1:
         raise ValueError(f"rank={rank} is below 1; choose the size that no edge is to exceed, 1 or more")
     work, scale = near_unit(x.detach().double(), x.ndim)
