@@ -20,6 +20,7 @@ from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
 from polyad.formats.symmetric_cp import SymmetricCP
+from polyad.formats.tensor_ring import TensorRing
 from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.toeplitz import Toeplitz
 from polyad.formats.train_matrix import TrainMatrix
@@ -47,6 +48,7 @@ __all__ = [
     "Sparse",
     "Sum",
     "SymmetricCP",
+    "TensorRing",
     "TensorTrain",
     "Toeplitz",
     "TrainMatrix",

@@ -16,7 +16,9 @@ Check = Callable[[Subject], None]
 SHAPES = ((6, 4), (4, 12), (1, 6), (8, 1))
 """Matrices on which a kind is tried: tall, wide, one row, one column."""
 
-MULTIWAY = frozenset({"BlockTerm", "CP", "Network", "SymmetricCP", "TensorTrain", "TreeNetwork", "Tubal", "Tucker"})
+MULTIWAY = frozenset(
+    {"BlockTerm", "CP", "Network", "SymmetricCP", "TensorRing", "TensorTrain", "TreeNetwork", "Tubal", "Tucker"}
+)
 """Kinds whose ``random`` takes every dimension as a mode of its own, and none as a batch."""
 
 ROUNDINGS = 16
