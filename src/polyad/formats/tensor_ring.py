@@ -36,8 +36,12 @@ class TensorRing(_Multilinear):
         pairs = list(zip(self.cores, terms, strict=True))
         lead = {core.shape[: max(0, core.ndim - len(term))] for core, term in pairs}
         short = any(core.ndim < len(term) for core, term in pairs)
-        turned = (*self.cores[1:], *self.cores[:1])
-        torn = not short and len(terms) > 1 and any(a.shape[-1] != b.shape[-3] for a, b in zip(self.cores, turned))
+        torn = (
+            not short
+            and len(terms) > 1
+            and [core.shape[-1] for core in self.cores]
+            != [core.shape[-3] for core in (*self.cores[1:], self.cores[0])]
+        )
         if short or torn or len(lead) != 1:
             raise ValueError(
                 f"cores of shapes {[tuple(core.shape) for core in self.cores]} do not make a ring: "
@@ -113,7 +117,7 @@ class TensorRing(_Multilinear):
 
 
 def _opened(x: TensorRing, rank: Sequence[int] | None, tol: float | None) -> TensorRing:
-    """The ring with all bonds but the first rounded, the ends of that one being indices of the first and last core."""
+    """The ring with all bonds but the first rounded; the ends of that are indices of the first and the last core."""
     work = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     cores, r = [core.to(work) for core in x.cores], x.rank[0]
     first, last = cores[0].shape[-2], cores[-1].shape[-2]
