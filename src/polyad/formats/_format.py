@@ -75,8 +75,13 @@ class Format:
         raise NotImplementedError
 
     @classmethod
+    def fits(cls, shape: tuple[int, ...]) -> bool:
+        """Whether tensors of this shape can be of this kind; matrices and batches of them, unless it says otherwise."""
+        return len(shape) >= 2
+
+    @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
-        """A random instance of this shape, for contract tests and planted structure."""
+        """A random instance of this shape, one that ``fits``, for contract tests and planted structure."""
         raise NotImplementedError
 
     def rows(self, index: Tensor) -> Tensor:
