@@ -4,6 +4,7 @@ from polyad.formats._format import Format, kinds
 from polyad.formats.block_tensor_train import BlockTensorTrain
 from polyad.formats.block_term import BlockTerm
 from polyad.formats.circulant import Circulant
+from polyad.formats.convert import convert
 from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
 from polyad.formats.files import load_format, save_format
@@ -55,6 +56,7 @@ __all__ = [
     "TreeNetwork",
     "Tubal",
     "Tucker",
+    "convert",
     "kinds",
     "load_format",
     "save_format",

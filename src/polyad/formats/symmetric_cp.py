@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, TypeGuard
+from typing import Any, ClassVar, Self, TypeGuard
 
 import torch
 from torch import Generator, Tensor
@@ -23,6 +23,8 @@ class SymmetricCP(Format):
     >>> x.shape, float(x.to_dense()[1, 1, 0]), (x + x).rank, float((x * x).to_dense()[1, 1, 0])
     ((2, 2, 2), 12.0, 2, 144.0)
     """
+
+    unrounded: ClassVar[str] = CP.unrounded
 
     factor: Tensor
     weights: Tensor
