@@ -109,7 +109,7 @@ class BlockTensorTrain(_Multilinear):
         """
         _check.exactly_one(rank=rank, tol=tol)
         if rank is not None:
-            rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")
+            _check.rank(rank, self.rank, f"the rank {self.rank} that there is")
         if tol is not None:
             _check.tolerance(tol)
         blocks = self.left.transpose(-3, -2), self.right.movedim(-2, -4)  # (*batch, J, K, l, r), (…, r, i)

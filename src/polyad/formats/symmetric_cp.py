@@ -105,8 +105,10 @@ class SymmetricCP(Format):
         return self.cp().multiply(x, mode)
 
     def _alike(self, other: Format) -> TypeGuard[SymmetricCP]:
-        same_order = isinstance(other, SymmetricCP) and other.order == self.order
-        return same_order and other.factor.shape[:-1] == self.factor.shape[:-1]
+        return isinstance(other, SymmetricCP) and (other.order, other.factor.shape[:-1]) == (
+            self.order,
+            self.factor.shape[:-1],
+        )
 
     @classmethod
     def fits(cls, shape: tuple[int, ...]) -> bool:
