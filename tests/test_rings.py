@@ -85,6 +85,16 @@ def test_rounding_keeps_the_tolerance_in_a_batch():
 
 
 @pytest.mark.parametrize("tol", [0.5, 0.1, 1e-2])
+def test_the_tolerance_holds_where_a_ring_nearly_cancels(tol):
+    decay = torch.logspace(0, -3, 4, dtype=F64)
+    a = TensorRing(tuple(core * decay for core in ring((6, 5, 6, 5), 4).cores))
+    b = TensorRing(tuple(core + 1e-3 * seeded(*core.shape, seed=9) for core in a.cores))
+    x = a - b
+    assert float(x.norm()) < 0.1 * float(a.norm())
+    assert error(x.round(tol=tol), x) <= tol
+
+
+@pytest.mark.parametrize("tol", [0.5, 0.1, 1e-2])
 def test_the_first_rank_is_split_as_evenly_as_it_divides(tol):
     x = seeded(12, 6, 5, 4) * torch.logspace(0, -2, 12, dtype=F64)[:, None, None, None]
     values = torch.linalg.svdvals(x.flatten(1))
@@ -193,6 +203,14 @@ def test_of_a_matrix_the_best_is_found():
         best, rel=1e-6
     )
     assert error(tr_als(x, (1, 3), restarts=1), x) == pytest.approx(best, rel=1e-4)
+
+
+def test_no_sweep_at_all_leaves_the_start():
+    x = 5 * seeded(6, 5, 4)
+    assert error(tr_als(x, 2, restarts=0, max_iter=0), tr_svd(x, 2).to_dense()) < 1e-12
+    assert error(tt_als(x, 2, max_iter=0), tt_svd(x, 2).to_dense()) < 1e-12
+    start = train((6, 5, 4), 2, seed=4)
+    assert error(tt_als(x, start=start, max_iter=0), start) < 1e-12
 
 
 def test_trains_in_a_batch_end_as_each_alone():
