@@ -126,6 +126,7 @@ SPOILT = {
     "indexing": ("entries", lambda self, index: self.left[index[..., 0], 0]),
     "contraction": ("multiply", lambda self, x, mode: self),
     "stacked": ("batch", 0),
+    "rounding": ("round", lambda self, rank=None, *, tol=None: LowRank(self.left[..., :1], self.right[..., :1, :])),
 }
 
 

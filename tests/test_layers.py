@@ -10,7 +10,7 @@ from polyad.layers import Conv, Embedding, Factors, Linear
 from polyad.testing import formats, layers, no_densifying
 
 VARIANTS = formats.variants()
-SUBJECTS = {name: layers.example(kind) for name, kind in kinds().items()} | {
+SUBJECTS = {name: layers.example(kind) for name, kind in kinds().items() if kind.fits((12, 12))} | {
     name: VARIANTS[name] for name in ("sparse_index", "quantised_ragged", "quantised_and_corrected", "nested")
 }
 CASES = {
@@ -34,7 +34,7 @@ def test_inductor_compiles_a_low_rank_layer():
 
 @pytest.mark.parametrize("kind", kinds().values(), ids=list(kinds()))
 def test_nothing_is_dense_inside_no_densifying_and_all_is_after(kind):
-    format = layers.example(kind)
+    format = next(iter(formats.examples(kind)))
     with no_densifying(), pytest.raises(AssertionError, match=f"{kind.__name__}.to_dense was called"):
         format.to_dense()
     assert format.to_dense().shape == format.shape

@@ -28,7 +28,10 @@ from polyad.decompose.st_hosvd import st_hosvd
 from polyad.decompose.svd import svd
 from polyad.decompose.t_svd import t_svd
 from polyad.decompose.tnale import Structure, local_enumeration, tnale
+from polyad.decompose.tr_als import tr_als
+from polyad.decompose.tr_svd import tr_svd
 from polyad.decompose.trg_ising import trg_ising
+from polyad.decompose.tt_als import tt_als
 from polyad.decompose.tt_cross import tt_cross
 from polyad.decompose.tt_matrix import tt_matrix
 from polyad.decompose.tt_svd import tt_svd
@@ -39,6 +42,6 @@ __all__ = [
     "greedy_tn", "grow_network", "hadamard_als", "hierarchical_tucker", "hooi", "householder_product",
     "khatri_rao_als", "kronecker_als", "kronecker_svd", "local_enumeration", "low_displacement", "masked_als",
     "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "nmf",
-    "nonnegative_cp", "sparse_cp_als", "spm", "st_hosvd", "svd", "t_svd", "tnale", "trg_ising", "tt_cross",
-    "tt_matrix", "tt_svd", "ttn_bug",
+    "nonnegative_cp", "sparse_cp_als", "spm", "st_hosvd", "svd", "t_svd", "tnale", "tr_als",
+    "tr_svd", "trg_ising", "tt_als", "tt_cross", "tt_matrix", "tt_svd", "ttn_bug",
 ]  # fmt: skip

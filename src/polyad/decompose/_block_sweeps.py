@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from polyad.decompose._row_squares import settled, solve_rows
+from polyad.decompose._row_squares import settled, solve_rows, solve_squares
 from polyad.einsum import contract, symbol
 
 _WARM = 40
@@ -100,8 +100,5 @@ def _cores(x: Tensor, old: Tensor, factors: list[Tensor]) -> Tensor:
     grams = [torch.einsum("sbkqr,sblqt->sbkrlt", factor, factor) for factor in factors]
     inputs = ",".join(f"{s}{b}{k}{r}{other}{t}" for r, t in zip(ours, theirs, strict=True))
     gram = contract(f"{inputs}->{s}{b}({k}{''.join(ours)})({other}{''.join(theirs)})", *grams)
-    hair = 64 * torch.finfo(gram.dtype).eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    goal = right.flatten(2).unsqueeze(-1) + hair * old.flatten(2).unsqueeze(-1)
-    found = torch.cholesky_solve(goal, torch.linalg.cholesky_ex(gram + hair * eye).L)
+    found = solve_squares(gram, right.flatten(2).unsqueeze(-2), old.flatten(2).unsqueeze(-2))
     return found.reshape(*lead, *old.shape[2:])

@@ -15,24 +15,29 @@ def solve_rows(design: Tensor, weight: Tensor | None, target: Tensor, old: Tenso
     row where nothing says otherwise, and never lets the objective rise. One matrix product of n m r (r + 1) / 2
     multiplications and n Cholesky factorisations of r by r; without weights one for all rows.
     """
-    r = design.shape[-1]
     if weight is None:
-        gram = (design.mT @ design).unsqueeze(-3)
-    else:
-        i, j = torch.triu_indices(r, r, device=design.device)
-        upper = weight @ (design[..., i] * design[..., j])
-        gram = upper.new_empty((*upper.shape[:-1], r, r))
-        gram[..., i, j] = upper
-        gram[..., j, i] = upper
+        return solve_squares(design.mT @ design, target @ design, old, ridge)
+    r = design.shape[-1]
+    i, j = torch.triu_indices(r, r, device=design.device)
+    upper = weight @ (design[..., i] * design[..., j])
+    gram = upper.new_empty((*upper.shape[:-1], r, r))
+    gram[..., i, j] = upper
+    gram[..., j, i] = upper
     largest = gram.diagonal(dim1=-2, dim2=-1).sum(-1).amax(-1)[..., None, None]  # of each matrix of the batch
     hair = 64 * torch.finfo(design.dtype).eps * largest.clamp(min=torch.finfo(design.dtype).tiny)
     right = target @ design + hair * old
     # a weightless row has a zero matrix, and keeps its old self by the hair alone
     gram = gram + (ridge + hair).unsqueeze(-1) * torch.eye(r, dtype=design.dtype, device=design.device)
     factor = torch.linalg.cholesky_ex(gram).L
-    if weight is None:
-        return torch.cholesky_solve(right.mT, factor.squeeze(-3)).mT
     return torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
+
+
+def solve_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float | Tensor = 0.0) -> Tensor:
+    """``solve_rows`` without weights, of the design's Gram matrix (*batch, r, r) and ``right`` = target @ design."""
+    hair = 64 * torch.finfo(gram.dtype).eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    hair = hair.clamp(min=torch.finfo(gram.dtype).tiny)
+    system = gram + (ridge + hair) * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return torch.cholesky_solve((right + hair * old).mT, torch.linalg.cholesky_ex(system).L).mT
 
 
 def settled(before: Tensor, after: Tensor, stop: float, eps: float) -> bool:

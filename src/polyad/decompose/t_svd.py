@@ -49,6 +49,6 @@ def t_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> Tu
     """
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 3))
-    tube = (x.shape[-1],)
-    left, right = (from_frequencies(part, tube) for part in truncate(to_frequencies(x, 1), tube, rank, tol))
+    n = x.shape[-1]
+    left, right = (from_frequencies(part, n) for part in truncate(to_frequencies(x), n, rank, tol))
     return Tubal(left.to(x.dtype).contiguous(), right.to(x.dtype).contiguous())

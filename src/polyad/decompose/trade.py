@@ -16,8 +16,8 @@ from polyad.formats import Format
 
 TOLERANCES = (0.3, 0.1, 0.03, 0.01)
 SHORT = {
-    "matrix": "svd", "tucker": "st_hosvd", "tt": "tt_svd", "tree": "hierarchical_tucker", "tubal": "t_svd",
-    "cp": "cp_als",
+    "matrix": "svd", "tucker": "st_hosvd", "tt": "tt_svd", "ring": "tr_svd", "tree": "hierarchical_tucker",
+    "tubal": "t_svd", "cp": "cp_als",
 }  # fmt: skip
 """Names of formats on the command line, and the decomposition that makes each."""
 

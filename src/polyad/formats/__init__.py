@@ -4,6 +4,7 @@ from polyad.formats._format import Format, kinds
 from polyad.formats.block_tensor_train import BlockTensorTrain
 from polyad.formats.block_term import BlockTerm
 from polyad.formats.circulant import Circulant
+from polyad.formats.convert import convert
 from polyad.formats.cp import CP
 from polyad.formats.dense import Dense
 from polyad.formats.files import load_format, save_format
@@ -20,6 +21,7 @@ from polyad.formats.quantized import Quantized
 from polyad.formats.sparse import Sparse
 from polyad.formats.sum import Sum
 from polyad.formats.symmetric_cp import SymmetricCP
+from polyad.formats.tensor_ring import TensorRing
 from polyad.formats.tensor_train import TensorTrain
 from polyad.formats.toeplitz import Toeplitz
 from polyad.formats.train_matrix import TrainMatrix
@@ -47,12 +49,14 @@ __all__ = [
     "Sparse",
     "Sum",
     "SymmetricCP",
+    "TensorRing",
     "TensorTrain",
     "Toeplitz",
     "TrainMatrix",
     "TreeNetwork",
     "Tubal",
     "Tucker",
+    "convert",
     "kinds",
     "load_format",
     "save_format",

@@ -51,6 +51,9 @@ class Format:
             flatten_with_keys_fn=flatten_with_keys,
         )
 
+    unrounded: ClassVar[str] = "it has no rank to lower; decompose its to_dense() into a kind that has"
+    """Why a kind has no ``round``, and what to do instead."""
+
     # What a subclass says of itself ------------------------------------------------------------------------
 
     @property
@@ -75,8 +78,13 @@ class Format:
         raise NotImplementedError
 
     @classmethod
+    def fits(cls, shape: tuple[int, ...]) -> bool:
+        """Whether tensors of this shape can be of this kind; matrices and batches of them unless it says more."""
+        return len(shape) >= 2
+
+    @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
-        """A random instance of this shape, for contract tests and planted structure."""
+        """A random instance of this shape, one that ``fits``, for contract tests and planted structure."""
         raise NotImplementedError
 
     def rows(self, index: Tensor) -> Tensor:
@@ -189,6 +197,13 @@ class Format:
             raise ValueError(f"no format is called {kind!r}; this version knows {', '.join(sorted(_kinds))}")
         fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
         return _kinds[kind](**fields)
+
+    def round(self, rank: Any = None, *, tol: float | None = None) -> Format:
+        """The same kind with lower ranks: at most ``rank``, or with a relative Frobenius error of at most ``tol``.
+
+        Raises ValueError for kinds that cannot, with what to do instead.
+        """
+        raise ValueError(f"{self!r} cannot be rounded to rank={rank} or tol={tol}: {self.unrounded}")
 
     def __add__(self, other: Format) -> Format:
         """The sum, as a ``Sum``; kinds that can hold a sum of two of themselves give that instead."""

@@ -34,6 +34,10 @@ class _Multilinear(Format):
         """A format of this kind made of these operands, in ``network``'s order; one mode fewer is one fewer."""
         return self.replace(dict(zip(self.tensors(), operands, strict=True)))
 
+    @classmethod
+    def fits(cls, shape: tuple[int, ...]) -> bool:
+        return len(shape) >= (2 if cls.matrix else 1)
+
     @property
     def shape(self) -> tuple[int, ...]:
         expression, operands = self.batched()

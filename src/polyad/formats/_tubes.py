@@ -9,76 +9,71 @@ from polyad import _check
 from polyad.linalg import krylov_basis, leading, singular_basis
 
 
-def to_frequencies(x: Tensor, modes: int) -> Tensor:
-    """(*batch, p, q, *tube) to complex (*batch, frequencies, p, q), the l // 2 + 1 that a real tube of l needs.
+def to_frequencies(x: Tensor) -> Tensor:
+    """(*batch, p, q, l) to complex (*batch, frequencies, p, q), the l // 2 + 1 that real tubes of length l need.
 
-    Half precision is computed in float32. Without a tube there is one "frequency", and it is real.
+    Half precision is computed in float32.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return torch.fft.rfft(x).movedim(-1, -3).contiguous() if modes else x.unsqueeze(-3)
+    return torch.fft.rfft(x).movedim(-1, -3).contiguous()
 
 
-def from_frequencies(x: Tensor, tube: tuple[int, ...]) -> Tensor:
+def from_frequencies(x: Tensor, length: int) -> Tensor:
     """The inverse of ``to_frequencies``."""
-    return torch.fft.irfft(x.movedim(-3, -1), n=tube[0]) if tube else x.squeeze(-3)
+    return torch.fft.irfft(x.movedim(-3, -1), n=length)
 
 
-def weights(tube: tuple[int, ...], device: torch.device) -> Tensor:
+def weights(length: int, device: torch.device) -> Tensor:
     """What each frequency's squared norm counts in that of the tensor (Parseval), float64."""
-    if not tube:
-        return torch.ones(1, dtype=torch.float64, device=device)
-    share = torch.full((tube[0] // 2 + 1,), 2 / tube[0], dtype=torch.float64, device=device)
-    share[_real(tube)] = 1 / tube[0]
+    share = torch.full((length // 2 + 1,), 2 / length, dtype=torch.float64, device=device)
+    share[_real(length)] = 1 / length
     return share
 
 
-def truncate(x: Tensor, tube: tuple[int, ...], rank: int | None, tol: float | None) -> tuple[Tensor, Tensor]:
+def truncate(x: Tensor, length: int, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor]:
     """The best approximation of one rank at all frequencies of x: (*batch, frequencies, p, r) and (…, r, q).
 
     The shorter side's factor has orthonormal columns or rows. A batch with ``tol`` takes the largest rank needed.
     """
     _check.exactly_one(rank=rank, tol=tol)
     if x.shape[-2] > x.shape[-1]:
-        right, left = truncate(x.mT, tube, rank, tol)
+        right, left = truncate(x.mT, length, rank, tol)
         return left.mT, right.mT
     if rank is not None:
         _check.rank(rank, x.shape[-2], f"the shorter of the first two sides, {x.shape[-2]}")
-        basis = None if x.requires_grad else _iterated(x, tube, rank)
+        basis = None if x.requires_grad else _iterated(x, length, rank)
         if basis is not None:
             return basis, basis.mH @ x
     u, s = singular_basis(x)
-    if tube:  # a basis of a real matrix must be real, or the inverse transform would drop a part of it
-        real = _real(tube)
-        u[..., real, :, :] = singular_basis(x[..., real, :, :].real)[0].to(u.dtype)
+    real = _real(length)  # a basis of a real matrix must be real, or the inverse transform would drop a part of it
+    u[..., real, :, :] = singular_basis(x[..., real, :, :].real)[0].to(u.dtype)
     if tol is not None:
-        rank = _needed(s, tube, _check.tolerance(tol))
+        rank = _needed(s, length, _check.tolerance(tol))
     assert rank is not None
     basis = leading(x, u, s, rank)
     return basis, basis.mH @ x
 
 
-def _iterated(x: Tensor, tube: tuple[int, ...], rank: int) -> Tensor | None:
+def _iterated(x: Tensor, length: int, rank: int) -> Tensor | None:
     """A basis by iteration, where the rank is small enough for that to pay and it comes near enough."""
     if 6 * (rank + 8) > x.shape[-2]:
         return None
     basis = krylov_basis(x, rank)
-    if basis is None or not tube:
-        return basis
-    real = krylov_basis(x[..., _real(tube), :, :].real, rank)
-    if real is None:
+    real = None if basis is None else krylov_basis(x[..., _real(length), :, :].real, rank)
+    if basis is None or real is None:
         return None
-    basis[..., _real(tube), :, :] = real.to(basis.dtype)
+    basis[..., _real(length), :, :] = real.to(basis.dtype)
     return basis
 
 
-def _needed(s: Tensor, tube: tuple[int, ...], tol: float) -> int:
+def _needed(s: Tensor, length: int, tol: float) -> int:
     """The least rank that keeps every tensor of the batch within tol, with room for the rounding of the factors."""
-    squares = (s.double().square() * weights(tube, s.device).unsqueeze(-1)).sum(-2)  # (*batch, n)
+    squares = (s.double().square() * weights(length, s.device).unsqueeze(-1)).sum(-2)  # (*batch, n)
     tails = squares.flip(-1).cumsum(-1).flip(-1)
     allowed = max(0.0, tol**2 - (16 * torch.finfo(s.dtype).eps) ** 2)
     return max(1, int((tails > allowed * tails[..., :1]).sum(-1).max()))
 
 
-def _real(tube: tuple[int, ...]) -> list[int]:
+def _real(length: int) -> list[int]:
     """The frequencies at which the transform of a real tube is real."""
-    return sorted({0, tube[0] // 2} if tube[0] % 2 == 0 else {0})
+    return sorted({0, length // 2} if length % 2 == 0 else {0})

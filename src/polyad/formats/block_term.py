@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.einsum import symbol
 from polyad.formats import _networks
 from polyad.formats._format import Format
@@ -82,6 +83,28 @@ class BlockTerm(_Multilinear):
     def rows(self, index: Tensor) -> Tensor:
         inner = self.core @ self.factors[1].mT  # (K, r₁, columns)
         return torch.einsum("k...a,kac->...c", self.factors[0][:, index], inner)
+
+    def round(self, rank: tuple[int, ...] | None = None, *, tol: float | None = None) -> BlockTerm:
+        """Terms of at most these multilinear ranks, or the least found for a relative Frobenius error of ``tol``.
+
+        Each term is rounded as ``Tucker.round`` does, the terms of a tensor to common ranks; terms are neither merged
+        nor dropped. Their errors may add up, so each gets ``tol`` times the norm of X over the sum of the terms'
+        norms: kept for certain, and much less than ``tol`` where terms cancel. ``convert(x, Tucker).round`` is
+        the closest that one term comes.
+
+        >>> x = BlockTerm(torch.ones(1, 2, 2, 1), (torch.ones(1, 3, 2), torch.ones(1, 4, 2), torch.ones(1, 5, 1)))
+        >>> x.round(tol=1e-6).rank
+        (1, 1, 1)
+        """
+        terms = Tucker(self.core, self.factors)
+        if tol is not None and rank is None:
+            _check.tolerance(tol)
+            with torch.no_grad():
+                apart = terms.to(torch.float64).norm().sum(-1)
+                share = self.to(torch.float64).norm() / torch.where(apart > 0, apart, 1)
+            tol = tol * min(1.0, float(share.min()))
+        found = terms.round(rank, tol=tol)
+        return BlockTerm(found.core, found.factors)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
@@ -24,6 +24,11 @@ class CP(_Multilinear):
     >>> x.shape, x.rank, round(float((x + x)[0].norm()), 3)
     ((3, 4, 5), 2, 17.889)
     """
+
+    unrounded: ClassVar[str] = (
+        "the best sum of fewer terms is not part of it, and may not exist; cp_als looks for one, and "
+        "convert(x, Tucker) can be rounded"
+    )
 
     factors: tuple[Tensor, ...]
     weights: Tensor | None = None

@@ -30,6 +30,10 @@ class Hadamard(_Multilinear):
     """
 
     matrix: ClassVar[bool] = True
+    unrounded: ClassVar[str] = (
+        "what is cut from one factor is multiplied by all others; low_rank().round gives the closest matrix of low "
+        "rank, and hadamard_als looks for a smaller product"
+    )
 
     lefts: tuple[Tensor, ...]
     rights: tuple[Tensor, ...]

@@ -9,7 +9,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.formats._multilinear import _Multilinear
+from polyad.linalg import block_product_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,6 +63,26 @@ class KhatriRao(_Multilinear):
             return torch.einsum("ka...,kb...->...ab", first, second).flatten(-2)
         b = self.second.shape[-2]
         return (self.first[:, index // b] * self.second[:, index % b]).sum(0)
+
+    def round(self, rank: int | None = None, *, tol: float | None = None) -> KhatriRao:
+        """The closest sum of ``rank`` products, or of the fewest within the relative Frobenius error ``tol``.
+
+        Optimal, since each column is a matrix of its own, cut to its leading singular triples: O(K² (a + b))
+        operations each. Of a batch each is within ``tol``. A rank above the present one changes nothing.
+
+        >>> x = KhatriRao(torch.ones(1, 2, 5), torch.ones(1, 3, 5))
+        >>> (x + x).round(tol=1e-6).rank
+        1
+        """
+        _check.exactly_one(rank=rank, tol=tol)
+        if rank is not None:
+            rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")
+        if tol is not None:
+            _check.tolerance(tol)
+        columns = self.first.movedim(-3, -1).transpose(-3, -2), self.second.movedim(-1, -3)  # (*batch, m, a, K), …
+        left, right = block_product_svd(columns[0].unsqueeze(-4), columns[1].unsqueeze(-4), rank, tol=tol)
+        first = left.squeeze(-4).transpose(-3, -1).to(self.dtype).contiguous()
+        return KhatriRao(first, right.squeeze(-4).movedim(-3, -1).to(self.dtype).contiguous(), self.by_rows)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:

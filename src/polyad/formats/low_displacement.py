@@ -10,8 +10,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from polyad import _check
 from polyad.formats._format import Format
 from polyad.formats._fourier import fast_length, transform_operations, widened
+from polyad.linalg import evenly, truncated_svd
+
+_COLUMNS = 256
+"""Columns that are formed at once where only their norm is wanted."""
 
 
 def shifts_for(n: int, m: int) -> tuple[float, float]:
@@ -128,6 +133,52 @@ class LowDisplacement(Format):
         if isinstance(other, Format):
             return NotImplemented
         return LowDisplacement(self.left * other, self.right, self.shifts, self.transposed)
+
+    def norm(self) -> Tensor:
+        """The Frobenius norm, of shape (*batch), from the columns, some at a time: O(r m n log n) operations."""
+        m = self.shape[-1]
+        columns = torch.eye(m, dtype=widened(self.left).dtype, device=self.device)
+        parts = [self.linear(part.expand(*self.shape[:-2], *part.shape)) for part in columns.split(_COLUMNS)]
+        norms = [torch.linalg.vector_norm(part, dim=(-2, -1)) for part in parts]
+        return torch.linalg.vector_norm(torch.stack(norms), dim=0).to(self.dtype)
+
+    def round(self, rank: int | None = None, *, tol: float | None = None) -> LowDisplacement:
+        """Of at most ``rank`` products, or of the fewest found within a relative Frobenius error of ``tol``.
+
+        W is linear in left rightᵀ, which is cut to its leading singular triples: what is redundant goes without an
+        error, but what errs least there *need not be closest to W*. So ``tol`` holds for W itself, from the norm of
+        what is cut, at some ranks on the way of a bisection; in a batch for each.
+
+        >>> w = LowDisplacement(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [1.0]]))
+        >>> (w + w).rank, (w + w).round(tol=1e-6).rank
+        (2, 1)
+        """
+        _check.exactly_one(rank=rank, tol=tol)
+        if rank is not None:
+            rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")
+        if tol is not None:
+            _check.tolerance(tol)
+        left, right = (t.to(widened(self.left).dtype) for t in (self.left, self.right))
+        (p, s), (q, t) = torch.linalg.qr(left), torch.linalg.qr(right)
+        core = s @ t.mT
+        outer, inner = evenly(*truncated_svd(core, min(core.shape[-2:])))
+        whole = LowDisplacement(p @ outer, q @ inner.mT, self.shifts, self.transposed)
+        if tol is not None:
+            with torch.no_grad():
+                rank = whole._least(tol)
+        assert rank is not None
+        left, right = whole.left[..., :rank].to(self.dtype), whole.right[..., :rank].to(self.dtype)
+        return LowDisplacement(left.contiguous(), right.contiguous(), self.shifts, self.transposed)
+
+    def _least(self, tol: float) -> int:
+        """By bisection a rank at which what follows has at most a share ``tol`` of the norm, in each of a batch."""
+        allowed = tol * self.norm()
+        low, high = 0, self.rank
+        while high - low > 1:
+            middle = (low + high) // 2
+            rest = LowDisplacement(self.left[..., middle:], self.right[..., middle:], self.shifts, self.transposed)
+            low, high = (low, middle) if bool((rest.norm() <= allowed).all()) else (middle, high)
+        return high
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
@@ -28,6 +28,11 @@ class Network(_Multilinear):
     >>> ring.shape, ring.rank, (ring + ring).rank, ring[0].expression
     ((3, 4, 5), {'x': 2, 'y': 2, 'z': 2}, {'x': 4, 'y': 4, 'z': 4}, 'xy,byz,czx->bc')
     """
+
+    unrounded: ClassVar[str] = (
+        "a bond of any graph has no sides that could be made orthogonal; round a train, a ring or a tree before it "
+        "is converted, or decompose its to_dense()"
+    )
 
     expression: str
     operands: tuple[Tensor, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +18,8 @@ from polyad.formats.low_rank import LowRank
 @dataclass(frozen=True, eq=False, repr=False)
 class Sum(Format):
     """``W = terms[0] + terms[1] + …``, all of one shape: a quantised weight and its correction, for example."""
+
+    unrounded: ClassVar[str] = "its terms have ranks of their own; convert it to one kind, or round them one by one"
 
     terms: tuple[Format, ...]
 

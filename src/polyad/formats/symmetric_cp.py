@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
 import torch
 from torch import Generator, Tensor
@@ -16,19 +16,19 @@ from polyad.formats.cp import CP
 class SymmetricCP(Format):
     """``X = Σ_r weights[r] · a_r ∘ a_r ∘ …`` with ``order`` times the column a_r of one factor: a symmetric tensor.
 
-    ``factor`` has shape (*batch, n, R), ``weights`` (*batch, R). ``sizes``, one number a mode and at most n, cuts X
-    to its leading corner; None stands for all of it. Stores R (n + 1) numbers, whatever the order. What leaves the
-    symmetry (an index, a mode product) gives a ``CP``.
+    ``factor`` has shape (*batch, n, R), ``weights`` (*batch, R). All modes have size n. Stores R (n + 1) numbers,
+    whatever the order. What leaves the symmetry (an index, a mode product) gives a ``CP``.
 
     >>> x = SymmetricCP(torch.tensor([[1.0], [2.0]]), torch.tensor([3.0]), 3)
     >>> x.shape, float(x.to_dense()[1, 1, 0]), (x + x).rank, float((x * x).to_dense()[1, 1, 0])
     ((2, 2, 2), 12.0, 2, 144.0)
     """
 
+    unrounded: ClassVar[str] = CP.unrounded
+
     factor: Tensor
     weights: Tensor
     order: int
-    sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         factor, weights = tuple(self.factor.shape), tuple(self.weights.shape)
@@ -37,8 +37,6 @@ class SymmetricCP(Format):
                 f"factor of shape {factor}, weights of shape {weights} and order={self.order} do not agree: "
                 "(*batch, n, R), (*batch, R) and an order of at least 1 are needed"
             )
-        if self.sizes is not None and (len(self.sizes) != self.order or max(self.sizes) > factor[-2]):
-            raise ValueError(f"sizes={self.sizes} must give {self.order} numbers of at most {factor[-2]}")
 
     @property
     def rank(self) -> int:
@@ -46,11 +44,11 @@ class SymmetricCP(Format):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (*self.factor.shape[:-2], *self._sizes())
+        return (*self.factor.shape[:-2], *[self.factor.shape[-2]] * self.order)
 
     def cp(self) -> CP:
-        """The same as a CP, whose factors are views of the one factor."""
-        return CP(tuple([self.factor[..., :n, :] for n in self._sizes()]), self.weights)
+        """The same as a CP, all of whose factors are the one factor."""
+        return CP((self.factor,) * self.order, self.weights)
 
     def to_dense(self) -> Tensor:
         return self.cp().to_dense()
@@ -65,31 +63,26 @@ class SymmetricCP(Format):
         return self.cp().rows(index)
 
     def transpose(self) -> SymmetricCP:
-        sizes = self.sizes and (*self.sizes[:-2], self.sizes[-1], self.sizes[-2])
-        return SymmetricCP(self.factor, self.weights, self.order, sizes)
+        return self
 
     def __add__(self, other: Format) -> Format:
-        """The sum; of this kind, with the ranks added, where ``other`` is and has the same shape and factor sizes."""
-        if (
-            isinstance(other, SymmetricCP)
-            and self._sizes() == other._sizes()
-            and self.factor.shape[:-1] == other.factor.shape[:-1]
-        ):
+        """The sum; of this kind, with the ranks added, where ``other`` is and has the same shape and batch."""
+        if self._alike(other):
             factor = torch.cat((self.factor, other.factor), -1)
-            return SymmetricCP(factor, torch.cat((self.weights, other.weights), -1), self.order, self.sizes)
+            return SymmetricCP(factor, torch.cat((self.weights, other.weights), -1), self.order)
         return super().__add__(other)
 
     def __mul__(self, other: Any) -> SymmetricCP:
         """Times a number, or entry by entry times another of the same shape, with the ranks multiplied."""
         if not isinstance(other, Format):
-            return SymmetricCP(self.factor, self.weights * other, self.order, self.sizes)
-        if not isinstance(other, SymmetricCP) or self.factor.shape[:-1] != other.factor.shape[:-1]:
+            return SymmetricCP(self.factor, self.weights * other, self.order)
+        if not self._alike(other):
             raise ValueError(
                 f"{self!r} and {other!r} cannot be multiplied entry by entry; convert one with to_dense()"
             )
         factor = (self.factor.unsqueeze(-1) * other.factor.unsqueeze(-2)).flatten(-2)
         weights = (self.weights.unsqueeze(-1) * other.weights.unsqueeze(-2)).flatten(-2)
-        return SymmetricCP(factor, weights, self.order, self.sizes)
+        return SymmetricCP(factor, weights, self.order)
 
     def inner(self, other: Format) -> Tensor:
         """The inner product over all modes with this or a multilinear kind, of shape (*batch)."""
@@ -111,14 +104,23 @@ class SymmetricCP(Format):
         """The product of one mode with a matrix (m, n) or a vector (n,)."""
         return self.cp().multiply(x, mode)
 
-    def _sizes(self) -> tuple[int, ...]:
-        return self.sizes if self.sizes is not None else (self.factor.shape[-2],) * self.order
+    def _alike(self, other: Format) -> TypeGuard[SymmetricCP]:
+        return isinstance(other, SymmetricCP) and (other.order, other.factor.shape[:-1]) == (
+            self.order,
+            self.factor.shape[:-1],
+        )
+
+    @classmethod
+    def fits(cls, shape: tuple[int, ...]) -> bool:
+        return len(set(shape)) == 1
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
-        """A normal factor and weights from 1 to 2; rank about half the largest mode; the corner of unequal modes."""
-        n = max(shape)
+        """A normal factor and weights from 1 to 2; rank about half the size of the modes, which must be equal."""
+        if not cls.fits(shape):
+            raise ValueError(f"shape={shape} must have modes of one size; a symmetric tensor has no other")
+        n = shape[0]
         rank = max(1, n // 2)
         factor = torch.randn(n, rank, generator=generator, dtype=dtype)
         weights = 1 + torch.rand(rank, generator=generator, dtype=dtype)
-        return cls(factor, weights, len(shape), None if len(set(shape)) == 1 else tuple(shape))
+        return cls(factor, weights, len(shape))

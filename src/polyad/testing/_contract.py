@@ -16,7 +16,12 @@ Check = Callable[[Subject], None]
 SHAPES = ((6, 4), (4, 12), (1, 6), (8, 1))
 """Matrices on which a kind is tried: tall, wide, one row, one column."""
 
-MULTIWAY = frozenset({"BlockTerm", "CP", "Network", "SymmetricCP", "TensorTrain", "TreeNetwork", "Tubal", "Tucker"})
+SPECIAL = ((6, 6), (1, 1), (4, 4, 4), (6, 4, 3), (2, 5, 1))
+"""Shapes for kinds that none of ``SHAPES`` fits: square matrices, and tensors of three modes, equal or not."""
+
+MULTIWAY = frozenset(
+    {"BlockTerm", "CP", "Network", "SymmetricCP", "TensorRing", "TensorTrain", "TreeNetwork", "Tubal", "Tucker"}
+)
 """Kinds whose ``random`` takes every dimension as a mode of its own, and none as a batch."""
 
 ROUNDINGS = 16
@@ -26,9 +31,20 @@ ROUNDINGS = 16
 def contract(check: Callable[[Format], None]) -> Check:
     """A check of one format, as a check of a format or of a kind: a kind is tried on all of its ``examples``."""
 
+    return _held(check, matrix=False)
+
+
+def matrices(check: Callable[[Format], None]) -> Check:
+    """``contract`` for a property that only a matrix can have: examples of other than two modes are passed over."""
+    return _held(check, matrix=True)
+
+
+def _held(check: Callable[[Format], None], *, matrix: bool) -> Check:
     @functools.wraps(check)
     def held(subject: Subject) -> None:
         for format in examples(subject) if isinstance(subject, type) else (subject,):
+            if matrix and format.ndim != 2:
+                continue
             try:
                 check(format)
             except Exception as error:
@@ -39,16 +55,19 @@ def contract(check: Callable[[Format], None]) -> Check:
 
 
 def examples(kind: type[Format]) -> Iterator[Format]:
-    """Random instances of a kind in every shape of ``SHAPES``: float32 and float64, and bfloat16 for the first.
+    """Random instances of a kind in every shape that fits it: float32 and float64, and bfloat16 for the first.
+
+    Shapes are those of ``SHAPES``, or of ``SPECIAL`` for a kind that has none of these.
 
     >>> from polyad.formats import LowRank
     >>> sorted({str(example.dtype) for example in examples(LowRank)})
     ['torch.bfloat16', 'torch.float32', 'torch.float64']
     """
-    for shape in SHAPES:
+    shapes = [s for s in SHAPES if kind.fits(s)] or [s for s in SPECIAL if kind.fits(s)]
+    for shape in shapes:
         for dtype in (torch.float32, torch.float64):
             yield kind.random(shape, generator=seeded(), dtype=dtype)
-    yield kind.random(SHAPES[0], generator=seeded(), dtype=torch.float32).to(torch.bfloat16)
+    yield kind.random(shapes[0], generator=seeded(), dtype=torch.float32).to(torch.bfloat16)
 
 
 def seeded(seed: int = 0) -> Generator:

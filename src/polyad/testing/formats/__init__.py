@@ -11,18 +11,19 @@ from polyad.testing._contract import MULTIWAY, SHAPES, examples
 from polyad.testing.formats._algebra import batches, dense, gradients, linear, operations, precision, rows, transpose
 from polyad.testing.formats._arithmetic import addition, contraction, hadamard, indexing, inner, stacked
 from polyad.testing.formats._convolution import convolve, grouped, uneven
+from polyad.testing.formats._rounding import rounding
 from polyad.testing.formats._storage import cast, copies, saving, size, spec, tensors, tree
 from polyad.testing.formats._variants import variants
 
 CHECKS = (
     dense, linear, precision, transpose, rows, gradients, operations, convolve, uneven, grouped,
     tensors, spec, saving, size, cast, tree, copies, batches,
-    addition, hadamard, inner, indexing, contraction, stacked,
+    addition, hadamard, inner, indexing, contraction, stacked, rounding,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
     "CHECKS", "MULTIWAY", "SHAPES", "addition", "batches", "cast", "contraction", "convolve", "copies", "dense",
-    "examples", "gradients", "grouped", "hadamard", "indexing", "inner", "linear", "operations", "precision", "rows",
-    "saving", "size", "spec", "stacked", "tensors", "transpose", "tree", "uneven", "variants",
+    "examples", "gradients", "grouped", "hadamard", "indexing", "inner", "linear", "operations", "precision",
+    "rounding", "rows", "saving", "size", "spec", "stacked", "tensors", "transpose", "tree", "uneven", "variants",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polyad.formats import Format
 from polyad.layers import Factors
-from polyad.testing._contract import MULTIWAY, Subject, assert_close, contract, normal, seeded
+from polyad.testing._contract import MULTIWAY, Subject, assert_close, contract, matrices, normal, seeded
 
 
 @contract
@@ -22,7 +22,7 @@ def dense(format: Format) -> None:
     assert type(format).__name__ in repr(format), f"repr does not name the kind: {format!r}"
 
 
-@contract
+@matrices
 def linear(format: Format) -> None:
     """``linear(x)`` is ``x @ W.mT`` in x's dtype for x of 1 to 3 dimensions, none or one row, any strides."""
     n = format.shape[-1]
@@ -33,14 +33,14 @@ def linear(format: Format) -> None:
     _assert_linear(format, normal(2, n, 3, like=format).transpose(1, 2))
 
 
-@contract
+@matrices
 def precision(format: Format) -> None:
     """``linear`` answers in x's dtype whatever its own is: bfloat16, float32, float64."""
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         _assert_linear(format, normal(3, format.shape[-1], dtype=dtype))
 
 
-@contract
+@matrices
 def transpose(format: Format) -> None:
     """``transpose`` stands for ``W.mT``, applies as such, and twice gives W again."""
     flipped, weight = format.transpose(), format.to_dense()
@@ -50,7 +50,7 @@ def transpose(format: Format) -> None:
     _assert_linear(flipped, normal(3, format.shape[-2], like=format))
 
 
-@contract
+@matrices
 def rows(format: Format) -> None:
     """``rows(index)`` is ``W[index]`` for an index of any shape, int64 and int32; none past the end."""
     weight, n = format.to_dense(), format.shape[0]
@@ -67,7 +67,7 @@ def rows(format: Format) -> None:
     raise AssertionError(f"rows({n}) of {n} rows gave numbers; an index past the end must raise IndexError")
 
 
-@contract
+@matrices
 def gradients(format: Format) -> None:
     """gradcheck in float64 of ``linear`` with respect to x and every trainable tensor; ``rows`` likewise."""
     format = format.to(torch.float64)
@@ -87,7 +87,7 @@ def gradients(format: Format) -> None:
     assert not trained or torch.autograd.gradcheck(looked_up, numbers), "the gradient of rows is wrong"
 
 
-@contract
+@matrices
 def operations(format: Format) -> None:
     """``flops`` is a positive whole number that grows with the batch, at most in proportion to it."""
     counts = [format.flops(batch) for batch in (1, 2, 4, 64, 128)]
@@ -105,7 +105,7 @@ def batches(kind: Subject) -> None:
     """
     chosen = kind if isinstance(kind, type) else type(kind)
     try:
-        format = kind.random((3, 4, 6), generator=seeded()) if isinstance(kind, type) else kind
+        format = kind.random(_stack(kind), generator=seeded()) if isinstance(kind, type) else kind
         shape = (*format.shape[:-2], 5, format.shape[-1])
         found = format.linear(normal(*shape, like=format))
     except ValueError:
@@ -116,6 +116,10 @@ def batches(kind: Subject) -> None:
     assert tuple(found.shape) == (*shape[:-1], format.shape[-2]), f"a batched linear has shape {tuple(found.shape)}"
     _assert_linear(format, normal(*shape, like=format))
     _assert_same(format.transpose().to_dense(), format.to_dense().mT, "a batched transpose")
+
+
+def _stack(kind: type[Format]) -> tuple[int, ...]:
+    return next(shape for shape in ((3, 4, 6), (4, 4, 4)) if kind.fits(shape))
 
 
 def _assert_linear(format: Format, x: Tensor) -> None:

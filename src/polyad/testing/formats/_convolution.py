@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad.formats import Format
-from polyad.testing._contract import assert_close, contract, normal
+from polyad.testing._contract import assert_close, matrices, normal
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
 
-@contract
+@matrices
 def convolve(format: Format) -> None:
     """``convolve`` in 1, 2 and 3 dimensions: stride, padding and dilation, strided x, x without a batch."""
     for dimensions in (1, 2, 3):
@@ -28,7 +28,7 @@ def convolve(format: Format) -> None:
         assert_close(found, _expected(format, x, kernel), _scale(format, x), format.dtype, "with no geometry given")
 
 
-@contract
+@matrices
 def uneven(format: Format) -> None:
     """``convolve`` with a stride, padding and dilation of its own along each dimension."""
     kernel, channels = _kernel(format.shape[1], 2)
@@ -39,7 +39,7 @@ def uneven(format: Format) -> None:
     assert_close(found, expected, _scale(format, x), format.dtype, f"convolve with {geometry}")
 
 
-@contract
+@matrices
 def grouped(format: Format) -> None:
     """A grouped convolution equals torch's, or is refused with a sentence; a wrong answer is neither."""
     if format.shape[0] % 2:

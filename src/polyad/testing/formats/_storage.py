@@ -51,7 +51,9 @@ def spec(format: Format) -> None:
     for name in ("shape", "dtype", "parameters"):
         found, expected = getattr(empty, name), getattr(format, name)
         assert found == expected, f"{name} is {found} after from_spec, {expected} before"
-    assert empty.flops(3) == format.flops(3), f"flops(3) is {empty.flops(3)} after from_spec, not {format.flops(3)}"
+    if format.ndim == 2:
+        found, expected = empty.flops(3), format.flops(3)
+        assert found == expected, f"flops(3) is {found} after from_spec, not {expected}"
     held, blank = format.tensors(), empty.tensors()
     assert list(held) == list(blank), f"from_spec names the tensors {list(blank)}, not {list(held)}"
     for name, tensor in held.items():
