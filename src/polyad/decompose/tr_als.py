@@ -62,7 +62,7 @@ def tr_als(
     ((2, 2, 2), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 2)
+    _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol, start=start)
     if restarts < 0 or max_iter < 0:
         raise ValueError(f"restarts={restarts} and max_iter={max_iter} must not be negative")
@@ -90,7 +90,14 @@ def tr_als(
         cores = _given(start, x, norm)
         cores = _run(work, cores, stop, max_iter, callback)[0]
     elif rank is not None:
-        cores = solve(bond_ranks(rank, len(sizes), f"a ring of shape {sizes}"))[0]
+        ranks = bond_ranks(rank, len(sizes), f"a ring of shape {sizes}")
+        most = max(r * s for r, s in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
+        if most > 4 * max(16, math.prod(sizes)):  # what is solved is of this size squared
+            raise ValueError(
+                f"rank={rank} asks for cores of {most:,} numbers a row, where x has {math.prod(sizes):,} in all; "
+                "choose smaller ranks"
+            )
+        cores = solve(ranks)[0]
     else:
         assert tol is not None
         cores = _within(work, tol, solve)
@@ -161,9 +168,10 @@ def _balanced(cores: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _drawn(x: Tensor, n: int, pair: tuple[int, int], generator: Generator) -> Tensor:
+    """A random core, the same for every tensor of the batch, so that each is decomposed as it would be alone."""
     r, s = pair
-    core = torch.randn(len(x), r, n, s, generator=generator, dtype=torch.float64, device=generator.device)
-    return core.to(x.device)
+    core = torch.randn(r, n, s, generator=generator, dtype=torch.float64, device=generator.device)
+    return core.to(x.device).expand(len(x), r, n, s)
 
 
 def _widened(core: Tensor, pair: tuple[int, int], generator: Generator) -> Tensor:

@@ -52,7 +52,7 @@ def tr_svd(
     ((2, 2, 8), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 1)
+    _check.batch(batch, x, 1)
     _check.exactly_one(rank=rank, tol=tol)
     if tol is not None:
         _check.tolerance(tol)

@@ -68,7 +68,7 @@ def tt_als(
     ((3, 4, 3), True)
     """
     _check.floating("x", x)
-    _check.dimensions("x", x, batch + 1)
+    _check.batch(batch, x, 1)
     _check.exactly_one(rank=rank, tol=tol, start=start)
     if max_iter < 0:
         raise ValueError(f"max_iter={max_iter} is negative; choose 0 or more sweeps")

@@ -30,7 +30,8 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
         return found
     if hasattr(model, "get_output_embeddings"):
         return {path: m for path, m in decoder_linears(model).items() if obstacle(m) is None}
-    layers = {p: m for p, m in model.named_modules() if isinstance(m, (nn.Linear, Linear, *CONVOLUTIONS))}
+    kinds = (nn.Linear, Linear, *CONVOLUTIONS)
+    layers: dict[str, nn.Module] = {p: m for p, m in model.named_modules() if isinstance(m, kinds)}
     found = {path: module for path, module in layers.items() if obstacle(module) is None}
     if not found:
         raise ValueError(
@@ -63,7 +64,7 @@ def _as_torch_does(module: Any) -> bool:
 
     Of sizes one apart through a whole stride: padding by one column may reach no position of every other size.
     """
-    kind = next(k for k in (nn.Linear, *CONVOLUTIONS) if isinstance(module, k))
+    kind: Any = next(k for k in (nn.Linear, *CONVOLUTIONS) if isinstance(module, k))
     if type(module) is kind or type(module).forward is kind.forward:
         return True
     weight: Tensor = module.weight

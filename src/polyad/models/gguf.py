@@ -23,7 +23,8 @@ def from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     try:
         with quiet():
             kwargs: dict[str, Any] = {"gguf_file": path.name, "dtype": dtype or torch.float32}
-            model, notes = AutoModelForCausalLM.from_pretrained(path.parent, output_loading_info=True, **kwargs)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path.parent, output_loading_info=True, **kwargs)
+            model, notes = loaded
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
