@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def _as_torch_does(module: Any) -> bool:
 
     Of sizes one apart through a whole stride: padding by one column may reach no position of every other size.
     """
-    kind: Any = next(k for k in (nn.Linear, *CONVOLUTIONS) if isinstance(module, k))
+    kind = cast(Any, next(k for k in (nn.Linear, *CONVOLUTIONS) if issubclass(type(module), k)))
     if type(module) is kind or type(module).forward is kind.forward:
         return True
     weight: Tensor = module.weight
