@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -34,7 +35,7 @@ class HeldCache(Cache):
         stored: dict[int, int] = {}
         for layer in self.held:
             stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
-        exact = sum(layer.recent.nbytes for layer in self.held)
+        exact = sum(part.nbytes for layer in self.held for part in (layer.first, layer.recent))
         others = [
             layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)
         ]
@@ -90,12 +91,16 @@ def cache_for(
     make: Make | None = None,
     *,
     window: int = WINDOW,
+    sinks: int = 0,
+    dtype: torch.dtype | None = None,
     seen: list[dict[str, Tensor]] | None = None,
 ) -> HeldCache:
     """A cache for ``model(..., past_key_values=cache)`` or ``model.generate``, of one sequence or one batch.
 
     ``make`` makes a layer's codec from its ``Place``; None keeps all tokens exact, in preallocated buffers. The last
-    ``window`` tokens stay exact. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
+    ``window`` tokens stay exact, and the first ``sinks``, to which trained models turn out to attend most: a few are
+    worth many bits of all others (in a batch padded on the left they are padding). ``dtype`` is that of exact tokens,
+    None the model's own. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
     for each layer. Layers with a sliding window, or without keys, are held as transformers holds them.
 
     The first call chooses an attention implementation for the model that can read such caches; with any other cache
@@ -112,8 +117,9 @@ def cache_for(
     >>> cache.get_seq_length(), cache.layers[0].stored.length
     (64, 48)
     """
-    if window < 0:
-        raise ValueError(f"window={window} must be at least 0")
+    for name, given in (("window", window), ("sinks", sinks)):
+        if given < 0:
+            raise ValueError(f"{name}={given} must be at least 0")
     config: Any = model.config.get_text_config(decoder=True)
     layers: list[Any] = list(DynamicCache(config=config).layers)
     modules = attentions(model)
@@ -136,7 +142,7 @@ def cache_for(
     codecs = _codecs(
         make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(chosen)]
     )
-    held = [HeldLayer(codec, window, rotation) for codec in codecs]
+    held = [HeldLayer(codec, window, rotation, sinks, dtype) for codec in codecs]
     for i, layer in zip(chosen, held, strict=True):
         layer.neighbours = (
             [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)

@@ -18,7 +18,7 @@ NEEDS = ("keys", "values", "queries", "metric", "key_mean", "value_mean")
 
 
 def observe(
-    model: PreTrainedModel, make: Make, windows: Iterable[Tensor], *, callback: Callable[..., Any] | None = None
+    model: PreTrainedModel, make: Make, windows: Iterable[Tensor], *, sinks: int = 0, callback: Callable[..., Any] | None = None
 ) -> list[dict[str, Tensor]]:
     """Second moments of what each layer's attention sees on windows of token ids, for a codec that ``make`` makes.
 
@@ -36,7 +36,7 @@ def observe(
     observers: dict[int, _Observer] = {}
 
     def watch(place: Place) -> _Observer:
-        return observers.setdefault(place.layer, kind(place))
+        return observers.setdefault(place.layer, kind(place, sinks))
 
     watch.before_rotation = kind.before_rotation  # pyright: ignore[reportFunctionMemberAccess] - as a codec's class
     windows = list(windows)
@@ -54,16 +54,16 @@ def observe(
 
 
 class _Observer(Codec):
-    def __init__(self, place: Place) -> None:
-        self.place, self.count = place, 0
+    def __init__(self, place: Place, sinks: int) -> None:
+        self.place, self.sinks, self.count = place, sinks, 0
         self.sums: dict[str, Tensor] = {}
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Dense, Dense]:
         wide = torch.promote_types(keys.dtype, torch.float32)
         scaling = float(getattr(self.place.module, "scaling", queries.shape[-1] ** -0.5))  # pyright: ignore
-        self.count += keys.shape[0] * keys.shape[2]
+        self.count += keys.shape[0] * (keys.shape[2] - self.sinks)
         for name, x in (("key", keys), ("value", values)):
-            rows = x.transpose(1, 2).flatten(2).flatten(0, 1).to(wide)
+            rows = x[:, :, self.sinks :].transpose(1, 2).flatten(2).flatten(0, 1).to(wide)
             self.add(f"{name}s", rows.mT @ rows)
             self.add(f"{name}_mean", rows.sum(0))
         grouped = queries.to(wide).unflatten(1, (self.place.key_heads, -1)) * scaling
