@@ -11,10 +11,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from polyad.cache.codec import Make, arguments
-from polyad.cache.host import attentions
+from polyad.cache.host import attentions, chosen
 from polyad.cache.rotation import Rotation
-
-NEEDS = frozenset({"key_fisher", "value_fisher"})
 
 
 def fisher(
@@ -25,13 +23,13 @@ def fisher(
     sinks: int = 0,
     generator: Generator | None = None,
     callback: Callable[..., Any] | None = None,
-) -> dict[int, dict[str, Tensor]]:
-    """Fisher information of every layer's keys and values on windows of token ids; (H d, H d) each, by layer.
+) -> list[dict[str, Tensor]]:
+    """Fisher information of every layer's keys and values on windows of token ids; (H d, H d) each, a mapping a layer.
 
-    ``key_fisher`` and ``value_fisher`` are E[g gᵀ] over tokens, for g the gradient, with all H heads of d channels side
-    by side, of the log-likelihood of a text that the model itself draws after each prefix. To second order, errors e
-    that are independent of each other raise the divergence of the model's output by half the sum of eᵀ F e, so that
-    the figures of all layers, and of keys and values, are in one unit.
+    ``key_fisher`` and ``value_fisher`` are E[g gᵀ] over tokens, for g the gradient, with all H heads of d channels
+    side by side, of the log-likelihood of a text that the model itself draws after each prefix. To second order,
+    errors e that are independent of each other raise the divergence of the model's output by half the sum of eᵀ F e,
+    so that the figures of all layers, and of keys and values, are in one unit.
 
     The first ``sinks`` tokens of each window are left out, as a cache that keeps them exact does not round them.
 
@@ -62,7 +60,7 @@ def fisher(
                 mine[name] = mine.get(name, 0) + rows.mT @ rows
         if callback is not None:
             callback(step, len(windows), {"stage": "gradients"})
-    return {layer: {name: total / count for name, total in mine.items()} for layer, mine in sums.items()}
+    return [{name: total / count for name, total in sums[layer].items()} for layer in chosen(model)]
 
 
 class _Gradients(DynamicCache):

@@ -121,34 +121,42 @@ def cache_for(
         if given < 0:
             raise ValueError(f"{name}={given} must be at least 0")
     config: Any = model.config.get_text_config(decoder=True)
-    layers: list[Any] = list(DynamicCache(config=config).layers)
+    layers = _plain_layers(config)
     modules = attentions(model)
-    if not layers:
-        layers = [DynamicLayer() for _ in range(config.num_hidden_layers)]
-    chosen = [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
-    absent = [i for i in chosen if i not in modules]
+    held_here = chosen(model)
+    absent = [i for i in held_here if i not in modules]
     if absent:
         raise ValueError(
             f"layer {absent[0]} of {type(model).__name__} has no attention module that polyad understands; use "
             "transformers' own cache"
         )
-    if not chosen:
+    if not held_here:
         raise ValueError(
             f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
             "cache holds in little memory already; there is nothing to compress"
         )
     install(model)
-    rotation = _rotation(make, modules[chosen[0]])
+    rotation = _rotation(make, modules[held_here[0]])
     codecs = _codecs(
-        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(chosen)]
+        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(held_here)]
     )
     held = [HeldLayer(codec, window, rotation, sinks, dtype) for codec in codecs]
-    for i, layer in zip(chosen, held, strict=True):
+    for i, layer in zip(held_here, held, strict=True):
         layer.neighbours = (
             [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)
         )
         layers[i] = layer
     return HeldCache(layers, rotation)
+
+
+def chosen(model: PreTrainedModel) -> list[int]:
+    """The numbers of the layers that codecs hold: those whose tokens all see all before them."""
+    layers = _plain_layers(model.config.get_text_config(decoder=True))
+    return [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
+
+
+def _plain_layers(config: Any) -> list[Any]:
+    return list(DynamicCache(config=config).layers) or [DynamicLayer() for _ in range(config.num_hidden_layers)]
 
 
 def remembering(model: PreTrainedModel, make: Make | None = None) -> HeldCache:

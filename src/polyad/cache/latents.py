@@ -12,7 +12,7 @@ from torch import Tensor
 from polyad import _check
 from polyad.cache.codec import Codec, Turn
 from polyad.formats import Dense, Format, LowRank, Product, Sum
-from polyad.quantize import round_to_nearest
+from polyad.quantize import least_distortion, round_to_nearest
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Basis:
     ``into`` has shape (groups, s d, r) and ``out`` (groups, r, s d), for groups of s heads of d channels; ``mean``,
     if there is one, (groups, 1, s d). ``bits`` rounds the r coordinates to a grid of that many bits, by channel over
     ``group`` tokens or, with ``by_token``, by token over ``group`` coordinates; None keeps them. With one number for
-    each coordinate, those of equal bits are rounded together.
+    each coordinate, those of equal bits are rounded together. ``centred`` coordinates are spread about zero: they
+    take the step of least distortion, in one byte, and no zero point.
     """
 
     into: Tensor
@@ -31,6 +32,7 @@ class Basis:
     group: int = 64
     by_token: bool = False
     mean: Tensor | None = None
+    centred: bool = False
 
     def __post_init__(self) -> None:
         if self.into.shape != self.out.mT.shape:
@@ -73,6 +75,8 @@ class Basis:
 
     def _rounded(self, latent: Tensor, bits: int) -> Format:
         block = self.group if self.by_token else (min(self.group, latent.shape[-2]), 1)
+        if self.centred:
+            return least_distortion(latent, bits, group=block, scale_dtype=torch.float8_e4m3fn)
         return round_to_nearest(latent, bits, group=block, zero_dtype=torch.float16)
 
     def dense(self, stored: Format, heads: int) -> Tensor:

@@ -117,7 +117,9 @@ class HeldLayer(DynamicLayer):
         if self.rotation is None:
             return (keys, values), self._query
         latest = self.get_seq_length() - self._query.shape[-2]
-        return (self.rotation.undo(keys, self.first.length + self.stored.length), values), self.rotation.undo(self._query, latest)
+        return (self.rotation.undo(keys, self.first.length + self.stored.length), values), self.rotation.undo(
+            self._query, latest
+        )
 
     def adopt(self, other: HeldLayer) -> None:
         """Hold the tokens of a layer that keeps them exact and remembers its last queries, and encode them."""

@@ -21,13 +21,20 @@ PALU = Paper(
 )  # fmt: skip
 
 
-@method("codec", name="palu", makes=LowRank, example={"rank": 4}, needs={"keys", "values"}, papers=(PALU,))
+@method(
+    "codec",
+    name="palu",
+    makes=LowRank,
+    example={"rank": 4},
+    needs={"keys", "values", "key_fisher", "value_fisher"},
+    papers=(PALU,),
+)
 class Palu(Latents):
     """Keys before rotation and values in ``rank`` and ``value_rank`` coordinates for each group of ``heads`` heads.
 
     The paper factors the projections W ≈ L R by an SVD that is whitened by the inputs x and stores R x. That basis
-    spans the leading eigenvectors of the second moment of W x, so it is found from keys and values themselves, with no
-    Cholesky factor. ``heads`` is 1, a number that divides the key heads, or None for all together. ``bits`` rounds
+    spans the leading eigenvectors of the second moment of W x, so it is found from keys and values themselves, with
+    no Cholesky factor. ``heads`` is 1, a number that divides the key heads, or None for all together. ``bits`` rounds
     coordinates by token over ``group`` of them, after a Walsh-Hadamard rotation folded into the basis, over the
     largest power of two that divides the rank. Ranks left out are those that ``fisher_ranks`` put into what was seen.
 
@@ -59,7 +66,9 @@ class Palu(Latents):
             blocks = grouped(place.need(f"{name}s"), place.key_heads // together)
             chosen = int(place.need(f"{name}_rank")) if given is None else given
             what = f"{together} heads of layer {place.layer}"
-            u = leading(blocks, _check.rank(chosen, blocks.shape[-1], what, "rank" if name == "key" else "value_rank"))
+            u = leading(
+                blocks, _check.rank(chosen, blocks.shape[-1], what, "rank" if name == "key" else "value_rank")
+            )
             if bits is not None:
                 u = mixed(u)
             bases.append(Basis(u, u.mT, bits, group, by_token=True))
@@ -90,7 +99,7 @@ def fisher_ranks(
     """
     _check.share("keep", keep)
     if not all("key_fisher" in layer for layer in seen):
-        raise ValueError("Fisher information was not observed; pass what observe(…, fisher=True) gives")
+        raise ValueError("Fisher information was not observed; observe for the codec itself: observe(model, Palu, …)")
     matrices = [layer[f"{name}_fisher"] for layer in seen for name in ("key", "value")]
     full = [m.shape[-1] // groups for m in matrices]
     weights = [float(m.diagonal().double().mean().sqrt()) for m in matrices]
@@ -115,5 +124,7 @@ def _shares(weights: list[float], full: list[int], total: float) -> list[float]:
         scale = rest / max(sum(w for i, w in enumerate(weights) if i not in capped), 1e-300)
         over = {i for i, w in enumerate(weights) if i not in capped and w * scale > full[i]}
         if not over:
-            return [float(n) if i in capped else w * scale for i, (w, n) in enumerate(zip(weights, full, strict=True))]
+            return [
+                float(n) if i in capped else w * scale for i, (w, n) in enumerate(zip(weights, full, strict=True))
+            ]
         capped |= over

@@ -27,16 +27,20 @@ class XKV(Codec):
     """Keys before rotation, and values, of four layers side by side as a truncated SVD of each call's tokens.
 
     For X = [X_1 … X_G] of shape (tokens, G H d), X ≈ A [B_1 … B_G] with A (tokens, ``rank``) held once for the group
-    and B_l (rank, H d) for each layer, all of it counted with the sequence. ``value_rank`` (None: ``rank``) is that of
-    values. Tokens leave in multiples of ``block``. Where at least ``rank`` of them leave at once, they get an SVD of
-    their own, so that all chunks of a prompt are compressed; fewer stay exact, as the paper's tokens of decoding do.
-    With a ``block`` of several times the rank none does. A subclass with another ``layers`` groups that many.
+    and B_l (rank, H d) for each layer, all of it counted with the sequence. ``value_rank`` (None: ``rank``) is that
+    of values. Tokens leave in multiples of ``block``. Where at least ``rank`` of them leave at once, they get an SVD
+    of their own, so that all chunks of a prompt are compressed; fewer stay exact, as the paper's tokens of decoding
+    do. With a ``block`` of several times the rank none does. A subclass with another ``layers`` groups that many.
 
     Cost: an SVD of (tokens, G H d). Reordering the batch parts what layers share: right, but of more bytes.
 
     >>> x = torch.randn(1, 2, 50, 4)
     >>> (first, _), (second, _) = XKV(rank=3).encode_layers([(x, x), (x * 2, x)], [x, x])
-    >>> first.left is second.left, first.right.shape, torch.allclose(second.to_dense(), 2 * first.to_dense(), atol=1e-4)
+    >>> (
+    ...     first.left is second.left,
+    ...     first.right.shape,
+    ...     torch.allclose(second.to_dense(), 2 * first.to_dense(), atol=1e-4),
+    ... )
     (True, torch.Size([1, 1, 3, 8]), True)
     """
 
@@ -98,9 +102,9 @@ def token_alignment(x: Tensor, *, rank: int = 8) -> Tensor:
     """How well the leading left singular vectors of several matrices agree: (layers, layers), from 0 to 1.
 
     ``x`` has shape (layers, tokens, channels): keys or values of neighbouring layers. An entry is
-    ``‖U_iᵀ U_j‖² / rank`` for the leading ``rank`` singular vectors of layers i and j, the mean squared cosine between
-    their subspaces: 1 where one basis of tokens serves both, rank / tokens where they are unrelated. Departs from the
-    paper's centred kernel alignment, which weighs all directions by their energy.
+    ``‖U_iᵀ U_j‖² / rank`` for the leading ``rank`` singular vectors of layers i and j, the mean squared cosine
+    between their subspaces: 1 where one basis of tokens serves both, rank / tokens where they are unrelated. Departs
+    from the paper's centred kernel alignment, which weighs all directions by their energy.
 
     >>> x = torch.randn(1, 40, 6, generator=torch.Generator().manual_seed(0))
     >>> token_alignment(torch.cat([x, -3 * x.flip(-1)]), rank=2).round(decimals=3).tolist()

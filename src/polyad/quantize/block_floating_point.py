@@ -31,9 +31,9 @@ def block_floating_point(
     """Each block as signed mantissas of ``bits`` bits times a power of two, whose exponent takes one byte.
 
     The step is 2**(e + 2 - bits) for the exponent e of the block's largest number, so that this number has its
-    leading bit below the mantissa's sign; numbers are rounded to the nearest multiple, and the largest positive one is
-    one step less than a power of two. The error is at most half a step, and one step at that end. ``group`` is as in
-    ``round_to_nearest``; a number takes bits + 8 / group bits. Two bits at least. Linear time.
+    leading bit below the mantissa's sign; numbers are rounded to the nearest multiple, and the largest positive one
+    is one step less than a power of two. The error is at most half a step, and one step at that end. ``group`` is as
+    in ``round_to_nearest``; a number takes bits + 8 / group bits. Two bits at least. Linear time.
 
     >>> q = block_floating_point(torch.tensor([[1.0, 0.25, -0.3, 3.0]]), 4)
     >>> q.to_dense().tolist(), q.scale.float().tolist(), q.scale.element_size()
