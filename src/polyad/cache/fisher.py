@@ -24,7 +24,7 @@ def fisher(
     generator: Generator | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Fisher information of every layer's keys and values on windows of token ids; (H d, H d) each, a mapping a layer.
+    """Fisher information of every layer's keys and values on windows of token ids; (H d, H d) each.
 
     ``key_fisher`` and ``value_fisher`` are E[g gᵀ] over tokens, for g the gradient, with all H heads of d channels
     side by side, of the log-likelihood of a text that the model itself draws after each prefix. To second order,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,10 @@ class Basis:
     by_token: bool = False
     mean: Tensor | None = None
     centred: bool = False
+    parts: dict[torch.dtype, list[tuple[int | None, Tensor, Tensor]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """For each dtype, ``into`` and ``out`` by number of bits: made once, since formats that share ``out`` can join."""
 
     def __post_init__(self) -> None:
         if self.into.shape != self.out.mT.shape:
@@ -63,15 +67,31 @@ class Basis:
     def encode(self, x: Tensor) -> Format:
         """(batch, heads, tokens, d) as coordinates times ``out``, a format (batch, groups, tokens, s d)."""
         rows = aside(x, self.groups)
-        latent = (rows if self.mean is None else rows - self.mean.to(x.dtype)) @ self.into.to(x.dtype)
-        out = self.out.to(x.dtype).expand(x.shape[0], *self.out.shape)
-        if self.bits is None:
-            return LowRank(latent, out)
-        runs = list(self.runs.items())
-        if len(runs) == 1:
-            return Product((self._rounded(latent, runs[0][0]), Dense(out)))
-        parts = [(self._rounded(latent[..., at], width), Dense(out[..., at, :])) for width, at in runs]
-        return Sum(tuple(Product(part) for part in parts))
+        rows = rows if self.mean is None else rows - self.mean.to(x.dtype)
+        terms: list[Format] = []
+        for bits, into, out in self._parted(x.dtype):
+            latent, shared = rows @ into, out.expand(x.shape[0], *out.shape)
+            if bits is None:
+                return LowRank(latent, shared)
+            terms.append(Product((self._rounded(latent, bits), Dense(shared))))
+        return terms[0] if len(terms) == 1 else Sum(tuple(terms))
+
+    def _parted(self, dtype: torch.dtype) -> list[tuple[int | None, Tensor, Tensor]]:
+        if dtype not in self.parts:
+            into, out = self.into.to(dtype), self.out.to(dtype)
+            several = len(self.runs) > 1
+            self.parts[dtype] = (
+                [(bits, into[..., at].contiguous(), out[..., at, :].contiguous()) for bits, at in self.runs.items()]
+                if several
+                else [(next(iter(self.runs), None), into, out)]
+            )
+        return self.parts[dtype]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is held."""
+        made = [t for parts in self.parts.values() for _, into, out in parts for t in (into, out)]
+        return [self.into, self.out, *made, *([] if self.mean is None else [self.mean])]
 
     def _rounded(self, latent: Tensor, bits: int) -> Format:
         block = self.group if self.by_token else (min(self.group, latent.shape[-2]), 1)
@@ -126,8 +146,7 @@ class Latents(Codec):
 
     @property
     def bases(self) -> tuple[Tensor, ...]:
-        held = [(basis.into, basis.out, basis.mean) for basis in (self.key_basis, self.value_basis)]
-        return tuple(t for both in held for t in both if t is not None)
+        return (*self.key_basis.tensors, *self.value_basis.tensors)
 
 
 def aside(x: Tensor, groups: int = 1) -> Tensor:

@@ -83,7 +83,12 @@ def mixed(u: Tensor) -> Tensor:
 
 
 def fisher_ranks(
-    seen: Sequence[dict[str, Tensor]], keep: float, *, groups: int = 1, unit: int = 1
+    seen: Sequence[dict[str, Tensor]],
+    information: Sequence[dict[str, Tensor]],
+    keep: float,
+    *,
+    groups: int = 1,
+    unit: int = 1,
 ) -> list[dict[str, Tensor]]:
     """What was seen, with ranks for ``Palu`` in proportion to Fisher information, for ``groups`` groups of heads.
 
@@ -91,16 +96,14 @@ def fisher_ranks(
     A rank's share is that of the root of the mean information of its layer's keys or values; where full rank caps it,
     the others get the rest. Departs from the paper in taking the information of keys and values, not of the weights
     that make them, so that it serves every architecture. Every layer keeps at least one ``unit``. Raises for ``keep``
-    outside (0, 1] and where Fisher information was not observed.
+    outside (0, 1]. ``information`` is what ``fisher`` finds.
 
-    >>> seen = [{"key_fisher": s * torch.eye(4), "value_fisher": torch.eye(4)} for s in (1.0, 9.0)]
-    >>> [(int(s["key_rank"]), int(s["value_rank"])) for s in fisher_ranks(seen, 0.5)]
+    >>> found = [{"key_fisher": s * torch.eye(4), "value_fisher": torch.eye(4)} for s in (1.0, 9.0)]
+    >>> [(int(s["key_rank"]), int(s["value_rank"])) for s in fisher_ranks([{}, {}], found, 0.5)]
     [(2, 1), (4, 1)]
     """
     _check.share("keep", keep)
-    if not all("key_fisher" in layer for layer in seen):
-        raise ValueError("Fisher information was not observed; observe for the codec itself: observe(model, Palu, …)")
-    matrices = [layer[f"{name}_fisher"] for layer in seen for name in ("key", "value")]
+    matrices = [layer[f"{name}_fisher"] for layer in information for name in ("key", "value")]
     full = [m.shape[-1] // groups for m in matrices]
     weights = [float(m.diagonal().double().mean().sqrt()) for m in matrices]
     ranks = [max(unit, int(r) // unit * unit) for r in _shares(weights, full, keep * sum(full))]
