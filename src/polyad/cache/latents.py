@@ -36,7 +36,7 @@ class Basis:
     parts: dict[torch.dtype, list[tuple[int | None, Tensor, Tensor]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """For each dtype, ``into`` and ``out`` by number of bits: made once, since formats that share ``out`` can join."""
+    """For each dtype, ``into`` and ``out`` by number of bits: made once, so that formats share them."""
 
     def __post_init__(self) -> None:
         if self.into.shape != self.out.mT.shape:
