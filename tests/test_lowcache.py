@@ -68,10 +68,12 @@ def test_joint_groups_lose_less_than_heads_alone_and_rotation_helps_rounding():
     assert error(rank=6) < 0.7 * error(rank=3, heads=1)
     u = torch.eye(16)[None, :, :8]
     assert torch.allclose(mixed(u).mT @ mixed(u), torch.eye(8), atol=1e-6)
-    spiky = rows * torch.tensor([30.0] + [1.0] * 15)
-    plain = round_to_nearest(spiky[:, :8], 2, group=8).to_dense() - spiky[:, :8]
-    turned = round_to_nearest(spiky @ mixed(u)[0], 2, group=8).to_dense() - spiky @ mixed(u)[0]
-    assert turned.abs().max() < 0.8 * plain.abs().max()
+    size = torch.tensor([30.0] * 4 + [1.0] * 60)  # few coordinates are large, as leading ones are
+    x = seeded(200, 64, seed=3) * size
+    around = mixed(torch.eye(64))
+    plain = round_to_nearest(x, 3, group=64, zero_dtype=torch.float16).to_dense() - x
+    turned = round_to_nearest(x @ around, 3, group=64, zero_dtype=torch.float16).to_dense() - x @ around
+    assert turned.norm() < 0.8 * plain.norm()
 
 
 def test_fisher_ranks_meet_the_budget_and_follow_the_information():
@@ -229,7 +231,7 @@ def test_sinks_stay_exact_and_are_counted(rotated):
     for found, expected in zip(layer.read(), right.read(), strict=True):
         assert torch.equal(found[..., :3, :], expected[..., :3, :])
         assert torch.equal(found[..., -6:, :], expected[..., -6:, :])
-        assert not torch.equal(found, expected)
+    assert not torch.equal(layer.read()[0], right.read()[0])
     before = [t.clone() for t in layer.read()]
     for length in (38, 20, 2):
         cache.crop(length - cache.get_seq_length())
@@ -253,19 +255,20 @@ def test_exact_tokens_take_the_dtype_that_is_asked_for():
 def test_matryoshka_training_lowers_the_divergence_of_cut_models():
     model = tiny.model()
     seen = observe(model, MatryoshkaKV, [tiny.ids(1, 60, seed=s) for s in range(4)])
-    windows = [tiny.ids(2, 40, seed=s) for s in range(8)]
+    windows = [tiny.ids(2, 60, seed=s) for s in range(40)]
     trained = matryoshka_bases(model, seen, windows, max_iter=60, rate=2e-2)
     for layer in trained:
         u = layer["key_basis"]
         assert torch.allclose(u.mT @ u, torch.eye(8), atol=1e-5)
 
+    ids = tiny.ids(8, 40, seed=99)
+    right = tiny.logits(model, ids).log_softmax(-1)[:, 8:]
+
     def divergence(seen, rank):
-        total, ids = 0.0, tiny.ids(4, 40, seed=99)
-        right = tiny.logits(model, ids).log_softmax(-1)
         cache = cache_for(model, partial(MatryoshkaKV, rank=rank), window=0, seen=seen)
-        tiny.logits(model, ids[:, :-8], past_key_values=cache)
-        wrong = tiny.logits(model, ids[:, -8:], past_key_values=cache).log_softmax(-1)
-        return total + float((right[:, -8:].exp() * (right[:, -8:] - wrong)).sum(-1).mean())
+        tiny.logits(model, ids[:, :8], past_key_values=cache)
+        steps = [tiny.logits(model, ids[:, t : t + 1], past_key_values=cache) for t in range(8, 40)]
+        return float((right.exp() * (right - torch.cat(steps, 1).log_softmax(-1))).sum(-1).mean())
 
     for rank in (3, 5):
         assert divergence(trained, rank) < divergence(seen, rank)
