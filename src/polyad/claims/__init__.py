@@ -18,12 +18,15 @@ from polyad.claims import (
     figmn,
     ftfi,
     igmn_scalable,
+    ksort_bfp,
     linf_regression,
     lord,
     lowrank_tales,
+    matryoshkakv,
     meta_factorization,
     modegpt,
     ortho_diag,
+    palu,
     random_support_slr,
     sparse_kernel_mv,
     spm,
@@ -31,16 +34,18 @@ from polyad.claims import (
     trg_ising,
     ttn_bug,
     welore,
+    xkv,
 )  # fmt: skip
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "linf-regression": linf_regression,
-    "lord": lord, "lowrank-tales": lowrank_tales, "meta-factorization": meta_factorization, "modegpt": modegpt,
-    "ortho-diag": ortho_diag, "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv,
+    "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "ksort-bfp": ksort_bfp, "linf-regression": linf_regression,
+    "lord": lord, "lowrank-tales": lowrank_tales, "matryoshkakv": matryoshkakv, "meta-factorization": meta_factorization, "modegpt": modegpt,
+    "ortho-diag": ortho_diag, "palu": palu, "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv,
     "spm": spm, "stream-top-eig": stream_top_eig, "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
+    "xkv": xkv,
 }  # fmt: skip
 
 
