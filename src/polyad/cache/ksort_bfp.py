@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polyad._card import method
 from polyad.cache.codec import Codec, Place, Turn
-from polyad.formats import Quantized
+from polyad.formats import Format, Quantized
 from polyad.quantize.block_floating_point import KSORT, block_floating_point
 
 
@@ -47,10 +47,10 @@ class KSortBFP(Codec):
             block_floating_point(values, self.value_bits, group=self.group),
         )
 
-    def keys(self, stored: Quantized) -> Tensor:
+    def keys(self, stored: Format) -> Tensor:
         return _taken(stored.to_dense(), self._back)
 
-    def scores(self, query: Tensor, stored: Quantized, turn: Turn | None) -> Tensor:  # noqa: ARG002
+    def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002
         return stored.linear(_taken(query, self.order))
 
 

@@ -72,7 +72,7 @@ class Palu(Latents):
             if bits is not None:
                 u = mixed(u)
             bases.append(Basis(u, u.mT, bits, group, by_token=True))
-        super().__init__(*bases, place.key_heads)
+        super().__init__(bases[0], bases[1], place.key_heads)
 
 
 def mixed(u: Tensor) -> Tensor:

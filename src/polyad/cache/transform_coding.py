@@ -86,7 +86,7 @@ class TransformCoding(Latents):
                 into[None, :, kept], out[None, kept], widths, len(kept), by_token=True, mean=mean, centred=True
             )
             bases.append(made)
-        super().__init__(*bases, place.key_heads)
+        super().__init__(bases[0], bases[1], place.key_heads)
 
 
 def _names(side: str) -> tuple[str, str, str]:

@@ -41,11 +41,11 @@ from polyad.claims._result import Result
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "ksort-bfp": ksort_bfp, "linf-regression": linf_regression,
-    "lord": lord, "lowrank-tales": lowrank_tales, "matryoshkakv": matryoshkakv, "meta-factorization": meta_factorization, "modegpt": modegpt,
-    "ortho-diag": ortho_diag, "palu": palu, "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv,
-    "spm": spm, "stream-top-eig": stream_top_eig, "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
-    "xkv": xkv,
+    "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "ksort-bfp": ksort_bfp,
+    "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales, "matryoshkakv": matryoshkakv,
+    "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag, "palu": palu,
+    "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv, "spm": spm,
+    "stream-top-eig": stream_top_eig, "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore, "xkv": xkv,
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def claim(callback: Any = None) -> Result:
     )
     ours, theirs = found["palu, rank 128 of 192, 3 bits"], found["kivi, 2 bits"]
     return Result(
-        "keys and values at two thirds of their rank with latents of three bits leave a lower perplexity than two-bit "
-        "quantisation of all of them, in no more bytes",
+        "keys and values at two thirds of their rank with latents of three bits leave a lower perplexity than two-bit"
+        " quantisation of all of them, in no more bytes",
         ours["mean"] / theirs["mean"], "<=", 1.0, bench.data, 0, found,
     )  # fmt: skip

@@ -31,8 +31,8 @@ def claim(callback: Any = None) -> Result:
     )
     details = {**found, "rank of four layers": rank, "rank of each layer": SINGLE, "alignment": _alignment(bench)}
     return Result(
-        "at equal bytes, one truncated SVD of the keys, and of the values, of four neighbouring layers leaves a lower "
-        "perplexity than one of each layer",
+        "at equal bytes, one truncated SVD of the keys, and of the values, of four neighbouring layers leaves a"
+        " lower perplexity than one of each layer",
         found["four layers"]["mean"] / found["each layer"]["mean"], "<=", 1.0, bench.data, 0, details,
     )  # fmt: skip
 
