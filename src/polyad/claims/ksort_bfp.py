@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from polyad.cache import KSortBFP
-from polyad.claims._caches import CacheBench
+from polyad.claims._cache_bench import CacheBench
 from polyad.claims._result import Result
 
 MINUTES = 6

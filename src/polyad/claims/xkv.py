@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from polyad.cache import XKV, remembering, token_alignment
-from polyad.claims._caches import PREFIX, CacheBench
+from polyad.claims._cache_bench import PREFIX, CacheBench
 from polyad.claims._result import Result
 
 MINUTES = 5
