@@ -63,7 +63,7 @@ def exact(model):
         "matryoshkakv": {"rank": [8] * heads},
         "metric": {"rank": heads * 8},
         "palu": {"rank": 8, "heads": 1},
-        "transform_coding": {},
+        "transform_coding": {"block": 1},
         "xkv": {"rank": 16},
     }
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tiny
+from polyad._card import card
 from polyad.cache import (
     XKV,
     KSortBFP,
@@ -197,7 +198,7 @@ def test_transform_coding_takes_its_rate_and_more_bits_lose_less():
     expected = tiny.logits(model, ids)[:, 50:]
     errors = []
     for rate in (3.0, 4.0, 6.0):
-        cache = cache_for(model, TransformCoding, window=0, sinks=1, seen=water_filling(seen, rate))
+        cache = cache_for(model, partial(TransformCoding, block=1), window=0, sinks=1, seen=water_filling(seen, rate))
         tiny.logits(model, ids[:, :50], past_key_values=cache)
         stored = sum(layer.stored.nbytes(layer.codec.bases) for layer in cache.held)
         assert stored <= rate / 8 * 3 * 2 * 16 * 49
@@ -210,7 +211,7 @@ def test_transform_coding_takes_its_rate_and_more_bits_lose_less():
 def test_single_tokens_join_what_is_stored():
     model = tiny.model()
     seen = observe(model, TransformCoding, [tiny.ids(1, 60)])
-    cache = cache_for(model, partial(TransformCoding, rate=4.0), window=4, seen=seen)
+    cache = cache_for(model, partial(TransformCoding, rate=4.0, block=2), window=4, seen=seen)
     tiny.logits(model, tiny.ids(1, 20), past_key_values=cache)
     for seed in range(6):
         tiny.logits(model, tiny.ids(1, 1, seed=seed), past_key_values=cache)
@@ -295,6 +296,8 @@ def test_refusals():
         cache_for(model, partial(Palu, rank=2, heads=3), seen=seen)
     with pytest.raises(ValueError, match="rank=9 exceeds"):
         cache_for(model, partial(Palu, rank=9, heads=1), seen=seen)
+    with pytest.raises(ValueError, match="block=0"):
+        cache_for(model, partial(TransformCoding, block=0), seen=seen)
     with pytest.raises(ValueError, match="rank=0"):
         XKV(rank=0)
     with pytest.raises(ValueError, match="group=0"):
@@ -303,3 +306,32 @@ def test_refusals():
         observe(model, Palu, [tiny.ids(1, 30)], sinks=30)
     with pytest.raises(ValueError, match="calibrate"):
         cache_for(model, partial(TransformCoding, rate=3.0))
+
+
+def test_one_zero_point_for_all_blocks_survives_what_formats_do():
+    x = seeded(12, 16)
+    q = least_distortion(x, 3, group=(4, 8))
+    empty = type(q).from_spec(q.spec())
+    assert torch.equal(empty.replace(q.tensors()).to_dense(), q.to_dense())
+    assert torch.equal(q.transpose().to_dense(), q.to_dense().mT)
+    assert torch.equal(q.combine(torch.eye(12)), q.to_dense())
+    by_row = least_distortion(x, 3, group=8)
+    assert torch.equal(by_row.rows(torch.tensor([3, 1])), by_row.to_dense()[[3, 1]])
+
+
+@pytest.mark.parametrize("name", ["matryoshkakv", "palu", "transform_coding", "xkv", "ksort_bfp"])
+def test_half_precision_models_and_padded_batches_are_read(name):
+    model = tiny.model().bfloat16()
+    options = {"palu": {"rank": 6, "bits": 4}, "transform_coding": {"rate": 4.0, "block": 2}}
+    make = partial(card(name).function, **{**card(name).example, **options.get(name, {})})
+    seen = observe(model, make, [tiny.ids(1, 60)])
+    cache = cache_for(model, make, window=4, sinks=1, seen=seen)
+    mask = torch.ones(2, 20, dtype=torch.int64)
+    mask[0, :5] = 0
+    with torch.no_grad():
+        found = model.generate(
+            tiny.ids(2, 20), attention_mask=mask, max_new_tokens=6, num_beams=2, past_key_values=cache, pad_token_id=0
+        )
+    assert found.shape[0] == 2
+    assert all(t.isfinite().all() for layer in cache.held for t in layer.read())
+    assert cache.held[0].stored.length > 0

@@ -47,7 +47,8 @@ class TransformCoding(Latents):
     Each is divided by its standard deviation and takes 0, 2, 3, 4 or 6 bits, runs of eight the same. Those of equal
     bits share a step for a token, one byte, chosen for the least squared error. ``rate`` is the number of bits for
     each number of keys and values, steps included; ``water_filling`` spends it over all layers, else each layer gets
-    as much. With neither, all coordinates are kept as they are.
+    as much. With neither, all coordinates are kept as they are. Tokens leave the window ``block`` at a time, since
+    finding the steps of one costs as many calls as of many.
 
     The first token's keys and values are far from those of all others: use it with ``sinks`` in ``cache_for`` and
     ``observe``. A token takes ``rate`` · 2 H d / 8 bytes a layer.
@@ -69,7 +70,9 @@ class TransformCoding(Latents):
 
     before_rotation = True
 
-    def __init__(self, place: Place, *, rate: float | None = None) -> None:
+    def __init__(self, place: Place, *, rate: float | None = None, block: int = 16) -> None:
+        if block < 1:
+            raise ValueError(f"block={block} must be at least 1")
         seen = place.seen
         if rate is not None and "key_bits" not in seen:
             (seen,) = water_filling([{name: place.need(name) for name in (*_names("key"), *_names("value"))}], rate)
@@ -87,6 +90,7 @@ class TransformCoding(Latents):
             )
             bases.append(made)
         super().__init__(bases[0], bases[1], place.key_heads)
+        self.block = block
 
 
 def _names(side: str) -> tuple[str, str, str]:
