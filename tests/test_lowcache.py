@@ -25,6 +25,7 @@ from polyad.cache import (
     water_filling,
 )
 from polyad.cache.palu import mixed
+from polyad.evaluation.caches import cache_quality
 from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
 
 
@@ -335,3 +336,15 @@ def test_half_precision_models_and_padded_batches_are_read(name):
     assert found.shape[0] == 2
     assert all(t.isfinite().all() for layer in cache.held for t in layer.read())
     assert cache.held[0].stored.length > 0
+
+
+def test_quality_is_measured_of_codecs_before_and_after_rotation_alike():
+    model = tiny.model()
+    full = partial(Metric, rank=16)
+    seen = observe(model, full, [tiny.ids(1, 60)])
+    makes = {"full": partial(cache_for, model, full, window=2, seen=seen), "plain": partial(cache_for, model)}
+    makes["cut"] = partial(cache_for, model, partial(Metric, rank=2), window=2, seen=seen)
+    found = cache_quality(model, makes, tiny.ids(2, 40), scored=8)
+    assert found["full"].ratio == pytest.approx(1, abs=1e-4)
+    assert found["plain"].ratio == pytest.approx(1, abs=1e-6)
+    assert found["cut"].ratio != pytest.approx(1, abs=1e-3)

@@ -159,13 +159,15 @@ def _plain_layers(config: Any) -> list[Any]:
     return list(DynamicCache(config=config).layers) or [DynamicLayer() for _ in range(config.num_hidden_layers)]
 
 
-def remembering(model: PreTrainedModel, make: Make | None = None) -> HeldCache:
-    """An exact cache that remembers what caches of ``make`` need to ``adopt`` its tokens."""
+def remembering(model: PreTrainedModel, make: Make | None = None, *, rotated: bool = False) -> HeldCache:
+    """An exact cache that remembers what caches of ``make`` need to ``adopt`` its tokens; with ``rotated``, what
+    caches need that store keys before rotation."""
     cache = cache_for(model)
     for layer in cache.held:
         layer.remembers = True
     modules = attentions(model)
-    cache.rotation = _rotation(make, modules[min(modules)])
+    attention = modules[min(modules)]
+    cache.rotation = Rotation(attention) if rotated else _rotation(make, attention)
     return cache
 
 

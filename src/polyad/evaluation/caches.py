@@ -53,10 +53,11 @@ def cache_quality(
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             ids = window[None].to(model.device)
-            exact = remembering(model)
+            made = {name: make() for name, make in makes.items()}
+            exact = remembering(model, rotated=any(cache.rotation is not None for cache in made.values()))
             model.base_model(ids[:, :prefix], past_key_values=exact, use_cache=True)
-            for name, make in makes.items():
-                cache = make().adopt(exact)
+            for name in makes:
+                cache = made.pop(name).adopt(exact)
                 sizes[name] = cache.nbytes, cache.shared_nbytes
                 losses[name].append(_loss(model, ids, prefix, cache))
             losses[""].append(_loss(model, ids, prefix, exact))
