@@ -14,7 +14,7 @@ MINUTES = 6
 
 def claim(callback: Any = None) -> Result:
     """Sorting channels of keys by size makes blocks of half a head as good as blocks of a quarter."""
-    bench = CacheBench(windows=4)
+    bench = CacheBench(calibrate=8, windows=2)
     seen = bench.observe(KSortBFP, callback)
     found = bench.compare(
         {

@@ -15,7 +15,7 @@ RANKS = (40, 24)
 
 def claim(callback: Any = None) -> Result:
     """Bases trained to keep what the model says lose less than principal ones, most where the cache is smallest."""
-    bench = CacheBench(windows=2)
+    bench = CacheBench()
     seen = bench.observe(MatryoshkaKV, callback)
     windows = [half for window in bench.calibration.windows for half in window.split(256)]
     trained = matryoshka_bases(bench.model, seen, windows, max_iter=48, callback=callback)
