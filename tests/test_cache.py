@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from polyad._card import methods
+from polyad._card import card, methods
 from polyad.cache import Kivi, Metric, cache_for, observe, remembering
 from polyad.cache.recent import Recent
 from polyad.cache.stored import Stored
@@ -34,7 +34,13 @@ def padded():
     return ids, {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["kivi", "host", "metric"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(card.module.rsplit(".")[-1] for card in methods("codec") if card.module.startswith("polyad.cache")),
+        "host",
+    ],
+)
 def test_examples(name):
     assert doctest.testmod(importlib.import_module(f"polyad.cache.{name}")).failed == 0
 
@@ -50,16 +56,38 @@ def test_exact_tokens_are_those_of_the_plain_cache_with_left_padding(kind, beams
     assert torch.equal(model.generate(ids, num_beams=beams, **options), expected)  # other caches are read as before
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+def exact(model):
+    """Arguments with which each codec stores all coordinates to full precision, by name."""
+    heads = model.config.num_key_value_heads
+    return {
+        "matryoshkakv": {"rank": [8] * heads},
+        "metric": {"rank": heads * 8},
+        "palu": {"rank": 8, "heads": 1},
+        "transform_coding": {"block": 1},
+        "xkv": {"rank": 16},
+    }
+
+
+EXACT = sorted(exact(tiny.model()))
+
+
+def test_every_codec_of_coordinates_has_exact_arguments():
+    codecs = {card.name for card in methods("codec") if card.module.startswith("polyad.cache")}
+    assert codecs - set(EXACT) <= {"gear", "kivi", "ksort_bfp", "squat"}  # which round, whatever their arguments
+
+
+@pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("kind", ROTARY)
-def test_all_coordinates_before_rotation_give_the_tokens_of_the_plain_cache(kind, beams):
+def test_all_coordinates_give_the_tokens_of_the_plain_cache(kind, name):
     model = tiny.model(kind).double()
     ids, options = padded()
-    expected = model.generate(ids, num_beams=beams, **options)
-    full = partial(Metric, rank=model.config.num_key_value_heads * 8)
-    cache = cache_for(model, full, window=4, seen=observe(model, full, [tiny.ids(1, 60)]))
-    assert torch.equal(model.generate(ids, num_beams=beams, past_key_values=cache, **options), expected)
-    assert cache.held[0].stored.length == 24
+    full = partial(card(name).function, **exact(model)[name])
+    seen = observe(model, full, [tiny.ids(1, 60)])
+    for beams, sinks in ((1, 2), (3, 0)):
+        expected = model.generate(ids, num_beams=beams, **options)
+        cache = cache_for(model, full, window=4, sinks=sinks, seen=seen)
+        assert torch.equal(model.generate(ids, num_beams=beams, past_key_values=cache, **options), expected)
+        assert cache.held[0].stored.length == 24 - sinks
 
 
 def test_chunks_of_a_prompt_and_single_tokens_agree():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -35,7 +36,7 @@ class HeldCache(Cache):
         stored: dict[int, int] = {}
         for layer in self.held:
             stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
-        exact = sum(layer.recent.nbytes for layer in self.held)
+        exact = sum(part.nbytes for layer in self.held for part in (layer.first, layer.recent))
         others = [
             layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)
         ]
@@ -93,12 +94,16 @@ def cache_for(
     make: Make | None = None,
     *,
     window: int = WINDOW,
+    sinks: int = 0,
+    dtype: torch.dtype | None = None,
     seen: list[dict[str, Tensor]] | None = None,
 ) -> HeldCache:
     """A cache for ``model(..., past_key_values=cache)`` or ``model.generate``, of one sequence or one batch.
 
     ``make`` makes a layer's codec from its ``Place``; None keeps all tokens exact, in preallocated buffers. The last
-    ``window`` tokens stay exact. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
+    ``window`` tokens stay exact, and the first ``sinks``, to which trained models turn out to attend most: a few are
+    worth many bits of all others (in a batch padded on the left they are padding). ``dtype`` is that of exact tokens,
+    None the model's own. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
     for each layer. Layers with a sliding window, or without keys, are held as transformers holds them.
 
     The first call chooses an attention implementation for the model that can read such caches; with any other cache
@@ -115,37 +120,46 @@ def cache_for(
     >>> cache.get_seq_length(), cache.layers[0].stored.length
     (64, 48)
     """
-    if window < 0:
-        raise ValueError(f"window={window} must be at least 0")
+    for name, given in (("window", window), ("sinks", sinks)):
+        if given < 0:
+            raise ValueError(f"{name}={given} must be at least 0")
     config: Any = model.config.get_text_config(decoder=True)
-    layers: list[Any] = list(DynamicCache(config=config).layers)
+    layers = _plain_layers(config)
     modules = attentions(model)
-    if not layers:
-        layers = [DynamicLayer() for _ in range(config.num_hidden_layers)]
-    chosen = [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
-    absent = [i for i in chosen if i not in modules]
+    held_here = chosen(model)
+    absent = [i for i in held_here if i not in modules]
     if absent:
         raise ValueError(
             f"layer {absent[0]} of {type(model).__name__} has no attention module that polyad understands; use "
             "transformers' own cache"
         )
-    if not chosen:
+    if not held_here:
         raise ValueError(
             f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
             "cache holds in little memory already; there is nothing to compress"
         )
     install(model)
-    rotation = _rotation(make, modules[chosen[0]])
+    rotation = _rotation(make, modules[held_here[0]])
     codecs = _codecs(
-        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(chosen)]
+        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(held_here)]
     )
-    held = [HeldLayer(codec, window, rotation) for codec in codecs]
-    for i, layer in zip(chosen, held, strict=True):
+    held = [HeldLayer(codec, window, rotation, sinks, dtype) for codec in codecs]
+    for i, layer in zip(held_here, held, strict=True):
         layer.neighbours = (
             [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)
         )
         layers[i] = layer
     return HeldCache(layers, rotation)
+
+
+def chosen(model: PreTrainedModel) -> list[int]:
+    """The numbers of the layers that codecs hold: those whose tokens all see all before them."""
+    layers = _plain_layers(model.config.get_text_config(decoder=True))
+    return [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
+
+
+def _plain_layers(config: Any) -> list[Any]:
+    return list(DynamicCache(config=config).layers) or [DynamicLayer() for _ in range(config.num_hidden_layers)]
 
 
 def remembering(model: PreTrainedModel) -> HeldCache:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,30 +11,38 @@ from torch import Tensor
 
 from polyad import _check
 from polyad.cache.codec import Codec, Turn
-from polyad.formats import Dense, Format, LowRank, Product
-from polyad.quantize import round_to_nearest
+from polyad.formats import Dense, Format, LowRank, Product, Sum
+from polyad.quantize import least_distortion, round_to_nearest
 
 
 @dataclass(frozen=True)
 class Basis:
-    """``x ≈ x into out`` for rows x of several heads side by side.
+    """``x ≈ mean + (x - mean) into out`` for rows x of several heads side by side.
 
-    ``into`` has shape (groups, s d, r) and ``out`` (groups, r, s d), for groups of s heads of d channels. ``bits``
-    rounds the r coordinates to a grid of that many bits, by channel over ``group`` tokens or, with ``by_token``, by
-    token over ``group`` coordinates; None keeps them.
+    ``into`` has shape (groups, s d, r) and ``out`` (groups, r, s d), for groups of s heads of d channels; ``mean``,
+    if there is one, (groups, 1, s d). ``bits`` rounds the r coordinates to a grid of that many bits, by channel over
+    ``group`` tokens or, with ``by_token``, by token over ``group`` coordinates; None keeps them. With one number for
+    each coordinate, those of equal bits are rounded together. ``centred`` coordinates are spread about zero: they
+    take the step of least distortion, in one byte, and no zero point.
     """
 
     into: Tensor
     out: Tensor
-    bits: int | None = None
+    bits: int | Sequence[int] | None = None
     group: int = 64
     by_token: bool = False
+    mean: Tensor | None = None
+    centred: bool = False
+    parts: dict[torch.dtype, list[tuple[int | None, Tensor, Tensor]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """For each dtype, ``into`` and ``out`` by number of bits: made once, so that formats share them."""
 
     def __post_init__(self) -> None:
-        if self.bits is not None:
-            _check.bits(self.bits)
         if self.into.shape != self.out.mT.shape:
             raise ValueError(f"into of shape {tuple(self.into.shape)} does not fit out of {tuple(self.out.shape)}")
+        for width in self.runs:
+            _check.bits(width)
 
     @property
     def groups(self) -> int:
@@ -44,38 +53,70 @@ class Basis:
         """Tokens that are rounded together."""
         return 1 if self.bits is None or self.by_token else self.group
 
+    @property
+    def runs(self) -> dict[int, list[int]]:
+        """The coordinates of each number of bits."""
+        if self.bits is None:
+            return {}
+        rank = self.into.shape[-1]
+        widths = [self.bits] * rank if isinstance(self.bits, int) else list(self.bits)
+        if len(widths) != rank:
+            raise ValueError(f"bits={widths} must give a number for each of the {rank} coordinates")
+        return {width: [i for i, own in enumerate(widths) if own == width] for width in sorted(set(widths))}
+
     def encode(self, x: Tensor) -> Format:
         """(batch, heads, tokens, d) as coordinates times ``out``, a format (batch, groups, tokens, s d)."""
-        batch, _, tokens, _ = x.shape
-        rows = x.unflatten(1, (self.groups, -1)).transpose(2, 3).flatten(3)
-        latent = rows @ self.into.to(x.dtype)
-        out = self.out.to(x.dtype).expand(batch, *self.out.shape)
-        if self.bits is None:
-            return LowRank(latent, out)
-        block = self.group if self.by_token else (min(self.group, tokens), 1)
-        return Product((round_to_nearest(latent, self.bits, group=block, zero_dtype=torch.float16), Dense(out)))
+        rows = aside(x, self.groups)
+        rows = rows if self.mean is None else rows - self.mean.to(x.dtype)
+        terms: list[Format] = []
+        for bits, into, out in self._parted(x.dtype):
+            latent, shared = rows @ into, out.expand(x.shape[0], *out.shape)
+            if bits is None:
+                return LowRank(latent, shared)
+            terms.append(Product((self._rounded(latent, bits), Dense(shared))))
+        return terms[0] if len(terms) == 1 else Sum(tuple(terms))
+
+    def _parted(self, dtype: torch.dtype) -> list[tuple[int | None, Tensor, Tensor]]:
+        if dtype not in self.parts:
+            into, out = self.into.to(dtype), self.out.to(dtype)
+            several = len(self.runs) > 1
+            self.parts[dtype] = (
+                [(bits, into[..., at].contiguous(), out[..., at, :].contiguous()) for bits, at in self.runs.items()]
+                if several
+                else [(next(iter(self.runs), None), into, out)]
+            )
+        return self.parts[dtype]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is held."""
+        made = [t for parts in self.parts.values() for _, into, out in parts for t in (into, out)]
+        return [self.into, self.out, *made, *([] if self.mean is None else [self.mean])]
+
+    def _rounded(self, latent: Tensor, bits: int) -> Format:
+        block = self.group if self.by_token else (min(self.group, latent.shape[-2]), 1)
+        if self.centred:
+            return least_distortion(latent, bits, group=block, scale_dtype=torch.float8_e4m3fn)
+        return round_to_nearest(latent, bits, group=block, zero_dtype=torch.float16)
 
     def dense(self, stored: Format, heads: int) -> Tensor:
         """The inverse of ``encode``, up to its error."""
-        return stored.to_dense().unflatten(-1, (heads // self.groups, -1)).transpose(2, 3).flatten(1, 2)
+        rows = stored.to_dense()
+        return apart(rows if self.mean is None else rows + self.mean.to(rows.dtype), heads)
 
     def scores(self, query: Tensor, stored: Format) -> Tensor:
         """``query xᵀ``, by way of the coordinates: (batch, heads, rows, tokens)."""
-        latent, out = self._parts(stored, query)
-        inner = query.unflatten(1, (self.groups, -1)) @ out.unflatten(-1, (-1, query.shape[-1])).permute(0, 2, 3, 1)
-        return latent.linear(inner.flatten(2, 3)).unflatten(2, inner.shape[2:4]).flatten(1, 2)
+        found = scores(query, stored)
+        return found if self.mean is None else found + query @ self._by_head(query).mT
 
     def mix(self, weights: Tensor, stored: Format, width: int) -> Tensor:
         """``weights x``, by way of the coordinates: (batch, heads, rows, d)."""
-        latent, out = self._parts(stored, weights)
-        parted = weights.unflatten(1, (self.groups, -1))
-        inner = latent.combine(parted.flatten(2, 3)).unflatten(2, parted.shape[2:4])
-        return (inner @ out.unflatten(-1, (-1, width)).transpose(1, 2)).flatten(1, 2)
+        found = mix(weights, stored, width)
+        return found if self.mean is None else found + weights.sum(-1, keepdim=True) * self._by_head(found)
 
-    def _parts(self, stored: Format, like: Tensor) -> tuple[Format, Tensor]:
-        """What grows with the tokens, and ``out``."""
-        latent = Dense(stored.left) if isinstance(stored, LowRank) else _first(stored)
-        return latent, self.out.to(like.dtype)
+    def _by_head(self, like: Tensor) -> Tensor:
+        assert self.mean is not None
+        return self.mean.to(like.dtype).reshape(like.shape[1], 1, -1)
 
 
 class Latents(Codec):
@@ -105,12 +146,51 @@ class Latents(Codec):
 
     @property
     def bases(self) -> tuple[Tensor, ...]:
-        both = (self.key_basis, self.value_basis)
-        return tuple(t for basis in both for t in (basis.into, basis.out))
+        return (*self.key_basis.tensors, *self.value_basis.tensors)
 
 
-def _first(stored: Any) -> Format:
-    return stored.factors[0]
+def aside(x: Tensor, groups: int = 1) -> Tensor:
+    """(batch, heads, tokens, d) with the heads of each group side by side: (batch, groups, tokens, s d)."""
+    return x.unflatten(1, (groups, -1)).transpose(2, 3).flatten(3)
+
+
+def apart(rows: Tensor, heads: int) -> Tensor:
+    """The inverse of ``aside``."""
+    return rows.unflatten(-1, (heads // rows.shape[1], -1)).transpose(2, 3).flatten(1, 2)
+
+
+def scores(query: Tensor, stored: Format) -> Tensor:
+    """``query xᵀ`` (batch, heads, rows, tokens) for x of heads side by side, stored as coordinates times a basis."""
+    found: Any = 0
+    for latent, out in _terms(stored):
+        groups = out.shape[1]
+        inner = query.unflatten(1, (groups, -1)) @ out.to(query.dtype).unflatten(-1, (-1, query.shape[-1])).permute(
+            0, 1, 3, 4, 2
+        )
+        found = found + latent.linear(inner.flatten(2, 3)).unflatten(2, inner.shape[2:4]).flatten(1, 2)
+    return found
+
+
+def mix(weights: Tensor, stored: Format, width: int) -> Tensor:
+    """``weights x`` (batch, heads, rows, width) for x of heads side by side, stored as coordinates times a basis."""
+    found: Any = 0
+    for latent, out in _terms(stored):
+        parted = weights.unflatten(1, (out.shape[1], -1))
+        inner = latent.combine(parted.flatten(2, 3)).unflatten(2, parted.shape[2:4])
+        found = found + (inner @ out.to(weights.dtype).unflatten(-1, (-1, width)).transpose(2, 3)).flatten(1, 2)
+    return found
+
+
+def _terms(stored: Any) -> list[tuple[Format, Tensor]]:
+    """What grows with the tokens, and what it is multiplied with, (batch, groups, r, s d)."""
+    if isinstance(stored, Sum):
+        return [pair for term in stored.terms for pair in _terms(term)]
+    if isinstance(stored, Dense):
+        eye = torch.eye(stored.shape[-1], dtype=stored.dtype, device=stored.device)
+        return [(stored, eye.expand(*stored.shape[:2], -1, -1))]
+    if isinstance(stored, LowRank):
+        return [(Dense(stored.left), stored.right)]
+    return [(stored.factors[0], stored.factors[1].to_dense())]
 
 
 def leading(moment: Tensor, rank: int) -> Tensor:

@@ -25,9 +25,17 @@ class HeldLayer(DynamicLayer):
     of them encodes for all.
     """
 
-    def __init__(self, codec: Codec | None, window: int, rotation: Rotation | None) -> None:
+    def __init__(
+        self,
+        codec: Codec | None,
+        window: int,
+        rotation: Rotation | None,
+        sinks: int = 0,
+        held_dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.codec, self.window = codec, window
+        self.codec, self.window, self.sinks, self.held_dtype = codec, window, sinks, held_dtype
+        self.first = Recent()
         self.rotation = rotation if codec is not None and codec.before_rotation else None
         self.recent, self.stored = Recent(), Stored(1 if codec is None else codec.block)
         self.neighbours: Sequence[HeldLayer] = (self,)
@@ -37,7 +45,8 @@ class HeldLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # noqa: ARG002
         """Append the new tokens."""
         self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-        self.recent.append(key_states, value_states)
+        held = key_states.dtype if self.held_dtype is None else self.held_dtype
+        self.recent.append(key_states.to(held), value_states.to(held))
         return self, self
 
     def attend(self, module: nn.Module, query: Tensor, mask: Tensor | None, before: Any, more: Any) -> Tensor:
@@ -52,31 +61,30 @@ class HeldLayer(DynamicLayer):
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, restored."""
-        recent = self.recent.read()
-        if not self.stored.length:
-            return recent
-        assert self.codec is not None
-        pieces = [
-            (self._turned(self.codec.keys(keys), first), self.codec.values(values))
-            for first, keys, values in self.stored.read()
-        ]
-        pieces.append(recent)
+        exact = [part.read() for part in (self.first, self.recent) if part.length or part is self.recent]
+        if not self.stored.length and len(exact) == 1:
+            return exact[0][0].to(self.dtype), exact[0][1].to(self.dtype)
+        pieces = exact[:-1]
+        for first, keys, values in self.stored.read():
+            assert self.codec is not None
+            pieces.append((self._turned(self.codec.keys(keys), first), self.codec.values(values)))
+        pieces.append(exact[-1])
         keys, values = (torch.cat([piece.to(self.dtype) for piece in side], -2) for side in zip(*pieces, strict=True))
         return keys, values
 
     def _over_stored(self, query: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         assert self.codec is not None
-        pieces: list[Any] = []
+        pieces: list[Any] = [_exact(self.first)] if self.first.length else []
         for first, keys, values in self.stored.read(CHUNK):
             turn = None if self.rotation is None else partial(self._turned, start=first)
             score = partial(self.codec.scores, stored=keys, turn=turn)
             pieces.append((score, partial(self.codec.mix, stored=values)))
-        keys, values = self.recent.read()
-        pieces.append((lambda q: q @ keys.mT, lambda p: p @ values))
-        return over_pieces(query.unflatten(1, (keys.shape[1], -1)), mask, scaling, pieces)
+        pieces.append(_exact(self.recent))
+        heads = self.recent.read()[0].shape[1]
+        return over_pieces(query.unflatten(1, (heads, -1)), mask, scaling, pieces)
 
     def _turned(self, keys: Tensor, start: int) -> Tensor:
-        return keys if self.rotation is None else self.rotation.turn(keys, start)
+        return keys if self.rotation is None else self.rotation.turn(keys, self.first.length + start)
 
     def _settle(self, query: Tensor) -> None:
         """Encode what has left the window, once all layers that share the codec are here."""
@@ -84,6 +92,8 @@ class HeldLayer(DynamicLayer):
             self._query = query
         if self.codec is None or self is not self.neighbours[-1]:
             return
+        for layer in self.neighbours:
+            layer._keep_sinks()
         count = max(0, self.recent.length - self.window) // self.codec.block * self.codec.block
         if count:
             entries, queries = zip(*(layer._leaving(count) for layer in self.neighbours), strict=True)
@@ -94,13 +104,22 @@ class HeldLayer(DynamicLayer):
         for layer in self.neighbours:
             layer._query = None
 
+    def _keep_sinks(self) -> None:
+        """Set the first tokens of the sequence apart when they leave the window."""
+        count = min(self.sinks - self.first.length, self.recent.length - self.window)
+        if count > 0 and not self.stored.length:
+            self.first.append(*self.recent.read(count))
+            self.recent.drop(count)
+
     def _leaving(self, count: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        keys, values = self.recent.read(count)
+        keys, values = (t.to(self.dtype) for t in self.recent.read(count))
         assert self._query is not None
         if self.rotation is None:
             return (keys, values), self._query
         latest = self.get_seq_length() - self._query.shape[-2]
-        return (self.rotation.undo(keys, self.stored.length), values), self.rotation.undo(self._query, latest)
+        return (self.rotation.undo(keys, self.first.length + self.stored.length), values), self.rotation.undo(
+            self._query, latest
+        )
 
     def adopt(self, other: HeldLayer) -> None:
         """Hold the tokens of a layer that keeps them exact and remembers its last queries, and encode them."""
@@ -110,7 +129,7 @@ class HeldLayer(DynamicLayer):
         self._settle(other._query)
 
     def get_seq_length(self) -> int:
-        return self.stored.length + self.recent.length
+        return self.first.length + self.stored.length + self.recent.length
 
     def crop(self, tokens_to_remove: int) -> None:
         """Drop the last ``-tokens_to_remove`` tokens. A stored block that is cut goes on as exact tokens, with the
@@ -118,11 +137,15 @@ class HeldLayer(DynamicLayer):
         if tokens_to_remove > 0:
             raise ValueError(f"tokens_to_remove={tokens_to_remove} is positive; give minus the number to drop")
         length = max(0, self.get_seq_length() + tokens_to_remove)
-        if length >= self.stored.length:
-            self.recent.crop(length - self.stored.length)
+        first = self.first.length
+        if length >= first + self.stored.length:
+            self.recent.crop(length - first - self.stored.length)
             return
-        kept = self.stored.floor(length)
-        keys, values = (x[..., kept:length, :].clone() for x in self.read())
+        kept = self.stored.floor(max(0, length - first))
+        start = min(first + kept, length)
+        held = self.recent.read()[0].dtype
+        keys, values = (x[..., start:length, :].to(held, copy=True) for x in self.read())
+        self.first.crop(min(first, length))
         self.stored.crop(kept)
         self.recent.replace(keys, values)
 
@@ -133,6 +156,7 @@ class HeldLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         index = indices.to(self.device) if self.is_initialized else indices
+        self.first.select(index)
         self.recent.select(index)
         self.stored.select(index)
         if self.codec is not None and self is self.neighbours[-1]:
@@ -143,3 +167,9 @@ class HeldLayer(DynamicLayer):
 
     def offload(self) -> None:
         raise NotImplementedError("these layers cannot be offloaded; make the cache without offloading=True")
+
+
+def _exact(part: Recent) -> tuple[Any, Any]:
+    """Scores and output of tokens that are held as they came."""
+    keys, values = part.read()
+    return lambda q: q @ keys.to(q.dtype).mT, lambda p: p @ values.to(p.dtype)

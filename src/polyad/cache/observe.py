@@ -9,16 +9,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from polyad._card import methods
 from polyad.cache.codec import Codec, Make, Place, arguments
+from polyad.cache.fisher import fisher
 from polyad.cache.host import cache_for
 from polyad.cache.rotation import Rotation
 from polyad.formats import Dense
 
-NEEDS = ("keys", "values", "queries", "metric", "key_mean", "value_mean")
+FISHER = frozenset({"key_fisher", "value_fisher"})
 
 
 def observe(
-    model: PreTrainedModel, make: Make, windows: Iterable[Tensor], *, callback: Callable[..., Any] | None = None
+    model: PreTrainedModel,
+    make: Make,
+    windows: Iterable[Tensor],
+    *,
+    sinks: int = 0,
+    callback: Callable[..., Any] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Second moments of what each layer's attention sees on windows of token ids, for a codec that ``make`` makes.
 
@@ -30,16 +37,20 @@ def observe(
       expected square of a score is its inner product with E[k kᵀ].
 
     Keys and queries are those before rotation where the codec stores keys so, and as they are rotated otherwise,
-    where ``metric`` equals ``queries``. One forward pass of the decoder without its head.
+    where ``metric`` equals ``queries``. One forward pass of the decoder without its head. Codecs whose card needs
+    them get ``key_fisher`` and ``value_fisher`` (see ``fisher``), for a forward and a backward pass more. The first
+    ``sinks`` tokens of each window, which the cache keeps exact, are left out of keys and values.
     """
     kind = _Unrotated if getattr(arguments(make), "before_rotation", False) else _Observer
     observers: dict[int, _Observer] = {}
 
     def watch(place: Place) -> _Observer:
-        return observers.setdefault(place.layer, kind(place))
+        return observers.setdefault(place.layer, kind(place, sinks))
 
     watch.before_rotation = kind.before_rotation  # pyright: ignore[reportFunctionMemberAccess] - as a codec's class
     windows = list(windows)
+    if min((window.shape[-1] for window in windows), default=sinks + 1) <= sinks:
+        raise ValueError(f"sinks={sinks} leaves nothing of a window; give longer windows")
     if not sum(window.numel() for window in windows):
         raise ValueError("the calibration data is empty; give at least one window of tokens")
     last = None
@@ -50,20 +61,30 @@ def observe(
             last = cache.rotation
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
-        return [observer.found(last) for observer in observers.values()]
+        found = [observer.found(last) for observer in observers.values()]
+    if _wanted(make) & FISHER:
+        gradients = fisher(model, make, windows, sinks=sinks, callback=callback)
+        found = [{**seen, **more} for seen, more in zip(found, gradients, strict=True)]
+    return found
+
+
+def _wanted(make: Make) -> frozenset[str]:
+    """The statistics that the codec's card asks for."""
+    cards = [card for card in methods("codec") if card.function is arguments(make)]
+    return cards[0].needs.get("", frozenset()) if cards else frozenset()
 
 
 class _Observer(Codec):
-    def __init__(self, place: Place) -> None:
-        self.place, self.count = place, 0
+    def __init__(self, place: Place, sinks: int) -> None:
+        self.place, self.sinks, self.count = place, sinks, 0
         self.sums: dict[str, Tensor] = {}
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Dense, Dense]:
         wide = torch.promote_types(keys.dtype, torch.float32)
         scaling = float(getattr(self.place.module, "scaling", queries.shape[-1] ** -0.5))  # pyright: ignore
-        self.count += keys.shape[0] * keys.shape[2]
+        self.count += keys.shape[0] * (keys.shape[2] - self.sinks)
         for name, x in (("key", keys), ("value", values)):
-            rows = x.transpose(1, 2).flatten(2).flatten(0, 1).to(wide)
+            rows = x[:, :, self.sinks :].transpose(1, 2).flatten(2).flatten(0, 1).to(wide)
             self.add(f"{name}s", rows.mT @ rows)
             self.add(f"{name}_mean", rows.sum(0))
         grouped = queries.to(wide).unflatten(1, (self.place.key_heads, -1)) * scaling

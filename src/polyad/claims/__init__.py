@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from polyad.claims import (
-    _result,
-    afm_ctr,
-    cheb_tucker,
-    coord_sampling,
-    core_shapes,
-    dyn_kron_projection,
-    eora,
-    fast_update_tsvd,
-    figmn,
-    ftfi,
-    greedy_tn,
-    igmn_scalable,
-    linf_regression,
-    lord,
-    lowrank_tales,
-    meta_factorization,
-    modegpt,
-    ortho_diag,
-    random_support_slr,
-    sparse_kernel_mv,
-    spm,
-    stream_top_eig,
-    tnale,
-    trg_ising,
-    ttn_bug,
-    welore,
-)  # fmt: skip
+from polyad.claims import _result
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
-    "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
-    "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
-    "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
-    "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv, "spm": spm,
-    "stream-top-eig": stream_top_eig, "tnale": tnale, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
-    "welore": welore,
-}  # fmt: skip
+    found.name.replace("_", "-"): import_module(f"{__name__}.{found.name}")
+    for found in sorted(pkgutil.iter_modules(__path__))
+    if not found.name.startswith("_")
+}
+"""The scripts of this folder by handle: a script has its paper's handle for a name."""
 
 
 def handles() -> list[str]:

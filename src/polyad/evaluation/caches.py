@@ -40,12 +40,14 @@ def cache_quality(
     windows: Tensor,
     *,
     scored: int = SCORED,
+    at_once: int = 1,
     callback: Callable[..., Any] | None = None,
 ) -> dict[str, CacheQuality]:
     """Every cache on the same windows of token ids (count, prefix + scored), the exact cache being the measure.
 
     The prefix is run once a window, and each cache compresses its exact keys and values; then each reads the
-    ``scored`` tokens that follow, one after another, as in decoding.
+    ``scored`` tokens that follow, one after another, as in decoding; or ``at_once`` of them in a call, which is
+    faster and leaves those of a call exact for each other, as in a longer window.
     """
     prefix = windows.shape[1] - scored
     if prefix < 1:
@@ -55,13 +57,14 @@ def cache_quality(
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             ids = window[None].to(model.device)
+            made = {name: make() for name, make in makes.items()}
             exact = remembering(model)
             model.base_model(ids[:, :prefix], past_key_values=exact, use_cache=True)
-            for name, make in makes.items():
-                cache = make().adopt(exact)
+            for name in makes:
+                cache = made.pop(name).adopt(exact)
                 sizes[name] = cache.nbytes, cache.shared_nbytes
-                losses[name].append(_loss(model, ids, prefix, cache))
-            losses[""].append(_loss(model, ids, prefix, exact))
+                losses[name].append(_loss(model, ids, prefix, cache, at_once))
+            losses[""].append(_loss(model, ids, prefix, exact, at_once))
             if callback is not None:
                 callback(number, len(windows), {"stage": "caches"})
     plain = _plain(model) * prefix
@@ -103,12 +106,13 @@ def cache_speed(
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def _loss(model: Any, ids: Tensor, prefix: int, cache: HeldCache) -> float:
+def _loss(model: Any, ids: Tensor, prefix: int, cache: HeldCache, at_once: int) -> float:
     """Mean negative log-likelihood of the tokens after the prefix but the first, which nothing predicts here."""
     total = 0.0
-    for i in range(prefix, ids.shape[1] - 1):
-        logits = model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits[0].float()
-        total += float(F.cross_entropy(logits, ids[0, i + 1 : i + 2]))
+    for i in range(prefix, ids.shape[1] - 1, at_once):
+        stop = min(i + at_once, ids.shape[1] - 1)
+        logits = model(ids[:, i:stop], past_key_values=cache, use_cache=True).logits[0].float()
+        total += float(F.cross_entropy(logits, ids[0, i + 1 : stop + 1], reduction="sum"))
     return total / (ids.shape[1] - 1 - prefix)
 
 

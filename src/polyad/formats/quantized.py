@@ -22,13 +22,14 @@ class Quantized(Format):
     ``block`` gives the size, along each dimension, of the blocks that share a scale: ``size`` itself for one
     scale per tensor, (1, m) for one per row, (1, 64) for groups of 64 along a row, (64, 1) for groups of 64
     along a column. ``scale`` has shape ceil(size / block), in the precision stated; ``zero`` has the same shape
-    (uint8, or floating where the exact minimum matters) or is None for codes centred on half the range.
+    (uint8, or floating where the exact minimum matters), is one number for all blocks, or is None for codes centred
+    on half the range.
     A last block may be shorter than the others. ``nominal`` is the dtype of ``to_dense``.
     """
 
     codes: Tensor
     scale: Tensor
-    zero: Tensor | None
+    zero: Tensor | float | None
     bits: int
     size: tuple[int, ...]
     block: tuple[int, ...]
@@ -51,7 +52,7 @@ class Quantized(Format):
             raise ValueError(f"block={self.block} must give a number from 1 for each dimension of size={self.size}")
         grid = tuple(-(-n // b) for n, b in zip(self.size, self.block, strict=True))
         for name, given in (("scale", self.scale), ("zero", self.zero)):
-            if given is not None and tuple(given.shape) != grid:
+            if isinstance(given, Tensor) and tuple(given.shape) != grid:
                 raise ValueError(f"{name} of shape {tuple(given.shape)} does not fit the block grid {grid}")
 
     @property
@@ -84,14 +85,14 @@ class Quantized(Format):
         codes = unpack(self.codes, self.bits, self.size[-1]).mT
         size = (*self.size[:-2], self.size[-1], self.size[-2])
         block = (*self.block[:-2], self.block[-1], self.block[-2])
-        zero = None if self.zero is None else self.zero.mT
+        zero = self.zero.mT if isinstance(self.zero, Tensor) else self.zero
         return Quantized(pack(codes, self.bits), self.scale.mT, zero, self.bits, size, block, self.nominal)
 
     def rows(self, index: Tensor) -> Tensor:
         flat = index.reshape(-1)
         codes = unpack(self.codes[flat], self.bits, self.size[-1])
         blocks = flat // self.block[0]
-        zero = None if self.zero is None else self.zero[blocks]
+        zero = self.zero[blocks] if isinstance(self.zero, Tensor) else self.zero
         found = _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
         return found.reshape(*index.shape, self.size[-1])
 
@@ -132,15 +133,16 @@ def spread(x: Tensor, block: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
 
 
 def _restore(
-    codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, block: tuple[int, ...], dtype: torch.dtype
+    codes: Tensor, scale: Tensor, zero: Tensor | float | None, bits: int, block: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
     """(codes - zero) * scale, without spreading the scales out where the blocks are even."""
     size = tuple(codes.shape)
     grid = list(zip(size, block, strict=True))
     if any(n % b for n, b in grid):
-        zeros = middle(bits) if zero is None else spread(zero.to(dtype), block, size)
+        zeros = middle(bits) if zero is None else zero
+        zeros = spread(zeros.to(dtype), block, size) if isinstance(zeros, Tensor) else zeros
         return (codes.to(dtype) - zeros) * spread(scale.to(dtype), block, size)
     parted = codes.to(dtype).reshape([k for n, b in grid for k in (n // b, b)])
     lift = [k for n, b in grid for k in (n // b, 1)]
-    zeros = middle(bits) if zero is None else zero.to(dtype).reshape(lift)
+    zeros = middle(bits) if zero is None else zero.to(dtype).reshape(lift) if isinstance(zero, Tensor) else zero
     return ((parted - zeros) * scale.to(dtype).reshape(lift)).reshape(size)
