@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from polyad.cache.host import HeldCache, cache_for
 from polyad.cache.observe import observe
 
 PLAIN = "plain"
+HOST = ("window", "sinks", "dtype")
+"""Arguments that the host takes, whatever the codec."""
 
 
 def maker(
@@ -21,11 +23,11 @@ def maker(
 ) -> Callable[[], HeldCache]:
     """What makes caches of this description: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
 
-    ``window`` may be among the arguments. ``windows`` gives token ids to calibrate on and is called only where the
+    ``window``, ``sinks`` and ``dtype`` of exact tokens may be among the arguments. ``windows`` gives token ids to calibrate on and is called only where the
     codec needs them.
     """
     name, given = spelled(text)
-    options: Mapping[str, Any] = {"window": given.pop("window")} if "window" in given else {}
+    options = {option: given.pop(option) for option in HOST if option in given}
     if name == PLAIN:
         return partial(cache_for, model, **options)
     chosen = card(name)

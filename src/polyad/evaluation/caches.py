@@ -57,11 +57,10 @@ def cache_quality(
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             ids = window[None].to(model.device)
-            made = {name: make() for name, make in makes.items()}
             exact = remembering(model)
             model.base_model(ids[:, :prefix], past_key_values=exact, use_cache=True)
-            for name in makes:
-                cache = made.pop(name).adopt(exact)
+            for name, make in makes.items():
+                cache = make().adopt(exact)
                 sizes[name] = cache.nbytes, cache.shared_nbytes
                 losses[name].append(_loss(model, ids, prefix, cache, at_once))
             losses[""].append(_loss(model, ids, prefix, exact, at_once))
