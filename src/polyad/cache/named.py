@@ -23,8 +23,8 @@ def maker(
 ) -> Callable[[], HeldCache]:
     """What makes caches of this description: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
 
-    ``window``, ``sinks`` and ``dtype`` of exact tokens may be among the arguments. ``windows`` gives token ids to calibrate on and is called only where the
-    codec needs them.
+    ``window``, ``sinks`` and ``dtype`` of exact tokens may be among the arguments. ``windows`` gives token ids to
+    calibrate on and is called only where the codec needs them.
     """
     name, given = spelled(text)
     options = {option: given.pop(option) for option in HOST if option in given}
