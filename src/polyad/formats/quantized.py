@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad.formats._few_rows import fold, folds
 from polyad.formats._format import Format
 from polyad.formats.dense import apply, convolve
 from polyad.formats.packing import pack, packed_length, unpack
@@ -75,7 +76,9 @@ class Quantized(Format):
         return self.dequantize(self.nominal)
 
     def linear(self, x: Tensor) -> Tensor:
-        return apply(self.dequantize(x.dtype), x)
+        if not folds(self.size, self.block, x):
+            return apply(self.dequantize(x.dtype), x)
+        return fold(*self._parts(x), self.block[-2], x)
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         return convolve(x, self.dequantize(x.dtype), kernel, **geometry)
@@ -96,7 +99,17 @@ class Quantized(Format):
         return found.reshape(*index.shape, self.size[-1])
 
     def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.dequantize(weights.dtype)
+        size, block = (*self.size[:-2], *self.size[:-3:-1]), (*self.block[:-2], *self.block[:-3:-1])
+        if not folds(size, block, weights):
+            return weights @ self.dequantize(weights.dtype)
+        codes, scale, zero = self._parts(weights)
+        return fold(codes.mT, scale.mT, zero.mT if isinstance(zero, Tensor) else zero, block[-2], weights)
+
+    def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Codes, scales and zero points as numbers, in the rows' dtype or float32."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        zero = middle(self.bits) if self.zero is None else self.zero.to(wide)
+        return unpack(self.codes, self.bits, self.size[-1]).to(wide), self.scale.to(wide), zero
 
     def growth(self) -> dict[str, int] | None:
         return {name: 1 if name == "codes" else self.block[-2] for name in self.tensors()} if self.ndim > 1 else None
@@ -143,4 +156,6 @@ def _restore(
     parted = codes.to(dtype).reshape([k for n, b in grid for k in (n // b, b)])
     lift = [k for n, b in grid for k in (n // b, 1)]
     zeros = middle(bits) if zero is None else zero.to(dtype).reshape(lift)
-    return ((parted - zeros) * scale.to(dtype).reshape(lift)).reshape(size)
+    parted = parted.sub_(zeros) if not torch.is_tensor(zeros) or not zeros.requires_grad else parted - zeros
+    scales = scale.to(dtype).reshape(lift)
+    return (parted * scales if parted.requires_grad or scales.requires_grad else parted.mul_(scales)).reshape(size)
