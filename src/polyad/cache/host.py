@@ -34,6 +34,7 @@ class HeldCache(Cache):
         stored: dict[int, int] = {}
         for layer in self.held:
             stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
+            stored |= {t.data_ptr(): t.nbytes for t in (() if layer.codec is None else layer.codec.state)}
         exact = sum(layer.recent.nbytes for layer in self.held)
         others = [
             layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)

@@ -19,10 +19,10 @@ def folds(size: tuple[int, ...], block: tuple[int, ...], x: Tensor) -> bool:
 def fold(codes: Tensor, scale: Tensor, zero: Tensor | float, tall: int, x: Tensor) -> Tensor:
     """``x @ ((codes - zero) * scale).mT`` in x's dtype, without a pass over the codes for either.
 
-    Codes (*batch, n, m), all numbers of one dtype; scales (*batch, n / tall, M), for blocks of ``tall`` rows and m / M
-    columns; x (*batch, rows, m), or any (…, m) with no batch. Where rows of the matrix share a scale, x is multiplied
-    by it, once for each block of them; where they do not, the scale comes after the product. A zero point takes a
-    sum of x. The terms are larger than the result by the size of the zero point, and so is the rounding.
+    Codes (*batch, n, m), all numbers of one dtype; scales (*batch, n / tall, M), for blocks of ``tall`` rows and
+    m / M columns; x (*batch, rows, m), or any (…, m) with no batch. Where rows of the matrix share a scale, x is
+    multiplied by it, once for each block of them; where they do not, the scale comes after the product. A zero point
+    takes a sum of x. The terms are larger than the result by the size of the zero point, and so is the rounding.
     """
     shape = (*x.shape[:-1], codes.shape[-2])
     work = x.reshape(-1, x.shape[-1]).to(codes.dtype) if codes.ndim == 2 else x.to(codes.dtype)

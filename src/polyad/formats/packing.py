@@ -60,7 +60,7 @@ _STEPS = {
     2: (torch.int32, ((12, 0x000F000F), (6, 0x03030303))),
     1: (torch.int64, ((28, 0x0000000F0000000F), (14, 0x0003000300030003), (7, 0x0101010101010101))),
 }
-"""For each width: the word in which a byte's codes come to lie a byte apart, and the shifts that halve a run of them."""
+"""For each width: the word in which the codes of a byte come to lie a byte apart, and the shifts and masks to it."""
 
 
 def _spread(plane: Tensor, p: int) -> Tensor:
