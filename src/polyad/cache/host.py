@@ -11,6 +11,8 @@ from transformers.cache_utils import DynamicLayer
 
 from polyad.cache.attention import install
 from polyad.cache.codec import Codec, Make, Place, arguments
+from polyad.cache.evicting import EvictingLayer
+from polyad.cache.eviction import Eviction
 from polyad.cache.layer import HeldLayer
 from polyad.cache.rotation import Rotation
 
@@ -34,7 +36,7 @@ class HeldCache(Cache):
         stored: dict[int, int] = {}
         for layer in self.held:
             stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
-            stored |= {t.data_ptr(): t.nbytes for t in (() if layer.codec is None else layer.codec.state)}
+            stored |= {t.data_ptr(): t.nbytes for t in layer.state}
         exact = sum(layer.recent.nbytes for layer in self.held)
         others = [
             layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)
@@ -137,7 +139,10 @@ def cache_for(
     codecs = _codecs(
         make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(chosen)]
     )
-    held = [HeldLayer(codec, window, rotation) for codec in codecs]
+    held = [
+        EvictingLayer(codec, window, rotation) if isinstance(codec, Eviction) else HeldLayer(codec, window, rotation)
+        for codec in codecs
+    ]
     for i, layer in zip(chosen, held, strict=True):
         layer.neighbours = (
             [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)

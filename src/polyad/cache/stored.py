@@ -31,6 +31,8 @@ class Stored:
 
     def append(self, keys: Format, values: Format) -> None:
         """Store the tokens that follow."""
+        if not keys.shape[-2]:
+            return
         self._read.clear()
         if self._runs and self._runs[-1].takes(keys, values):
             self._runs[-1].append(keys, values)
