@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import tiny
-from polyad.cache import Gear, Kivi, Squat, cache_for
+from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for
 from polyad.cache.gear import iterated
+from polyad.cache.vidkv import fourier, ternary
 from polyad.formats import Quantized
+from polyad.quantize import round_to_nearest
 
 GROUP = 16
 
@@ -31,7 +33,7 @@ def error(found, x):
     return float((found.to_dense() - x).norm() / x.norm())
 
 
-@pytest.mark.parametrize("name", ["gear", "squat"])
+@pytest.mark.parametrize("name", ["gear", "squat", "vidkv"])
 def test_examples(name):
     assert doctest.testmod(importlib.import_module(f"polyad.cache.{name}")).failed == 0
 
@@ -147,8 +149,92 @@ def test_refusals():
         Gear(max_iter=0)
     with pytest.raises(ValueError, match="rank=0"):
         Squat(rank=0)
+    with pytest.raises(ValueError, match="anomalous=0.4"):
+        VidKV(anomalous=0.4)
+    with pytest.raises(ValueError, match="no whole number"):
+        VidKV(group=16, anomalous=1 / 3).encode(seeded(1, 1, 16, 8), seeded(1, 1, 16, 8), seeded(1, 1, 16, 8))
+    with pytest.raises(ValueError, match="protect=1"):
+        VidKV(protect=1)
     with pytest.raises(ValueError, match="weight=nan"):
         Squat(weight=float("nan"))
     x = torch.full((1, 1, 16, 8), torch.nan)
     with pytest.raises(ValueError, match="NaN"):
         Gear(group=16).encode(x, x, x)
+
+
+def test_the_fourier_basis_is_orthonormal():
+    for n in (1, 2, 7, 16):
+        assert torch.allclose(fourier(n) @ fourier(n).mT, torch.eye(n, dtype=torch.float64), atol=1e-12)
+
+
+@pytest.mark.parametrize("spectrum", [True, False])
+@pytest.mark.parametrize("anomalous", [0.25, 0.5, 1])
+def test_vidkv_attends_as_its_dense_keys_and_values_do(anomalous, spectrum):
+    x, queries = outlying(), seeded(2, 6, 9, 32, seed=5)
+    codec = VidKV(group=GROUP, anomalous=anomalous, spectrum=spectrum)
+    keys, values = codec.encode(x, x, queries)
+    q, p = seeded(2, 3, 2, 32, seed=6), seeded(2, 3, 2, 64, seed=7)
+    assert torch.allclose(codec.scores(q, keys, None), q @ codec.keys(keys).mT, atol=1e-3)
+    assert torch.allclose(codec.mix(p, values), p @ codec.values(values), atol=1e-3)
+    assert (keys.nbytes - x.numel() // GROUP * 2) * 8 / x.numel() == pytest.approx(
+        1 + anomalous + 16 / GROUP * anomalous
+    )
+
+
+def test_channels_of_large_range_have_two_bits():
+    x = outlying()
+    codec = VidKV(group=GROUP)
+    found = codec.keys(codec.encode(x, x, x)[0])
+    two = round_to_nearest(x, 2, group=(GROUP, 1), zero_dtype=torch.float16).to_dense()
+    order = (x.amax(-2) - x.amin(-2)).argsort(-1, descending=True)
+    exact = (found == two).all(-2)
+    assert exact.gather(-1, order[..., :16]).all()
+    assert not exact.gather(-1, order[..., 16:]).any()
+
+
+def test_one_bit_of_the_spectrum_serves_uneven_numbers_better_and_offsets_worse():
+    for x, better in ((seeded(1, 2, 64, 8) ** 3, True), (seeded(1, 2, 64, 8) + 1, False)):
+        errors = []
+        for spectrum in (True, False):
+            codec = VidKV(group=64, anomalous=0.125, spectrum=spectrum)
+            errors.append(float((codec.keys(codec.encode(x, x, x)[0]) - x).norm()))
+        assert (errors[0] < 0.9 * errors[1]) if better else (errors[1] < 0.9 * errors[0])
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+def test_values_have_three_levels(by_token):
+    x = seeded(1, 2, 32, 16)
+    found = ternary(x, 16, by_token=by_token).to_dense()
+    lines = (found if by_token else found.mT).unflatten(-1, (-1, 16))
+    size = (x if by_token else x.mT).unflatten(-1, (-1, 16)).abs()
+    for line, given in zip(lines.flatten(0, -2), size.flatten(0, -2), strict=True):
+        levels = line.unique()
+        assert len(levels) <= 3
+        level = given[given > 0.5 * given.mean()].mean()
+        assert torch.allclose(levels[levels > 0], level, rtol=1e-2)
+    assert 0.3 < error(ternary(x, 16, by_token=by_token), x) < 0.5
+
+
+def test_tokens_that_are_attended_to_keep_two_bits():
+    x = outlying()
+    queries = 3 * x[:, :, 7:8].repeat_interleave(2, 1)
+    codec = VidKV(group=GROUP, protect=0.125)
+    plain = VidKV(group=GROUP, protect=0).encode(x, x, queries)[1].to_dense()
+    found = codec.values(codec.encode(x, x, queries)[1])
+    assert (found[:, :, 7] - x[:, :, 7]).norm() < 0.7 * (plain[:, :, 7] - x[:, :, 7]).norm()
+    assert (found != plain).any(-1).sum() >= 2 * 3 * 8
+
+
+def test_vidkv_runs_in_a_model():
+    model = tiny.model()
+    ids = tiny.ids(2, 40)
+    cache = cache_for(model, partial(VidKV, group=8), window=8)
+    tiny.logits(model, ids, past_key_values=cache)
+    steps = [tiny.logits(model, tiny.ids(2, 1, seed=i), past_key_values=cache) for i in range(12)]
+    assert all(step.isfinite().all() for step in steps)
+    assert cache.held[0].stored.length == 40
+    exact = tiny.logits(model, torch.cat([ids, *(tiny.ids(2, 1, seed=i) for i in range(12))], 1))[:, 40:]
+    assert 0.01 < float((torch.cat(steps, 1) - exact).norm() / exact.norm()) < 0.9
+    plain = cache_for(model, partial(VidKV, group=8, protect=0), window=8)
+    options = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3, "pad_token_id": 0}
+    assert model.generate(ids, past_key_values=plain, **options).shape[0] == 2

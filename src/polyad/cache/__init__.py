@@ -12,8 +12,9 @@ from polyad.cache.observe import observe
 from polyad.cache.prefixkv import PrefixKV
 from polyad.cache.squat import Squat
 from polyad.cache.streaming_llm import StreamingLLM
+from polyad.cache.vidkv import VidKV
 
 __all__ = [
     "H2O", "Basis", "Codec", "Eviction", "Gear", "HeldCache", "Kivi", "Latents", "Metric", "Place", "PrefixKV",
-    "Squat", "StreamingLLM", "cache_for", "observe", "remembering",
+    "Squat", "StreamingLLM", "VidKV", "cache_for", "observe", "remembering",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from polyad.claims import (
     fast_update_tsvd,
     figmn,
     ftfi,
+    gear,
     igmn_scalable,
     linf_regression,
     lord,
@@ -24,12 +25,15 @@ from polyad.claims import (
     meta_factorization,
     modegpt,
     ortho_diag,
+    prefixkv,
     random_support_slr,
     sparse_kernel_mv,
     spm,
+    squat,
     stream_top_eig,
     trg_ising,
     ttn_bug,
+    vidkv,
     welore,
 )  # fmt: skip
 from polyad.claims._result import Result
@@ -37,10 +41,11 @@ from polyad.claims._result import Result
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "igmn-scalable": igmn_scalable, "linf-regression": linf_regression,
+    "figmn": figmn, "ftfi": ftfi, "gear": gear, "igmn-scalable": igmn_scalable, "linf-regression": linf_regression,
     "lord": lord, "lowrank-tales": lowrank_tales, "meta-factorization": meta_factorization, "modegpt": modegpt,
-    "ortho-diag": ortho_diag, "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv,
-    "spm": spm, "stream-top-eig": stream_top_eig, "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
+    "ortho-diag": ortho_diag, "prefixkv": prefixkv, "random-support-slr": random_support_slr,
+    "sparse-kernel-mv": sparse_kernel_mv, "spm": spm, "squat": squat, "stream-top-eig": stream_top_eig,
+    "trg-ising": trg_ising, "ttn-bug": ttn_bug, "vidkv": vidkv, "welore": welore,
 }  # fmt: skip
 
 
