@@ -149,7 +149,7 @@ def test_refusals():
         Gear(max_iter=0)
     with pytest.raises(ValueError, match="rank=0"):
         Squat(rank=0)
-    with pytest.raises(ValueError, match="anomalous=0.4"):
+    with pytest.raises(ValueError, match=r"anomalous=0\.4"):
         VidKV(anomalous=0.4)
     with pytest.raises(ValueError, match="no whole number"):
         VidKV(group=16, anomalous=1 / 3).encode(seeded(1, 1, 16, 8), seeded(1, 1, 16, 8), seeded(1, 1, 16, 8))

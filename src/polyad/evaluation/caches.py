@@ -38,13 +38,17 @@ def cache_quality(
     windows: Tensor,
     *,
     scored: int = SCORED,
+    step: int = 1,
     callback: Callable[..., Any] | None = None,
 ) -> dict[str, CacheQuality]:
     """Every cache on the same windows of token ids (count, prefix + scored), the exact cache being the measure.
 
     The prefix is run once a window, and each cache compresses its exact keys and values; then each reads the
-    ``scored`` tokens that follow, one after another, as in decoding.
+    ``scored`` tokens that follow, one after another, as in decoding, or ``step`` at a time: faster by that factor,
+    and the same but for tokens that leave the window later.
     """
+    if step < 1:
+        raise ValueError(f"step={step} must be at least 1")
     prefix = windows.shape[1] - scored
     if prefix < 1:
         raise ValueError(f"windows of {windows.shape[1]} tokens leave no prefix before scored={scored} tokens")
@@ -58,20 +62,21 @@ def cache_quality(
             for name, make in makes.items():
                 cache = make().adopt(exact)
                 sizes[name] = cache.nbytes, cache.shared_nbytes
-                losses[name].append(_loss(model, ids, prefix, cache))
-            losses[""].append(_loss(model, ids, prefix, exact))
+                losses[name].append(_loss(model, ids, prefix, cache, step))
+            losses[""].append(_loss(model, ids, prefix, exact, step))
             if callback is not None:
                 callback(number, len(windows), {"stage": "caches"})
     plain = _plain(model) * prefix
     return {name: _quality(losses[name], losses[""], size, plain) for name, size in sizes.items()}
 
 
-def _loss(model: Any, ids: Tensor, prefix: int, cache: HeldCache) -> float:
+def _loss(model: Any, ids: Tensor, prefix: int, cache: HeldCache, step: int) -> float:
     """Mean negative log-likelihood of the tokens after the prefix but the first, which nothing predicts here."""
     total = 0.0
-    for i in range(prefix, ids.shape[1] - 1):
-        logits = model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits[0].float()
-        total += float(F.cross_entropy(logits, ids[0, i + 1 : i + 2]))
+    for start in range(prefix, ids.shape[1] - 1, step):
+        stop = min(start + step, ids.shape[1] - 1)
+        logits = model(ids[:, start:stop], past_key_values=cache, use_cache=True).logits[0].float()
+        total += float(F.cross_entropy(logits, ids[0, start + 1 : stop + 1], reduction="sum"))
     return total / (ids.shape[1] - 1 - prefix)
 
 

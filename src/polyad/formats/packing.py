@@ -55,6 +55,14 @@ def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
     return codes
 
 
+def places(packed: Tensor, bits: int) -> list[Tensor]:
+    """For each place in a byte the codes that stand there times 2**(bits place), bytes of packed's shape.
+
+    For 1, 2, 4 and 8 bits. Cheaper than ``unpack``, for sums in which the order of the codes does not matter.
+    """
+    return [packed & ((2**bits - 1) << (bits * place)) for place in range(8 // bits)] if bits < 8 else [packed]
+
+
 _STEPS = {
     4: (torch.int16, ((4, 0x0F0F),)),
     2: (torch.int32, ((12, 0x000F000F), (6, 0x03030303))),

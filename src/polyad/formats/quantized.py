@@ -13,7 +13,7 @@ from polyad import _check
 from polyad.formats._few_rows import fold, folds
 from polyad.formats._format import Format
 from polyad.formats.dense import apply, convolve
-from polyad.formats.packing import pack, packed_length, unpack
+from polyad.formats.packing import pack, packed_length, places, unpack
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,7 +78,8 @@ class Quantized(Format):
     def linear(self, x: Tensor) -> Tensor:
         if not folds(self.size, self.block, x):
             return apply(self.dequantize(x.dtype), x)
-        return fold(*self._parts(x), self.block[-2], x)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return fold([self._codes(wide)], *self._grid(wide), self.block[-2], x)
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         return convolve(x, self.dequantize(x.dtype), kernel, **geometry)
@@ -102,14 +103,21 @@ class Quantized(Format):
         size, block = (*self.size[:-2], *self.size[:-3:-1]), (*self.block[:-2], *self.block[:-3:-1])
         if not folds(size, block, weights):
             return weights @ self.dequantize(weights.dtype)
-        codes, scale, zero = self._parts(weights)
-        return fold(codes.mT, scale.mT, zero.mT if isinstance(zero, Tensor) else zero, block[-2], weights)
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        scale, zero = self._grid(wide)
+        shift = zero.mT if isinstance(zero, Tensor) else zero
+        whole = self.block[-1] % (8 // self.bits) == 0
+        if self.block[-2] > 1 or self.bits not in (1, 2, 4) or not whole:
+            return fold([self._codes(wide).mT], scale.mT, shift, block[-2], weights)
+        apart = [place.to(wide).mT for place in places(self.codes, self.bits)]
+        return fold(apart, scale.mT, shift, block[-2], weights, 2.0**self.bits)
 
-    def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Codes, scales and zero points as numbers, in the rows' dtype or float32."""
-        wide = torch.promote_types(like.dtype, torch.float32)
-        zero = middle(self.bits) if self.zero is None else self.zero.to(wide)
-        return unpack(self.codes, self.bits, self.size[-1]).to(wide), self.scale.to(wide), zero
+    def _codes(self, dtype: torch.dtype) -> Tensor:
+        return unpack(self.codes, self.bits, self.size[-1]).to(dtype)
+
+    def _grid(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+        """Scales and zero points as numbers."""
+        return self.scale.to(dtype), middle(self.bits) if self.zero is None else self.zero.to(dtype)
 
     def growth(self) -> dict[str, int] | None:
         return {name: 1 if name == "codes" else self.block[-2] for name in self.tensors()} if self.ndim > 1 else None
