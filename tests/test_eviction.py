@@ -11,6 +11,7 @@ import tiny
 from polyad.cache import H2O, Kivi, Place, PrefixKV, Squat, StreamingLLM, cache_for, remembering
 from polyad.cache.evicting import EvictingLayer
 from polyad.cache.prefixkv import shares
+from polyad.evaluation.caches import cache_quality
 
 METHODS = {
     "streaming_llm": partial(StreamingLLM, sinks=3),
@@ -224,3 +225,19 @@ def test_refusals():
         H2O(PLACE, inner=partial(StreamingLLM, sinks=2))
     with pytest.raises(ValueError, match="Squat"):
         PrefixKV(PLACE, inner=Squat)
+
+
+def test_tokens_scored_together_cost_what_they_cost_one_by_one():
+    model = tiny.model().double()
+    rules = {
+        "h2o": partial(H2O, keep=0.5, block=16),
+        "kivi": partial(Kivi, bits=3, group=16),
+    }  # in which nothing leaves
+    makes = {name: partial(cache_for, model, make, window=12) for name, make in rules.items()}
+    windows = tiny.ids(2, 40)
+    one, many = (cache_quality(model, makes, windows, scored=9, step=step) for step in (1, 5))
+    for name in makes:
+        assert one[name].ratio == pytest.approx(many[name].ratio, abs=1e-4)
+        assert one[name].ratio != 1
+    with pytest.raises(ValueError, match="step=0"):
+        cache_quality(model, makes, windows, scored=9, step=0)

@@ -20,7 +20,8 @@ SCORED, WINDOW = 64, 64
 
 
 class Caches:
-    """SmolLM2-135M in float32 on ``windows`` windows of 1,024 tokens of each text: a prefix, then 64 tokens scored at once.
+    """SmolLM2-135M in float32 on ``windows`` windows of 1,024 tokens of each text: a prefix, then 64 tokens
+    scored at once.
 
     The last 64 tokens of every cache are exact.
     """
