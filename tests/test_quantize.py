@@ -174,3 +174,19 @@ def test_the_format_works_as_a_weight():
     x = seeded(3, 32, seed=1)
     assert isinstance(q, Quantized)
     assert torch.allclose(q.linear(x), x @ q.to_dense().mT, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 4, 8])
+@pytest.mark.parametrize("block", [(8, 1), (1, 8), (4, 8), (1, 32), (24, 1), (5, 1)])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_few_rows_meet_codes_whose_scales_they_took(block, bits, scheme):
+    w = seeded(2, 3, 24, 32) + 1
+    q = round_to_nearest(w, bits, group=block, **SCHEMES[scheme])
+    for rows in (1, 3, 20):
+        x, p = seeded(2, 3, rows, 32, seed=1), seeded(2, 3, rows, 24, seed=2)
+        assert torch.allclose(q.linear(x), x @ q.to_dense().mT, atol=1e-4)
+        assert torch.allclose(q.combine(p), p @ q.to_dense(), atol=1e-4)
+    flat = round_to_nearest(w[0, 0], bits, group=block, **SCHEMES[scheme])
+    for shape in ((32,), (3, 32), (2, 2, 32)):
+        x = seeded(*shape, seed=3)
+        assert torch.allclose(flat.linear(x), x @ flat.to_dense().mT, atol=1e-4)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 FEW = 8
 """Up to this many queries a row attend to the stored formats as they stand; more to their dense form."""
-CHUNK = 2048
+CHUNK = 4096
 """Tokens whose keys or values are formed at once where they must be."""
 
 

@@ -89,6 +89,11 @@ class Codec:
         """What all sequences share, and every format of this codec holds: counted once for a model."""
         return ()
 
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """What the codec remembers of these sequences; their bytes count."""
+        return ()
+
     def __repr__(self) -> str:
         return type(self).__name__
 

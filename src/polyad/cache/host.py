@@ -13,6 +13,8 @@ from transformers.cache_utils import DynamicLayer
 
 from polyad.cache.attention import install
 from polyad.cache.codec import Codec, Make, Place, arguments
+from polyad.cache.evicting import EvictingLayer
+from polyad.cache.eviction import Eviction
 from polyad.cache.layer import HeldLayer
 from polyad.cache.rotation import Rotation
 
@@ -36,6 +38,7 @@ class HeldCache(Cache):
         stored: dict[int, int] = {}
         for layer in self.held:
             stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
+            stored |= {t.data_ptr(): t.nbytes for t in layer.state}
         exact = sum(part.nbytes for layer in self.held for part in (layer.first, layer.recent))
         others = [
             layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)
@@ -143,7 +146,10 @@ def cache_for(
     codecs = _codecs(
         make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(held_here)]
     )
-    held = [HeldLayer(codec, window, rotation, sinks, dtype) for codec in codecs]
+    held = [
+        (EvictingLayer if isinstance(codec, Eviction) else HeldLayer)(codec, window, rotation, sinks, dtype)
+        for codec in codecs
+    ]
     for i, layer in zip(held_here, held, strict=True):
         layer.neighbours = (
             [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)

@@ -165,6 +165,11 @@ class HeldLayer(DynamicLayer):
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
 
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """What is remembered of the sequences besides their tokens; its bytes count."""
+        return () if self.codec is None else self.codec.state
+
     def offload(self) -> None:
         raise NotImplementedError("these layers cannot be offloaded; make the cache without offloading=True")
 

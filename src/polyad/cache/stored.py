@@ -23,6 +23,7 @@ class Stored:
     def __init__(self, block: int) -> None:
         self._block = block
         self._runs: list[_Run] = []
+        self._read: dict[int | None, list[tuple[int, Format, Format]]] = {}
 
     @property
     def length(self) -> int:
@@ -30,13 +31,24 @@ class Stored:
 
     def append(self, keys: Format, values: Format) -> None:
         """Store the tokens that follow."""
+        if not keys.shape[-2]:
+            return
+        self._read.clear()
         if self._runs and self._runs[-1].takes(keys, values):
             self._runs[-1].append(keys, values)
         else:
             self._runs.append(_Run(keys, values))
 
-    def read(self, chunk: int | None = None) -> Iterator[tuple[int, Format, Format]]:
-        """The first token's number, and keys and values, of runs or of pieces of about ``chunk`` tokens of them."""
+    def read(self, chunk: int | None = None) -> list[tuple[int, Format, Format]]:
+        """The first token's number, and keys and values, of runs or of pieces of about ``chunk`` tokens of them.
+
+        Views, which serve all steps of decoding until something is stored.
+        """
+        if chunk not in self._read:
+            self._read[chunk] = list(self._pieces(chunk))
+        return self._read[chunk]
+
+    def _pieces(self, chunk: int | None) -> Iterator[tuple[int, Format, Format]]:
         first = 0
         for run in self._runs:
             step = run.length if chunk is None or not run.grows else max(1, chunk // self._block) * self._block
@@ -55,6 +67,7 @@ class Stored:
 
     def crop(self, length: int) -> None:
         """Keep the first tokens, a number that ``floor`` gives."""
+        self._read.clear()
         while self._runs and self.length - self._runs[-1].length >= length:
             self._runs.pop()
         if self._runs:
@@ -62,6 +75,7 @@ class Stored:
 
     def select(self, index: Tensor) -> None:
         """Keep these entries of the batch, in this order."""
+        self._read.clear()
         for run in self._runs:
             run.select(index)
 

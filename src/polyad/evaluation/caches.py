@@ -49,6 +49,8 @@ def cache_quality(
     ``scored`` tokens that follow, one after another, as in decoding; or ``at_once`` of them in a call, which is
     faster and leaves those of a call exact for each other, as in a longer window.
     """
+    if at_once < 1:
+        raise ValueError(f"at_once={at_once} must be at least 1")
     prefix = windows.shape[1] - scored
     if prefix < 1:
         raise ValueError(f"windows of {windows.shape[1]} tokens leave no prefix before scored={scored} tokens")

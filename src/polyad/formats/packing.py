@@ -48,11 +48,37 @@ def unpack(packed: Tensor, bits: int, n: int) -> Tensor:
     codes, taken, start = None, 0, 0
     for p in planes(bits):
         length = -(-n * p // 8)
-        plane = packed[..., start : start + length]
-        if p < 8:
-            shifts = torch.arange(0, 8, p, dtype=torch.uint8, device=packed.device)
-            plane = ((plane.unsqueeze(-1) >> shifts) & (2**p - 1)).flatten(-2)[..., :n]
+        plane = _spread(packed[..., start : start + length], p)[..., :n]
         codes = plane if codes is None else codes | (plane << taken)
         taken, start = taken + p, start + length
     assert codes is not None
     return codes
+
+
+def places(packed: Tensor, bits: int) -> list[Tensor]:
+    """For each place in a byte the codes that stand there times 2**(bits place), bytes of packed's shape.
+
+    For 1, 2, 4 and 8 bits. Cheaper than ``unpack``, for sums in which the order of the codes does not matter.
+    """
+    return [packed & ((2**bits - 1) << (bits * place)) for place in range(8 // bits)] if bits < 8 else [packed]
+
+
+_STEPS = {
+    4: (torch.int16, ((4, 0x0F0F),)),
+    2: (torch.int32, ((12, 0x000F000F), (6, 0x03030303))),
+    1: (torch.int64, ((28, 0x0000000F0000000F), (14, 0x0003000300030003), (7, 0x0101010101010101))),
+}
+"""For each width: the word in which the codes of a byte come to lie a byte apart, and the shifts and masks to it."""
+
+
+def _spread(plane: Tensor, p: int) -> Tensor:
+    """The codes of p bits in bytes (…, n), each in a byte of its own, (…, 8 n / p), least significant first.
+
+    A few passes over whole words, which is several times faster than one shift a code. Words lie in memory with the
+    least significant byte first, as on every processor that torch supports but those of IBM's z line.
+    """
+    word, steps = _STEPS[p]
+    x = plane.to(word, memory_format=torch.contiguous_format)
+    for shift, mask in steps:
+        x = torch.bitwise_or(x, x << shift).bitwise_and_(mask)
+    return x.view(torch.uint8)

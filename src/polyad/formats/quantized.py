@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad.formats._few_rows import fold, folds
 from polyad.formats._format import Format
 from polyad.formats.dense import apply, convolve
-from polyad.formats.packing import pack, packed_length, unpack
+from polyad.formats.packing import pack, packed_length, places, unpack
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +77,10 @@ class Quantized(Format):
         return self.dequantize(self.nominal)
 
     def linear(self, x: Tensor) -> Tensor:
-        return apply(self.dequantize(x.dtype), x)
+        if not folds(self.size, self.block, x):
+            return apply(self.dequantize(x.dtype), x)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return fold([self._codes(wide)], *self._grid(wide), self.block[-2], x)
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         return convolve(x, self.dequantize(x.dtype), kernel, **geometry)
@@ -97,7 +101,25 @@ class Quantized(Format):
         return found.reshape(*index.shape, self.size[-1])
 
     def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.dequantize(weights.dtype)
+        size, block = (*self.size[:-2], *self.size[:-3:-1]), (*self.block[:-2], *self.block[:-3:-1])
+        if not folds(size, block, weights):
+            return weights @ self.dequantize(weights.dtype)
+        wide = torch.promote_types(weights.dtype, torch.float32)
+        scale, zero = self._grid(wide)
+        shift = zero.mT if isinstance(zero, Tensor) else zero
+        whole = self.block[-1] % (8 // self.bits) == 0
+        if self.block[-2] > 1 or self.bits not in (1, 2, 4) or not whole:
+            return fold([self._codes(wide).mT], scale.mT, shift, block[-2], weights)
+        apart = [place.to(wide).mT for place in places(self.codes, self.bits)]
+        return fold(apart, scale.mT, shift, block[-2], weights, 2.0**self.bits)
+
+    def _codes(self, dtype: torch.dtype) -> Tensor:
+        return unpack(self.codes, self.bits, self.size[-1]).to(dtype)
+
+    def _grid(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+        """Scales and zero points as numbers."""
+        zero = middle(self.bits) if self.zero is None else self.zero
+        return self.scale.to(dtype), zero.to(dtype) if isinstance(zero, Tensor) else zero
 
     def growth(self) -> dict[str, int] | None:
         return {name: 1 if name == "codes" else self.block[-2] for name in self.tensors()} if self.ndim > 1 else None
@@ -145,4 +167,6 @@ def _restore(
     parted = codes.to(dtype).reshape([k for n, b in grid for k in (n // b, b)])
     lift = [k for n, b in grid for k in (n // b, 1)]
     zeros = middle(bits) if zero is None else zero.to(dtype).reshape(lift) if isinstance(zero, Tensor) else zero
-    return ((parted - zeros) * scale.to(dtype).reshape(lift)).reshape(size)
+    parted = parted.sub_(zeros) if not torch.is_tensor(zeros) or not zeros.requires_grad else parted - zeros
+    scales = scale.to(dtype).reshape(lift)
+    return (parted * scales if parted.requires_grad or scales.requires_grad else parted.mul_(scales)).reshape(size)

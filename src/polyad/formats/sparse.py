@@ -68,6 +68,9 @@ class Sparse(Format):
         terms = x[..., index % n] * self.values.to(x.dtype)
         return x.new_zeros(*x.shape[:-1], out).index_add(-1, index // n, terms)
 
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.scatter(weights.dtype)
+
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         return convolve(x, self.scatter(x.dtype), kernel, **geometry)
 

@@ -1,0 +1,240 @@
+"""Codecs that round keys and values, and what their papers say of them."""
+
+import doctest
+import importlib
+from functools import partial
+
+import pytest
+import torch
+
+import tiny
+from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for
+from polyad.cache.gear import iterated
+from polyad.cache.vidkv import fourier, ternary
+from polyad.formats import Quantized
+from polyad.quantize import round_to_nearest
+
+GROUP = 16
+
+
+def seeded(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def outlying(tokens=64):
+    """Numbers with channels of unequal size, an offset and one in a hundred ten times as large."""
+    x = seeded(2, 3, tokens, 32) * (0.2 + seeded(1, 3, 1, 32, seed=1).abs()) + seeded(1, 3, 1, 32, seed=2)
+    return x + (torch.rand(x.shape, generator=torch.Generator().manual_seed(3)) < 0.01) * 10 * seeded(
+        *x.shape, seed=4
+    )
+
+
+def error(found, x):
+    return float((found.to_dense() - x).norm() / x.norm())
+
+
+@pytest.mark.parametrize("name", ["gear", "squat", "vidkv"])
+def test_examples(name):
+    assert doctest.testmod(importlib.import_module(f"polyad.cache.{name}")).failed == 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3"])
+@pytest.mark.parametrize("make", [Gear, Squat])
+def test_eight_bits_give_the_tokens_of_the_plain_cache(make, kind):
+    model, ids = tiny.model(kind).double(), tiny.ids(2, 40)
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    options = {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0, "attention_mask": mask}
+    expected = model.generate(ids, **options)
+    cache = cache_for(model, partial(make, bits=8, group=4), window=4)
+    assert torch.equal(model.generate(ids, past_key_values=cache, **options), expected)
+    assert cache.held[0].stored.length == 44
+
+
+@pytest.mark.parametrize("make", [partial(Gear, rank=2), Squat])
+def test_beams_and_rollback(make):
+    model, ids = tiny.model().double(), tiny.ids(2, 30)
+    cache = cache_for(model, partial(make, bits=8, group=4), window=8)
+    options = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3, "pad_token_id": 0}
+    squat = isinstance(cache.held[0].codec, Squat)
+    if not squat:  # a sparse term cannot be reordered
+        cache = cache_for(model, partial(make, bits=8, group=4, outliers=0), window=8)
+    assert torch.equal(model.generate(ids, past_key_values=cache, **options), model.generate(ids, **options))
+    cache.crop(-9)
+    assert tiny.logits(model, tiny.ids(6, 3), past_key_values=cache).isfinite().all()
+
+
+def test_gear_needs_both_parts():
+    x = outlying()
+    made = {(r, s): Gear(group=GROUP, rank=r, outliers=s).encode(x, x, x) for r in (0, 4) for s in (0, 0.1)}
+    for side in (0, 1):
+        e = {key: error(pair[side], x) for key, pair in made.items()}
+        assert e[4, 0.1] < min(e[0, 0.1], e[4, 0]) < max(e[0, 0.1], e[4, 0]) < e[0, 0]
+    assert isinstance(made[0, 0][0], Quantized)
+
+
+def test_gear_holds_outliers_where_they_are():
+    x = outlying()
+    keys, values = Gear(group=GROUP, rank=0, outliers=0.1).encode(x, x, x)
+    top = x.amax(-2, keepdim=True)
+    exact = (keys.to_dense() - x).abs() < 1e-3 * x.abs().clamp(min=1)
+    assert exact[x == top].all()  # the largest number of every channel
+    assert exact[x == x.amin(-2, keepdim=True)].all()
+    flat = x.transpose(1, 2).flatten(2)
+    close = ((values.to_dense() - x).abs() < 1e-3 * x.abs().clamp(min=1)).transpose(1, 2).flatten(2)
+    assert close[flat == flat.amax(-1, keepdim=True)].all()
+    assert keys.terms[1].values.numel() == 2 * 3 * 32 * 2 * round(0.05 * 64)
+
+
+def test_gear_counts_what_its_parts_cost():
+    x = outlying()
+    keys, _ = Gear(group=GROUP, rank=4, outliers=0.02).encode(x, x, x)
+    codes = x.numel() // 4 + x.numel() // GROUP * 4
+    entries = 2 * 3 * 32 * 2 * round(0.01 * 64)
+    factors = 2 * 3 * 4 * (64 + 32) * 2
+    assert keys.nbytes == codes + entries * 6 + factors
+    late, _ = Gear(group=64, rank=4, outliers=0).encode(x, x, x)
+    assert late.terms[1].rank == 2
+
+
+def test_iterations_find_nearly_the_best_rank():
+    x = seeded(3, 60, 32) @ torch.diag(0.8 ** torch.arange(32.0)) @ seeded(32, 32, seed=1)
+    s = torch.linalg.svdvals(x)
+    best = s[:, 4:].norm()
+    assert error(iterated(x, 4, 3), x) * x.norm() < 1.15 * best
+    assert error(iterated(x, 4, 30), x) * x.norm() < 1.001 * best
+    assert error(iterated(torch.zeros(1, 4, 4), 2, 3), torch.ones(1, 4, 4)) == 1
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_squat_trades_the_error_that_queries_do_not_see(bits):
+    keys, queries = seeded(2, 3, 64, 32), 20 * seeded(2, 6, 3, 32, seed=1)
+    score = lambda found: float((queries.unflatten(1, (3, 2)) @ (found - keys).unsqueeze(2).mT).norm())  # noqa: E731
+    made = [
+        Squat(bits=bits, group=GROUP, weight=w).encode(keys, keys, queries)[0].to_dense() for w in (0, 1e-4, 1e-2)
+    ]
+    plain = Kivi(bits=bits, group=GROUP).encode(keys, keys, queries)[0]
+    assert torch.equal(made[0], plain.to_dense())
+    assert score(made[0]) > score(made[1]) > score(made[2])
+    assert (made[2] - keys).norm() > (made[0] - keys).norm()
+
+
+def test_squat_shifts_by_the_closed_form():
+    keys, queries = seeded(1, 1, 8, 4), 5 * seeded(1, 1, 6, 4, seed=1)
+    found = Squat(bits=2, group=8, rank=4, weight=0.3, channels=2).encode(keys, keys, queries)[0].to_dense()[0, 0]
+    metric = torch.eye(4) + 0.3 * queries[0, 0].mT @ queries[0, 0]
+    done = keys[0, 0, :, :2] - found[:, :2]
+    best = -torch.linalg.solve(metric[2:, 2:], metric[2:, :2]) @ done.mT  # the error that would be least
+    aimed = keys[0, 0, :, 2:] - best.mT
+    spread = aimed.amax(0) - aimed.amin(0)
+    assert ((found[:, 2:] - aimed).abs() <= 0.51 * spread / 3).all()
+
+
+def test_squat_remembers_its_prompt_and_counts_it():
+    model = tiny.model()
+    bytes_of = []
+    for make in (Kivi, Squat):
+        cache = cache_for(model, partial(make, bits=2, group=4), window=4)
+        tiny.logits(model, tiny.ids(2, 40), past_key_values=cache)
+        bytes_of.append(cache.nbytes)
+    assert bytes_of[1] - bytes_of[0] == 3 * 2 * 2 * 5 * 8 * 4  # layers, batch, heads, rank, channels
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="outliers=1"):
+        Gear(outliers=1)
+    with pytest.raises(ValueError, match="rank=-1"):
+        Gear(rank=-1)
+    with pytest.raises(ValueError, match="max_iter=0"):
+        Gear(max_iter=0)
+    with pytest.raises(ValueError, match="rank=0"):
+        Squat(rank=0)
+    with pytest.raises(ValueError, match=r"anomalous=0\.4"):
+        VidKV(anomalous=0.4)
+    with pytest.raises(ValueError, match="no whole number"):
+        VidKV(group=16, anomalous=1 / 3).encode(seeded(1, 1, 16, 8), seeded(1, 1, 16, 8), seeded(1, 1, 16, 8))
+    with pytest.raises(ValueError, match="protect=1"):
+        VidKV(protect=1)
+    with pytest.raises(ValueError, match="weight=nan"):
+        Squat(weight=float("nan"))
+    x = torch.full((1, 1, 16, 8), torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        Gear(group=16).encode(x, x, x)
+
+
+def test_the_fourier_basis_is_orthonormal():
+    for n in (1, 2, 7, 16):
+        assert torch.allclose(fourier(n) @ fourier(n).mT, torch.eye(n, dtype=torch.float64), atol=1e-12)
+
+
+@pytest.mark.parametrize("spectrum", [True, False])
+@pytest.mark.parametrize("anomalous", [0.25, 0.5, 1])
+def test_vidkv_attends_as_its_dense_keys_and_values_do(anomalous, spectrum):
+    x, queries = outlying(), seeded(2, 6, 9, 32, seed=5)
+    codec = VidKV(group=GROUP, anomalous=anomalous, spectrum=spectrum)
+    keys, values = codec.encode(x, x, queries)
+    q, p = seeded(2, 3, 2, 32, seed=6), seeded(2, 3, 2, 64, seed=7)
+    assert torch.allclose(codec.scores(q, keys, None), q @ codec.keys(keys).mT, atol=1e-3)
+    assert torch.allclose(codec.mix(p, values), p @ codec.values(values), atol=1e-3)
+    assert (keys.nbytes - x.numel() // GROUP * 2) * 8 / x.numel() == pytest.approx(
+        1 + anomalous + 16 / GROUP * anomalous
+    )
+
+
+def test_channels_of_large_range_have_two_bits():
+    x = outlying()
+    codec = VidKV(group=GROUP)
+    found = codec.keys(codec.encode(x, x, x)[0])
+    two = round_to_nearest(x, 2, group=(GROUP, 1), zero_dtype=torch.float16).to_dense()
+    order = (x.amax(-2) - x.amin(-2)).argsort(-1, descending=True)
+    exact = (found == two).all(-2)
+    assert exact.gather(-1, order[..., :16]).all()
+    assert not exact.gather(-1, order[..., 16:]).any()
+
+
+def test_one_bit_of_the_spectrum_serves_uneven_numbers_better_and_offsets_worse():
+    for x, better in ((seeded(1, 2, 64, 8) ** 3, True), (seeded(1, 2, 64, 8) + 1, False)):
+        errors = []
+        for spectrum in (True, False):
+            codec = VidKV(group=64, anomalous=0.125, spectrum=spectrum)
+            errors.append(float((codec.keys(codec.encode(x, x, x)[0]) - x).norm()))
+        assert (errors[0] < 0.9 * errors[1]) if better else (errors[1] < 0.9 * errors[0])
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+def test_values_have_three_levels(by_token):
+    x = seeded(1, 2, 32, 16)
+    found = ternary(x, 16, by_token=by_token).to_dense()
+    lines = (found if by_token else found.mT).unflatten(-1, (-1, 16))
+    size = (x if by_token else x.mT).unflatten(-1, (-1, 16)).abs()
+    for line, given in zip(lines.flatten(0, -2), size.flatten(0, -2), strict=True):
+        levels = line.unique()
+        assert len(levels) <= 3
+        level = given[given > 0.5 * given.mean()].mean()
+        assert torch.allclose(levels[levels > 0], level, rtol=1e-2)
+    assert 0.3 < error(ternary(x, 16, by_token=by_token), x) < 0.5
+
+
+def test_tokens_that_are_attended_to_keep_two_bits():
+    x = outlying()
+    queries = 3 * x[:, :, 7:8].repeat_interleave(2, 1)
+    codec = VidKV(group=GROUP, protect=0.125)
+    plain = VidKV(group=GROUP, protect=0).encode(x, x, queries)[1].to_dense()
+    found = codec.values(codec.encode(x, x, queries)[1])
+    assert (found[:, :, 7] - x[:, :, 7]).norm() < 0.7 * (plain[:, :, 7] - x[:, :, 7]).norm()
+    assert (found != plain).any(-1).sum() >= 2 * 3 * 8
+
+
+def test_vidkv_runs_in_a_model():
+    model = tiny.model()
+    ids = tiny.ids(2, 40)
+    cache = cache_for(model, partial(VidKV, group=8), window=8)
+    tiny.logits(model, ids, past_key_values=cache)
+    steps = [tiny.logits(model, tiny.ids(2, 1, seed=i), past_key_values=cache) for i in range(12)]
+    assert all(step.isfinite().all() for step in steps)
+    assert cache.held[0].stored.length == 40
+    exact = tiny.logits(model, torch.cat([ids, *(tiny.ids(2, 1, seed=i) for i in range(12))], 1))[:, 40:]
+    assert 0.01 < float((torch.cat(steps, 1) - exact).norm() / exact.norm()) < 0.9
+    plain = cache_for(model, partial(VidKV, group=8, protect=0), window=8)
+    options = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3, "pad_token_id": 0}
+    assert model.generate(ids, past_key_values=plain, **options).shape[0] == 2
