@@ -154,7 +154,7 @@ def test_layers_keep_what_their_attention_asks_for():
 @pytest.mark.parametrize("name", METHODS)
 def test_adopting_is_running_on_the_prompt(name):
     model, ids = tiny.model(), tiny.ids(2, 33)
-    ran, exact = cache_for(model, METHODS[name], window=6), remembering(model, METHODS[name])
+    ran, exact = cache_for(model, METHODS[name], window=6), remembering(model)
     tiny.logits(model, ids, past_key_values=ran)
     tiny.logits(model, ids, past_key_values=exact)
     adopted = cache_for(model, METHODS[name], window=6).adopt(exact)
