@@ -17,6 +17,7 @@ from polyad.claims import (
     fast_update_tsvd,
     figmn,
     ftfi,
+    gralora,
     greedy_tn,
     igmn_scalable,
     linf_regression,
@@ -26,6 +27,7 @@ from polyad.claims import (
     modegpt,
     ortho_diag,
     random_support_slr,
+    singlora,
     sparse_kernel_mv,
     spm,
     stream_top_eig,
@@ -38,12 +40,12 @@ from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
-    "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
+    "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd, "figmn": figmn,
+    "ftfi": ftfi, "gralora": gralora, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
     "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
     "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
-    "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv, "spm": spm,
-    "stream-top-eig": stream_top_eig, "tnale": tnale, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
+    "random-support-slr": random_support_slr, "singlora": singlora, "sparse-kernel-mv": sparse_kernel_mv,
+    "spm": spm, "stream-top-eig": stream_top_eig, "tnale": tnale, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
     "welore": welore,
 }  # fmt: skip
 
