@@ -1,4 +1,4 @@
-"""A grid of blocks, each with a low-rank update of its own."""
+"""An update cut into blocks, each of a low rank of its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen import Frozen
-from polyad.adapters.lora import LoRA
-from polyad.formats import Format, Network, Sum
+from polyad.formats import Format, LowRank, Network, Sum
 
 
 @method(
     "adapter",
     name="gralora",
-    example={"rank": 2, "blocks": 2, "whole": 1},
+    example={"rank": 3, "blocks": 2, "shared": 1},
     papers=(
         Paper(
             "Jung, Ahn, Kim, Kim, Park",
@@ -28,17 +27,17 @@ from polyad.formats import Format, Network, Sum
     ),
 )
 class GraLoRA(Adapter):
-    """``ΔW`` cut into k x k ``blocks``, block (i, j) being ``alpha / rank · B_ij A_ij`` of rank ``rank`` / k.
+    """``ΔW[i, j] = alpha / rank · B[i, j] A[i, j]`` for each block of a grid of ``blocks`` x ``blocks``.
 
-    As many numbers as ``LoRA`` of this rank, rank (in + out), for an update of rank up to k · rank, and an input
-    channel reaches the gradients of its own blocks alone. k must divide ``rank`` and both sides of the weight. A_ij
-    is uniform within ±√(k / in), as LoRA of a block would draw it, and B_ij zero. ``whole`` adds a LoRA of that rank
-    over all blocks (the paper's hybrid, for small ranks), with the same factor. Applied as two batched products, in
-    2 rank (in + out) operations a row, as LoRA.
+    A block has out / blocks rows, in / blocks columns and the rank rank / blocks, so that there are rank (in + out)
+    numbers and 2 rank (in + out) operations a row, as with ``LoRA``, while ΔW has a rank up to blocks · rank; and an
+    input of one block leaves the gradients of the others alone. A is uniform within ±1/√(in / blocks), B is zero.
+    ``shared`` of the rank goes to a plain low-rank update of the whole matrix (the paper's hybrid); ``blocks`` must
+    divide what is left, and both sides of the matrix.
 
-    >>> adapter = GraLoRA((6, 8), rank=2, blocks=2, generator=torch.Generator().manual_seed(0))
+    >>> adapter = GraLoRA((6, 8), rank=4, blocks=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), adapter.update(None).shape
-    (28, (6, 8))
+    (56, (6, 8))
     """
 
     def __init__(
@@ -47,24 +46,29 @@ class GraLoRA(Adapter):
         *,
         rank: int = 8,
         blocks: int = 2,
-        whole: int = 0,
+        shared: int = 0,
         alpha: float | None = None,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
         out, n = matrix(shape)
-        if blocks < 1 or rank % blocks or out % blocks or n % blocks:
+        _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
+        if not 0 <= shared < rank:
+            raise ValueError(f"shared={shared} is not a part of rank={rank}; choose from 0 to {rank - 1}")
+        own = rank - shared
+        if blocks < 1 or any(size % blocks for size in (out, n, own)):
             raise ValueError(
-                f"blocks={blocks} does not divide rank={rank} and both sides of ({out}, {n}), a weight of shape "
-                f"{shape}; choose a common divisor"
+                f"blocks={blocks} does not divide the {out} rows and {n} columns of a weight of shape {shape} and "
+                f"the rank {own} that is not shared; choose a common divisor of the three"
             )
-        own = _check.rank(rank // blocks, min(out, n) // blocks, f"the shorter side of a block of {shape}", "rank/k")
-        drawn = 2 * torch.rand(blocks, own, blocks, n // blocks, generator=generator) - 1
-        self.A = nn.Parameter(drawn * (blocks / n) ** 0.5)  # (column block, rank, row block, columns)
-        self.B = nn.Parameter(torch.zeros(blocks, out // blocks, blocks, own))
-        self.whole = LoRA(shape, rank=whole, generator=generator) if whole else None
-        self.scale = 1.0 if alpha is None else alpha / rank
+        k, self.shared = blocks, shared
+        self.A = nn.Parameter((2 * torch.rand(k, own // k, k, n // k, generator=generator) - 1) / (n // k) ** 0.5)
+        self.B = nn.Parameter(torch.zeros(k, out // k, k, own // k))
+        if shared:
+            self.A_shared = nn.Parameter((2 * torch.rand(shared, n, generator=generator) - 1) / n**0.5)
+            self.B_shared = nn.Parameter(torch.zeros(out, shared))
+        self.scale = (rank if alpha is None else alpha) / rank
 
-    def update(self, base: Frozen | None) -> Format:
-        granular = Network("jlks,ksji->(jl)(ki)", (self.B, self.A))
-        return granular if self.whole is None else Sum((granular, self.whole.update(base)))
+    def update(self, base: Frozen | None) -> Format:  # noqa: ARG002
+        grid = Network("alcr,crai->(al)(ci)", (self.B, self.A))
+        return Sum((grid, LowRank(self.B_shared, self.A_shared))) if self.shared else grid

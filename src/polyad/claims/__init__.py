@@ -21,6 +21,8 @@ from polyad.claims import (
     greedy_tn,
     igmn_scalable,
     linf_regression,
+    lora_asymmetry,
+    loraplus,
     lord,
     lowrank_tales,
     meta_factorization,
@@ -42,11 +44,11 @@ CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd, "figmn": figmn,
     "ftfi": ftfi, "gralora": gralora, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
-    "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
-    "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
-    "random-support-slr": random_support_slr, "singlora": singlora, "sparse-kernel-mv": sparse_kernel_mv,
-    "spm": spm, "stream-top-eig": stream_top_eig, "tnale": tnale, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
-    "welore": welore,
+    "linf-regression": linf_regression, "lora-asymmetry": lora_asymmetry, "loraplus": loraplus, "lord": lord,
+    "lowrank-tales": lowrank_tales, "meta-factorization": meta_factorization, "modegpt": modegpt,
+    "ortho-diag": ortho_diag, "random-support-slr": random_support_slr, "singlora": singlora,
+    "sparse-kernel-mv": sparse_kernel_mv, "spm": spm, "stream-top-eig": stream_top_eig, "tnale": tnale,
+    "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
 }  # fmt: skip
 
 
