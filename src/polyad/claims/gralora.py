@@ -1,4 +1,4 @@
-"""An outlier channel in the inputs: what it does to GraLoRA's gradients and to LoRA's. Some seconds."""
+"""An outlier channel in the inputs: what it does to GraLoRA's gradients and to LoRA's. A minute or so."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def entangled(method: Any, x: torch.Tensor, grad: torch.Tensor, **arguments: Any
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The other blocks' first step; the rank reached; errors after training at equal numbers."""
     layer, grad = planted(), normal(ROWS, OUT, seed=3)
-    own, other = {"rank": RANK, "blocks": BLOCKS}, {"rank": RANK}
+    own: dict[str, Any] = {"rank": RANK, "blocks": BLOCKS}
+    other: dict[str, Any] = {"rank": RANK}
     off = {"GraLoRA": entangled(GraLoRA, layer.x, grad, **own), "LoRA": entangled(LoRA, layer.x, grad, **other)}
     details: dict[str, Any] = {"relative change of the other blocks' first step": off}
     for name, method, arguments in (("GraLoRA", GraLoRA, own), ("LoRA", LoRA, other)):
