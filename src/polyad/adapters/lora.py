@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -33,6 +33,22 @@ from polyad.formats import LowRank
             "arXiv:2312.03732",
             adds='scaling="root"',
         ),
+        Paper(
+            "Hayou, Ghosh, Yu",
+            2024,
+            "LoRA+: Efficient Low Rank Adaptation of Large Models",
+            "arXiv:2402.12354",
+            handle="loraplus",
+            adds="the learning rate of B above that of A, which Adapters.groups gives",
+        ),
+        Paper(
+            "Zhu, Greenewald, Nadjahi, Sáez de Ocáriz Borde, Gabrielsson, Choshen, Ghassemi, Yurochkin, Solomon",
+            2024,
+            "Asymmetry in Low-Rank Adapters of Foundation Models",
+            "arXiv:2402.16842",
+            handle="lora-asymmetry",
+            adds='trained="B" and trained="A"',
+        ),
     ),
 )
 class LoRA(Adapter):
@@ -42,10 +58,17 @@ class LoRA(Adapter):
     keeps large ranks learning. ``alpha`` is ``rank`` by default, so that the factor is 1 (√rank for ``"root"``).
     A row costs 2 rank (in + out) operations. A kernel (out, in, *kernel) is the matrix (out, in · prod(kernel)).
 
+    ``trained="B"`` leaves A at random orthonormal rows and trains out · rank numbers; ``trained="A"`` leaves B at
+    random orthonormal columns and starts A at zero. What is frozen follows from the generator, and is not stored.
+    LoRA+ is ``Adapters.groups(name, lr, {"*.B": 16})`` in place of one rate: B learns so many times as fast as A.
+
     >>> adapter = LoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), float(adapter.B.norm())
     (28, 0.0)
     """
+
+    A: Tensor
+    B: Tensor
 
     def __init__(
         self,
@@ -54,6 +77,7 @@ class LoRA(Adapter):
         rank: int = 8,
         alpha: float | None = None,
         scaling: Literal["rank", "root"] = "rank",
+        trained: Literal["both", "A", "B"] = "both",
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
@@ -63,9 +87,23 @@ class LoRA(Adapter):
             raise ValueError(
                 f"scaling={scaling!r} is unknown; choose 'rank' for alpha / rank or 'root' for alpha / √rank"
             )
-        self.A = nn.Parameter((2 * torch.rand(rank, n, generator=generator) - 1) / n**0.5)
-        self.B = nn.Parameter(torch.zeros(out, rank))
+        if trained == "both":
+            self.A = nn.Parameter((2 * torch.rand(rank, n, generator=generator) - 1) / n**0.5)
+            self.B = nn.Parameter(torch.zeros(out, rank))
+        elif trained == "B":
+            self.register_buffer("A", _orthonormal(n, rank, generator).mT.contiguous(), persistent=False)
+            self.B = nn.Parameter(torch.zeros(out, rank))
+        elif trained == "A":
+            self.A = nn.Parameter(torch.zeros(rank, n))
+            self.register_buffer("B", _orthonormal(out, rank, generator), persistent=False)
+        else:
+            raise ValueError(f"trained={trained!r} is no factor; choose 'both', 'A' or 'B'")
         self.scale = (rank if alpha is None else alpha) / (rank if scaling == "rank" else rank**0.5)
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.B, self.A)
+
+
+def _orthonormal(n: int, rank: int, generator: Generator | None) -> Tensor:
+    """Random orthonormal columns (n, rank)."""
+    return torch.linalg.qr(torch.randn(n, rank, generator=generator)).Q
