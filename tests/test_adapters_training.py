@@ -80,7 +80,7 @@ def test_what_cannot_be_trained_is_refused():
 
 
 class Fast(LoRA):
-    rate, rates = 0.5, {"*.B": 4.0, "*.none": 2.0}
+    learning_rate, learning_rates = 0.5, {"*.B": 4.0, "*.none": 2.0}
 
 
 HEARD: list[tuple[str, int, int]] = []
@@ -134,8 +134,8 @@ def test_every_method_is_brought_near_to_a_count(card):
     assert count == 8 * (144 + 144 + 96)
     made, found = sized(MODEL, "*", card.function, count)
     assert found == sum(match.parameters for match in Adapters(MODEL).preview("*", made.func, **made.keywords))
-    if card.function.size in made.keywords:
-        least = trained(MODEL, "*", card.function, **{card.function.size: card.example.get(card.function.size, 2)})
+    if card.function.sized_by in made.keywords:
+        least = trained(MODEL, "*", card.function, **{card.function.sized_by: card.example.get(card.function.sized_by, 2)})
         assert abs(found - count) <= abs(least - count)
 
 

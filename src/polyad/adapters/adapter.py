@@ -35,13 +35,13 @@ class Adapter(nn.Module):
     drops: bool = False
     """Whether ``forward`` and ``changed`` drop inputs themselves, through ``base.onto``."""
 
-    rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-3
     """The learning rate with which ``train`` trains the method, by AdamW, unless told another."""
 
-    rates: ClassVar[Mapping[str, float]] = {}
+    learning_rates: ClassVar[Mapping[str, float]] = {}
     """Parameters, by pattern on their name (``*.B``), that learn so many times as fast."""
 
-    size: ClassVar[str] = "rank"
+    sized_by: ClassVar[str] = "rank"
     """The argument that says how many numbers are trained; what ``sized`` turns."""
 
     def update(self, base: Frozen) -> Update:

@@ -55,7 +55,7 @@ def train(
 ) -> Learned:
     """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
 
-    AdamW without decay, at the method's own learning rate (``Adapter.rate`` and ``rates``) unless ``rate`` is given:
+    AdamW without decay, at the method's own learning rate (``learning_rate``, ``learning_rates``) unless ``rate`` is given:
     rising over the share ``warm`` of the steps, then falling to zero. Gradients longer than ``clip`` are shortened.
     The methods' hooks and penalties are called. With ``state``, a file, everything needed to go on is written there
     ``every`` so many steps, moved into place; a file that is there is read and training goes on from it to the same
@@ -74,9 +74,9 @@ def train(
     if steps < 1:
         raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
     kind = type(next(iter(adapters.of(name).values())))
-    rate = kind.rate if rate is None else rate
+    rate = kind.learning_rate if rate is None else rate
     if not 0 < rate < math.inf:
-        raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.rate}")
+        raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
     optimizer = torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0)
     base = [group["lr"] for group in optimizer.param_groups]
     parameters = list(adapters.parameters(name))
@@ -111,7 +111,7 @@ def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str
     import fnmatch
 
     trained = [key for key, p in adapters.named_parameters(name).items() if p.requires_grad]
-    return {p: r for p, r in kind.rates.items() if any(fnmatch.fnmatchcase(key, p) for key in trained)}
+    return {p: r for p, r in kind.learning_rates.items() if any(fnmatch.fnmatchcase(key, p) for key in trained)}
 
 
 def _share(step: int, steps: int, warm: float) -> float:

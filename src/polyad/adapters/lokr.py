@@ -55,7 +55,7 @@ class LoKr(Adapter):
     Kronecker(shape=(6, 8), parameters=16, bytes=64)
     """
 
-    size = "factor"
+    sized_by = "factor"
 
     def __init__(
         self,

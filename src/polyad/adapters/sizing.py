@@ -31,7 +31,7 @@ def trained(model: nn.Module, which: Which, method: Method, **arguments: Any) ->
 def sized(model: nn.Module, which: Which, method: Method, count: int, **arguments: Any) -> tuple[partial[Any], int]:
     """The method of the size at which it trains nearest to ``count`` numbers on these layers, and how many.
 
-    The argument that ``Adapter.size`` names is searched from 1 to the longest side of the layers: a coarse ladder,
+    The argument that ``Adapter.sized_by`` names is searched from 1 to the longest side of the layers: a coarse ladder,
     then all sizes, or 48 of them, beside its best rung. Sizes that the method refuses are passed over. A method
     without that argument, or with it given, stays as it is.
 
@@ -42,7 +42,7 @@ def sized(model: nn.Module, which: Which, method: Method, count: int, **argument
     """
     method, given = opened(method, arguments)
     sites = chosen(model, which, ("linear", "conv", "experts"), {}, tied=False)
-    size = getattr(method, "size", Adapter.size)
+    size = getattr(method, "sized_by", Adapter.sized_by)
     if size in given or size not in arguments_of(method):
         return partial(method, **given), _count(sites, method, given)
     refused: list[Exception] = []
