@@ -97,7 +97,9 @@ def test_two_processes_learn_what_one_does(name, way, in_two):
     found = in_two[name, way]
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
-        torch.testing.assert_close(found[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}")
+        torch.testing.assert_close(
+            found[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
+        )
     assert any(not torch.equal(expected[key], before[key]) for key in before)
 
 

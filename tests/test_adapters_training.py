@@ -9,7 +9,8 @@ from torch import nn
 import tiny
 from polyad._card import methods
 from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, VeRA
-from polyad.adapters.finetuning import Finetuning, Tokens, compare
+from polyad.adapters.comparing import compare
+from polyad.adapters.finetuning import Finetuning, Tokens
 from polyad.adapters.learning import train
 from polyad.adapters.named import method_of
 from polyad.adapters.sizing import sized, trained
@@ -75,7 +76,7 @@ def test_what_cannot_be_trained_is_refused():
         learn(model, adapters, steps=0)
     with pytest.raises(ValueError, match=r"rate=-1 is not a learning rate; give a number above 0, such as 0.001"):
         learn(model, adapters, steps=1, rate=-1)
-    with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower rate than 0.5"):
+    with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower learning rate"):
         train(adapters, "a", lambda step: model(X).sum() * (1 if step < 1 else float("nan")), steps=3, rate=0.5)
 
 
@@ -135,7 +136,9 @@ def test_every_method_is_brought_near_to_a_count(card):
     made, found = sized(MODEL, "*", card.function, count)
     assert found == sum(match.parameters for match in Adapters(MODEL).preview("*", made.func, **made.keywords))
     if card.function.sized_by in made.keywords:
-        least = trained(MODEL, "*", card.function, **{card.function.sized_by: card.example.get(card.function.sized_by, 2)})
+        least = trained(
+            MODEL, "*", card.function, **{card.function.sized_by: card.example.get(card.function.sized_by, 2)}
+        )
         assert abs(found - count) <= abs(least - count)
 
 

@@ -1,13 +1,12 @@
-"""A language model fine-tuned on text by one adapter, or by several at equal counts, and what that gave."""
+"""A language model fine-tuned on text by an adapter, and what that gave."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from torch import Tensor
 
 from polyad.adapters.host import Adapters
 from polyad.adapters.learning import train
-from polyad.adapters.lora import LoRA
 from polyad.adapters.making import Method, entry, needs_of, opened
-from polyad.adapters.sizing import sized, trained
 from polyad.data.calibration import evaluation, splits
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
@@ -71,24 +68,14 @@ def finetune(
     method, given = opened(method, {})
     tokens = Tokens(model, asked)
     heldout = evaluation(model, asked.texts, count=asked.windows)
-    before = {
-        text: float(quality.original_losses(model, windows, callback=_staged(callback, "loss before")).mean())
-        for text, windows in heldout.items()
-    }
+    before = _losses(model, heldout, quality.original_losses, callback, "loss before")
     measured = memory.forget()
     clock = time.perf_counter()
-    adapters = Adapters(model)
-    which = asked.which(model)
-    needs = needs_of(method)
-    start: dict[str, Any] = {"loss": tokens.beginning} if "gradient" in needs else {}
-    if needs - {"weight", "gradient"}:
-        start["stats"] = _statistics(adapters, which, method, given, needs, tokens)
-    layers = adapters.attach(NAME, which, method, seed=asked.seed, **given, **start)
-    attached = time.perf_counter()
+    adapters, layers = _attached(model, method, given, asked, tokens)
+    attaching, count = time.perf_counter() - clock, sum(p.numel() for p in adapters.parameters(NAME))
     known = entry(method)
     stated = {"method": method.__name__ if known is None else known.name, "arguments": given}
     identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype)}
-    count = sum(p.numel() for p in adapters.parameters(NAME))
     training = model.training
     torch.manual_seed(asked.seed)
     model.train()
@@ -104,17 +91,13 @@ def finetune(
     )
     model.eval()
     peak = memory.largest() if measured else None
-    after = {
-        text: float(quality.losses(model, windows, callback=_staged(callback, "loss after")).mean())
-        for text, windows in heldout.items()
-    }
+    after = _losses(model, heldout, quality.losses, callback, "loss after")
     model.train(training)
-    tensors = adapters.state_dict(NAME)
     return adapters, {
         **stated,
-        "layers": len(layers),
+        "layers": layers,
         "trained_parameters": count,
-        "bytes": sum(t.nbytes for t in tensors.values()),
+        "bytes": sum(t.nbytes for t in adapters.state_dict(NAME).values()),
         "learning_rate": learned.rate,
         "steps": asked.steps, "batch": asked.batch, "length": tokens.length, "seed": asked.seed,
         "loss_curve": list(learned.losses),
@@ -122,11 +105,30 @@ def finetune(
             text: {"before": before[text], "after": after[text], "windows": len(w), "sha256": digest(w)}
             for text, w in heldout.items()
         },
-        "seconds": {"attaching": attached - clock, "training": learned.seconds},
+        "seconds": {"attaching": attaching, "training": learned.seconds},
         "peak_memory_bytes": _peak(model, peak),
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def _losses(
+    model: Any, heldout: Mapping[str, Tensor], measure: Callable[..., Tensor], callback: Any, stage: str
+) -> dict[str, float]:
+    """The mean loss of each text's held-out windows."""
+    told = None if callback is None else lambda step, total, _values: callback(step, total, {"stage": stage})
+    return {text: float(measure(model, windows, callback=told).mean()) for text, windows in heldout.items()}
+
+
+def _attached(
+    model: Any, method: Method, given: Mapping[str, Any], asked: Finetuning, tokens: Tokens
+) -> tuple[Adapters, int]:
+    """The adapter on its layers, started from the first batches where the method reads them; and how many layers."""
+    adapters, which, needs = Adapters(model), asked.which(model), needs_of(method)
+    start: dict[str, Any] = {"loss": tokens.beginning} if "gradient" in needs else {}
+    if needs - {"weight", "gradient"}:
+        start["stats"] = _statistics(adapters, which, method, given, needs, tokens)
+    return adapters, len(adapters.attach(NAME, which, method, seed=asked.seed, **given, **start))
 
 
 class Tokens:
@@ -173,57 +175,6 @@ class Tokens:
         return torch.stack([self.loss(step) for step in range(min(BEGINNING, self.asked.steps))]).mean()
 
 
-def compare(
-    model: Any,
-    methods: Mapping[str, Method],
-    asked: Finetuning,
-    folder: Path,
-    *,
-    rank: int = 8,
-    callback: Callable[..., Any] | None = None,
-) -> Iterable[dict[str, Any]]:
-    """Train each method at the size nearest to LoRA's count at ``rank``; yield one record a method as it is finished.
-
-    Every finished method is kept in ``folder`` at once: NAME.json and the adapter, NAME. What is there of the same
-    training is not done again, and one that was killed goes on. A method that fails yields its sentence.
-    """
-    which = asked.which(model)
-    count = trained(model, which, partial(LoRA, rank=rank))
-    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype)}
-    places = {name: folder / _file(name) for name in methods}
-    done = {name: _known(place, json.loads(json.dumps({"method": name, **stated}))) for name, place in places.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, (name, method) in enumerate(methods.items()):
-        if callback is not None:
-            callback(number, len(methods), {"stage": "methods", "method": name})
-        record = done[name]
-        if record is None:
-            try:
-                record = _one(model, method, asked, places[name], which, count, callback, {"method": name, **stated})
-            except (ValueError, TypeError, RuntimeError) as error:
-                record = {"spelled": name, "error": str(error)}
-        yield record
-
-
-def _one(
-    model: Any, method: Method, asked: Finetuning, place: Path, which: Which, count: int, callback: Any, stated: Any
-) -> dict[str, Any]:
-    """One method of a comparison, trained and kept; the model is afterwards as it was before."""
-    method, _ = sized(model, which, method, count)
-    state = place.with_name(f".{place.name}.state")
-    try:
-        adapters, record = finetune(model, method, asked, state=state, callback=callback)
-        record = {"spelled": stated["method"], "lora_parameters": count, **record, "asked": stated}
-        write_record(_record_of(place), record)
-        adapters.save(NAME, place)
-    finally:
-        adapters = Adapters(model)
-        if NAME in adapters.names:
-            adapters.detach(NAME)
-    state.unlink(missing_ok=True)
-    return record
-
-
 def _statistics(
     adapters: Adapters, which: Which, method: Method, given: Mapping[str, Any], needs: frozenset[str], tokens: Tokens
 ) -> dict[str, Moments]:
@@ -232,38 +183,9 @@ def _statistics(
     return collect(tokens.model, wanted, [tokens.rows(step) for step in range(BEGINNING)])
 
 
-def _staged(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any] | None:
-    """The callback, told of a stage of this name."""
-    if callback is None:
-        return None
-    return lambda step, total, values: callback(step, total, {**values, "stage": stage})
-
-
 def _peak(model: Any, resident: int | None) -> int | None:
     """Bytes at the peak of training: of the device where that is no processor, else of this process."""
     return torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else resident
-
-
-def _file(name: str) -> str:
-    """A name of a file for a method as it is spelled."""
-    return "".join(c if c.isalnum() or c in "=.,-_" else "-" for c in name)
-
-
-def _record_of(place: Path) -> Path:
-    return place.with_name(place.name + ".json")
-
-
-def _known(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of this very training if it is finished; a finished one of another is refused."""
-    if not place.is_dir():
-        return None
-    try:
-        found = json.loads(_record_of(place).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    if found.get("asked") != stated:
-        raise ValueError(f"{place} holds an adapter of another training; choose another folder, or remove it first")
-    return found
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import time
@@ -55,12 +56,13 @@ def train(
 ) -> Learned:
     """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
 
-    AdamW without decay, at the method's own learning rate (``learning_rate``, ``learning_rates``) unless ``rate`` is given:
+    AdamW without decay, at the method's ``learning_rate`` unless ``rate`` is given, times its ``learning_rates``:
     rising over the share ``warm`` of the steps, then falling to zero. Gradients longer than ``clip`` are shortened.
     The methods' hooks and penalties are called. With ``state``, a file, everything needed to go on is written there
     ``every`` so many steps, moved into place; a file that is there is read and training goes on from it to the same
-    numbers, if ``loss`` depends on the step alone. ``asked`` says what the run is of: a file of another is refused.
-    The caller removes the file. ``callback(step, steps, values)`` is told the loss after every step.
+    numbers, if ``loss`` depends on the step alone and the method keeps what it learns in parameters and buffers.
+    ``asked`` says what the run is of: a file of another is refused. The caller removes the file.
+    ``callback(step, steps, values)`` is told the loss after every step.
 
     >>> model = nn.Sequential(nn.Linear(4, 4))
     >>> adapters = Adapters(model)
@@ -73,13 +75,8 @@ def train(
     """
     if steps < 1:
         raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
-    kind = type(next(iter(adapters.of(name).values())))
-    rate = kind.learning_rate if rate is None else rate
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
-    optimizer = torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0)
+    optimizer, rate = _optimizer(adapters, name, rate)
     base = [group["lr"] for group in optimizer.param_groups]
-    parameters = list(adapters.parameters(name))
     identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
     file = None if state is None else Path(state)
     run = _Run([], 0.0) if file is None else _resumed(file, adapters, name, optimizer, identity)
@@ -87,17 +84,7 @@ def train(
     for step in range(len(run.losses), steps):
         for group, own in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = own * _share(step, steps, warm)
-        adapters.before_step(step, steps)
-        value = loss(step)
-        if not bool(torch.isfinite(value.detach())):
-            raise ValueError(f"the loss of step {step} is {float(value.detach())}; choose a lower rate than {rate:g}")
-        (value + adapters.penalty().to(value.device)).backward()
-        adapters.after_backward(step, steps)
-        nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        adapters.after_step(step, steps)
-        optimizer.zero_grad(set_to_none=True)
-        run.losses.append(float(value.detach()))
+        run.losses.append(_step(adapters, optimizer, loss, step, steps, clip))
         run.seconds = time.perf_counter() - clock
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
             _keep(file, adapters, name, optimizer, run, identity)
@@ -106,10 +93,38 @@ def train(
     return Learned(tuple(run.losses), rate, run.seconds)
 
 
+def _optimizer(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.AdamW, float]:
+    kind = type(next(iter(adapters.of(name).values())))
+    rate = kind.learning_rate if rate is None else rate
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
+    return torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0), rate
+
+
+def _step(
+    adapters: Adapters,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[int], Tensor],
+    step: int,
+    steps: int,
+    clip: float,
+) -> float:
+    """One step, with everything that methods want to be told; returns the loss without penalties."""
+    adapters.before_step(step, steps)
+    value = loss(step)
+    if not bool(torch.isfinite(value.detach())):
+        raise ValueError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
+    (value + adapters.penalty().to(value.device)).backward()
+    adapters.after_backward(step, steps)
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
+    adapters.after_step(step, steps)
+    optimizer.zero_grad(set_to_none=True)
+    return float(value.detach())
+
+
 def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:
     """The method's own rates; a pattern that fits none of its parameters here is not an error of the caller's."""
-    import fnmatch
-
     trained = [key for key, p in adapters.named_parameters(name).items() if p.requires_grad]
     return {p: r for p, r in kind.learning_rates.items() if any(fnmatch.fnmatchcase(key, p) for key in trained)}
 

@@ -31,9 +31,9 @@ def trained(model: nn.Module, which: Which, method: Method, **arguments: Any) ->
 def sized(model: nn.Module, which: Which, method: Method, count: int, **arguments: Any) -> tuple[partial[Any], int]:
     """The method of the size at which it trains nearest to ``count`` numbers on these layers, and how many.
 
-    The argument that ``Adapter.sized_by`` names is searched from 1 to the longest side of the layers: a coarse ladder,
-    then all sizes, or 48 of them, beside its best rung. Sizes that the method refuses are passed over. A method
-    without that argument, or with it given, stays as it is.
+    The argument that ``Adapter.sized_by`` names is searched from 1 to the longest side of the layers: a coarse
+    ladder, then all sizes, or 48 of them, beside its best rung. Sizes that the method refuses are passed over. A
+    method without that argument, or with it given, stays as it is.
 
     >>> from polyad.adapters import DoRA, LoKr
     >>> model = nn.Sequential(nn.Linear(64, 64))

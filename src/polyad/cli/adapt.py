@@ -90,7 +90,7 @@ def _single(
 def _several(
     model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
 ) -> list[dict[str, Any]]:
-    from polyad.adapters.finetuning import compare
+    from polyad.adapters.comparing import compare
     from polyad.adapters.named import method_of
 
     names = [part.strip() for part in listed.split(";") if part.strip()]
