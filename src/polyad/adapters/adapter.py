@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -34,6 +34,15 @@ class Adapter(nn.Module):
 
     drops: bool = False
     """Whether ``forward`` and ``changed`` drop inputs themselves, through ``base.onto``."""
+
+    learning_rate: ClassVar[float] = 1e-3
+    """The learning rate with which ``train`` trains the method, by AdamW, unless told another."""
+
+    learning_rates: ClassVar[Mapping[str, float]] = {}
+    """Parameters, by pattern on their name (``*.B``), that learn so many times as fast."""
+
+    sized_by: ClassVar[str] = "rank"
+    """The argument that says how many numbers are trained; what ``sized`` turns."""
 
     def update(self, base: Frozen) -> Update:
         """ΔW without ``scale``, of shape ``base.shape``, or (out, the rest) of it. A method that reads
@@ -109,6 +118,13 @@ class Bank(nn.Module):
         if key not in self._buffers:
             self.register_buffer(key, draw(generator(self.seed, key)), persistent=False)
         return Shared(self, key)
+
+    def hold(self, key: str, tensor: Tensor) -> None:
+        """Put other numbers in the place of a frozen tensor: they follow from no seed, and are saved from now on."""
+        there = self._buffers[key]
+        if there is None or there.shape != tensor.shape:
+            raise ValueError(f"{key} of shape {tuple(tensor.shape)} cannot take the place of a tensor of the bank")
+        self.register_buffer(key, tensor.detach().to(there.dtype).contiguous().clone())
 
     def _key(self, name: str, shape: tuple[int, ...]) -> str:
         return f"{name}_{'x'.join(map(str, shape))}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator
 
@@ -43,7 +45,8 @@ from polyad.layers import Factors
 class LoKr(Adapter):
     """``ΔW = alpha · first ⊗ second`` for W of shape (out, in).
 
-    first has shape (a, c), the largest divisors of out and in up to ``factor``, and is drawn with variance 1 / c;
+    first has shape (a, c), the largest divisors of out and in up to ``factor``, or ``factor`` itself where that is a
+    pair, and is drawn with variance 1 / c;
     second, of shape (out / a, in / c), starts at zero, so that the update does. The product is applied without
     being formed: a row takes at most 2 (a in + out in / c) operations on top of the base's.
 
@@ -52,13 +55,24 @@ class LoKr(Adapter):
     Kronecker(shape=(6, 8), parameters=16, bytes=64)
     """
 
+    sized_by = "factor"
+
     def __init__(
-        self, shape: tuple[int, ...], *, factor: int = 8, alpha: float = 1.0, generator: Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        factor: int | Sequence[int] = 8,
+        alpha: float = 1.0,
+        generator: Generator | None = None,
     ) -> None:
         super().__init__()
         sides = matrix(shape)
-        _check.rank(factor, min(sides), f"the shorter side of a weight of shape {shape}", "factor")
-        a, c = (max(k for k in range(1, factor + 1) if n % k == 0) for n in sides)
+        if isinstance(factor, int):
+            _check.rank(factor, min(sides), f"the shorter side of a weight of shape {shape}", "factor")
+            factor = [max(k for k in range(1, factor + 1) if n % k == 0) for n in sides]
+        if len(factor) != 2 or any(k < 1 or n % k for k, n in zip(factor, sides, strict=True)):
+            raise ValueError(f"factor={tuple(factor)} must divide the sides {sides} of a weight of shape {shape}")
+        a, c = factor
         first = torch.randn(a, c, generator=generator) / c**0.5
         self.factors = Factors(Kronecker(first.unsqueeze(0), torch.zeros(1, sides[0] // a, sides[1] // c)))
         self.scale = alpha

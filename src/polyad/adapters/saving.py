@@ -16,7 +16,7 @@ from torch import Tensor
 from polyad._card import card
 from polyad.adapters.making import entry, view
 from polyad.adapters.planning import plan
-from polyad.adapters.sites import Site, offered
+from polyad.adapters.sites import Site, literal, offered
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, VERSION, sha256, written
 
@@ -71,11 +71,11 @@ def load(adapters: Adapters, folder: Path, name: str | None) -> str:
     parts: dict[str, list[tuple[int, int]]] = {}
     for site in stated["sites"]:
         if site["part"] is not None:
-            parts.setdefault(_literal(site["path"]), []).append(tuple(site["part"]))
+            parts.setdefault(literal(site["path"]), []).append(tuple(site["part"]))
     whole = {s["path"] if s["part"] is not None else s["name"] for s in stated["sites"]}
     planned = plan(
         adapters.model,
-        [_literal(path) for path in sorted(whole)],
+        [literal(path) for path in sorted(whole)],
         card(stated["method"]).function,
         of=("linear", "conv", "experts", "embedding"),
         parts=parts,
@@ -86,6 +86,9 @@ def load(adapters: Adapters, folder: Path, name: str | None) -> str:
     )
     planned.made.dropout = stated["dropout"]
     assert {site.name for site, _ in planned.adapters} == wanted
+    for key in tensors:
+        if key.startswith("bank.") and key.removeprefix("bank.") in planned.bank._buffers:
+            planned.bank.hold(key.removeprefix("bank."), tensors[key])
     own = planned.state_dict()
     check_fit(name, own, tensors)
     with torch.no_grad():
@@ -180,8 +183,3 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return stated, load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); copy the folder again") from None
-
-
-def _literal(path: str) -> str:
-    """A pattern that matches this path alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

@@ -87,6 +87,15 @@ def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, t
     return _split(found, parts)
 
 
+def literal(path: str) -> str:
+    """A pattern that matches this path alone.
+
+    >>> literal("a[0].b")
+    'a[[]0].b'
+    """
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
+
+
 def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
     """How many modules hold each parameter of a model, by the parameter's id; adapters and their banks aside."""
     aside = {id(inner) for bank in banks for inner in bank.modules()}

@@ -39,3 +39,27 @@ def tell(adapters: Adapters, when: str, step: int, total: int) -> None:
     for name in adapters.common.active:
         own = list(adapters.of(name).values())
         getattr(type(own[0]), when)(own, step, total)
+
+
+def trainer_callback(adapters: Adapters) -> Any:
+    """A callback for transformers' ``Trainer`` that calls the hooks of the active adapters around its steps.
+
+    The gradient of what they add to the loss (``penalty``) is added before the optimiser steps, since the Trainer
+    takes the model's own loss; it is not in the loss that the Trainer reports, and clipping has happened.
+    """
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            adapters.before_step(state.global_step, state.max_steps)
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            penalty = adapters.penalty()
+            if penalty.requires_grad:
+                penalty.backward()
+            adapters.after_backward(state.global_step, state.max_steps)
+
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            adapters.after_step(state.global_step, state.max_steps)
+
+    return Steps()

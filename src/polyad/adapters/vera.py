@@ -34,6 +34,8 @@ class VeRA(Adapter):
     10
     """
 
+    learning_rate = 1e-2
+
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 256, start: float = 0.1, bank: Bank | None = None
     ) -> None:

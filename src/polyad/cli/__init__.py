@@ -6,12 +6,13 @@ import sys
 
 import typer
 
-from polyad.cli import cache, catalogue, compare, compress, decompose, evaluate, generate, inspect
+from polyad.cli import adapt, cache, catalogue, compare, compress, decompose, evaluate, generate, inspect
 from polyad.cli.output import complain, err
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Low-rank and tensor structure for PyTorch models.")  # fmt: skip
 app.command("inspect")(inspect.inspect)
+app.command("adapt")(adapt.adapt)
 app.command("compress")(compress.compress)
 app.command("compare")(compare.compare)
 app.command("cache")(cache.cache)
@@ -22,6 +23,10 @@ app.command("methods")(catalogue.methods)
 app.command("claims")(catalogue.claims)
 
 
+KEPT = {
+    "compress": "; finished statistics are kept and used again by the same command",
+    "adapt": "; the same command goes on from the last step that was kept",
+}
 INTERRUPTED = 130  # the shell's code for a command that was stopped from the keyboard
 
 
@@ -35,8 +40,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as stopped:
         if isinstance(stopped, SystemExit) and stopped.code != INTERRUPTED:  # typer turns the one into the other
             raise
-        kept = "; finished statistics are kept and used again by the same command"
-        err.print("stopped" + (kept if sys.argv[1:2] == ["compress"] else ""), soft_wrap=True)
+        err.print("stopped" + KEPT.get("".join(sys.argv[1:2]), ""), soft_wrap=True)
         sys.exit(INTERRUPTED)
 
 

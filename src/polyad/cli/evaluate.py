@@ -14,6 +14,7 @@ def evaluate(
     model: options.Model,
     text: options.Texts = None,
     original: Annotated[str | None, typer.Option(help="a model to compare with, on the same windows")] = None,
+    adapter: options.Adapter = None,
     windows: options.Windows = 24,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -24,12 +25,12 @@ def evaluate(
     from polyad.evaluation import evaluate as run
 
     options.seeded(seed)
-    one = options.loaded(model, dtype, device)
+    one = options.loaded(model, dtype, device, adapter)
     other = options.loaded(original, dtype, device) if original else None
     with progress() as callback:
         found = run(one, options.texts_of(text), original=other, windows=windows, callback=callback)
     if json:
-        emit({"model": model, **found.to_json()})
+        emit({"model": model, "adapter": adapter, **found.to_json()})
         return
     rows = [
         [name, number(p.perplexity), number(p.original), number(p.ratio, 4), number(p.error, 4), str(p.windows)]

@@ -21,6 +21,7 @@ def generate(
     cache: Annotated[
         str, typer.Option(help="how to store keys and values: plain, or a codec such as kivi:bits=4")
     ] = "plain",
+    adapter: options.Adapter = None,
     calibrate: options.Texts = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -39,7 +40,7 @@ def generate(
     if tokens < 1:
         raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
     options.seeded(seed)
-    one = options.loaded(model, dtype, device)
+    one = options.loaded(model, dtype, device, adapter)
     check_predicts(one)
     check_numbers(one)
     ids = torch.tensor([encoder(one)(prompt)], device=device)
@@ -53,7 +54,7 @@ def generate(
     seconds = time.perf_counter() - clock
     text = origin(one).tokenizer.decode(made, skip_special_tokens=True)
     if json:
-        emit({"model": model, "prompt": prompt, "text": text, "tokens": len(made), "seconds": seconds,
-              "cache": cache, "cache_bytes": held.nbytes})  # fmt: skip
+        emit({"model": model, "adapter": adapter, "prompt": prompt, "text": text, "tokens": len(made),
+              "seconds": seconds, "cache": cache, "cache_bytes": held.nbytes})  # fmt: skip
     else:
         out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)

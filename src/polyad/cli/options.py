@@ -22,6 +22,7 @@ Windows = Annotated[int, typer.Option(min=1, help="windows of 1,024 tokens of ea
 CalibrationWindows = Annotated[
     int, typer.Option(min=1, help="windows of 1,024 tokens, over all texts, to calibrate on")
 ]
+Adapter = Annotated[str | None, typer.Option(help="a folder with an adapter to put on the model, polyad's or peft's")]
 AvoidSlow = Annotated[bool, typer.Option(help="leave out ranks at which factors are slower than the dense layer")]
 Alternations = Annotated[int, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out")]
 
@@ -66,11 +67,18 @@ def seeded(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def loaded(name: str, dtype: str, device: str) -> Any:
-    """A model for a command."""
+def loaded(name: str, dtype: str, device: str, adapter: str | None = None) -> Any:
+    """A model for a command, with the adapter of a folder on it where one is named."""
     from polyad.models import load
 
-    return load(name, dtype=dtype_of(dtype), device=device_of(device))
+    model = load(name, dtype=dtype_of(dtype), device=device_of(device))
+    if adapter is not None:
+        from polyad.adapters import Adapters
+        from polyad.interop.peft import from_peft, is_peft
+
+        folder = Path(adapter).expanduser()
+        from_peft(Adapters(model), folder) if is_peft(folder) else Adapters(model).load(folder)
+    return model
 
 
 def report_writer(report: Path | None) -> Callable[..., Any] | None:

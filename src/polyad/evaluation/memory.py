@@ -29,10 +29,19 @@ def main(name: str, tokens: int, dtype: str) -> None:
     model = load(name, dtype=getattr(torch, dtype) if dtype else None)
     with torch.no_grad():
         model(torch.arange(shortened(model, tokens))[None] % model.config.vocab_size, logits_to_keep=1)
-    print(json.dumps({"peak_memory_bytes": _largest()}))
+    print(json.dumps({"peak_memory_bytes": largest()}))
 
 
-def _largest() -> int:
+def forget() -> bool:
+    """Begin to measure ``largest`` anew, and say whether this system can; only Linux does."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def largest() -> int:
     """Bytes of this process's largest resident set.
 
     Linux starts ``ru_maxrss`` at what the process that forked this one held, so its own high-water mark is read.

@@ -1,0 +1,204 @@
+"""The training loop of adapters: any method, any loss, resumable after a kill."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from polyad.adapters.adapter import Adapter
+from polyad.adapters.host import Adapters
+
+WARM = 0.06
+"""The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a training run gave: the loss of every step, the learning rate, and seconds of all runs together."""
+
+    losses: tuple[float, ...]
+    rate: float
+    seconds: float
+
+
+@dataclass
+class _Run:
+    """What is kept between two runs of one training."""
+
+    losses: list[float]
+    seconds: float
+
+
+def train(
+    adapters: Adapters,
+    name: str,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    rate: float | None = None,
+    warm: float = WARM,
+    clip: float = 1.0,
+    state: str | Path | None = None,
+    every: int = 25,
+    asked: Mapping[str, Any] | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> Learned:
+    """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
+
+    AdamW without decay, at the method's ``learning_rate`` unless ``rate`` is given, times its ``learning_rates``:
+    rising over the share ``warm`` of the steps, then falling to zero. Gradients longer than ``clip`` are shortened.
+    The methods' hooks and penalties are called. With ``state``, a file, everything needed to go on is written there
+    ``every`` so many steps, moved into place; a file that is there is read and training goes on from it to the same
+    numbers, if ``loss`` depends on the step alone and the method keeps what it learns in parameters and buffers.
+    ``asked`` says what the run is of: a file of another is refused. The caller removes the file.
+    ``callback(step, steps, values)`` is told the loss after every step.
+
+    >>> model = nn.Sequential(nn.Linear(4, 4))
+    >>> adapters = Adapters(model)
+    >>> from polyad.adapters import LoRA
+    >>> _ = adapters.attach("a", "0", LoRA, rank=2)
+    >>> x = torch.eye(4)
+    >>> found = train(adapters, "a", lambda step: (model(x) - x).square().sum(), steps=30, rate=0.05)
+    >>> found.losses[-1] < found.losses[0]
+    True
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
+    optimizer, rate = _optimizer(adapters, name, rate)
+    base = [group["lr"] for group in optimizer.param_groups]
+    identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
+    file = None if state is None else Path(state)
+    run = _Run([], 0.0) if file is None else _resumed(file, adapters, name, optimizer, identity)
+    clock = time.perf_counter() - run.seconds
+    for step in range(len(run.losses), steps):
+        for group, own in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = own * _share(step, steps, warm)
+        run.losses.append(_step(adapters, optimizer, loss, step, steps, clip))
+        run.seconds = time.perf_counter() - clock
+        if file is not None and (step + 1) % every == 0 and step + 1 < steps:
+            _keep(file, adapters, name, optimizer, run, identity)
+        if callback is not None:
+            callback(step + 1, steps, {"stage": "training", "loss": run.losses[-1]})
+    return Learned(tuple(run.losses), rate, run.seconds)
+
+
+def _optimizer(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.AdamW, float]:
+    kind = type(next(iter(adapters.of(name).values())))
+    rate = kind.learning_rate if rate is None else rate
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
+    return torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0), rate
+
+
+def _step(
+    adapters: Adapters,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[int], Tensor],
+    step: int,
+    steps: int,
+    clip: float,
+) -> float:
+    """One step, with everything that methods want to be told; returns the loss without penalties."""
+    adapters.before_step(step, steps)
+    value = loss(step)
+    if not bool(torch.isfinite(value.detach())):
+        raise ValueError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
+    (value + adapters.penalty().to(value.device)).backward()
+    adapters.after_backward(step, steps)
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
+    adapters.after_step(step, steps)
+    optimizer.zero_grad(set_to_none=True)
+    return float(value.detach())
+
+
+def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:
+    """The method's own rates; a pattern that fits none of its parameters here is not an error of the caller's."""
+    trained = [key for key, p in adapters.named_parameters(name).items() if p.requires_grad]
+    return {p: r for p, r in kind.learning_rates.items() if any(fnmatch.fnmatchcase(key, p) for key in trained)}
+
+
+def _share(step: int, steps: int, warm: float) -> float:
+    """The share of the learning rate at a step: a rise, and a fall that would reach zero after the last step."""
+    rise = max(1, round(warm * steps))
+    return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
+
+
+def _held(adapters: Adapters, name: str) -> dict[str, Tensor]:
+    """Every number of an adapter that training can change, buffers that are never saved included."""
+    bank = adapters.bank(name)
+    found = {} if bank is None else {f"bank.{key}": t for key, t in bank.state_dict(keep_vars=True).items()}
+    for site, adapter in adapters.of(name).items():
+        for key, tensor in (*adapter.named_parameters(), *adapter.named_buffers()):
+            found[f"{site}.{key}"] = tensor
+    return found
+
+
+def _keep(
+    file: Path, adapters: Adapters, name: str, optimizer: torch.optim.Optimizer, run: _Run, identity: str
+) -> None:
+    held = _held(adapters, name)
+    tensors = {f"adapter/{key}": t.detach().clone().contiguous() for key, t in held.items()}
+    for i, own in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in own.items()}
+    tensors["random"] = torch.get_rng_state()
+    stated = {
+        "asked": identity,
+        "losses": run.losses,
+        "seconds": run.seconds,
+        "frozen": [key for key, t in held.items() if isinstance(t, nn.Parameter) and not t.requires_grad],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    save_file(tensors, partial, metadata={"polyad": json.dumps(stated)})
+    partial.replace(file)
+
+
+def _resumed(file: Path, adapters: Adapters, name: str, optimizer: torch.optim.Optimizer, identity: str) -> _Run:
+    """The run that a file tells of, put into the adapter and the optimiser; a new one where there is no file."""
+    if not file.is_file():
+        return _Run([], 0.0)
+    try:
+        with safe_open(file, "pt") as opened:
+            stated = json.loads((opened.metadata() or {})["polyad"])
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
+    if stated["asked"] != identity:
+        raise ValueError(
+            f"{file} is of another training ({_difference(stated['asked'], identity)}); ask for the same again, or "
+            "remove the file to begin anew"
+        )
+    held = _held(adapters, name)
+    with torch.no_grad():
+        for key, tensor in held.items():
+            tensor.copy_(tensors[f"adapter/{key}"])
+            if isinstance(tensor, nn.Parameter) and key in stated["frozen"]:
+                tensor.requires_grad_(False)
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        part, _, rest = key.partition("/")
+        if part == "optimizer":
+            index, _, what = rest.partition("/")
+            states.setdefault(int(index), {})[what] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random"])
+    return _Run(list(stated["losses"]), stated["seconds"])
+
+
+def _difference(one: str, other: str) -> str:
+    """Which of the things asked differ, in words."""
+    mine, theirs = json.loads(other), json.loads(one)
+    keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+    return ", ".join(f"{key} was {theirs.get(key)} and is {mine.get(key)}" for key in sorted(keys)[:3])

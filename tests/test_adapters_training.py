@@ -1,0 +1,277 @@
+"""Training adapters: the loop, going on after a kill, sizes at equal counts, and `polyad adapt`."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from polyad._card import methods
+from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, VeRA
+from polyad.adapters.comparing import compare
+from polyad.adapters.finetuning import Finetuning, Tokens
+from polyad.adapters.learning import train
+from polyad.adapters.named import method_of
+from polyad.adapters.sizing import sized, trained
+
+X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.randn(12, 5, generator=torch.Generator().manual_seed(1))
+
+
+def hosted(method=LoRA, **given):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5))
+    adapters = Adapters(model)
+    adapters.attach("a", "*", method, **{"rank": 2, **given})
+    return model, adapters
+
+
+def learn(model, adapters, **how):
+    return train(adapters, "a", lambda step: (model(X.roll(step, 0)) - Y.roll(step, 0)).square().mean(), **how)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"), [(LoRA, {"dropout": 0.2}), (AdaLoRA, {"rank": 2, "spare": 2, "every": 3}), (VeRA, {})]
+)
+def test_a_killed_training_goes_on_to_the_same_numbers(method, given, tmp_path):
+    torch.manual_seed(1)
+    model, adapters = hosted(method, **given)
+    torch.manual_seed(1)
+    whole = learn(model, adapters, steps=20, rate=0.02)
+    state = tmp_path / "here" / "state"
+
+    def killed(step, total, values):
+        assert values["loss"] == whole.losses[step - 1]
+        if step == 13:
+            raise KeyboardInterrupt
+
+    first, hosts = hosted(method, **given)
+    torch.manual_seed(1)
+    with pytest.raises(KeyboardInterrupt):
+        learn(first, hosts, steps=20, rate=0.02, state=state, every=5, callback=killed)
+    second, others = hosted(method, **given)
+    told = []
+    found = learn(second, others, steps=20, rate=0.02, state=state, every=5, callback=lambda *a: told.append(a[0]))
+    assert told[0] == 11
+    assert found.losses == whole.losses
+    for key, tensor in adapters.state_dict("a").items():
+        assert torch.equal(tensor, others.state_dict("a")[key]), key
+    assert [p.name for p in state.parent.iterdir()] == ["state"]
+
+
+def test_states_of_other_trainings_and_broken_ones_are_refused(tmp_path):
+    state = tmp_path / "state"
+    learn(*hosted(), steps=6, rate=0.02, state=state, every=2, asked={"text": "one"})
+    with pytest.raises(ValueError, match=r"another training \(rate was 0.02 and is 0.03, text was one and is two\)"):
+        learn(*hosted(), steps=6, rate=0.03, state=state, asked={"text": "two"})
+    state.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="holds no state of a training"):
+        learn(*hosted(), steps=6, rate=0.02, state=state)
+
+
+def test_what_cannot_be_trained_is_refused():
+    model, adapters = hosted()
+    with pytest.raises(ValueError, match="steps=0 trains nothing"):
+        learn(model, adapters, steps=0)
+    with pytest.raises(ValueError, match=r"rate=-1 is not a learning rate; give a number above 0, such as 0.001"):
+        learn(model, adapters, steps=1, rate=-1)
+    with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower learning rate"):
+        train(adapters, "a", lambda step: model(X).sum() * (1 if step < 1 else float("nan")), steps=3, rate=0.5)
+
+
+class Fast(LoRA):
+    learning_rate, learning_rates = 0.5, {"*.B": 4.0, "*.none": 2.0}
+
+
+HEARD: list[tuple[str, int, int]] = []
+
+
+class Told(LoRA):
+    @classmethod
+    def before_step(cls, adapters, step, total):
+        HEARD.append(("before", step, total))
+
+    @classmethod
+    def after_backward(cls, adapters, step, total):
+        assert all(p.grad is not None for a in adapters for p in a.parameters())
+        HEARD.append(("backward", step, total))
+
+    @classmethod
+    def after_step(cls, adapters, step, total):
+        HEARD.append(("step", step, total))
+
+    def penalty(self):
+        return 3 * self.A.square().sum()
+
+
+def test_the_rates_hooks_and_penalties_of_a_method_are_taken():
+    model, adapters = hosted(Fast)
+    rates = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *a):
+        rates.append(sorted(group["lr"] for group in self.param_groups))
+        return original(self, *a)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        learned = learn(model, adapters, steps=4, warm=0.5)
+    assert learned.rate == 0.5
+    assert rates == [[0.25, 1.0], [0.5, 2.0], [0.5, 2.0], [0.25, 1.0]]
+    model, adapters = hosted(Told)
+    before = adapters.of("a")["0"].A.norm()
+    train(adapters, "a", lambda step: 0 * model(X).sum(), steps=2, rate=0.1)
+    assert adapters.of("a")["0"].A.norm() < before
+    assert [(when, i, 2) for i in range(2) for when in ("before", "backward", "step")] == HEARD
+
+
+MODEL = nn.Sequential(nn.Linear(48, 96), nn.Linear(96, 48), nn.Linear(48, 48))
+
+
+@pytest.mark.parametrize("card", methods("adapter"), ids=lambda card: card.name)
+def test_every_method_is_brought_near_to_a_count(card):
+    count = trained(MODEL, "*", LoRA, rank=8)
+    assert count == 8 * (144 + 144 + 96)
+    made, found = sized(MODEL, "*", card.function, count)
+    assert found == sum(match.parameters for match in Adapters(MODEL).preview("*", made.func, **made.keywords))
+    if card.function.sized_by in made.keywords:
+        least = trained(
+            MODEL, "*", card.function, **{card.function.sized_by: card.example.get(card.function.sized_by, 2)}
+        )
+        assert abs(found - count) <= abs(least - count)
+
+
+def test_sizes_given_stay_and_searches_end_at_the_best():
+    assert sized(MODEL, "*", LoRA, 10**6, rank=3)[1] == 3 * 384
+    assert sized(MODEL, "*", DoRA, 8 * 384)[0].keywords == {"rank": 7}  # 192 too few, as many as 8 has too many
+    assert sized(MODEL, "*", LoKr, 10**6)[0].keywords["factor"] == 1
+    assert sized(MODEL, "*", VeRA, 10**6)[0].keywords["rank"] == 96
+    with pytest.raises(ValueError, match="no rank of Never fits these layers: never"):
+        sized(MODEL, "*", Never, 10)
+
+
+class Never(LoRA):
+    def __init__(self, shape, *, rank=8):
+        raise ValueError("never")
+
+
+def test_adapters_by_name():
+    assert method_of("dora").func is DoRA
+    assert method_of("lora:rank=4,scaling=root,dropout=0.1").keywords == {
+        "rank": 4,
+        "scaling": "root",
+        "dropout": 0.1,
+    }
+    with pytest.raises(ValueError, match="eora is a method of kind factor, not an adapter; there are adalora"):
+        method_of("eora")
+    with pytest.raises(ValueError, match="vera has no argument alpha; it takes rank, start, dropout"):
+        method_of("vera:alpha=3")
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = tiny.model()
+    from polyad.models.loading import Origin
+
+    made.polyad_origin = Origin("tiny", None, tiny.tokenizer())
+    return made
+
+
+def test_batches_follow_from_the_seed_and_the_step(model, own_cache, tiny_text):
+    asked = Finetuning((str(tiny_text), "stdlib"), batch=3, length=32)
+    tokens, again = Tokens(model, asked), Tokens(model, asked)
+    assert tokens.rows(5).shape == (3, 32)
+    assert torch.equal(tokens.rows(5), again.rows(5))
+    assert not torch.equal(tokens.rows(5), tokens.rows(6))
+    assert Tokens(model, Finetuning((str(tiny_text),), length=10**6)).length == 64
+    with pytest.raises(ValueError, match="hold nothing to learn"):
+        Tokens(model, Finetuning((str(tiny_text),), batch=0))
+
+
+def value(said):
+    return json.loads(said)
+
+
+def test_adapt_trains_saves_and_is_put_on_again(polyad_command, tiny_folder, tiny_text, tmp_path):
+    folder = tmp_path / "mine"
+    told = ("adapt", tiny_folder, "--adapter", "lora:alpha=8", "--rank", 4, "--data", tiny_text, "--steps", 12,
+            "--length", 32, "--batch", 4, "--windows", 2, "--rate", 0.02, "--out", folder)  # fmt: skip
+    code, out, _ = polyad_command(*told, "--json")
+    found = value(out)
+    held = found["held_out"]["topics"]
+    assert code == 0
+    assert held["after"] < held["before"]
+    assert found["trained_parameters"] == 4 * 3 * (2 * 64 + 2 * 48 + 3 * 80)
+    assert found["bytes"] == 4 * found["trained_parameters"]
+    assert len(found["loss_curve"]) == 12
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter.safetensors", "polyad.json", "training.json"]
+    assert value((folder / "training.json").read_text())["loss_curve"] == found["loss_curve"]
+    shown = ("evaluate", tiny_folder, "--text", tiny_text, "--windows", 2, "--json")
+    adapted = value(polyad_command(*shown, "--adapter", folder)[1])["perplexity"]["topics"]["perplexity"]
+    assert adapted == pytest.approx(torch.tensor(held["after"]).exp().item(), rel=1e-5)
+    code, out, _ = polyad_command("generate", tiny_folder, "the import", "--tokens", 3, "--adapter", folder, "--json")
+    assert (code, value(out)["tokens"]) == (0, 3)
+    code, _, err = polyad_command(*told)
+    assert (code, "already holds something" in err) == (1, True)
+    code, _, err = polyad_command("generate", tiny_folder, "the", "--adapter", tmp_path / "none")
+    assert (code, "holds no adapter" in err) == (1, True)
+
+
+def test_adapt_goes_on_after_a_kill(polyad_command, tiny_folder, tiny_text, tmp_path, monkeypatch):
+    from polyad.adapters import finetuning
+
+    told = ("adapt", tiny_folder, "--adapter", "lora", "--data", tiny_text, "--steps", 30, "--length", 16,
+            "--batch", 2, "--windows", 1, "--json")  # fmt: skip
+    whole = value(polyad_command(*told, "--out", tmp_path / "whole")[1])
+    original = finetuning.Tokens.loss
+
+    def killed(self, step):
+        if step == 28:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    monkeypatch.setattr(finetuning.Tokens, "loss", killed)
+    code, _, err = polyad_command(*told, "--out", tmp_path / "cut")
+    assert (code, "goes on from the last step" in err) == (130, True)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == [".cut.state", "whole"]
+    seen = []
+    monkeypatch.setattr(finetuning.Tokens, "loss", lambda self, step: seen.append(step) or original(self, step))
+    again = value(polyad_command(*told, "--out", tmp_path / "cut")[1])
+    assert seen == [25, 26, 27, 28, 29]
+    assert again["loss_curve"] == whole["loss_curve"]
+    assert again["held_out"] == whole["held_out"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["cut", "whole"]
+
+
+def test_adapt_compares_at_equal_counts_and_keeps_what_is_finished(polyad_command, tiny_folder, tiny_text, tmp_path):
+    folder = tmp_path / "both"
+    told = ("adapt", tiny_folder, "--compare", "lora;dora;lokr:factor=99", "--data", tiny_text, "--steps", 3,
+            "--length", 16, "--windows", 1, "--rank", 4, "--out", folder)  # fmt: skip
+    code, out, _ = polyad_command(*told, "--json")
+    lora, dora, lokr = value(out)
+    assert code == 0
+    assert lora["trained_parameters"] == lora["lora_parameters"] == dora["lora_parameters"] == 5568
+    assert dora["arguments"] == {"rank": 4}
+    assert lora["loss_curve"][0] == pytest.approx(dora["loss_curve"][0], rel=1e-5)  # the same tokens, the same start
+    assert "factor=99 exceeds the shorter side" in lokr["error"]
+    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora.json", "lora", "lora.json"]
+    stamps = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    code, out, _ = polyad_command(*told)
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == stamps
+    assert "lokr:factor=99 failed" in out
+    assert "5,568" in out
+    code, _, err = polyad_command(*told, "--seed", 2)
+    assert (code, "lora holds an adapter of another training" in err) == (1, True)
+    code, _, err = polyad_command("adapt", tiny_folder, "--out", folder)
+    assert (code, "give one adapter with --adapter" in err) == (1, True)
+
+
+def test_a_comparison_leaves_the_model_as_it_was(model, own_cache, tiny_text, tmp_path):
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    asked = Finetuning((str(tiny_text),), steps=2, length=16, windows=1)
+    records = list(compare(model, {"lora": LoRA, "dora": DoRA}, asked, tmp_path / "out"))
+    assert [record["method"] for record in records] == ["lora", "dora"]
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
