@@ -8,8 +8,11 @@ from transformers import DynamicCache
 
 import polyad
 import tiny
-from polyad.attention import LatentAttention, convert, transmla
-from polyad.cache import Codec, cache_for
+from polyad.attention import GroupedAttention, LatentAttention, TensorProductAttention, convert, decoder, transmla
+from polyad.attention.decoder import ATTENTIONS
+from polyad.attention.rotary import tables
+from polyad.cache import Codec, HeldCache, cache_for
+from polyad.cache.layer import HeldLayer
 from polyad.formats import Dense
 
 GROUPED = ["llama", "mha", "mqa", "mistral", "qwen2", "qwen2-mixed"]
@@ -131,3 +134,61 @@ def test_the_command_converts_and_says_what_the_cache_takes(polyad_command, tiny
     found = json.loads(out)
     assert (found["cache_numbers_per_token"], found["cache_numbers_per_token_before"]) == (3 * 20, 3 * 32)
     assert polyad.load(tmp_path / "mla").model.layers[0].self_attn.rank == 12
+
+
+KINDS = {"vocabulary": 50, "width": 24, "layers": 2, "heads": 3, "hidden": 40}
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_decoders_decode_what_they_compute_at_once_and_are_of_one_size(kind):
+    model = decoder(kind, **KINDS).double()
+    ids = tiny.ids(2, 24) % 50
+    expected = model(ids)
+    for cache in (DynamicCache(), HeldCache([HeldLayer(None, 0, None) for _ in range(2)], None)):
+        if isinstance(cache, HeldCache) and kind not in ("tpa", "mla"):
+            continue  # read by transformers' attention functions only
+        parts = [model(piece, cache) for piece in ids.split([12, 1, 9, 2], 1)]
+        torch.testing.assert_close(torch.cat(parts, 1), expected, atol=1e-12, rtol=0)
+    sizes = [sum(p.numel() for p in decoder(k, **KINDS).parameters()) for k in (kind, "mha")]
+    assert abs(sizes[0] - sizes[1]) <= 2 * 3 * 24 / 2 + 2 * 3 * 24  # half a row of the MLP a layer, and rounding
+
+
+def test_the_factors_in_the_cache_are_as_few_as_the_paper_says():
+    h, d, ranks = 3, 8, 2 + 2
+    sizes = {}
+    for kind in ("tpa", "mha"):
+        cache = DynamicCache()
+        decoder(kind, **KINDS)(tiny.ids(2, 24) % 50, cache)
+        sizes[kind] = held(cache)
+    assert sizes["tpa"] / sizes["mha"] == ranks * (h + d) / (2 * h * d)
+
+
+def test_decoding_from_factors_forms_no_keys_and_no_values(monkeypatch):
+    model = decoder("tpa", **KINDS)
+    cache, ids = DynamicCache(), tiny.ids(2, 24) % 50
+    model(ids, cache)
+    lengths = []
+    formed = TensorProductAttention._formed
+    monkeypatch.setattr(
+        TensorProductAttention, "_formed", lambda self, f: lengths.append(f.shape[2]) or formed(self, f)
+    )
+    model(ids[:, :1], cache)
+    assert lengths == [1, 1]  # the queries of two layers
+
+
+def test_constant_first_factors_of_queries_keys_and_values_are_grouped_attention():
+    h, d = 3, 8
+    layer = TensorProductAttention(24, h, d, rank_q=h, rank_k=1, rank_v=1).double()
+    plain = GroupedAttention(24, h, d, key_heads=1).double()
+    x = torch.randn(1, 20, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[..., 0] = 1.0  # what the constants are made of
+    rows = layer.factors.weight.data.view(h + 2, h + d, 24)
+    rows[:, :h] = 0
+    for r in range(h):
+        rows[r, r, 0] = h  # the sum over ranks is divided by their number
+    rows[h:, :h, 0] = 1
+    plain.q_proj.weight.data = rows[:h, h:].flatten(0, 1)
+    plain.kv_proj.weight.data = rows[h:, h:].flatten(0, 1)
+    plain.o_proj.weight = layer.o_proj.weight
+    table = tuple(t.double() for t in tables(0, 20, d))
+    torch.testing.assert_close(layer(x, table)[0], plain(x, table)[0], atol=1e-12, rtol=0)

@@ -34,6 +34,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "attention", "cache", "card", "compare",
-    "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load", "method", "methods",
-    "models", "optim", "plan", "quantize", "save",
+    "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load",
+    "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip

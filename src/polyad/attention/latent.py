@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
+from polyad.attention.rotary import causal, paired, rotate
 from polyad.cache.attention import FEW, over_pieces
 from polyad.models.described import described
 
@@ -89,15 +90,15 @@ class LatentAttention(nn.Module):
         q = self.q_proj(hidden_states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         nope, query = q.split((self.nope, self.rope), -1)
         latent, key = self.kv_down(hidden_states).unsqueeze(1).split((self.rank, self.rope), -1)
-        cos, sin = (_paired(table, self.pairs) for table in position_embeddings)
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        cos, sin = (paired(table, self.pairs) for table in position_embeddings)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if past_key_values is not None:
             key, latent = past_key_values.update(key, latent, self.layer_idx)
         absorbed = q.shape[-2] <= FEW or self.value > self.rank
 
         def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
             keys, latents = keys[..., : self.rope], latents[..., : self.rank]
-            mask = _mask(mask, query, keys)
+            mask = causal(mask, query.shape[-2], keys.shape[-2])
             attend = self._over_latents if absorbed else self._over_heads
             return attend(nope, query[..., : self.rope], keys, latents, mask), None
 
@@ -156,27 +157,3 @@ def inherited(before: nn.Module) -> dict[str, Any]:
         "layer_idx": getattr(before, "layer_idx", 0),
         "dropout": float(getattr(before, "attention_dropout", 0.0)),  # pyright: ignore[reportArgumentType]
     }
-
-
-def _mask(mask: Tensor | None, query: Tensor, keys: Tensor) -> Tensor | None:
-    """The mask, made where none was given and torch's own causal one would not do."""
-    tokens, length = query.shape[-2], keys.shape[-2]
-    if mask is None and tokens > 1 and (tokens <= FEW or tokens < length):
-        ones = torch.ones(tokens, length, dtype=torch.bool, device=query.device)
-        return ones.tril(length - tokens)[None, None]
-    if mask is not None and mask.ndim != 4:
-        raise ValueError(
-            f"the mask has shape {tuple(mask.shape)}, not (batch, 1, tokens, all tokens); choose another attention "
-            "implementation: model.set_attn_implementation('sdpa')"
-        )
-    return None if mask is None else mask[..., :length]
-
-
-def _paired(table: Tensor, pairs: Tensor) -> Tensor:
-    """Cosines or sines (batch, tokens, table) of the pairs, (batch, 1, tokens, rope)."""
-    return table[..., pairs].repeat(1, 1, 2).unsqueeze(1)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin

@@ -30,6 +30,8 @@ from polyad.claims import (
     spm,
     stream_top_eig,
     tnale,
+    tpa,
+    transmla,
     trg_ising,
     ttn_bug,
     welore,
@@ -43,8 +45,8 @@ CLAIMS: dict[str, ModuleType] = {
     "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
     "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
     "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv, "spm": spm,
-    "stream-top-eig": stream_top_eig, "tnale": tnale, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
-    "welore": welore,
+    "stream-top-eig": stream_top_eig, "tnale": tnale, "tpa": tpa, "transmla": transmla, "trg-ising": trg_ising,
+    "ttn-bug": ttn_bug, "welore": welore,
 }  # fmt: skip
 
 

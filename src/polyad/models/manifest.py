@@ -80,8 +80,9 @@ def differences(model: nn.Module, plain: nn.Module | None) -> dict[str, Any]:
     known = dict(plain.named_modules()) if plain is not None else {}
     found: dict[str, Any] = {}
     for path, module in model.named_modules(remove_duplicate=False):
+        held: Any = module
         if isinstance(module, (Linear, Embedding, Conv, *KINDS.values())):
-            found[path] = module.spec()
+            found[path] = held.spec()
         elif _plain_linear(module, plain is None) and _shape(module) != _shape(known.get(path)):
             found[path] = {
                 "layer": "torch.Linear", "in": module.in_features, "out": module.out_features,
