@@ -71,9 +71,9 @@ def attention(kind: str, width: int, heads: int) -> MakeAttention:
         return lambda i: TensorProductAttention(width, heads, d, layer_idx=i)
     if kind == "mla":
         rope = max(2, d // 4 * 2)
-        sizes = {"rank": 2 * d, "nope": d, "rope": rope, "value": d}
         pairs = torch.arange(rope // 2) * (d // rope)
-        return lambda i: LatentAttention(width, heads, layer_idx=i, pairs=pairs.clone(), **sizes)
+        latent = partial(LatentAttention, width, heads, rank=2 * d, nope=d, rope=rope, value=d)
+        return lambda i: latent(layer_idx=i, pairs=pairs.clone())
     shared = {"mha": heads, "gqa": next(n for n in (3, 2, 1) if heads % n == 0), "mqa": 1}
     if kind not in shared:
         raise ValueError(f"kind={kind!r} is not an attention; choose one of {', '.join(ATTENTIONS)}")

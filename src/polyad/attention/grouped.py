@@ -52,7 +52,7 @@ class GroupedAttention(nn.Module):
         k = rotate(k, cos, sin)
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
-        mask = causal(attention_mask, q.shape[-2], k.shape[-2])
+        mask = causal(attention_mask, q, k)
         alone = mask is None and q.shape[-2] > 1
         grouped = k.shape[1] != q.shape[1]
         out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=alone, enable_gqa=grouped)

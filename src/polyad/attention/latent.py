@@ -98,7 +98,7 @@ class LatentAttention(nn.Module):
 
         def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
             keys, latents = keys[..., : self.rope], latents[..., : self.rank]
-            mask = causal(mask, query.shape[-2], keys.shape[-2])
+            mask = causal(mask, query, keys)
             attend = self._over_latents if absorbed else self._over_heads
             return attend(nope, query[..., : self.rope], keys, latents, mask), None
 

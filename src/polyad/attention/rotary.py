@@ -27,10 +27,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + torch.cat((-second, first), -1) * sin.to(x.dtype)
 
 
-def causal(mask: Tensor | None, tokens: int, length: int) -> Tensor | None:
+def causal(mask: Tensor | None, query: Tensor, keys: Tensor) -> Tensor | None:
     """The mask (batch, 1, tokens, length), made where none was given and torch's own causal one would not do."""
+    tokens, length = query.shape[-2], keys.shape[-2]
     if mask is None and tokens > 1 and (tokens <= FEW or tokens < length):
-        return torch.ones(tokens, length, dtype=torch.bool).tril(length - tokens)[None, None]
+        every = torch.ones(tokens, length, dtype=torch.bool, device=query.device)
+        return every.tril(length - tokens)[None, None]
     if mask is not None and mask.ndim != 4:
         raise ValueError(
             f"the mask has shape {tuple(mask.shape)}, not (batch, 1, tokens, all tokens); choose another attention "

@@ -76,7 +76,7 @@ class TensorProductAttention(nn.Module):
         attend = self._over_factors if hidden_states.shape[1] <= FEW else self._over_heads
 
         def over(_module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any) -> Any:
-            mask = causal(mask, query.shape[-2], keys.shape[-2])
+            mask = causal(mask, query, keys)
             return attend(query, keys, values, mask).transpose(1, 2), None
 
         query = self._formed(query)
