@@ -2,10 +2,13 @@
 
 from polyad.attention.decoder import Decoder, decoder
 from polyad.attention.grouped import GroupedAttention
+from polyad.attention.kronecker import KroneckerAttention
 from polyad.attention.latent import LatentAttention
 from polyad.attention.tensor_product import TensorProductAttention
+from polyad.attention.tpla import ShardedLatentAttention, mixed
 from polyad.attention.transmla import convert, transmla
 
 __all__ = [
-    "Decoder", "GroupedAttention", "LatentAttention", "TensorProductAttention", "convert", "decoder", "transmla",
+    "Decoder", "GroupedAttention", "KroneckerAttention", "LatentAttention", "ShardedLatentAttention",
+    "TensorProductAttention", "convert", "decoder", "mixed", "transmla",
 ]  # fmt: skip

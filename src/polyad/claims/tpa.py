@@ -23,7 +23,7 @@ from polyad.data.text import split, stdlib, windows
 
 MINUTES = 20
 SIZES = {"width": 192, "layers": 5, "heads": 6, "hidden": 512}
-STEPS, BATCH, LENGTH, SEEDS = 200, 8, 128, (0, 1, 2)
+STEPS, BATCH, LENGTH, SEEDS = 180, 8, 128, (0, 1, 2)
 
 
 def claim(callback: Any = None, *, steps: int = STEPS, seeds: tuple[int, ...] = SEEDS) -> Result:
