@@ -19,6 +19,7 @@ from polyad.claims import (
     ftfi,
     greedy_tn,
     igmn_scalable,
+    kronecker_attention_nets,
     linf_regression,
     lord,
     lowrank_tales,
@@ -31,6 +32,7 @@ from polyad.claims import (
     stream_top_eig,
     tnale,
     tpa,
+    tpla,
     transmla,
     trg_ising,
     ttn_bug,
@@ -42,11 +44,12 @@ CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
     "figmn": figmn, "ftfi": ftfi, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
+    "kronecker-attention-nets": kronecker_attention_nets,
     "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
     "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
     "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv, "spm": spm,
-    "stream-top-eig": stream_top_eig, "tnale": tnale, "tpa": tpa, "transmla": transmla, "trg-ising": trg_ising,
-    "ttn-bug": ttn_bug, "welore": welore,
+    "stream-top-eig": stream_top_eig, "tnale": tnale, "tpa": tpa, "tpla": tpla, "transmla": transmla,
+    "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
 }  # fmt: skip
 
 
