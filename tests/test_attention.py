@@ -11,7 +11,7 @@ import tiny
 from polyad.attention import GroupedAttention, LatentAttention, TensorProductAttention, convert, decoder, transmla
 from polyad.attention.decoder import ATTENTIONS
 from polyad.attention.rotary import tables
-from polyad.cache import Codec, HeldCache, cache_for
+from polyad.cache import Codec, HeldCache, cache_for, staircase
 from polyad.cache.layer import HeldLayer
 from polyad.formats import Dense
 
@@ -192,3 +192,13 @@ def test_constant_first_factors_of_queries_keys_and_values_are_grouped_attention
     plain.o_proj.weight = layer.o_proj.weight
     table = tuple(t.double() for t in tables(0, 20, d))
     torch.testing.assert_close(layer(x, table)[0], plain(x, table)[0], atol=1e-12, rtol=0)
+
+
+def test_older_tokens_have_fewer_bits_and_every_token_its_place():
+    x = torch.randn(2, 3, 50, 8, generator=torch.Generator().manual_seed(0))
+    parts = staircase(x, group=8)
+    assert [(p.shape[-2], p.bits) for p in parts] == [(20, 2), (20, 4), (10, 8)]
+    error = (torch.cat([p.to_dense() for p in parts], -2) - x).square().mean((0, 1, 3)).sqrt()
+    assert error[:20].mean() > 3 * error[20:40].mean() > 9 * error[40:].mean()
+    with pytest.raises(ValueError, match="sum to 1"):
+        staircase(x, (2, 4), share=(0.5, 0.4))

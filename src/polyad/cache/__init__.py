@@ -6,5 +6,9 @@ from polyad.cache.kivi import Kivi
 from polyad.cache.latents import Basis, Latents
 from polyad.cache.metric import Metric
 from polyad.cache.observe import observe
+from polyad.cache.staircase import staircase
 
-__all__ = ["Basis", "Codec", "HeldCache", "Kivi", "Latents", "Metric", "Place", "cache_for", "observe", "remembering"]
+__all__ = [
+    "Basis", "Codec", "HeldCache", "Kivi", "Latents", "Metric", "Place", "cache_for", "observe", "remembering",
+    "staircase",
+]  # fmt: skip

@@ -17,6 +17,7 @@ from polyad.claims import (
     fast_update_tsvd,
     figmn,
     ftfi,
+    genai_math,
     greedy_tn,
     igmn_scalable,
     kronecker_attention_nets,
@@ -43,7 +44,7 @@ from polyad.claims._result import Result
 CLAIMS: dict[str, ModuleType] = {
     "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
     "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
+    "figmn": figmn, "ftfi": ftfi, "genai-math": genai_math, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
     "kronecker-attention-nets": kronecker_attention_nets,
     "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
     "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
