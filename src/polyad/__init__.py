@@ -11,6 +11,7 @@ One noun, ``Format`` (a tensor stored as something smaller than itself), and man
 from polyad import (
     adapters,
     allocate,
+    attention,
     cache,
     compress,
     data,
@@ -32,7 +33,7 @@ from polyad.models import load, save
 __version__ = "0.1.0"
 
 __all__ = [
-    "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "cache", "card", "compare", "compress",
-    "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load", "method", "methods",
-    "models", "optim", "plan", "quantize", "save",
+    "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "attention", "cache", "card", "compare",
+    "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load",
+    "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip

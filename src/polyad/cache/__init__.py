@@ -16,6 +16,7 @@ from polyad.cache.observe import observe
 from polyad.cache.palu import Palu, fisher_ranks
 from polyad.cache.prefixkv import PrefixKV
 from polyad.cache.squat import Squat
+from polyad.cache.staircase import staircase
 from polyad.cache.streaming_llm import StreamingLLM
 from polyad.cache.transform_coding import TransformCoding, water_filling
 from polyad.cache.vidkv import VidKV
@@ -48,6 +49,7 @@ __all__ = [
     "matryoshka_ranks",
     "observe",
     "remembering",
+    "staircase",
     "token_alignment",
     "water_filling",
 ]

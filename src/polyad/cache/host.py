@@ -192,7 +192,8 @@ def attentions(model: nn.Module) -> dict[int, nn.Module]:
 def place(config: Any, layer: int, module: nn.Module, seen: dict[str, Tensor] | None) -> Place:
     """What a codec may know of a layer."""
     heads = config.num_attention_heads
-    return Place(layer, module, heads, getattr(config, "num_key_value_heads", None) or heads, seen or {})
+    key_heads = getattr(module, "key_heads", None) or getattr(config, "num_key_value_heads", None)
+    return Place(layer, module, heads, key_heads or heads, seen or {})
 
 
 def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from polyad.cli import adapt, cache, catalogue, compare, compress, decompose, evaluate, generate, inspect
+from polyad.cli import adapt, cache, catalogue, compare, compress, convert, decompose, evaluate, generate, inspect
 from polyad.cli.output import complain, err
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -15,6 +15,7 @@ app.command("inspect")(inspect.inspect)
 app.command("adapt")(adapt.adapt)
 app.command("compress")(compress.compress)
 app.command("compare")(compare.compare)
+app.command("convert")(convert.convert)
 app.command("cache")(cache.cache)
 app.command("decompose")(decompose.decompose)
 app.command("evaluate")(evaluate.evaluate)

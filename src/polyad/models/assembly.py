@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.layers import Conv, Embedding, Factors, Linear
-from polyad.models.attention import ReducedAttention
+from polyad.models.described import KINDS
 from polyad.models.manifest import FOREIGN, skeleton
 
 LAYERS = {"Linear": Linear, "Embedding": Embedding, "Conv": Conv}
@@ -98,8 +98,8 @@ def _module(spec: Mapping[str, Any], before: nn.Module) -> nn.Module:
     kind = spec["layer"]
     if kind == "torch.Linear":
         return nn.Linear(spec["in"], spec["out"], bias=spec["bias"], device="meta")
-    if kind == "ReducedAttention":
-        return ReducedAttention.from_spec(dict(spec), before)
+    if kind in KINDS:
+        return KINDS[kind].from_spec(dict(spec), before)
     if kind not in LAYERS:
         raise ValueError(
             f"no layer is called {kind!r}; the folder was written by a newer polyad: pip install -U polyad"

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.models.described import described
 
+
+@described
 class ReducedAttention(nn.Module):
     """Grouped-query attention with narrower queries and keys, narrower values, and chosen rotation pairs.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.layers import Conv, Embedding, Linear
-from polyad.models.attention import ReducedAttention
+from polyad.models.described import KINDS
 
 FOREIGN = "polyad"
 """The model type in config.json of a folder that transformers alone cannot load: it refuses it by name, where
@@ -80,8 +80,9 @@ def differences(model: nn.Module, plain: nn.Module | None) -> dict[str, Any]:
     known = dict(plain.named_modules()) if plain is not None else {}
     found: dict[str, Any] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, Linear | Embedding | Conv | ReducedAttention):
-            found[path] = module.spec()
+        held: Any = module
+        if isinstance(module, (Linear, Embedding, Conv, *KINDS.values())):
+            found[path] = held.spec()
         elif _plain_linear(module, plain is None) and _shape(module) != _shape(known.get(path)):
             found[path] = {
                 "layer": "torch.Linear", "in": module.in_features, "out": module.out_features,

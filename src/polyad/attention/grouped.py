@@ -1,0 +1,59 @@
+"""Multi-head, grouped-query and multi-query attention, as the yardstick of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyad._card import Paper, method
+from polyad.attention.rotary import causal, rotate
+
+GQA = Paper(
+    "Ainslie, Lee-Thorp, de Jong, Zemlyanskiy, Lebrón, Sanghai", 2023,
+    "GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints", "arXiv:2305.13245",
+)  # fmt: skip
+
+
+@method("layer", name="grouped_attention", papers=(GQA,))
+class GroupedAttention(nn.Module):
+    """``heads`` query heads that share ``key_heads`` heads of keys and values: all of them, some, or one.
+
+    Called as a decoder of transformers calls its attention, with transformers' cache. Any floating dtype.
+
+    >>> layer = GroupedAttention(16, 4, 8, key_heads=2)
+    >>> table = torch.ones(1, 5, 8), torch.zeros(1, 5, 8)
+    >>> layer(torch.ones(1, 5, 16), table)[0].shape
+    torch.Size([1, 5, 16])
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int, *, key_heads: int, layer_idx: int = 0) -> None:
+        super().__init__()
+        if key_heads < 1 or heads % key_heads:
+            raise ValueError(f"key_heads={key_heads} does not divide heads={heads}")
+        self.key_heads, self.head_width, self.layer_idx, self.is_causal = key_heads, head_width, layer_idx, True
+        self.q_proj = nn.Linear(width, heads * head_width, bias=False)
+        self.kv_proj = nn.Linear(width, 2 * key_heads * head_width, bias=False)
+        self.o_proj = nn.Linear(heads * head_width, width, bias=False)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+    ) -> tuple[Tensor, None]:
+        """The output (batch, tokens, width); no weights of attention are given back."""
+        cos, sin = (table.unsqueeze(1) for table in position_embeddings)
+        q = rotate(self.q_proj(hidden_states).unflatten(-1, (-1, self.head_width)).transpose(1, 2), cos, sin)
+        both = self.kv_proj(hidden_states).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        k, v = both.split(self.key_heads, 1)
+        k = rotate(k, cos, sin)
+        if past_key_values is not None:
+            k, v = past_key_values.update(k, v, self.layer_idx)
+        mask = causal(attention_mask, q, k)
+        alone = mask is None and q.shape[-2] > 1
+        grouped = k.shape[1] != q.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=alone, enable_gqa=grouped)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), None

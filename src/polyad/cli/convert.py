@@ -1,0 +1,55 @@
+"""``polyad convert``: write a model's attention in another form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import command, emit, out, progress
+
+
+def convert(
+    model: options.Model,
+    to: Annotated[str, typer.Option(help="the form of attention: mla")],
+    out_folder: Annotated[Path, typer.Option("--out", help="a folder to make")],
+    rank: Annotated[
+        int | None, typer.Option(help="numbers of the latent, for a smaller cache; without it nothing is lost")
+    ] = None,
+    rope: Annotated[int | None, typer.Option(help="numbers of the rotary key beside it")] = None,
+    calibrate: options.Texts = None,
+    calibration_windows: options.CalibrationWindows = 16,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Rewrite the attention of MODEL as multi-head latent attention and save it to --out."""
+    from polyad import attention
+    from polyad.data import calibration
+    from polyad.models import origin, save
+    from polyad.models.folder import base_of, check_free
+    from polyad.models.loading import check_numbers
+
+    if to != "mla":
+        raise ValueError(f"--to {to} is not known; attention can be converted to mla")
+    check_free(out_folder)
+    options.seeded(seed)
+    one = options.loaded(model, dtype, device)
+    check_numbers(one)
+    found = None if rank is None else calibration(one, options.texts_of(calibrate), count=calibration_windows)
+    windows = [] if found is None else [window.to(device) for window in found.windows]
+    with progress() as callback:
+        attention.convert(one, rank=rank, rope=rope, windows=windows, callback=callback)
+    latent = [m for m in one.modules() if isinstance(m, attention.LatentAttention)]
+    held = sum(m.rank + m.rope for m in latent)
+    before = sum(2 * one.config.num_key_value_heads * m.value for m in latent)
+    stated = {"convert": to, "rank": rank, "rope": rope}
+    save(one, out_folder, tokenizer=origin(one).tokenizer, recipe=stated, base=base_of(origin(one).folder), seed=seed)
+    if json:
+        emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": held,
+              "cache_numbers_per_token_before": before})  # fmt: skip
+    else:
+        out.print(f"saved to {out_folder}; the cache takes {held:,} numbers a token, {held / before:.1%} of before")
