@@ -3,6 +3,7 @@
 from polyad.adapters.adalora import AdaLoRA
 from polyad.adapters.adapted import Adapted
 from polyad.adapters.adapter import Adapter, Bank, matrix
+from polyad.adapters.c3a import C3A
 from polyad.adapters.dora import DoRA
 from polyad.adapters.experts import AdaptedExperts
 from polyad.adapters.frozen import Frozen, Update
@@ -12,9 +13,15 @@ from polyad.adapters.lokh import LoKH
 from polyad.adapters.lokr import LoKr
 from polyad.adapters.lora import LoRA
 from polyad.adapters.pissa import PiSSA
+from polyad.adapters.soka import SoKA
+from polyad.adapters.surm import SURM
+from polyad.adapters.tensorpoly import TensorPoly
+from polyad.adapters.tera import TeRA
+from polyad.adapters.tlora_transform import TransformedLoRA
 from polyad.adapters.vera import VeRA
 
 __all__ = [
-    "AdaLoRA", "Adapted", "AdaptedExperts", "Adapter", "Adapters", "Bank", "DoRA", "Frozen", "LoHa", "LoKH", "LoKr",
-    "LoRA", "Match", "PiSSA", "Update", "VeRA", "matrix",
+    "C3A", "SURM", "AdaLoRA", "Adapted", "AdaptedExperts", "Adapter", "Adapters", "Bank", "DoRA", "Frozen", "LoHa",
+    "LoKH", "LoKr", "LoRA", "Match", "PiSSA", "SoKA", "TeRA", "TensorPoly", "TransformedLoRA", "Update", "VeRA",
+    "matrix",
 ]  # fmt: skip

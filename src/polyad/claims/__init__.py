@@ -9,6 +9,7 @@ from typing import Any
 from polyad.claims import (
     _result,
     afm_ctr,
+    c3a,
     cheb_tucker,
     coord_sampling,
     core_shapes,
@@ -26,9 +27,14 @@ from polyad.claims import (
     modegpt,
     ortho_diag,
     random_support_slr,
+    soka,
     sparse_kernel_mv,
     spm,
     stream_top_eig,
+    surm,
+    tensorpoly,
+    tera,
+    tlora_transform,
     tnale,
     trg_ising,
     ttn_bug,
@@ -37,14 +43,15 @@ from polyad.claims import (
 from polyad.claims._result import Result
 
 CLAIMS: dict[str, ModuleType] = {
-    "afm-ctr": afm_ctr, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling, "core-shapes": core_shapes,
-    "dyn-kron-projection": dyn_kron_projection, "eora": eora, "fast-update-tsvd": fast_update_tsvd,
-    "figmn": figmn, "ftfi": ftfi, "greedy-tn": greedy_tn, "igmn-scalable": igmn_scalable,
-    "linf-regression": linf_regression, "lord": lord, "lowrank-tales": lowrank_tales,
-    "meta-factorization": meta_factorization, "modegpt": modegpt, "ortho-diag": ortho_diag,
-    "random-support-slr": random_support_slr, "sparse-kernel-mv": sparse_kernel_mv, "spm": spm,
-    "stream-top-eig": stream_top_eig, "tnale": tnale, "trg-ising": trg_ising, "ttn-bug": ttn_bug,
-    "welore": welore,
+    "afm-ctr": afm_ctr, "c3a": c3a, "cheb-tucker": cheb_tucker, "coord-sampling": coord_sampling,
+    "core-shapes": core_shapes, "dyn-kron-projection": dyn_kron_projection, "eora": eora,
+    "fast-update-tsvd": fast_update_tsvd, "figmn": figmn, "ftfi": ftfi, "greedy-tn": greedy_tn,
+    "igmn-scalable": igmn_scalable, "linf-regression": linf_regression, "lord": lord,
+    "lowrank-tales": lowrank_tales, "meta-factorization": meta_factorization, "modegpt": modegpt,
+    "ortho-diag": ortho_diag, "random-support-slr": random_support_slr, "soka": soka,
+    "sparse-kernel-mv": sparse_kernel_mv, "spm": spm, "stream-top-eig": stream_top_eig, "surm": surm,
+    "tensorpoly": tensorpoly, "tera": tera, "tlora-transform": tlora_transform, "tnale": tnale,
+    "trg-ising": trg_ising, "ttn-bug": ttn_bug, "welore": welore,
 }  # fmt: skip
 
 
