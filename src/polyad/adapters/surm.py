@@ -39,8 +39,9 @@ class SURM(Adapter):
     With N = max(out, in): ``"circulant"`` trains N numbers, M[i, j] = v[(i - j) mod N]; ``"symmetric"`` N as well,
     v[|i - j|]; ``"toeplitz"`` out + in - 1, one a diagonal; ``"product"`` 2 N, a product of two circulants, the first
     (out, N) and zero, the second (N, in) and normal of variance 1 / N; ``"kronecker"`` first ⊗ second, near to square
-    in their sides, the first normal and the second zero. One that is not square is the upper left part of one that is. All start at zero. The first four are applied by Fourier transforms of O(N log N) operations a row, or folded
-    into the weight where that is cheaper.
+    in their sides, the first normal and the second zero. One that is not square is the upper left
+    part of one that is. All start at zero. The first four are applied by Fourier transforms of O(N log N) operations
+    a row, or folded into the weight where that is cheaper.
 
     The paper's adapters of bottleneck form, and sums of products of f-circulants, are not here.
 

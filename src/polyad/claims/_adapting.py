@@ -121,3 +121,18 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """The share of rows whose largest output is their label."""
     with torch.no_grad():
         return float((model(x).argmax(-1) == y).float().mean())
+
+
+def tune(
+    tasks: Tasks, task: int, adapters: Adapters, name: str, *, rows: int = 1000, steps: int = 150, lr: float = 0.02
+) -> list[float]:
+    """Train an attached adapter, alone, on a task; the losses of all steps."""
+    adapters.activate(name)
+    x, y = tasks.labelled(task, rows, seed=1)
+    return descend(adapters, name, lambda: F.cross_entropy(adapters.model(x), y), steps=steps, lr=lr)
+
+
+def tested(tasks: Tasks, task: int, adapters: Adapters, name: str | None) -> float:
+    """The accuracy on rows of a task that were not trained on, with this adapter alone or none."""
+    adapters.activate([] if name is None else name)
+    return accuracy(adapters.model, *tasks.labelled(task, 4000, seed=2))
