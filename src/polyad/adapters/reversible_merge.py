@@ -68,7 +68,8 @@ def reversible_merge(adapters: Adapters, names: Sequence[str], keep: int) -> Rev
 
     For each column of A and each row of B the n adapters' vectors are the columns of X (rank, n): the basis is X's
     first ``keep`` left singular vectors U, the coefficients Uᵀ X. It is the least error of A and B, each for itself,
-    and exact for ``keep`` = min(rank, n). It holds keep (rank + n) numbers a column in place of rank · n. The scale
+    and exact for ``keep`` = min(rank, n). It holds keep (rank + n) numbers a column in place of rank · n,
+    which is fewer for keep < rank n / (rank + n) alone. The scale
     goes into B. Raises ValueError for other methods, for other layers and for ranks that differ.
 
     >>> host = Adapters(torch.nn.Sequential(torch.nn.Linear(6, 8)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -66,7 +68,9 @@ class TeRA(Adapter):
         return Product((left, Dense(self.core().to(self.first.dtype)), right))
 
 
-def _normal(rows: int, columns: int):  # noqa: ANN202
+def _normal(rows: int, columns: int) -> Callable[[Generator], Tensor]:
+    """Draws normal numbers of variance 1 / columns."""
+
     def draw(generator: Generator) -> Tensor:
         return torch.randn(rows, columns, generator=generator) / columns**0.5
 

@@ -1,4 +1,7 @@
-"""Entangled factors with a router over tasks against one LoRA that all tasks share. A minute on one core."""
+"""Entangled factors with a router over tasks against one LoRA that all tasks share. A minute on one core.
+
+The bar is low: the shared LoRA overfits these few rows and ends below no adapter at all, as ``runs`` says.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,8 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         base = mean(accuracy(tasks.base(), *tasks.labelled(task, 2000, seed=2)) for task in range(COUNT))
         runs.append({
             "none": base, "lora": shared(tasks, LoRA, rank=8, seed=seed),
-            "TLoRA": shared(tasks, TensorPoly, rank=2, terms=4, seed=seed),
-            "TensorPoly-I": shared(tasks, TensorPoly, rank=2, terms=4, tasks=COUNT, seed=seed),
+            "TLoRA": shared(tasks, TensorPoly, rank=2, terms=3, seed=seed),
+            "TensorPoly-I": shared(tasks, TensorPoly, rank=2, terms=3, tasks=COUNT, seed=seed),
         })  # fmt: skip
     gains = [run["TensorPoly-I"]["accuracy"] - run["lora"]["accuracy"] for run in runs]
     return Result(

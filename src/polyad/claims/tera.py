@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from polyad.adapters import Adapters, LoRA, TeRA, VeRA
+from polyad.adapters import Adapters, Frozen, LoRA, TeRA, VeRA
 from polyad.claims._adapting import Tasks, accuracy, descend, normal, sha
 from polyad.claims._result import Result
 
@@ -18,11 +18,11 @@ SIZE = 64
 def rank(seed: int) -> dict[str, int]:
     """The numerical rank of an update whose vectors are drawn, and the count of its numbers."""
     g = Generator().manual_seed(seed)
-    adapter = TeRA((SIZE, SIZE))
+    adapter, below = TeRA((SIZE, SIZE)), Frozen(nn.Linear(SIZE, SIZE))
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.copy_(1 + 0.3 * normal(g, *parameter.shape))
-        return {"rank": int(torch.linalg.matrix_rank(adapter.update(Any).to_dense().double())),
+        return {"rank": int(torch.linalg.matrix_rank(adapter.update(below).to_dense().double())),
                 "trained": sum(p.numel() for p in adapter.parameters())}  # fmt: skip
 
 
