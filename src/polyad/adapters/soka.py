@@ -43,7 +43,7 @@ class SoKA(Adapter):
 
     >>> adapter = SoKA((6, 8), rank=2)
     >>> sum(p.numel() for p in adapter.parameters())
-    40
+    32
     """
 
     A0: Tensor
