@@ -3,7 +3,11 @@
 from polyad.adapters.adalora import AdaLoRA
 from polyad.adapters.adapted import Adapted
 from polyad.adapters.adapter import Adapter, Bank, matrix
+from polyad.adapters.arithmetic import changes, combine, diagnose, overlap
+from polyad.adapters.c3a import C3A
 from polyad.adapters.dora import DoRA
+from polyad.adapters.eigenlorax import EigenLoRAx, recycle
+from polyad.adapters.ensembles import calibration, ensemble
 from polyad.adapters.experts import AdaptedExperts
 from polyad.adapters.frozen import Frozen, Update
 from polyad.adapters.gralora import GraLoRA
@@ -13,10 +17,49 @@ from polyad.adapters.lokh import LoKH
 from polyad.adapters.lokr import LoKr
 from polyad.adapters.lora import LoRA
 from polyad.adapters.pissa import PiSSA
+from polyad.adapters.reversible_merge import ReversibleMerge, reversible_merge
 from polyad.adapters.singlora import SingLoRA
+from polyad.adapters.soka import SoKA
+from polyad.adapters.surm import SURM
+from polyad.adapters.tensorpoly import TensorPoly
+from polyad.adapters.tera import TeRA
+from polyad.adapters.tlora_transform import TransformedLoRA
 from polyad.adapters.vera import VeRA
 
 __all__ = [
-    "AdaLoRA", "Adapted", "AdaptedExperts", "Adapter", "Adapters", "Bank", "DoRA", "Frozen", "GraLoRA", "LoHa",
-    "LoKH", "LoKr", "LoRA", "Match", "PiSSA", "SingLoRA", "Update", "VeRA", "matrix",
+    "C3A",
+    "SURM",
+    "AdaLoRA",
+    "Adapted",
+    "AdaptedExperts",
+    "Adapter",
+    "Adapters",
+    "Bank",
+    "DoRA",
+    "EigenLoRAx",
+    "Frozen",
+    "GraLoRA",
+    "LoHa",
+    "LoKH",
+    "LoKr",
+    "LoRA",
+    "Match",
+    "PiSSA",
+    "ReversibleMerge",
+    "SingLoRA",
+    "SoKA",
+    "TeRA",
+    "TensorPoly",
+    "TransformedLoRA",
+    "Update",
+    "VeRA",
+    "calibration",
+    "changes",
+    "combine",
+    "diagnose",
+    "ensemble",
+    "matrix",
+    "overlap",
+    "recycle",
+    "reversible_merge",
 ]  # fmt: skip

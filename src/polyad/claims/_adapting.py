@@ -1,86 +1,138 @@
-"""One frozen layer and a planted change of it, to which adapters are fitted: what claims on adapters share."""
+"""What claims about adapters share: a planted change to find, and a small network with several tasks."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from polyad.adapters import Adapters
+from polyad.adapters.making import Method
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What an adapter came to: the changed weight, the losses on the way, and how many numbers it trained."""
-
-    weight: Tensor
-    losses: list[float]
-    parameters: int
+def normal(generator: Generator, *shape: int) -> Tensor:
+    """Normal numbers in float32."""
+    return torch.randn(shape, generator=generator)
 
 
-@dataclass(frozen=True)
-class Planted:
-    """A frozen weight (out, in), the weight that the outputs follow, and inputs (rows, in)."""
-
-    weight: Tensor
-    target: Tensor
-    x: Tensor
-    noise: Tensor | None = None
-
-    @property
-    def y(self) -> Tensor:
-        """The outputs that are fitted, with their noise."""
-        clean = self.x @ self.target.mT
-        return clean if self.noise is None else clean + self.noise
-
-    @property
-    def digest(self) -> dict[str, str]:
-        """The sha256 of what was planted."""
-        found = hashlib.sha256()
-        for tensor in (self.weight, self.target, self.x, self.y):
-            found.update(tensor.contiguous().numpy().tobytes())
-        return {"planted layer": found.hexdigest()}
-
-    def error(self, weight: Tensor) -> float:
-        """The squared distance to the target, relative to that of the frozen weight."""
-        return float((weight - self.target).square().sum() / (self.weight - self.target).square().sum())
-
-    def fit(
-        self,
-        method: Any,
-        *,
-        lr: float,
-        steps: int,
-        seed: int = 0,
-        rates: Mapping[str, float] | None = None,
-        **arguments: Any,
-    ) -> Fit:
-        """Adam on all rows at once; losses are mean squares relative to the frozen layer's."""
-        layer = nn.Linear(*reversed(self.weight.shape), bias=False, dtype=self.weight.dtype)
-        layer.weight = nn.Parameter(self.weight.clone())
-        model = nn.Sequential(layer)
-        adapters = Adapters(model)
-        adapters.attach("fitted", "*", method, seed=seed, **arguments)
-        optimiser = torch.optim.Adam(adapters.groups("fitted", lr, rates))
-        start, losses = float((self.x @ self.weight.mT - self.y).square().mean()), []
-        for step in range(steps):
-            adapters.before_step(step, steps)
-            loss = (model(self.x) - self.y).square().mean() / start
-            optimiser.zero_grad()
-            (loss + adapters.penalty()).backward()
-            adapters.after_backward(step, steps)
-            optimiser.step()
-            adapters.after_step(step, steps)
-            losses.append(float(loss.detach()))
-        count = sum(p.numel() for p in adapters.parameters("fitted"))
-        adapters.merge()
-        return Fit(layer.weight.detach().clone(), losses, count)
+def sha(tensors: Iterable[Tensor]) -> str:
+    """The sha256 of these tensors' bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def normal(*shape: int, seed: int, std: float = 1.0) -> Tensor:
-    """Normal numbers in float64, so that rounding plays no part."""
-    return std * torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
+def weighed(weight: Tensor) -> nn.Sequential:
+    """A model of one linear layer of this weight."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight.data = weight.clone()
+    return nn.Sequential(layer)
+
+
+def fitted(
+    weight: Tensor, target: Tensor, method: Method, *, steps: int = 400, lr: float = 0.02, seed: int = 0, **given: Any
+) -> dict[str, float]:
+    """An adapter of ``weight`` trained towards ``target`` from inputs of unit covariance.
+
+    ``error`` is relative to the change that was asked for: 1 is what no adapter has.
+    """
+    model = weighed(weight)
+    adapters = Adapters(model)
+    adapters.attach("a", "*", method, seed=seed, **given)
+    descend(adapters, "a", lambda: (_whole(model) - target).square().sum() / (target - weight).square().sum(),
+            steps=steps, lr=lr)  # fmt: skip
+    with torch.no_grad():
+        error = float((_whole(model) - target).norm() / (target - weight).norm())
+    return {"error": error, "trained": sum(p.numel() for p in adapters.parameters("a") if p.requires_grad)}
+
+
+def _whole(model: nn.Sequential) -> Tensor:
+    """The matrix that the model multiplies with."""
+    layer: Any = model[0]
+    return model(torch.eye(layer.in_features)).mT
+
+
+def descend(
+    adapters: Adapters, name: str, loss: Callable[[], Tensor], *, steps: int, lr: float, also: Iterable[Tensor] = ()
+) -> list[float]:
+    """Adam under a cosine schedule, on the adapter and what else is given; the losses of all steps."""
+    optimiser = torch.optim.Adam([*adapters.groups(name, lr), *({"params": [p], "lr": lr} for p in also)])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    losses: list[float] = []
+    for step in range(steps):
+        adapters.before_step(step, steps)
+        optimiser.zero_grad()
+        found = loss()
+        (found + adapters.penalty()).backward()
+        adapters.after_backward(step, steps)
+        optimiser.step()
+        adapters.after_step(step, steps)
+        schedule.step()
+        losses.append(float(found.detach()))
+    return losses
+
+
+class Tasks:
+    """Classification by teachers that differ from the network's own in a few shared directions of its weights.
+
+    ``base`` classifies what ``teacher(None)`` labels, exactly; task t adds to both hidden weights a combination of
+    ``shared`` planted changes of rank ``rank``. Labels are drawn from the teacher's probabilities.
+    """
+
+    def __init__(
+        self, count: int, *, shared: int = 4, rank: int = 2, sides: tuple[int, ...] = (24, 48, 48, 6), seed: int = 0,
+        size: float = 1.0, sharp: float = 40.0,
+    ) -> None:  # fmt: skip
+        g = Generator().manual_seed(seed)
+        self.sides, self.sharp = sides, sharp
+        self.weights = [normal(g, n, m) / m**0.5 * 2**0.5 for m, n in itertools.pairwise(sides)]
+        self.changes: list[list[Tensor]] = [[] for _ in range(count)]
+        for weight in self.weights[:-1]:
+            n, m = weight.shape
+            planted = normal(g, shared, n, rank) @ normal(g, shared, rank, m) / (rank * m) ** 0.5
+            for own, mix in zip(self.changes, normal(g, count, shared) / shared**0.5, strict=True):
+                own.append(size * torch.einsum("k,knm->nm", mix, planted))
+
+    def base(self) -> nn.Sequential:
+        """The network before any task."""
+        layers: list[nn.Module] = []
+        for weight in self.weights:
+            layers += [*weighed(weight), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+    def labelled(self, task: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Normal inputs, and labels drawn from the probabilities of the task's teacher."""
+        g = Generator().manual_seed(1000 * seed + task)
+        x = normal(g, rows, self.sides[0])
+        h = x
+        for weight, change in zip(self.weights[:-1], self.changes[task], strict=True):
+            h = F.relu(h @ (weight + change).mT)
+        chances = (self.sharp * h @ self.weights[-1].mT / self.sides[-2] ** 0.5).softmax(-1)
+        return x, torch.multinomial(chances, 1, generator=g).squeeze(1)
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of rows whose largest output is their label."""
+    with torch.no_grad():
+        return float((model(x).argmax(-1) == y).float().mean())
+
+
+def tune(
+    tasks: Tasks, task: int, adapters: Adapters, name: str, *, rows: int = 1000, steps: int = 150, lr: float = 0.02
+) -> list[float]:
+    """Train an attached adapter, alone, on a task; the losses of all steps."""
+    adapters.activate(name)
+    x, y = tasks.labelled(task, rows, seed=1)
+    return descend(adapters, name, lambda: F.cross_entropy(adapters.model(x), y), steps=steps, lr=lr)
+
+
+def tested(tasks: Tasks, task: int, adapters: Adapters, name: str | None) -> float:
+    """The accuracy on rows of a task that were not trained on, with this adapter alone or none."""
+    adapters.activate([] if name is None else name)
+    return accuracy(adapters.model, *tasks.labelled(task, 4000, seed=2))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from polyad.adapters import Adapters, GraLoRA, LoRA
-from polyad.claims._adapting import Planted, normal
+from polyad.claims._planted_layers import Planted, normal
 from polyad.claims._result import Result
 
 OUT, IN, ROWS, BLOCKS, RANK, OUTLIER = 64, 64, 512, 4, 16, 30.0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from polyad.adapters import LoRA
-from polyad.claims._adapting import Planted, normal
+from polyad.claims._planted_layers import Planted, normal
 from polyad.claims._result import Result
 
 WIDTH, ROWS, RANK, STEPS, NOISE, SEEDS = 48, 144, 4, 150, 0.1, 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from polyad.adapters import LoRA
-from polyad.claims._adapting import Planted, normal
+from polyad.claims._planted_layers import Planted, normal
 from polyad.claims._result import Result
 
 WIDTHS, ROWS, RANK, STEPS, RATIO, GOAL = (64, 256), 256, 4, 120, 16, 0.1

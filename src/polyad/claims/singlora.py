@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from polyad.adapters import LoRA, SingLoRA
-from polyad.claims._adapting import Planted, normal
+from polyad.claims._planted_layers import Planted, normal
 from polyad.claims._result import Result
 
 WIDTH, ROWS, RANK, STEPS = 64, 256, 4, 150

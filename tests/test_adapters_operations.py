@@ -1,0 +1,146 @@
+"""Sums, compression, diagnosis, reversible merging, recycling and ensembles of adapters."""
+
+import pytest
+import torch
+from torch import nn
+
+from polyad.adapters import (
+    C3A,
+    SURM,
+    Adapters,
+    EigenLoRAx,
+    LoRA,
+    SoKA,
+    TensorPoly,
+    TeRA,
+    calibration,
+    changes,
+    combine,
+    diagnose,
+    ensemble,
+    overlap,
+    recycle,
+    reversible_merge,
+)
+
+
+def hosted(count=3, rank=2):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 12))
+    host = Adapters(model)
+    for i in range(count):
+        host.attach(f"a{i}", "*", LoRA, rank=rank, seed=i)
+        with torch.no_grad():
+            for parameter in host.parameters(f"a{i}"):
+                parameter.normal_()
+    return model, host
+
+
+def test_a_sum_of_adapters_acts_as_the_weighted_adapters_do():
+    model, host = hosted()
+    x = torch.randn(5, 12)
+    host.activate({"a0": 0.5, "a1": -2.0})
+    expected = model(x)
+    errors = combine(host, "sum", {"a0": 0.5, "a1": -2.0}, rank=4)
+    host.activate("sum")
+    assert torch.allclose(model(x), expected, atol=1e-4)
+    assert max(errors.values()) < 1e-5
+
+
+def test_compression_states_the_least_error():
+    _, host = hosted(1, rank=6)
+    whole = changes(host, "a0")
+    errors = combine(host, "small", {"a0": 1.0}, rank=2)
+    for path, change in changes(host, "small").items():
+        values = torch.linalg.svdvals(whole[path])
+        assert errors[path] == pytest.approx(float(values[2:].norm() / values.norm()), rel=1e-4)
+        assert float((change - whole[path]).norm() / whole[path].norm()) == pytest.approx(errors[path], rel=1e-4)
+
+
+def test_diagnosis_counts_the_rank_used_and_the_drift():
+    model, host = hosted(2)
+    found = diagnose(host, "a0", tol=1e-5)
+    weight = model[0].base.weight
+    assert {each["rank"] for each in found.values()} == {2}
+    assert found["0"]["drift"] == pytest.approx(float(changes(host, "a0")["0"].norm() / weight.norm()), rel=1e-5)
+    combine(host, "minus", {"a0": -3.0}, rank=2)
+    assert overlap(host, "a0", "minus")["0"] == pytest.approx(-1, abs=1e-5)
+    assert abs(overlap(host, "a0", "a1")["0"]) < 0.5
+
+
+def test_a_reversible_merge_is_exact_at_the_rank_and_near_below_it():
+    model, host = hosted(5, rank=3)
+    merged = reversible_merge(host, [f"a{i}" for i in range(5)], 3)
+    merged.attach(host, "a2", "again")
+    for path, change in changes(host, "again").items():
+        assert torch.allclose(change, changes(host, "a2")[path], atol=1e-4)
+    less = reversible_merge(host, [f"a{i}" for i in range(5)], 1)
+    assert less.numbers == (12 + 16) * 2 * (3 + 5)
+    with pytest.raises(ValueError, match="keep"):
+        reversible_merge(host, ["a0", "a1"], 3)
+    assert model(torch.ones(1, 12)).shape == (1, 12)
+
+
+def test_recycled_directions_span_what_their_sources_do():
+    _, host = hosted(2)
+    host.attach("new", "*", EigenLoRAx, rank=2, components=5)
+    assert min(recycle(host, "new", ["a0", "a1"]).values()) > 1 - 1e-5
+    own = host.of("new")["0"]
+    for name in ("a0", "a1"):
+        change = changes(host, name)["0"]
+        assert torch.allclose(own.VB @ own.VB.mT @ change @ own.VA.mT @ own.VA, change, atol=1e-4)
+    assert torch.allclose(own.VA @ own.VA.mT, torch.eye(5), atol=1e-5)
+
+
+def test_an_ensemble_averages_probabilities_and_leaves_things_as_they_were():
+    model, host = hosted(2)
+    x = torch.randn(4, 12)
+    host.activate({"a1": 0.5})
+    before = model(x)
+    found = ensemble(host, ["a0", "a1"], lambda: model(x))
+    assert torch.equal(model(x), before)
+    each = []
+    for name in ("a0", "a1"):
+        host.activate(name)
+        each.append(model(x).softmax(-1))
+    assert torch.allclose(found, (each[0] + each[1]) / 2)
+
+
+def test_calibration_of_known_probabilities():
+    found = calibration(torch.tensor([[0.8, 0.2], [0.6, 0.4]]), torch.tensor([0, 1]))
+    assert found["accuracy"] == 0.5
+    assert found["nll"] == pytest.approx(-(torch.tensor([0.8, 0.4]).log().mean().item()))
+    assert found["brier"] == pytest.approx((2 * 0.2**2 + 2 * 0.6**2) / 2)
+    assert found["ece"] == pytest.approx((0.2 + 0.6) / 2)
+
+
+def test_structured_updates_have_full_rank_at_few_numbers():
+    g = torch.Generator().manual_seed(0)
+    for adapter in (C3A((32, 32), start=1.0, generator=g), TeRA((32, 32)), SURM((32, 32), family="toeplitz")):
+        with torch.no_grad():
+            for parameter in adapter.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=g))
+            assert sum(p.numel() for p in adapter.parameters()) <= 64
+            assert torch.linalg.matrix_rank(adapter.update(None).to_dense().double()) == 32
+
+
+def test_soka_chooses_its_rank_by_the_spectrum():
+    torch.manual_seed(0)
+    weight = sum(torch.kron(torch.randn(4, 4), torch.randn(4, 4)) for _ in range(3)) + 1e-4 * torch.randn(16, 16)
+    model = nn.Sequential(nn.Linear(16, 16))
+    model[0].weight.data = weight
+    host = Adapters(model)
+    host.attach("a", "*", SoKA, rank=8, energy=0.9999)
+    assert len(host.of("a")["0"].A) == 3
+
+
+def test_tensorpoly_routes_terms_by_task():
+    adapter = TensorPoly((16, 9), rank=2, terms=2, tasks=2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        adapter.B.normal_()
+        before = adapter.update(None).to_dense()
+        adapter.logits[1, 0] = 30.0  # the second task takes the first term alone
+        assert torch.equal(adapter.update(None).to_dense(), before)
+        adapter.task = 1
+        left = torch.einsum("ki,kj->kij", adapter.B[0, :, :, 0], adapter.B[1, :, :, 0]).flatten(1).mT
+        assert torch.allclose(adapter.update(None).left, 2 * left, atol=1e-5)
