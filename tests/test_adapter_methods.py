@@ -79,13 +79,15 @@ def test_edora_trains_a_core_and_lengths_and_notices_changes_of_the_core():
     with torch.no_grad():
         start = model(X)
         own.direction.R.copy_(torch.eye(3))
-        assert not torch.allclose(model(X), start)
+        found = model(X)
+        own.magnitude.mul_(1.0)  # what is kept between calls is worked out anew
+        near(found, model(X))
+        assert not torch.allclose(found, start)
         own.magnitude.fill_(2.0)
     before, after = changed(model, adapters)
     u, s, v = torch.linalg.svd(before)
     doubled = before + u[:, :3] * s[:3] @ v[:3]
     near(after, 2 * doubled / doubled.norm(dim=1, keepdim=True))
-    near(after.norm(dim=1), torch.full((12,), 2.0, dtype=torch.float64))
 
 
 def test_block_lora_sums_its_blocks_over_one_down_projection():

@@ -52,6 +52,10 @@ class RiemannLoRA(Adapter):
 
     A0: Tensor
     B0: Tensor
+    A_was: Tensor
+    B_was: Tensor
+    A_moving: Tensor
+    B_moving: Tensor
 
     def __init__(self, shape: tuple[int, ...], *, rank: int = 8, start: float = 1.0, momentum: float = 0.9) -> None:
         super().__init__()
@@ -69,10 +73,10 @@ class RiemannLoRA(Adapter):
     def init(self, base: Frozen, *, gradient: Tensor | None = None, moments: Moments | None = None) -> None:  # noqa: ARG002
         assert gradient is not None
         u, _, v = truncated_svd(gradient.flatten(1).to(torch.float64), 2 * self.rank)
-        for own in (self.B0, self.B):
-            own.copy_(u[:, : self.rank])
-        for own in (self.A0, self.A):
-            own.copy_(self.start * v[self.rank :])
+        for tensor in (self.B0, self.B):
+            tensor.copy_(u[:, : self.rank])
+        for tensor in (self.A0, self.A):
+            tensor.copy_(self.start * v[self.rank :])
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(torch.cat((self.B, -self.B0), 1), torch.cat((self.A, self.A0), 0))

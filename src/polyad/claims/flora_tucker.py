@@ -41,9 +41,8 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     steps(model, gratings(8000, generator, turned=False), model.parameters(), 3e-3, 250, 0)
     data, held = (gratings(n, generator, turned=True) for n in (1500, 3000))
     found: dict[str, Any] = {}
-    tucker = {"rank": {"*": (8, 8, 3, 3)}}
-    for name, method, how in (("tucker", FLoRATucker, tucker), ("lora", LoRA, {"rank": 4})):
-        runs = [adapted(model, data, held, method, lr, 200, which=["2", "4"], **how) for lr in RATES]
+    for name, method, rank in (("tucker", FLoRATucker, (8, 8, 3, 3)), ("lora", LoRA, 4)):
+        runs = [adapted(model, data, held, method, lr, 200, which=["2", "4"], rank=rank) for lr in RATES]
         found[name] = min(runs, key=lambda run: run.held).figures()
     digest = hashlib.sha256(held[0].numpy().tobytes()).hexdigest()
     return Result(
