@@ -12,6 +12,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen import Frozen
+from polyad.adapters.sensitivity import sense
 from polyad.formats import LowRank
 
 
@@ -92,10 +93,7 @@ class AdaLoRA(Adapter):
         """Smooth the sensitivities by the gradients that are there."""
         for name in ("P", "values", "Q"):
             p, level, spread = getattr(self, name), getattr(self, f"{name}_level"), getattr(self, f"{name}_spread")
-            if p.grad is not None:
-                now = (p * p.grad).abs()
-                level.lerp_(now, 1 - self.smooth)
-                spread.lerp_((now - level).abs(), 1 - self.wander)
+            sense(p, level, spread, self.smooth, self.wander)
 
     def budget(self, step: int, total: int) -> float:
         """How many triples a layer keeps on average after this step."""

@@ -43,6 +43,7 @@ class DoRA(Adapter):
     """
 
     reads_output, drops = True, True
+    direction: Any  # a module with A, B and scale, of which the trained tensors are parameters
     magnitude: nn.Parameter
     squares: Tensor
 
@@ -69,13 +70,17 @@ class DoRA(Adapter):
 
     def gains(self, base: Frozen) -> Tensor:
         """m / ‖W + s B A‖, one number a row; kept between calls without gradients for as long as nothing changes."""
-        A, B, s = self.direction.A, self.direction.B, self.direction.scale
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.magnitude / self._norms(base.weight.flatten(1), A, B, s)
-        now = tuple((t.data_ptr(), t._version) for t in (A, B, self.magnitude, self.squares))
+            return self._gains(base)
+        watched = (*self.direction._parameters.values(), self.magnitude, self.squares)
+        now = tuple((t.data_ptr(), t._version) for t in watched)
         if self._known is None or self._known[0] != now:
-            self._known = now, self.magnitude / self._norms(base.weight.flatten(1), A, B, s)
+            self._known = now, self._gains(base)
         return self._known[1]
+
+    def _gains(self, base: Frozen) -> Tensor:
+        own = self.direction
+        return self.magnitude / self._norms(base.weight.flatten(1), own.A, own.B, own.scale)
 
     def _norms(self, weight: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
         if not self.norm_gradient:

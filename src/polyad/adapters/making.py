@@ -94,6 +94,8 @@ def make(
             _start(adapter, method, site, i, given)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
+    if dtype == torch.float64:
+        bank.to(dtype)
     made = each[0] if site.parameter is None else stacked(each)
     device = weight if weight is not None else next(site.layer.parameters(), next(site.layer.buffers(), None))
     return made if device is None or device.device.type == "cpu" else made.to(device.device)

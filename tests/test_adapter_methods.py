@@ -1,0 +1,212 @@
+"""What single methods of adaptation owe beyond the contract: the formulas, counts and schedules of their papers."""
+
+import pytest
+import torch
+from torch import nn
+
+from polyad.adapters import (
+    Adapters,
+    AFLoRA,
+    BlockLoRA,
+    EDoRA,
+    FLoRATucker,
+    LoLDU,
+    LoTR,
+    RiemannLoRA,
+    SVFit,
+)
+from polyad.adapters.riemannlora import tangent
+from polyad.formats import LowRank
+from polyad.testing.adapters import move
+
+X = torch.randn(40, 12, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+def hosted(method, *, depth=1, move_it=False, **how):
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(12, 12, bias=False, dtype=torch.float64) for _ in range(depth)))
+    adapters = Adapters(model)
+    adapters.attach("a", "*", method, **how)
+    if move_it:
+        move(adapters, "a")
+    return model, adapters, adapters.of("a")["0"]
+
+
+def changed(model, adapters):
+    """The base's weight and the merged one of the first layer."""
+    before = model.state_dict()["0.weight"].clone()
+    adapters.merge()
+    after = model.state_dict()["0.weight"].clone()
+    adapters.unmerge()
+    return before, after
+
+
+def near(found, expected, tol=1e-9):
+    torch.testing.assert_close(found, expected, rtol=tol, atol=tol)
+
+
+def test_svfit_changes_the_largest_singular_values_and_keeps_the_vectors():
+    model, adapters, own = hosted(SVFit, rank=4)
+    assert sum(p.numel() for p in adapters.parameters("a")) == 4
+    with torch.no_grad():
+        own.s.mul_(torch.tensor([2.0, 1.5, 1.2, 1.1], dtype=torch.float64))
+    before, after = changed(model, adapters)
+    u, s, v = torch.linalg.svd(before)
+    s[:4] *= torch.tensor([2.0, 1.5, 1.2, 1.1], dtype=torch.float64)
+    near(after, u * s @ v)
+
+
+def test_loldu_scales_the_diagonal_also_where_a_pivot_is_zero():
+    torch.manual_seed(0)
+    singular = torch.randn(6, 2, dtype=torch.float64) @ torch.randn(2, 5, dtype=torch.float64)
+    singular[:, 0] = 0
+    for weight in (singular, torch.randn(6, 5, dtype=torch.float64)):
+        layer = nn.Linear(5, 6, bias=False, dtype=torch.float64)
+        layer.weight.data.copy_(weight)
+        model = nn.Sequential(layer)
+        adapters = Adapters(model)
+        adapters.attach("a", "*", LoLDU, rank=5)
+        own = adapters.of("a")["0"]
+        near(own.L * own.d @ own.U, weight)
+        with torch.no_grad():
+            own.factor.fill_(3.0)
+        near(changed(model, adapters)[1], 3 * weight)
+
+
+def test_edora_trains_a_core_and_lengths_and_notices_changes_of_the_core():
+    model, adapters, own = hosted(EDoRA, rank=3)
+    assert sum(p.numel() for p in adapters.parameters("a")) == 9 + 12
+    with torch.no_grad():
+        start = model(X)
+        own.direction.R.copy_(torch.eye(3))
+        found = model(X)
+        own.magnitude.mul_(1.0)  # what is kept between calls is worked out anew
+        near(found, model(X))
+        assert not torch.allclose(found, start)
+        own.magnitude.fill_(2.0)
+    before, after = changed(model, adapters)
+    u, s, v = torch.linalg.svd(before)
+    doubled = before + u[:, :3] * s[:3] @ v[:3]
+    near(after, 2 * doubled / doubled.norm(dim=1, keepdim=True))
+
+
+def test_block_lora_sums_its_blocks_over_one_down_projection():
+    _, adapters, own = hosted(BlockLoRA, rank=6, blocks=3, move_it=True)
+    assert sum(p.numel() for p in adapters.parameters("a")) == 6 * 12 + 2 * 12
+    blocks = own.B.split(2, dim=1)
+    near(own.update(None).to_dense(), torch.cat(blocks, 1) @ torch.cat([own.A] * 3, 0))
+    with pytest.raises(ValueError, match="blocks=4 does not divide rank=6"):
+        BlockLoRA((12, 12), rank=6, blocks=4)
+
+
+def test_lotr_is_one_tucker_tensor_over_the_layers_and_saves_what_is_shared_once(tmp_path):
+    model, adapters, _ = hosted(LoTR, depth=4, rank=3, move_it=True)
+    assert sum(p.numel() for p in adapters.parameters("a")) == 2 * 12 * 3 + 4 * 9
+    stack = torch.stack([own.update(None).to_dense() for own in adapters.of("a").values()])
+    assert torch.linalg.matrix_rank(stack.flatten(0, 1)) == 3
+    assert torch.linalg.matrix_rank(stack.transpose(1, 2).flatten(0, 1)) == 3
+    before = model(X)
+    adapters.save("a", tmp_path / "a")
+    adapters.detach("a")
+    adapters.load(tmp_path / "a")
+    assert torch.equal(model(X), before)
+
+
+def test_aflora_freezes_the_matrices_of_least_score_by_a_cubic_law():
+    model, adapters, first = hosted(AFLoRA, depth=5, rank=2, warm=0.2, last=0.2)
+    assert [round(first.frozen(step, 10), 3) for step in (0, 1, 4, 7, 9)] == [0, 0, 0.875, 1, 1]
+    own = adapters.of("a").values()
+    optimiser = torch.optim.Adam(adapters.parameters("a"), lr=0.01)
+    counts, held = [], {}
+    for step in range(10):
+        optimiser.zero_grad()
+        (model(X) - X.roll(1, 1)).square().mean().backward()
+        adapters.after_backward(step, 10)
+        scores = {(i, name): a.score(name) for i, a in enumerate(own) for name, p in a.matrices().items()
+                  if p.requires_grad}  # fmt: skip
+        optimiser.step()
+        adapters.after_step(step, 10)
+        now = {(i, name) for i, a in enumerate(own) for name, p in a.matrices().items() if not p.requires_grad}
+        counts.append(len(now))
+        fresh = [scores[key] for key in now - held.keys()]
+        assert not fresh or max(fresh) <= min([scores[key] for key in scores.keys() - now], default=float("inf"))
+        for key in now - held.keys():
+            held[key] = list(own)[key[0]].matrices()[key[1]].detach().clone()
+    assert counts == [0, 0, 4, 7, 9, 10, 10, 10, 10, 10]
+    for (i, name), tensor in held.items():
+        assert torch.equal(list(own)[i].matrices()[name], tensor)
+    assert all(p.requires_grad for a in own for p in (a.b, a.d))
+
+
+def riemannian(steps, *, gauge=None, momentum=0.9):
+    """The change after some steps, with other factors of the same product from the third on."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12, bias=False, dtype=torch.float64))
+    adapters = Adapters(model)
+
+    def loss():
+        return (model(X) - X.roll(1, 1)).square().mean()
+
+    adapters.attach("a", "*", RiemannLoRA, rank=2, loss=loss, momentum=momentum)
+    own = adapters.of("a")["0"]
+    optimiser = torch.optim.SGD(adapters.parameters("a"), lr=0.3)
+    for step in range(steps):
+        if gauge is not None:
+            with torch.no_grad():
+                own.A.copy_(torch.linalg.solve(gauge, own.A))
+                own.B.copy_(own.B @ gauge)
+        optimiser.zero_grad()
+        loss().backward()
+        adapters.after_backward(step, steps)
+        optimiser.step()
+        adapters.after_step(step, steps)
+    return own.update(None).to_dense().detach(), loss().detach()
+
+
+def test_riemannlora_steps_do_not_depend_on_the_factors():
+    gauge = torch.tensor([[3.0, 1.0], [0.0, 0.2]], dtype=torch.float64)
+    plain, loss = riemannian(8)
+    near(riemannian(8, gauge=gauge)[0], plain, 1e-8)
+    assert loss < riemannian(0)[1]
+
+
+def test_riemannlora_projects_on_the_tangent_space_and_starts_where_it_holds_most():
+    generator = torch.Generator().manual_seed(3)
+    B, A, Z = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((9, 2), (2, 7), (9, 7)))
+    dB, dA = tangent(A, B, Z @ A.mT, B.mT @ Z)
+    left, right = B @ torch.linalg.pinv(B), torch.linalg.pinv(A) @ A
+    near(dB @ A + B @ dA, left @ Z + Z @ right - left @ Z @ right)
+    own = RiemannLoRA((9, 7), rank=2).double()
+    with torch.no_grad():
+        own.init(None, gradient=Z)
+    dB, dA = tangent(own.A.detach(), own.B.detach(), Z @ own.A.detach().mT, own.B.detach().mT @ Z)
+    held = (dB @ own.A + own.B @ dA).norm()
+    near(held.detach(), torch.linalg.svdvals(Z)[:4].norm())
+
+
+def test_riemannlora_returns_to_the_nearest_point_of_its_rank():
+    generator = torch.Generator().manual_seed(3)
+    own = RiemannLoRA((9, 7), rank=2, momentum=0.0).double()
+    with torch.no_grad():
+        own.init(None, gradient=torch.randn(9, 7, generator=generator, dtype=torch.float64))
+    for p in (own.A, own.B):
+        p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    own.project()
+    point = (own.B @ own.A - 0.1 * (own.B.grad @ own.A + own.B @ own.A.grad)).detach()
+    with torch.no_grad():
+        own.A.sub_(0.1 * own.A.grad)
+        own.B.sub_(0.1 * own.B.grad)
+    own.retract()
+    u, s, v = torch.linalg.svd(point, full_matrices=False)
+    near((own.B @ own.A).detach(), u[:, :2] * s[:2] @ v[:2])
+
+
+def test_flora_keeps_the_sides_of_a_kernel():
+    own = FLoRATucker((6, 8, 3, 2), rank=(2, 3, 3, 1), generator=torch.Generator().manual_seed(0))
+    assert sum(p.numel() for p in own.parameters()) == 12 + 24 + 9 + 2 + 18
+    nn.init.normal_(own.core)
+    assert isinstance(own.update(None), LowRank)
+    near(own.update(None).to_dense().reshape(6, 8, 3, 2), own.tucker().to_dense(), 1e-5)
+    assert [tuple(f.shape) for f in FLoRATucker((6, 8, 3, 3), rank=4).factors] == [(6, 4), (8, 4), (3, 3), (3, 3)]
+    with pytest.raises(ValueError, match="one for each of the 4 sides"):
+        FLoRATucker((6, 8, 3, 3), rank=(2, 2))
