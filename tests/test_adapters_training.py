@@ -57,6 +57,9 @@ def test_a_killed_training_goes_on_to_the_same_numbers(method, given, tmp_path):
     assert found.losses == whole.losses
     for key, tensor in adapters.state_dict("a").items():
         assert torch.equal(tensor, others.state_dict("a")[key]), key
+    for site, adapter in adapters.of("a").items():
+        for (key, one), other in zip(adapter.named_buffers(), others.of("a")[site].buffers(), strict=True):
+            assert torch.equal(one, other), key
     assert [p.name for p in state.parent.iterdir()] == ["state"]
 
 
