@@ -31,6 +31,7 @@ def staircase(
     Quantises what is exact. A cache that went down the staircase while it grows would quantise codes again, each time
     with the error of the next step: the paper says no more of this than that bits fall with age, and a codec of ours
     encodes a token once, so it is a function and no codec.
+    On SmolLM2 equal bits are better at equal bytes: what two bits do to the oldest tokens costs most.
 
     >>> [(q.shape[0], q.bits) for q in staircase(torch.randn(20, 8), group=8)]
     [(8, 2), (8, 4), (4, 8)]
