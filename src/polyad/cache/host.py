@@ -146,9 +146,9 @@ def cache_for(
     codecs = _codecs(
         make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(held_here)]
     )
+    given: Any = (window, rotation, sinks, dtype)
     held = [
-        (EvictingLayer if isinstance(codec, Eviction) else HeldLayer)(codec, window, rotation, sinks, dtype)
-        for codec in codecs
+        EvictingLayer(codec, *given) if isinstance(codec, Eviction) else HeldLayer(codec, *given) for codec in codecs
     ]
     for i, layer in zip(held_here, held, strict=True):
         layer.neighbours = (

@@ -107,5 +107,5 @@ def _joined(parts: list[Quantized], dtype: torch.dtype) -> Quantized:
     first = parts[0]
     codes = torch.cat([unpack(part.codes, part.bits, part.size[-1]) for part in parts], -1)
     scale = torch.cat([part.scale for part in parts], -1)
-    zero = torch.cat([part.zero for part in parts if part.zero is not None], -1)
+    zero = torch.cat([part.zero for part in parts if isinstance(part.zero, Tensor)], -1)
     return Quantized(pack(codes, first.bits), scale, zero, first.bits, tuple(codes.shape), first.block, dtype)
