@@ -65,10 +65,12 @@ def tnale(
     needed a round trip. Nodes have x's dtype; computed in float64, detached from x. ``callback(count, None,
     {"objective": …})`` follows each evaluation. ``generator`` draws the starts of fits.
 
-    >>> planted = Network("axy,czx,bwz,dyw->abcd", tuple([torch.randn(4, 2, 2) for _ in range(4)])).to_dense()
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> nodes = torch.randn(4, 4, 2, 2, generator=generator).unbind()
+    >>> planted = Network("axy,czx,bwz,dyw->abcd", nodes).to_dense()
     >>> found = tnale(planted, 3, tol=1e-3)
-    >>> found.parameters, bool((found.to_dense() - planted).norm() < 1e-3 * planted.norm())
-    (64, True)
+    >>> found.parameters < planted.numel() / 2, bool((found.to_dense() - planted).norm() < 1e-3 * planted.norm())
+    (True, True)
     """
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 3))

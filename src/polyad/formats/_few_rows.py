@@ -13,7 +13,12 @@ FEW = 8
 
 
 def folds(size: tuple[int, ...], block: tuple[int, ...], x: Tensor) -> bool:
-    """Whether ``x`` is few rows, and the blocks such that ``fold`` can tell the codes from their scales."""
+    """Whether ``x`` is few rows, and the blocks such that ``fold`` can tell the codes from their scales.
+
+    An exported program serves any number of rows, and so takes the plain path.
+    """
+    if torch.compiler.is_exporting():
+        return False
     rows = x.numel() // x.shape[-1] if len(size) == 2 else x.shape[-2] if x.ndim == len(size) else FEW + 1
     even = all(n % b == 0 for n, b in zip(size, block, strict=True))
     return 0 < rows <= FEW and even and max(block[:-2], default=1) == 1 and max(block[-2:]) > 1
