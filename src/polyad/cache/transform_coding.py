@@ -62,7 +62,8 @@ class TransformCoding(Latents):
     ...     "key_mean": mean,
     ...     "value_mean": mean,
     ... }
-    >>> codec, x = TransformCoding(Place(0, torch.nn.Identity(), 2, 2, seen), rate=8.0), torch.randn(1, 2, 5, 4)
+    >>> codec = TransformCoding(Place(0, torch.nn.Identity(), 2, 2, seen), rate=8.0)
+    >>> x = torch.linspace(-1, 1, 40).reshape(1, 2, 5, 4)
     >>> keys, _ = codec.encode(x, x, x)
     >>> keys.factors[0].nbytes, bool((codec.keys(keys) - x).abs().max() < 0.2)
     (25, True)
