@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from polyad.linalg import left_singular, mode_product, unfold
+from polyad.linalg import mode_product, unfold
 from polyad.linalg.higher_order import kept, squares
+from polyad.linalg.svd import leading
 
 _MORE = 10  # entries of the mixture beyond the rank of its mode
 _FIRST = 32  # entries of the mixture where the rank is not known
@@ -58,7 +59,7 @@ def _found(
             share = (allowed * _PROMISE - promised).clamp(min=0)
             factors[mode], _ = kept(unfolded, share, n - place, tol or 0.0)
         else:
-            factors[mode] = left_singular(unfolded, rank[mode])[0]
+            factors[mode] = leading(unfolded, rank[mode])[0]
         y = mode_product(y, factors[mode].mT, mode, batch)
         promised = promised + (before - squares(y, batch)).clamp(min=0)
     for mode in others if mixed else reversed(others):  # an outer mode first: one product of matrices
@@ -68,7 +69,7 @@ def _found(
     if rank is not None:
         if bool((lost > 1.1 * promised + 64 * torch.finfo(x.dtype).eps * total).any()):
             return None
-        factors[mixed] = left_singular(unfolded, rank[mixed])[0]
+        factors[mixed] = leading(unfolded, rank[mixed])[0]
     else:
         if bool((lost > allowed).any()):
             return None

@@ -13,8 +13,9 @@ from polyad.decompose._filling import Filling, share_inverse
 from polyad.decompose._seen import shown
 from polyad.decompose.st_hosvd import st_hosvd
 from polyad.formats import Tucker
-from polyad.linalg import left_singular, mode_product, near_unit, unfold
+from polyad.linalg import mode_product, near_unit, unfold
 from polyad.linalg.higher_order import squares
+from polyad.linalg.svd import leading
 
 
 @method(
@@ -110,7 +111,7 @@ def _sweep(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int)
     """Renew the factors of these modes, in place and in order; the others are applied to x. Returns the core."""
     if len(modes) == 1:
         (mode,) = modes
-        factors[mode] = left_singular(unfold(x, mode, batch), factors[mode].shape[-1])[0]
+        factors[mode] = leading(unfold(x, mode, batch), factors[mode].shape[-1])[0]
         return mode_product(x, factors[mode].mT, mode, batch)
     half = len(modes) // 2
     first, second = modes[:half], modes[half:]

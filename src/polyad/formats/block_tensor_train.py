@@ -105,7 +105,9 @@ class BlockTensorTrain(_Multilinear):
         """The closest train of a lower rank on the same blocks, or of the least rank within ``tol``.
 
         ``tol`` bounds the relative Frobenius error, in a batch that of each matrix. Optimal, since the error's square
-        is the sum of those of the blocks; one thin QR and one small SVD a block. A rank above the present is kept.
+        is the sum of those of the blocks; one thin QR and one small SVD a block.
+
+        Raises ValueError for a rank above the present one.
         """
         _check.exactly_one(rank=rank, tol=tol)
         if rank is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyad.linalg.modes import mode_product, unfold
-from polyad.linalg.svd import left_singular, truncated_svd
+from polyad.linalg.svd import leading, truncated_svd
 
 _GRAM = 1e-12  # squared tolerances below this are beyond what a float64 Gram matrix resolves
 _MOST = 0.95  # of what may be lost, the share that one mode may take
@@ -37,7 +37,7 @@ def higher_order_svd(
     for place, mode in enumerate(modes):
         unfolded = unfold(core if sequential else x, mode, batch)
         if rank is not None:
-            factors[mode] = left_singular(unfolded, rank[mode])[0]
+            factors[mode] = leading(unfolded, rank[mode])[0]
         else:
             factors[mode], lost = kept(unfolded, allowed, len(modes) - place, tol or 0.0)
             allowed = (allowed - lost).clamp(min=0)
@@ -74,7 +74,7 @@ def kept(unfolded: Tensor, allowed: Tensor, modes: int, tol: float) -> tuple[Ten
     """
     n, m = unfolded.shape[-2:]
     if tol**2 > _GRAM and n <= m:
-        u, s = left_singular(unfolded, n, exact=True)
+        u, s = leading(unfolded, n, exact=True)
     else:
         u, s, _ = truncated_svd(unfolded, min(n, m), exact=True)
     left = s.detach().double().square().flip(-1).cumsum(-1).flip(-1)

@@ -78,14 +78,30 @@ def left_singular(
     (tensor([[1., 0.],
             [0., 1.]]), tensor([5., 0.]))
     """
-    n, m = x.shape[-2:] if x.ndim > 1 else (None, 0)
-    x, scale = _prepare(x, rank, tol, limit=n)
-    if n is not None and n > m and (rank is None or rank <= m):
+    x, scale = _prepare(x, rank, tol, limit=x.shape[-2] if x.ndim > 1 else None)
+    u, s = leading(x, rank, tol, exact, generator)
+    return u, s if scale is None else s * scale
+
+
+def leading(
+    x: Tensor,
+    rank: int | None = None,
+    tol: float | None = None,
+    exact: bool = False,
+    generator: Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``left_singular`` of single or double precision near unit size, where arguments are the caller's to check.
+
+    >>> leading(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)[1]
+    tensor([5.])
+    """
+    n, m = x.shape[-2:]
+    if n > m and (rank is None or rank <= m):
         _, s, uh = _triples(x.mT, rank, tol, exact, generator)
         u = uh.mT
     else:
         u, s = _left(x, rank, tol, exact, generator)
-    return (u * _signs(u.detach())).contiguous(), s if scale is None else s * scale
+    return (u * _signs(u.detach())).contiguous(), s
 
 
 def evenly(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,5 +181,5 @@ def _few(
 
 def _signs(u: Tensor) -> Tensor:
     """±1 per column, shape (*batch, 1, r), so that its entry of greatest magnitude becomes positive."""
-    largest = u.gather(-2, u.abs().argmax(-2, keepdim=True))
-    return torch.where(largest < 0, -1, 1).to(u.dtype)
+    least, most = u.aminmax(dim=-2, keepdim=True)
+    return torch.where(-least > most, -1, 1).to(u.dtype)
