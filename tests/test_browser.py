@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from polyad.report import write
+from polyad.report import write, write_study
+from polyad.report.studies import cache_study
 
 pytestmark = pytest.mark.browser
 DATA = Path(__file__).parent / "data"
@@ -78,6 +79,7 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     one = json.loads((DATA / "compress.json").read_text())
     many = json.loads((DATA / "compare.json").read_text())
+    caches = json.loads((DATA / "caches.json").read_text())
     bad = copy.deepcopy(one)
     bad["title"] = bad["plan"]["recipe"][0]["method"] = "</script><b onclick=x>&amp;"
     return {
@@ -85,6 +87,7 @@ def pages(tmp_path_factory):
         "compare": write(folder / "compare.html", many),
         "failed": write(folder / "failed.html", [many[3]]),
         "bad": write(folder / "bad.html", [bad]),
+        "caches": write_study(folder / "caches.html", cache_study(caches, None, {"Seed": 0})),
     }
 
 
@@ -97,7 +100,7 @@ def every(*names):
     return pytest.mark.parametrize("report", names, indirect=True)
 
 
-@every("compress", "compare", "failed", "bad")
+@every("compress", "compare", "failed", "bad", "caches")
 def test_nothing_is_fetched_and_nothing_is_complained_of(report):
     events = [json.loads(entry["message"])["message"] for entry in report.driver.get_log("performance")]
     sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
@@ -147,6 +150,17 @@ def test_the_axes_change(report):
     lord = next(trace for trace in report.chosen("front") if trace["name"] == "lord")
     assert lord["y"] == [1.08, 1.2]
     assert "on sotu" in report.axis("front", "yaxis")
+
+
+@every("caches")
+def test_the_axes_of_a_study_change(report):
+    assert [trace["name"] for trace in report.chosen("front")][:2] == ["front", "plain"]
+    assert report.axis("front", "xaxis").startswith("bytes a token")
+    report.choose("x", "time of a token")
+    assert report.axis("front", "xaxis").startswith("time of a token, times transformers'")
+    plain, *rest = report.chosen("front")  # the best in both, so that no line is drawn
+    assert (plain["name"], plain["x"], len(rest)) == ("plain", [0.8], 2)
+    assert report.marks("front") == 3
 
 
 @every("compare")

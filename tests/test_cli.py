@@ -75,7 +75,7 @@ def test_generate(polyad_command, tiny_folder):
     assert drawn[0] == drawn[1]
 
 
-def test_cache(polyad_command, tiny_folder, tiny_text):
+def test_cache(polyad_command, tiny_folder, tiny_text, tmp_path):
     ways = "plain;kivi:bits=8,group=8,window=0;metric:rank=4,window=0"
     told = ("cache", tiny_folder, "--methods", ways, "--context", 40, "--scored", 8, "--windows", 2, "--text",
             tiny_text, "--calibrate", tiny_text)  # fmt: skip
@@ -88,10 +88,16 @@ def test_cache(polyad_command, tiny_folder, tiny_text):
     assert kivi["bytes_per_token"] < metric["bytes_per_token"] < plain["bytes_per_token"]
     assert found["recommended"] == "kivi:bits=8,group=8,window=0"
     assert plain["decode_seconds"] is None
-    code, out, err = polyad_command(*told, "--alternations", 1, "--budget", 10)
+    page = tmp_path / "caches.html"
+    code, out, err = polyad_command(*told, "--alternations", 1, "--budget", 10, "--report", page)
     assert code == 1
     assert "perplexity" in out
     assert "no cache fits in 10 bytes a token" in err
+    written = page.read_text(encoding="utf-8")
+    assert "Caches after 40 tokens" in written
+    assert "perplexity on topics" in written
+    code, _, err = polyad_command(*told, "--report", tmp_path)
+    assert (code, "is a folder; name a file in it" in err) == (1, True)
 
 
 def test_generate_with_a_cache(polyad_command, tiny_folder):

@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from polyad.cli import app
-from polyad.report import check, front, headline, heat, spectra, tables, words, write
+from polyad.report import check, front, headline, heat, spectra, tables, words, write, write_study
 from polyad.report.points import mean_quality, quality
+from polyad.report.studies import adapter_study, cache_study
 
 DATA = Path(__file__).parent / "data"
 
@@ -317,3 +318,43 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, mo
     ):
         with pytest.raises(IsADirectoryError, match="is a folder"):
             CliRunner().invoke(app, [*argv, "--text", "stdlib", "--report", str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_study_of_caches_holds_every_pair_of_axes_and_escapes_names(tmp_path):
+    records = json.loads((DATA / "caches.json").read_text())
+    page = read(write_study(tmp_path / "caches.html", cache_study(records, "kivi:bits=4", {"Seed": 3})))
+    assert "none loses less than plain: +0.00 % perplexity at 46.1 kB a token" in page.text
+    assert "kivi:bits=4 is recommended" in page.text
+    assert "</script><b onclick=x>" in page.text
+    assert page.tags.count("b") == 0
+    assert page.links == ["data:,"]
+    figures = json.loads(page.data)["front"]
+    assert len(figures) == 6 * 6
+    names = {trace["name"]: trace for trace in figures["bytes|text0"]["data"]}
+    assert names["kivi:bits=4"]["x"] == [13000]
+    assert names["kivi:bits=4"]["y"] == [pytest.approx(0.4)]
+    assert names["front"]["x"] == [7700, 13000, 46080]
+    assert names["kivi:bits=4"]["error_y"]["array"] == [pytest.approx(0.1)]
+    best = figures["smaller|time"]["data"][0]  # to the right is smaller, down is faster
+    assert (best["name"], len(best["x"])) == ("front", 3)
+
+
+def test_a_study_of_adapters_tells_the_failed_and_averages_the_curves(tmp_path):
+    one = {"spelled": "lora", "trained_parameters": 1_200_000, "bytes": 4_800_000, "steps": 150,
+           "learning_rate": 1e-3, "seconds": {"training": 75.0},
+           "held_out": {"stdlib": {"before": 2.5, "after": 2.1}},
+           "peak_memory_bytes": None, "loss_curve": [float(i) for i in range(150)]}  # fmt: skip
+    records = [one, {"spelled": "vera", "error": "no <rank> fits"}]
+    page = read(write_study(tmp_path / "adapters.html", adapter_study(records, {})))
+    assert (
+        "1 of 2 adapters were trained. Least is the loss of lora: 2.500 before and 2.100 after on stdlib."
+        in page.text
+    )
+    assert "no <rank> fits" in page.text
+    (curve,) = json.loads(page.data)["curves"]["data"]
+    assert curve["x"][-1] == 150
+    assert len(curve["x"]) == 20
+    assert curve["y"][0] == 3.0  # the mean of the first seven
+    assert json.loads(page.data)["front"]["trained|memory"] == "Nothing was measured on these axes."
+    none = adapter_study(records[1:], {})
+    assert read(write_study(tmp_path / "none.html", none)).text.count("every adapter failed") == 1

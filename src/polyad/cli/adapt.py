@@ -31,6 +31,7 @@ def adapt(
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
+    report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
@@ -41,6 +42,7 @@ def adapt(
     A run that was stopped goes on when the same command is given again.
     """
     from polyad.adapters.finetuning import Finetuning
+    from polyad.report.studies import adapter_study
 
     if (adapter is None) == (compare is None):
         raise ValueError(
@@ -50,19 +52,36 @@ def adapt(
         tuple(_lasting(text) for text in options.texts_of(data)), steps, batch, length, rate, seed, windows,
         tuple(select.split(",")) if select else None,
     )  # fmt: skip
+    write = options.study_writer(report)
     options.seeded(seed)
     if adapter is not None:
         found = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
     else:
         found = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
+    if write is not None:
+        write(report, adapter_study([{**record, "command": command()} for record in found], _facts(found)))
     if json:
         emit(found[0] if adapter is not None else found)
     else:
         show(found)
-        out.print(f"saved to {out_folder}")
+        out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
     if all("error" in record for record in found):
         complain(f"every adapter failed, the first with: {found[0]['error']}")
         raise typer.Exit(1)
+
+
+def _facts(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a reader of the page needs to do it again."""
+    from polyad.compress.run import versions
+
+    done = next((record for record in found if "error" not in record), {})
+    facts = {
+        name.capitalize(): done[name] for name in ("seed", "steps", "batch", "length", "dtype", "threads") if done
+    }
+    facts |= {f"Learning rate of {r['spelled']}": r["learning_rate"] for r in found if "error" not in r}
+    for name, held in done.get("held_out", {}).items():
+        facts |= {f"Held-out windows of {name}": held["windows"], f"sha256 of {name}": held["sha256"]}
+    return facts | {f"Version of {name}": value for name, value in versions().items()}
 
 
 def _single(

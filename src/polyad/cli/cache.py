@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +26,7 @@ def cache(
     scored: Annotated[int, typer.Option(min=2, help="tokens after the prompt, read one by one")] = 127,
     budget: Annotated[int | None, typer.Option(min=1, help="bytes a token that a recommendation may take")] = None,
     alternations: options.Alternations = 9,
+    report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
@@ -36,28 +39,55 @@ def cache(
     from polyad.cache.named import maker
     from polyad.data import calibration, evaluation
     from polyad.evaluation.caches import cache_quality, cache_speed
+    from polyad.report.studies import cache_study
 
     names = [part.strip() for part in methods.split(";") if part.strip()]
     if not names:
         raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
+    write = options.study_writer(report)
     options.seeded(seed)
     one = options.loaded(model, dtype, device)
+    texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
 
     def calibrating() -> Any:
         return calibration(one, options.texts_of(calibrate), count=calibration_windows).windows
 
     with progress() as callback:
         makes = {name: maker(one, name, calibrating, callback=callback) for name in names}
-        texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
         quality = {
             name: cache_quality(one, makes, found, scored=scored, callback=callback) for name, found in texts.items()
         }
-        seconds = (
-            cache_speed(one, makes, context=context, alternations=alternations, callback=callback)
-            if alternations
-            else {}
-        )
-    records = [
+        timed = {"context": context, "alternations": alternations, "callback": callback}
+        seconds = cache_speed(one, makes, **timed) if alternations else {}
+    records = _records(names, quality, seconds, context)
+    best = recommended(records, budget)
+    if write is not None:
+        write(report, cache_study(records, best, _facts(texts, scored, alternations, seed, dtype)))
+    if json:
+        emit({"caches": records, "recommended": best})
+    else:
+        show(records, best, budget)
+        if report is not None:
+            out.print(f"report in {report}")
+
+
+def _facts(texts: Mapping[str, Any], scored: int, alternations: int, seed: int, dtype: str) -> dict[str, Any]:
+    """What a reader of the page needs to do it again."""
+    from polyad.compress.run import versions
+    from polyad.data.text import digest
+
+    facts: dict[str, Any] = {"Seed": seed, "Dtype": dtype, "Tokens scored after each prompt": f"{scored}, one by one"}
+    for name, windows in texts.items():
+        facts |= {f"Windows of {name}": len(windows), f"sha256 of {name}": digest(windows)}
+    if alternations:
+        facts["Turns of the clock"] = alternations
+    return facts | {f"Version of {name}": value for name, value in versions().items()}
+
+
+def _records(
+    names: list[str], quality: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], context: int
+) -> list[dict[str, Any]]:
+    return [
         {
             "method": name,
             "context": context,
@@ -74,11 +104,6 @@ def cache(
         for name in names
         for first in [next(iter(quality.values()))[name]]
     ]
-    best = recommended(records, budget)
-    if json:
-        emit({"caches": records, "recommended": best})
-    else:
-        show(records, best, budget)
 
 
 def recommended(records: list[dict[str, Any]], budget: int | None) -> str | None:

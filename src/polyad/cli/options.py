@@ -89,3 +89,13 @@ def report_writer(report: Path | None) -> Callable[..., Any] | None:
 
     check(report)
     return write
+
+
+def study_writer(report: Path | None) -> Callable[..., Any] | None:
+    """The same for the page on things that were tried alike."""
+    if report is None:
+        return None
+    from polyad.report import check, write_study
+
+    check(report)
+    return write_study

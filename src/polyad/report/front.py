@@ -64,7 +64,7 @@ def _figure(good: Sequence[Record], a: str, b: str, names: Sequence[str]) -> dic
     placed = [(r, 100 * x, y) for r, x, y in placed if x is not None and y[0] is not None]
     places = [(x, float(y[0] or 0.0)) for _, x, y in placed]
     line = best(places, more=a == "decode")
-    data = [_line([places[i] for i in line])] if len(line) > 1 else []
+    data = [front_line([places[i] for i in line])] if len(line) > 1 else []
     data += [_original()]
     groups = list(dict.fromkeys(method(r) for r in good))
     for number, group in enumerate(groups):
@@ -92,7 +92,8 @@ def _layout(a: str, b: str, names: Sequence[str], spread: float) -> dict[str, An
     }  # fmt: skip
 
 
-def _line(places: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def front_line(places: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """The dotted line through points that no other beats."""
     return {
         "type": "scatter", "mode": "lines", "name": "front", "hoverinfo": "skip",
         "x": [x for x, _ in places], "y": [y for _, y in places],

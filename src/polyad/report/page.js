@@ -81,9 +81,12 @@
   }
 
   function drawAll() {
-    drawFront();
-    drawHeat();
-    drawSpectra();
+    if (at("x")) drawFront();
+    if (data.curves) show("curves", data.curves);
+    if (at("point")) {
+      drawHeat();
+      drawSpectra();
+    }
   }
 
   async function copy() {
@@ -100,17 +103,14 @@
   }
 
   at("copy").addEventListener("click", copy);
-  if (at("point")) {
-    at("point").addEventListener("change", drawPoint);
-    at("x").addEventListener("change", drawFront);
-    at("y").addEventListener("change", drawFront);
-    at("measure").addEventListener("change", drawHeat);
-    at("item").addEventListener("change", drawSpectra);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-    addEventListener("beforeprint", () => { document.documentElement.dataset.print = ""; drawAll(); });
-    addEventListener("afterprint", () => { delete document.documentElement.dataset.print; drawAll(); });
-    drawPoint();
-    drawFront();
-  }
+  for (const id of ["x", "y"]) at(id)?.addEventListener("change", drawFront);
+  at("point")?.addEventListener("change", drawPoint);
+  at("measure")?.addEventListener("change", drawHeat);
+  at("item")?.addEventListener("change", drawSpectra);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  addEventListener("beforeprint", () => { document.documentElement.dataset.print = ""; drawAll(); });
+  addEventListener("afterprint", () => { delete document.documentElement.dataset.print; drawAll(); });
+  if (at("point")) drawPoint();
+  drawAll();
   document.documentElement.dataset.drawn = "yes";
 })();

@@ -46,7 +46,11 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
     path = Path(path)
     check_records(records)
     check(path)
-    text = page(records)
+    return placed(path, page(records))
+
+
+def placed(path: Path, text: str) -> Path:
+    """Write a file beside and move it into place; folders above it are made. Returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -60,7 +64,8 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
 def page(records: Sequence[Record]) -> str:
     """The whole page as HTML."""
     good = [r for r in records if not failed(r)]
-    return Template(_part("page.html")).substitute(
+    return filled(
+        "page.html",
         title=escape(headline.title(records)),
         sentence=escape(headline.sentence(records)),
         tiles=headline.tiles(good[0]) if len(records) == 1 and good else "",
@@ -68,8 +73,19 @@ def page(records: Sequence[Record]) -> str:
         figures=_figures(good) if good else "",
         command=escape(str(next((r["command"] for r in records if r.get("command")), "not recorded"))),
         facts=_choice("facts", [tables.reproduction(r) for r in good]),
-        style=_part("page.css"), script=_part("page.js"), plotly=javascript(), data=embedded(_data(good)),
+        data=embedded(_data(good)),
     )  # fmt: skip
+
+
+def filled(name: str, **parts: str) -> str:
+    """A part of the page with its places filled; the style and the scripts are known."""
+    text = (resources.files("polyad.report") / name).read_text(encoding="utf-8")
+    if name != "page.html":
+        return Template(text).substitute(parts)
+    style, script = (
+        (resources.files("polyad.report") / f"page.{e}").read_text(encoding="utf-8") for e in ("css", "js")
+    )
+    return Template(text).substitute(parts, style=style, script=script, plotly=javascript())
 
 
 def embedded(data: Any) -> str:
@@ -91,17 +107,19 @@ def _data(good: Sequence[Record]) -> dict[str, Any]:
 
 def _figures(good: Sequence[Record]) -> str:
     x, y = front.axes(good)
-    shown = "".join(_option(str(i), label(r)) for i, r in enumerate(good))
-    return Template(_part("figures.html")).substitute(
-        x="".join(_option(key, name) for key, name in x.items()),
-        y="".join(_option(key, name) for key, name in y.items()),
-        measures="".join(_option(key, name) for key, name in heat.MEASURES.items()),
-        chooser="" if len(good) > 1 else "hidden", shown=shown, height=heat.height(good),
+    shown = "".join(option(str(i), label(r)) for i, r in enumerate(good))
+    return filled(
+        "figures.html",
+        x="".join(option(key, name) for key, name in x.items()),
+        y="".join(option(key, name) for key, name in y.items()),
+        measures="".join(option(key, name) for key, name in heat.MEASURES.items()),
+        chooser="" if len(good) > 1 else "hidden", shown=shown, height=str(heat.height(good)),
         beside=_choice("beside", [tables.beside(r) for r in good]),
     )  # fmt: skip
 
 
-def _option(value: str, name: str) -> str:
+def option(value: str, name: str) -> str:
+    """An entry of a menu."""
     return f"<option value='{escape(value)}'>{escape(name)}</option>"
 
 
@@ -111,7 +129,3 @@ def _choice(name: str, parts: Sequence[str]) -> str:
         f"<div data-part='{name}' data-point='{i}'{' hidden' if i else ''}>{part}</div>"
         for i, part in enumerate(parts)
     )
-
-
-def _part(name: str) -> str:
-    return (resources.files("polyad.report") / name).read_text(encoding="utf-8")

@@ -1,0 +1,111 @@
+"""Pages on what ``polyad cache`` and ``polyad adapt --compare`` measured, from the records that they print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polyad.report.study import Quantity, Study, Trial
+from polyad.report.words import figure, known, short
+
+Record = Mapping[str, Any]
+
+
+def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str, Any]) -> Study:
+    """Caches by bytes a token, perplexity and time of a token. ``best`` is the one that was recommended, if any.
+
+    >>> one = {
+    ...     "method": "plain",
+    ...     "context": 8,
+    ...     "bytes_per_token": 4.0,
+    ...     "perplexity": {"a": {"ratio": 1.0, "error": 0.0}},
+    ... }
+    >>> cache_study([one], None, {}).sentence
+    'Of 1 way to keep 8 tokens, none loses less than plain: +0.00 % perplexity at 4 B a token.'
+    """
+    names = list(records[0]["perplexity"])
+    quantities = {
+        "bytes": Quantity("bytes a token", "B"),
+        "smaller": Quantity("smaller than bfloat16", "times", more=True),
+        **{
+            f"text{i}": Quantity(f"perplexity on {name}, above the exact cache's", "%")
+            for i, name in enumerate(names)
+        },
+        "time": Quantity("time of a token", "times transformers'"),
+        "shared": Quantity("held once for all", "B"),
+    }
+    trials = [_cache(record, names) for record in records]
+    least = min(records, key=_worst)
+    context = records[0]["context"]
+    ways = "1 way" if len(records) == 1 else f"{len(records)} ways"
+    sentence = (
+        f"Of {ways} to keep {context:,} tokens, none loses less than {least['method']}: "
+        f"{100 * (_worst(least) - 1):+.2f} % perplexity at {short(least['bytes_per_token'], 'B')} a token."
+    )
+    if best is not None:
+        sentence += f" For the bytes that were asked for, {best} is recommended."
+    command = str(records[0].get("command", "not recorded"))
+    return Study(f"Caches after {context:,} tokens", sentence, command, quantities, trials, "bytes", "text0", facts)
+
+
+def _cache(record: Record, names: Sequence[str]) -> Trial:
+    mine, theirs = record.get("decode_seconds"), record.get("transformers_decode_seconds")
+    values = {
+        "bytes": record["bytes_per_token"],
+        "smaller": record.get("times_smaller"),
+        "time": mine / theirs if known(mine) and known(theirs) else None,
+        "shared": record.get("shared_bytes"),
+        **{f"text{i}": 100 * (record["perplexity"][name]["ratio"] - 1) for i, name in enumerate(names)},
+    }
+    errors = {f"text{i}": 100 * (record["perplexity"][name]["error"] or 0) for i, name in enumerate(names)}
+    return Trial(record["method"], values, errors)
+
+
+def _worst(record: Record) -> float:
+    return max(found["ratio"] for found in record["perplexity"].values())
+
+
+def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
+    """Adapters by trained numbers, held-out loss, time and memory, with their curves; failed ones with the reason.
+
+    >>> adapter_study([{"spelled": "lora", "error": "no text"}], {}).trials[0].failed
+    'no text'
+    """
+    good = [record for record in records if "error" not in record]
+    names = list(good[0]["held_out"]) if good else []
+    quantities = {
+        "trained": Quantity("trained numbers"),
+        "bytes": Quantity("bytes of the adapter", "B"),
+        **{f"text{i}": Quantity(f"held-out loss on {name}", "nats") for i, name in enumerate(names)},
+        "time": Quantity("seconds a step"),
+        "memory": Quantity("peak memory", "B"),
+    }
+    trials = [_adapter(record, names) for record in records]
+    sentence = "Nothing could be measured: every adapter failed. The table gives the reasons."
+    if good:
+        best = min(good, key=lambda r: sum(held["after"] for held in r["held_out"].values()))
+        losses = "; ".join(
+            f"{figure(held['before'])} before and {figure(held['after'])} after on {name}"
+            for name, held in best["held_out"].items()
+        )
+        sentence = (
+            f"{len(good)} of {len(records)} adapters were trained. Least is the loss of {best['spelled']}: {losses}."
+        )
+    command = str(next((r["command"] for r in records if r.get("command")), "not recorded"))
+    return Study(
+        f"{len(records)} adapters trained alike", sentence, command, quantities, trials, "trained",
+        "text0" if names else "bytes", facts, curve=("step", "loss in training, nats a token"),
+    )  # fmt: skip
+
+
+def _adapter(record: Record, names: Sequence[str]) -> Trial:
+    if "error" in record:
+        return Trial(str(record["spelled"]), failed=str(record["error"]))
+    values = {
+        "trained": record["trained_parameters"],
+        "bytes": record["bytes"],
+        "time": record["seconds"]["training"] / record["steps"],
+        "memory": record["peak_memory_bytes"],
+        **{f"text{i}": record["held_out"][name]["after"] for i, name in enumerate(names)},
+    }
+    return Trial(str(record["spelled"]), values, curve=record["loss_curve"])

@@ -1,0 +1,175 @@
+"""A page on things that were tried alike: a table, a figure for every pair of quantities, and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from polyad.report.front import COLOURS, SYMBOLS, best, front_line
+from polyad.report.tables import table
+from polyad.report.words import figure, known, number, short
+from polyad.report.write import check, embedded, filled, option, placed
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What was measured of every trial: how it is called, written, and which way is better."""
+
+    name: str
+    unit: str = ""
+    """``%`` is written with a sign, ``B`` and the empty one with a prefix; any other stands behind the number."""
+    more: bool = False
+
+    def written(self, value: Any, error: Any = None) -> str:
+        """A value with its standard error, as HTML."""
+        if not known(value):
+            return "–"
+        if self.unit == "%":
+            told = f"{value:+.2f} %"
+        elif self.unit in ("", "B"):
+            told = short(value, self.unit) if abs(value) >= 1000 or self.unit else figure(value)
+        else:
+            told = f"{figure(value)} {escape(self.unit, quote=False)}"
+        return told + (f" <small>± {number(error)}</small>" if known(error) else "")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that was tried: its values and their standard errors by quantity, or why it failed."""
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, Any] = field(default_factory=dict)
+    curve: Sequence[float] = ()
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a page shows. ``across`` and ``up`` are the quantities that its figure opens with."""
+
+    title: str
+    sentence: str
+    command: str
+    quantities: Mapping[str, Quantity]
+    trials: Sequence[Trial]
+    across: str
+    up: str
+    facts: Mapping[str, Any]
+    curve: tuple[str, str] = ("step", "loss")
+
+
+def write_study(path: Path, study: Study) -> Path:
+    """Write one HTML file that shows a study and needs nothing beside itself. Returns its path.
+
+    The file is written beside and moved into place; folders above it are made. Raises IsADirectoryError where
+    ``path`` is a folder and ImportError where plotly is missing.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> sizes = {"size": Quantity("bytes", "B"), "loss": Quantity("loss")}
+    >>> found = Study(
+    ...     "caches", "two", "polyad cache", sizes, [Trial("plain", {"size": 8, "loss": 1})], "size", "loss", {}
+    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     "plain" in write_study(Path(folder) / "study.html", found).read_text()
+    True
+    """
+    path = Path(path)
+    check(path)
+    good = [trial for trial in study.trials if trial.failed is None]
+    curves = any(trial.curve for trial in good)
+    facts = table("What was measured, and with what", ["what", "value"], [
+        [escape(str(name)), escape(str(value))] for name, value in study.facts.items()
+    ], "facts")  # fmt: skip
+    text = filled(
+        "page.html",
+        title=escape(study.title), sentence=escape(study.sentence), tiles="", points=_table(study),
+        figures=_figures(study, curves) if good else "", command=escape(study.command), facts=facts,
+        data=embedded({"front": _fronts(study, good)} | ({"curves": _curves(study, good)} if curves else {})),
+    )  # fmt: skip
+    return placed(path, text)
+
+
+def _table(study: Study) -> str:
+    rows: list[list[str]] = []
+    for trial in study.trials:
+        if trial.failed is not None:
+            reason = f"<span class='bad'>failed</span>: {escape(trial.failed)}"
+            span = f"<td class='reason' colspan='{len(study.quantities)}'><div>{reason}</div></td>"
+            rows.append([escape(trial.name), span])
+            continue
+        cells = [q.written(trial.values.get(key), trial.errors.get(key)) for key, q in study.quantities.items()]
+        rows.append([escape(trial.name), *cells])
+    columns = ["", *(escape(q.name) for q in study.quantities.values())]
+    return table("Everything that was tried", columns, rows, "points")
+
+
+def _figures(study: Study, curves: bool) -> str:
+    def menu(first: str) -> str:
+        keys = [first, *(key for key in study.quantities if key != first)]
+        return "".join(option(key, study.quantities[key].name) for key in keys)
+
+    return filled(
+        "study.html", x=menu(study.across), y=menu(study.up), hidden="" if curves else "hidden",
+        over=escape(study.curve[0]), what=escape(study.curve[1]),
+    )  # fmt: skip
+
+
+def _fronts(study: Study, good: Sequence[Trial]) -> dict[str, Any]:
+    """A figure for every pair of quantities, by ``x|y``; or the sentence that stands in its place."""
+    return {f"{a}|{b}": _front(study, good, a, b) for a in study.quantities for b in study.quantities}
+
+
+def _front(study: Study, good: Sequence[Trial], a: str, b: str) -> dict[str, Any] | str:
+    across, up = study.quantities[a], study.quantities[b]
+    shown = [(i, t) for i, t in enumerate(good) if known(t.values.get(a)) and known(t.values.get(b))]
+    if not shown:
+        return "Nothing was measured on these axes."
+    places = [(float(t.values[a]), float(t.values[b])) for _, t in shown]
+    line = best([(x, -y if up.more else y) for x, y in places], more=across.more)
+    data = [front_line([places[i] for i in line])] if len(line) > 1 and a != b else []
+    for (i, trial), (x, y) in zip(shown, places, strict=True):
+        told = "<br>".join(
+            f"{escape(q.name, quote=False)}: {q.written(trial.values.get(k))}" for k, q in study.quantities.items()
+        )
+        data.append({
+            "type": "scatter", "mode": "markers", "name": escape(trial.name, quote=False), "x": [x], "y": [y],
+            "error_y": {"type": "data", "array": [trial.errors.get(b) or 0.0], "visible": True, "thickness": 1.2},
+            "text": [f"<b>{escape(trial.name, quote=False)}</b><br>{told}"],
+            "hovertemplate": "%{text}<extra></extra>",
+            "marker": {"size": 12, "color": COLOURS[i % len(COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)]},
+        })  # fmt: skip
+    return {"data": data, "layout": _layout(_titled(across, "right", "left"), _titled(up, "up", "down"))}
+
+
+def _titled(quantity: Quantity, more: str, less: str) -> str:
+    unit = f", {escape(quantity.unit, quote=False)}" if quantity.unit else ""
+    return f"{escape(quantity.name, quote=False)}{unit}<br>({more if quantity.more else less} is better)"
+
+
+def _layout(across: str, up: str) -> dict[str, Any]:
+    return {
+        "xaxis": {"title": {"text": across}, "automargin": True},
+        "yaxis": {"title": {"text": up}, "automargin": True},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "margin": {"l": 60, "r": 16, "t": 24, "b": 64}, "hovermode": "closest", "showlegend": True,
+    }  # fmt: skip
+
+
+def _curves(study: Study, good: Sequence[Trial], marks: int = 20) -> dict[str, Any]:
+    """The curves of all trials in so many marks, each the mean of what came since the last."""
+    data = []
+    for i, trial in enumerate(good):
+        count = min(marks, len(trial.curve))
+        ends = [(k + 1) * len(trial.curve) // count for k in range(count)]
+        parts = [trial.curve[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        data.append({
+            "type": "scatter", "mode": "lines+markers", "name": escape(trial.name, quote=False),
+            "x": ends, "y": [sum(part) / len(part) for part in parts],
+            "line": {"color": COLOURS[i % len(COLOURS)], "width": 2},
+            "marker": {"size": 7, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+        })  # fmt: skip
+    return {"data": data, "layout": _layout(*(escape(name, quote=False) for name in study.curve))}
