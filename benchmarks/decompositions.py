@@ -3,7 +3,7 @@
 python -m benchmarks.decompositions [PATTERN …] [--threads 1 2] [--again] [--list] [--show]
 
 Each row runs in a process of its own and is stored at once with all its samples in
-benchmarks/results/decompositions.json. A row that is there for the present sources is not run again unless --again
+benchmarks/results/decompositions.json. A row that is there for the code that it uses is not run again unless --again
 asks for it, so an interrupted run goes on where it stopped. PATTERN chooses rows whose name contains it. Peers that
 are not installed (`make peers`) are left out with a sentence.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import hashlib
 import importlib
 import json
@@ -24,29 +25,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from polyad.claims._code import code_below
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "decompositions.json"
 PARTS = ("decompose_cp", "decompose_cpx", "decompose_tucker", "decompose_tt", "decompose_networks")
-SOURCES = ("decompose", "linalg", "formats", "einsum")
 Row = dict[str, Any]
 
 
-def rows() -> dict[str, Callable[[], Row]]:
-    """All rows by name, in the order of the table."""
-    return {name: row for part in PARTS for name, row in importlib.import_module(f"benchmarks.{part}").ROWS.items()}
+def rows() -> dict[str, tuple[str, Callable[[], Row]]]:
+    """All rows by name, in the order of the table, each with the part that it stands in."""
+    return {
+        name: (part, row)
+        for part in PARTS
+        for name, row in importlib.import_module(f"benchmarks.{part}").ROWS.items()
+    }
 
 
-def source() -> str:
-    """What the rows depend on: our sources and the benchmarks themselves."""
-    import polyad
-
-    home = Path(polyad.__file__).parent
-    files = [*HERE.glob("*.py"), *(file for part in SOURCES for file in home.glob(f"{part}*/**/*.py"))]
-    files += [file for part in SOURCES if (file := home / f"{part}.py").exists()]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+@functools.cache
+def source(part: str) -> str:
+    """What the rows of a part depend on: its file, what is shared, and what these use of polyad."""
+    files = [HERE / f"{name}.py" for name in (part, "inputs", "measuring")]
+    return hashlib.sha256("".join(map(code_below, files)).encode()).hexdigest()[:16]
 
 
 def machine() -> Row:
@@ -116,13 +116,13 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(summed(rows()[asked.one]()), default=float))
+        print(json.dumps(summed(rows()[asked.one][1]()), default=float))
         return
     stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-    now = source()
-    for name in rows():
+    for name, (part, _) in rows().items():
         if not any(fnmatch.fnmatch(name, f"*{pattern.strip('*')}*") for pattern in asked.patterns):
             continue
+        now = source(part)
         for threads in asked.threads:
             key = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
             known = stored["rows"].get(key)

@@ -66,6 +66,21 @@ def test_what_a_claim_does_not_use_and_what_is_only_said_leave_it_fresh(package)
     assert package(methods__one=FILES["methods/one.py"].replace("# no comment", "# a string")) != before
 
 
+def test_a_file_outside_goes_stale_with_what_it_uses(package, tmp_path):
+    package()
+    file = tmp_path / "bench.py"
+    file.write_text("from polyad.methods import two\nROWS = two\n")
+    before = _code.code_below(file)
+    package(methods__one="def one():\n    return 1\n")
+    assert _code.code_below(file) == before
+    package(methods__two="def two():\n    return 3\n")
+    assert _code.code_below(file) != before
+    package()
+    assert _code.code_below(file) == before
+    file.write_text("from polyad.methods import two\nROWS = two, two\n")
+    assert _code.code_below(file) != before
+
+
 def test_every_claim_reaches_its_method_and_nothing_that_only_shows():
     for module in CLAIMS.values():
         reached = _code.reached(module.__name__)

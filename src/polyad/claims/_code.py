@@ -23,8 +23,20 @@ def code(module: ModuleType) -> str:
     does not go stale with another. Comments, docstrings and empty lines are left out: they change no figure. Nothing
     is imported, so the answer is the same on every machine. Cost: some milliseconds a module, once.
     """
+    return _of(reached(module.__name__))
+
+
+def code_below(file: Path) -> str:
+    """The sha256 of a Python file outside the package, and of every module of polyad that it uses."""
+    text = file.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    homes = {home for module, name in _imported(tree) for home in _homes(module, name)}
+    return hashlib.sha256(f"{meaning(text, tree)}\n{_of(set().union(*map(reached, homes)))}".encode()).hexdigest()
+
+
+def _of(names: set[str]) -> str:
     total = hashlib.sha256()
-    for name in sorted(reached(module.__name__)):
+    for name in sorted(names):
         total.update(f"{name} {_digest(name)}\n".encode())
     return total.hexdigest()
 
@@ -49,8 +61,12 @@ def _used(name: str) -> tuple[str, ...]:
 @functools.cache
 def _imports(name: str) -> tuple[tuple[str, str], ...]:
     """What a module imports of polyad, also inside its functions: (module, name in it)."""
+    return _imported(_tree(name))
+
+
+def _imported(tree: ast.Module) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
-    for node in ast.walk(_tree(name)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level and _ours(node.module or ""):
             found += [(node.module or "", alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
