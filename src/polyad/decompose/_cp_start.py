@@ -70,9 +70,7 @@ def race(
     """
     best, left = None, torch.ones(len(core), dtype=torch.bool, device=core.device)
     if sum(k == rank for k in core.shape[1:]) > 1:
-        start = algebraic(core, rank, 2, generator, 1e3 * eps)
-        found, errors = _improve(core, start, ROUND, stop, ridge, enough)
-        best, left = _pick(found, errors, 1), errors.min(1).values > 10 * enough
+        best, left = _eigenvectors(core, rank, ridge, enough, stop, generator, 1e3 * eps)
     if best is not None and not bool(left.any()):
         return best
     part, allowed = core[left], enough[left]
@@ -89,6 +87,24 @@ def race(
     for one, many in zip(best, field, strict=True):
         one[left] = many
     return best
+
+
+def _eigenvectors(
+    core: Tensor, rank: int, ridge: float, enough: Tensor, stop: float, generator: Generator, eps: float
+) -> tuple[list[Tensor], Tensor]:
+    """The best of two algebraic starts, refined, and where neither is good enough; the second only where needed."""
+    best, errors = _improve(core, algebraic(core, rank, 1, generator, eps), ROUND, stop, ridge, enough)
+    errors = errors[:, 0]
+    left = errors > 10 * enough
+    if bool(left.any()):
+        part = core[left]
+        again, found = _improve(part, algebraic(part, rank, 1, generator, eps), ROUND, stop, ridge, enough[left])
+        field = [torch.cat((one[left], many), 1) for one, many in zip(best, again, strict=True)]
+        picked = _pick(field, torch.cat((errors[left].unsqueeze(1), found), 1), 1)
+        for one, many in zip(best, picked, strict=True):
+            one[left] = many
+        errors[left] = torch.minimum(errors[left], found[:, 0])
+    return best, errors > 10 * enough
 
 
 def _improve(
