@@ -2,9 +2,9 @@
 
 The paper's networks are convolutional and its pictures real; here a perceptron learns what a random one labels. With
 half the rows and labels that were mostly chance, the first setting tried, the curve's middle was far worse than its
-ends, so that nothing was gained by it that a bridge could keep. Here it is as good. Bridges of type I agree with it well
-and yet keep a fifth of the gain; those of type II keep nearly all of it, at half of the work of a second member, since
-they need the other mode's first layers too.
+ends, so that nothing was gained by it that a bridge could keep. Here it is as good. Bridges of type I agree with it
+well and yet keep a fifth of the gain; those of type II keep nearly all of it, at half of the work of a second member,
+since they need the other mode's first layers too.
 """
 
 from __future__ import annotations
