@@ -11,6 +11,7 @@ from polyad.adapters.adapted import Adapted
 from polyad.adapters.experts import Part
 from polyad.adapters.host import Adapters
 from polyad.adapters.loqt import LoQT, put
+from polyad.adapters.sites import owners, refuse_unmergeable
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
 
@@ -87,6 +88,8 @@ def _terms(adapters: Adapters, name: str) -> dict[str, tuple[Adapted, LoQT]]:
                 raise ValueError(f"{path} of {name!r} is no LoQT of a whole linear layer, which is what is absorbed")
             if not (isinstance(term.base.held, Quantized) or term.base.mergeable) or term.base.transposed:
                 raise ValueError(f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in)")
+            if term.base.mergeable:
+                refuse_unmergeable(path, layer, owners(adapters.model, adapters.common.banks.values()))
             found[path] = (layer, term.adapter)
     return found
 
