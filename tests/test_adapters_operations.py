@@ -144,3 +144,21 @@ def test_tensorpoly_routes_terms_by_task():
         adapter.task = 1
         left = torch.einsum("ki,kj->kij", adapter.B[0, :, :, 0], adapter.B[1, :, :, 0]).flatten(1).mT
         assert torch.allclose(adapter.update(None).left, 2 * left, atol=1e-5)
+
+
+def test_each_order_of_the_entangled_factors_may_have_its_own_choice():
+    g = torch.Generator().manual_seed(0)
+    adapter = TensorPoly((16, 9), rank=2, terms=3, tasks=2, routes="order", generator=g)
+    assert adapter.logits.shape == (2, 2, 3)
+    with torch.no_grad():
+        adapter.B.normal_()
+        adapter.task, adapter.logits[1, 0, 2], adapter.logits[1, 1, 0] = 1, 40.0, 40.0
+        found = adapter.update(None)
+    for vectors, rows in ((adapter.B, found.left.mT), (adapter.A, found.right)):
+        expected = 9 * torch.einsum("ki,kj->kij", vectors[0, :, :, 2], vectors[1, :, :, 0]).flatten(1)
+        torch.testing.assert_close(rows, expected.detach()[:, : rows.shape[1]])
+    wide = TensorPoly((64, 4096), rank=8, order=2, terms=5, tasks=1, routes="order", generator=g)
+    variance = float(wide.update(None).right.detach().square().mean())
+    assert variance == pytest.approx(1 / 4096, rel=0.3)
+    with pytest.raises(ValueError, match="routes='order'"):
+        TensorPoly((16, 9), routes="order")

@@ -1,12 +1,15 @@
 """Small trainable updates of frozen weights."""
 
+from polyad.adapters.absorbing import absorb, merge_steps
 from polyad.adapters.adalora import AdaLoRA
 from polyad.adapters.adapted import Adapted
 from polyad.adapters.adapter import Adapter, Bank, matrix
 from polyad.adapters.aflora import AFLoRA
 from polyad.adapters.arithmetic import changes, combine, diagnose, overlap
 from polyad.adapters.block_lora import BlockLoRA
+from polyad.adapters.bridges import bridge
 from polyad.adapters.c3a import C3A
+from polyad.adapters.curves import BezierCurve
 from polyad.adapters.dora import DoRA
 from polyad.adapters.edora import EDoRA
 from polyad.adapters.eigenlorax import EigenLoRAx, recycle
@@ -20,7 +23,9 @@ from polyad.adapters.loha import LoHa
 from polyad.adapters.lokh import LoKH
 from polyad.adapters.lokr import LoKr
 from polyad.adapters.loldu import LoLDU
+from polyad.adapters.loqt import LoQT
 from polyad.adapters.lora import LoRA
+from polyad.adapters.lorkd import expert, lorkd
 from polyad.adapters.lotr import LoTR
 from polyad.adapters.pissa import PiSSA
 from polyad.adapters.reversible_merge import ReversibleMerge, reversible_merge
@@ -44,6 +49,7 @@ __all__ = [
     "Adapter",
     "Adapters",
     "Bank",
+    "BezierCurve",
     "BlockLoRA",
     "DoRA",
     "EDoRA",
@@ -55,6 +61,7 @@ __all__ = [
     "LoKH",
     "LoKr",
     "LoLDU",
+    "LoQT",
     "LoRA",
     "LoTR",
     "Match",
@@ -69,12 +76,17 @@ __all__ = [
     "TransformedLoRA",
     "Update",
     "VeRA",
+    "absorb",
+    "bridge",
     "calibration",
     "changes",
     "combine",
     "diagnose",
     "ensemble",
+    "expert",
+    "lorkd",
     "matrix",
+    "merge_steps",
     "overlap",
     "recycle",
     "reversible_merge",

@@ -13,6 +13,7 @@ from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen import Frozen
 from polyad.adapters.sensitivity import sense
+from polyad.adapters.sharded import multiply, whole
 from polyad.formats import LowRank
 
 
@@ -37,7 +38,8 @@ class AdaLoRA(Adapter):
     deviation (``wander``). The budget stays for the first tenth of the steps, falls by a cubic law, and stays for the
     last third (``warm``, ``last``); every ``every`` steps the λ of all triples that do not rank within it over all
     layers are set to zero, after the optimiser's step. ``orthogonal`` weighs ‖PᵀP - I‖² + ‖QQᵀ - I‖² in the penalty.
-    The host's hooks must be called: without them nothing is pruned.
+    The host's hooks must be called: without them nothing is pruned. Under FSDP2 every process holds the smoothed
+    sensitivities whole, and gathers a layer's P, λ and Q three times a step to keep them and the penalty.
 
     >>> adapter = AdaLoRA((6, 8), rank=2, spare=1, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), float(adapter.penalty().detach()) > 0
@@ -79,8 +81,9 @@ class AdaLoRA(Adapter):
         return LowRank(self.P * self.values, self.Q)
 
     def penalty(self) -> Tensor:
-        eye = torch.eye(self.P.shape[-1], dtype=self.P.dtype, device=self.P.device)
-        gram = (self.P.mT @ self.P - eye).square().sum() + (self.Q @ self.Q.mT - eye).square().sum()
+        P, Q = whole(self.P), whole(self.Q)
+        eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+        gram = (P.mT @ P - eye).square().sum() + (Q @ Q.mT - eye).square().sum()
         return self.orthogonal * gram
 
     def importance(self) -> Tensor:
@@ -117,4 +120,4 @@ class AdaLoRA(Adapter):
         kept = torch.zeros_like(scores, dtype=torch.bool)
         kept[scores.argsort(descending=True, stable=True)[:keep]] = True
         for adapter, part in zip(adapters, kept.split([adapter.values.numel() for adapter in adapters]), strict=True):
-            adapter.values.mul_(part.reshape(adapter.values.shape))
+            multiply(adapter.values, part.reshape(adapter.values.shape).to(adapter.values.dtype))

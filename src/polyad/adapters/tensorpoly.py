@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -39,7 +40,9 @@ class TensorPoly(Adapter):
 
     This is the paper's TLoRA. With ``tasks``, TensorPoly-I: ``logits`` (tasks, terms) weigh the terms of both factors
     by terms · softmax(logits[task]), which is one where they are equal; the task is set by ``task`` and may change
-    between calls. Its Gumbel noise and TensorPoly-II, which routes each order, are not here.
+    between calls. ``routes="order"`` is TensorPoly-II: ``logits`` (tasks, order, terms) choose among the vectors of
+    each order, as ``⊗_n Σ_r w_nʳ v_nʳ``, so that a row is one product of N vectors, mixed of ``terms`` each. The
+    paper's Gumbel noise, and the normalisation of layers that the authors' code puts between orders, are not here.
 
     >>> adapter = TensorPoly((16, 25), rank=1, terms=1)
     >>> sum(p.numel() for p in adapter.parameters())
@@ -58,6 +61,7 @@ class TensorPoly(Adapter):
         terms: int = 4,
         alpha: float | None = None,
         tasks: int | None = None,
+        routes: Literal["rank", "order"] = "rank",
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
@@ -65,20 +69,29 @@ class TensorPoly(Adapter):
         _check.rank(rank, min(self.out, self.n), f"the shorter side of a weight of shape {shape}")
         _check.rank(order, 16, "what is of use", "order")
         _check.rank(terms, 2**15, "what is of use", "terms")
-        size, wide = (_root(self.n, order), (1 / (self.n * terms)) ** (0.5 / order))
+        if routes not in ("rank", "order") or (routes == "order" and tasks is None):
+            raise ValueError(f"routes={routes!r} is 'rank', or 'order' where tasks are given; tasks={tasks}")
+        apart = routes == "rank"
+        spread = terms ** (-0.5 / order if apart else -0.5)  # so that sums over terms have unit variance
+        size, wide = _root(self.n, order), spread * self.n ** (-0.5 / order)
         tall = _root(self.out, order)
         self.A = nn.Parameter(wide * torch.randn(order, rank, size, terms, generator=generator))
         first = torch.zeros(1, rank, tall, terms)
-        others = terms ** (-0.5 / order) * torch.randn(order - 1, rank, tall, terms, generator=generator)
+        others = spread * torch.randn(order - 1, rank, tall, terms, generator=generator)
         self.B = nn.Parameter(torch.cat((first, others)))
+        sides = (terms,) if apart else (order, terms)
         self.logits = (
-            None if tasks is None else nn.Parameter(torch.zeros(_check.rank(tasks, 2**15, "", "tasks"), terms))
+            None if tasks is None else nn.Parameter(torch.zeros(_check.rank(tasks, 2**15, "", "tasks"), *sides))
         )
         self.scale = (rank if alpha is None else alpha) / rank
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
-        share = None if self.logits is None else len(self.logits[0]) * self.logits[self.task].softmax(-1)
-        return LowRank(_entangled(self.B, share)[:, : self.out].mT, _entangled(self.A, share)[:, : self.n])
+        share = None if self.logits is None else self.logits.shape[-1] * self.logits[self.task].softmax(-1)
+        if share is None or share.ndim == 1:
+            B, A = _entangled(self.B, share), _entangled(self.A, share)
+        else:
+            B, A = (_entangled(torch.einsum("onst,ot->ons", v, share).unsqueeze(-1), None) for v in (self.B, self.A))
+        return LowRank(B[:, : self.out].mT, A[:, : self.n])
 
 
 def _root(d: int, order: int) -> int:

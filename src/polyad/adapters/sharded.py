@@ -1,0 +1,29 @@
+"""Numbers that processes share out among them, read and changed whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a tensor, gathered where processes hold shards of it (FSDP2); gradients flow back to the shards.
+
+    Every process must come here, and in the same order.
+    """
+    gather: Any = getattr(x, "full_tensor", None)
+    return x if gather is None else gather()
+
+
+@torch.no_grad()
+def multiply(x: Tensor, factor: Tensor) -> None:
+    """Multiply a tensor by one of its whole shape, in place; of a sharded one each process its own part."""
+    mesh: Any = getattr(x, "device_mesh", None)
+    if mesh is not None:
+        from torch.distributed.tensor import distribute_tensor
+
+        sharded: Any = x
+        factor = distribute_tensor(factor, mesh, sharded.placements, src_data_rank=None)
+    x.mul_(factor)
