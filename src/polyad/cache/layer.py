@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from polyad.cache.attention import CHUNK, FEW, dense, over_pieces
 from polyad.cache.codec import Codec
+from polyad.cache.fused_rows import fused
 from polyad.cache.recent import Recent
 from polyad.cache.rotation import Rotation
 from polyad.cache.stored import Stored
@@ -99,7 +100,7 @@ class HeldLayer(DynamicLayer):
             entries, queries = zip(*(layer._leaving(count) for layer in self.neighbours), strict=True)
             pairs = self.codec.encode_layers(entries, queries)
             for layer, (keys, values) in zip(self.neighbours, pairs, strict=True):
-                layer.stored.append(keys, values)
+                layer.stored.append(fused(keys), fused(values))
                 layer.recent.drop(count)
         for layer in self.neighbours:
             layer._query = None
