@@ -25,7 +25,7 @@ _SUMS = {2: "embedding_bag_2bit_rowwise_offsets", 4: "embedding_bag_4bit_rowwise
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FusedRows(Format):
-    """``W = code * scale + minimum`` for codes of 1 to 8 bits, each ``group`` of which is followed by its two numbers.
+    """``W = code * scale + minimum`` for codes of 1 to 8 bits, each ``group`` of which has its two numbers behind it.
 
     A matrix (*batch, n, m) is stored in rows of bytes: ``packed`` is (*batch, n, m / group * bytes) with groups along
     the rows of W, and (*batch, n / group, m * bytes) with ``down``, for groups along its columns. In this order torch
@@ -51,8 +51,8 @@ class FusedRows(Format):
         _check.bits(self.bits)
         if self.packed.dtype != torch.uint8 or self.packed.shape[-1] % self._width:
             raise ValueError(
-                f"packed of {self.packed.dtype} and shape {tuple(self.packed.shape)} does not hold rows of {self.group} "
-                f"codes of {self.bits} bits, which take {self._width} bytes of uint8 each"
+                f"packed of {self.packed.dtype} and shape {tuple(self.packed.shape)} does not hold rows of "
+                f"{self.group} codes of {self.bits} bits, which take {self._width} bytes of uint8 each"
             )
 
     @property
@@ -106,7 +106,7 @@ class FusedRows(Format):
         return plain and fits and self.bits in _SUMS and self.device.type == "cpu" and readable()
 
     def _sums(self, weights: Tensor) -> Tensor:
-        """For weights (*batch, rows, sums, terms), ``terms`` rows of bytes in each sum: (*batch, rows, sums, group)."""
+        """Sums (*batch, rows, sums, group) of as many rows of bytes as weights (*batch, rows, sums, terms) say."""
         width, packed = self._width, self.packed
         if packed.stride(-1) != 1 or any(stride % width for stride in packed.stride()[:-1]):
             packed = packed.contiguous()

@@ -14,7 +14,6 @@ from polyad.cache.codec import Codec, Turn
 from polyad.formats import Dense, Format, LowRank, Product, Sum
 from polyad.quantize import least_distortion, round_to_nearest
 
-
 TILE = 512
 """Keys that are formed and rotated at once where attention needs them so: they stay in a processor's cache."""
 

@@ -39,7 +39,7 @@ class Rotation:
 
         def see(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
             rotation = owner()
-            cache = kwargs.get("past_key_values")
+            cache = kwargs.get("past_key_values", kwargs.get("layer_past"))  # as older models call it
             if rotation is not None and getattr(cache, "rotation", None) is rotation:
                 rotation.see(kwargs.get("position_ids"), kwargs.get("position_embeddings"))
 
@@ -104,9 +104,9 @@ class Rotation:
         wide = torch.promote_types(keys.dtype, torch.float32)
         if self._origin is not None:
             first = self._origin + start
-            return self._table[0][None, first : first + count].to(wide), self._table[1][None, first : first + count].to(
-                wide
-            )
+            return self._table[0][None, first : first + count].to(wide), self._table[1][
+                None, first : first + count
+            ].to(wide)
         index = self.positions[:, start : start + count].long()
         return self._table[0][index].to(wide), self._table[1][index].to(wide)
 

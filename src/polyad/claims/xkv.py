@@ -41,7 +41,7 @@ def _alignment(bench: Caches) -> dict[str, float]:
     """Mean squared cosine between the leading 16 singular vectors of neighbouring layers' caches."""
     cache = remembering(bench.model)
     with torch.no_grad():
-        bench.model.base_model(bench.texts["stdlib"][:1, :bench.prefix], past_key_values=cache, use_cache=True)
+        bench.model.base_model(bench.texts["stdlib"][:1, : bench.prefix], past_key_values=cache, use_cache=True)
     sides: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
     assert cache.rotation is not None
     for layer in cache.held:
