@@ -38,6 +38,7 @@ def padded():
     "name",
     [
         *sorted(card.module.rsplit(".")[-1] for card in methods("codec") if card.module.startswith("polyad.cache")),
+        "fused_rows",
         "host",
     ],
 )

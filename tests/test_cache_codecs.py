@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import tiny
-from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for
+from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for, fused_rows
+from polyad.cache.fused_rows import FEW, FusedRows, fused
 from polyad.cache.gear import iterated
 from polyad.cache.vidkv import fourier, ternary
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
+from polyad.testing import formats
 
 GROUP = 16
 
@@ -140,7 +142,59 @@ def test_squat_remembers_its_prompt_and_counts_it():
     assert bytes_of[1] - bytes_of[0] == 3 * 2 * 2 * 5 * 8 * 4  # layers, batch, heads, rank, channels
 
 
+@pytest.mark.parametrize("check", formats.CHECKS, ids=lambda check: check.__name__)
+def test_fused_rows_keep_the_contract_of_formats(check):
+    check(FusedRows)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("group", [16, 32])
+@pytest.mark.parametrize("rows", [1, 3, FEW + 1])
+def test_fused_rows_are_the_codes_they_are_made_of(bits, group, rows):
+    keys, queries, weights = 1 + seeded(2, 3, 64, 32), seeded(2, 3, rows, 32, seed=1), seeded(2, 3, rows, 64, seed=2)
+    plain = Kivi(bits=bits, group=group).encode(keys, keys, keys)
+    for codes, block in zip(plain, ((group, 1), (1, group)), strict=True):
+        made = fused(codes)
+        assert isinstance(made, FusedRows)
+        assert made.nbytes == codes.nbytes
+        assert (made.to_dense() - codes.to_dense()).abs().max() < 4 * 2**-11 * keys.abs().max(), block
+        whole = made.to_dense()
+        assert torch.allclose(made.linear(queries), queries @ whole.mT, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(made.combine(weights), weights @ whole, rtol=1e-4, atol=1e-4)
+        assert torch.equal(made.transpose().to_dense(), whole.mT)
+        assert torch.allclose(made.transpose().combine(queries), queries @ whole.mT, rtol=1e-4, atol=1e-4)
+        few = made.with_rows({"packed": made.packed[:, :, 32 // made.growth()["packed"] :]}, 32)  # read where it lies
+        assert torch.allclose(few.linear(queries), queries @ few.to_dense().mT, rtol=1e-4, atol=1e-4)
+
+
+def test_codes_that_do_not_gain_are_left_as_they_are():
+    keys = seeded(1, 2, 32, 16)
+    odd = [Kivi(bits=3, group=8).encode(keys, keys, keys)[0], Kivi(bits=4, group=8).encode(*[keys.double()] * 3)[0]]
+    huge = Kivi(bits=4, group=8).encode(*[keys * 1e6] * 3)[0]
+    for codes in (*odd, huge, round_to_nearest(keys, 4, group=8)):
+        assert fused(codes) is codes
+
+
+def test_a_model_reads_fused_rows_as_it_reads_codes(monkeypatch):
+    model, ids = tiny.model(), tiny.ids(2, 48)
+    found = []
+    for make in (partial(Kivi, bits=4, group=8), partial(Gear, bits=4, group=8)):
+        for readable in (True, False):
+            monkeypatch.setattr(fused_rows, "readable", lambda readable=readable: readable)
+            cache = cache_for(model, make, window=4)
+            tiny.logits(model, ids[:, :40], past_key_values=cache)
+            found.append(
+                torch.cat([tiny.logits(model, ids[:, i : i + 1], past_key_values=cache) for i in range(40, 48)])
+            )
+            kinds = {type(f).__name__ for _, *pair in cache.held[0].stored.read() for f in pair}
+            assert kinds <= ({"FusedRows", "Sum"} if readable else {"Quantized", "Sum"})
+        assert torch.allclose(found[-2], found[-1], atol=0.02 * float(found[-1].std()))
+        assert not torch.equal(found[-2], found[-1])
+
+
 def test_refusals():
+    with pytest.raises(ValueError, match="which take 12 bytes"):
+        FusedRows(torch.zeros(2, 3, 13, dtype=torch.uint8), 4, 16)
     with pytest.raises(ValueError, match="outliers=1"):
         Gear(outliers=1)
     with pytest.raises(ValueError, match="rank=-1"):

@@ -49,6 +49,12 @@ KINDS = {
     "qwen3": ("Qwen3", {"head_dim": 8}),
     "cohere": ("Cohere", {}),
     "olmo2": ("Olmo2", {}),
+    "phi3": ("Phi3", {}),  # one projection for queries, keys and values
+    "neox": ("GPTNeoX", {"num_key_value_heads": 4, "rotary_pct": 0.5}),  # a part of the channels is rotated
+    "stablelm": ("StableLm", {"partial_rotary_factor": 0.5}),
+    "starcoder2": ("Starcoder2", {"sliding_window": None}),
+    "granite": ("Granite", {"attention_multiplier": 0.2}),
+    "glm": ("Glm", {"head_dim": 8, "partial_rotary_factor": 0.5}),  # neighbouring channels, a part of them
     "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
 }
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from polyad.formats import Format
 
-Turn = Callable[[Tensor], Tensor]
-"""Rotates the keys of certain tokens as the model does at their positions."""
+Turn = Callable[..., Tensor]
+"""Rotates keys as the model does at their positions: those of a stored piece, from its token number ``at`` on, the
+second argument, which is 0 if left out."""
 
 
 @dataclass(frozen=True)

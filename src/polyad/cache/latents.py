@@ -14,6 +14,9 @@ from polyad.cache.codec import Codec, Turn
 from polyad.formats import Dense, Format, LowRank, Product, Sum
 from polyad.quantize import least_distortion, round_to_nearest
 
+TILE = 512
+"""Keys that are formed and rotated at once where attention needs them so: they stay in a processor's cache."""
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -101,8 +104,12 @@ class Basis:
 
     def dense(self, stored: Format, heads: int) -> Tensor:
         """The inverse of ``encode``, up to its error."""
-        rows = stored.to_dense()
-        return apart(rows if self.mean is None else rows + self.mean.to(rows.dtype), heads)
+        return apart(self.rows(*coordinates(stored, stored.dtype)), heads)
+
+    def rows(self, latent: Tensor, out: Tensor) -> Tensor:
+        """What these coordinates stand for, heads side by side."""
+        made = latent @ out
+        return made if self.mean is None else made.add_(self.mean.to(made.dtype))
 
     def scores(self, query: Tensor, stored: Format) -> Tensor:
         """``query xᵀ``, by way of the coordinates: (batch, heads, rows, tokens)."""
@@ -139,7 +146,13 @@ class Latents(Codec):
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:
         if turn is None:
             return self.key_basis.scores(query, stored)
-        return super().scores(query, stored, turn)
+        latent, out = coordinates(stored, query.dtype)
+        step = max(1, TILE // latent.shape[0])
+        found = []
+        for at in range(0, latent.shape[-2], step):
+            rows = self.key_basis.rows(latent[..., at : at + step, :], out)
+            found.append(query @ turn(apart(rows, self.heads), at).mT)
+        return torch.cat(found, -1)
 
     def mix(self, weights: Tensor, stored: Format) -> Tensor:
         return self.value_basis.mix(weights, stored, self._width)
@@ -157,6 +170,13 @@ def aside(x: Tensor, groups: int = 1) -> Tensor:
 def apart(rows: Tensor, heads: int) -> Tensor:
     """The inverse of ``aside``."""
     return rows.unflatten(-1, (heads // rows.shape[1], -1)).transpose(2, 3).flatten(1, 2)
+
+
+def coordinates(stored: Format, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """All coordinates side by side, (batch, groups, tokens, r), and the basis, (batch, groups, r, s d)."""
+    terms = _terms(stored)
+    latents, bases = zip(*((latent.to_dense().to(dtype), out.to(dtype)) for latent, out in terms), strict=True)
+    return (latents[0], bases[0]) if len(terms) == 1 else (torch.cat(latents, -1), torch.cat(bases, -2))
 
 
 def scores(query: Tensor, stored: Format) -> Tensor:

@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from polyad.cache.attention import CHUNK, FEW, dense, over_pieces
 from polyad.cache.codec import Codec
+from polyad.cache.fused_rows import fused
 from polyad.cache.recent import Recent
 from polyad.cache.rotation import Rotation
 from polyad.cache.stored import Stored
@@ -76,7 +77,7 @@ class HeldLayer(DynamicLayer):
         assert self.codec is not None
         pieces: list[Any] = [_exact(self.first)] if self.first.length else []
         for first, keys, values in self.stored.read(CHUNK):
-            turn = None if self.rotation is None else partial(self._turned, start=first)
+            turn = None if self.rotation is None else partial(self._turned_from, first)
             score = partial(self.codec.scores, stored=keys, turn=turn)
             pieces.append((score, partial(self.codec.mix, stored=values)))
         pieces.append(_exact(self.recent))
@@ -85,6 +86,9 @@ class HeldLayer(DynamicLayer):
 
     def _turned(self, keys: Tensor, start: int) -> Tensor:
         return keys if self.rotation is None else self.rotation.turn(keys, self.first.length + start)
+
+    def _turned_from(self, start: int, keys: Tensor, at: int = 0) -> Tensor:
+        return self._turned(keys, start + at)
 
     def _settle(self, query: Tensor) -> None:
         """Encode what has left the window, once all layers that share the codec are here."""
@@ -99,7 +103,7 @@ class HeldLayer(DynamicLayer):
             entries, queries = zip(*(layer._leaving(count) for layer in self.neighbours), strict=True)
             pairs = self.codec.encode_layers(entries, queries)
             for layer, (keys, values) in zip(self.neighbours, pairs, strict=True):
-                layer.stored.append(keys, values)
+                layer.stored.append(fused(keys), fused(values))
                 layer.recent.drop(count)
         for layer in self.neighbours:
             layer._query = None

@@ -35,8 +35,9 @@ def maker(
         known = ", ".join([PLAIN, *(c.name for c in methods("codec"))])
         raise ValueError(f"{name} is a method of kind {chosen.kind}, not a way to store a cache; there are {known}")
     make = partial(chosen.function, **given)
+    first = {name: options[name] for name in ("sinks",) if name in options}
     try:
-        seen = observe(model, make, windows(), callback=callback) if chosen.needs else None
+        seen = observe(model, make, windows(), callback=callback, **first) if chosen.needs else None
         cache_for(model, make, seen=seen, **options)  # so that what is wrong is said before any work
     except TypeError as error:
         raise ValueError(f"{text!r} does not fit {name}: {error}") from error

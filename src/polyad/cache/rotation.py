@@ -29,11 +29,17 @@ class Rotation:
             )
         self._table: tuple[Tensor, Tensor] | None = None
         self.positions: Tensor | None = None
+        self._origin: int | None = None
+        """The first position, where all tokens of all rows follow it one by one."""
+        self._even = True
+        """Whether cosines and sines so far were the same in both halves."""
+        self._halves: bool | None = None
+        """Whether the model rotates the first half of the channels with the second."""
         owner = weakref.ref(self)
 
         def see(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
             rotation = owner()
-            cache = kwargs.get("past_key_values")
+            cache = kwargs.get("past_key_values", kwargs.get("layer_past"))  # as older models call it
             if rotation is not None and getattr(cache, "rotation", None) is rotation:
                 rotation.see(kwargs.get("position_ids"), kwargs.get("position_embeddings"))
 
@@ -48,6 +54,8 @@ class Rotation:
                 "stored before their rotation; choose a codec that stores them as they are, such as kivi"
             )
         cos, sin = (t.expand(positions.shape[0], -1, -1) for t in embeddings)
+        half = cos.shape[-1] // 2
+        self._even &= all(torch.equal(t[..., :half], t[..., half:]) for t in (cos, sin))
         known = int(positions.max()) + 1
         if self._table is None or known > self._table[0].shape[0]:
             room = known + known // 8 + 64
@@ -59,10 +67,21 @@ class Rotation:
             table[positions] = given.to(table.dtype)
         if positions.shape[0] > 1 and bool((positions == positions[:1]).all()) and self._shared():
             positions = positions[:1]
+        self._follow(positions)
         if self.positions is not None:
             rows = max(self.positions.shape[0], positions.shape[0])
             positions = torch.cat([p.expand(rows, -1) for p in (self.positions, positions.int())], 1)
         self.positions = positions.int()
+
+    def _follow(self, positions: Tensor) -> None:
+        """Keep to slices of the table for as long as they serve."""
+        first, count = int(positions[0, 0]), positions.shape[1]
+        if self.positions is None:
+            self._origin = first
+        expected = first if self.positions is None else (self._origin or 0) + self.positions.shape[1]
+        steps = torch.arange(expected, expected + count, device=positions.device)
+        if positions.shape[0] > 1 or not bool((positions[0] == steps).all()):
+            self._origin = None
 
     def _shared(self) -> bool:
         return self.positions is None or self.positions.shape[0] == 1
@@ -81,21 +100,40 @@ class Rotation:
     def _at(self, start: int, keys: Tensor) -> tuple[Tensor, Tensor]:
         assert self._table is not None
         assert self.positions is not None
-        index = self.positions[:, start : start + keys.shape[-2]].long()
+        count = keys.shape[-2]
         wide = torch.promote_types(keys.dtype, torch.float32)
+        if self._origin is not None:
+            first = self._origin + start
+            return self._table[0][None, first : first + count].to(wide), self._table[1][
+                None, first : first + count
+            ].to(wide)
+        index = self.positions[:, start : start + count].long()
         return self._table[0][index].to(wide), self._table[1][index].to(wide)
 
     def _rotated(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        assert self._apply is not None
         width = min(cos.shape[-1], keys.shape[-1])
         part = keys[..., :width].to(cos.dtype)
-        _, turned = self._apply(part[:, :1], part, cos, sin)
-        turned = turned.to(keys.dtype)
+        if self._halves is None:
+            self._halves = width % 2 == 0 and self._like_halves(width)
+        quick = self._halves and self._even and cos.shape[-1] == width
+        turned = (_by_halves(part, cos, sin) if quick else self._by_model(part, cos, sin)).to(keys.dtype)
         return turned if width == keys.shape[-1] else torch.cat([turned, keys[..., width:]], -1)
+
+    def _by_model(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        assert self._apply is not None
+        return self._apply(keys[:, :1], keys, cos, sin)[1]
+
+    def _like_halves(self, width: int) -> bool:
+        """Whether the model turns random keys as ``_by_halves`` does."""
+        probe = torch.randn(1, 2, 3, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        angle = torch.randn(1, 3, width // 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        cos, sin = angle.cos().repeat(1, 1, 2), angle.sin().repeat(1, 1, 2)
+        return torch.allclose(_by_halves(probe, cos, sin), self._by_model(probe, cos, sin), rtol=1e-12)
 
     def adopt(self, other: Rotation) -> None:
         """Know the positions that another of the same model knows."""
-        self._table, self.positions = other._table, other.positions
+        self._table, self.positions, self._origin = other._table, other.positions, other._origin
+        self._even = other._even
 
     def crop(self, length: int) -> None:
         if self.positions is not None:
@@ -114,3 +152,13 @@ class Rotation:
     def shared_nbytes(self) -> int:
         """Bytes of the model's table."""
         return sum(t.numel() * t.element_size() for t in self._table or ())
+
+
+def _by_halves(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """``keys cos + (-second half, first half) sin`` with no copy of the halves."""
+    half = keys.shape[-1] // 2
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    made = keys * cos
+    made[..., :half].addcmul_(keys[..., half:], sin[..., :half], value=-1)
+    made[..., half:].addcmul_(keys[..., :half], sin[..., half:])
+    return made

@@ -1,55 +1,73 @@
-"""What compressed caches cost on two texts, for the claims of their papers."""
+"""The model, the texts and the protocol of claims on caches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from polyad.cache import cache_for
+from polyad.cache import cache_for, observe
 from polyad.cache.codec import Make
-from polyad.data import digest, evaluation
+from polyad.data import Calibration, calibration, digest, evaluation
 from polyad.evaluation.caches import cache_quality
 from polyad.models import load
 
 TEXTS = ("stdlib", "sotu")
-SCORED, WINDOW = 64, 64
+Seen = list[dict[str, Tensor]]
 
 
 class Caches:
-    """SmolLM2-135M in float32 on ``windows`` windows of 1,024 tokens of each text: a prefix, then 64 tokens
-    scored at once.
+    """SmolLM2-135M in float32: a prefix is compressed once, and the ``scored`` tokens after it are read in one call.
 
-    The last 64 tokens of every cache are exact.
+    ``windows`` are those of each text, ``calibrate`` those of both together, of 512 tokens each. ``window`` tokens at
+    the end of a cache are exact, in float32.
     """
 
-    def __init__(self, *, windows: int = 2) -> None:
+    def __init__(
+        self, *, prefix: int = 1024, scored: int = 127, window: int = 32, windows: int = 4, calibrate: int = 16
+    ) -> None:
+        self.prefix, self.scored, self.window, self.calibrate = prefix, scored, window, calibrate
         self.model: Any = load("smollm2", dtype=torch.float32)
-        self.texts = evaluation(self.model, TEXTS, count=windows)
+        self.texts: Mapping[str, Tensor] = evaluation(self.model, TEXTS, count=windows, length=prefix + scored)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Made when a codec asks for it."""
+        return calibration(self.model, TEXTS, count=self.calibrate, length=512)
 
     @property
     def data(self) -> dict[str, str]:
         """The sha256 of all tokens used."""
-        return {f"evaluation of {name}": digest(w) for name, w in self.texts.items()}
+        used = self.calibration.digests if "calibration" in vars(self) else {}
+        calibrated = {f"calibration of {k}": v for k, v in used.items()}
+        return {**calibrated, **{f"evaluation of {k}": digest(w) for k, w in self.texts.items()}}
 
-    def measure(self, makes: Mapping[str, Make], callback: Any = None) -> tuple[dict[str, float], dict[str, Any]]:
-        """The logarithm of each cache's perplexity ratio to the exact one, averaged over texts; and details.
+    def observe(self, make: Make, callback: Callable[..., Any] | None = None) -> Seen:
+        """What the codec needs to know, from the calibration text."""
+        return observe(self.model, make, self.calibration.windows, callback=callback)
 
-        The ratio of bytes is that to an exact cache in bfloat16, all that a cache holds counted, its exact tokens
-        too, in float32 here.
+    def compare(
+        self, makes: Mapping[str, Make | tuple[Make, Seen]], callback: Callable[..., Any] | None = None
+    ) -> dict[str, dict[str, float]]:
+        """For each codec the ratio of perplexities by text and their geometric mean; and bytes.
+
+        They are those of a token of the prefix, and as many times fewer as an exact cache's in bfloat16, all counted.
         """
-        rules = {name: partial(cache_for, self.model, make, window=WINDOW) for name, make in makes.items()}
-        found = {
-            text: cache_quality(self.model, rules, w, scored=SCORED, at_once=SCORED, callback=callback)
-            for text, w in self.texts.items()
-        }
-        logs = {name: sum(math.log(of[name].ratio) for of in found.values()) / len(found) for name in makes}
-        first = next(iter(found.values()))
-        return logs, {
-            "perplexity ratio": {name: {text: of[name].ratio for text, of in found.items()} for name in makes},
-            "times smaller": {name: first[name].ratio_of_bytes for name in makes},
-            "bytes of a sequence": {name: first[name].nbytes for name in makes},
-        }
+        built = {}
+        for name, made in makes.items():
+            make, seen = made if isinstance(made, tuple) else (made, None)
+            built[name] = partial(cache_for, self.model, make, window=self.window, seen=seen)
+        found: dict[str, dict[str, float]] = {name: {} for name in makes}
+        how: dict[str, Any] = {"scored": self.scored, "at_once": self.scored, "callback": callback}
+        for text, windows in self.texts.items():
+            for name, quality in cache_quality(self.model, built, windows, **how).items():
+                found[name][text] = quality.ratio
+                found[name]["bytes a token"] = quality.nbytes / self.prefix
+                found[name]["times smaller"] = quality.ratio_of_bytes
+        for figures in found.values():
+            figures["mean"] = math.exp(sum(math.log(figures[text]) for text in self.texts) / len(self.texts))
+        return found

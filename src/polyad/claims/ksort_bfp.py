@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from polyad.cache import KSortBFP
-from polyad.claims._cache_bench import CacheBench
+from polyad.claims._caches import Caches
 from polyad.claims._result import Result
 
 MINUTES = 6
@@ -14,7 +14,7 @@ MINUTES = 6
 
 def claim(callback: Any = None) -> Result:
     """Sorting channels of keys by size makes blocks of half a head as good as blocks of a quarter."""
-    bench = CacheBench(calibrate=8, windows=2)
+    bench = Caches(calibrate=8, windows=2)
     seen = bench.observe(KSortBFP, callback)
     found = bench.compare(
         {

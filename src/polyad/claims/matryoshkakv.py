@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from polyad.cache import MatryoshkaKV, matryoshka_bases
-from polyad.claims._cache_bench import CacheBench
+from polyad.claims._caches import Caches
 from polyad.claims._result import Result
 
 MINUTES = 10
@@ -15,7 +15,7 @@ RANKS = (40, 24)
 
 def claim(callback: Any = None) -> Result:
     """Bases trained to keep what the model says lose less than principal ones, most where the cache is smallest."""
-    bench = CacheBench()
+    bench = Caches()
     seen = bench.observe(MatryoshkaKV, callback)
     windows = [half for window in bench.calibration.windows for half in window.split(256)]
     trained = matryoshka_bases(bench.model, seen, windows, max_iter=48, callback=callback)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from polyad.cache import Kivi, Palu, fisher, fisher_ranks
-from polyad.claims._cache_bench import CacheBench
+from polyad.claims._caches import Caches
 from polyad.claims._result import Result
 
 MINUTES = 8
@@ -14,13 +14,13 @@ MINUTES = 8
 
 def claim(callback: Any = None) -> Result:
     """Low rank and few bits together lose less than fewer bits alone, at no more bytes."""
-    bench = CacheBench()
+    bench = Caches()
     seen = bench.observe(Palu, callback)
     information = fisher(bench.model, Palu, bench.calibration.windows[:8], callback=callback)
     found = bench.compare(
         {
             "palu, rank 128 of 192, 3 bits": (partial(Palu, rank=128, bits=3, group=128), seen),
-            "kivi, 2 bits": (partial(Kivi, bits=2, group=64), None),
+            "kivi, 2 bits": partial(Kivi, bits=2, group=64),
             "palu, half, joint": (partial(Palu, rank=96), seen),
             "palu, half, each head": (partial(Palu, rank=32, heads=1), seen),
             "palu, half, ranks by Fisher information": (Palu, fisher_ranks(seen, information, 0.5, unit=8)),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from polyad.cache import XKV, remembering, token_alignment
-from polyad.claims._cache_bench import PREFIX, CacheBench
+from polyad.claims._caches import Caches
 from polyad.claims._result import Result
 
 MINUTES = 5
@@ -23,11 +23,11 @@ class Alone(XKV):
 
 def claim(callback: Any = None) -> Result:
     """Singular vectors of tokens that four layers share lose less than those of each layer, basis counted."""
-    bench = CacheBench(windows=2)
+    bench = Caches(windows=2)
     width = 192  # of the keys of a layer
-    rank = 4 * SINGLE * (PREFIX + width) // (PREFIX + 4 * width)  # of equal bytes
+    rank = 4 * SINGLE * (bench.prefix + width) // (bench.prefix + 4 * width)  # of equal bytes
     found = bench.compare(
-        {"four layers": (partial(XKV, rank=rank), None), "each layer": (partial(Alone, rank=SINGLE), None)}, callback
+        {"four layers": partial(XKV, rank=rank), "each layer": partial(Alone, rank=SINGLE)}, callback
     )
     details = {**found, "rank of four layers": rank, "rank of each layer": SINGLE, "alignment": _alignment(bench)}
     return Result(
@@ -37,11 +37,11 @@ def claim(callback: Any = None) -> Result:
     )  # fmt: skip
 
 
-def _alignment(bench: CacheBench) -> dict[str, float]:
+def _alignment(bench: Caches) -> dict[str, float]:
     """Mean squared cosine between the leading 16 singular vectors of neighbouring layers' caches."""
     cache = remembering(bench.model)
     with torch.no_grad():
-        bench.model.base_model(bench.texts["stdlib"][:1, :PREFIX], past_key_values=cache, use_cache=True)
+        bench.model.base_model(bench.texts["stdlib"][:1, : bench.prefix], past_key_values=cache, use_cache=True)
     sides: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
     assert cache.rotation is not None
     for layer in cache.held:

@@ -15,6 +15,8 @@ GAUSSIAN = {1: 1.5958, 2: 0.9957, 3: 0.586, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 
 """Steps that are best for numbers of a normal distribution with standard deviation 1, for each number of bits."""
 AROUND = (0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.8)
 """Multiples of that step that are tried."""
+AT_ONCE = 2**17
+"""Numbers that are tried with several steps in one pass, where there are few."""
 STEPS = (torch.float8_e4m3fn, torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -58,19 +60,18 @@ def least_distortion(
     block = _block(shape, group)
     parted, axes = _part(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
     ideal = parted.square().mean(axes, keepdim=True).sqrt() * GAUSSIAN[bits]
-    best, scale = None, _stored(ideal, scale_dtype)
-    for factor in AROUND:
-        tried = _stored(ideal * factor, scale_dtype)
-        step = tried.to(parted.dtype)
-        error = (_codes(parted, step, bits).sub_(2 ** (bits - 1) - 0.5).mul_(step) - parted).square().sum(axes, True)
-        if best is None:
-            best, scale = error, tried
-        else:  # selecting in the wider dtype: float8 has no where
-            scale = torch.where(error < best, step, scale.to(step.dtype)).to(scale_dtype)
-            best = torch.minimum(error, best)
-    codes = _trim(_codes(parted, scale.to(parted.dtype), bits).to(torch.uint8), shape, block)
+    best, scale = torch.full_like(ideal, torch.inf), _stored(ideal, scale_dtype).to(parted.dtype)
+    tries = torch.tensor(AROUND, dtype=ideal.dtype, device=x.device).view(-1, *[1] * ideal.ndim)
+    for factors in tries.split(max(1, AT_ONCE // max(1, parted.numel()))):
+        steps = _stored(ideal * factors, scale_dtype).to(parted.dtype)
+        errors = _codes(parted, steps, bits).sub_(2 ** (bits - 1) - 0.5).mul_(steps).sub_(parted).square_()
+        error, which = errors.sum([axis + 1 for axis in axes], True).min(0)
+        step = steps.gather(0, which.unsqueeze(0))[0]
+        best, scale = torch.minimum(error, best), torch.where(error < best, step, scale)
+    codes = _trim(_codes(parted, scale, bits).to(torch.uint8), shape, block)
     grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
-    return Quantized(pack(codes, bits), scale.reshape(grid), 2 ** (bits - 1) - 0.5, bits, shape, block, x.dtype)
+    scale = scale.to(scale_dtype).reshape(grid)
+    return Quantized(pack(codes, bits), scale, 2 ** (bits - 1) - 0.5, bits, shape, block, x.dtype)
 
 
 def _codes(x: Tensor, step: Tensor, bits: int) -> Tensor:
