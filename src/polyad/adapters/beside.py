@@ -107,7 +107,8 @@ class _Beside(torch.autograd.Function):
             if torch.is_grad_enabled():  # for a gradient of this gradient
                 drawn = onto * _kept(onto, ctx.dropout, ctx.seed) if ctx.dropout else onto
                 inner = right @ drawn.mT
-            dleft = (inner @ rows).mT * ctx.scale
+            dleft = (inner @ rows).mT
+            dleft = dleft if ctx.scale == 1 else dleft * ctx.scale
         dweight = rows.mT @ onto if needs[1] else None
         dtotal = None if not needs[2] else rows.sum(0) if ctx.flat else rows.view(grad.shape)
         return dx, dweight, dtotal, dleft, dright, dgains, None, None
@@ -117,8 +118,8 @@ def _onto(rows: Tensor, weight: Tensor | None, back: Tensor, right: Tensor, kept
     """The gradient of x, from that of the product and that of the inner."""
     if kept is not None:
         low = (back.mT @ right) * kept
-        return low if weight is None else torch.addmm(low, rows, weight)
-    return back.mT @ right if weight is None else torch.addmm(rows @ weight, back.mT, right)
+        return low if weight is None else low.addmm_(rows, weight)
+    return back.mT @ right if weight is None else (rows @ weight).addmm_(back.mT, right)
 
 
 def _kept(x: Tensor, dropout: float, seed: int) -> Tensor:
