@@ -12,8 +12,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from polyad.adapters.adapter import Adapter, Bank
-from polyad.adapters.counting import NEVER, fold_from
+from polyad.adapters.beside import traced
+from polyad.adapters.counting import NEVER, Folds, fold_from
+from polyad.adapters.folding import folded
 from polyad.adapters.frozen import Frozen, frozen
+from polyad.formats import Format, LowRank
+from polyad.layers.linear import as_autocast
 
 
 class Term(NamedTuple):
@@ -25,8 +29,11 @@ class Term(NamedTuple):
     dropout: float
     structured: bool
     """Whether the change is the update's product and nothing else."""
-    folds: tuple[float, float]
-    """The numbers of rows from which folding is cheaper, without and with gradients."""
+    whole: bool
+    """Whether the adapter has the changed output for less than the layer's and a change."""
+    few: bool
+    """Whether the adapter has the change of a few rows for less than its update."""
+    folds: Folds
 
 
 @dataclass
@@ -90,10 +97,12 @@ class Adapted(nn.Module):
         adapter.dropout = made.dropout
         key = name if base.part is None else f"{name}[{base.part[0]}:{base.part[1]}]"
         structured = type(adapter).forward is Adapter.forward
-        folds = fold_from(adapter, base) if structured else (NEVER, NEVER)
+        folds = fold_from(adapter, base) if structured else Folds(NEVER, NEVER, False)
         self.adapters[key], self.made[name] = adapter, made
         dropout = 0.0 if adapter.drops else made.dropout
-        term = Term(adapter, base, None, dropout, structured, folds)
+        whole = base.part is None and type(adapter).changed is not Adapter.changed
+        few = base.kind == "linear" and type(adapter).few is not Adapter.few
+        term = Term(adapter, base, None, dropout, structured, whole, few, folds)
         self.routes[name] = (*self.routes.get(name, ()), term)
         self._note()
 
@@ -108,7 +117,7 @@ class Adapted(nn.Module):
     def _note(self) -> None:
         terms = [term for own in self.routes.values() for term in own]
         self.reads_output = any(term.adapter.reads_output for term in terms)
-        self.folds = not self.reads_output and any(min(term.folds) < NEVER for term in terms)
+        self.folds = not self.reads_output and any(min(term.folds.plain, term.folds.trained) < NEVER for term in terms)
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""
@@ -124,39 +133,67 @@ class Adapted(nn.Module):
         terms = self.terms
         if not terms or self.original is not None:
             return self.layer(x)
+        if len(terms) == 1 and terms[0].whole and terms[0].weight is None:
+            adapter, base, _, dropout, *_ = terms[0]
+            if not (dropout and self.training):
+                return adapter.changed(x, base)
         if self.reads_output:
             y = self.base(x)
-            if len(terms) == 1 and terms[0].weight is None and terms[0].base.part is None:
-                adapter, base, _, dropout, *_ = terms[0]
-                return self.base.biased(_run(adapter.changed, x, y, base, dropout if self.training else 0.0))
             return self.base.biased(self._changed(y, x, y, terms))
         if self.folds:
             return self._folded(x, terms)
-        return self._changed(self.layer(x), x, None, terms)
+        return self._changed(None, x, None, terms)
 
-    def _changed(self, total: Tensor, x: Tensor, y: Tensor | None, terms: Sequence[Term]) -> Tensor:
-        """``total`` and the changes of these terms."""
+    def _changed(self, total: Tensor | None, x: Tensor, y: Tensor | None, terms: Sequence[Term]) -> Tensor:
+        """``total`` and the changes of these terms; the layer's output and them where total is None."""
         for term in terms:
-            adapter, base, weight, dropout, structured, _ = term
+            adapter, base, weight, dropout, structured, *_ = term
             dropout = dropout if self.training else 0.0
+            if term.few and structured and weight is None and base.part is None and _without_gradients(x, base):
+                change = adapter.few(as_autocast(x))
+                if change is not None:
+                    total = torch.add(self.layer(x) if total is None else total, change, alpha=adapter.scale)
+                    continue
             if structured and weight is None and base.part is None:
-                total = base.onto(total, adapter.update(base), x, adapter.scale, dropout)
+                update = adapter.update(base)
+                if total is None and isinstance(update, LowRank) and base.joins(x):
+                    total = base.joined(update, x, adapter.scale, dropout)
+                else:
+                    total = base.onto(self.layer(x) if total is None else total, update, x, adapter.scale, dropout)
             else:
+                total = self.layer(x) if total is None else total
                 own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
                 change = _run(adapter, x, own, base, dropout) * adapter.scale
                 if base.part is not None:
                     change = F.pad(change, (base.part[0], total.shape[-1] - base.part[1]))
                 total = total + (change if weight is None else weight * change)
-        return total
+        return self.layer(x) if total is None else total
 
     def _folded(self, x: Tensor, terms: Sequence[Term]) -> Tensor:
         """The layer with those updates in its weight that are cheaper there, and the changes of the others."""
         rows, grad = self.base.rows(x), torch.is_grad_enabled()
-        within = [t for t in terms if rows >= t.folds[grad] and not (t.dropout and self.training)]
+        least = [t.folds.trained if grad else t.folds.plain for t in terms]
+        within = [
+            t
+            for t, from_ in zip(terms, least, strict=True)
+            if rows >= from_ and not (t.dropout and self.training)
+        ]
         if not within:
-            return self._changed(self.layer(x), x, None, terms)
-        total = self.base.biased(self.base.product(x, self._changed_weight(within)))
+            return self._changed(None, x, None, terms)
+        total = self._structured(x, within[0]) if len(within) == 1 else None
+        if total is None:
+            total = self.base.biased(self.base.product(x, self._changed_weight(within)))
         return self._changed(total, x, None, [t for t in terms if not any(t is other for other in within)])
+
+    def _structured(self, x: Tensor, term: Term) -> Tensor | None:
+        """The layer with an update in its weight, which is not kept for the gradient; None where that cannot be."""
+        if term.weight is not None or not term.base.joins(x):
+            return None
+        update, weight = term.adapter.update(term.base), self.base.held
+        if not isinstance(update, Format) or not isinstance(weight, Tensor) or update.dtype != x.dtype:
+            return None
+        own = term.folds.structured
+        return folded(x, weight, self.base.bias, update, term.adapter.scale, structured=own)
 
     def _changed_weight(self, terms: Sequence[Term]) -> Tensor:
         """The weight with these updates, in its own dtype; summed in theirs where that is finer."""
@@ -215,6 +252,15 @@ class Adapted(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self.__dict__["_layer"], name)  # in_features and the like
+
+
+FEW = 8
+"""Up to how many rows a method that has ``few`` is asked for it."""
+
+
+def _without_gradients(x: Tensor, base: Frozen) -> bool:
+    """Whether these are a few rows, as in decoding."""
+    return not torch.is_grad_enabled() and not traced() and base.rows(x) <= FEW
 
 
 def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:

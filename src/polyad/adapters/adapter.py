@@ -53,9 +53,16 @@ class Adapter(nn.Module):
         """ΔW x without ``scale``, given the layer's product y without bias. By default the update, applied."""
         return base.applied(self.update(base), x)
 
-    def changed(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
-        """y with the change, for methods that read y: what the host asks for where nothing else is active."""
-        return y + self.scale * self(x, y, base)
+    def changed(self, x: Tensor, base: Frozen) -> Tensor:
+        """The layer's output with the change and with its bias, for methods that have it for less than the layer's
+        own and a change: what the host asks where nothing else is active."""
+        y = base(x)
+        return base.biased(y + self.scale * self(x, y, base))
+
+    def few(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """ΔW x without ``scale`` for a few rows x and no gradients, from methods whose update takes longer to state
+        than to apply: what the host asks of them in decoding. None where the update is to be stated after all."""
+        return None
 
     def derive(self, base: Frozen) -> None:
         """Work out frozen numbers that follow from the weight; called before ``init``, and on loading.

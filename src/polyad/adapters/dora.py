@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter
@@ -85,7 +84,7 @@ class DoRA(Adapter):
     def _norms(self, weight: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
         if not self.norm_gradient:
             A, B = A.detach(), B.detach()
-        crossed = (weight.to(A.dtype) @ A.mT * B).sum(1)
+        crossed = ((A @ weight.to(A.dtype).mT).mT * B).sum(1)  # the thin matrix in front, as in ``beside``
         own = (B @ (A @ A.mT) * B).sum(1)
         norms = (self.squares + 2 * s * crossed + s * s * own).clamp(min=0).sqrt()
         return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # a row of zeros has no direction, and stays
@@ -95,33 +94,16 @@ class DoRA(Adapter):
         weight = base.weight.flatten(1)
         return (g - 1) * weight + g * self.direction.scale * (self.direction.B @ self.direction.A)
 
-    def changed(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
-        low = LowRank(self.direction.B, self.direction.A)
-        product = base.onto(y, low, x, self.direction.scale, self.dropout if self.training else 0.0)
-        g = base.along(self.gains(base).to(product.dtype), x)
-        if torch.compiler.is_compiling() or g.ndim != 1 or bool((g == 0).any()):
-            return product * g
-        found = _Scaled.apply(product, g)
-        assert isinstance(found, Tensor)
-        return found
+    def changed(self, x: Tensor, base: Frozen) -> Tensor:
+        if not base.joins(x):
+            return base.biased(self._scaled(x, base(x), base))
+        low, dropout = LowRank(self.direction.B, self.direction.A), self.dropout if self.training else 0.0
+        return base.joined(low, x, self.direction.scale, dropout, self.gains(base))
 
     def forward(self, x: Tensor, y: Tensor | None, base: Frozen) -> Tensor:
         assert y is not None
-        return self.changed(x, y, base) - y
+        return self._scaled(x, y, base) - y
 
-
-class _Scaled(torch.autograd.Function):
-    """x g for one nonzero number g a column, keeping the result instead of x: what follows keeps it too."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor) -> Tensor:
-        found = x * g
-        ctx.save_for_backward(found, g)
-        return found
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (grad,), (found, g) = grads, ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1])
-        return grad * g, (rows * found.reshape(rows.shape)).sum(0) / g
+    def _scaled(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
+        low, dropout = LowRank(self.direction.B, self.direction.A), self.dropout if self.training else 0.0
+        return base.onto(y, low, x, self.direction.scale, dropout, self.gains(base))

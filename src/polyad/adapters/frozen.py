@@ -9,16 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polyad.adapters.dropped import narrowed
+from polyad.adapters.beside import beside, traced
 from polyad.formats import Format, LowRank
 from polyad.layers import Conv, Embedding, Factors, Linear
 from polyad.layers.linear import as_autocast
 
 Update = Format | Tensor
 """A change of a weight: a format or a tensor of the weight's own shape, or of (out, the rest) for a kernel."""
-
-FEW = 2**15
-"""Numbers in an output up to which a call costs more than what it does."""
 
 
 class Frozen:
@@ -108,18 +105,37 @@ class Frozen:
             return self.product(x, update.to(as_autocast(x).dtype))
         return update.linear(as_autocast(x))
 
-    def onto(self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float) -> Tensor:
-        """``total`` and ``scale`` times the product of the update with x, of which a share is dropped."""
-        if not isinstance(update, LowRank):
-            return total + scale * self.applied(update, F.dropout(x, dropout) if dropout else x)
-        x, left, right = as_autocast(x), update.left, update.right
-        if left.dtype != x.dtype:
-            left, right = left.to(x.dtype), right.to(x.dtype)
-        inner = narrowed(x, right, dropout) if dropout else F.linear(x, right)
-        if torch.compiler.is_compiling() or total.numel() < FEW:
-            return torch.add(total, F.linear(inner, left), alpha=scale)
-        rows = total.to(x.dtype).reshape(-1, total.shape[-1])  # one pass over the output fewer
-        return torch.addmm(rows, inner.reshape(-1, inner.shape[-1]), left.mT, alpha=scale).view(total.shape)
+    def onto(
+        self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+    ) -> Tensor:
+        """``total`` and ``scale`` times the product of the update with x, of which a share is dropped; all of it
+        times ``gains``, one number a row of the weight."""
+        if not isinstance(update, LowRank) or self.kind != "linear":
+            found = total + scale * self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
+            return found if gains is None else found * self.along(gains.to(found.dtype), x)
+        x, gains = as_autocast(x), None if gains is None else gains.to(x.dtype)
+        low = update.left.to(x.dtype), update.right.to(x.dtype)
+        return beside(x, None, total.to(x.dtype), *low, scale, dropout, gains)
+
+    def joins(self, x: Tensor) -> bool:
+        """Whether a low-rank change can be applied in one pass with the product: the layer is a weight of x's dtype,
+        nobody watches its calls, and torch does not compile."""
+        layer: Any = self.layer
+        weight = layer._parameters.get("weight")
+        if traced() or self.part is not None or not self.exact or self.kind != "linear":
+            return False
+        plain = type(weight) is nn.Parameter and weight.dtype == x.dtype == as_autocast(x).dtype
+        return plain and not hooked(layer)
+
+    def joined(
+        self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+    ) -> Tensor:
+        """The layer's output with the change of a low-rank update; ``gains`` multiply it before a bias is added."""
+        weight, low = self.held, (update.left.to(x.dtype), update.right.to(x.dtype))
+        assert isinstance(weight, Tensor)
+        if gains is None:
+            return beside(x, weight, self.bias, *low, scale, dropout)
+        return self.biased(beside(x, weight, None, *low, scale, dropout, gains.to(x.dtype)))
 
     def dense(self, update: Update) -> Tensor:
         """The update as a tensor of ``shape``."""
@@ -149,8 +165,10 @@ class FrozenEmbedding(Frozen):
     def applied(self, update: Update, x: Tensor) -> Tensor:
         return F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x)
 
-    def onto(self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float) -> Tensor:  # noqa: ARG002
-        return total + scale * self.applied(update, x).to(total.dtype)
+    def onto(
+        self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+    ) -> Tensor:
+        return super().onto(total, update, x, scale, 0.0, gains)
 
 
 class FrozenConv(Frozen):
@@ -205,9 +223,6 @@ class FrozenConv(Frozen):
             return update.convolve(x, self.kernel, padding=padding, groups=1, **self.geometry)
         return self.product(x, self.dense(update).to(x.dtype))  # a grouped kernel has no structure to apply
 
-    def onto(self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float) -> Tensor:
-        return total + scale * self.applied(update, F.dropout(x, dropout) if dropout else x)
-
     def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """x, padded where torch's convolution cannot do it, and what is left for it to pad."""
         if self.padding is not None:
@@ -245,6 +260,12 @@ def frozen(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen | No
     if isinstance(layer, nn.Linear | Linear) or _is_transposed(layer) or _is_quantised(layer):
         return Frozen(layer, part)
     return None
+
+
+def hooked(layer: nn.Module) -> bool:
+    """Whether somebody watches the calls of a layer, or replaced its forward pass."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(layer)
 
 
 def _is_transposed(layer: nn.Module) -> bool:

@@ -33,7 +33,8 @@ class GraLoRA(Adapter):
     numbers and 2 rank (in + out) operations a row, as with ``LoRA``, while ΔW has a rank up to blocks · rank; and an
     input of one block leaves the gradients of the others alone. A is uniform within ±1/√(in / blocks), B is zero.
     ``shared`` of the rank goes to a plain low-rank update of the whole matrix (the paper's hybrid); ``blocks`` must
-    divide what is left, and both sides of the matrix.
+    divide what is left, and both sides of the matrix. Where blocks · rank is at most a quarter of the shorter side, the
+    blocks are applied as one pair of matrices that thin, zeros between them: more operations, and less time.
 
     >>> adapter = GraLoRA((6, 8), rank=4, blocks=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), adapter.update(None).shape
@@ -68,7 +69,19 @@ class GraLoRA(Adapter):
             self.A_shared = nn.Parameter((2 * torch.rand(shared, n, generator=generator) - 1) / n**0.5)
             self.B_shared = nn.Parameter(torch.zeros(out, shared))
         self.scale = (rank if alpha is None else alpha) / rank
+        self.few = 4 * blocks * own <= min(out, n)
 
     def update(self, base: Frozen | None) -> Format:  # noqa: ARG002
-        grid = Network("alcr,crai->(al)(ci)", (self.B, self.A))
-        return Sum((grid, LowRank(self.B_shared, self.A_shared))) if self.shared else grid
+        grid = self._thin() if self.few else Network("alcr,crai->(al)(ci)", (self.B, self.A))
+        if not self.shared:
+            return grid
+        low = LowRank(self.B_shared, self.A_shared)
+        return grid + low if isinstance(grid, LowRank) else Sum((grid, low))
+
+    def _thin(self) -> LowRank:
+        """The blocks in one pair of thin matrices that are zero but for them."""
+        k, own = self.A.shape[0], self.A.shape[1]
+        eye = torch.eye(k, dtype=self.A.dtype, device=self.A.device)
+        right = self.A.permute(2, 0, 1, 3).unsqueeze(3) * eye.view(1, k, 1, k, 1)  # (a, c, r, c, i)
+        left = self.B.unsqueeze(2) * eye.view(k, 1, k, 1, 1)  # (a, l, a, c, r)
+        return LowRank(left.flatten(2).flatten(0, 1), right.reshape(k * k * own, -1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import method
@@ -50,3 +50,9 @@ class LoKH(Adapter):
 
     def update(self, base: Frozen) -> Format:  # noqa: ARG002
         return self.factors()
+
+    def few(self, x: Tensor) -> Tensor:
+        product = self.factors()
+        first, second = product.first.to(x.dtype), product.second.to(x.dtype)  # (k, a, in), (k, b, in)
+        found = (x[..., None, None, :] * first) @ second.mT  # (…, k, a, b)
+        return found.sum(-3).flatten(-2)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen import Frozen
-from polyad.formats import Format, Kronecker, Product
+from polyad.formats import Format, Kronecker
 from polyad.formats._grid import balanced
 from polyad.formats.toeplitz import Toeplitz
 
@@ -77,9 +77,10 @@ class SURM(Adapter):
             return Kronecker(self.u, self.v)
         if self.family == "toeplitz":
             return Toeplitz(self.v, n)
-        if self.family == "product":
+        if self.family == "product":  # of whole circulants: their spectra multiply, and one transform is left
             long = len(self.v)
-            return Product((_around(self.v, out, long), _around(self.u, long, n)))
+            both = torch.fft.irfft(torch.fft.rfft(self.v) * torch.fft.rfft(self.u), n=long)
+            return _around(both, out, n)
         return _around(self.v, out, n, symmetric=self.family == "symmetric")
 
 

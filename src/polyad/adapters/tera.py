@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, Bank, matrix
 from polyad.adapters.frozen import Frozen
-from polyad.formats import Dense, Format, Kronecker, Product
+from polyad.formats import Format, Network
 from polyad.formats._grid import balanced
 
 
@@ -62,10 +63,15 @@ class TeRA(Adapter):
         self.scale = alpha
 
     def update(self, base: Frozen) -> Format:  # noqa: ARG002
-        scaled = [t().to(d.dtype) * d for t, d in zip(self.frozen, (self.first, *self.others), strict=True)]
-        left = Kronecker(scaled[0].unsqueeze(0), scaled[1].unsqueeze(0))
-        right = Kronecker(scaled[2].unsqueeze(0), scaled[3].unsqueeze(0)).transpose()
-        return Product((left, Dense(self.core().to(self.first.dtype)), right))
+        a, b, c, d = [t().to(s.dtype) * s for t, s in zip(self.frozen, (self.first, *self.others), strict=True)]
+        return Network("ai,bj,ijkl,ck,dl->(ab)(cd)", (a, b, self.core().to(a.dtype).view(self.modes), c, d))
+
+    def few(self, x: Tensor) -> Tensor:
+        frozen = [t().to(x.dtype) for t in self.frozen]
+        d1, d2, d3, d4 = (d.to(x.dtype) for d in (self.first, *self.others))
+        inner = (frozen[2].mT @ x.unflatten(-1, (len(d3), len(d4))) @ frozen[3]) * d3.unsqueeze(1) * d4
+        outer = F.linear(inner.flatten(-2), self.core().to(x.dtype)).unflatten(-1, (len(d1), len(d2)))
+        return (frozen[0] @ (outer * d1.unsqueeze(1) * d2) @ frozen[1].mT).flatten(-2)
 
 
 def _normal(rows: int, columns: int) -> Callable[[Generator], Tensor]:

@@ -80,6 +80,13 @@ class TransformedLoRA(Adapter):
         low = LowRank(self.residual.B, self.residual.A)
         return base(base.applied(self.transform(), x) - x) + self.residual.scale * base.applied(low, x)
 
+    def changed(self, x: Tensor, base: Frozen) -> Tensor:
+        if base.kind != "linear":
+            return super().changed(x, base)
+        total = base.biased(base(base.applied(self.transform(), x)))
+        low = LowRank(self.residual.B, self.residual.A)
+        return base.onto(total, low, x, self.residual.scale, 0.0)
+
 
 def _identity(modes: Sequence[int], bond: int, generator: Generator | None) -> tuple[Tensor, ...]:
     """Cores of the identity: on the first bond index identities, on the others noise into zeros."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -50,6 +51,10 @@ class VeRA(Adapter):
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.b.unsqueeze(1) * self.B().to(self.b.dtype) * self.d, self.A().to(self.b.dtype))
+
+    def few(self, x: Tensor) -> Tensor:
+        A, B, b, d = (t.to(x.dtype) for t in (self.A(), self.B(), self.b, self.d))
+        return F.linear(F.linear(x, A) * d, B) * b
 
 
 def _uniform(shape: tuple[int, int], generator: Generator) -> Tensor:

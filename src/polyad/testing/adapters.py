@@ -224,7 +224,7 @@ def structured(card: Card, kind: str) -> None:
     if not isinstance(first, Adapted):
         return
     terms = [term for own in first.routes.values() for term in own]
-    if all(term.structured and first.base.rows(x) < min(term.folds) for term in terms):
+    if all(term.structured and first.base.rows(x) < min(term.folds.plain, term.folds.trained) for term in terms):
         with no_densifying():
             first(x)
 
