@@ -142,6 +142,10 @@ def test_what_cannot_be_absorbed_is_refused_by_name():
     host.activate({"a": 0.5})
     with pytest.raises(ValueError, match="weight 1"):
         absorb(host, "a", loss)
+    host.activate("a")
+    host.freeze("a")
+    with pytest.raises(ValueError, match="frozen"):
+        absorb(host, "a", loss)
     host = Adapters(nn.Sequential(nn.Linear(4, 4)))
     host.attach("b", "*", LoRA, rank=1)
     with pytest.raises(ValueError, match="0 of 'b' is no LoQT"):

@@ -92,6 +92,8 @@ def _terms(adapters: Adapters, name: str) -> dict[str, tuple[Adapted, LoQT]]:
             raise ValueError(f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in)")
         if term.base.mergeable:
             refuse_unmergeable(path, layer, owners(adapters.model, adapters.common.banks.values()))
+        if not own.B.requires_grad:
+            raise ValueError(f"{name!r} is frozen, so that no gradient reaches {path}; thaw it to absorb it")
         found[path] = (layer, own)
     return found
 
@@ -119,7 +121,8 @@ def _directions(terms: dict[str, tuple[Adapted, LoQT]], loss: Callable[[], Tenso
 
     handles = [layer.register_forward_hook(watch(path)) for path, (layer, _) in terms.items()]
     try:
-        torch.autograd.grad(loss(), [own.B for _, own in terms.values()], allow_unused=True)
+        with torch.enable_grad():
+            torch.autograd.grad(loss(), [own.B for _, own in terms.values()], allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()
