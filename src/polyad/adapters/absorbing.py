@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from polyad.adapters.adapted import Adapted
-from polyad.adapters.experts import Part
 from polyad.adapters.host import Adapters
 from polyad.adapters.loqt import LoQT, put
 from polyad.adapters.sites import owners, refuse_unmergeable
@@ -82,15 +81,20 @@ def _terms(adapters: Adapters, name: str) -> dict[str, tuple[Adapted, LoQT]]:
         raise ValueError(f"{name!r} does not act as it is; unmerge, and activate it with the weight 1, to absorb it")
     found: dict[str, tuple[Adapted, LoQT]] = {}
     for path, layer in adapters.layers().items():
-        for term in layer.routes.get(name, ()):
-            whole = isinstance(layer, Adapted) and not isinstance(term, Part) and term.base.part is None
-            if not whole or not isinstance(term.adapter, LoQT) or term.base.kind != "linear":
-                raise ValueError(f"{path} of {name!r} is no LoQT of a whole linear layer, which is what is absorbed")
-            if not (isinstance(term.base.held, Quantized) or term.base.mergeable) or term.base.transposed:
-                raise ValueError(f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in)")
-            if term.base.mergeable:
-                refuse_unmergeable(path, layer, owners(adapters.model, adapters.common.banks.values()))
-            found[path] = (layer, term.adapter)
+        if name not in layer.made:
+            continue
+        term = layer.routes[name][0] if isinstance(layer, Adapted) else None
+        own = None if term is None else term.adapter
+        if term is None or not isinstance(own, LoQT) or term.base.kind != "linear" or term.base.part is not None:
+            raise ValueError(f"{path} of {name!r} is no LoQT of a whole linear layer, which is what is absorbed")
+        assert isinstance(layer, Adapted)
+        if not (isinstance(term.base.held, Quantized) or term.base.mergeable) or term.base.transposed:
+            raise ValueError(f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in)")
+        if term.base.mergeable:
+            refuse_unmergeable(path, layer, owners(adapters.model, adapters.common.banks.values()))
+        if not own.B.requires_grad:
+            raise ValueError(f"{name!r} is frozen, so that no gradient reaches {path}; thaw it to absorb it")
+        found[path] = (layer, own)
     return found
 
 
@@ -117,7 +121,8 @@ def _directions(terms: dict[str, tuple[Adapted, LoQT]], loss: Callable[[], Tenso
 
     handles = [layer.register_forward_hook(watch(path)) for path, (layer, _) in terms.items()]
     try:
-        torch.autograd.grad(loss(), [own.B for _, own in terms.values()], allow_unused=True)
+        with torch.enable_grad():
+            torch.autograd.grad(loss(), [own.B for _, own in terms.values()], allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

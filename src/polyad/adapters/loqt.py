@@ -41,6 +41,9 @@ class LoQT(Adapter):
     P in full (``bits=None``) it takes GaLore's steps, as ``ProjectedAdam`` does them with ``scale=alpha``. ``group``
     numbers of P share a scale. A row costs what LoRA's does, and a call to read P.
 
+    It wants high learning rates: in the claim's small decoder 0.03 (held-out 1.87 nats a byte), where full training
+    and a LoRA on codes that is never merged are best at 0.01 (2.05 and 1.92); at 0.01 it is behind both (2.08).
+
     >>> adapter = LoQT((6, 8), rank=2, group=6, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), adapter.P().nbytes
     (16, 12)

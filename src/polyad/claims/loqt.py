@@ -1,6 +1,7 @@
 """A decoder trained from nothing on weights of four bits, with and without merging. Five minutes on one core.
 
-The paper trains from 60 M parameters on C4; here 0.1 M on the bytes of a manual, 600 steps of 1,024 tokens.
+The paper trains from 60 M parameters on C4; here 0.1 M on the bytes of a manual, 400 steps of 1,024 tokens. At so few
+numbers a LoRA that is never merged is no worse than full training. A rate of 0.003 was worse for every way.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from polyad.quantize import round_to_nearest
 
 MINUTES = 5
 SIZES = {"width": 64, "layers": 2, "heads": 4, "hidden": 160}
-STEPS, BATCH, LENGTH, RANK, FIRST = 600, 16, 64, 16, 20
-RATES = (3e-3, 1e-2)
+STEPS, BATCH, LENGTH, RANK, FIRST = 400, 16, 64, 16, 20
+RATES = (1e-2, 3e-2)
 """Learning rates that each way is trained with; the better one counts."""
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -38,7 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def claim(callback: Any = None) -> Result:
-    """LoQT's held-out loss above that of full training, relative to what LoRA on codes has above it."""
+    """LoQT's held-out loss above that of full training, less half of what LoRA on codes has above it."""
     parts = split(stdlib(), lambda text: list(text.encode()))
     held_out = windows(parts.evaluation, LENGTH + 1, 256)
     runs: dict[str, dict[str, float]] = {}
@@ -52,8 +53,9 @@ def claim(callback: Any = None) -> Result:
     above = {way: loss - losses["full"] for way, loss in losses.items() if way != "full"}
     return Result(
         "trained from nothing, weights of four bits with LoQT end at a held-out loss whose distance from full "
-        "training is at most half of what a LoRA of that rank on such weights, never merged, has (bytes, one seed)",
-        above["LoQT"] / above["LoRA on codes, never merged"], "<=", 0.5,
+        "training is at most half of what a LoRA of that rank on such weights, never merged, has; the distance less "
+        "half of the other, in nats a byte (one seed)",
+        above["LoQT"] - 0.5 * above["LoRA on codes, never merged"], "<=", 0.0,
         {"training text": digest(parts.calibration), "held-out text": digest(held_out)}, 0,
         {"above full training, nats a byte": above, "runs": runs, "steps": STEPS, "rank": RANK,
          "merged before": merge_steps(STEPS, first=FIRST)},
