@@ -118,7 +118,7 @@ def agreement(text: str) -> Row:
     return found
 
 
-def memory(name: str, layers: int = 3, batch: int = 8, context: int = 8192) -> Row:
+def memory(name: str, layers: int = 2, batch: int = 8, context: int = 8192) -> Row:
     """Resident memory that 8 sequences of 8,192 random tokens add, in the first layers."""
     made = model(layers)
     makes: dict[str, Callable[[], Any]] = {
