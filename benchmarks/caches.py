@@ -240,7 +240,9 @@ def breakeven(rows: dict[str, Row]) -> dict[str, str]:
     seconds = {context: rows[f"speed {context}"] for context in (1024, 4096, 8192) if f"speed {context}" in rows}
     found = {}
     for name in next(iter(seconds.values()), {}).keys() - {"transformers"}:
-        ahead = [(context, times[name] - times["transformers"]) for context, times in seconds.items() if name in times]
+        ahead = [
+            (context, times[name] - times["transformers"]) for context, times in seconds.items() if name in times
+        ]
         (first, gap), (last, _) = ahead[0], ahead[-1]
         found[name] = f"already at {first:,} tokens" if gap <= 0 else f"not up to {last:,} tokens"
         for (c, before), (d, after) in itertools.pairwise(ahead):
