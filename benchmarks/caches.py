@@ -118,8 +118,8 @@ def agreement(text: str) -> Row:
     return found
 
 
-def memory(name: str, layers: int = 3, batch: int = 8, context: int = 8192) -> Row:
-    """Resident memory that 8 sequences of 8,192 random tokens add, in the first layers."""
+def memory(name: str, layers: int = 1, batch: int = 8, context: int = 8192) -> Row:
+    """Resident memory that 8 sequences of 8,192 random tokens add, in the first layer."""
     made = model(layers)
     makes: dict[str, Callable[[], Any]] = {
         "transformers": lambda: _dynamic(made), "plain": partial(cache_for, made), "kivi 4": kivi(made, 4),
@@ -239,16 +239,15 @@ def breakeven(rows: dict[str, Row]) -> dict[str, str]:
     """From which context each decodes as fast as transformers' own cache, lines through what was measured."""
     seconds = {context: rows[f"speed {context}"] for context in (1024, 4096, 8192) if f"speed {context}" in rows}
     found = {}
-    for name in next(iter(seconds.values()), {}):
+    for name in next(iter(seconds.values()), {}).keys() - {"transformers"}:
         ahead = [
             (context, times[name] - times["transformers"]) for context, times in seconds.items() if name in times
         ]
-        text = "already at 1,024" if ahead[0][1] <= 0 else "not up to 8,192"
-        for (c, a), (d, b) in itertools.pairwise(ahead):
-            if a > 0 >= b:
-                text = f"about {c + (d - c) * a / (a - b):,.0f} tokens"
-                break
-        found[name] = text
+        (first, gap), (last, _) = ahead[0], ahead[-1]
+        found[name] = f"already at {first:,} tokens" if gap <= 0 else f"not up to {last:,} tokens"
+        for (c, before), (d, after) in itertools.pairwise(ahead):
+            if before > 0 >= after:
+                found[name] = f"about {c + (d - c) * before / (before - after):,.0f} tokens"
     return found
 
 

@@ -24,6 +24,7 @@ from polyad.cache import (
     token_alignment,
     water_filling,
 )
+from polyad.cache.named import maker
 from polyad.cache.palu import mixed
 from polyad.evaluation.caches import cache_quality
 from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
@@ -365,3 +366,11 @@ def test_fisher_information_is_that_of_keys_before_rotation_where_they_are_store
     (grad,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, drawn, reduction="sum"), held)
     rows = grad[0, 2:]
     assert torch.allclose(found["key_fisher"], rows.mT @ rows / 22, rtol=1e-4, atol=1e-8)
+
+
+def test_named_caches_keep_four_sinks_unless_told_otherwise():
+    model, windows = tiny.model(), lambda: [tiny.ids(1, 40)]
+    for text, sinks in {"kivi:bits=4": 4, "metric:rank=4": 4, "kivi:sinks=0": 0, "streaming_llm": 0}.items():
+        assert maker(model, text, windows)().held[0].sinks == sinks
+    calibrated = maker(model, "metric:rank=4", windows).keywords["seen"]
+    assert torch.equal(calibrated[0]["keys"], observe(model, Metric, windows(), sinks=4)[0]["keys"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Self
 
 import torch
@@ -90,7 +90,7 @@ class FusedRows(Format):
     def linear(self, x: Tensor) -> Tensor:
         if self.down and self._reads(x):
             return self._sums(x.unsqueeze(-2).expand(*x.shape[:-1], self.packed.shape[-2], -1)).flatten(-2)
-        if self.down and x.ndim == self.ndim > 2:  # block by block, so that none is turned
+        if self.down and x.ndim == self.packed.ndim > 2:  # block by block, so that none is turned
             return (x.unsqueeze(-3) @ self._restored(x.dtype)).transpose(-3, -2).flatten(-2)
         return apply(self._dense(x.dtype), x)
 
@@ -101,20 +101,31 @@ class FusedRows(Format):
         return self._sums(weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)).flatten(-2)
 
     def _reads(self, x: Tensor) -> bool:
-        plain = x.dtype in _READ and not x.requires_grad
-        fits = x.ndim == self.ndim > 2 and 0 < x.shape[-2] <= FEW and x.shape[:-2] == self.shape[:-2]
-        return plain and fits and self.bits in _SUMS and self.device.type == "cpu" and readable()
+        sizes = self._readable
+        few = bool(sizes) and x.shape[:-2] == sizes and 0 < x.shape[-2] <= FEW
+        return few and x.dtype in _READ and not x.requires_grad
 
-    def _sums(self, weights: Tensor) -> Tensor:
-        """Sums (*batch, rows, sums, group) of as many rows of bytes as weights (*batch, rows, sums, terms) say."""
+    @cached_property
+    def _readable(self) -> tuple[int, ...]:
+        """The batch's sizes if there is a batch and sums can be read from its codes, or nothing."""
+        can = self.bits in _SUMS and self.device.type == "cpu" and readable()
+        return tuple(self.packed.shape[:-2]) if can else ()
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
+        """The rows of bytes under each other, and sizes and strides in rows of the dimensions."""
         width, packed = self._width, self.packed
         if packed.stride(-1) != 1 or any(stride % width for stride in packed.stride()[:-1]):
             packed = packed.contiguous()
         lines = [(n, stride // width) for n, stride in zip(packed.shape, packed.stride(), strict=True)][:-1]
         lines.append((packed.shape[-1] // width, 1))
         last = sum((n - 1) * stride for n, stride in lines)
-        table = packed.as_strided((last + 1, width), (width, 1))
-        index, starts = _order(tuple(lines), weights.shape[-3], self.down)
+        return packed.as_strided((last + 1, width), (width, 1)), tuple(lines)
+
+    def _sums(self, weights: Tensor) -> Tensor:
+        """Sums (*batch, rows, sums, group) of as many rows of bytes as weights (*batch, rows, sums, terms) say."""
+        table, lines = self._table
+        index, starts = _order(lines, weights.shape[-3], self.down)
         flat = weights.to(torch.float32).reshape(-1)
         made = getattr(torch.ops.quantized, _SUMS[self.bits])(
             table, index, starts, False, 0, False, flat, None, False
