@@ -208,7 +208,8 @@ def test_what_is_folded_with_the_gradients_of_its_structure_is_told_by_count():
     assert low.trained == float("inf")
     assert 500 < wide.trained < 1024
     circulant = fold_from(C3A((576, 576), block=36), base)
-    assert circulant.structured and circulant.trained < 100
+    assert circulant.structured
+    assert circulant.trained < 100
     assert not fold_from(C3A((576, 576), block=576), base).structured  # its transforms would cost more than a product
     assert fold_from(LoKr((576, 576), factor=6), base).structured
 

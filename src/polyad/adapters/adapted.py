@@ -117,7 +117,9 @@ class Adapted(nn.Module):
     def _note(self) -> None:
         terms = [term for own in self.routes.values() for term in own]
         self.reads_output = any(term.adapter.reads_output for term in terms)
-        self.folds = not self.reads_output and any(min(term.folds.plain, term.folds.trained) < NEVER for term in terms)
+        self.folds = not self.reads_output and any(
+            min(term.folds.plain, term.folds.trained) < NEVER for term in terms
+        )
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""
@@ -174,9 +176,7 @@ class Adapted(nn.Module):
         rows, grad = self.base.rows(x), torch.is_grad_enabled()
         least = [t.folds.trained if grad else t.folds.plain for t in terms]
         within = [
-            t
-            for t, from_ in zip(terms, least, strict=True)
-            if rows >= from_ and not (t.dropout and self.training)
+            t for t, from_ in zip(terms, least, strict=True) if rows >= from_ and not (t.dropout and self.training)
         ]
         if not within:
             return self._changed(None, x, None, terms)

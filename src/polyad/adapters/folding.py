@@ -91,7 +91,10 @@ def through_dense(update: Format, x: Tensor, g: Tensor, needs: Sequence[bool]) -
     """Of all tensors, from the dense gradient."""
     with torch.enable_grad():
         tensors = update.tensors()
-        own = [t if t.requires_grad else t.detach().requires_grad_(n) for t, n in zip(tensors.values(), needs, strict=True)]
+        own = [
+            t if t.requires_grad else t.detach().requires_grad_(n)
+            for t, n in zip(tensors.values(), needs, strict=True)
+        ]
         dense = _alike(update, own).to_dense()
     wanted = [t for t, n in zip(own, needs, strict=True) if n]
     found = iter(torch.autograd.grad(dense, wanted, g.mT @ x, create_graph=torch.is_grad_enabled()))
@@ -173,7 +176,7 @@ def _kronecker_operations(update: Kronecker) -> int:
 
 Gradient = Callable[[Any, Tensor, Tensor, Sequence[bool]], Found]
 GRADIENTS: dict[type[Format], tuple[Gradient, Callable[[Any], int]]] = {
-    LowRank: (low_rank_gradient, lambda update: update.flops(2)),
+    LowRank: (low_rank_gradient, lambda update: update.flops(2 if update.right.requires_grad else 1)),
     Kronecker: (kronecker_gradient, _kronecker_operations),
     Circulant: (circulant_gradient, _circulant_operations),
     Toeplitz: (toeplitz_gradient, lambda update: 2 * update.shape[0] * update.shape[1]),
