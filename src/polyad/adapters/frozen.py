@@ -164,7 +164,13 @@ class FrozenEmbedding(Frozen):
         return F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x)
 
     def onto(
-        self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+        self,
+        total: Tensor,
+        update: Update,
+        x: Tensor,
+        scale: float,
+        dropout: float,  # noqa: ARG002
+        gains: Tensor | None = None,
     ) -> Tensor:
         return super().onto(total, update, x, scale, 0.0, gains)
 
