@@ -69,10 +69,10 @@ class GraLoRA(Adapter):
             self.A_shared = nn.Parameter((2 * torch.rand(shared, n, generator=generator) - 1) / n**0.5)
             self.B_shared = nn.Parameter(torch.zeros(out, shared))
         self.scale = (rank if alpha is None else alpha) / rank
-        self.few = 4 * blocks * own <= min(out, n)
+        self.thin = 4 * blocks * own <= min(out, n)
 
     def update(self, base: Frozen | None) -> Format:  # noqa: ARG002
-        grid = self._thin() if self.few else Network("alcr,crai->(al)(ci)", (self.B, self.A))
+        grid = self._thin() if self.thin else Network("alcr,crai->(al)(ci)", (self.B, self.A))
         if not self.shared:
             return grid
         low = LowRank(self.B_shared, self.A_shared)
