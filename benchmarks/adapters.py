@@ -1,11 +1,11 @@
 """What training and decoding cost with an adapter, relative to the frozen layers, beside peft where it is installed.
 
 Two decoder layers of SmolLM2's sizes with random weights, 4 x 256 tokens in float32, forward and backward with
-gradients of the input; every method of the catalogue at about the trained numbers of LoRA of rank 8, where it has a
+gradients of the input; every method of the catalogue at about the trained numbers of LoRA of rank 8 where it has a
 size that reaches them, and as it is where it has none. All run in turn, and what is printed are medians of ratios to
 the frozen layers of the same turn, in processor seconds, which a busy machine stretches less, and by the clock. Saved
-activations are the bytes of distinct tensors kept for the backward pass, parameters aside. Decoding is one row through
-the seven linear layers. Starts at zero are moved off it.
+activations are the bytes of distinct tensors kept for the backward pass, parameters aside. Decoding is one row
+through the seven linear layers. Starts at zero are moved off it.
 
     python benchmarks/adapters.py [--turns 7] [--peft] [--only lora c3a …] [--output FILE]
 """

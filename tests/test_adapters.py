@@ -528,7 +528,7 @@ def test_loha_has_the_rank_of_a_product_and_lokh_columns_of_rank_one():
         loha = LoHa(shape, rank=3, generator=g)
         nn.init.normal_(loha.B2, generator=g)
         dense = (loha.B1 @ loha.A1) * (loha.B2 @ loha.A2)
-        assert loha.few == few
+        assert loha.thin == few
         assert torch.allclose(loha.update(None).to_dense(), dense, atol=1e-5)
         assert torch.linalg.matrix_rank(dense) == 9
     lokh = LoKH((12, 10), generator=g)

@@ -19,6 +19,9 @@ from polyad.adapters.frozen import Frozen, frozen
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
 
+FEW = 8
+"""Up to how many rows a method is asked for ``few``."""
+
 
 class Term(NamedTuple):
     """One adapter of a layer: its change counts ``weight`` times, once where that is None."""
@@ -117,7 +120,9 @@ class Adapted(nn.Module):
     def _note(self) -> None:
         terms = [term for own in self.routes.values() for term in own]
         self.reads_output = any(term.adapter.reads_output for term in terms)
-        self.folds = not self.reads_output and any(min(term.folds.plain, term.folds.trained) < NEVER for term in terms)
+        self.folds = not self.reads_output and any(
+            min(term.folds.plain, term.folds.trained) < NEVER for term in terms
+        )
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""
@@ -149,34 +154,35 @@ class Adapted(nn.Module):
         for term in terms:
             adapter, base, weight, dropout, structured, *_ = term
             dropout = dropout if self.training else 0.0
-            if term.few and structured and weight is None and base.part is None and _without_gradients(x, base):
-                change = adapter.few(as_autocast(x))
-                if change is not None:
-                    total = torch.add(self.layer(x) if total is None else total, change, alpha=adapter.scale)
-                    continue
             if structured and weight is None and base.part is None:
-                update = adapter.update(base)
-                if total is None and isinstance(update, LowRank) and base.joins(x):
-                    total = base.joined(update, x, adapter.scale, dropout)
-                else:
-                    total = base.onto(self.layer(x) if total is None else total, update, x, adapter.scale, dropout)
-            else:
-                total = self.layer(x) if total is None else total
-                own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
-                change = _run(adapter, x, own, base, dropout) * adapter.scale
-                if base.part is not None:
-                    change = F.pad(change, (base.part[0], total.shape[-1] - base.part[1]))
-                total = total + (change if weight is None else weight * change)
+                total = self._added(total, x, term, dropout)
+                continue
+            held: Tensor = self.layer(x) if total is None else total
+            own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
+            change = _run(adapter, x, own, base, dropout) * adapter.scale
+            if base.part is not None:
+                change = F.pad(change, (base.part[0], held.shape[-1] - base.part[1]))
+            total = held + (change if weight is None else weight * change)
         return self.layer(x) if total is None else total
+
+    def _added(self, total: Tensor | None, x: Tensor, term: Term, dropout: float) -> Tensor:
+        """``total``, or the layer's output, and an update of all of the layer."""
+        adapter, base = term.adapter, term.base
+        if term.few and not dropout and not torch.is_grad_enabled() and not traced() and base.rows(x) <= FEW:
+            change = adapter.few(as_autocast(x))
+            if change is not None:
+                return torch.add(self.layer(x) if total is None else total, change, alpha=adapter.scale)
+        update = adapter.update(base)
+        if total is None and isinstance(update, LowRank) and base.joins(x):
+            return base.joined(update, x, adapter.scale, dropout)
+        return base.onto(self.layer(x) if total is None else total, update, x, adapter.scale, dropout)
 
     def _folded(self, x: Tensor, terms: Sequence[Term]) -> Tensor:
         """The layer with those updates in its weight that are cheaper there, and the changes of the others."""
         rows, grad = self.base.rows(x), torch.is_grad_enabled()
         least = [t.folds.trained if grad else t.folds.plain for t in terms]
         within = [
-            t
-            for t, from_ in zip(terms, least, strict=True)
-            if rows >= from_ and not (t.dropout and self.training)
+            t for t, from_ in zip(terms, least, strict=True) if rows >= from_ and not (t.dropout and self.training)
         ]
         if not within:
             return self._changed(None, x, None, terms)
@@ -252,15 +258,6 @@ class Adapted(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self.__dict__["_layer"], name)  # in_features and the like
-
-
-FEW = 8
-"""Up to how many rows a method that has ``few`` is asked for it."""
-
-
-def _without_gradients(x: Tensor, base: Frozen) -> bool:
-    """Whether these are a few rows, as in decoding."""
-    return not torch.is_grad_enabled() and not traced() and base.rows(x) <= FEW
 
 
 def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:

@@ -39,8 +39,8 @@ def beside(
     """``(x weightᵀ + total + scale · dropout(x) rightᵀ leftᵀ) gains`` for x (…, n), left (out, r) and right (r, n).
 
     ``total`` is what is there, (…, out), if there is no weight, and a bias (out,) otherwise; ``gains`` is (out,). All
-    are of one dtype. Kept for the gradient are x, the inner product (r, rows) and, where gains are trained, the
-    result, which what follows usually keeps too. What is dropped is drawn again from a
+    are of one dtype. Kept for the gradient are x unless right is frozen, the inner product (r, rows) and, where gains
+    are trained, the result, which what follows usually keeps too. What is dropped is drawn again from a
     number that torch's global generator gives, so that layers with one input keep it once; the share dropped is
     rounded to a multiple of 2⁻¹⁶, and what is kept is divided by the share that is.
     """
@@ -50,7 +50,12 @@ def beside(
         assert found is not None
         found = torch.add(found, F.linear(inner, left), alpha=scale)
         return found if gains is None else found * gains
-    found = _Beside.apply(x, weight, total, left, right, gains, scale, dropout)
+    if torch.is_grad_enabled() and not right.requires_grad and not dropout:  # nothing asks for x again
+        total = total if weight is None else F.linear(x, weight, total)
+        inner = (right @ x.reshape(-1, x.shape[-1]).mT).mT
+        found = _Beside.apply(inner, None, total, left, None, gains, scale, dropout)
+    else:
+        found = _Beside.apply(x, weight, total, left, right, gains, scale, dropout)
     assert isinstance(found, Tensor)
     return found
 
@@ -63,7 +68,7 @@ class _Beside(torch.autograd.Function):
         weight: Tensor | None,
         total: Tensor | None,
         left: Tensor,
-        right: Tensor,
+        right: Tensor | None,
         gains: Tensor | None,
         scale: float,
         dropout: float,
@@ -71,7 +76,8 @@ class _Beside(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         scale = scale / _share(dropout) if dropout else scale
         ctx.seed, ctx.scale, ctx.dropout = int(torch.randint(2**62, ())) if dropout else 0, scale, dropout
-        inner = right @ (rows * _kept(rows, dropout, ctx.seed) if dropout else rows).mT
+        drawn = rows * _kept(rows, dropout, ctx.seed) if dropout else rows
+        inner = drawn.mT if right is None else right @ drawn.mT
         if weight is None:
             assert total is not None
             found = torch.addmm(total.reshape(-1, len(left)), inner.mT, left.mT, alpha=scale)
@@ -79,7 +85,7 @@ class _Beside(torch.autograd.Function):
             found = F.linear(rows, weight, total).addmm_(inner.mT, left.mT, alpha=scale)
         if gains is not None:
             found.mul_(gains)
-        found = found.view(*x.shape[:-1], len(left))
+        found = found.view(total.shape if weight is None and total is not None else (*x.shape[:-1], len(left)))
         trained = gains is not None and gains.requires_grad
         ctx.flat = weight is not None
         ctx.save_for_backward(
@@ -106,7 +112,7 @@ class _Beside(torch.autograd.Function):
         if needs[3]:
             if torch.is_grad_enabled():  # for a gradient of this gradient
                 drawn = onto * _kept(onto, ctx.dropout, ctx.seed) if ctx.dropout else onto
-                inner = right @ drawn.mT
+                inner = drawn.mT if right is None else right @ drawn.mT
             dleft = (inner @ rows).mT
             dleft = dleft if ctx.scale == 1 else dleft * ctx.scale
         dweight = rows.mT @ onto if needs[1] else None
@@ -114,8 +120,10 @@ class _Beside(torch.autograd.Function):
         return dx, dweight, dtotal, dleft, dright, dgains, None, None
 
 
-def _onto(rows: Tensor, weight: Tensor | None, back: Tensor, right: Tensor, kept: Tensor | None) -> Tensor:
-    """The gradient of x, from that of the product and that of the inner."""
+def _onto(rows: Tensor, weight: Tensor | None, back: Tensor, right: Tensor | None, kept: Tensor | None) -> Tensor:
+    """The gradient of x, from that of the product and that of the inner one; the latter alone without a right."""
+    if right is None:
+        return back.mT
     if kept is not None:
         low = (back.mT @ right) * kept
         return low if weight is None else low.addmm_(rows, weight)

@@ -49,7 +49,7 @@ def fold_from(adapter: Adapter, base: Frozen) -> Folds:
     """
     if not base.mergeable or base.kind == "embedding":
         return Folds(NEVER, NEVER, False)
-    with torch.no_grad():
+    with torch.enable_grad():  # what is frozen has no gradient to count
         update = adapter.update(base)
     if isinstance(update, Tensor):
         return Folds(0, 0, False)
@@ -63,8 +63,9 @@ def fold_from(adapter: Adapter, base: Frozen) -> Folds:
     fits = base.kind == "linear" and type(update) in GRADIENTS and update.dtype == base.weight.dtype
     own = GRADIENTS[type(update)][1](update) if fits else NEVER
     structured = own <= product
+    applied = 2.5 * each if isinstance(update, LowRank) and not update.right.requires_grad else 3 * each
     trained = (
-        _first(2 * formed, 3 * each - own - WORTH * product)
+        _first(2 * formed, applied - own - WORTH * product)
         if structured
         else _first(3 * formed, 3 * each - (1 + WORTH) * product)
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.formats import Circulant, Format, Kronecker, LowRank, Toeplitz
+from polyad.formats import Circulant, Format, KhatriRao, Kronecker, LowRank, Toeplitz
 
 Found = tuple[Tensor | None, ...]
 
@@ -49,7 +49,7 @@ class _Folded(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Tensor:
         ctx.like, ctx.scale = like, scale
-        ctx.gradient = GRADIENTS[type(like)][0] if structured else through_dense
+        ctx.gradient = GRADIENTS[type(like)][0] if structured else None
         ctx.save_for_backward(x, weight, *tensors)
         return F.linear(x, summed(weight, _alike(like, tensors), scale), bias)
 
@@ -58,11 +58,17 @@ class _Folded(torch.autograd.Function):
         (grad,), (x, weight, *tensors), needs = grads, ctx.saved_tensors, ctx.needs_input_grad
         update = _alike(ctx.like, tensors)
         rows, onto = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        dx = (rows @ summed(weight, update, ctx.scale)).view(x.shape) if needs[0] else None
         dweight, dbias = rows.mT @ onto if needs[1] else None, rows.sum(0) if needs[2] else None
         found: Found = (None,) * len(tensors)
-        if any(needs[6:]):
-            found = ctx.gradient(update, onto, rows, needs[6:])
+        if ctx.gradient is None:
+            own, dense = _stated(update, needs[6:])
+            changed = torch.add(weight, dense, alpha=ctx.scale)
+            if any(needs[6:]):
+                found = _through(dense, own, rows.mT @ onto)
+        else:
+            changed = summed(weight, update, ctx.scale) if needs[0] else weight
+            found = ctx.gradient(update, onto, rows, needs[6:]) if any(needs[6:]) else found
+        dx = (rows @ changed).view(x.shape) if needs[0] else None
         return dx, dweight, dbias, None, None, None, *(t if t is None else t * ctx.scale for t in found)
 
 
@@ -84,18 +90,31 @@ def summed(weight: Tensor, update: Format, scale: float) -> Tensor:
     if isinstance(update, Toeplitz):
         windows = update.diagonals.flip(-1).unfold(-1, update.width, 1).flip(-2)
         return torch.add(weight, windows, alpha=scale)
+    if isinstance(update, KhatriRao) and not update.by_rows:
+        (_, a, m), b = update.first.shape, update.second.shape[-2]
+        total = weight.reshape(a, b, m)
+        for one, other in zip(update.first, update.second, strict=True):
+            total = torch.addcmul(total, one.unsqueeze(1), other, value=scale)
+        return total.view(a * b, m)
     return torch.add(weight, update.to_dense(), alpha=scale)
 
 
-def through_dense(update: Format, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
-    """Of all tensors, from the dense gradient."""
+def _stated(update: Format, needs: Sequence[bool]) -> tuple[list[Tensor | None], Tensor]:
+    """The tensors whose gradients are asked for, and the dense form as it follows from them."""
     with torch.enable_grad():
-        tensors = update.tensors()
-        own = [t if t.requires_grad else t.detach().requires_grad_(n) for t, n in zip(tensors.values(), needs, strict=True)]
-        dense = _alike(update, own).to_dense()
-    wanted = [t for t, n in zip(own, needs, strict=True) if n]
-    found = iter(torch.autograd.grad(dense, wanted, g.mT @ x, create_graph=torch.is_grad_enabled()))
-    return tuple([next(found) if n else None for n in needs])
+        tensors = [
+            t if t.requires_grad or not n else t.detach().requires_grad_()
+            for t, n in zip(update.tensors().values(), needs, strict=True)
+        ]
+        dense = _alike(update, tensors).to_dense()
+    return [t if n else None for t, n in zip(tensors, needs, strict=True)], dense
+
+
+def _through(dense: Tensor, own: Sequence[Tensor | None], gradient: Tensor) -> Found:
+    """The gradients of these tensors from the dense one."""
+    wanted = [t for t in own if t is not None]
+    found = iter(torch.autograd.grad(dense, wanted, gradient, create_graph=torch.is_grad_enabled()))
+    return tuple([t if t is None else next(found) for t in own])
 
 
 def low_rank_gradient(update: LowRank, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
@@ -145,7 +164,7 @@ def circulant_gradient(update: Circulant, x: Tensor, g: Tensor, needs: Sequence[
     return (torch.fft.irfft(torch.complex(real, imaginary).movedim(0, -1), n=b),)
 
 
-def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
+def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:  # noqa: ARG001
     """Of the diagonals: the sums over those of the dense gradient, read in rows of one number fewer."""
     if not needs[0]:
         return (None,)
@@ -154,11 +173,26 @@ def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bo
     return (F.pad(dense, (0, out)).flatten()[: out * (n + out - 1)].view(out, -1).sum(0),)
 
 
+def khatri_rao_gradient(update: KhatriRao, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
+    """Of first and second: the dense gradient, which all of it goes into, summed over one side of each column."""
+    dense = g.mT @ x
+    if update.by_rows:
+        dense = dense.mT
+    dense = dense.reshape(update.first.shape[-2], -1, dense.shape[-1])  # (a, b, columns)
+    first = torch.stack([(dense * t).sum(1) for t in update.second]) if needs[0] else None
+    return first, torch.stack([(dense * t.unsqueeze(1)).sum(0) for t in update.first]) if needs[1] else None
+
+
 def _waves(b: int, like: Tensor) -> Tensor:
     """The real transform of length b as a matrix: cos and -sin of 2π f k / b, (b/2 + 1, 2, b)."""
     k = torch.arange(b, device=like.device)
     angles = (k[: b // 2 + 1].unsqueeze(1) * k % b).to(torch.float64) * (2 * math.pi / b)
     return torch.stack((angles.cos(), -angles.sin()), 1).to(like.dtype)
+
+
+def _product(update: Format) -> int:
+    """Operations of a row of the dense gradient."""
+    return 2 * update.shape[0] * update.shape[1]
 
 
 def _circulant_operations(update: Circulant) -> int:
@@ -173,9 +207,10 @@ def _kronecker_operations(update: Kronecker) -> int:
 
 Gradient = Callable[[Any, Tensor, Tensor, Sequence[bool]], Found]
 GRADIENTS: dict[type[Format], tuple[Gradient, Callable[[Any], int]]] = {
-    LowRank: (low_rank_gradient, lambda update: update.flops(2)),
+    LowRank: (low_rank_gradient, lambda update: update.flops(2 if update.right.requires_grad else 1)),
     Kronecker: (kronecker_gradient, _kronecker_operations),
     Circulant: (circulant_gradient, _circulant_operations),
-    Toeplitz: (toeplitz_gradient, lambda update: 2 * update.shape[0] * update.shape[1]),
+    KhatriRao: (khatri_rao_gradient, _product),
+    Toeplitz: (toeplitz_gradient, _product),
 }
 """What gives the gradients of a kind's tensors from x (rows, in) and g (rows, out), and its operations a row."""

@@ -127,9 +127,7 @@ class Frozen:
         plain = type(weight) is nn.Parameter and weight.dtype == x.dtype == as_autocast(x).dtype
         return plain and not hooked(layer)
 
-    def joined(
-        self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
-    ) -> Tensor:
+    def joined(self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None) -> Tensor:
         """The layer's output with the change of a low-rank update; ``gains`` multiply it before a bias is added."""
         weight, low = self.held, (update.left.to(x.dtype), update.right.to(x.dtype))
         assert isinstance(weight, Tensor)
@@ -166,7 +164,13 @@ class FrozenEmbedding(Frozen):
         return F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x)
 
     def onto(
-        self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+        self,
+        total: Tensor,
+        update: Update,
+        x: Tensor,
+        scale: float,
+        dropout: float,  # noqa: ARG002
+        gains: Tensor | None = None,
     ) -> Tensor:
         return super().onto(total, update, x, scale, 0.0, gains)
 

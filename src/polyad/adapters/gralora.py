@@ -33,8 +33,8 @@ class GraLoRA(Adapter):
     numbers and 2 rank (in + out) operations a row, as with ``LoRA``, while ΔW has a rank up to blocks · rank; and an
     input of one block leaves the gradients of the others alone. A is uniform within ±1/√(in / blocks), B is zero.
     ``shared`` of the rank goes to a plain low-rank update of the whole matrix (the paper's hybrid); ``blocks`` must
-    divide what is left, and both sides of the matrix. Where blocks · rank is at most a quarter of the shorter side, the
-    blocks are applied as one pair of matrices that thin, zeros between them: more operations, and less time.
+    divide what is left, and both sides of the matrix. Where blocks · rank is at most a quarter of the shorter side,
+    the blocks are applied as one pair of matrices that thin, with zeros between them: more operations, less time.
 
     >>> adapter = GraLoRA((6, 8), rank=4, blocks=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), adapter.update(None).shape
@@ -69,14 +69,16 @@ class GraLoRA(Adapter):
             self.A_shared = nn.Parameter((2 * torch.rand(shared, n, generator=generator) - 1) / n**0.5)
             self.B_shared = nn.Parameter(torch.zeros(out, shared))
         self.scale = (rank if alpha is None else alpha) / rank
-        self.few = 4 * blocks * own <= min(out, n)
+        self.thin = 4 * blocks * own <= min(out, n)
 
     def update(self, base: Frozen | None) -> Format:  # noqa: ARG002
-        grid = self._thin() if self.few else Network("alcr,crai->(al)(ci)", (self.B, self.A))
+        grid = self._thin() if self.thin else Network("alcr,crai->(al)(ci)", (self.B, self.A))
         if not self.shared:
             return grid
         low = LowRank(self.B_shared, self.A_shared)
-        return grid + low if isinstance(grid, LowRank) else Sum((grid, low))
+        if isinstance(grid, LowRank):
+            return LowRank(torch.cat((grid.left, low.left), 1), torch.cat((grid.right, low.right)))
+        return Sum((grid, low))
 
     def _thin(self) -> LowRank:
         """The blocks in one pair of thin matrices that are zero but for them."""

@@ -57,8 +57,8 @@ class LoHa(Adapter):
         self.B2 = nn.Parameter(torch.zeros(out, rank))
         self.A2 = nn.Parameter(torch.randn(rank, n, generator=generator))
         self.scale = (rank if alpha is None else alpha) / rank
-        self.few = 4 * rank * rank <= min(out, n)
+        self.thin = 4 * rank * rank <= min(out, n)
 
     def update(self, base: Frozen | None) -> Format:  # noqa: ARG002
         product = Hadamard((self.B1, self.B2), (self.A1, self.A2))
-        return product.low_rank() if self.few else product
+        return product.low_rank() if self.thin else product
