@@ -124,16 +124,21 @@ class Frozen:
         weight = layer._parameters.get("weight")
         if traced() or self.part is not None or not self.exact or self.kind != "linear":
             return False
-        plain = type(weight) is nn.Parameter and weight.dtype == x.dtype == as_autocast(x).dtype
-        return plain and not hooked(layer)
+        if type(weight) is not nn.Parameter or weight.dtype != x.dtype or hooked(layer):
+            return False
+        return as_autocast(x) is x
 
     def joined(self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None) -> Tensor:
         """The layer's output with the change of a low-rank update; ``gains`` multiply it before a bias is added."""
-        weight, low = self.held, (update.left.to(x.dtype), update.right.to(x.dtype))
-        assert isinstance(weight, Tensor)
+        held, left, right = self.layer._parameters, update.left, update.right
+        weight, bias = held["weight"], held.get("bias")  # read past ``held``, which takes as long as a small product
+        assert weight is not None
+        weight = weight.mT if self.transposed else weight
+        if left.dtype != x.dtype:
+            left, right = left.to(x.dtype), right.to(x.dtype)
         if gains is None:
-            return beside(x, weight, self.bias, *low, scale, dropout)
-        return self.biased(beside(x, weight, None, *low, scale, dropout, gains.to(x.dtype)))
+            return beside(x, weight, bias, left, right, scale, dropout)
+        return self.biased(beside(x, weight, None, left, right, scale, dropout, gains.to(x.dtype)))
 
     def dense(self, update: Update) -> Tensor:
         """The update as a tensor of ``shape``."""
