@@ -139,7 +139,7 @@ class FusedRows(Format):
     def rows(self, index: Tensor) -> Tensor:
         if self.down:
             return self.to_dense()[index]
-        return FusedRows(self.packed[index], self.bits, self.group, False, self.nominal).to_dense()
+        return FusedRows(self.packed[index], self.bits, self.group, False, self.nominal)._dense(self.nominal)
 
     def growth(self) -> dict[str, int]:
         return {"packed": self.group if self.down else 1}
