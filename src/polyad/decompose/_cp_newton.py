@@ -99,14 +99,14 @@ def _gradient(rest: Tensor, factors: list[Tensor]) -> Tensor:
 
 
 def _normal_matrix(factors: list[Tensor]) -> Tensor:
-    """JᵀJ of the sum of outer products, (batch, starts, p, p) with p = rank ΣI_n."""
+    """JᵀJ of the sum of outer products, (batch, starts, p, p) with p = rank ΣI_n; blocks above the diagonal unset."""
     n, lead, rank = len(factors), factors[0].shape[:2], factors[0].shape[2]
     grams = [factor @ factor.mT for factor in factors]
     ones = torch.ones_like(grams[0])
     starts = [0]
     for factor in factors:
         starts.append(starts[-1] + rank * factor.shape[-1])
-    found = factors[0].new_zeros(*lead, starts[-1], starts[-1])
+    found = factors[0].new_empty(*lead, starts[-1], starts[-1])
     for a in range(n):
         rows = slice(starts[a], starts[a + 1])
         for b in range(a + 1):

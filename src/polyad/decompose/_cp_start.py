@@ -10,6 +10,7 @@ from polyad.decompose._cp_sweeps import refine
 from polyad.linalg import left_singular
 
 ROUND = 10  # steps of every start before the worse half is dropped
+MANY = 32  # tensors from which on a second start for all costs more than a second pass over some
 SPARE = 6  # columns of a sketch beyond the rank
 
 
@@ -92,11 +93,15 @@ def race(
 def _eigenvectors(
     core: Tensor, rank: int, ridge: float, enough: Tensor, stop: float, generator: Generator, eps: float
 ) -> tuple[list[Tensor], Tensor]:
-    """The best of two algebraic starts, refined, and where neither is good enough; the second only where needed."""
-    best, errors = _improve(core, algebraic(core, rank, 1, generator, eps), ROUND, stop, ridge, enough)
-    errors = errors[:, 0]
+    """The best of two algebraic starts, refined, and where neither is good enough.
+
+    Few tensors try both at once; of many, those the second for which the first was not good enough.
+    """
+    both = len(core) < MANY
+    found, errors = _improve(core, algebraic(core, rank, 1 + both, generator, eps), ROUND, stop, ridge, enough)
+    best, errors = _pick(found, errors, 1), errors.min(1).values
     left = errors > 10 * enough
-    if bool(left.any()):
+    if not both and bool(left.any()):
         part = core[left]
         again, found = _improve(part, algebraic(part, rank, 1, generator, eps), ROUND, stop, ridge, enough[left])
         field = [torch.cat((one[left], many), 1) for one, many in zip(best, again, strict=True)]
