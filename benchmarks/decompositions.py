@@ -129,7 +129,7 @@ def main() -> None:
             if asked.list:
                 print(key)
             elif known and (asked.show or (known["source"] == now and "failed" not in known and not asked.again)):
-                printed(key, known)
+                printed(key if known["source"] == now else f"{key} (of other code)", known)
             elif not asked.show:
                 row = run(name, threads) | {"source": now, "machine": machine()}
                 stored["rows"][key] = row

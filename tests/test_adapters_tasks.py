@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from polyad.adapters import Adapters, BezierCurve, LoRA, bridge, expert, lorkd
+from polyad.adapters.descending import descend
 from polyad.testing.adapters import move
 
 
@@ -164,3 +165,16 @@ def test_distillation_adds_the_divergence_from_the_teacher():
     assert found[0] == pytest.approx(float(expected.detach()), rel=1e-5)
     with pytest.raises(ValueError, match="temperature=0"):
         lorkd(host, ["a"], lambda step: (x, y, "aaaaa"), steps=1, temperature=0.0)
+
+
+def test_a_loss_that_is_not_finite_is_refused_before_it_is_learned():
+    x = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower rate than 0\.5"):
+        descend([x], lambda step: x.sum() * (float("nan") if step else 1.0), steps=3, rate=0.5, stage="going")
+    assert bool(torch.isfinite(x).all())
+    with pytest.raises(ValueError, match="steps=0 leaves nothing to train"):
+        descend([x], lambda step: x.sum(), steps=0, rate=0.5, stage="going")
+    curve = BezierCurve({"x": x}, {"x": torch.zeros(2)}, {"x": torch.ones(2)})
+    with pytest.raises(ValueError, match="the loss of step 0 is inf"):
+        curve.fit(lambda step: x.sum() * float("inf"), steps=1, rate=0.5, generator=torch.Generator().manual_seed(0))
+    assert bool(torch.isfinite(curve.middle["x"]).all())

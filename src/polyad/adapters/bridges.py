@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
+from polyad.adapters.descending import descend
 
 
 @method(
@@ -57,29 +58,19 @@ def bridge(
     >>> losses[-1] < 0.01 * losses[0]
     True
     """
-    if steps < 1 or not 0 <= mixup <= 1:
-        raise ValueError(f"steps={steps} and mixup={mixup} must be 1 or more, and from 0 to 1")
-    optimizer = torch.optim.Adam(head.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses: list[float] = []
-    for step in range(steps):
+    if not 0 <= mixup <= 1:
+        raise ValueError(f"mixup={mixup} must be from 0 to 1")
+
+    def loss(step: int) -> Tensor:
         x = inputs(step)
         if mixup:
             share = _beta(mixup, generator)
             x = share * x + (1 - share) * x[torch.randperm(len(x), generator=generator).to(x.device)]
         with torch.no_grad():
             given, wanted = features(x), target(x).log_softmax(-1)
-        loss = F.kl_div(head(given).log_softmax(-1), wanted, reduction="batchmean", log_target=True)
-        if not bool(torch.isfinite(loss.detach())):
-            raise ValueError(f"the loss of step {step} is {float(loss.detach())}; choose a lower rate than {rate}")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        if callback is not None:
-            callback(step + 1, steps, {"stage": "bridge", "loss": losses[-1]})
-    return losses
+        return F.kl_div(head(given).log_softmax(-1), wanted, reduction="batchmean", log_target=True)
+
+    return descend(head.parameters(), loss, steps=steps, rate=rate, stage="bridge", callback=callback)
 
 
 def _beta(shape: float, generator: Generator | None) -> float:

@@ -94,6 +94,10 @@ class BezierCurve:
             r = float(torch.rand((), generator=generator))
             self.move(r)
             value = loss(step)
+            if not bool(torch.isfinite(value.detach())):
+                raise ValueError(
+                    f"the loss of step {step} is {float(value.detach())}; choose a lower rate than {rate}"
+                )
             for middle, slope in zip(self.middle.values(), torch.autograd.grad(value, live), strict=True):
                 middle.grad = 2 * r * (1 - r) * slope
             optimizer.step()

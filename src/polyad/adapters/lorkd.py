@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
+from polyad.adapters.descending import descend
 from polyad.adapters.host import Adapters
 
 Batch = tuple[Tensor, Tensor, Sequence[str]]
@@ -46,7 +47,7 @@ def lorkd(
     The adapters called ``tasks`` must be attached (LoRAs in the paper, of any rank each); the model is the backbone,
     and those of its parameters are trained that were before adapters came. ``batches(step)`` gives inputs, labels
     (rows,) and one of ``tasks`` a row. The loss is the cross entropy of the model's logits and, with ``teacher``,
-    ``weight`` T² KL(softmax(teacher / T) ‖ softmax(student / T)) at T = ``temperature``, in the mean over rows; AdamW
+    ``weight`` T² KL(softmax(teacher / T) ‖ softmax(student / T)) at T = ``temperature``, in the mean over rows; Adam
     at ``rate`` falling as a cosine. A task's gradient reaches the backbone and its own adapter; that of others is
     exactly zero.
 
@@ -63,38 +64,25 @@ def lorkd(
     >>> losses[-1] < 0.1 * losses[0], type(expert(host, "a")[0]).__name__
     (True, 'Linear')
     """
-    if steps < 1 or not tasks or temperature <= 0:
-        raise ValueError(f"steps={steps}, tasks={list(tasks)} or temperature={temperature} leaves nothing to train")
+    if not tasks or temperature <= 0:
+        raise ValueError(f"tasks={list(tasks)} or temperature={temperature} leaves nothing to train")
     experts = [p for task in tasks for p in adapters.parameters(task)]
     trained = adapters.common.trainable
     own = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
-    optimizer = torch.optim.AdamW([*own, *experts], rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses: list[float] = []
+
+    def loss(step: int) -> Tensor:
+        x, labels, names = batches(step)
+        with adapters.routed(list(names)):
+            logits = adapters.model(x)
+        return _loss(logits, labels, None if teacher is None else (teacher, x), weight, temperature)
+
     for p in own:
         p.requires_grad_(True)
     try:
-        for step in range(steps):
-            x, labels, names = batches(step)
-            with adapters.routed(list(names)):
-                loss = _loss(
-                    adapters.model(x), labels, None if teacher is None else (teacher, x), weight, temperature
-                )
-            if not bool(torch.isfinite(loss.detach())):
-                raise ValueError(
-                    f"the loss of step {step} is {float(loss.detach())}; choose a lower rate than {rate}"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if callback is not None:
-                callback(step + 1, steps, {"stage": "distilling", "loss": losses[-1]})
+        return descend([*own, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
     finally:
         for p in own:
             p.requires_grad_(False)
-    return losses
 
 
 def expert(adapters: Adapters, task: str) -> nn.Module:

@@ -87,14 +87,10 @@ class LatentAttention(nn.Module):
         **others: Any,  # noqa: ARG002 - what other attention modules are told
     ) -> tuple[Tensor, None]:
         """The output (batch, tokens, width); no weights of attention are given back."""
-        q = self.q_proj(hidden_states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        nope, query = q.split((self.nope, self.rope), -1)
-        latent, key = self.kv_down(hidden_states).unsqueeze(1).split((self.rank, self.rope), -1)
-        cos, sin = (paired(table, self.pairs) for table in position_embeddings)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        nope, query, latent, key = self.projected(hidden_states, position_embeddings)
         if past_key_values is not None:
             key, latent = past_key_values.update(key, latent, self.layer_idx)
-        absorbed = q.shape[-2] <= FEW or self.value > self.rank
+        absorbed = nope.shape[-2] <= FEW or self.value > self.rank
 
         def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
             keys, latents = keys[..., : self.rope], latents[..., : self.rank]
@@ -109,6 +105,17 @@ class LatentAttention(nn.Module):
         if absorbed:
             out = torch.einsum("bthr,hvr->bthv", out, self.value_up)
         return self.o_proj(out.flatten(2)), None
+
+    def projected(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries without rotation (batch, heads, tokens, nope) and with it (…, rope), latents and rotated keys of
+        one head, (batch, 1, tokens, rank) and (…, rope)."""
+        q = self.q_proj(hidden_states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        nope, query = q.split((self.nope, self.rope), -1)
+        latent, key = self.kv_down(hidden_states).unsqueeze(1).split((self.rank, self.rope), -1)
+        cos, sin = (paired(table, self.pairs) for table in position_embeddings)
+        return nope, rotate(query, cos, sin), latent, rotate(key, cos, sin)
 
     def _over_latents(
         self, nope: Tensor, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None

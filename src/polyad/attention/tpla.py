@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyad._card import Paper, method
 from polyad.attention.latent import LatentAttention
-from polyad.attention.rotary import causal, paired, rotate
+from polyad.attention.rotary import causal
 from polyad.linalg import walsh_hadamard
 
 TPLA = Paper(
@@ -58,12 +58,8 @@ class ShardedLatentAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """This rank's addend of the output (batch, tokens, width)."""
         whole = self.whole
-        q = whole.q_proj(hidden_states).unflatten(-1, (whole.heads, -1)).transpose(1, 2)
-        nope, query = q.split((whole.nope, whole.rope), -1)
-        latent, key = whole.kv_down(hidden_states).unsqueeze(1).split((whole.rank, whole.rope), -1)
+        nope, query, latent, key = whole.projected(hidden_states, position_embeddings)
         latent = latent[..., self.slice]
-        cos, sin = (paired(table, whole.pairs) for table in position_embeddings)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if past_key_values is not None:
             key, latent = past_key_values.update(key, latent, self.layer_idx)
         absorbed = nope @ whole.key_up[..., self.slice]

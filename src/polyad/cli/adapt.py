@@ -42,6 +42,7 @@ def adapt(
     A run that was stopped goes on when the same command is given again.
     """
     from polyad.adapters.finetuning import Finetuning
+    from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
     if (adapter is None) == (compare is None):
@@ -52,14 +53,14 @@ def adapt(
         tuple(_lasting(text) for text in options.texts_of(data)), steps, batch, length, rate, seed, windows,
         tuple(select.split(",")) if select else None,
     )  # fmt: skip
-    write = options.study_writer(report)
+    options.check_report(report)
     options.seeded(seed)
     if adapter is not None:
         found = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
     else:
         found = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
-    if write is not None:
-        write(report, adapter_study([{**record, "command": command()} for record in found], _facts(found)))
+    if report is not None:
+        write_study(report, adapter_study([{**record, "command": command()} for record in found], _facts(found)))
     if json:
         emit(found[0] if adapter is not None else found)
     else:

@@ -39,12 +39,13 @@ def cache(
     from polyad.cache.named import maker
     from polyad.data import calibration, evaluation
     from polyad.evaluation.caches import cache_quality, cache_speed
+    from polyad.report import write_study
     from polyad.report.studies import cache_study
 
     names = [part.strip() for part in methods.split(";") if part.strip()]
     if not names:
         raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
-    write = options.study_writer(report)
+    options.check_report(report)
     options.seeded(seed)
     one = options.loaded(model, dtype, device)
     texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
@@ -61,8 +62,8 @@ def cache(
         seconds = cache_speed(one, makes, **timed) if alternations else {}
     records = _records(names, quality, seconds, context)
     best = recommended(records, budget)
-    if write is not None:
-        write(report, cache_study(records, best, _facts(texts, scored, alternations, seed, dtype)))
+    if report is not None:
+        write_study(report, cache_study(records, best, _facts(texts, scored, alternations, seed, dtype)))
     if json:
         emit({"caches": records, "recommended": best})
     else:

@@ -35,7 +35,7 @@ def compare(
     from polyad.compress.run import Asked
     from polyad.compress.text_form import recipe_of
 
-    write = options.report_writer(report)
+    options.check_report(report)
     recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
@@ -50,7 +50,9 @@ def compare(
         points = comparison(model, recipes, keeps, asked, callback=callback)
     for point in points:
         point["command"] = command()
-    if write is not None:
+    if report is not None:
+        from polyad.report import write
+
         write(report, points)
     if json:
         emit(points)

@@ -42,7 +42,7 @@ def compress(
     from polyad.models.folder import check_free
 
     check_free(out_folder)
-    write = options.report_writer(report)
+    options.check_report(report)
     recipe = recipe_of(method)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
@@ -55,7 +55,9 @@ def compress(
         found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
     found["command"] = command()
     found["seconds"]["command"] = time.perf_counter() - clock
-    if write is not None:
+    if report is not None:
+        from polyad.report import write
+
         write(report, [found])
     if json:
         emit(found)

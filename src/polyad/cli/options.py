@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,21 +80,9 @@ def loaded(name: str, dtype: str, device: str, adapter: str | None = None) -> An
     return model
 
 
-def report_writer(report: Path | None) -> Callable[..., Any] | None:
-    """What writes the report that was asked for; had before the work, so that what is wrong costs none."""
-    if report is None:
-        return None
-    from polyad.report import check, write
+def check_report(report: Path | None) -> None:
+    """Refuse, before any work, a report that could not be written."""
+    if report is not None:
+        from polyad.report import check
 
-    check(report)
-    return write
-
-
-def study_writer(report: Path | None) -> Callable[..., Any] | None:
-    """The same for the page on things that were tried alike."""
-    if report is None:
-        return None
-    from polyad.report import check, write_study
-
-    check(report)
-    return write_study
+        check(report)

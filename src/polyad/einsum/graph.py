@@ -59,6 +59,7 @@ class Graph:
 
 
 def bits(mask: int) -> Iterator[int]:
+    """The powers of two that a mask is the sum of, the least first."""
     while mask:
         low = mask & -mask
         yield low

@@ -60,6 +60,7 @@ def cp_to_train(x: CP) -> TensorTrain:
 
 
 def cp_to_low_rank(x: CP) -> LowRank:
+    """The factors of two modes, the weights with the first."""
     left, right = _weighted(x)
     return LowRank(left, right.mT)
 
@@ -160,12 +161,14 @@ def kronecker_to_train_matrix(x: Kronecker) -> TrainMatrix:
 
 
 def train_matrix_to_kronecker(x: TrainMatrix) -> Kronecker:
+    """Two cores, and a term for each number of their bond."""
     if len(x.cores) != 2:
         raise ValueError(f"{x!r} has {len(x.cores)} cores; only one of two cores is a sum of Kronecker products")
     return Kronecker(x.cores[0].movedim(-1, -3), x.cores[1])
 
 
 def circulant_to_toeplitz(x: Circulant) -> Toeplitz:
+    """One block, its column read twice along the diagonals."""
     if x.columns.shape[-3:-1] != (1, 1):
         raise ValueError(
             f"{x!r} has blocks of size {x.block}; only a circulant matrix of one block is a Toeplitz one"
@@ -175,5 +178,6 @@ def circulant_to_toeplitz(x: Circulant) -> Toeplitz:
 
 
 def dense_to_network(x: Dense) -> Network:
+    """A network of one tensor."""
     letters = "".join([symbol(i) for i in range(x.ndim)])
     return Network(f"{letters}->{letters}", (x.weight,))

@@ -21,7 +21,7 @@ def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str,
     ...     "perplexity": {"a": {"ratio": 1.0, "error": 0.0}},
     ... }
     >>> cache_study([one], None, {}).sentence
-    'Of 1 way to keep 8 tokens, none loses less than plain: +0.00 % perplexity at 4 B a token.'
+    'Smallest of 1 is plain: 4 B a token, +0.00 % perplexity.'
     """
     names = list(records[0]["perplexity"])
     quantities = {
@@ -35,13 +35,12 @@ def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str,
         "shared": Quantity("held once for all", "B"),
     }
     trials = [_cache(record, names) for record in records]
-    least = min(records, key=_worst)
     context = records[0]["context"]
-    ways = "1 way" if len(records) == 1 else f"{len(records)} ways"
-    sentence = (
-        f"Of {ways} to keep {context:,} tokens, none loses less than {least['method']}: "
-        f"{100 * (_worst(least) - 1):+.2f} % perplexity at {short(least['bytes_per_token'], 'B')} a token."
-    )
+    small = min(records, key=lambda r: r["bytes_per_token"])
+    sentence = f"Smallest of {len(records)} is {_told(small)}."
+    others = [r for r in records if small["bytes_per_token"] < r["bytes_per_token"] < _largest(records)]
+    if others:
+        sentence += f" Of those between it and the largest, least is lost by {_told(min(others, key=_worst))}."
     if best is not None:
         sentence += f" For the bytes that were asked for, {best} is recommended."
     command = str(records[0].get("command", "not recorded"))
@@ -59,6 +58,15 @@ def _cache(record: Record, names: Sequence[str]) -> Trial:
     }
     errors = {f"text{i}": 100 * (record["perplexity"][name]["error"] or 0) for i, name in enumerate(names)}
     return Trial(record["method"], values, errors)
+
+
+def _told(record: Record) -> str:
+    size = short(record["bytes_per_token"], "B")
+    return f"{record['method']}: {size} a token, {100 * (_worst(record) - 1):+.2f} % perplexity"
+
+
+def _largest(records: Sequence[Record]) -> float:
+    return max(record["bytes_per_token"] for record in records)
 
 
 def _worst(record: Record) -> float:

@@ -40,10 +40,12 @@ def error(format: Format, x: Tensor) -> float:
 
 
 def dense(x: Tensor | Format) -> Tensor:
+    """The numbers of a format or of a sparse tensor; a dense one as it is."""
     return x.to_dense() if isinstance(x, Format) or x.is_sparse else x
 
 
 def assert_sentence(card: Card, refused: Exception) -> None:
+    """What a method refuses with is a sentence, and not what a library below it said."""
     said = str(refused)
     assert len(said.split()) >= 4, f"{card.name} refuses with {said!r}, which is no sentence"
     assert not re.search(r"linalg|LAPACK|must match|broadcast", said), f"{card.name} passes on a raw error: {said}"
