@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from polyad.adapters.host import Adapters
 from polyad.adapters.learning import train
 from polyad.adapters.making import Method, entry, needs_of, opened
+from polyad.adapters.rates import RateRange, rate_range
 from polyad.data.calibration import evaluation, splits
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
@@ -110,6 +111,33 @@ def finetune(
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def rates(
+    model: Any,
+    method: Method,
+    asked: Finetuning,
+    *,
+    steps: int = 40,
+    without: Sequence[float] | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> RateRange:
+    """What learning rates do to a method on the first batches of a fine-tuning; the model is left as it was.
+
+    ``without`` are the model's own losses of these batches, if they are known. Costs as much as ``steps`` steps and
+    their forward passes.
+    """
+    method, given = opened(method, {})
+    tokens = Tokens(model, asked)
+    adapters, _ = _attached(model, method, given, asked, tokens)
+    torch.manual_seed(asked.seed)
+    training = model.training
+    model.train()
+    try:
+        return rate_range(adapters, NAME, tokens.loss, steps=steps, without=without, callback=callback)
+    finally:
+        model.train(training)
+        adapters.detach(NAME)
 
 
 def _losses(

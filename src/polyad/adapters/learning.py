@@ -23,6 +23,10 @@ WARM = 0.06
 """The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
 
 
+class DivergedError(ValueError):
+    """The loss is not finite any more."""
+
+
 @dataclass(frozen=True)
 class Learned:
     """What a training run gave: the loss of every step, the learning rate, and seconds of all runs together."""
@@ -75,7 +79,7 @@ def train(
     """
     if steps < 1:
         raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
-    optimizer, rate = _optimizer(adapters, name, rate)
+    optimizer, rate = optimizer_of(adapters, name, rate)
     base = [group["lr"] for group in optimizer.param_groups]
     identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
     file = None if state is None else Path(state)
@@ -84,7 +88,7 @@ def train(
     for step in range(len(run.losses), steps):
         for group, own in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = own * _share(step, steps, warm)
-        run.losses.append(_step(adapters, optimizer, loss, step, steps, clip))
+        run.losses.append(step_of(adapters, optimizer, loss, step, steps, clip))
         run.seconds = time.perf_counter() - clock
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
             _keep(file, adapters, name, optimizer, run, identity)
@@ -93,7 +97,8 @@ def train(
     return Learned(tuple(run.losses), rate, run.seconds)
 
 
-def _optimizer(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.AdamW, float]:
+def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.AdamW, float]:
+    """AdamW over what is trained, each part at its share of ``rate``, by default the method's own; and the rate."""
     kind = type(next(iter(adapters.of(name).values())))
     rate = kind.learning_rate if rate is None else rate
     if not 0 < rate < math.inf:
@@ -101,7 +106,7 @@ def _optimizer(adapters: Adapters, name: str, rate: float | None) -> tuple[torch
     return torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0), rate
 
 
-def _step(
+def step_of(
     adapters: Adapters,
     optimizer: torch.optim.Optimizer,
     loss: Callable[[int], Tensor],
@@ -113,7 +118,7 @@ def _step(
     adapters.before_step(step, steps)
     value = loss(step)
     if not bool(torch.isfinite(value.detach())):
-        raise ValueError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
+        raise DivergedError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
     (value + adapters.penalty().to(value.device)).backward()
     adapters.after_backward(step, steps)
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
