@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from benchmarks.finetune import SLOW, TEXTS
 
 import polyad
-from benchmarks.finetune import SLOW, TEXTS
 from polyad.adapters import LoRA
 from polyad.adapters.finetuning import Finetuning, Tokens, rates
 from polyad.adapters.named import method_of
