@@ -14,6 +14,7 @@ from polyad.adapters.comparing import compare
 from polyad.adapters.finetuning import Finetuning, Tokens
 from polyad.adapters.learning import train
 from polyad.adapters.named import method_of
+from polyad.adapters.rates import rate_range
 from polyad.adapters.sizing import sized, trained
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
@@ -82,6 +83,37 @@ def test_what_cannot_be_trained_is_refused():
         learn(model, adapters, steps=1, rate=-1)
     with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower learning rate"):
         train(adapters, "a", lambda step: model(X).sum() * (1 if step < 1 else float("nan")), steps=3, rate=0.5)
+
+
+def tried(model, adapters, **how):
+    return rate_range(adapters, "a", lambda step: (model(X.roll(step, 0)) - Y.roll(step, 0)).square().mean(), **how)
+
+
+def test_rising_rates_find_one_that_learns():
+    model, adapters = hosted()
+    found = tried(model, adapters, low=1e-4, high=10.0, steps=30)
+    assert found.rates[0] == pytest.approx(1e-4)
+    assert found.rates[1] / found.rates[0] == pytest.approx(1e5 ** (1 / 29))
+    assert found.falls[0] == pytest.approx(0, abs=1e-6)  # LoRA starts where the model is
+    assert min(found.falls) < -0.1
+    assert 0.005 <= found.best <= 0.5
+    assert adapters.active == {"a": 1.0}
+    spoiled = tried(*hosted(), low=1e-4, high=1e9, steps=30)
+    assert len(spoiled.rates) < 30
+    assert spoiled.falls[-1] > 2
+    plain = [float((hosted()[0](X.roll(i, 0)) - Y.roll(i, 0)).square().mean().detach()) for i in range(5)]
+    known = tried(*hosted(), steps=5, without=plain)
+    assert known.falls == pytest.approx(tried(*hosted(), steps=5).falls, abs=1e-6)
+
+
+def test_rates_that_cannot_be_tried_are_refused():
+    with pytest.raises(ValueError, match=r"low=0.1 and high=0.01 bound no rates"):
+        tried(*hosted(), low=0.1, high=0.01)
+    with pytest.raises(ValueError, match="steps=1 try too few rates"):
+        tried(*hosted(), steps=1)
+    model, adapters = hosted()
+    with pytest.raises(ValueError, match="not finite at the start, at any rate"):
+        rate_range(adapters, "a", lambda _: model(X).sum() * float("nan"))
 
 
 class Fast(LoRA):
@@ -227,6 +259,19 @@ def test_adapt_trains_saves_and_is_put_on_again(polyad_command, tiny_folder, tin
     assert (code, "already holds something" in err) == (1, True)
     code, _, err = polyad_command("generate", tiny_folder, "the", "--adapter", tmp_path / "none")
     assert (code, "holds no adapter" in err) == (1, True)
+
+
+def test_adapt_finds_its_rate(polyad_command, tiny_folder, tiny_text, tmp_path):
+    told = ("adapt", tiny_folder, "--adapter", "lora", "--data", tiny_text, "--steps", 2, "--length", 16,
+            "--batch", 2, "--windows", 1, "--out", tmp_path / "mine")  # fmt: skip
+    code, out, _ = polyad_command(*told, "--rate", "auto", "--json")
+    found = value(out)
+    tried = found["rates_tried"]
+    assert code == 0
+    assert tried["rates"][0] == pytest.approx(1e-4)
+    assert found["learning_rate"] < tried["rates"][tried["falls"].index(min(tried["falls"]))]
+    code, _, err = polyad_command(*told, "--rate", "fast")
+    assert (code, "--rate fast is no number; give one such as 0.001, or auto" in err) == (1, True)
 
 
 def test_adapt_goes_on_after_a_kill(polyad_command, tiny_folder, tiny_text, tmp_path, monkeypatch):

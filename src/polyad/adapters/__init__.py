@@ -28,6 +28,7 @@ from polyad.adapters.lora import LoRA
 from polyad.adapters.lorkd import expert, lorkd
 from polyad.adapters.lotr import LoTR
 from polyad.adapters.pissa import PiSSA
+from polyad.adapters.rates import RateRange, rate_range
 from polyad.adapters.reversible_merge import ReversibleMerge, reversible_merge
 from polyad.adapters.riemannlora import RiemannLoRA
 from polyad.adapters.singlora import SingLoRA
@@ -66,6 +67,7 @@ __all__ = [
     "LoTR",
     "Match",
     "PiSSA",
+    "RateRange",
     "ReversibleMerge",
     "RiemannLoRA",
     "SVFit",
@@ -88,6 +90,7 @@ __all__ = [
     "matrix",
     "merge_steps",
     "overlap",
+    "rate_range",
     "recycle",
     "reversible_merge",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +36,8 @@ class Finetuning:
     steps: int = 150
     batch: int = 2
     length: int = 128
-    rate: float | None = None
+    rate: float | Literal["auto"] | None = None
+    """The learning rate; by default the method's own, and with "auto" one that a short run over many finds."""
     seed: int = 0
     windows: int = 8
     """Windows of 1,024 tokens of each text's evaluation part on which the loss is measured."""
@@ -66,6 +67,10 @@ def finetune(
     on where it stopped.
     """
     quality.check_predicts(model)
+    rate, tried = asked.rate, None
+    if rate == "auto":
+        tried = rates(model, method, asked, callback=callback)
+        rate = tried.best
     method, given = opened(method, {})
     tokens = Tokens(model, asked)
     heldout = evaluation(model, asked.texts, count=asked.windows)
@@ -85,7 +90,7 @@ def finetune(
         NAME,
         tokens.loss,
         steps=asked.steps,
-        rate=asked.rate,
+        rate=rate,
         state=state,
         asked=identity,
         callback=callback,
@@ -99,7 +104,7 @@ def finetune(
         "layers": layers,
         "trained_parameters": count,
         "bytes": sum(t.nbytes for t in adapters.state_dict(NAME).values()),
-        "learning_rate": learned.rate,
+        "learning_rate": learned.rate, "rates_tried": None if tried is None else asdict(tried),
         "steps": asked.steps, "batch": asked.batch, "length": tokens.length, "seed": asked.seed,
         "loss_curve": list(learned.losses),
         "held_out": {

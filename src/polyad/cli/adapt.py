@@ -27,7 +27,8 @@ def adapt(
     steps: Annotated[int, typer.Option(min=1, help="training steps")] = 150,
     batch: Annotated[int, typer.Option(min=1, help="rows a step")] = 2,
     length: Annotated[int, typer.Option(min=2, help="tokens a row")] = 128,
-    rate: Annotated[float | None, typer.Option(help="the learning rate; by default the method's own")] = None,
+    rate: Annotated[str | None, typer.Option(help="the learning rate, or auto: found by 40 steps over rising "
+                                             "ones; by default the method's own")] = None,
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
@@ -50,7 +51,7 @@ def adapt(
             "give one adapter with --adapter, such as lora:rank=8, or several with --compare 'lora;dora'"
         )
     asked = Finetuning(
-        tuple(_lasting(text) for text in options.texts_of(data)), steps, batch, length, rate, seed, windows,
+        tuple(_lasting(text) for text in options.texts_of(data)), steps, batch, length, _rate(rate), seed, windows,
         tuple(select.split(",")) if select else None,
     )  # fmt: skip
     options.check_report(report)
@@ -69,6 +70,16 @@ def adapt(
     if all("error" in record for record in found):
         complain(f"every adapter failed, the first with: {found[0]['error']}")
         raise typer.Exit(1)
+
+
+def _rate(given: str | None) -> Any:
+    """What ``--rate`` says: a number, auto, or nothing."""
+    if given is None or given == "auto":
+        return given
+    try:
+        return float(given)
+    except ValueError:
+        raise ValueError(f"--rate {given} is no number; give one such as 0.001, or auto") from None
 
 
 def _facts(found: list[dict[str, Any]]) -> dict[str, Any]:
