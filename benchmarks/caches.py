@@ -40,6 +40,7 @@ CONTEXT, SCORED, WINDOWS, GENERATED = 4096, 127, 3, 256
 SINKS, WINDOW, BLOCK = 4, 32, 16
 TIMES = {"6": 0.03, "4.5": 0.015, "3.5": 0.005}
 """How many times smaller, and the increase of perplexity that is asked for."""
+M_MMAP_THRESHOLD = -3  # as in malloc.h
 Row = dict[str, Any]
 
 
@@ -52,15 +53,16 @@ def model(layers: int | None = None) -> Any:
     return made
 
 
-def statistics(made: Any, texts: tuple[str, ...]) -> list[dict[str, torch.Tensor]]:
+def statistics(texts: tuple[str, ...]) -> list[dict[str, torch.Tensor]]:
     """What eight windows of each text say; of several texts the mean."""
     found = []
     for text in texts:
         path = KEPT / f"caches-{text}.pt"
         if not path.exists():
-            windows = calibration(made, (text,), count=8, length=1024).windows
+            whole = model()
+            windows = calibration(whole, (text,), count=8, length=1024).windows
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(observe(made, partial(TransformCoding, rate=3.0), windows, sinks=SINKS), path)
+            torch.save(observe(whole, partial(TransformCoding, rate=3.0), windows, sinks=SINKS), path)
         found.append(torch.load(path, weights_only=True))
     return [
         {name: sum(part[name] for part in layer) / len(layer) for name in layer[0]}
@@ -72,7 +74,7 @@ def coded(made: Any, times: str, texts: tuple[str, ...] = TEXTS, context: int = 
     """Transform coding so many times smaller than bfloat16, exact tokens (in bfloat16) counted."""
     exact = SINKS + WINDOW + BLOCK
     rate = 16 * (context / float(times) - exact) / (context - exact)
-    seen = water_filling(statistics(made, texts)[: made.config.num_hidden_layers], rate)
+    seen = water_filling(statistics(texts)[: made.config.num_hidden_layers], rate)
     options: Any = {"window": WINDOW, "sinks": SINKS, "dtype": torch.bfloat16, "seen": seen}
     return partial(cache_for, made, partial(TransformCoding, block=BLOCK), **options)
 
@@ -119,7 +121,11 @@ def agreement(text: str) -> Row:
 
 
 def memory(name: str, layers: int = 1, batch: int = 8, context: int = 8192) -> Row:
-    """Resident memory that 8 sequences of 8,192 random tokens add, in the first layer."""
+    """Resident memory that 8 sequences of 8,192 random tokens add, in the first layer.
+
+    The allocator is told to take large blocks from the system and give them back, so that what is freed is not seen.
+    """
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 18)
     made = model(layers)
     makes: dict[str, Callable[[], Any]] = {
         "transformers": lambda: _dynamic(made), "plain": partial(cache_for, made), "kivi 4": kivi(made, 4),

@@ -246,6 +246,8 @@ def test_refusals():
     model = tiny.model()
     with pytest.raises(ValueError, match="rank=17"):
         cache_for(model, partial(Metric, rank=17), seen=observe(model, Metric, [tiny.ids(1, 20)]))
+    with pytest.raises(ValueError, match="the calibration is of 1 layers and LlamaForCausalLM has"):
+        cache_for(model, partial(Metric, rank=2), seen=observe(model, Metric, [tiny.ids(1, 20)])[:1])
     with pytest.raises(ValueError, match="empty"):
         observe(model, Metric, [])
     with pytest.raises(ValueError, match="window=-1"):

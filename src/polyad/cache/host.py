@@ -141,6 +141,11 @@ def cache_for(
             f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
             "cache holds in little memory already; there is nothing to compress"
         )
+    if seen is not None and len(seen) != len(held_here):
+        raise ValueError(
+            f"the calibration is of {len(seen)} layers and {type(model).__name__} has {len(held_here)} to hold; "
+            "calibrate this model"
+        )
     install(model)
     rotation = _rotation(make, modules[held_here[0]])
     codecs = _codecs(
