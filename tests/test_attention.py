@@ -145,8 +145,6 @@ def test_decoders_decode_what_they_compute_at_once_and_are_of_one_size(kind):
     ids = tiny.ids(2, 24) % 50
     expected = model(ids)
     for cache in (DynamicCache(), HeldCache([HeldLayer(None, 0, None) for _ in range(2)], None)):
-        if isinstance(cache, HeldCache) and kind not in ("tpa", "mla"):
-            continue  # read by transformers' attention functions only
         parts = [model(piece, cache) for piece in ids.split([12, 1, 9, 2], 1)]
         torch.testing.assert_close(torch.cat(parts, 1), expected, atol=1e-12, rtol=0)
     sizes = [sum(p.numel() for p in decoder(k, **KINDS).parameters()) for k in (kind, "mha")]

@@ -20,7 +20,8 @@ GQA = Paper(
 class GroupedAttention(nn.Module):
     """``heads`` query heads that share ``key_heads`` heads of keys and values: all of them, some, or one.
 
-    Called as a decoder of transformers calls its attention, with transformers' cache. Any floating dtype.
+    Called as a decoder of transformers calls its attention; transformers' cache, or a layer of polyad's. Any floating
+    dtype.
 
     >>> layer = GroupedAttention(16, 4, 8, key_heads=2)
     >>> table = torch.ones(1, 5, 8), torch.zeros(1, 5, 8)
@@ -52,8 +53,19 @@ class GroupedAttention(nn.Module):
         k = rotate(k, cos, sin)
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)
-        mask = causal(attention_mask, q, k)
-        alone = mask is None and q.shape[-2] > 1
-        grouped = k.shape[1] != q.shape[1]
-        out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=alone, enable_gqa=grouped)
-        return self.o_proj(out.transpose(1, 2).flatten(2)), None
+        if isinstance(k, Tensor):
+            out = _over(self, q, k, v, attention_mask)[0]
+        else:  # a layer of polyad's caches
+            out = k.attend(self, q, attention_mask, _over, {"scaling": self.head_width**-0.5})
+        return self.o_proj(out.flatten(2)), None
+
+
+def _over(_module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **_: Any) -> tuple[Tensor, None]:
+    """Attention (batch, tokens, heads, channels)."""
+    mask = causal(mask, q, k)
+    if mask is None and q.shape[-2] == 1:  # the heads of a group lie side by side, and read their keys once
+        rows = q.reshape(*k.shape[:2], -1, q.shape[-1])
+        return F.scaled_dot_product_attention(rows, k, v).reshape(q.shape).transpose(1, 2), None
+    alone = mask is None
+    grouped = k.shape[1] != q.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=alone, enable_gqa=grouped).transpose(1, 2), None
