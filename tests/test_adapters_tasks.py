@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from polyad.adapters import Adapters, BezierCurve, LoRA, bridge, expert, lorkd
-from polyad.adapters.descending import descend
 from polyad.testing.adapters import move
+from polyad.train import descend
 
 
 def hosted(names):

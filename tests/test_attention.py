@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 
 import polyad
+import polyad.train.state
 import tiny
 from polyad.attention import GroupedAttention, LatentAttention, TensorProductAttention, convert, decoder, transmla
 from polyad.attention.decoder import ATTENTIONS
@@ -111,6 +112,7 @@ def exact(place):
         ({"rank": 30}, "rank=30 exceeds what is left of keys and values beside rope=8"),
         ({"rank": 8, "rope": 18}, "rope=18 exceeds"),
         ({"rank": 8, "rope": 3}, "must be even"),
+        ({"heal": 3}, "heal=3 was given without rank"),
         ({"rope": 8}, "without rank"),
     ],
 )
@@ -127,6 +129,34 @@ def test_attention_of_another_kind_is_refused(kind):
         transmla(tiny.model(kind))
 
 
+def test_healing_brings_a_smaller_latent_nearer_and_goes_on_after_a_kill(tmp_path, monkeypatch):
+    ids = tiny.ids(8, 64)
+    windows = list(tiny.ids(16, 64, seed=5))
+
+    def error(**given):
+        model = tiny.model()
+        expected = tiny.logits(model, ids).log_softmax(-1)
+        convert(model, rank=12, windows=windows, **given)
+        assert not any(module.training for module in model.modules())
+        return float((expected.exp() * (expected - tiny.logits(model, ids).log_softmax(-1))).sum(-1).mean())
+
+    plain, healed = error(), error(heal=30, rate=3e-3)
+    assert healed < 0.95 * plain
+    state, original = tmp_path / "state", polyad.train.state.keep
+
+    def killed(file, *given):
+        original(file, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("polyad.train.descending.keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        error(heal=30, rate=3e-3, state=state)
+    monkeypatch.undo()
+    assert error(heal=30, rate=3e-3, state=state) == pytest.approx(healed, rel=1e-6)
+    with pytest.raises(ValueError, match=r"another training \(rate was 0.003 and is 0.002\)"):
+        error(heal=30, rate=2e-3, state=state)
+
+
 def test_the_command_converts_and_says_what_the_cache_takes(polyad_command, tiny_folder, tiny_text, tmp_path):
     options = ("--to", "mla", "--rank", 12, "--calibrate", tiny_text, "--out", tmp_path / "mla")
     code, out, err = polyad_command("convert", tiny_folder, *options, "--json")
@@ -134,6 +164,12 @@ def test_the_command_converts_and_says_what_the_cache_takes(polyad_command, tiny
     found = json.loads(out)
     assert (found["cache_numbers_per_token"], found["cache_numbers_per_token_before"]) == (3 * 20, 3 * 32)
     assert polyad.load(tmp_path / "mla").model.layers[0].self_attn.rank == 12
+    options = ("--to", "mla", "--rank", 12, "--calibrate", tiny_text, "--heal", 3, "--out", tmp_path / "healed")
+    code, out, err = polyad_command("convert", tiny_folder, *options, "--json")
+    assert code == 0, err
+    plain, healed = (polyad.load(tmp_path / name).model.layers[0].self_attn for name in ("mla", "healed"))
+    assert not torch.equal(plain.key_up, healed.key_up)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["healed", "mla"]
 
 
 KINDS = {"vocabulary": 50, "width": 24, "layers": 2, "heads": 3, "hidden": 40}

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
-from polyad.adapters.descending import descend
+from polyad.train import descend
 
 
 @method(

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host import Adapters
+from polyad.train.state import keep, resumed
 
 WARM = 0.06
 """The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
@@ -83,7 +82,8 @@ def train(
     base = [group["lr"] for group in optimizer.param_groups]
     identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
     file = None if state is None else Path(state)
-    run = _Run([], 0.0) if file is None else _resumed(file, adapters, name, optimizer, identity)
+    held = _held(adapters, name)
+    run = _resumed(file, held, optimizer, identity)
     clock = time.perf_counter() - run.seconds
     for step in range(len(run.losses), steps):
         for group, own in zip(optimizer.param_groups, base, strict=True):
@@ -91,7 +91,8 @@ def train(
         run.losses.append(step_of(adapters, optimizer, loss, step, steps, clip))
         run.seconds = time.perf_counter() - clock
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
-            _keep(file, adapters, name, optimizer, run, identity)
+            held = _held(adapters, name)
+            keep(file, held, optimizer, _kept(held, run, identity))
         if callback is not None:
             callback(step + 1, steps, {"stage": "training", "loss": run.losses[-1]})
     return Learned(tuple(run.losses), rate, run.seconds)
@@ -150,60 +151,17 @@ def _held(adapters: Adapters, name: str) -> dict[str, Tensor]:
     return found
 
 
-def _keep(
-    file: Path, adapters: Adapters, name: str, optimizer: torch.optim.Optimizer, run: _Run, identity: str
-) -> None:
-    held = _held(adapters, name)
-    tensors = {f"adapter/{key}": t.detach().clone().contiguous() for key, t in held.items()}
-    for i, own in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in own.items()}
-    tensors["random"] = torch.get_rng_state()
-    stated = {
-        "asked": identity,
-        "losses": run.losses,
-        "seconds": run.seconds,
-        "frozen": [key for key, t in held.items() if isinstance(t, nn.Parameter) and not t.requires_grad],
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    save_file(tensors, partial, metadata={"polyad": json.dumps(stated)})
-    partial.replace(file)
+def _kept(held: Mapping[str, Tensor], run: _Run, identity: str) -> dict[str, Any]:
+    """What is stated of a run beside its tensors."""
+    frozen = [key for key, t in held.items() if isinstance(t, nn.Parameter) and not t.requires_grad]
+    return {"asked": identity, "losses": run.losses, "seconds": run.seconds, "frozen": frozen}
 
 
-def _resumed(file: Path, adapters: Adapters, name: str, optimizer: torch.optim.Optimizer, identity: str) -> _Run:
+def _resumed(file: Path | None, held: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: str) -> _Run:
     """The run that a file tells of, put into the adapter and the optimiser; a new one where there is no file."""
-    if not file.is_file():
+    stated = None if file is None else resumed(file, held, optimizer, identity)
+    if stated is None:
         return _Run([], 0.0)
-    try:
-        with safe_open(file, "pt") as opened:
-            stated = json.loads((opened.metadata() or {})["polyad"])
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
-    if stated["asked"] != identity:
-        raise ValueError(
-            f"{file} is of another training ({_difference(stated['asked'], identity)}); ask for the same again, or "
-            "remove the file to begin anew"
-        )
-    held = _held(adapters, name)
-    with torch.no_grad():
-        for key, tensor in held.items():
-            tensor.copy_(tensors[f"adapter/{key}"])
-            if isinstance(tensor, nn.Parameter) and key in stated["frozen"]:
-                tensor.requires_grad_(False)
-    states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        part, _, rest = key.partition("/")
-        if part == "optimizer":
-            index, _, what = rest.partition("/")
-            states.setdefault(int(index), {})[what] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random"])
+    for key in stated["frozen"]:
+        held[key].requires_grad_(False)
     return _Run(list(stated["losses"]), stated["seconds"])
-
-
-def _difference(one: str, other: str) -> str:
-    """Which of the things asked differ, in words."""
-    mine, theirs = json.loads(other), json.loads(one)
-    keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-    return ", ".join(f"{key} was {theirs.get(key)} and is {mine.get(key)}" for key in sorted(keys)[:3])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
-from polyad.adapters.descending import descend
 from polyad.adapters.host import Adapters
+from polyad.train import descend
 
 Batch = tuple[Tensor, Tensor, Sequence[str]]
 """Inputs, their labels, and the task of every row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.attention.latent import LatentAttention, inherited
-from polyad.models import Block, Moments, Undo, blocks, collect, decoder_layers, replace
+from polyad.models import Block, Moments, blocks, decoder_layers
 
 TRANSMLA = Paper(
     "Meng, Tang, Tang, Yao, Sun, Zhang", 2025, "TransMLA: Multi-Head Latent Attention Is All You Need",
@@ -78,22 +78,6 @@ def transmla(
         )
         for path, block in found.items()
     }
-
-
-def convert(
-    model: nn.Module,
-    *,
-    rank: int | None = None,
-    rope: int | None = None,
-    windows: Iterable[Tensor] = (),
-    callback: Callable[..., Any] | None = None,
-) -> Undo:
-    """Put ``transmla`` in place of the model's attention, calibrated on windows of token ids; what undoes it."""
-    moments = None
-    if rank is not None:
-        needs = {b.roles["k"]: ("second", "mean") for b in blocks(model, ("qk",))}
-        moments = collect(model, needs, windows, callback=callback)
-    return replace(model, transmla(model, rank=rank, rope=rope, moments=moments))
 
 
 def _harm(model: Any, half: int) -> Tensor:

@@ -19,6 +19,10 @@ def convert(
         int | None, typer.Option(help="numbers of the latent, for a smaller cache; without it nothing is lost")
     ] = None,
     rope: Annotated[int | None, typer.Option(help="numbers of the rotary key beside it")] = None,
+    heal: Annotated[
+        int, typer.Option(min=0, help="steps of training the new attention to say what the model said")
+    ] = 0,
+    rate: Annotated[float, typer.Option(help="the learning rate of healing")] = 1e-3,
     calibrate: options.Texts = None,
     calibration_windows: options.CalibrationWindows = 16,
     device: options.Device = "cpu",
@@ -26,7 +30,10 @@ def convert(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Rewrite the attention of MODEL as multi-head latent attention and save it to --out."""
+    """Rewrite the attention of MODEL as multi-head latent attention and save it to --out.
+
+    Healing that was stopped goes on when the same command is given again.
+    """
     from polyad import attention
     from polyad.data import calibration
     from polyad.models import origin, save
@@ -39,15 +46,20 @@ def convert(
     options.seeded(seed)
     one = options.loaded(model, dtype, device)
     check_numbers(one)
-    found = None if rank is None else calibration(one, options.texts_of(calibrate), count=calibration_windows)
+    count = max(calibration_windows, heal // 2)  # a step of healing reads half a window
+    found = None if rank is None else calibration(one, options.texts_of(calibrate), count=count)
     windows = [] if found is None else [window.to(device) for window in found.windows]
+    state = out_folder.absolute().with_name(f".{out_folder.absolute().name}.state")
+    stated = {"convert": to, "rank": rank, "rope": rope, "heal": heal}
     with progress() as callback:
-        attention.convert(one, rank=rank, rope=rope, windows=windows, callback=callback)
+        attention.convert(
+            one, rank=rank, rope=rope, windows=windows, heal=heal, rate=rate, state=state, callback=callback
+        )
     latent = [m for m in one.modules() if isinstance(m, attention.LatentAttention)]
     held = sum(m.rank + m.rope for m in latent)
     before = sum(2 * one.config.num_key_value_heads * m.value for m in latent)
-    stated = {"convert": to, "rank": rank, "rope": rope}
     save(one, out_folder, tokenizer=origin(one).tokenizer, recipe=stated, base=base_of(origin(one).folder), seed=seed)
+    state.unlink(missing_ok=True)
     if json:
         emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": held,
               "cache_numbers_per_token_before": before})  # fmt: skip

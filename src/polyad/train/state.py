@@ -1,0 +1,71 @@
+"""A training kept in a file, so that one that was killed goes on to the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def keep(
+    file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, stated: Mapping[str, Any]
+) -> None:
+    """Write the tensors that training changes, the optimiser's and the random generator's, and what is ``stated``.
+
+    ``stated["asked"]`` says what the training is of. The file is written beside and moved into place.
+    """
+    held = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
+    for i, own in optimizer.state_dict()["state"].items():
+        held |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in own.items()}
+    held["random"] = torch.get_rng_state()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    save_file(held, partial, metadata={"polyad": json.dumps(dict(stated))})
+    partial.replace(file)
+
+
+def resumed(
+    file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, asked: str
+) -> dict[str, Any] | None:
+    """What a file states, its numbers put into the tensors and the optimiser; nothing where there is no file.
+
+    ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "pt") as opened:
+            stated = json.loads((opened.metadata() or {})["polyad"])
+            held = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
+    if stated["asked"] != asked:
+        raise ValueError(
+            f"{file} is of another training ({_difference(stated['asked'], asked)}); ask for the same again, or "
+            "remove the file to begin anew"
+        )
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            tensor.copy_(held[f"tensor/{key}"])
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in held.items():
+        part, _, rest = key.partition("/")
+        if part == "optimizer":
+            index, _, what = rest.partition("/")
+            states.setdefault(int(index), {})[what] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(held["random"])
+    return stated
+
+
+def _difference(one: str, other: str) -> str:
+    """Which of the things asked differ, in words."""
+    mine, theirs = json.loads(other), json.loads(one)
+    keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+    return ", ".join(f"{key} was {theirs.get(key)} and is {mine.get(key)}" for key in sorted(keys)[:3])
