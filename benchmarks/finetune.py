@@ -4,7 +4,8 @@ SmolLM2-135M, every linear layer but the output head, 150 steps of 2 x 128 token
 for all, each method at its own learning rate. In float32: bfloat16 is several times slower on processors without
 instructions for it, so losses are not those that bfloat16 would give. Each method that is finished is stored at once
 in results/finetune.json, and one that was stopped goes on from its last kept step, so that the command can be given
-again until all are done; without names all adapters of the catalogue are run.
+again until all are done: what is stored of the same learning rate is not run again. Without names all adapters of the
+catalogue are run. Seconds are those on the wall.
 
     python -m benchmarks.finetune [--seeds 0 1 2] [--threads 2] [lora dora lokr:alpha=2 …]
 """
@@ -15,6 +16,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +24,7 @@ import polyad
 from polyad._folders import cache_folder
 from polyad.adapters.comparing import compare
 from polyad.adapters.finetuning import Finetuning
+from polyad.adapters.making import Method, opened
 from polyad.adapters.named import method_of
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
@@ -44,15 +47,24 @@ def main() -> None:
     names = given.methods or [SLOW.get(card.name, card.name) for card in polyad.methods("adapter")]
     methods = {name: method_of(name) for name in names}
     model = polyad.load("smollm2", dtype=torch.float32)
+    known = json.loads(given.results.read_text()) if given.results.exists() else []
     for seed in given.seeds:
+        done = {r["spelled"] for r in known if (r["seed"], r["steps"]) == (seed, given.steps) and _same(methods, r)}
+        left = {name: method for name, method in methods.items() if name not in done}
         asked = replace(Finetuning(TEXTS, windows=given.windows, steps=given.steps), seed=seed)
         folder = cache_folder() / "benchmarks" / f"finetune-{given.steps}-{given.windows}-seed{seed}"
-        for record in compare(model, methods, asked, folder, callback=told):
+        for record in compare(model, left, asked, folder, callback=told):
             if "error" in record:
                 print(f"{record['spelled']:24} failed: {record['error']}", flush=True)
             else:
                 stored(given.results, record)
                 print(shown(record), flush=True)
+
+
+def _same(methods: dict[str, Method], record: dict[str, Any]) -> bool:
+    """Whether a stored run had the learning rate that its method has now."""
+    method: Any = methods.get(record["spelled"])
+    return method is not None and opened(method, {})[0].learning_rate == record["learning_rate"]  # type: ignore[attr-defined]
 
 
 def told(step: int, total: int | None, values: dict) -> None:

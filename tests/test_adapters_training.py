@@ -79,7 +79,7 @@ def test_what_cannot_be_trained_is_refused():
     model, adapters = hosted()
     with pytest.raises(ValueError, match="steps=0 trains nothing"):
         learn(model, adapters, steps=0)
-    with pytest.raises(ValueError, match=r"rate=-1 is not a learning rate; give a number above 0, such as 0.001"):
+    with pytest.raises(ValueError, match=r"rate=-1 is not a learning rate; give a number above 0, such as 0.002"):
         learn(model, adapters, steps=1, rate=-1)
     with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower learning rate"):
         train(adapters, "a", lambda step: model(X).sum() * (1 if step < 1 else float("nan")), steps=3, rate=0.5)

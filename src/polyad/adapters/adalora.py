@@ -46,6 +46,8 @@ class AdaLoRA(Adapter):
     (45, True)
     """
 
+    learning_rate = 0.02
+
     def __init__(
         self,
         shape: tuple[int, ...],

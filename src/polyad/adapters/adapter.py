@@ -35,8 +35,9 @@ class Adapter(nn.Module):
     drops: bool = False
     """Whether ``forward`` and ``changed`` drop inputs themselves, through ``base.onto``."""
 
-    learning_rate: ClassVar[float] = 1e-3
-    """The learning rate with which ``train`` trains the method, by AdamW, unless told another."""
+    learning_rate: ClassVar[float] = 2e-3
+    """The learning rate with which ``train`` trains the method, by AdamW, unless told another: what ``rate_range``
+    found for SmolLM2-135M on two texts, at as many numbers as LoRA of rank 8 trains."""
 
     learning_rates: ClassVar[Mapping[str, float]] = {}
     """Parameters, by pattern on their name (``*.B``), that learn so many times as fast."""

@@ -45,6 +45,8 @@ class AFLoRA(Adapter):
     (36, 28)
     """
 
+    learning_rate = 0.02
+
     def __init__(
         self,
         shape: tuple[int, ...],

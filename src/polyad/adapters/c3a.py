@@ -44,6 +44,8 @@ class C3A(Adapter):
     Circulant(shape=(6, 9), parameters=18, bytes=72)
     """
 
+    learning_rate = 0.001
+
     def __init__(
         self,
         shape: tuple[int, ...],

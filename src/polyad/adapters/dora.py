@@ -46,6 +46,8 @@ class DoRA(Adapter):
     magnitude: nn.Parameter
     squares: Tensor
 
+    learning_rate = 0.005
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -41,6 +41,8 @@ class EDoRA(DoRA):
 
     direction: Core
 
+    learning_rate = 0.0005
+
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 8, alpha: float | None = None, norm_gradient: bool = False
     ) -> None:

@@ -48,6 +48,8 @@ class EigenLoRAx(Adapter):
     VA: Tensor
     VB: Tensor
 
+    learning_rate = 0.02
+
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 8, components: int = 16, generator: Generator | None = None
     ) -> None:

@@ -40,6 +40,8 @@ class FLoRATucker(Adapter):
     56
     """
 
+    learning_rate = 0.005
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -41,6 +41,8 @@ class GraLoRA(Adapter):
     (56, (6, 8))
     """
 
+    learning_rate = 0.005
+
     def __init__(
         self,
         shape: tuple[int, ...],

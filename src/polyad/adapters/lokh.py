@@ -28,6 +28,8 @@ class LoKH(Adapter):
     KhatriRao(shape=(6, 8), parameters=40, bytes=160)
     """
 
+    learning_rate = 0.005
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -57,6 +57,8 @@ class LoKr(Adapter):
 
     sized_by = "factor"
 
+    learning_rate = 0.02
+
     def __init__(
         self,
         shape: tuple[int, ...],

@@ -44,6 +44,8 @@ class LoLDU(Adapter):
     U: Tensor
     d: Tensor
 
+    learning_rate = 0.001
+
     def __init__(self, shape: tuple[int, ...], *, rank: int = 256, alpha: float | None = None) -> None:
         super().__init__()
         out, n = matrix(shape)

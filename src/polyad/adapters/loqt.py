@@ -49,7 +49,7 @@ class LoQT(Adapter):
     (16, 12)
     """
 
-    learning_rate = 1e-2
+    learning_rate = 0.005
 
     def __init__(
         self,

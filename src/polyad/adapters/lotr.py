@@ -40,6 +40,8 @@ class LoTR(Adapter):
     (28, 4)
     """
 
+    learning_rate = 0.0005
+
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 8, alpha: float | None = None, bank: Bank | None = None
     ) -> None:

@@ -42,6 +42,8 @@ class PiSSA(Adapter):
     A0: Tensor
     B0: Tensor
 
+    learning_rate = 0.0005
+
     def __init__(self, shape: tuple[int, ...], *, rank: int = 8) -> None:
         super().__init__()
         out, n = matrix(shape)

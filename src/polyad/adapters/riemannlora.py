@@ -57,6 +57,8 @@ class RiemannLoRA(Adapter):
     A_moving: Tensor
     B_moving: Tensor
 
+    learning_rate = 0.001
+
     def __init__(self, shape: tuple[int, ...], *, rank: int = 8, start: float = 1.0, momentum: float = 0.9) -> None:
         super().__init__()
         out, n = matrix(shape)

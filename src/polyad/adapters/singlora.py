@@ -48,6 +48,8 @@ class SingLoRA(Adapter):
 
     u: Tensor
 
+    learning_rate = 0.005
+
     def __init__(
         self,
         shape: tuple[int, ...],

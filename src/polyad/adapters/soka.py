@@ -49,6 +49,8 @@ class SoKA(Adapter):
     A0: Tensor
     B0: Tensor
 
+    learning_rate = 0.001
+
     def __init__(
         self,
         shape: tuple[int, ...],

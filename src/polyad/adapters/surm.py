@@ -49,6 +49,8 @@ class SURM(Adapter):
     [8, 13, 16]
     """
 
+    learning_rate = 0.001
+
     def __init__(
         self,
         shape: tuple[int, ...],

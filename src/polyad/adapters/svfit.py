@@ -43,6 +43,8 @@ class SVFit(Adapter):
     V: Tensor
     s0: Tensor
 
+    learning_rate = 0.2
+
     def __init__(self, shape: tuple[int, ...], *, rank: int = 256) -> None:
         super().__init__()
         out, n = matrix(shape)

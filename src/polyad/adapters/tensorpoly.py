@@ -53,6 +53,8 @@ class TensorPoly(Adapter):
     task: int = 0
     """Which row of ``logits`` weighs the terms."""
 
+    learning_rate = 0.005
+
     def __init__(
         self,
         shape: tuple[int, ...],

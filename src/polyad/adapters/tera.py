@@ -47,6 +47,8 @@ class TeRA(Adapter):
     11
     """
 
+    learning_rate = 0.05
+
     def __init__(self, shape: tuple[int, ...], *, alpha: float = 1.0, bank: Bank | None = None) -> None:
         super().__init__()
         out, n = matrix(shape)

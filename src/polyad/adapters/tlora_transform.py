@@ -50,6 +50,8 @@ class TransformedLoRA(Adapter):
     54
     """
 
+    learning_rate = 0.0005
+
     def __init__(
         self,
         shape: tuple[int, ...],

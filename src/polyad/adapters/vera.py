@@ -35,7 +35,7 @@ class VeRA(Adapter):
     10
     """
 
-    learning_rate = 1e-2
+    learning_rate = 0.02
 
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 256, start: float = 0.1, bank: Bank | None = None
