@@ -15,7 +15,7 @@ from polyad.data import digest
 from polyad.models import Undo, blocks, collect, replace
 
 CALIBRATED = 64
-"""Windows, at most, from which the moments are taken: more change little."""
+"""Windows, at most, from which the moments are taken, evenly spaced: more change little."""
 ROW = 256
 """Tokens of a row of healing."""
 
@@ -41,7 +41,7 @@ def convert(
         raise ValueError(f"heal={heal} was given without rank; the exact conversion leaves nothing to heal")
     if rank is not None:
         needs = {b.roles["k"]: ("second", "mean") for b in blocks(model, ("qk",))}
-        moments = collect(model, needs, windows[:CALIBRATED], callback=callback)
+        moments = collect(model, needs, windows[:: -(-len(windows) // CALIBRATED) or 1], callback=callback)
     modules = transmla(model, rank=rank, rope=rope, moments=moments)
     if heal:
         asked = {"rank": rank, "rope": rope, "windows": digest(torch.cat([w.flatten() for w in windows]).cpu())}
