@@ -1,4 +1,4 @@
-"""TransMLA on SmolLM2: what the exact conversion changes, the curve of shrinking, and healing. Ten minutes on two cores."""
+"""TransMLA on SmolLM2: the exact conversion, the curve of shrinking, and healing. Ten minutes on two cores."""
 
 from __future__ import annotations
 
