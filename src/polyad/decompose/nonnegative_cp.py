@@ -91,7 +91,7 @@ def nonnegative_cp(
     work, scale = unit(held)
     seen = None if mask is None else partial(sweep, mask.reshape(work.shape).to(work.dtype))
     solve, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
-    alive = work.flatten(1).any(1).view(-1, 1, 1)
+    alive = (torch.linalg.vector_norm(work.flatten(1), dim=1) > 0).view(-1, 1, 1)
 
     def solved(r: int) -> CP:
         start = uniform(shape, r, len(work), work, generator, signed=False)
