@@ -8,11 +8,7 @@ from torch import Tensor
 
 def finite(name: str, x: Tensor) -> Tensor:
     """Refuse NaN and infinities, naming the tensor and how many there are. Returns the tensor."""
-    if x.is_meta or not x.is_floating_point():
-        return x
-    if x.dtype in (torch.float32, torch.float64) and bool(torch.linalg.vector_norm(x.detach()).isfinite()):
-        return x  # a tenth of the time that looking at every entry takes
-    if bool(torch.isfinite(x).all()):
+    if x.is_meta or not x.is_floating_point() or bool(torch.isfinite(x).all()):
         return x
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(

@@ -26,17 +26,17 @@ def levenberg(
 ) -> tuple[list[Tensor], Tensor]:
     """Levenberg-Marquardt steps for ``‖x - Σ_r ∘ₙ factors[n]‖² + ridge Σₙ ‖factors[n]‖²``.
 
-    x is (batch, I₁, …, I_N) of about unit norm in float64, factors are (batch, starts, rank, I_n). Returns the factors
-    and the squared errors (batch, starts). A tensor is done when none of its starts gains more than ``stop`` of its
-    error, or the best is below ``enough`` by a step that gained little more; the others go on without it. Damping
-    starts with the residual's norm, so that steps from a good start converge quadratically.
+    x is (batch, I₁, …, I_N) of about unit norm in float64, factors are (batch, starts, rank, I_n). Returns the
+    factors and the squared errors (batch, starts). A tensor is done when none of its starts gains more than ``stop``
+    of its error, or the best is below ``enough`` by a step that gained little more; the others go on without it.
+    Damping starts with the residual's norm, so that steps from a good start converge quadratically.
     """
     whole = balanced(factors)
     half = halfway(x.shape[1:])
     target = x.unsqueeze(1).reshape(len(x), 1, math.prod(x.shape[1 : half + 1]), -1)
     errors, rest = _error(target, whole, half, ridge)
     active = torch.arange(len(x), device=x.device)
-    factors, error, damping = list(whole), errors.clone(), (1e-2 * errors.sqrt()).clamp(1e-12, 1e-2)
+    factors, error, damping = list(whole), errors.clone(), (1e-3 * errors.sqrt()).clamp(1e-12, 1e-3)
     going = torch.ones_like(active, dtype=torch.bool)
     for _ in range(max_iter):
         if not bool(going.any()):
