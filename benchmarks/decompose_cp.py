@@ -86,13 +86,13 @@ def sweep(shape: tuple[int, ...], dtype: torch.dtype, rank: int, bars: dict[str,
     few, more = 1, 1 + len(shape) * (len(shape) - 1)
     timers = {"ours": per_sweep(our_sweeps(x, factors), few, more)} | floors(x, rank)
     timers |= {name: per_sweep(run) for name, run in peer_sweeps(x, factors, row).items()}
-    samples = take({name: _rested(timer) for name, timer in timers.items()})
+    samples = take({name: rested(timer) for name, timer in timers.items()})
     floor = min(("floor, rows first", "floor, columns last"), key=lambda name: statistics.median(samples[name]))
     bound = [within(samples, floor, 1.3)] if len(shape) == 3 else []
     return row | {"samples": samples, "facts": {"floor": floor}, "asked": bound + faster(samples, bars)}
 
 
-def _rested(timer: Timer) -> Timer:
+def rested(timer: Timer) -> Timer:
     """The timer after a moment in which the threads of the last one, which wait busily, go to sleep."""
 
     def timed() -> float:

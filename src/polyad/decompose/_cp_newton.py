@@ -12,6 +12,7 @@ from polyad.linalg.modes import halfway
 
 LARGEST = 512  # unknowns of one tensor, above which a step's Cholesky factorisation outweighs what it saves
 ENTRIES = 1 << 25  # numbers in all normal matrices together
+LAST = 100  # times ``enough``: what the last step may gain, since the next would gain some thousandths of that
 
 
 def fits(x: Tensor, starts: int, rank: int) -> bool:
@@ -25,17 +26,18 @@ def levenberg(
 ) -> tuple[list[Tensor], Tensor]:
     """Levenberg-Marquardt steps for ``‖x - Σ_r ∘ₙ factors[n]‖² + ridge Σₙ ‖factors[n]‖²``.
 
-    x is (batch, I₁, …, I_N) in float64, factors are (batch, starts, rank, I_n). Returns the factors and the squared
-    errors (batch, starts). A tensor is done when none of its starts
-    gains more than ``stop`` of its error, or one is below ``enough``; the others go on without it.
+    x is (batch, I₁, …, I_N) of about unit norm in float64, factors are (batch, starts, rank, I_n). Returns the
+    factors and the squared errors (batch, starts). A tensor is done when none of its starts gains more than ``stop``
+    of its error, or the best is below ``enough`` by a step that gained little more; the others go on without it.
+    Damping starts with the residual's norm, so that steps from a good start converge quadratically.
     """
     whole = balanced(factors)
     half = halfway(x.shape[1:])
     target = x.unsqueeze(1).reshape(len(x), 1, math.prod(x.shape[1 : half + 1]), -1)
     errors, rest = _error(target, whole, half, ridge)
     active = torch.arange(len(x), device=x.device)
-    factors, error, damping = list(whole), errors.clone(), torch.full_like(errors, 1e-3)
-    going = error.min(1).values > enough
+    factors, error, damping = list(whole), errors.clone(), (1e-3 * errors.sqrt()).clamp(1e-12, 1e-3)
+    going = torch.ones_like(active, dtype=torch.bool)
     for _ in range(max_iter):
         if not bool(going.any()):
             break
@@ -46,11 +48,14 @@ def levenberg(
         tried = [factor + change for factor, change in zip(factors, step, strict=True)]
         found, left = _error(target, tried, half, ridge)
         better = found < error
-        near = better & (error - found <= stop * found)
+        gain = torch.where(better, error - found, 0)
+        near = better & (gain <= stop * found)
         factors = [torch.where(better[..., None, None], b, a) for a, b in zip(factors, tried, strict=True)]
         rest, error = torch.where(better[..., None, None], left, rest), torch.where(better, found, error)
         damping = torch.where(better, damping / 10, damping * 8).clamp(min=1e-12)
-        going = (~near & (damping < 1e6)).any(1) & (error.min(1).values > enough[active])
+        least, best = error.min(1)
+        settled = (least <= enough[active]) & (gain.gather(1, best[:, None]).squeeze(1) <= LAST * enough[active])
+        going = (~near & (damping < 1e6)).any(1) & ~settled
         errors[active] = error
         for out, factor in zip(whole, factors, strict=True):
             out[active] = factor

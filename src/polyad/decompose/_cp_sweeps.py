@@ -129,12 +129,13 @@ def descend(hessian: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tens
     size = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     scale = torch.where(size > 0, 1 / size, 0).nan_to_num(posinf=0.0).unsqueeze(-1)
     cosines = hessian * scale * scale.mT
-    added = 10 * r * eps
-    eye = torch.eye(r).to(hessian) + torch.diag_embed((scale.squeeze(-1) == 0).double())
-    lower, info = torch.linalg.cholesky_ex(cosines + added * eye)
+    added, diagonal = 10 * r * eps, cosines.diagonal(dim1=-2, dim2=-1)
+    diagonal += (scale.squeeze(-1) == 0).to(hessian.dtype).add_(added)
+    lower, info = torch.linalg.cholesky_ex(cosines)
     while bool(info.any()) and added < 1:
+        diagonal += 99 * added
         added *= 100
-        lower, info = torch.linalg.cholesky_ex(cosines + added * eye)
+        lower, info = torch.linalg.cholesky_ex(cosines)
     scaled = gradient * scale
     step = torch.cholesky_solve(scaled, lower)
     gain = (scaled * step).sum((-2, -1)) + added * step.square().sum((-2, -1))

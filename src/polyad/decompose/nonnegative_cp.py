@@ -84,14 +84,14 @@ def nonnegative_cp(
     shape = _checked(x, rank, tol, batch, update)
     half = x.dtype not in (torch.float32, torch.float64)
     held = x.detach().to(torch.float32 if half else x.dtype)
-    held, mask = shown(_check.finite("x", held) if mask is None else held, mask)
+    held, mask = shown(held, mask)
     if update == "mu" and bool((held < 0).any()):
         raise ValueError("x has negative entries, which update='mu' cannot treat; use update='hals'")
     held = held.reshape(-1, *shape).contiguous()
-    work, scale = unit(held)
+    work, scale = unit(held)  # refuses NaN and infinities in the pass that it makes anyway
     seen = None if mask is None else partial(sweep, mask.reshape(work.shape).to(work.dtype))
     solve, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
-    alive = work.flatten(1).any(1).view(-1, 1, 1)
+    alive = (torch.linalg.vector_norm(work.flatten(1), dim=1) > 0).view(-1, 1, 1)
 
     def solved(r: int) -> CP:
         start = uniform(shape, r, len(work), work, generator, signed=False)
