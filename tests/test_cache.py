@@ -64,7 +64,6 @@ def exact(model):
         "matryoshkakv": {"rank": [8] * heads},
         "metric": {"rank": heads * 8},
         "palu": {"rank": 8, "heads": 1},
-        "rotated_coding": {"group": 1},
         "transform_coding": {"block": 1},
         "xkv": {"rank": 16},
     }

@@ -14,7 +14,6 @@ from polyad.cache import (
     Metric,
     Palu,
     Place,
-    RotatedCoding,
     TransformCoding,
     cache_for,
     fisher,
@@ -22,11 +21,9 @@ from polyad.cache import (
     matryoshka_bases,
     matryoshka_ranks,
     observe,
-    rotated_filling,
     token_alignment,
     water_filling,
 )
-from polyad.cache.fused_rows import FusedRows
 from polyad.cache.named import maker
 from polyad.cache.palu import mixed
 from polyad.evaluation.caches import cache_quality
@@ -212,37 +209,6 @@ def test_transform_coding_takes_its_rate_and_more_bits_lose_less():
     assert errors[0] > errors[1] > errors[2]
     with pytest.raises(ValueError, match=r"rate=0\.1"):
         water_filling(seen, 0.1)
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-def test_a_zero_point_puts_the_mean_in_the_middle_of_the_grid(bits):
-    x = 0.1 * seeded(64, 4096)
-    plain = least_distortion(x, bits).to_dense() - x
-    for shift in (0.0, 0.3, -5.0):
-        moved = least_distortion(x + shift, bits, zero_dtype=torch.float16).to_dense() - (x + shift)
-        assert float(moved.norm()) < 1.02 * float(plain.norm()), shift
-    even = least_distortion(torch.tensor([[3.0] * 8, [0.0] * 8, [-2e-3] * 8]), bits, zero_dtype=torch.float16)
-    assert torch.allclose(even.to_dense(), torch.tensor([[3.0], [0.0], [-2e-3]]), rtol=2e-3, atol=1e-30)
-
-
-def test_rotated_coding_takes_its_rate_and_restores_nothing(monkeypatch):
-    model, ids = tiny.model(), tiny.ids(1, 64)
-    make = partial(RotatedCoding, group=16)
-    seen = observe(model, make, [tiny.ids(1, 60, seed=s) for s in range(8)], sinks=1)
-    expected = tiny.logits(model, ids)[:, 49:]
-    errors = []
-    for rate in (4.0, 5.0, 8.0):
-        cache = cache_for(model, make, window=0, sinks=1, seen=rotated_filling(seen, rate, 2, group=16))
-        tiny.logits(model, ids[:, :49], past_key_values=cache)
-        stored = sum(layer.stored.nbytes(layer.codec.bases) for layer in cache.held)
-        assert stored <= rate / 8 * 3 * 2 * 16 * 48
-        monkeypatch.setattr(FusedRows, "_dense", lambda *_: pytest.fail("codes were restored"))
-        steps = [tiny.logits(model, ids[:, i : i + 1], past_key_values=cache) for i in range(49, 64)]
-        monkeypatch.undo()
-        errors.append(float((torch.cat(steps, 1) - expected).norm()))
-    assert errors[0] > errors[1] > errors[2]
-    with pytest.raises(ValueError, match=r"rate=0\.1"):
-        rotated_filling(seen, 0.1, 2)
 
 
 def test_single_tokens_join_what_is_stored():

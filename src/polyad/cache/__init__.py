@@ -18,7 +18,6 @@ from polyad.cache.prefixkv import PrefixKV
 from polyad.cache.squat import Squat
 from polyad.cache.staircase import staircase
 from polyad.cache.streaming_llm import StreamingLLM
-from polyad.cache.rotated_coding import RotatedCoding, rotated_filling
 from polyad.cache.transform_coding import TransformCoding, water_filling
 from polyad.cache.vidkv import VidKV
 from polyad.cache.xkv import XKV, token_alignment
@@ -41,7 +40,6 @@ __all__ = [
     "PrefixKV",
     "Squat",
     "StreamingLLM",
-    "RotatedCoding",
     "TransformCoding",
     "VidKV",
     "cache_for",
@@ -53,6 +51,5 @@ __all__ = [
     "remembering",
     "staircase",
     "token_alignment",
-    "rotated_filling",
     "water_filling",
 ]

@@ -18,7 +18,7 @@ from polyad.formats.packing import pack, packed_length, unpack
 
 TAIL = 4
 """Bytes behind the codes of a group: a scale and a minimum in float16."""
-FEW = 16
+FEW = 8
 """Up to this many sums of the same rows are read from codes, once for each; for more the rows are restored once."""
 _READ = (torch.float32, torch.bfloat16, torch.float16)
 _SUMS = {2: "embedding_bag_2bit_rowwise_offsets", 4: "embedding_bag_4bit_rowwise_offsets"}

@@ -26,8 +26,7 @@ class Basis:
     if there is one, (groups, 1, s d). ``bits`` rounds the r coordinates to a grid of that many bits, by channel over
     ``group`` tokens or, with ``by_token``, by token over ``group`` coordinates; None keeps them. With one number for
     each coordinate, those of equal bits are rounded together. ``centred`` coordinates are spread about zero: they
-    take the step of least distortion, in one byte, and no zero point; with ``readable`` one in bfloat16 and a zero
-    point at their own mean, as sums of codes that are not restored need it.
+    take the step of least distortion, in one byte, and no zero point.
     """
 
     into: Tensor
@@ -37,7 +36,6 @@ class Basis:
     by_token: bool = False
     mean: Tensor | None = None
     centred: bool = False
-    readable: bool = False
     parts: dict[torch.dtype, list[tuple[int | None, Tensor, Tensor]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -100,8 +98,6 @@ class Basis:
 
     def _rounded(self, latent: Tensor, bits: int) -> Format:
         block = self.group if self.by_token else (min(self.group, latent.shape[-2]), 1)
-        if self.readable:
-            return least_distortion(latent, bits, group=block, zero_dtype=torch.float16)
         if self.centred:
             return least_distortion(latent, bits, group=block, scale_dtype=torch.float8_e4m3fn)
         return round_to_nearest(latent, bits, group=block, zero_dtype=torch.float16)

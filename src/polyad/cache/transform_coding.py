@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from polyad._card import Paper, method
 from polyad.allocate import Curve, greedy
 from polyad.cache.codec import Place
-from polyad.cache.latents import Basis, Latents, grouped
+from polyad.cache.latents import Basis, Latents
 from polyad.formats import Product
 from polyad.linalg import roots
 
@@ -25,12 +24,6 @@ RUN = 8
 RIDGE = 1e-2
 """Of the mean information: what is added for directions that calibration saw too little of."""
 
-HUANG = Paper(
-    "Huang, Schultheiss", 1963, "Block Quantization of Correlated Gaussian Random Variables",
-    "doi:10.1109/TCOM.1963.1088759",
-    adds="principal coordinates with bits by their variance, here in the metric of Fisher information",
-)  # fmt: skip
-
 
 @method(
     "codec",
@@ -38,8 +31,14 @@ HUANG = Paper(
     makes=Product,
     example={"rate": 3.0},
     needs={"keys", "key_mean", "key_fisher", "values", "value_mean", "value_fisher"},
-    papers=(HUANG,),
-)
+    papers=(
+        Paper(
+            "Huang, Schultheiss", 1963, "Block Quantization of Correlated Gaussian Random Variables",
+            "doi:10.1109/TCOM.1963.1088759",
+            adds="principal coordinates with bits by their variance, here in the metric of Fisher information",
+        ),
+    ),
+)  # fmt: skip
 class TransformCoding(Latents):
     """Keys before rotation and values of all heads together, in coordinates rounded to bits of their own, by token.
 
@@ -77,54 +76,41 @@ class TransformCoding(Latents):
             raise ValueError(f"block={block} must be at least 1")
         seen = place.seen
         if rate is not None and "key_bits" not in seen:
-            (seen,) = water_filling([needed(place)], rate)
-        else:
-            seen = seen | needed(place)
-        bases = [basis(seen, side, by_token=True) for side in ("key", "value")]
+            (seen,) = water_filling([{name: place.need(name) for name in (*_names("key"), *_names("value"))}], rate)
+        bases = []
+        for side in ("key", "value"):
+            into, out, _ = coordinates({name: place.need(name) for name in _names(side)}, side)
+            bits = seen.get(f"{side}_bits")
+            kept = torch.arange(len(out)) if bits is None else bits.nonzero()[:, 0]
+            if not len(kept):  # a basis holds something
+                kept = kept.new_zeros(1)
+            widths = None if bits is None else [max(b, 1) for b in bits[kept].tolist()]
+            mean = seen[f"{side}_mean"].reshape(1, 1, -1)
+            made = Basis(
+                into[None, :, kept], out[None, kept], widths, len(kept), by_token=True, mean=mean, centred=True
+            )
+            bases.append(made)
         super().__init__(bases[0], bases[1], place.key_heads)
         self.block = block
 
 
-def needed(place: Place) -> dict[str, Tensor]:
-    """What calibration says of the layer's keys and values."""
-    return {name: place.need(name) for side in ("key", "value") for name in names(side)}
-
-
-def names(side: str) -> tuple[str, str, str]:
-    """Second moment, mean and Fisher information of keys or values."""
+def _names(side: str) -> tuple[str, str, str]:
     return f"{side}s", f"{side}_mean", f"{side}_fisher"
 
 
-def coordinates(seen: dict[str, Tensor], side: str, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps into and out of the coordinates of unit variance, and what each costs to leave out, largest first.
-
-    Of shapes (groups, n, n), (groups, n, n) and (groups, n), for each group of heads by itself.
-    """
-    moment, mean, information = (seen[name] for name in names(side))
-    spread = grouped(moment - torch.outer(mean, mean), groups)
+def coordinates(seen: dict[str, Tensor], side: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps into and out of the coordinates of unit variance, and what each costs to leave out, largest first."""
+    moment, mean, information = (seen[name] for name in _names(side))
+    n = len(moment)
+    eye = torch.eye(n, dtype=moment.dtype, device=moment.device)
     level = information.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
-    eye = torch.eye(spread.shape[-1], dtype=moment.dtype, device=moment.device)
-    pairs = [roots(block + RIDGE * level * eye) for block in grouped(information, groups)]
-    root, inverse = (torch.stack(side) for side in zip(*pairs, strict=True))
-    values, vectors = torch.linalg.eigh((root @ spread @ root).double())
-    values, vectors = values.flip(-1), vectors.flip(-1)
-    values = values.clamp_min(float(values.max().clamp_min(1e-300)) * 1e-12)
+    root, inverse = roots(information + RIDGE * level * eye)
+    values, vectors = torch.linalg.eigh((root @ (moment - torch.outer(mean, mean)) @ root).double())
+    values, vectors = values.flip(0), vectors.flip(1)
+    values = values.clamp_min(float(values[0].clamp_min(1e-300)) * 1e-12)
     size = values.sqrt()
-    into = root.double() @ vectors / size.unsqueeze(-2)
-    out = size.unsqueeze(-1) * (vectors.mT @ inverse.double())
+    into, out = root.double() @ vectors / size, size.unsqueeze(1) * (vectors.mT @ inverse.double())
     return into.to(moment.dtype), out.to(moment.dtype), values
-
-
-def basis(seen: dict[str, Tensor], side: str, groups: int = 1, **more: Any) -> Basis:
-    """The coordinates that ``seen`` gives bits to, or all of them."""
-    into, out, _ = coordinates(seen, side, groups)
-    bits = seen.get(f"{side}_bits")
-    kept = torch.arange(out.shape[-1]) if bits is None else bits.nonzero()[:, 0]
-    if not len(kept):  # a basis holds something
-        kept = kept.new_zeros(1)
-    widths = None if bits is None else [max(b, 2) for b in bits[kept].tolist()]
-    mean = seen[f"{side}_mean"].reshape(groups, 1, -1)
-    return Basis(into[..., kept], out[:, kept], widths, mean=mean, centred=True, **{"group": len(kept), **more})
 
 
 def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[str, Tensor]]:
@@ -139,40 +125,24 @@ def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[s
     >>> [s["key_bits"].tolist()[::8] for s in water_filling(seen, 5.0)]
     [[2, 2], [6, 6]]
     """
-    return filled(seen, rate, CHOICES, {"key": 1, "value": 1}, 8 * (len(CHOICES) - 1))
-
-
-def filled(
-    seen: Sequence[dict[str, Tensor]],
-    rate: float,
-    choices: tuple[int, ...],
-    groups: dict[str, int],
-    fixed: float,
-    each: dict[str, float] | None = None,
-) -> list[dict[str, Tensor]]:
-    """What was seen with bits out of ``choices``, the same for the i-th coordinate of each of a side's groups.
-
-    A token of a layer takes ``fixed`` bits a side for steps, and ``each`` for every coordinate that has any.
-    """
     curves: dict[str, Curve] = {}
     total = 0.0
-    tried = np.array(choices)
     for number, layer in enumerate(seen):
-        for side, count in groups.items():
-            weights = coordinates(layer, side, count)[2].sum(0)
-            total += count * rate * len(weights) - fixed
-            more = np.where(tried > 0, 0.0 if each is None else each[side], 0.0)
+        for side in ("key", "value"):
+            weights = coordinates(layer, side)[2]
+            total += rate * len(weights) - 8 * (len(CHOICES) - 1)
             for start in range(0, len(weights), RUN):
                 part = weights[start : start + RUN]
-                errors = np.array([LOST[bits] for bits in choices]) * float(part.sum())
-                curves[f"{number} {side} {start}"] = Curve(tried, (tried + more) * len(part) * count, errors)
+                costs = np.array(CHOICES, dtype=float) * len(part)
+                errors = np.array([LOST[bits] for bits in CHOICES]) * float(part.sum())
+                curves[f"{number} {side} {start}"] = Curve(np.array(CHOICES), costs, errors)
     if total < 0:
         raise ValueError(f"rate={rate} bits a number are fewer than the steps alone take; choose a higher rate")
     chosen = greedy(curves, total)
     found = [dict(layer) for layer in seen]
     for number, layer in enumerate(found):
-        for side, count in groups.items():
-            n = len(layer[f"{side}_mean"]) // count
+        for side in ("key", "value"):
+            n = len(layer[f"{side}_mean"])
             bits = [chosen[f"{number} {side} {start}"] for start in range(0, n, RUN)]
             layer[f"{side}_bits"] = torch.tensor(bits).repeat_interleave(RUN)[:n]
     return found

@@ -15,8 +15,6 @@ GAUSSIAN = {1: 1.5958, 2: 0.9957, 3: 0.586, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 
 """Steps that are best for numbers of a normal distribution with standard deviation 1, for each number of bits."""
 AROUND = (0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.8)
 """Multiples of that step that are tried."""
-FARTHEST = 512
-"""Steps that a block's mean may lie from zero where there is a zero point."""
 AT_ONCE = 2**17
 """Numbers that are tried with several steps in one pass, where there are few."""
 STEPS = (torch.float8_e4m3fn, torch.bfloat16, torch.float16, torch.float32)
@@ -39,14 +37,12 @@ def least_distortion(
     *,
     group: int | tuple[int, ...] | None = None,
     scale_dtype: torch.dtype = torch.bfloat16,
-    zero_dtype: torch.dtype | None = None,
     stats: object | None = None,  # noqa: ARG001 - every quantiser takes it; this one needs none
 ) -> Quantized:
     """Each block on the grid ±½, ±1½, … of a step that makes its squared error least, of nine steps that are tried.
 
     Where ``round_to_nearest`` spans a block, this clips what lies far out, which at one to three bits loses less.
-    There is no zero point, and zero is not on the grid: use it on numbers that are spread about zero; or with
-    ``zero_dtype``, for a zero point of that dtype that puts each block's mean in the middle of its grid. The steps tried
+    There is no zero point, and zero is not on the grid: use it on numbers that are spread about zero. The steps tried
     are multiples of that which is best for a normal distribution of the block's root mean square, as stored in
     ``scale_dtype``, which may be ``torch.float8_e4m3fn``: a number takes bits + 8 / group bits then, and blocks whose
     step would be below 2⁻⁶ take 2⁻⁶, above 448 448. ``group`` is as in ``round_to_nearest``. Nine passes.
@@ -63,11 +59,7 @@ def least_distortion(
     shape = tuple(x.shape)
     block = _block(shape, group)
     parted, axes = _part(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
-    shift = None if zero_dtype is None else parted.mean(axes, keepdim=True)
-    parted = parted if shift is None else parted - shift
     ideal = parted.square().mean(axes, keepdim=True).sqrt() * GAUSSIAN[bits]
-    if shift is not None:  # a zero point in float16 has eleven digits
-        ideal = torch.maximum(ideal, shift.abs() / FARTHEST)
     best, scale = torch.full_like(ideal, torch.inf), _stored(ideal, scale_dtype).to(parted.dtype)
     tries = torch.tensor(AROUND, dtype=ideal.dtype, device=x.device).view(-1, *[1] * ideal.ndim)
     for factors in tries.split(max(1, AT_ONCE // max(1, parted.numel()))):
@@ -78,10 +70,8 @@ def least_distortion(
         best, scale = torch.minimum(error, best), torch.where(error < best, step, scale)
     codes = _trim(_codes(parted, scale, bits).to(torch.uint8), shape, block)
     grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
-    zero: float | Tensor = 2 ** (bits - 1) - 0.5
-    if shift is not None and zero_dtype is not None:
-        zero = (zero - shift / scale).to(zero_dtype).reshape(grid)
-    return Quantized(pack(codes, bits), scale.to(scale_dtype).reshape(grid), zero, bits, shape, block, x.dtype)
+    scale = scale.to(scale_dtype).reshape(grid)
+    return Quantized(pack(codes, bits), scale, 2 ** (bits - 1) - 0.5, bits, shape, block, x.dtype)
 
 
 def _codes(x: Tensor, step: Tensor, bits: int) -> Tensor:
