@@ -18,7 +18,7 @@ from polyad.formats.packing import pack, packed_length, unpack
 
 TAIL = 4
 """Bytes behind the codes of a group: a scale and a minimum in float16."""
-FEW = 8
+FEW = 16
 """Up to this many sums of the same rows are read from codes, once for each; for more the rows are restored once."""
 _READ = (torch.float32, torch.bfloat16, torch.float16)
 _SUMS = {2: "embedding_bag_2bit_rowwise_offsets", 4: "embedding_bag_4bit_rowwise_offsets"}
@@ -123,7 +123,7 @@ class FusedRows(Format):
         return packed.as_strided((last + 1, width), (width, 1)), tuple(lines)
 
     def _sums(self, weights: Tensor, groups: int) -> Tensor:
-        """Sums (*batch, sums, groups * group) of rows of bytes for weights (*batch, sums, terms), the same in all groups."""
+        """Sums (*batch, sums, groups * group) of rows of bytes, for weights (*batch, sums, terms) of every group."""
         table, lines = self._table
         index, starts = _order(lines, weights.shape[-2], self.down)
         apart = weights if groups == 1 else weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)
@@ -190,7 +190,8 @@ def readable() -> bool:
     index = torch.zeros(1, dtype=torch.int32)
     try:
         for bits, expected in ((2, [2.0, 1.0, 3.0, 1.0]), (4, [2.0, 3.0])):
-            if _summing(bits)(packed, index, index, False, 0, False, torch.ones(1), None, False).tolist() != [expected]:
+            found = _summing(bits)(packed, index, index, False, 0, False, torch.ones(1), None, False)
+            if found.tolist() != [expected]:
                 return False
     except (AttributeError, NotImplementedError, RuntimeError):
         return False

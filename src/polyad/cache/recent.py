@@ -78,5 +78,6 @@ class Recent:
                     f"{name} of shape {tuple(new.shape)} cannot follow those of batch {held.shape[0]}, "
                     f"{held.shape[1]} heads and {held.shape[-1]} channels that the cache holds; start a new cache"
                 )
-            if (dtype or new.dtype) != held.dtype:
-                raise ValueError(f"{name} of {dtype or new.dtype} cannot follow those of {held.dtype}; start a new cache")
+            given = dtype or new.dtype
+            if given != held.dtype:
+                raise ValueError(f"{name} of {given} cannot follow those of {held.dtype}; start a new cache")
