@@ -88,14 +88,21 @@ def over_pieces(
     batch, heads, group, tokens, width = query.shape
     rows = (query * scaling).reshape(batch, heads, group * tokens, width)
     parts = [score(rows) for score, _ in pieces]
-    scores = torch.cat(parts, -1).unflatten(2, (group, tokens))
+    scores = torch.cat(parts, -1)
     if mask is not None:
-        shown = mask.unsqueeze(1) if mask.shape[1] == 1 else mask.unflatten(1, (heads, group))
-        least = torch.finfo(scores.dtype).min
-        scores = scores.masked_fill(~shown, least) if mask.dtype == torch.bool else scores + shown
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype).flatten(2, 3)
-    shares = weights.split([part.shape[-1] for part in parts], -1)
+        scores = _masked(scores.unflatten(2, (group, tokens)), mask).flatten(2, 3)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    shares = weights.split_with_sizes([part.shape[-1] for part in parts], -1)
     out = pieces[0][1](shares[0])
     for share, (_, mix) in zip(shares[1:], pieces[1:], strict=True):
         out = out + mix(share)
+    if tokens == 1:  # heads of a group lie side by side
+        return out.reshape(batch, 1, heads * group, -1)
     return out.unflatten(2, (group, tokens)).flatten(1, 2).transpose(1, 2)
+
+
+def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores (batch, heads, group, tokens, all tokens) where the mask, by head or for all, leaves them."""
+    shown = mask.unsqueeze(1) if mask.shape[1] == 1 else mask.unflatten(1, scores.shape[1:3])
+    least = torch.finfo(scores.dtype).min
+    return scores.masked_fill(~shown, least) if mask.dtype == torch.bool else scores + shown

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,7 +18,7 @@ from polyad.formats.packing import pack, packed_length, unpack
 
 TAIL = 4
 """Bytes behind the codes of a group: a scale and a minimum in float16."""
-FEW = 8
+FEW = 16
 """Up to this many sums of the same rows are read from codes, once for each; for more the rows are restored once."""
 _READ = (torch.float32, torch.bfloat16, torch.float16)
 _SUMS = {2: "embedding_bag_2bit_rowwise_offsets", 4: "embedding_bag_4bit_rowwise_offsets"}
@@ -89,7 +90,7 @@ class FusedRows(Format):
 
     def linear(self, x: Tensor) -> Tensor:
         if self.down and self._reads(x):
-            return self._sums(x.unsqueeze(-2).expand(*x.shape[:-1], self.packed.shape[-2], -1)).flatten(-2)
+            return self._sums(x, self.packed.shape[-2])
         if self.down and x.ndim == self.packed.ndim > 2:  # block by block, so that none is turned
             return (x.unsqueeze(-3) @ self._restored(x.dtype)).transpose(-3, -2).flatten(-2)
         return apply(self._dense(x.dtype), x)
@@ -97,8 +98,7 @@ class FusedRows(Format):
     def combine(self, weights: Tensor) -> Tensor:
         if self.down or not self._reads(weights):
             return weights @ self._dense(weights.dtype)
-        groups = self.packed.shape[-1] // self._width
-        return self._sums(weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)).flatten(-2)
+        return self._sums(weights, self.packed.shape[-1] // self._width)
 
     def _reads(self, x: Tensor) -> bool:
         sizes = self._readable
@@ -122,15 +122,17 @@ class FusedRows(Format):
         last = sum((n - 1) * stride for n, stride in lines)
         return packed.as_strided((last + 1, width), (width, 1)), tuple(lines)
 
-    def _sums(self, weights: Tensor) -> Tensor:
-        """Sums (*batch, rows, sums, group) of as many rows of bytes as weights (*batch, rows, sums, terms) say."""
+    def _sums(self, weights: Tensor, groups: int) -> Tensor:
+        """Sums (*batch, sums, groups * group) of rows of bytes, for weights (*batch, sums, terms) of every group."""
         table, lines = self._table
-        index, starts = _order(lines, weights.shape[-3], self.down)
-        flat = weights.to(torch.float32).reshape(-1)
-        made = getattr(torch.ops.quantized, _SUMS[self.bits])(
-            table, index, starts, False, 0, False, flat, None, False
-        )
-        return made.view(*weights.shape[:-1], -1)[..., : self.group].to(weights.dtype)
+        index, starts = _order(lines, weights.shape[-2], self.down)
+        apart = weights if groups == 1 else weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)
+        flat = apart.reshape(-1) if weights.dtype == torch.float32 else apart.to(torch.float32).reshape(-1)
+        made = _summing(self.bits)(table, index, starts, False, 0, False, flat, None, False)
+        if made.shape[-1] != self.group:  # padded to whole bytes
+            made = made[:, : self.group]
+        made = made.reshape(*weights.shape[:-1], -1)
+        return made if weights.dtype == torch.float32 else made.to(weights.dtype)
 
     def transpose(self) -> FusedRows:
         parted = self.packed.unflatten(-1, (-1, self._width)).transpose(-3, -2).flatten(-2)
@@ -176,6 +178,11 @@ def _order(lines: tuple[tuple[int, int], ...], rows: int, down: bool) -> tuple[T
     return index.reshape(-1), torch.arange(0, index.numel(), groups, dtype=torch.int32)
 
 
+@cache
+def _summing(bits: int) -> Callable[..., Tensor]:
+    return getattr(torch.ops.quantized, _SUMS[bits]).default
+
+
 @lru_cache(maxsize=1)
 def readable() -> bool:
     """Whether this build of torch has sums of packed rows, and gets one right."""
@@ -183,8 +190,8 @@ def readable() -> bool:
     index = torch.zeros(1, dtype=torch.int32)
     try:
         for bits, expected in ((2, [2.0, 1.0, 3.0, 1.0]), (4, [2.0, 3.0])):
-            call = getattr(torch.ops.quantized, _SUMS[bits])
-            if call(packed, index, index, False, 0, False, torch.ones(1), None, False).tolist() != [expected]:
+            found = _summing(bits)(packed, index, index, False, 0, False, torch.ones(1), None, False)
+            if found.tolist() != [expected]:
                 return False
     except (AttributeError, NotImplementedError, RuntimeError):
         return False

@@ -46,8 +46,7 @@ class HeldLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # noqa: ARG002
         """Append the new tokens."""
         self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-        held = key_states.dtype if self.held_dtype is None else self.held_dtype
-        self.recent.append(key_states.to(held), value_states.to(held))
+        self.recent.append(key_states, value_states, self.held_dtype)
         return self, self
 
     def attend(self, module: nn.Module, query: Tensor, mask: Tensor | None, before: Any, more: Any) -> Tensor:
@@ -81,8 +80,8 @@ class HeldLayer(DynamicLayer):
             score = partial(self.codec.scores, stored=keys, turn=turn)
             pieces.append((score, partial(self.codec.mix, stored=values)))
         pieces.append(_exact(self.recent))
-        heads = self.recent.read()[0].shape[1]
-        return over_pieces(query.unflatten(1, (heads, -1)), mask, scaling, pieces)
+        batch, heads = self.recent.read(0)[0].shape[:2]
+        return over_pieces(query.reshape(batch, heads, -1, *query.shape[2:]), mask, scaling, pieces)
 
     def _turned(self, keys: Tensor, start: int) -> Tensor:
         return keys if self.rotation is None else self.rotation.turn(keys, self.first.length + start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from polyad.cache.stored import written
@@ -26,13 +27,13 @@ class Recent:
     def nbytes(self) -> int:
         return sum(b.numel() * b.element_size() for b in self._buffers or ())
 
-    def append(self, keys: Tensor, values: Tensor) -> None:
-        """Write the tokens that follow."""
+    def append(self, keys: Tensor, values: Tensor, dtype: torch.dtype | None = None) -> None:
+        """Write the tokens that follow, in ``dtype`` where one is given."""
         if self._buffers is None:
-            self._buffers = keys.clone(), values.clone()
+            self._buffers = keys.to(dtype or keys.dtype, copy=True), values.to(dtype or values.dtype, copy=True)
             self._stop = keys.shape[-2]
             return
-        self._check(keys, values)
+        self._check(keys, values, dtype)
         needed = self._stop + keys.shape[-2]
         if self._start and needed > self._buffers[0].shape[-2]:  # what left at the front makes the room
             self._buffers = self.read()
@@ -69,7 +70,7 @@ class Recent:
         if self._buffers is not None:
             self._buffers = self._buffers[0][index], self._buffers[1][index]
 
-    def _check(self, keys: Tensor, values: Tensor) -> None:
+    def _check(self, keys: Tensor, values: Tensor, dtype: torch.dtype | None) -> None:
         assert self._buffers is not None
         for name, new, held in zip(("keys", "values"), (keys, values), self._buffers, strict=True):
             if new.shape[:2] != held.shape[:2] or new.shape[-1] != held.shape[-1]:
@@ -77,5 +78,6 @@ class Recent:
                     f"{name} of shape {tuple(new.shape)} cannot follow those of batch {held.shape[0]}, "
                     f"{held.shape[1]} heads and {held.shape[-1]} channels that the cache holds; start a new cache"
                 )
-            if new.dtype != held.dtype:
-                raise ValueError(f"{name} of {new.dtype} cannot follow those of {held.dtype}; start a new cache")
+            given = dtype or new.dtype
+            if given != held.dtype:
+                raise ValueError(f"{name} of {given} cannot follow those of {held.dtype}; start a new cache")
