@@ -132,7 +132,7 @@ def test_a_step_of_many_rows_equals_that_of_the_update_added_to_the_weight(metho
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [(VeRA, {"rank": 3}), (LoKH, {"rank": 2}), (TeRA, {}), (TensorPoly, {"rank": 2}), (TensorPoly, {"tasks": 2})],
+    [(VeRA, {"rank": 3}), (LoKH, {"rank": 2}), (TeRA, {}), (SURM, {"family": "product"})],
 )
 def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments):
     torch.manual_seed(0)
