@@ -125,6 +125,9 @@ def _slid(diagonals: Tensor, rows: Tensor) -> Tensor:
     turned = rows.flip(-1)
     if missing:
         turned, diagonals = F.pad(turned, (0, missing)), F.pad(diagonals, (0, missing))
-    pieces, windows = turned.unflatten(-1, (-1, q)), diagonals.unfold(-1, q, 1)  # (*batch, rows, P, q), (*batch, k, q)
+    pieces, windows = (
+        turned.unflatten(-1, (-1, q)),
+        diagonals.unfold(-1, q, 1),
+    )  # (*batch, rows, P, q), (*batch, k, q)
     product = (pieces.flatten(-3, -2) @ windows.mT).unflatten(-2, pieces.shape[-3:-1])  # (*batch, rows, P, k)
     return product.flatten(-2).unfold(-1, n, product.shape[-1] + q).sum(-2)
