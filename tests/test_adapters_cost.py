@@ -1,5 +1,7 @@
 """What adapters compute in one pass or fold into the weight equals the plain formulation, gradients too."""
 
+from functools import reduce
+
 import pytest
 import torch
 from torch import nn
@@ -132,7 +134,7 @@ def test_a_step_of_many_rows_equals_that_of_the_update_added_to_the_weight(metho
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [(VeRA, {"rank": 3}), (LoKH, {"rank": 2}), (TeRA, {}), (TensorPoly, {"rank": 2}), (TensorPoly, {"tasks": 2})],
+    [(VeRA, {"rank": 3}), (LoKH, {"rank": 2}), (TeRA, {}), (SURM, {"family": "product"})],
 )
 def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments):
     torch.manual_seed(0)
@@ -143,6 +145,22 @@ def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments):
     for x in (numbers(10), numbers(2, 3, 10)):
         expected = F.linear(x, adapter.update(frozen(layer)).to_dense())
         torch.testing.assert_close(adapter.few(x), expected)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_entangled_factors_are_sums_of_kronecker_products(order):
+    adapter = TensorPoly((11, 9), rank=2, order=order, terms=3, tasks=2).double()
+    for i, p in enumerate(adapter.parameters()):
+        p.data.copy_(torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
+    adapter.task = 1
+    share = 3 * adapter.logits[1].softmax(0)
+    B, A = (
+        torch.stack([
+            sum(w * reduce(torch.kron, v[:, k, :, r]) for r, w in enumerate(share)) for k in range(2)
+        ])
+        for v in (adapter.B, adapter.A)
+    )  # fmt: skip
+    torch.testing.assert_close(adapter.update(None).to_dense(), B[:, :11].mT @ A[:, :9])
 
 
 def test_lora_keeps_its_input_and_the_inner_product_and_folded_updates_their_input_alone():

@@ -7,6 +7,8 @@ import torch
 
 from polyad.decompose import hierarchical_tucker, trg_ising, ttn_bug
 from polyad.einsum import contract, operations
+from polyad.einsum import expression as contraction
+from polyad.einsum import steps as stepping
 from polyad.einsum.order import order
 from polyad.formats import Network, TreeNetwork
 from polyad.formats._binary_tree import children
@@ -23,6 +25,25 @@ def test_a_network_loses_several_modes_of_one_tensor():
     assert torch.allclose(x[:, 2, 1, ::2].to_dense(), dense[:, 2, 1, ::2])
     assert x[1, 2, :, 3].expression == "bx,xy,y->b"
     assert Network("a,b->ab", (seeded(3), seeded(4)))[1].expression == "b->b"
+
+
+@pytest.mark.parametrize("narrow", [1, 10**9])
+@pytest.mark.parametrize(
+    "expression", ["rbc,ka,kbd->radck", "rbc,dab->radc", "rbcs,bca->ras", "rbcs,cba->ras", "rbc,bx,ca->rxa"]
+)
+def test_what_is_summed_in_the_middle_of_a_tensor_is_summed_where_it_stands(monkeypatch, narrow, expression):
+    monkeypatch.setattr(stepping, "NARROW", narrow)
+    contraction._compiled.cache_clear()
+    sizes = {"r": 7, "a": 2, "b": 3, "c": 8, "d": 4, "s": 9, "k": 2, "x": 3}
+    held = [
+        seeded(*[sizes[c] for c in term], seed=i).requires_grad_()
+        for i, term in enumerate(expression.split("->")[0].split(","))
+    ]
+    found, expected = contract(expression, *held), torch.einsum(expression, *held)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(*[torch.autograd.grad(y.square().sum(), held) for y in (found, expected)], strict=True):
+        torch.testing.assert_close(a, b)
+    contraction._compiled.cache_clear()
 
 
 def test_a_hyperedge_is_a_bond_like_any_other():

@@ -15,7 +15,17 @@ from polyad.decompose import (
     nearest_monarch,
     nearest_toeplitz,
 )  # fmt: skip
-from polyad.formats import BlockTensorTrain, Circulant, Dense, Householder, LowDisplacement, Monarch, Sum, Toeplitz
+from polyad.formats import (
+    BlockTensorTrain,
+    Circulant,
+    Dense,
+    Householder,
+    LowDisplacement,
+    Monarch,
+    Sum,
+    Toeplitz,
+    toeplitz,
+)
 from polyad.formats._fourier import fast_length
 from polyad.formats._grid import split
 from polyad.linalg import block_product_svd, block_svd
@@ -167,6 +177,23 @@ def test_sums_and_products_keep_the_structure():
             one.entries(torch.tensor([1, 2, 3]))
     coarse = nearest_circulant(x, block=2)
     assert isinstance(coarse + nearest_circulant(x), Sum)
+
+
+@pytest.mark.parametrize("direct", [0, 2**24])
+@pytest.mark.parametrize("shape", [(1, 1), (9, 1), (1, 9), (7, 12), (40, 33), (2, 5, 64, 24)])
+def test_a_toeplitz_matrix_is_applied_by_transforms_and_by_windows(monkeypatch, direct, shape):
+    monkeypatch.setattr(toeplitz, "DIRECT", direct)
+    w = drawn(Toeplitz, *shape)
+    rows, probe = (
+        seeded(*shape[:-2], 3, shape[-1], seed=1).requires_grad_(),
+        seeded(*shape[:-2], 3, shape[-2], seed=2),
+    )
+    held = w.diagonals.requires_grad_()
+    found, expected = (
+        torch.autograd.grad((y * probe).sum(), (rows, held)) for y in (w.linear(rows), rows @ w.to_dense().mT)
+    )
+    assert off(w.linear(rows), rows @ w.to_dense().mT) < 1e-12
+    assert all(off(a, b) < 1e-12 for a, b in zip(found, expected, strict=True))
 
 
 def test_parts_of_a_toeplitz_matrix():

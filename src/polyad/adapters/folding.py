@@ -81,6 +81,12 @@ def summed(weight: Tensor, update: Format, scale: float) -> Tensor:
     """``weight + scale · update``, formed with as little traffic as the kind allows."""
     if isinstance(update, LowRank):
         return torch.addmm(weight, update.left, update.right, alpha=scale)
+    if isinstance(update, Kronecker):
+        (_, a, c), (_, b, d) = update.first.shape, update.second.shape
+        total = weight.reshape(a, b, c, d)
+        for one, other in zip(update.first, update.second, strict=True):
+            total = torch.addcmul(total, one.view(a, 1, c, 1), other.unsqueeze(1), value=scale)
+        return total.view(weight.shape)
     if isinstance(update, Circulant):
         columns = update.columns
         p, q, b = columns.shape
@@ -130,14 +136,14 @@ def kronecker_gradient(update: Kronecker, x: Tensor, g: Tensor, needs: Sequence[
         found = kronecker_gradient(update.transpose(), g, x, needs)
         return tuple([t if t is None else t.mT for t in found])
     across = x.view(-1, c, d).transpose(0, 1).reshape(c, -1)  # (c, rows d)
-    own = g.view(-1, a, b).permute(1, 0, 2)  # (a, rows, b)
+    own = g.view(-1, a, b).transpose(0, 1).reshape(-1, b)  # (a rows, b)
     first: list[Tensor] = []
     second: list[Tensor] = []
     for one, other in zip(update.first, update.second, strict=True):
         if needs[0]:
-            first.append((own @ other).reshape(a, -1) @ across.mT)
+            first.append((across @ (own @ other).view(a, -1).mT).mT)
         if needs[1]:
-            second.append((own.mT @ (one @ across).view(a, -1, d)).sum(0))
+            second.append(own.mT @ (one @ across).view(-1, d))
     return torch.stack(first) if first else None, torch.stack(second) if second else None
 
 

@@ -111,7 +111,8 @@ class Frozen:
         """``total`` and ``scale`` times the product of the update with x, of which a share is dropped; all of it
         times ``gains``, one number a row of the weight."""
         if not isinstance(update, LowRank) or self.kind != "linear":
-            found = total + scale * self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
+            change = self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
+            found = torch.add(total, change, alpha=scale)
             return found if gains is None else found * self.along(gains.to(found.dtype), x)
         x, gains = as_autocast(x), None if gains is None else gains.to(x.dtype)
         low = update.left.to(x.dtype), update.right.to(x.dtype)

@@ -85,8 +85,15 @@ class SURM(Adapter):
             return _around(both, out, n)
         return _around(self.v, out, n, symmetric=self.family == "symmetric")
 
+    def few(self, x: Tensor) -> Tensor | None:
+        if self.family != "product":
+            return None
+        out, n = self.sides
+        long = len(self.v)
+        return _around(self.v, out, long).linear(_around(self.u, long, n).linear(x))
+
 
 def _around(v: Tensor, out: int, n: int, *, symmetric: bool = False) -> Toeplitz:
     """The upper left (out, n) of the circulant matrix of v, or of the symmetric Toeplitz one."""
-    place = torch.arange(1 - n, out, device=v.device)
-    return Toeplitz(v[place.abs() if symmetric else place % len(v)], n)
+    above = v[1:n].flip(0) if symmetric else v[len(v) + 1 - n :]  # the diagonals above the main one
+    return Toeplitz(torch.cat((above, v[:out])), n)

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -96,18 +95,6 @@ class TensorPoly(Adapter):
             B, A = (_entangled(torch.einsum("onst,ot->ons", v, share).unsqueeze(-1), None) for v in (self.B, self.A))
         return LowRank(B[:, : self.out].mT, A[:, : self.n])
 
-    def few(self, x: Tensor) -> Tensor | None:
-        if self.A.shape[0] != 2:
-            return None
-        (a, across), (b, over) = self.A.to(x.dtype), self.B.to(x.dtype)  # (rank, size, terms)
-        if self.logits is not None:
-            share = (len(self.logits[0]) * self.logits[self.task].softmax(-1)).to(x.dtype)
-            a, b = a * share, b * share
-        square = F.pad(x, (0, a.shape[1] * across.shape[1] - self.n)).unflatten(-1, (a.shape[1], -1))
-        inner = (square.unsqueeze(-3) @ across * a).sum((-2, -1))  # (…, rank)
-        found = torch.einsum("...r,rit,rjt->...ij", inner, b, over)
-        return found.flatten(-2)[..., : self.out]
-
 
 def _root(d: int, order: int) -> int:
     """The least whole number whose power reaches d."""
@@ -117,8 +104,8 @@ def _root(d: int, order: int) -> int:
 
 def _entangled(vectors: Tensor, share: Tensor | None) -> Tensor:
     """The rows Σ_r v₁ʳ ⊗ … ⊗ v_Nʳ of vectors (order, rank, size, terms)."""
-    first, *others = vectors.unbind()
-    found = first if share is None else first * share
-    for more in others:
+    found, *others = vectors.unbind()
+    found = found if share is None else found * share
+    for more in others[:-1]:
         found = (found.unsqueeze(2) * more.unsqueeze(1)).flatten(1, 2)
-    return found.sum(-1)
+    return (found @ others[-1].mT).flatten(1) if others else found.sum(-1)

@@ -69,11 +69,12 @@ class TeRA(Adapter):
         return Network("ai,bj,ijkl,ck,dl->(ab)(cd)", (a, b, self.core().to(a.dtype).view(self.modes), c, d))
 
     def few(self, x: Tensor) -> Tensor:
-        frozen = [t().to(x.dtype) for t in self.frozen]
-        d1, d2, d3, d4 = (d.to(x.dtype) for d in (self.first, *self.others))
-        inner = (frozen[2].mT @ x.unflatten(-1, (len(d3), len(d4))) @ frozen[3]) * d3.unsqueeze(1) * d4
-        outer = F.linear(inner.flatten(-2), self.core().to(x.dtype)).unflatten(-1, (len(d1), len(d2)))
-        return (frozen[0] @ (outer * d1.unsqueeze(1) * d2) @ frozen[1].mT).flatten(-2)
+        (a, b, c, d), lead = self.modes, x.shape[:-1]
+        lead = lead if x.numel() > c * d else ()  # one row is multiplied as matrices, which take half a batch's time
+        U1, U2, V1, V2 = (t().to(x.dtype) * s for t, s in zip(self.frozen, (self.first, *self.others), strict=True))
+        inner = V1.mT @ x.reshape(*lead, c, d) @ V2
+        outer = F.linear(inner.flatten(-2), self.core().to(x.dtype)).view(*lead, a, b)
+        return (U1 @ outer @ U2.mT).reshape(*x.shape[:-1], a * b)
 
 
 def _normal(rows: int, columns: int) -> Callable[[Generator], Tensor]:

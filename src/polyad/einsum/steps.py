@@ -15,12 +15,16 @@ from torch import (
 
 from polyad.einsum.order import Pairs
 
+NARROW = 8
+"""From how many columns a matrix is worth a product of its own."""
+
 
 class Step(NamedTuple):
     """One contraction: where its operands stand, the product, what that is told, and the shape of its result.
 
-    ``dot`` sums over the axes of the two; ``mul`` and ``bmm`` multiply operands that are permuted and reshaped
-    before, where that is not None; anything else is an einsum of two operands as they stand.
+    ``dot`` sums over the axes of the two; ``mul``, ``bmm`` and ``within`` multiply operands that are permuted and
+    reshaped before, where that is not None: entry by entry, matrices in pairs, and one matrix with many. Anything
+    else is an einsum of two operands as they stand.
     """
 
     first: int
@@ -49,7 +53,7 @@ def run(made: Sequence[Step], operands: Sequence[Tensor]) -> Tensor:
             held.append(torch.einsum(product, a, b))
             continue
         a, b = _laid_out(a, step.first_axes, step.first_shape), _laid_out(b, step.second_axes, step.second_shape)
-        c = torch.bmm(a, b) if product == "bmm" else a * b
+        c = a * b if product == "mul" else torch.bmm(a if product == "bmm" else a.expand(len(b), -1, -1), b)
         held.append(c if step.shape is None else c.reshape(step.shape))
     return held[-1]
 
@@ -112,6 +116,10 @@ def _step(
         for part in (shared & left, shared - left)
     )
     rows, columns = ("".join(c for c in term if c not in shared) for term in (a, b))
+    if not batch:
+        within = _within(i, j, a, b, summed, sizes) or _within(j, i, b, a, summed, sizes)
+        if within is not None:
+            return within
     straight, swapped = batch + rows + columns, batch + columns + rows
     if swapped == target or (straight != target and _at_an_end(later, swapped) > _at_an_end(later, straight)):
         i, j, a, b, rows, columns, straight = j, i, b, a, columns, rows, swapped
@@ -143,6 +151,17 @@ def _batched(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str], s
     )]  # fmt: skip
     shape = None if wide[2] is None else tuple([sizes[c] for c in batch + rows + columns])
     return Step(i, j, "bmm", first, second, wide[0], wide[1], shape)
+
+
+def _within(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, int]) -> tuple[Step, str] | None:
+    """A product with what is summed in the middle of a large b, which stays where it is; a is rearranged."""
+    before, found, behind = b.partition(summed)
+    rows = "".join(c for c in a if c not in summed)
+    p, n, m, k = (math.prod([sizes[c] for c in part]) for part in (before, rows, behind, summed))
+    if not (found and before and behind and rows) or m < NARROW or n * k > p * m:
+        return None
+    axes, shape = _axes(a, rows + summed), tuple([sizes[c] for c in before + rows + behind])
+    return Step(i, j, "within", axes, None, (n, k), (p, k, m), shape), before + rows + behind
 
 
 def _axes(term: str, order: str) -> tuple[int, ...] | None:

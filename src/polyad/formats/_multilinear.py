@@ -47,13 +47,12 @@ class _Multilinear(Format):
     @property
     def batch(self) -> int:
         """The number of leading batch dimensions."""
-        expression, operands = self.network()
-        return operands[0].ndim - len(expression.split(",")[0].split("->")[0])
+        return _lead(*self.network())
 
     def batched(self) -> tuple[str, tuple[Tensor, ...]]:
         """``network`` with a letter for each batch dimension."""
         expression, operands = self.network()
-        prefix = "".join([symbol(_FIRST_BATCH - i) for i in range(self.batch)])
+        prefix = "".join([symbol(_FIRST_BATCH - i) for i in range(_lead(expression, operands))])
         if not prefix:
             return expression, operands
         inputs, output = expression.split("->")
@@ -66,28 +65,27 @@ class _Multilinear(Format):
     def linear(self, x: Tensor) -> Tensor:
         expression, operands = self.batched()
         sizes = _sizes(expression, operands)
-        batch, _, columns = self._matrix_modes(expression)
-        lead = tuple([sizes[letter] for letter in batch])
-        rows = x.reshape(*lead, -1, *[sizes[letter] for letter in columns])
-        product = contract(self._applied(expression), rows, *[t.to(x.dtype) for t in operands])
+        applied, batch, columns = self._applied(expression)
+        rows = x.reshape(*[sizes[letter] for letter in batch], -1, *[sizes[letter] for letter in columns])
+        product = contract(applied, rows, *[t.to(x.dtype) for t in operands])
         return product.reshape(*x.shape[:-1], product.shape[-1])
 
     def flops(self, batch: int) -> int:
         expression, operands = self.batched()
         sizes = _sizes(expression, operands)
-        lead, _, columns = self._matrix_modes(expression)
+        applied, lead, columns = self._applied(expression)
         rows = (*[sizes[letter] for letter in lead], batch, *[sizes[letter] for letter in columns])
-        return operations(self._applied(expression), (rows, *[tuple(t.shape) for t in operands]))
+        return operations(applied, (rows, *[tuple(t.shape) for t in operands]))
 
-    def _applied(self, expression: str) -> str:
-        """The einsum of ``x @ W.mT``: x brings the columns' letters, the rows' letters stay."""
-        inputs, _ = expression.split("->")
+    def _applied(self, expression: str) -> tuple[str, str, str]:
+        """The einsum of ``x @ W.mT``, and the letters of the batch and the columns, which x brings."""
         batch, out, columns = self._matrix_modes(expression)
-        return f"{batch}{_ROW}{columns},{inputs}->{batch}{_ROW}({out})"
+        return f"{batch}{_ROW}{columns},{expression.split('->')[0]}->{batch}{_ROW}({out})", batch, columns
 
     def _matrix_modes(self, expression: str) -> tuple[str, str, str]:
         modes = groups(expression.split("->")[1])
-        batch, own = modes[: self.batch], modes[self.batch :]
+        count = self.batch
+        batch, own = modes[:count], modes[count:]
         if len(own) != 2:
             raise ValueError(
                 f"{type(self).__name__} of shape {self.shape} has {len(own)} modes; only a matrix can be applied"
@@ -145,6 +143,11 @@ class _Multilinear(Format):
                 "slice of length one"
             )
         return self.rebuilt(operands)
+
+
+def _lead(expression: str, operands: tuple[Tensor, ...]) -> int:
+    """How many leading dimensions the operands have that the einsum leaves out."""
+    return operands[0].ndim - len(expression.split(",", 1)[0].split("->")[0])
 
 
 def _sizes(expression: str, operands: tuple[Tensor, ...]) -> dict[str, int]:
