@@ -24,8 +24,8 @@ class Toeplitz(_Pattern):
     ``width`` is m, the number of columns, and W has shape (*batch, n, m). Stores n + m - 1 numbers. ``linear`` is a
     circular convolution of the next length N ≥ n + m - 1 that transforms fast: two real transforms of that length a
     row, and one for the diagonals a call. Half precision is transformed in float32. Few rows take 2 (n + m) m
-    operations each instead, with no transform. Sums, multiples,
-    products entry by entry and sub-matrices of consecutive rows and columns are Toeplitz again.
+    operations each instead, with no transform. Sums, multiples, products entry by entry and sub-matrices of
+    consecutive rows and columns are Toeplitz again.
 
     Measured in float32 on one core, faster than dense from n = 256 with 256 rows and 1024 with 16 rows or one.
 
@@ -121,7 +121,8 @@ def _slid(diagonals: Tensor, rows: Tensor) -> Tensor:
     """``rows @ W.mT`` by pieces of q columns: each piece meets every window of q diagonals in one product, in which
     its own outputs start at the window where the piece starts."""
     m = rows.shape[-1]
-    n, q, missing = diagonals.shape[-1] - m + 1, 1 << (m.bit_length() // 2), -m % (1 << (m.bit_length() // 2))
+    n, q = diagonals.shape[-1] - m + 1, 1 << (m.bit_length() // 2)
+    missing = -m % q
     turned = rows.flip(-1)
     if missing:
         turned, diagonals = F.pad(turned, (0, missing)), F.pad(diagonals, (0, missing))
