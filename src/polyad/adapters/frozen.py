@@ -112,7 +112,7 @@ class Frozen:
         times ``gains``, one number a row of the weight."""
         if not isinstance(update, LowRank) or self.kind != "linear":
             change = self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
-            found = torch.add(total, change, alpha=scale)
+            found = total + scale * change
             return found if gains is None else found * self.along(gains.to(found.dtype), x)
         x, gains = as_autocast(x), None if gains is None else gains.to(x.dtype)
         low = update.left.to(x.dtype), update.right.to(x.dtype)
