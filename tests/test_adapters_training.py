@@ -111,6 +111,8 @@ def test_rates_that_cannot_be_tried_are_refused():
         tried(*hosted(), low=0.1, high=0.01)
     with pytest.raises(ValueError, match="steps=1 try too few rates"):
         tried(*hosted(), steps=1)
+    with pytest.raises(ValueError, match="without holds the losses of 2 steps of 5"):
+        tried(*hosted(), steps=5, without=[1.0, 1.0])
     model, adapters = hosted()
     with pytest.raises(ValueError, match="not finite at the start, at any rate"):
         rate_range(adapters, "a", lambda _: model(X).sum() * float("nan"))

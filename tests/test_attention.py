@@ -133,8 +133,8 @@ def test_healing_brings_a_smaller_latent_nearer_and_goes_on_after_a_kill(tmp_pat
     ids = tiny.ids(8, 64)
     windows = list(tiny.ids(16, 64, seed=5))
 
-    def error(**given):
-        model = tiny.model()
+    def error(model=None, **given):
+        model = tiny.model() if model is None else model
         expected = tiny.logits(model, ids).log_softmax(-1)
         convert(model, rank=12, windows=windows, **given)
         assert not any(module.training for module in model.modules())
@@ -155,6 +155,11 @@ def test_healing_brings_a_smaller_latent_nearer_and_goes_on_after_a_kill(tmp_pat
     assert error(heal=30, rate=3e-3, state=state) == pytest.approx(healed, rel=1e-6)
     with pytest.raises(ValueError, match=r"another training \(rate was 0.003 and is 0.002\)"):
         error(heal=30, rate=2e-3, state=state)
+    other = tiny.model()
+    with torch.no_grad():
+        other.model.norm.weight.mul_(1.01)
+    with pytest.raises(ValueError, match=r"another training \(model was \w{16} and is \w{16}\)"):
+        error(other, heal=30, rate=3e-3, state=state)
 
 
 def test_the_command_converts_and_says_what_the_cache_takes(polyad_command, tiny_folder, tiny_text, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +16,15 @@ from polyad.adapters.host import Adapters
 from polyad.adapters.learning import train
 from polyad.adapters.making import Method, entry, needs_of, opened
 from polyad.adapters.rates import RateRange, rate_range
-from polyad.data.calibration import evaluation, splits
+from polyad.adapters.tokens import BEGINNING, Tokens
+from polyad.data.calibration import evaluation
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
 from polyad.models.statistics import Moments, collect
 from polyad.models.surgery import Which, decoder_linears
+from polyad.train.state import fingerprint
 
 NAME = "adapter"
-BEGINNING = 4
-"""Batches from which methods start that read a gradient or statistics."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ def finetune(
     if rate == "auto":
         tried = rates(model, method, asked, callback=callback)
         rate = tried.best
+    weights = "" if state is None else fingerprint(model)
     method, given = opened(method, {})
     tokens = Tokens(model, asked)
     heldout = evaluation(model, asked.texts, count=asked.windows)
@@ -81,7 +81,7 @@ def finetune(
     attaching, count = time.perf_counter() - clock, sum(p.numel() for p in adapters.parameters(NAME))
     known = entry(method)
     stated = {"method": method.__name__ if known is None else known.name, "arguments": given}
-    identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype)}
+    identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype), "model": weights}
     training = model.training
     torch.manual_seed(asked.seed)
     model.train()
@@ -162,50 +162,6 @@ def _attached(
     if needs - {"weight", "gradient"}:
         start["stats"] = _statistics(adapters, which, method, given, needs, tokens)
     return adapters, len(adapters.attach(NAME, which, method, seed=asked.seed, **given, **start))
-
-
-class Tokens:
-    """The batches of a fine-tuning: what step ``step`` sees follows from the texts, the seed and the step alone."""
-
-    def __init__(self, model: Any, asked: Finetuning) -> None:
-        self.model, self.asked = model, asked
-        most = getattr(model.config, "max_position_embeddings", None)
-        self.length = asked.length if most is None else min(asked.length, most)
-        if self.length < 2 or asked.batch < 1:
-            raise ValueError(
-                f"length={asked.length} and batch={asked.batch} hold nothing to learn; 2 and 1 are least"
-            )
-        parts = splits(model, asked.texts)
-        for part in parts:
-            if len(part.calibration) < self.length:
-                raise ValueError(
-                    f"{part.name!r} has {len(part.calibration)} tokens to train on, fewer than one row of "
-                    f"{self.length}; give a longer text or a shorter --length"
-                )
-        self.ids = [part.calibration for part in parts]
-        self.digest = hashlib.sha256("".join(digest(ids) for ids in self.ids).encode()).hexdigest()
-
-    def rows(self, step: int) -> Tensor:
-        """Token ids (batch, length): rows from anywhere in the texts, longer ones more often."""
-        generator = torch.Generator().manual_seed(1_000_003 * self.asked.seed + step)
-        room = [len(ids) - self.length + 1 for ids in self.ids]
-        found = []
-        for place in torch.randint(sum(room), (self.asked.batch,), generator=generator).tolist():
-            text = 0
-            while place >= room[text]:
-                place, text = place - room[text], text + 1
-            found.append(self.ids[text][place : place + self.length])
-        return torch.stack(found).to(self.model.device)
-
-    def loss(self, step: int) -> Tensor:
-        """The mean negative log-likelihood of each row's tokens after the first."""
-        rows = self.rows(step)
-        logits = self.model(rows, use_cache=False).logits[:, :-1].float()
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
-
-    def beginning(self) -> Tensor:
-        """The loss of the first batches together, from which methods start."""
-        return torch.stack([self.loss(step) for step in range(min(BEGINNING, self.asked.steps))]).mean()
 
 
 def _statistics(

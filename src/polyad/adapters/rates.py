@@ -68,6 +68,8 @@ def rate_range(
         raise ValueError(f"steps={steps} try too few rates; give 2 or more")
     if not 0 < low < high < math.inf:
         raise ValueError(f"low={low} and high={high} bound no rates; give two positive numbers, the lower first")
+    if without is not None and len(without) < steps:
+        raise ValueError(f"without holds the losses of {len(without)} steps of {steps}; give one for each")
     optimizer, _ = optimizer_of(adapters, name, 1.0)
     base = [group["lr"] for group in optimizer.param_groups]
     rates: list[float] = []

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from polyad.models import replace
 from polyad.train.descending import descend
+from polyad.train.state import fingerprint
 
 
 def heal(
@@ -20,7 +21,7 @@ def heal(
     rows: Callable[[int], Tensor],
     *,
     steps: int = 100,
-    rate: float = 3e-4,
+    rate: float = 1e-3,
     state: str | Path | None = None,
     asked: Mapping[str, Any] | None = None,
     callback: Callable[..., Any] | None = None,
@@ -29,8 +30,9 @@ def heal(
 
     ``rows(step)`` are token ids (batch, tokens). The loss is the mean divergence, in nats a token, of the changed
     model's next-token distribution from the model's own, which is the teacher: nothing is held twice. Only parameters
-    of ``modules`` are trained, with Adam (``descend``; ``state`` and ``asked`` as there), and the model is left as it
-    was: put the modules in with ``polyad.models.replace``. A step costs two forward passes and a backward one.
+    of ``modules`` are trained, with Adam (``descend``; ``state`` and ``asked`` as there, and a state of another model
+    is refused), and the model is left as it was: put the modules in with ``polyad.models.replace``. A step costs two
+    forward passes and a backward one.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> from polyad.attention import transmla
@@ -42,6 +44,8 @@ def heal(
     """
     if not modules:
         raise ValueError("no modules were given to train; make them first, such as with polyad.attention.transmla")
+    if state is not None:
+        asked = {**(asked or {}), "model": fingerprint(model)}
     trained = {id(p): p for module in modules.values() for p in module.parameters()}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]
 
