@@ -27,7 +27,7 @@ def convert(
     rope: int | None = None,
     windows: Iterable[Tensor] = (),
     heal: int = 0,
-    rate: float = 1e-3,
+    rate: float = 1e-4,
     state: str | Path | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> Undo:

@@ -22,7 +22,7 @@ def convert(
     heal: Annotated[
         int, typer.Option(min=0, help="steps of training the new attention to say what the model said")
     ] = 0,
-    rate: Annotated[float, typer.Option(help="the learning rate of healing")] = 1e-3,
+    rate: Annotated[float, typer.Option(help="the learning rate of healing")] = 1e-4,
     calibrate: options.Texts = None,
     calibration_windows: options.CalibrationWindows = 16,
     device: options.Device = "cpu",

@@ -21,7 +21,7 @@ def heal(
     rows: Callable[[int], Tensor],
     *,
     steps: int = 100,
-    rate: float = 1e-3,
+    rate: float = 1e-4,
     state: str | Path | None = None,
     asked: Mapping[str, Any] | None = None,
     callback: Callable[..., Any] | None = None,
