@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from polyad.adapters.adapter import Adapter, Bank
+from polyad.adapters.adapter import Adapter
 from polyad.adapters.beside import traced
 from polyad.adapters.counting import NEVER, Folds, fold_from
 from polyad.adapters.folding import folded
 from polyad.adapters.frozen import Frozen, frozen
+from polyad.adapters.standing import Common, Made, Standing
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
 
@@ -39,35 +39,7 @@ class Term(NamedTuple):
     folds: Folds
 
 
-@dataclass
-class Common:
-    """What all adapted layers of a model share."""
-
-    names: list[str] = field(default_factory=list)
-    """The adapters attached, in the order in which they came."""
-    active: dict[str, Tensor | None] = field(default_factory=dict)
-    """The weight of every active adapter; None counts as one and costs nothing."""
-    banks: dict[str, Bank] = field(default_factory=dict)
-    homes: dict[str, nn.Module] = field(default_factory=dict)
-    """What the layers of an adapter share, and the module that registers it."""
-    rows: dict[str, Tensor] | None = None
-    """Per-row adapters of the batch that is running: which rows each takes."""
-    batch: int = 0
-    trainable: dict[str, bool] = field(default_factory=dict)
-    """Whether each parameter of the model was trained before the first adapter came."""
-
-
-@dataclass
-class Made:
-    """How an adapter was made, so that it can be made again."""
-
-    method: Any
-    arguments: dict[str, Any]
-    seed: int
-    dropout: float
-
-
-class Adapted(nn.Module):
+class Adapted(Standing):
     """A layer with named adapters. The layer's own parameters keep their names in the state dict.
 
     The output is the layer's and the weighted sum of the active adapters' changes, each relative to the frozen layer,
@@ -75,46 +47,27 @@ class Adapted(nn.Module):
     """
 
     def __init__(self, layer: nn.Module, common: Common) -> None:
-        super().__init__()
-        self.__dict__["_layer"] = layer  # not a submodule: its contents are registered here, under its own names
-        self._parameters, self._buffers = layer._parameters, layer._buffers
-        self._modules.update(layer._modules)
-        self.adapters = nn.ModuleDict()
+        super().__init__(layer, common)
         base = frozen(layer)
         assert base is not None
-        self.base, self.common = base, common
-        self.routes: dict[str, tuple[Term, ...]] = {}
-        self.made: dict[str, Made] = {}
-        self.terms: tuple[Term, ...] = ()
+        self.base = base
         self.reads_output, self.folds = False, False
         self.original: Tensor | None = None
 
-    @property
-    def layer(self) -> nn.Module:
-        """The layer as it was before."""
-        return self.__dict__["_layer"]
-
     def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
-        adapter.train(self.training)
         adapter.dropout = made.dropout
         key = name if base.part is None else f"{name}[{base.part[0]}:{base.part[1]}]"
         structured = type(adapter).forward is Adapter.forward
         folds = fold_from(adapter, base) if structured else Folds(NEVER, NEVER, False)
-        self.adapters[key], self.made[name] = adapter, made
         dropout = 0.0 if adapter.drops else made.dropout
         whole = base.part is None and type(adapter).changed is not Adapter.changed
         few = base.kind == "linear" and type(adapter).few is not Adapter.few
-        term = Term(adapter, base, None, dropout, structured, whole, few, folds)
-        self.routes[name] = (*self.routes.get(name, ()), term)
+        self.hold(key, Term(adapter, base, None, dropout, structured, whole, few, folds), made)
         self._note()
 
     def remove(self, name: str) -> None:
-        """Take an adapter out."""
-        del self.routes[name]
-        for key in [key for key in self.adapters if key.partition("[")[0] == name]:
-            del self.adapters[key]
-        del self.made[name]
+        super().remove(name)
         self._note()
 
     def _note(self) -> None:
@@ -123,14 +76,6 @@ class Adapted(nn.Module):
         self.folds = not self.reads_output and any(
             min(term.folds.plain, term.folds.trained) < NEVER for term in terms
         )
-
-    def activate(self, weights: Mapping[str, Tensor | None]) -> None:
-        """Let these adapters act, with these weights, and no others."""
-        terms: tuple[Term, ...] = ()
-        for name, weight in weights.items():
-            own = self.routes.get(name, ())
-            terms += own if weight is None else tuple([term._replace(weight=weight) for term in own])
-        self.__dict__["terms"] = terms  # past torch's __setattr__: switching a thousand layers should take no time
 
     def forward(self, x: Tensor) -> Tensor:
         if self.common.rows is not None:
@@ -249,16 +194,6 @@ class Adapted(nn.Module):
             weight.data = self.original.to(device=weight.device, dtype=weight.dtype)
             self.original = None
 
-    def train(self, mode: bool = True) -> Self:
-        self.layer.training = mode
-        return super().train(mode)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_layer"], name)  # in_features and the like
-
 
 def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:
     """What an adapter gives; where inputs are dropped it runs again for the gradient, so that x alone is kept."""
@@ -271,4 +206,4 @@ def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, 
     return found
 
 
-__all__ = ["Adapted", "Common", "Made", "Term"]
+__all__ = ["Adapted", "Term"]

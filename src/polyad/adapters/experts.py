@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from polyad.adapters.adapted import Common, Made
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen import FrozenExpert
+from polyad.adapters.standing import Common, Made, Standing
 from polyad.formats import Format
 
 
@@ -42,12 +42,13 @@ def stacked(experts: list[Adapter]) -> Adapter:
 class Part(NamedTuple):
     """An adapter of one parameter of a mixture, counted ``weight`` times; once where that is None."""
 
+    adapter: Adapter
     parameter: str
     updating: Updating
     weight: Tensor | None
 
 
-class AdaptedExperts(nn.Module):
+class AdaptedExperts(Standing):
     """A mixture's experts with named adapters, whose updates are folded into the weights for the forward pass.
 
     One adapter serves all experts of a parameter: its tensors have a leading dimension. Folding costs the updates'
@@ -55,40 +56,13 @@ class AdaptedExperts(nn.Module):
     """
 
     def __init__(self, layer: nn.Module, common: Common) -> None:
-        super().__init__()
-        self.__dict__["_layer"] = layer
-        self._parameters, self._buffers = layer._parameters, layer._buffers
-        self._modules.update(layer._modules)
-        self.adapters = nn.ModuleDict()
-        self.common = common
-        self.made: dict[str, Made] = {}
-        self.routes: dict[str, tuple[Part, ...]] = {}  # no submodules: they hold what ``adapters`` holds
-        self.terms: tuple[Part, ...] = ()
+        super().__init__(layer, common)
         self.original: dict[str, Tensor] | None = None
         self.transposed = bool(getattr(layer, "is_transposed", False))
 
-    @property
-    def layer(self) -> nn.Module:
-        """The module as it was before."""
-        return self.__dict__["_layer"]
-
     def add(self, name: str, parameter: str, adapter: Adapter, made: Made) -> None:
         """Hold an adapter of one parameter, made by ``stacked``."""
-        adapter.train(self.training)
-        key = f"{name}[{parameter}]"
-        self.adapters[key], self.made[name] = adapter, made
-        self.routes[name] = (*self.routes.get(name, ()), Part(parameter, Updating(adapter), None))
-
-    def remove(self, name: str) -> None:
-        """Take an adapter out."""
-        for key in [key for key in self.adapters if key.partition("[")[0] == name]:
-            del self.adapters[key]
-        del self.made[name], self.routes[name]
-
-    def activate(self, weights: Mapping[str, Tensor | None]) -> None:
-        """Let these adapters act, with these weights, and no others."""
-        given = [(part, weight) for name, weight in weights.items() for part in self.routes.get(name, ())]
-        self.__dict__["terms"] = tuple([part._replace(weight=weight) for part, weight in given])
+        self.hold(f"{name}[{parameter}]", Part(adapter, parameter, Updating(adapter), None), made)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.common.rows is not None:
@@ -100,10 +74,10 @@ class AdaptedExperts(nn.Module):
     def changed(self) -> dict[str, Tensor]:
         """The adapted parameters with all active updates, in the layer's own dtype and layout."""
         found: dict[str, Tensor] = {}
-        for parameter, updating, weight in self.terms:
+        for adapter, parameter, updating, weight in self.terms:
             held = self._parameters[parameter]
             assert held is not None
-            update = _dense(updating, held.mT if self.transposed else held) * updating.adapter.scale
+            update = _dense(updating, held.mT if self.transposed else held) * adapter.scale
             update = update if weight is None else update * weight
             total = found.get(parameter, held)
             found[parameter] = total + (update.mT if self.transposed else update)
@@ -125,16 +99,6 @@ class AdaptedExperts(nn.Module):
             assert parameter is not None
             parameter.data = tensor.to(device=parameter.device, dtype=parameter.dtype)
         self.original = None
-
-    def train(self, mode: bool = True) -> Self:
-        self.layer.training = mode
-        return super().train(mode)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_layer"], name)
 
 
 class Updating(nn.Module):

@@ -51,7 +51,7 @@ class _Folded(torch.autograd.Function):
         ctx.like, ctx.scale = like, scale
         ctx.gradient = GRADIENTS[type(like)][0] if structured else None
         ctx.save_for_backward(x, weight, *tensors)
-        return F.linear(x, summed(weight, _alike(like, tensors), scale), bias)
+        return F.linear(x, _alike(like, tensors).added_to(weight, scale), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Found:
@@ -66,7 +66,7 @@ class _Folded(torch.autograd.Function):
             if any(needs[6:]):
                 found = _through(dense, own, rows.mT @ onto)
         else:
-            changed = summed(weight, update, ctx.scale) if needs[0] else weight
+            changed = update.added_to(weight, ctx.scale) if needs[0] else weight
             found = ctx.gradient(update, onto, rows, needs[6:]) if any(needs[6:]) else found
         dx = (rows @ changed).view(x.shape) if needs[0] else None
         return dx, dweight, dbias, None, None, None, *(t if t is None else t * ctx.scale for t in found)
@@ -75,34 +75,6 @@ class _Folded(torch.autograd.Function):
 def _alike(like: Format, tensors: Sequence[Tensor]) -> Format:
     """The format of these tensors in the order of ``tensors()``."""
     return like.replace(dict(zip(like.tensors(), tensors, strict=True)))
-
-
-def summed(weight: Tensor, update: Format, scale: float) -> Tensor:
-    """``weight + scale · update``, formed with as little traffic as the kind allows."""
-    if isinstance(update, LowRank):
-        return torch.addmm(weight, update.left, update.right, alpha=scale)
-    if isinstance(update, Kronecker):
-        (_, a, c), (_, b, d) = update.first.shape, update.second.shape
-        total = weight.reshape(a, b, c, d)
-        for one, other in zip(update.first, update.second, strict=True):
-            total = torch.addcmul(total, one.view(a, 1, c, 1), other.unsqueeze(1), value=scale)
-        return total.view(weight.shape)
-    if isinstance(update, Circulant):
-        columns = update.columns
-        p, q, b = columns.shape
-        turned = columns.flip(-1).roll(1, -1)  # W[a, c] is turned[c - a], in rows of ever later windows
-        windows = torch.cat((turned, turned), -1).unfold(-1, b, 1)[..., 1:, :].flip(-2)
-        return torch.add(weight.reshape(p, b, q, b), windows.transpose(1, 2), alpha=scale).view(weight.shape)
-    if isinstance(update, Toeplitz):
-        windows = update.diagonals.flip(-1).unfold(-1, update.width, 1).flip(-2)
-        return torch.add(weight, windows, alpha=scale)
-    if isinstance(update, KhatriRao) and not update.by_rows:
-        (_, a, m), b = update.first.shape, update.second.shape[-2]
-        total = weight.reshape(a, b, m)
-        for one, other in zip(update.first, update.second, strict=True):
-            total = torch.addcmul(total, one.unsqueeze(1), other, value=scale)
-        return total.view(a * b, m)
-    return torch.add(weight, update.to_dense(), alpha=scale)
 
 
 def _stated(update: Format, needs: Sequence[bool]) -> tuple[list[Tensor | None], Tensor]:

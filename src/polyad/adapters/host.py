@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from polyad import _check
 from polyad.adapters import saving, training
-from polyad.adapters.adapted import Adapted, Common
+from polyad.adapters.adapted import Adapted
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.experts import AdaptedExperts
 from polyad.adapters.making import Method, view
 from polyad.adapters.planning import Planned, plan
 from polyad.adapters.sites import owners, refuse_unmergeable
+from polyad.adapters.standing import Common
 from polyad.models.surgery import Which
 
 BANK = "adapter_bank_"

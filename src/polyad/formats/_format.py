@@ -106,6 +106,10 @@ class Format:
 
     # What follows ------------------------------------------------------------------------------------------
 
+    def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        """``weight + scale · W`` as a new tensor, formed with as little traffic as the kind allows."""
+        return torch.add(weight, self.to_dense(), alpha=scale)
+
     def combine(self, weights: Tensor) -> Tensor:
         """``weights @ W`` in weights' dtype, weights of shape (*batch, …, rows): weighted sums of W's rows."""
         return self.transpose().linear(weights)

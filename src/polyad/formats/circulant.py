@@ -69,6 +69,21 @@ class Circulant(_Pattern):
         p, q, b = self.columns.shape[-3:]
         return torch.full((p * q * b,), b, device=self.device)
 
+    def to_dense(self) -> Tensor:
+        return self._blocks().reshape(self.shape)
+
+    def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        blocks = self._blocks()
+        return torch.add(weight.reshape(*weight.shape[:-2], *blocks.shape[-4:]), blocks, alpha=scale).reshape(
+            torch.broadcast_shapes(weight.shape, self.shape)
+        )
+
+    def _blocks(self) -> Tensor:
+        """The matrix as (*batch, p, b, q, b): W[a, c] is turned[c - a], so its rows are ever later windows."""
+        turned = self.columns.flip(-1).roll(1, -1)
+        windows = torch.cat((turned, turned), -1).unfold(-1, self.block, 1)[..., 1:, :].flip(-2)
+        return windows.transpose(-3, -2)
+
     def linear(self, x: Tensor) -> Tensor:
         *lead, p, q, b = self.columns.shape
         if x.numel() == 0:  # transforms of nothing are refused

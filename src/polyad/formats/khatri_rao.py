@@ -53,6 +53,15 @@ class KhatriRao(_Multilinear):
     def rebuilt(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(operands[0], operands[1], self.by_rows)
 
+    def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        if self.by_rows:
+            return super().added_to(weight, scale)
+        (*_, a, m), b = self.first.shape, self.second.shape[-2]
+        total = weight.reshape(*weight.shape[:-2], a, b, m)
+        for one, other in zip(self.first.unbind(-3), self.second.unbind(-3), strict=True):
+            total = torch.addcmul(total, one.unsqueeze(-2), other.unsqueeze(-3), value=scale)
+        return total.flatten(-3, -2)
+
     def transpose(self) -> KhatriRao:
         return KhatriRao(self.first, self.second, not self.by_rows)
 

@@ -49,6 +49,15 @@ class Kronecker(_Multilinear):
     def rebuilt(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(*operands)
 
+    def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        (*_, a, c), (*_, b, d) = self.first.shape, self.second.shape
+        total = weight.reshape(*weight.shape[:-2], a, b, c, d)
+        for one, other in zip(self.first.unbind(-3), self.second.unbind(-3), strict=True):
+            total = torch.addcmul(
+                total, one.unsqueeze(-2).unsqueeze(-1), other.unsqueeze(-2).unsqueeze(-4), value=scale
+            )
+        return total.reshape(*total.shape[:-4], a * b, c * d)
+
     def transpose(self) -> Kronecker:
         return Kronecker(self.first.mT, self.second.mT)
 

@@ -48,6 +48,11 @@ class LowRank(_Multilinear):
     def to_dense(self) -> Tensor:
         return self.left @ self.right
 
+    def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
+        if max(weight.ndim, self.left.ndim) > 2:
+            return super().added_to(weight, scale)
+        return torch.addmm(weight, self.left, self.right, alpha=scale)
+
     def linear(self, x: Tensor) -> Tensor:
         return apply(self.left, apply(self.right, x))
 

@@ -68,6 +68,9 @@ class Toeplitz(_Pattern):
         place = torch.arange(n + m - 1, device=self.device)
         return torch.minimum(place, n + m - 2 - place).clamp(max=min(n, m) - 1) + 1
 
+    def to_dense(self) -> Tensor:
+        return self.diagonals.flip(-1).unfold(-1, self.width, 1).flip(-2).contiguous()
+
     def linear(self, x: Tensor) -> Tensor:
         *lead, n, m = self.shape
         if x.numel() == 0:  # transforms of nothing are refused

@@ -12,7 +12,7 @@ from polyad.testing._contract import MULTIWAY, Subject, assert_close, contract, 
 
 @contract
 def dense(format: Format) -> None:
-    """``to_dense`` has the shape, dtype and device that the format names, and finite numbers."""
+    """``to_dense`` has the shape, dtype and device that the format names, and finite numbers; it can be added."""
     found = format.to_dense()
     assert tuple(found.shape) == format.shape, f"to_dense has shape {tuple(found.shape)}, shape says {format.shape}"
     assert format.ndim == found.ndim, f"ndim is {format.ndim} for a tensor of {found.ndim} dimensions"
@@ -20,6 +20,7 @@ def dense(format: Format) -> None:
     assert found.device == format.device, f"to_dense is on {found.device}, device says {format.device}"
     assert bool(torch.isfinite(found).all()), "to_dense holds NaN or infinite numbers"
     assert type(format).__name__ in repr(format), f"repr does not name the kind: {format!r}"
+    _assert_added(format)
 
 
 @matrices
@@ -116,6 +117,7 @@ def batches(kind: Subject) -> None:
     assert tuple(found.shape) == (*shape[:-1], format.shape[-2]), f"a batched linear has shape {tuple(found.shape)}"
     _assert_linear(format, normal(*shape, like=format))
     _assert_same(format.transpose().to_dense(), format.to_dense().mT, "a batched transpose")
+    _assert_added(format)
 
 
 def _stack(kind: type[Format]) -> tuple[int, ...]:
@@ -130,6 +132,13 @@ def _assert_linear(format: Format, x: Tensor) -> None:
     coarser = max(x.dtype, format.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     scale = (x.double().abs() @ weight.double().abs().mT).norm()
     assert_close(found, x.double() @ weight.double().mT, scale, coarser, what)
+
+
+def _assert_added(format: Format) -> None:
+    weight = normal(*format.shape, like=format)
+    before = weight.clone()
+    _assert_same(format.added_to(weight, 0.5), weight + 0.5 * format.to_dense(), "added_to(weight, 0.5)")
+    assert torch.equal(weight, before), "added_to wrote into the weight that it was given"
 
 
 def _assert_same(found: Tensor, expected: Tensor, what: str) -> None:

@@ -1,0 +1,96 @@
+"""A module that stands where another stood, with named adapters on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from polyad.adapters.adapter import Bank
+
+
+@dataclass
+class Common:
+    """What all adapted layers of a model share."""
+
+    names: list[str] = field(default_factory=list)
+    """The adapters attached, in the order in which they came."""
+    active: dict[str, Tensor | None] = field(default_factory=dict)
+    """The weight of every active adapter; None counts as one and costs nothing."""
+    banks: dict[str, Bank] = field(default_factory=dict)
+    homes: dict[str, nn.Module] = field(default_factory=dict)
+    """What the layers of an adapter share, and the module that registers it."""
+    rows: dict[str, Tensor] | None = None
+    """Per-row adapters of the batch that is running: which rows each takes."""
+    batch: int = 0
+    trainable: dict[str, bool] = field(default_factory=dict)
+    """Whether each parameter of the model was trained before the first adapter came."""
+
+
+@dataclass
+class Made:
+    """How an adapter was made, so that it can be made again."""
+
+    method: Any
+    arguments: dict[str, Any]
+    seed: int
+    dropout: float
+
+
+class Standing(nn.Module):
+    """Holds a layer's parameters and modules under their old names in the state dict, and adapters beside them.
+
+    ``routes`` are the terms of each adapter, tuples with a ``weight``; ``terms`` those that act.
+    """
+
+    def __init__(self, layer: nn.Module, common: Common) -> None:
+        super().__init__()
+        self.__dict__["_layer"] = layer  # not a submodule: its contents are registered here, under its own names
+        self._parameters, self._buffers = layer._parameters, layer._buffers
+        self._modules.update(layer._modules)
+        self.adapters = nn.ModuleDict()
+        self.common = common
+        self.made: dict[str, Made] = {}
+        self.routes: dict[str, tuple[Any, ...]] = {}
+        self.terms: tuple[Any, ...] = ()
+
+    @property
+    def layer(self) -> nn.Module:
+        """The layer as it was before."""
+        return self.__dict__["_layer"]
+
+    def hold(self, key: str, term: Any, made: Made) -> None:
+        """Hold an adapter's term; ``activate`` lets it act. One name may have several, under keys of their own."""
+        name = key.partition("[")[0]
+        term.adapter.train(self.training)
+        self.adapters[key], self.made[name] = term.adapter, made
+        self.routes[name] = (*self.routes.get(name, ()), term)
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out."""
+        for key in [key for key in self.adapters if key.partition("[")[0] == name]:
+            del self.adapters[key]
+        del self.made[name], self.routes[name]
+
+    def activate(self, weights: Mapping[str, Tensor | None]) -> None:
+        """Let these adapters act, with these weights, and no others."""
+        terms: tuple[Any, ...] = ()
+        for name, weight in weights.items():
+            own = self.routes.get(name, ())
+            terms += own if weight is None else tuple([term._replace(weight=weight) for term in own])
+        self.__dict__["terms"] = terms  # past torch's __setattr__: switching a thousand layers should take no time
+
+    def train(self, mode: bool = True) -> Self:
+        self.layer.training = mode
+        return super().train(mode)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_layer"], name)  # in_features and the like
+
+
+__all__ = ["Common", "Made", "Standing"]
