@@ -36,7 +36,7 @@ RESULTS = HERE / "results" / "caches.json"
 KEPT = Path.home() / ".cache" / "polyad" / "benchmarks"
 TEXTS = ("stdlib", "sotu")
 OTHER = dict(zip(TEXTS, reversed(TEXTS), strict=True))
-CONTEXT, SCORED, WINDOWS, GENERATED = 4096, 127, 3, 256
+CONTEXT, SCORED, WINDOWS, GENERATED, PROMPTS = 4096, 127, 3, 256, 4
 SINKS, WINDOW, BLOCK = 4, 32, 16
 TIMES = {"6": 0.03, "4.5": 0.015, "3.5": 0.005}
 """How many times smaller, and the increase of perplexity that is asked for."""
@@ -96,28 +96,33 @@ def quality(text: str) -> Row:
 
 
 def agreement(text: str) -> Row:
-    """The share of the exact cache's greedy tokens that others give after the same tokens, and the first other."""
+    """The share of the exact cache's greedy tokens that others give after the same tokens, over several prompts; the
+    number of the first other token of each prompt."""
     made = model()
-    ids = evaluation(made, (text,), count=1, length=CONTEXT)[text][:1]
     makes = {f"kivi {bits}": kivi(made, bits) for bits in (2, 4, 6, 8)} | {f"{t}x": coded(made, t) for t in TIMES}
+    found: Row = {name: {"shares": [], "first": []} for name in makes}
     with torch.no_grad():
-        exact = remembering(made)
-        made.base_model(ids[:, :-1], past_key_values=exact, use_cache=True)
-        caches = {name: make().adopt(exact) for name, make in makes.items()}
-        sizes = {name: cache.nbytes / CONTEXT for name, cache in caches.items()}
-        token, tokens = ids[:, -1:], []
-        for _ in range(GENERATED):
-            tokens.append(token)
-            token = made(token, past_key_values=exact, use_cache=True).logits[:, -1:].argmax(-1)
-        fed, expected = torch.cat(tokens, 1), torch.cat([*tokens[1:], token], 1)
-        found = {}
-        for name, cache in caches.items():
-            given = [made(part, past_key_values=cache, use_cache=True).logits.argmax(-1) for part in fed.split(8, 1)]
-            same = (torch.cat(given, 1) == expected)[0]
-            first = GENERATED if bool(same.all()) else int((~same).nonzero()[0])
-            found[name] = {"share": float(same.float().mean()), "first": first, "bytes a token": sizes[name]}
-            told(name, found[name])
-    return found
+        for ids in evaluation(made, (text,), count=PROMPTS, length=CONTEXT)[text].split(1):
+            exact = remembering(made)
+            made.base_model(ids[:, :-1], past_key_values=exact, use_cache=True)
+            caches = {name: make().adopt(exact) for name, make in makes.items()}
+            fed, expected = _greedy(made, exact, ids[:, -1:])
+            for name, cache in caches.items():
+                found[name]["bytes a token"] = cache.nbytes / CONTEXT
+                given = [made(p, past_key_values=cache, use_cache=True).logits.argmax(-1) for p in fed.split(8, 1)]
+                same = (torch.cat(given, 1) == expected)[0]
+                found[name]["shares"].append(float(same.float().mean()))
+                found[name]["first"].append(GENERATED if bool(same.all()) else int((~same).nonzero()[0]))
+            told(found)
+    return {name: row | {"share": sum(row["shares"]) / PROMPTS} for name, row in found.items()}
+
+
+def _greedy(made: Any, cache: Any, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that an exact cache is given, and those that it gives."""
+    tokens = [token]
+    for _ in range(GENERATED):
+        tokens.append(made(tokens[-1], past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1))
+    return torch.cat(tokens[:-1], 1), torch.cat(tokens[1:], 1)
 
 
 def memory(name: str, layers: int = 1, batch: int = 8, context: int = 8192) -> Row:

@@ -107,15 +107,14 @@ def kronecker_gradient(update: Kronecker, x: Tensor, g: Tensor, needs: Sequence[
     if _kronecker_side(a, b, c, d) > _kronecker_side(c, d, a, b):
         found = kronecker_gradient(update.transpose(), g, x, needs)
         return tuple([t if t is None else t.mT for t in found])
-    across = x.view(-1, c, d).transpose(0, 1).reshape(c, -1)  # (c, rows d)
-    own = g.view(-1, a, b).transpose(0, 1).reshape(-1, b)  # (a rows, b)
+    x, g = x.view(-1, c, d), g.view(-1, b)  # (rows, c, d), (rows a, b)
     first: list[Tensor] = []
     second: list[Tensor] = []
     for one, other in zip(update.first, update.second, strict=True):
         if needs[0]:
-            first.append((across @ (own @ other).view(a, -1).mT).mT)
+            first.append(torch.bmm((g @ other).view(-1, a, d), x.mT).sum(0))
         if needs[1]:
-            second.append(own.mT @ (one @ across).view(-1, d))
+            second.append(g.mT @ torch.bmm(one.expand(len(x), a, c), x).view(-1, d))
     return torch.stack(first) if first else None, torch.stack(second) if second else None
 
 
