@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, VeRA
+from polyad.adapters import AdaLoRA, Adapters, AFLoRA, DoRA, LoKr, LoRA, VeRA
 from polyad.adapters.training import trainer_callback
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
@@ -16,6 +16,7 @@ METHODS = {
     "lokr": (LoKr, {"factor": 2}),
     "vera": (VeRA, {"rank": 4}),
     "adalora": (AdaLoRA, {"rank": 2, "spare": 1, "every": 1}),
+    "aflora": (AFLoRA, {"rank": 2, "last": 0.25}),  # half of the matrices are frozen after one step, all after two
 }
 WAYS = [(name, way) for name in METHODS for way in ("ddp", "fsdp2")]
 
@@ -67,7 +68,8 @@ def work(rank, address, found):
     result = {}
     for name, (method, given) in METHODS.items():
         model, adapters = hosted(method, **given)
-        result[name, "ddp"] = learned(DistributedDataParallel(model), model, adapters, rows)
+        run = DistributedDataParallel(model, find_unused_parameters=name == "aflora")
+        result[name, "ddp"] = learned(run, model, adapters, rows)
         model, adapters = hosted(method, **given)
         mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
         fully_shard(model.first, mesh=mesh)

@@ -38,7 +38,9 @@ class AFLoRA(Adapter):
     times its smoothed deviation (``wander``). For the share ``warm`` of the steps nothing is frozen; then the share
     of frozen matrices, over all layers, rises by a cubic law to 1, where it stays for the share ``last``; those of
     the lowest score are frozen first, after the optimiser's step, and are thawed by ``Adapters.thaw`` alone. The
-    host's hooks must be called: without them nothing is frozen. A row takes 2 rank (in + out) operations.
+    host's hooks must be called: without them nothing is frozen. ``DistributedDataParallel`` must be told
+    ``find_unused_parameters=True``, since it waits for the gradients of what is frozen otherwise. A row takes
+    2 rank (in + out) operations.
 
     >>> adapter = AFLoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), sum(p.numel() for p in adapter.matrices().values())
