@@ -88,6 +88,9 @@ def test_edora_trains_a_core_and_lengths_and_notices_changes_of_the_core():
     u, s, v = torch.linalg.svd(before)
     doubled = before + u[:, :3] * s[:3] @ v[:3]
     near(after, 2 * doubled / doubled.norm(dim=1, keepdim=True))
+    with torch.no_grad():
+        near(model(X[:2]), model(X)[:2])  # fewer rows than R has take another way
+        near(model(X[:2]), X[:2] @ after.mT + (model(0 * X[:2])))
 
 
 def test_block_lora_sums_its_blocks_over_one_down_projection():

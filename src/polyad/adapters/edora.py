@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -55,6 +56,14 @@ class EDoRA(DoRA):
         u, s, v = truncated_svd(base.weight.flatten(1).to(torch.float64), own.R.shape[0])
         own.left.copy_(u * s)
         own.A.copy_(v)
+
+    def changed(self, x: Tensor, base: Frozen) -> Tensor:
+        own, rows = self.direction, base.rows(x)
+        if torch.is_grad_enabled() or rows >= own.R.shape[0] or not base.joins(x):
+            return super().changed(x, base)
+        low = F.linear(F.linear(F.linear(x, own.A.to(x.dtype)), own.R.to(x.dtype)), own.left.to(x.dtype))
+        y = torch.add(base(x), low, alpha=own.scale)  # fewer rows than R has: left R would take longer to form
+        return base.biased(y * self.gains(base).to(y.dtype))
 
 
 class Core(Adapter):
