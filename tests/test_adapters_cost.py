@@ -30,9 +30,10 @@ def plain(x, weight, total, left, right, gains, scale):
 
 
 @pytest.mark.parametrize(("dropout", "trained"), [(0.0, True), (0.5, True), (0.0, False)])
-@pytest.mark.parametrize("given", ["weight bias", "weight gains", "total", "total gains"])
+@pytest.mark.parametrize("given", ["weight bias", "weight gains", "weight bias gains", "total", "total gains"])
 def test_the_product_with_a_low_rank_change_has_the_gradients_of_the_plain_one(monkeypatch, given, dropout, trained):
     monkeypatch.setattr(own, "FEW", 0)
+    monkeypatch.setattr(own, "BLOCK", 4)
     x, left, right = numbers(2, 5, 8), numbers(6, 2), numbers(2, 8).requires_grad_(trained)
     weight = numbers(6, 8) if "weight" in given else None
     total = numbers(6, seed=3) if "bias" in given else numbers(2, 5, 6) if "total" in given else None
@@ -182,6 +183,7 @@ def test_lora_keeps_its_input_and_the_inner_product_and_folded_updates_their_inp
 
 def test_hooks_of_the_layer_and_transforms_of_torch_see_plain_operations(monkeypatch):
     monkeypatch.setattr(own, "FEW", 0)
+    monkeypatch.setattr(own, "BLOCK", 4)
     torch.manual_seed(0)
     layer = nn.Linear(8, 6).double()
     model = nn.Sequential(layer)
