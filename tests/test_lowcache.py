@@ -133,6 +133,9 @@ def test_the_shared_tokens_of_xkv_count_once():
     tiny.logits(model, tiny.ids(2, 24), past_key_values=cache)
     shared, own = 2 * 2 * 24 * 5 * 4, 3 * 2 * 2 * 5 * 16 * 4
     assert cache.nbytes == shared + own + 24 * 4 + sum(layer.recent.nbytes for layer in cache.held)
+    before = cache.nbytes
+    cache.reorder_cache(torch.tensor([1, 0]))
+    assert cache.nbytes == before  # what layers share stays one
     tiny.logits(model, tiny.ids(2, 1), past_key_values=cache)
     assert cache.get_seq_length() == 25
 

@@ -161,8 +161,12 @@ class HeldLayer(DynamicLayer):
         index = indices.to(self.device) if self.is_initialized else indices
         self.first.select(index)
         self.recent.select(index)
-        self.stored.select(index)
-        if self.codec is not None and self is self.neighbours[-1]:
+        if self is not self.neighbours[-1]:
+            return
+        done: dict[int, tuple[Tensor, Tensor]] = {}
+        for layer in self.neighbours:  # all at once, so that what they share stays one
+            layer.stored.select(index, done)
+        if self.codec is not None:
             self.codec.select(index)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

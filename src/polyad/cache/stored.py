@@ -73,11 +73,11 @@ class Stored:
         if self._runs:
             self._runs[-1].length -= self.length - length
 
-    def select(self, index: Tensor) -> None:
-        """Keep these entries of the batch, in this order."""
+    def select(self, index: Tensor, done: dict[int, tuple[Tensor, Tensor]] | None = None) -> None:
+        """Keep these entries of the batch, in this order. ``done`` tells layers that share tensors of each, by id."""
         self._read.clear()
         for run in self._runs:
-            run.select(index)
+            run.select(index, {} if done is None else done)
 
     def nbytes(self, bases: tuple[Tensor, ...] = ()) -> int:
         """Bytes of all buffers, room for more included, but for the tensors ``bases``."""
@@ -143,10 +143,14 @@ class _Run:
             made.append(like.with_rows(rows, count))
         return made[0], made[1]
 
-    def select(self, index: Tensor) -> None:
+    def select(self, index: Tensor, done: dict[int, tuple[Tensor, Tensor]]) -> None:
         if not self.grows:
             self._like = _selected(self._like[0]), _selected(self._like[1])
-        self._buffers = [{name: _taken(t, index) for name, t in held.items()} for held in self._buffers]
+        for held in self._buffers:
+            for name, t in held.items():
+                if id(t) not in done:
+                    done[id(t)] = t, _taken(t, index)  # t too, so that its id is not another's meanwhile
+                held[name] = done[id(t)][1]
 
     def tensors(self) -> Iterator[Tensor]:
         for held in self._buffers:

@@ -32,7 +32,7 @@ class XKV(Codec):
     of their own, so that all chunks of a prompt are compressed; fewer stay exact, as the paper's tokens of decoding
     do. With a ``block`` of several times the rank none does. A subclass with another ``layers`` groups that many.
 
-    Cost: an SVD of (tokens, G H d). Reordering the batch parts what layers share: right, but of more bytes.
+    Cost: an SVD of (tokens, G H d).
 
     >>> x = torch.randn(1, 2, 50, 4)
     >>> (first, _), (second, _) = XKV(rank=3).encode_layers([(x, x), (x * 2, x)], [x, x])
