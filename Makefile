@@ -68,4 +68,4 @@ clean:
 	rm -rf $(VENV) demo build dist
 
 docs: $(VENV)/.ready
-	$(BIN)/python docs/pages.py
+	$(BIN)/python docs/pages.py && $(BIN)/python docs/tables.py

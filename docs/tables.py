@@ -1,0 +1,86 @@
+"""Writes docs/adapters-measured.md: what adapters reach and cost, from the kept results of the benchmarks.
+
+Run it with `make docs` after benchmarks/finetune.py or benchmarks/adapters.py have written new ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "benchmarks" / "results"
+TEXTS = {"stdlib": "library", "sotu": "addresses"}
+HEAD = """# Adapters, measured
+
+Written by `make docs` from `benchmarks/results`; what the methods are is in [adapters.md](adapters.md).
+"""
+TUNED = """## Fine-tuned on two texts
+
+SmolLM2-135M, all linear layers but the output head, {steps} steps of 2 x 128 tokens of Python's standard library and
+the State of the Union addresses, the same for all, in float32; each method at about the trained numbers of LoRA of
+rank 8 where it has a size that reaches them, and at the learning rate that `rate_range` found. Losses are of held-out
+windows in nats a token, over seeds where there are several (± half of their spread), best first by their mean; the
+frozen model has {before}. Seconds a step and the peak memory of the process, on a machine that others used.
+"""
+COSTS = """## What a step costs
+
+Two decoder layers of SmolLM2-135M, 4 x 256 tokens, float32, forward and backward: time and saved activations beside
+the frozen layers', and the time of one row through the seven linear layers of one decoder layer, unmerged. {threads}
+threads, medians of ratios within a turn.
+"""
+
+
+def tuned(records: list[dict[str, Any]]) -> str:
+    """The table of fine-tuning, a line a method."""
+    steps = max(r["steps"] for r in records)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        if record["steps"] == steps:
+            groups[record["spelled"]].append(record)
+    before = ", ".join(f"{records[0]['held_out'][t]['before']:.3f} ({TEXTS[t]})" for t in TEXTS)
+    lines = [TUNED.format(steps=steps, before=before)]
+    lines += ["| method | trained numbers | rate | library | addresses | seeds | s a step | GB |", "|---" * 8 + "|"]
+    order = sorted(groups, key=lambda name: mean(_after(r, t) for r in groups[name] for t in TEXTS))
+    for name in order:
+        runs = groups[name]
+        losses = " | ".join(_spread([_after(r, t) for r in runs]) for t in TEXTS)
+        clock = min(r["seconds"]["training"] / r["steps"] for r in runs)
+        peak = max(r["peak_memory_bytes"] or 0 for r in runs) / 1e9
+        numbers, rate = runs[0]["trained_parameters"], runs[0]["learning_rate"]
+        lines.append(f"| `{name}` | {numbers:,} | {rate:g} | {losses} | {len(runs)} | {clock:.1f} | {peak:.1f} |")
+    return "\n".join([*lines, ""])
+
+
+def costs(kept: dict[str, Any]) -> str:
+    """The table of times and memory, a line a method, quickest first, those of peft last."""
+    lines = [COSTS.format(threads=kept["threads"])]
+    lines += ["| method | trained numbers | step | activations | one row |", "|---" * 5 + "|"]
+    rows = {name: row for name, row in kept["methods"].items() if name != "frozen"}
+    for name in sorted(rows, key=lambda name: (name.startswith("peft"), rows[name]["time"])):
+        r = rows[name]
+        lines.append(f"| {name} | {r['trained']:,} | {r['time']:.2f} | {r['activations']:.2f} | {r['decode']:.1f} |")
+    return "\n".join([*lines, ""])
+
+
+def _after(record: dict[str, Any], text: str) -> float:
+    return record["held_out"][text]["after"]
+
+
+def _spread(values: list[float]) -> str:
+    half = (max(values) - min(values)) / 2
+    return f"{mean(values):.3f}" + (f" ± {half:.3f}" if len(values) > 1 else "")
+
+
+def page() -> str:
+    """The whole page."""
+    records = json.loads((RESULTS / "finetune.json").read_text())
+    kept = json.loads((RESULTS / "adapters.json").read_text())
+    return "\n".join([HEAD, tuned(records), costs(kept)])
+
+
+if __name__ == "__main__":
+    (HERE / "adapters-measured.md").write_text(page(), encoding="utf-8")
