@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -79,7 +79,8 @@ class TransformCoding(Latents):
             (seen,) = water_filling([{name: place.need(name) for name in (*_names("key"), *_names("value"))}], rate)
         bases = []
         for side in ("key", "value"):
-            into, out, _ = coordinates({name: place.need(name) for name in _names(side)}, side)
+            own = {name: place.need(name) for name in _names(side)}
+            into, out = _maps(seen, side) or coordinates(own, side)[:2]
             bits = seen.get(f"{side}_bits")
             kept = torch.arange(len(out)) if bits is None else bits.nonzero()[:, 0]
             if not len(kept):  # a basis holds something
@@ -92,6 +93,12 @@ class TransformCoding(Latents):
             bases.append(made)
         super().__init__(bases[0], bases[1], place.key_heads)
         self.block = block
+
+
+def _maps(seen: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor] | None:
+    """The maps that ``water_filling`` left, so that a cache for every prompt need not work them out."""
+    into, out = seen.get(f"{side}_into"), seen.get(f"{side}_out")
+    return None if into is None or out is None else (into, out)
 
 
 def _names(side: str) -> tuple[str, str, str]:
@@ -114,7 +121,7 @@ def coordinates(seen: dict[str, Tensor], side: str) -> tuple[Tensor, Tensor, Ten
 
 
 def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[str, Tensor]]:
-    """What was seen, with the bits of every coordinate of all layers' keys and values for ``TransformCoding``.
+    """What was seen, with the coordinates of all layers' keys and values for ``TransformCoding`` and their bits.
 
     The sum of all coordinates' costs is made least, for ``rate`` bits for each number, the bytes of the steps
     included.
@@ -126,10 +133,11 @@ def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[s
     [[2, 2], [6, 6]]
     """
     curves: dict[str, Curve] = {}
-    total = 0.0
+    total, found = 0.0, [dict(layer) for layer in seen]
     for number, layer in enumerate(seen):
         for side in ("key", "value"):
-            weights = coordinates(layer, side)[2]
+            into, out, weights = coordinates(layer, side)
+            found[number] |= {f"{side}_into": into, f"{side}_out": out}
             total += rate * len(weights) - 8 * (len(CHOICES) - 1)
             for start in range(0, len(weights), RUN):
                 part = weights[start : start + RUN]
@@ -139,7 +147,6 @@ def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[s
     if total < 0:
         raise ValueError(f"rate={rate} bits a number are fewer than the steps alone take; choose a higher rate")
     chosen = greedy(curves, total)
-    found = [dict(layer) for layer in seen]
     for number, layer in enumerate(found):
         for side in ("key", "value"):
             n = len(layer[f"{side}_mean"])
