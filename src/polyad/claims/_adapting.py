@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,14 +17,6 @@ from polyad.adapters.making import Method
 def normal(generator: Generator, *shape: int) -> Tensor:
     """Normal numbers in float32."""
     return torch.randn(shape, generator=generator)
-
-
-def sha(tensors: Iterable[Tensor]) -> str:
-    """The sha256 of these tensors' bytes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def weighed(weight: Tensor) -> nn.Sequential:

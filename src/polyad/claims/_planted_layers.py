@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from polyad.adapters import Adapters
+from polyad.claims._drawn import sha
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,7 @@ class Planted:
     @property
     def digest(self) -> dict[str, str]:
         """The sha256 of what was planted."""
-        found = hashlib.sha256()
-        for tensor in (self.weight, self.target, self.x, self.y):
-            found.update(tensor.contiguous().numpy().tobytes())
-        return {"planted layer": found.hexdigest()}
+        return {"planted layer": sha((self.weight, self.target, self.x, self.y))}
 
     def error(self, weight: Tensor) -> float:
         """The squared distance to the target, relative to that of the frozen weight."""

@@ -12,7 +12,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad.adapters import C3A, Adapters, LoRA
-from polyad.claims._adapting import accuracy, descend, normal, sha
+from polyad.claims._adapting import accuracy, descend, normal
+from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 
 MINUTES = 0.5

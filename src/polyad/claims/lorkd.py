@@ -14,7 +14,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad.adapters import Adapters, LoRA, expert, lorkd
-from polyad.claims._adapting import normal, sha
+from polyad.claims._adapting import normal
+from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 
 MINUTES = 1

@@ -6,7 +6,8 @@ from statistics import mean
 from typing import Any
 
 from polyad.adapters import Adapters, LoRA, combine, reversible_merge
-from polyad.claims._adapting import Tasks, sha, tested, tune
+from polyad.claims._adapting import Tasks, tested, tune
+from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 
 MINUTES = 1

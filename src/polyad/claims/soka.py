@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.adapters import LoRA, PiSSA, SoKA
-from polyad.claims._adapting import fitted, normal, sha
+from polyad.claims._adapting import fitted, normal
+from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 from polyad.formats import Kronecker
 

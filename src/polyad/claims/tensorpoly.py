@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad.adapters import Adapters, LoRA, TensorPoly
-from polyad.claims._adapting import Tasks, accuracy, descend, sha
+from polyad.claims._adapting import Tasks, accuracy, descend
+from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 
 MINUTES = 1

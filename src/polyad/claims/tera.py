@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from polyad.adapters import Adapters, Frozen, LoRA, TeRA, VeRA
-from polyad.claims._adapting import Tasks, accuracy, descend, normal, sha
+from polyad.claims._adapting import Tasks, accuracy, descend, normal
+from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 
 MINUTES = 1
