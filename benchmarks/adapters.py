@@ -10,7 +10,8 @@ Decoding is one row through the seven linear layers of the first decoder layer. 
     python benchmarks/adapters.py [--turns 7] [--peft] [--whole] [--only lora c3a …]
 
 With --whole the model is all of SmolLM2-135M and the gradient is of its loss, head included; all methods at once do
-not fit into 24 GB then, so name some. Saved activations are still those of the decoder layers alone.
+not fit into 24 GB then, so name some. Saved activations are still those of the decoder layers alone. What is printed
+is kept, in results/adapters.json, only where all rows of the two layers are run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from polyad.adapters import Adapters, LoRA
 from polyad.adapters.sizing import sized, trained
 from polyad.models import load
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "adapters.json"
 FACTORS = {"*q_proj": 6, "*o_proj": 6, "*k_proj": 4, "*v_proj": 4, "*": 8}
 BLOCKS = {"*q_proj": 36, "*o_proj": 36, "*k_proj": 16, "*v_proj": 16, "*": 48}
 GIVEN: dict[str, dict[str, Any]] = {
@@ -188,8 +189,8 @@ def main() -> None:
         }
         shown = f"{name:20} {r['trained']:8d}  time {r['time']:.2f}  clock {r['clock']:.2f}"
         print(f"{shown}  activations {r['activations']:.3f}  decode {r['decode']:.2f}", flush=True)
-    path = RESULTS / f"adapters{'_whole' if given.whole else ''}.json"
-    path.write_text(json.dumps({"threads": torch.get_num_threads(), "methods": result}, indent=1) + "\n")
+    if given.only is None and not given.whole:
+        RESULTS.write_text(json.dumps({"threads": torch.get_num_threads(), "methods": result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

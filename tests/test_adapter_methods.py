@@ -91,6 +91,8 @@ def test_edora_trains_a_core_and_lengths_and_notices_changes_of_the_core():
     with torch.no_grad():
         near(model(X[:2]), model(X)[:2])  # fewer rows than R has take another way
         near(model(X[:2]), X[:2] @ after.mT + (model(0 * X[:2])))
+        plain, own.dropout = model(X[:2]), 0.5
+        assert not torch.allclose(model.train()(X[:2]), plain)  # inputs are dropped in training there too
 
 
 def test_block_lora_sums_its_blocks_over_one_down_projection():

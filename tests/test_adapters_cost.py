@@ -183,7 +183,6 @@ def test_lora_keeps_its_input_and_the_inner_product_and_folded_updates_their_inp
 
 def test_hooks_of_the_layer_and_transforms_of_torch_see_plain_operations(monkeypatch):
     monkeypatch.setattr(own, "FEW", 0)
-    monkeypatch.setattr(own, "BLOCK", 4)
     torch.manual_seed(0)
     layer = nn.Linear(8, 6).double()
     model = nn.Sequential(layer)

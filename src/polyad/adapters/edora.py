@@ -58,8 +58,8 @@ class EDoRA(DoRA):
         own.A.copy_(v)
 
     def changed(self, x: Tensor, base: Frozen) -> Tensor:
-        own, rows = self.direction, base.rows(x)
-        if torch.is_grad_enabled() or rows >= own.R.shape[0] or not base.joins(x):
+        own, drops = self.direction, self.training and self.dropout > 0
+        if torch.is_grad_enabled() or drops or base.rows(x) >= own.R.shape[0] or not base.joins(x):
             return super().changed(x, base)
         low = F.linear(F.linear(F.linear(x, own.A.to(x.dtype)), own.R.to(x.dtype)), own.left.to(x.dtype))
         y = torch.add(base(x), low, alpha=own.scale)  # fewer rows than R has: left R would take longer to form
