@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-import transformers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -200,16 +199,7 @@ def test_parts_of_a_fused_projection_of_gpt2():
 
 @pytest.mark.parametrize("family", ["Mixtral", "GptOss"])
 def test_experts_of_transformers(family):
-    torch.manual_seed(0)
-    small = {
-        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "vocab_size": 50, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8,
-    }  # fmt: skip
-    config = getattr(transformers, f"{family}Config")(**small, pad_token_id=0)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(std=0.2)
+    model = tiny.mixture(family)
     ids = torch.arange(12).reshape(2, 6)
     expected = tiny.logits(model, ids)
     adapters = Adapters(model)

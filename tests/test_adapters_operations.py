@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+import tiny
 from polyad.adapters import (
     C3A,
     SURM,
     Adapters,
     EigenLoRAx,
+    LoKr,
     LoRA,
     SoKA,
     TensorPoly,
@@ -66,6 +68,92 @@ def test_diagnosis_counts_the_rank_used_and_the_drift():
     combine(host, "minus", {"a0": -3.0}, rank=2)
     assert overlap(host, "a0", "minus")["0"] == pytest.approx(-1, abs=1e-5)
     assert abs(overlap(host, "a0", "a1")["0"]) < 0.5
+
+
+def test_an_average_of_clients_is_factored_anew_with_orthonormal_rows():
+    _, host = hosted(3)
+    wanted = {site: sum(changes(host, n)[site] for n in ("a0", "a1", "a2")) / 3 for site in ("0", "2")}
+    errors = combine(host, "mean", dict.fromkeys(("a0", "a1", "a2"), 1 / 3), rank=6, orthonormal=True)
+    for site, own in host.of("mean").items():
+        torch.testing.assert_close(own.A @ own.A.mT, torch.eye(6), atol=1e-5, rtol=0)
+        torch.testing.assert_close(changes(host, "mean")[site], wanted[site], atol=1e-5, rtol=1e-5)
+        assert errors[site] < 1e-6
+
+
+def test_diagnosis_tells_how_unevenly_directions_are_used():
+    host = Adapters(nn.Sequential(nn.Linear(6, 6)))
+    host.attach("a", "*", LoRA, rank=3)
+    with torch.no_grad():
+        host.of("a")["0"].B.copy_(torch.eye(6)[:, :3] * torch.tensor([4.0, 2.0, 1e-4]))
+        host.of("a")["0"].A.copy_(torch.eye(6)[:3])
+    found = diagnose(host, "a")["0"]
+    assert (found["rank"], found["condition"]) == (2, pytest.approx(2))
+    assert found["stable_rank"] == pytest.approx(20 / 16, rel=1e-6)
+    assert found["drift"] == pytest.approx(20**0.5 / float(host.model[0].weight.norm()), rel=1e-6)
+
+
+def test_low_rank_sums_equal_dense_ones():
+    """LoKr's updates are multiplied out; the same sum of LoRAs is not."""
+    _, host = hosted(2)
+    for site, both in changes(host, "a0").items():
+        both = 2 * both - changes(host, "a1")[site]
+        errors = combine(host, f"of{site}", {"a0": 2.0, "a1": -1.0}, rank=3)
+        values = torch.linalg.svdvals(both.double())
+        assert errors[site] == pytest.approx(float(values[3:].norm() / values.norm()), rel=1e-5)
+    host.attach("k", "*", LoKr, factor=2)
+    with torch.no_grad():
+        for parameter in host.parameters("k"):
+            parameter.normal_()
+    combine(host, "mixed", {"a0": 1.0, "k": 1.0}, tol=1e-6)
+    for site, change in changes(host, "mixed").items():
+        expected = changes(host, "a0")[site] + changes(host, "k")[site]
+        torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-4)
+        assert overlap(host, "mixed", "k")[site] == pytest.approx(
+            float((expected * changes(host, "k")[site]).sum() / expected.norm() / changes(host, "k")[site].norm()),
+            rel=1e-4,
+        )
+
+
+def test_operations_know_parts_of_fused_weights_and_experts():
+    model = tiny.mixture()
+    host = Adapters(model)
+    rows = model.model.layers[0].self_attn.q_proj.out_features
+    for i, name in enumerate("ab"):
+        cut = {"*q_proj": [(0, rows // 2), (rows // 2, rows)]}
+        host.attach(name, ["*q_proj", "*experts*"], LoRA, rank=2, seed=i, of=("linear", "experts"), parts=cut)
+        with torch.no_grad():
+            for parameter in host.parameters(name):
+                parameter.normal_(std=0.2)
+    ids = torch.arange(6).unsqueeze(0)
+    host.activate({"a": 0.5, "b": -1.0})
+    expected = model(ids).logits
+    assert max(combine(host, "sum", {"a": 0.5, "b": -1.0}, rank=4).values()) < 1e-6
+    host.activate("sum")
+    torch.testing.assert_close(model(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    assert list(host.of("sum")) == list(host.of("a"))
+    found = diagnose(host, "sum", tol=1e-5)
+    assert {each["rank"] for each in found.values()} == {4}
+    experts = next(site for site in found if "experts" in site)
+    change, weight = changes(host, "sum")[experts], model.get_parameter(experts)
+    assert found[experts]["drift"] == pytest.approx(float((change.norm(dim=(1, 2)) / weight.norm(dim=(1, 2))).max()))
+    assert overlap(host, "sum", "sum")[experts] == pytest.approx(1)
+    merged = reversible_merge(host, ["a", "b"], 2)
+    merged.attach(host, "a", "again")
+    for site, change in changes(host, "again").items():
+        torch.testing.assert_close(change, changes(host, "a")[site], atol=1e-5, rtol=1e-4)
+
+
+def test_what_cannot_be_combined_is_named():
+    _, host = hosted(1)
+    host.attach("rows", "0", LoRA, rank=1, parts={"0": [(0, 8)]})
+    with pytest.raises(ValueError, match=r"0 is changed as a whole by one adapter and as 0\[0:8\] by another"):
+        combine(host, "both", {"a0": 1.0, "rows": 1.0}, rank=1)
+    with pytest.raises(ValueError, match="the weight of a0"):
+        combine(host, "both", {"a0": float("nan")}, rank=1)
+    assert host.names == ["a0", "rows"]
+    host.merge()
+    with pytest.raises(ValueError, match="unmerge"):
+        diagnose(host, "a0")
 
 
 def test_a_reversible_merge_is_exact_at_the_rank_and_near_below_it():

@@ -77,6 +77,21 @@ def model(kind="llama", seed=0):
     return made
 
 
+def mixture(family="Mixtral", seed=0):
+    """A mixture of four experts of ``transformers``, with no number at zero."""
+    torch.manual_seed(seed)
+    small = {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": 50, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8,
+    }  # fmt: skip
+    config = getattr(transformers, f"{family}Config")(**small, pad_token_id=0)
+    made = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for p in made.parameters():
+            p.normal_(std=0.2)
+    return made
+
+
 def ids(batch=2, length=24, seed=1):
     return torch.randint(1, 500, (batch, length), generator=torch.Generator().manual_seed(seed))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polyad.adapters.adapted import Adapted
 from polyad.adapters.host import Adapters
 from polyad.adapters.loqt import LoQT, put
-from polyad.adapters.sites import owners, refuse_unmergeable
+from polyad.adapters.merging import owners, refuse_unmergeable
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.beside import traced
 from polyad.adapters.counting import NEVER, Folds, fold_from
 from polyad.adapters.folding import folded
-from polyad.adapters.frozen import Frozen, frozen
+from polyad.adapters.frozen import Frozen, frozen, suffix
 from polyad.adapters.standing import Common, Made, Standing
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
@@ -57,7 +57,7 @@ class Adapted(Standing):
     def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
         adapter.dropout = made.dropout
-        key = name if base.part is None else f"{name}[{base.part[0]}:{base.part[1]}]"
+        key = name + suffix(base.part)
         structured = type(adapter).forward is Adapter.forward
         folds = fold_from(adapter, base) if structured else Folds(NEVER, NEVER, False)
         dropout = 0.0 if adapter.drops else made.dropout
@@ -173,6 +173,12 @@ class Adapted(Standing):
                 own = None if y is None else y[index]
                 total = total.index_copy(0, index, self._changed(total[index], x[index], own, terms))
         return total if y is None else self.base.biased(total)
+
+    def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
+        for adapter, base, *_ in self.routes[name]:
+            update = adapter.update(base)
+            update = update if isinstance(update, LowRank) else base.dense(update).flatten(1)
+            yield suffix(base.part), update * adapter.scale
 
     def changed(self) -> Tensor:
         """The weight with all active updates, in the layer's own dtype and layout."""

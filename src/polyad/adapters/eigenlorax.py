@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
-from polyad.adapters.arithmetic import changes
+from polyad.adapters.arithmetic import reduced, updates
 from polyad.adapters.frozen import Frozen
 from polyad.adapters.host import Adapters
 from polyad.formats import LowRank
@@ -77,14 +77,16 @@ def recycle(adapters: Adapters, name: str, sources: Sequence[str]) -> dict[str, 
     share of the two sides. Directions that the sources do not span stay as they were, made orthogonal to the rest.
     """
     made: dict[str, Any] = dict(adapters.of(name))
-    given = [changes(adapters, source) for source in sources]
+    given = [updates(adapters, source) for source in sources]
     kept: dict[str, float] = {}
     for path, own in made.items():
-        found = [change[path].double() for change in given if path in change]
-        if not isinstance(own, EigenLoRAx) or not found:
-            raise ValueError(f"{path} of {name!r} is no EigenLoRAx, or none of {list(sources)} changes that layer")
-        left, one = _principal(torch.cat(found, 1), own.VB)
-        right, other = _principal(torch.cat(found, 0).mT, own.VA.mT)
+        found = [change[path] for change in given if path in change]
+        if not isinstance(own, EigenLoRAx) or not found or own.VB.ndim > 2:
+            raise ValueError(
+                f"{path} of {name!r} is no EigenLoRAx of a single matrix, or none of {list(sources)} changes it"
+            )
+        left, one = _principal(torch.cat([reduced(update) for update in found], 1), own.VB)
+        right, other = _principal(torch.cat([reduced(update, right=True) for update in found], 1), own.VA.mT)
         own.VB.copy_(left)
         own.VA.copy_(right.mT)
         kept[path] = min(one, other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -75,13 +75,21 @@ class AdaptedExperts(Standing):
         """The adapted parameters with all active updates, in the layer's own dtype and layout."""
         found: dict[str, Tensor] = {}
         for adapter, parameter, updating, weight in self.terms:
-            held = self._parameters[parameter]
-            assert held is not None
-            update = _dense(updating, held.mT if self.transposed else held) * adapter.scale
+            update = _dense(updating, self._experts(parameter)) * adapter.scale
             update = update if weight is None else update * weight
-            total = found.get(parameter, held)
-            found[parameter] = total + (update.mT if self.transposed else update)
+            total = found.get(parameter, self._parameters[parameter])
+            found[parameter] = total + (update.mT if self.transposed else update)  # pyright: ignore
         return {name: tensor.to(self._parameters[name].dtype) for name, tensor in found.items()}  # pyright: ignore
+
+    def updates(self, name: str) -> Iterator[tuple[str, Tensor]]:
+        for adapter, parameter, updating, _ in self.routes[name]:
+            yield f".{parameter}", _dense(updating, self._experts(parameter)) * adapter.scale
+
+    def _experts(self, parameter: str) -> Tensor:
+        """A parameter as (experts, out, in)."""
+        held = self._parameters[parameter]
+        assert held is not None
+        return held.mT if self.transposed else held
 
     def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
         """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""

@@ -261,6 +261,11 @@ class FrozenExpert(Frozen):
         return None
 
 
+def suffix(part: tuple[int, int] | None) -> str:
+    """What follows a layer's path in the name of a part of its weight; nothing for the whole."""
+    return "" if part is None else f"[{part[0]}:{part[1]}]"
+
+
 def frozen(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen | None:
     """The view of a layer that adapters know how to change; None for other modules."""
     if isinstance(layer, nn.Embedding | Embedding):

@@ -17,8 +17,8 @@ from polyad.adapters.adapted import Adapted
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.experts import AdaptedExperts
 from polyad.adapters.making import Method, view
+from polyad.adapters.merging import owners, refuse_unmergeable
 from polyad.adapters.planning import Planned, plan
-from polyad.adapters.sites import owners, refuse_unmergeable
 from polyad.adapters.standing import Common
 from polyad.models.surgery import Which
 
@@ -324,7 +324,10 @@ class Adapters:
     def refuse_name(self, name: str) -> None:
         """Refuse names that are taken or that torch cannot give a module."""
         if not name or set(name) & set(".[]") or hasattr(nn.ModuleDict(), name) or name == "bank":
-            raise ValueError(f"name={name!r} cannot name a module; use a word without dots and brackets, like 'mine'")
+            raise ValueError(
+                f"name={name!r} cannot name a module: it is empty, has dots or brackets, or is torch's word for "
+                "something of its own; use another, like 'mine'"
+            )
         if name in self.names:
             raise ValueError(f"adapters called {name!r} are attached already; detach them or choose another name")
 

@@ -87,7 +87,7 @@ def reversible_merge(adapters: Adapters, names: Sequence[str], keep: int) -> Rev
         each = [own[path] for own in made]
         if any(type(one) is not LoRA or one.A.shape != each[0].A.shape for one in each):
             raise ValueError(f"the adapters of {path} are not all LoRAs of one rank; combine(...) makes them so")
-        rank = each[0].A.shape[0]
+        rank = each[0].A.shape[-2]
         _check.rank(keep, min(rank, len(each)), "the lesser of the rank and the number of adapters", "keep")
         with torch.no_grad():
             right = torch.stack([one.A.mT for one in each], -1)  # (in, rank, n)

@@ -16,7 +16,7 @@ from torch import Tensor
 from polyad._card import card
 from polyad.adapters.making import entry, view
 from polyad.adapters.planning import plan
-from polyad.adapters.sites import Site, literal, offered
+from polyad.adapters.sites import KINDS, Site, addressed, offered
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, VERSION, sha256, written
 
@@ -67,17 +67,12 @@ def load(adapters: Adapters, folder: Path, name: str | None) -> str:
     name = str(stated["name"]) if name is None else name
     adapters.refuse_name(name)
     check_model(adapters, folder, stated)
-    wanted = {site["name"] for site in stated["sites"]}
-    parts: dict[str, list[tuple[int, int]]] = {}
-    for site in stated["sites"]:
-        if site["part"] is not None:
-            parts.setdefault(literal(site["path"]), []).append(tuple(site["part"]))
-    whole = {s["path"] if s["part"] is not None else s["name"] for s in stated["sites"]}
+    which, parts = addressed(site["name"] for site in stated["sites"])
     planned = plan(
         adapters.model,
-        [literal(path) for path in sorted(whole)],
+        which,
         card(stated["method"]).function,
-        of=("linear", "conv", "experts", "embedding"),
+        of=KINDS,
         parts=parts,
         tied=True,
         seed=stated["seed"],
@@ -85,7 +80,7 @@ def load(adapters: Adapters, folder: Path, name: str | None) -> str:
         **stated["arguments"],
     )
     planned.made.dropout = stated["dropout"]
-    assert {site.name for site, _ in planned.adapters} == wanted
+    assert {site.name for site, _ in planned.adapters} == {site["name"] for site in stated["sites"]}
     for key in tensors:
         if key.startswith("bank.") and key.removeprefix("bank.") in planned.bank._buffers:
             planned.bank.hold(key.removeprefix("bank."), tensors[key])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +11,7 @@ from torch import nn
 
 from polyad.adapters.adapted import Adapted
 from polyad.adapters.experts import AdaptedExperts, expert_parameters
-from polyad.adapters.frozen import frozen
-from polyad.formats import Format
+from polyad.adapters.frozen import frozen, suffix
 from polyad.models.surgery import Which, matching
 
 Parts = Mapping[str, Sequence[tuple[int, int]]]
@@ -39,7 +37,7 @@ class Site:
         """What is matched by patterns and named in messages and files."""
         if self.parameter is not None:
             return f"{self.path}.{self.parameter}"
-        return self.path if self.part is None else f"{self.path}[{self.part[0]}:{self.part[1]}]"
+        return self.path + suffix(self.part)
 
     def fits(self, pattern: str) -> bool:
         """Whether a pattern matches the site's name, or its layer's path where it is a part."""
@@ -96,28 +94,21 @@ def literal(path: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
-def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
-    """How many modules hold each parameter of a model, by the parameter's id; adapters and their banks aside."""
-    aside = {id(inner) for bank in banks for inner in bank.modules()}
-    for module in model.modules():
-        if isinstance(module, Adapted | AdaptedExperts):
-            aside |= {id(inner) for inner in module.adapters.modules()}
-    plain = [module for module in model.modules() if id(module) not in aside]
-    return Counter(id(p) for module in plain for p in module._parameters.values() if p is not None)
+def addressed(names: Iterable[str]) -> tuple[list[str], Parts]:
+    """The patterns that choose the sites of these names and no others, and the parts among them.
 
-
-def refuse_unmergeable(path: str, layer: Adapted | AdaptedExperts, held: Mapping[int, int]) -> None:
-    """Refuse to merge into formats, quantised weights and weights that other modules hold too."""
-    if isinstance(layer, Adapted) and not layer.base.mergeable:
-        weight = layer.base.held
-        kind = type(weight).__name__ if isinstance(weight, Format) else type(layer.layer).__name__
-        raise ValueError(
-            f"the weight of {path} is held by {kind}, to which an update cannot be added; leave it unmerged, or put "
-            "a dense layer in its place first"
-        )
-    for name, parameter in layer._parameters.items():
-        if parameter is not None and held[id(parameter)] > 1:
-            raise ValueError(f"{name} of {path} is shared with another module, which merging would change too")
+    >>> addressed(["a.qkv[0:8]", "b"])
+    (['a.qkv', 'b'], {'a.qkv': [(0, 8)]})
+    """
+    paths: set[str] = set()
+    parts: dict[str, list[tuple[int, int]]] = {}
+    for name in names:
+        path, _, part = name.removesuffix("]").partition("[")
+        paths.add(path)
+        if part:
+            first, end = part.split(":")
+            parts.setdefault(path, []).append((int(first), int(end)))
+    return sorted(paths), parts
 
 
 def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Bank
+from polyad.formats import LowRank
 
 
 @dataclass
@@ -73,6 +74,11 @@ class Standing(nn.Module):
         for key in [key for key in self.adapters if key.partition("[")[0] == name]:
             del self.adapters[key]
         del self.made[name], self.routes[name]
+
+    def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
+        """What an adapter adds to each weight that it changes here, its scale included, as a matrix (out, the rest)
+        or as one for each expert, and what follows the layer's path in the name of that weight's site."""
+        raise NotImplementedError
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""
