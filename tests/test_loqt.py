@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from polyad.adapters import Adapters, LoQT, LoRA, absorb, merge_steps
+from polyad.adapters.learning import train
 from polyad.formats import Quantized
 from polyad.layers import Linear
 from polyad.optim import Optimizer, ProjectedAdam
@@ -128,6 +129,41 @@ def test_training_with_merges_goes_where_the_rank_does_not_reach():
             adam.step()
         lost[merged] = float(value.detach())
     assert lost[True] < 0.1 * lost[False]
+
+
+@pytest.mark.parametrize("codes", [True, False])
+def test_a_killed_training_with_merges_goes_on_to_the_same_numbers(codes, tmp_path):
+    def begun():
+        if codes:
+            return quantised()[1]
+        torch.manual_seed(0)
+        host = Adapters(nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 10)))
+        host.attach("a", "*", LoQT, rank=3, group=4)
+        return host
+
+    def run(host, callback=None, **how):
+        def loss(step):
+            return (host.model(X + step / 20) - 1).square().mean()
+
+        return train(host, "a", loss, steps=20, rate=0.05, merges=[0, 6, 12], every=4, callback=callback, **how)
+
+    def killed(step, total, values):
+        if step == 9:
+            raise KeyboardInterrupt
+
+    whole, other, state = begun(), begun(), tmp_path / "state"
+    expected = run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(other, killed, state=state)
+    third = begun()
+    found = run(third, state=state)
+    assert found.losses == expected.losses
+    assert torch.equal(third.model(X), whole.model(X))
+    assert not torch.equal(third.layers()["0"].base.weight, begun().layers()["0"].base.weight)
+    assert min(found.losses[13:]) < 0.9 * found.losses[0]
+    host = begun()
+    with pytest.raises(ValueError, match="merges was"):
+        train(host, "a", lambda step: host.model(X).square().mean(), steps=20, rate=0.05, merges=[0], state=state)
 
 
 def test_intervals_grow_as_the_paper_has_it():

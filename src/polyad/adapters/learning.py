@@ -6,7 +6,7 @@ import fnmatch
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.adapters.absorbing import absorb
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host import Adapters
 from polyad.train.state import keep, resumed
@@ -54,6 +55,7 @@ def train(
     clip: float = 1.0,
     state: str | Path | None = None,
     every: int = 25,
+    merges: Collection[int] = (),
     asked: Mapping[str, Any] | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> Learned:
@@ -65,6 +67,8 @@ def train(
     ``every`` so many steps, moved into place; a file that is there is read and training goes on from it to the same
     numbers, if ``loss`` depends on the step alone and the method keeps what it learns in parameters and buffers.
     ``asked`` says what the run is of: a file of another is refused. The caller removes the file.
+    Before the steps in ``merges`` the adapter, a LoQT, is absorbed into the weights below it, which the file then
+    holds too; the loss of such a step is computed twice.
     ``callback(step, steps, values)`` is told the loss after every step.
 
     >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -80,18 +84,21 @@ def train(
         raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
     optimizer, rate = optimizer_of(adapters, name, rate)
     base = [group["lr"] for group in optimizer.param_groups]
-    identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
+    run_of = {**(asked or {}), "steps": steps, "rate": rate} | ({"merges": sorted(merges)} if merges else {})
+    identity = json.dumps(run_of, sort_keys=True, default=str)
     file = None if state is None else Path(state)
-    held = _held(adapters, name)
+    held = _held(adapters, name, below=bool(merges))
     run = _resumed(file, held, optimizer, identity)
     clock = time.perf_counter() - run.seconds
     for step in range(len(run.losses), steps):
         for group, own in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = own * _share(step, steps, warm)
+        if step in merges:
+            absorb(adapters, name, lambda step=step: loss(step))
         run.losses.append(step_of(adapters, optimizer, loss, step, steps, clip))
         run.seconds = time.perf_counter() - clock
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
-            held = _held(adapters, name)
+            held = _held(adapters, name, below=bool(merges))
             keep(file, held, optimizer, _kept(held, run, identity))
         if callback is not None:
             callback(step + 1, steps, {"stage": "training", "loss": run.losses[-1]})
@@ -141,13 +148,18 @@ def _share(step: int, steps: int, warm: float) -> float:
     return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
 
 
-def _held(adapters: Adapters, name: str) -> dict[str, Tensor]:
-    """Every number of an adapter that training can change, buffers that are never saved included."""
+def _held(adapters: Adapters, name: str, *, below: bool) -> dict[str, Tensor]:
+    """Every number of an adapter that training can change, buffers that are never saved included; with ``below``
+    those of the layers that it stands on too."""
     bank = adapters.bank(name)
     found = {} if bank is None else {f"bank.{key}": t for key, t in bank.state_dict(keep_vars=True).items()}
     for site, adapter in adapters.of(name).items():
         for key, tensor in (*adapter.named_parameters(), *adapter.named_buffers()):
             found[f"{site}.{key}"] = tensor
+    for path, layer in adapters.layers().items() if below else ():
+        if name in layer.made:
+            own = (*layer.layer.named_parameters(), *layer.layer.named_buffers())
+            found |= {f"below.{path}.{key}": tensor for key, tensor in own}
     return found
 
 
