@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 from polyad.adapters import C3A, SURM, Adapters, DoRA, LoKH, LoKr, LoRA, SoKA, TeRA, TransformedLoRA, VeRA
 from polyad.adapters import beside as own
+from polyad.adapters.alongside import alongside
 from polyad.adapters.beside import beside
 from polyad.adapters.counting import fold_from
-from polyad.adapters.folding import GRADIENTS, folded
+from polyad.adapters.folding import folded
 from polyad.adapters.frozen import frozen
+from polyad.adapters.gradients import GRADIENTS
 from polyad.adapters.tensorpoly import TensorPoly
 from polyad.formats import Circulant, Hadamard, KhatriRao, Kronecker, LowRank, Toeplitz
 from polyad.testing._contract import seeded
@@ -104,6 +106,34 @@ def test_a_folded_update_has_the_gradients_of_the_plain_one(make, structured):
     torch.testing.assert_close(run(*given), F.linear(given[0], given[1] + 0.7 * update.to_dense(), given[2]))
     assert gradcheck(run, given)
     assert gradgradcheck(run, given)
+
+
+@pytest.mark.parametrize("make", [kind for kind in KINDS if type(kind()) in GRADIENTS])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_structured_update_beside_the_product_has_the_gradients_of_the_plain_one(make, dropout):
+    update = make()
+    names = update.tensors()
+    out, n = update.shape
+    given = (numbers(2, 3, out), numbers(2, 3, n), *names.values())
+
+    def run(total, x, *tensors):
+        torch.manual_seed(1)  # the same inputs are dropped every time
+        return alongside(total, x, update.replace(dict(zip(names, tensors, strict=True))), 0.7, dropout)
+
+    total, x = given[:2]
+    if not dropout:
+        torch.testing.assert_close(run(*given), total + 0.7 * F.linear(x, update.to_dense()))
+    assert gradcheck(run, given)
+    assert gradgradcheck(run, given)
+
+
+def test_a_structured_update_drops_inputs_as_a_low_rank_one_does():
+    x, total = numbers(40, 64), torch.zeros(40, 64, dtype=torch.float64)
+    update = Kronecker(torch.eye(8).double().unsqueeze(0), torch.eye(8).double().unsqueeze(0))
+    found = alongside(total, x, update, 1.0, 0.25)
+    kept = found != 0
+    torch.testing.assert_close(found[kept], x[kept] / 0.75)
+    assert float(kept.double().mean()) == pytest.approx(0.75, abs=0.03)
 
 
 METHODS = (

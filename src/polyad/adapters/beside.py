@@ -80,9 +80,9 @@ class _Beside(torch.autograd.Function):
         dropout: float,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        scale = scale / _share(dropout) if dropout else scale
+        scale = scale / kept_share(dropout) if dropout else scale
         ctx.seed, ctx.scale, ctx.dropout = int(torch.randint(2**62, ())) if dropout else 0, scale, dropout
-        drawn = rows * _kept(rows, dropout, ctx.seed) if dropout else rows
+        drawn = rows * kept_mask(rows, dropout, ctx.seed) if dropout else rows
         inner = drawn.mT if right is None else right @ drawn.mT
         if weight is None:
             assert total is not None
@@ -104,7 +104,7 @@ class _Beside(torch.autograd.Function):
         (grad,), (x, weight, left, right, inner, gains, found) = grads, ctx.saved_tensors
         onto, needs = x.reshape(-1, x.shape[-1]), ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
-        kept = _kept(onto, ctx.dropout, ctx.seed) if ctx.dropout and (needs[0] or needs[4]) else None
+        kept = kept_mask(onto, ctx.dropout, ctx.seed) if ctx.dropout and (needs[0] or needs[4]) else None
         dgains = None
         if gains is not None:
             dgains = _inner(rows, found.reshape(rows.shape)) / gains if found is not None else None
@@ -121,7 +121,7 @@ class _Beside(torch.autograd.Function):
         dleft = None
         if needs[3]:
             if torch.is_grad_enabled():  # for a gradient of this gradient
-                drawn = onto * _kept(onto, ctx.dropout, ctx.seed) if ctx.dropout else onto
+                drawn = onto * kept_mask(onto, ctx.dropout, ctx.seed) if ctx.dropout else onto
                 inner = drawn.mT if right is None else right @ drawn.mT
             dleft = (inner @ rows).mT
             dleft = dleft if ctx.scale == 1 else dleft * ctx.scale
@@ -154,16 +154,16 @@ def _onto(rows: Tensor, weight: Tensor | None, back: Tensor, right: Tensor | Non
     return back.mT @ right if weight is None else (rows @ weight).addmm_(back.mT, right)
 
 
-def _kept(x: Tensor, dropout: float, seed: int) -> Tensor:
+def kept_mask(x: Tensor, dropout: float, seed: int) -> Tensor:
     """One where x is kept, zero elsewhere, from 16 random bits each: a fifth of the time of ``bernoulli_``."""
     drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     drawn.random_(-(2**63), None, generator=Generator(x.device).manual_seed(seed))
     kept = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     own = drawn.view(torch.int16)[: x.numel()].view(x.shape)
-    return torch.lt(own, round(_share(dropout) * 2**16) - 2**15, out=kept)
+    return torch.lt(own, round(kept_share(dropout) * 2**16) - 2**15, out=kept)
 
 
-def _share(dropout: float) -> float:
+def kept_share(dropout: float) -> float:
     """The share that is kept: 1 - dropout, in whole parts of 2¹⁶."""
     return min(max(round((1 - dropout) * 2**16), 1), 2**16 - 1) / 2**16
 

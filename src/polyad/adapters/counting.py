@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polyad.adapters.adapter import Adapter, matrix
-from polyad.adapters.folding import GRADIENTS
 from polyad.adapters.frozen import Frozen
+from polyad.adapters.gradients import GRADIENTS
 from polyad.einsum import operations
 from polyad.formats import Circulant, Format, LowRank, Product, Toeplitz
 from polyad.formats._multilinear import _Multilinear
@@ -45,7 +45,7 @@ def fold_from(adapter: Adapter, base: Frozen) -> Folds:
 
     Applied, an update of ``a`` operations a row costs n a, and twice that again for gradients. Folded, it costs its
     dense form and the weight's traffic, and with gradients either both three times and the product of a gradient
-    with x, or both twice and what ``folding.GRADIENTS`` says of its kind, whichever is less.
+    with x, or both twice and what ``gradients.GRADIENTS`` says of its kind, whichever is less.
     """
     if not base.mergeable or base.kind == "embedding":
         return Folds(NEVER, NEVER, False)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyad.adapters.alongside import alongside
 from polyad.adapters.beside import beside, traced
+from polyad.adapters.gradients import GRADIENTS
 from polyad.formats import Format, LowRank
 from polyad.layers import Conv, Embedding, Factors, Linear
 from polyad.layers.linear import as_autocast
@@ -111,12 +113,21 @@ class Frozen:
         """``total`` and ``scale`` times the product of the update with x, of which a share is dropped; all of it
         times ``gains``, one number a row of the weight."""
         if not isinstance(update, LowRank) or self.kind != "linear":
+            if gains is None and self._structured(update, x, total):
+                assert isinstance(update, Format)
+                return alongside(total, x, update, scale, dropout)
             change = self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
             found = total + scale * change
             return found if gains is None else found * self.along(gains.to(found.dtype), x)
         x, gains = as_autocast(x), None if gains is None else gains.to(x.dtype)
         low = update.left.to(x.dtype), update.right.to(x.dtype)
         return beside(x, None, total.to(x.dtype), *low, scale, dropout, gains)
+
+    def _structured(self, update: Update, x: Tensor, total: Tensor) -> bool:
+        """Whether an update has gradients of its own, which keep x alone."""
+        if type(update) not in GRADIENTS or self.kind != "linear" or not torch.is_grad_enabled() or traced():
+            return False
+        return update.dtype == total.dtype == x.dtype and as_autocast(x) is x
 
     def joins(self, x: Tensor) -> bool:
         """Whether a low-rank change can be applied in one pass with the product: the layer is a weight of x's dtype,
