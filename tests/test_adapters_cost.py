@@ -167,13 +167,14 @@ def test_a_step_of_many_rows_equals_that_of_the_update_added_to_the_weight(metho
     ("method", "arguments"),
     [(VeRA, {"rank": 3}), (LoKH, {"rank": 2}), (TeRA, {}), (SURM, {"family": "product"})],
 )
-def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments):
+@pytest.mark.parametrize(("out", "n"), [(12, 10), (10, 15)])
+def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments, out, n):
     torch.manual_seed(0)
-    layer = nn.Linear(10, 12).double()
-    adapter = method((12, 10), **arguments).double()
+    layer = nn.Linear(n, out).double()
+    adapter = method((out, n), **arguments).double()
     for i, p in enumerate(adapter.parameters()):
         p.data.add_(torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
-    for x in (numbers(10), numbers(2, 3, 10)):
+    for x in (numbers(n), numbers(2, 3, n)):
         expected = F.linear(x, adapter.update(frozen(layer)).to_dense())
         torch.testing.assert_close(adapter.few(x), expected)
 

@@ -86,11 +86,11 @@ class SURM(Adapter):
         return _around(self.v, out, n, symmetric=self.family == "symmetric")
 
     def few(self, x: Tensor) -> Tensor | None:
-        if self.family != "product":
+        if self.family != "product" or not x.numel():
             return None
-        out, n = self.sides
-        long = len(self.v)
-        return _around(self.v, out, long).linear(_around(self.u, long, n).linear(x))
+        long, held = len(self.v), x.to(self.v.dtype)
+        spectrum = torch.fft.rfft(held, n=long).mul_(torch.fft.rfft(self.u)).mul_(torch.fft.rfft(self.v))
+        return torch.fft.irfft(spectrum, n=long)[..., : self.sides[0]].to(x.dtype)
 
 
 def _around(v: Tensor, out: int, n: int, *, symmetric: bool = False) -> Toeplitz:
