@@ -52,7 +52,6 @@ class Adapted(Standing):
         assert base is not None
         self.base = base
         self.reads_output, self.folds = False, False
-        self.original: Tensor | None = None
 
     def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
@@ -90,7 +89,7 @@ class Adapted(Standing):
         if self.reads_output:
             y = self.base(x)
             return self.base.biased(self._changed(y, x, y, terms))
-        if self.folds:
+        if self.folds and not self.base.watched:
             return self._folded(x, terms)
         return self._changed(None, x, None, terms)
 

@@ -115,14 +115,20 @@ def trained_dtype(weight: Tensor | None) -> torch.dtype:
 def _start(adapter: Adapter, method: Method, site: Site, expert: int, given: Mapping[str, Any] | None) -> None:
     base, kind = view(site, expert), type(adapter)
     if "weight" in needs_of(method):
-        _check.finite("the weight", base.weight)
+        _there("the weight", base.weight)
     with torch.no_grad():
         if kind.derive is not Adapter.derive:
             adapter.derive(base)
         if given is not None and kind.init is not Adapter.init:
             gradient = given.get("gradient")
             own = gradient if gradient is None or site.parameter is None else gradient[expert]
-            adapter.init(base, **{**given, "gradient": None if own is None else _check.finite("the gradient", own)})
+            adapter.init(base, **{**given, "gradient": None if own is None else _there("the gradient", own)})
+
+
+def _there(name: str, x: Tensor) -> Tensor:
+    if x.is_meta:
+        raise ValueError(f"the method starts from {name}, whose numbers are not there (device meta); load them first")
+    return _check.finite(name, x)
 
 
 def view(site: Site, expert: int = 0) -> Frozen:
@@ -149,7 +155,8 @@ def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Te
     try:
         for weight in weights:
             weight.requires_grad_(True)
-        found = torch.autograd.grad(loss(), weights, allow_unused=True)
+        with torch.enable_grad():
+            found = torch.autograd.grad(loss(), weights, allow_unused=True)
     finally:
         for weight, flag in zip(weights, before, strict=True):
             weight.requires_grad_(flag)

@@ -76,12 +76,16 @@ def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, t
     strange = sorted(set(of) - set(KINDS))
     if strange or not of:
         raise ValueError(f"of={tuple(of)} names no kinds of layers; choose from {', '.join(KINDS)}")
+    which = which if callable(which) or isinstance(which, str) else list(which)
+    if which == []:
+        raise ValueError("which=[] names no layers; give a pattern, such as '*'")
     every = offered(model)
     sites = {name: site for name, site in every.items() if site.kind in of}
     modules = {name: site.layer for name, site in sites.items()}
     _refuse_other_kinds(which, every, sites)
     found = [sites[name] for name in matching(modules, which, f"{'/'.join(of)} layers")]
     _refuse_twice(which, [site.name for site in found])
+    _refuse_unreached(found)
     if not tied:
         _refuse_tied(model, found)
     return _split(found, parts)
@@ -148,6 +152,19 @@ def _refuse_twice(which: Which, names: Sequence[str]) -> None:
             raise ValueError(f"{name} is matched by {own[0]!r} and by {own[1]!r}; let one pattern match each layer")
 
 
+def _refuse_unreached(sites: Sequence[Site]) -> None:
+    """A model that is itself a layer has no place to put another in; the weight of an attention's output is read by
+    torch's module without its layer being called."""
+    for site in sites:
+        if not site.path:
+            raise ValueError(f"the model is itself a {type(site.layer).__name__}; wrap it: nn.Sequential(model)")
+        if isinstance(site.layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+            raise ValueError(
+                f"{site.name} {site.shape} belongs to torch's MultiheadAttention, which reads its weight and never "
+                "calls it, so that an adapter would change nothing; leave it out"
+            )
+
+
 def _refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:
     """A weight of two modules, or a module at two paths: an adapter would change one of them, merging both."""
     places: dict[int, list[str]] = {}
@@ -181,6 +198,8 @@ def _cut(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
     """One site a part."""
     if site.kind != "linear":
         raise ValueError(f"{site.name} is a layer of kind {site.kind}; only linear layers are fused and have parts")
+    if not parts:
+        raise ValueError(f"parts of {site.name} are none; give (first, end) of its {site.shape[0]} rows, or no parts")
     end = 0
     for first, last in sorted(parts):
         if not end <= first < last <= site.shape[0]:
