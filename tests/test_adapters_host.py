@@ -97,7 +97,10 @@ def test_hosts_of_one_model_know_of_each_other():
 
 @pytest.mark.parametrize(
     ("which", "how", "said"),
-    [([], {}, r"which=\[\] names no layers"), ("*", {"parts": {"0": []}}, "parts of 0 are none; .* 16 rows")],
+    [
+        ([], {}, r"which=\[\] names no layers"),
+        ("*", {"parts": {"0": []}}, r"parts=\[\] of 0 are no parts of its 16 rows"),
+    ],
 )
 def test_what_names_nothing_is_refused(which, how, said):
     adapters = Adapters(network())
@@ -105,6 +108,40 @@ def test_what_names_nothing_is_refused(which, how, said):
         adapters.attach("a", which, LoRA, rank=2, **how)
     assert adapters.names == []
     assert adapters.attach("a", (path for path in ("0", "2")), LoRA, rank=2) == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"rank": 2.5}, r"0 of shape \(16, 12\): rank=2.5 is no whole number; choose from 1 to 12"),
+        ({"rank": "8"}, "rank='8' is no whole number"),
+        ({"alpha": float("nan")}, "would count nan times; give a finite alpha"),
+        ({"method": DoRA, "alpha": float("inf")}, "would count inf times; give a finite alpha"),
+        ({"method": "lora"}, "method='lora' makes no adapters; give a class"),
+        ({"method": lambda shape, rank: nn.Linear(2, 2)}, "0 of shape .*: the method makes a Linear, .* no Adapter"),
+        ({"which": None}, "which=None names no layers"),
+        ({"which": [5]}, r"which=\[5\] names no layers"),
+        ({"name": 5}, "name=5 cannot name a module"),
+        ({"dropout": {"0": 0.5}}, "dropout={'0': 0.5} is not a share"),
+        ({"parts": {"0": (0, 2)}}, r"parts=\(0, 2\) of 0 are no parts of its 16 rows"),
+        ({"method": RiemannLoRA, "loss": lambda: torch.ones(3)}, r"loss\(\) gives \(3,\)"),
+        ({"method": RiemannLoRA, "loss": lambda: 3.0}, r"loss\(\) gives float"),
+    ],
+)
+def test_what_is_no_argument_is_refused_in_a_sentence(how, said):
+    model = network()
+    before = list(model)
+    how = {"name": "a", "which": "*", "method": LoRA, "rank": 2, **how}
+    with pytest.raises((ValueError, TypeError), match=said):
+        Adapters(model).attach(**how)
+    assert all(a is b for a, b in zip(model, before, strict=True))
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_list_of_modules_is_as_long_as_before():
+    model = nn.ModuleList([nn.Linear(12, 12), nn.Linear(12, 12)])
+    Adapters(model).attach("a", "*", card("vera").function, rank=3)
+    assert len(model) == 2
 
 
 def test_a_model_that_is_a_layer_has_no_place_for_another():

@@ -23,6 +23,7 @@ from polyad.adapters.sites import owners, refuse_unmergeable
 from polyad.adapters.standing import Common, read_past, watch
 from polyad.models.surgery import Which
 
+SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 BANK = "adapter_bank_"
 """What the module is called, with the adapter's name, that holds what its layers share."""
 
@@ -121,9 +122,9 @@ class Adapters:
                 layer.add(name, adapter, view(site), made)
         common.names.append(name)
         if name in common.banks:
-            # A sequence runs its children, so its first layer with this adapter holds the bank; else the model does,
+            # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the model does,
             # which is what sharded training needs.
-            home = self._named_layers(name)[0] if isinstance(self.model, nn.Sequential) else self.model
+            home = self._named_layers(name)[0] if isinstance(self.model, SEQUENCES) else self.model
             home.add_module(BANK + name, bank)
             common.homes[name] = home
         self._changed()
@@ -353,7 +354,13 @@ class Adapters:
     def refuse_name(self, name: str) -> None:
         """Refuse names that are taken or that torch cannot give a module, and any while adapters are merged."""
         self._refuse_merged("attach")
-        if not name or set(name) & set(".[]") or hasattr(nn.ModuleDict(), name) or name == "bank":
+        if (
+            not isinstance(name, str)
+            or not name
+            or set(name) & set(".[]")
+            or hasattr(nn.ModuleDict(), name)
+            or name == "bank"
+        ):
             raise ValueError(f"name={name!r} cannot name a module; use a word without dots and brackets, like 'mine'")
         if name in self.names:
             raise ValueError(f"adapters called {name!r} are attached already; detach them or choose another name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ def arguments_of(method: Method) -> frozenset[str]:
 def opened(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
     """The method inside ``functools.partial``, and all its arguments."""
     given = dict(arguments)
+    if not callable(method):
+        raise TypeError(f"method={method!r} makes no adapters; give a class such as polyad.adapters.LoRA")
     while isinstance(method, partial):
         if method.args:
             raise ValueError(f"partial({method.func.__name__}, ...) fixes positional arguments; fix them by name")
@@ -89,7 +92,7 @@ def make(
         for i in range(count):
             if "generator" in takes:
                 chosen["generator"] = generator(seed, site.name, str(i))
-            each.append(in_dtype(method(site.shape, **chosen), dtype))
+            each.append(in_dtype(_sound(method(site.shape, **chosen)), dtype))
         for i, adapter in enumerate(each):
             _start(adapter, method, site, i, given)
     except (ValueError, TypeError) as error:
@@ -99,6 +102,17 @@ def make(
     made = each[0] if site.parameter is None else stacked(each)
     device = weight if weight is not None else next(site.layer.parameters(), next(site.layer.buffers(), None))
     return made if device is None or device.device.type == "cpu" else made.to(device.device)
+
+
+def _sound(adapter: Adapter) -> Adapter:
+    """What a method made, if it is an adapter with factors that are numbers."""
+    if not isinstance(adapter, Adapter):
+        raise TypeError(f"the method makes a {type(adapter).__name__}, which is no Adapter")
+    for part in adapter.modules():
+        scale = getattr(part, "scale", 1.0)
+        if isinstance(part, Adapter) and not math.isfinite(scale):
+            raise ValueError(f"the update would count {scale} times; give a finite alpha")
+    return adapter
 
 
 def in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
@@ -156,7 +170,13 @@ def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Te
         for weight in weights:
             weight.requires_grad_(True)
         with torch.enable_grad():
-            found = torch.autograd.grad(loss(), weights, allow_unused=True)
+            value = loss()
+            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+                what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(
+                    f"loss() gives {what}; a method that starts from its gradient needs one number of it"
+                )
+            found = torch.autograd.grad(value, weights, allow_unused=True)
     finally:
         for weight, flag in zip(weights, before, strict=True):
             weight.requires_grad_(flag)

@@ -53,7 +53,7 @@ def plan(
     weight with another; ``loss`` gives the scalar whose gradient a method starts from, ``stats`` what its inputs are
     like. Without ``begin`` nothing is started: numbers are to be loaded.
     """
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number from 0 up to, but not, 1")
     method, arguments = opened(method, arguments)
     sites = chosen(model, which, of, parts or {}, tied=tied)

@@ -76,9 +76,7 @@ def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, t
     strange = sorted(set(of) - set(KINDS))
     if strange or not of:
         raise ValueError(f"of={tuple(of)} names no kinds of layers; choose from {', '.join(KINDS)}")
-    which = which if callable(which) or isinstance(which, str) else list(which)
-    if which == []:
-        raise ValueError("which=[] names no layers; give a pattern, such as '*'")
+    which = which if callable(which) or isinstance(which, str) else _patterns(which)
     every = offered(model)
     sites = {name: site for name, site in every.items() if site.kind in of}
     modules = {name: site.layer for name, site in sites.items()}
@@ -133,6 +131,13 @@ def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:
                     f"{argument} has a value for {pattern!r}, which matches none of the {len(sites)} layers chosen; "
                     f"they are called {', '.join(site.name for site in sites[:3])}"
                 )
+
+
+def _patterns(which: Any) -> list[str]:
+    patterns = list(which) if isinstance(which, Iterable) else []
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"which={patterns or which} names no layers; give a pattern, such as '*', or a predicate")
+    return patterns
 
 
 def _refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[str, Site]) -> None:
@@ -198,8 +203,10 @@ def _cut(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
     """One site a part."""
     if site.kind != "linear":
         raise ValueError(f"{site.name} is a layer of kind {site.kind}; only linear layers are fused and have parts")
-    if not parts:
-        raise ValueError(f"parts of {site.name} are none; give (first, end) of its {site.shape[0]} rows, or no parts")
+    if not parts or not all(_is_pair(part) for part in parts):
+        raise ValueError(
+            f"parts={parts} of {site.name} are no parts of its {site.shape[0]} rows: [(first, end), ...]"
+        )
     end = 0
     for first, last in sorted(parts):
         if not end <= first < last <= site.shape[0]:
@@ -209,3 +216,7 @@ def _cut(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
             )
         end = last
     return [replace(site, shape=(b - a, site.shape[1]), part=(a, b)) for a, b in parts]
+
+
+def _is_pair(part: Any) -> bool:
+    return isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(n, int) for n in part)

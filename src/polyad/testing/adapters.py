@@ -113,11 +113,13 @@ def start(card: Card, kind: str) -> None:
 
 
 def merging(card: Card, kind: str) -> None:
-    """Merged weights give what the forward pass gives; unmerging restores every bit, in bfloat16 too."""
+    """Merged weights give what the forward pass gives, with gradients and without; unmerging restores every bit."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         model, adapters, x = adapted(card, kind, dtype=dtype)
         before = {name: t.clone() for name, t in model.state_dict().items()}
         expected = model(x)
+        with torch.no_grad():
+            _near(model(x), expected, dtype, f"{card.name} without gradients on a {kind} layer")
         adapters.merge()
         _near(model(x), expected, dtype, f"{card.name} merged into a {kind} layer")
         adapters.unmerge()
