@@ -122,8 +122,8 @@ class Adapters:
                 layer.add(name, adapter, view(site), made)
         common.names.append(name)
         if name in common.banks:
-            # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the model does,
-            # which is what sharded training needs.
+            # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the
+            # model does, which is what sharded training needs.
             home = self._named_layers(name)[0] if isinstance(self.model, SEQUENCES) else self.model
             home.add_module(BANK + name, bank)
             common.homes[name] = home
