@@ -103,7 +103,7 @@ class Adapted(Standing):
                 continue
             held: Tensor = self.layer(x) if total is None else total
             own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
-            change = _run(adapter, x, own, base, dropout) * adapter.scale
+            change = (_run(adapter, x, own, base, dropout) * adapter.scale).to(held.dtype)
             if base.part is not None:
                 change = F.pad(change, (base.part[0], held.shape[-1] - base.part[1]))
             total = held + (change if weight is None else weight * change)
