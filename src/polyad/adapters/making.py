@@ -75,10 +75,12 @@ def make(
     seed: int,
     bank: Bank,
     given: Mapping[str, Any] | None,
+    reads: bool,
 ) -> Adapter:
     """The adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
 
     ``given`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
+    ``reads`` says whether its card needs the weight.
     """
     takes = arguments_of(method)
     chosen = {k: picked(k, v, site) for k, v in arguments.items()}
@@ -94,7 +96,7 @@ def make(
                 chosen["generator"] = generator(seed, site.name, str(i))
             each.append(in_dtype(_sound(method(site.shape, **chosen)), dtype))
         for i, adapter in enumerate(each):
-            _start(adapter, method, site, i, given)
+            _start(adapter, site, i, given, reads=reads)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
     if dtype == torch.float64:
@@ -126,9 +128,9 @@ def trained_dtype(weight: Tensor | None) -> torch.dtype:
     return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
 
 
-def _start(adapter: Adapter, method: Method, site: Site, expert: int, given: Mapping[str, Any] | None) -> None:
+def _start(adapter: Adapter, site: Site, expert: int, given: Mapping[str, Any] | None, *, reads: bool) -> None:
     base, kind = view(site, expert), type(adapter)
-    if "weight" in needs_of(method):
+    if reads:
         _there("the weight", base.weight)
     with torch.no_grad():
         if kind.derive is not Adapter.derive:

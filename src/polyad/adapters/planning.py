@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,9 @@ def plan(
     check_patterns(sites, **arguments)
     given = _given(sites, method, loss, stats) if begin else {}
     bank = Bank(seed)
-    made = [(site, make(site, method, arguments, seed=seed, bank=bank, given=given.get(site.name))) for site in sites]
+    reads = "weight" in needs_of(method)
+    run = functools.partial(make, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
+    made = [(site, run(site, given=given.get(site.name))) for site in sites]
     return Planned(made, bank, Made(method, arguments, seed, dropout))
 
 
