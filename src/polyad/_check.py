@@ -48,6 +48,8 @@ def batch(value: int, x: Tensor, modes: int) -> Tensor:
 
 def rank(value: int, limit: int, what: str, name: str = "rank") -> int:
     """Refuse a rank below 1 or above ``limit``; ``what`` says what sets the limit. Returns the rank."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}={value!r} is no whole number; choose from 1 to {limit}")
     if value < 1:
         raise ValueError(f"{name}={value} is below 1; choose from 1 to {limit}")
     if value > limit:

@@ -52,7 +52,6 @@ class Adapted(Standing):
         assert base is not None
         self.base = base
         self.reads_output, self.folds = False, False
-        self.original: Tensor | None = None
 
     def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
@@ -90,7 +89,7 @@ class Adapted(Standing):
         if self.reads_output:
             y = self.base(x)
             return self.base.biased(self._changed(y, x, y, terms))
-        if self.folds:
+        if self.folds and not self.base.watched:
             return self._folded(x, terms)
         return self._changed(None, x, None, terms)
 
@@ -104,7 +103,7 @@ class Adapted(Standing):
                 continue
             held: Tensor = self.layer(x) if total is None else total
             own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
-            change = _run(adapter, x, own, base, dropout) * adapter.scale
+            change = (_run(adapter, x, own, base, dropout) * adapter.scale).to(held.dtype)
             if base.part is not None:
                 change = F.pad(change, (base.part[0], held.shape[-1] - base.part[1]))
             total = held + (change if weight is None else weight * change)

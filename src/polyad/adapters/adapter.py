@@ -58,7 +58,7 @@ class Adapter(nn.Module):
         """The layer's output with the change and with its bias, for methods that have it for less than the layer's
         own and a change: what the host asks where nothing else is active."""
         y = base(x)
-        return base.biased(y + self.scale * self(x, y, base))
+        return base.biased(y + (self.scale * self(x, y, base)).to(y.dtype))
 
     def few(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
         """ΔW x without ``scale`` for a few rows x and no gradients, from methods whose update takes longer to state

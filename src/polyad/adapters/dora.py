@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter
+from polyad.adapters.beside import traced
 from polyad.adapters.frozen import Frozen
 from polyad.adapters.lora import LoRA
 from polyad.formats import LowRank
@@ -62,7 +63,7 @@ class DoRA(Adapter):
         self.direction = LoRA(shape, rank=rank, alpha=alpha, generator=generator)
         self.magnitude = nn.Parameter(torch.ones(shape[0]))
         self.register_buffer("squares", torch.ones(shape[0]), persistent=False)
-        self._known: tuple[Any, Tensor] | None = None
+        self._known: tuple[tuple[Tensor, ...], Tensor] | None = None
 
     def derive(self, base: Frozen) -> None:
         squares = base.weight.flatten(1).to(self.magnitude.dtype).square().sum(1)
@@ -71,12 +72,11 @@ class DoRA(Adapter):
 
     def gains(self, base: Frozen) -> Tensor:
         """m / ‖W + s B A‖, one number a row; kept between calls without gradients for as long as nothing changes."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or traced():
             return self._gains(base)
-        watched = (*self.direction._parameters.values(), self.magnitude, self.squares)
-        now = tuple((t.data_ptr(), t._version) for t in watched)
-        if self._known is None or self._known[0] != now:
-            self._known = now, self._gains(base)
+        now = (*self.direction._parameters.values(), self.magnitude, self.squares)
+        if self._known is None or not all(_same(t, was) for t, was in zip(now, self._known[0], strict=True)):
+            self._known = tuple([t.clone() for t in now]), self._gains(base)
         return self._known[1]
 
     def _gains(self, base: Frozen) -> Tensor:
@@ -109,3 +109,8 @@ class DoRA(Adapter):
     def _scaled(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
         low, dropout = LowRank(self.direction.B, self.direction.A), self.dropout if self.training else 0.0
         return base.onto(y, low, x, self.direction.scale, dropout, self.gains(base))
+
+
+def _same(x: Tensor, was: Tensor) -> bool:
+    """Whether the numbers are those; a tensor's version would not tell, since writing through ``.data`` keeps it."""
+    return x.dtype == was.dtype and x.device == was.device and torch.equal(x, was)

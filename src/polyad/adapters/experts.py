@@ -57,7 +57,6 @@ class AdaptedExperts(Standing):
 
     def __init__(self, layer: nn.Module, common: Common) -> None:
         super().__init__(layer, common)
-        self.original: dict[str, Tensor] | None = None
         self.transposed = bool(getattr(layer, "is_transposed", False))
 
     def add(self, name: str, parameter: str, adapter: Adapter, made: Made) -> None:

@@ -37,6 +37,11 @@ class Frozen:
         """Whether the layer is its weight and nothing else; a quantised layer of another library is not."""
 
     @property
+    def watched(self) -> bool:
+        """Whether the layer's calls must be made, since somebody watches them or put another forward pass there."""
+        return hooked(self.layer)
+
+    @property
     def held(self) -> Update:
         """The weight as the layer holds it: a tensor (out, …) or a format of (out, the rest)."""
         weight: Any = self.layer.weight
@@ -52,7 +57,7 @@ class Frozen:
     @property
     def mergeable(self) -> bool:
         """Whether the weight is a floating-point tensor that an update can be added to."""
-        weight = self.layer.weight
+        weight = self.layer._parameters.get("weight")  # one that follows from others, as pruned ones do, is not there
         return self.exact and isinstance(weight, Tensor) and weight.is_floating_point()
 
     @property
@@ -82,7 +87,7 @@ class Frozen:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The frozen product, without bias."""
-        held = self.held if self.exact else None
+        held = self.held if self.exact and not self.watched else None
         if held is None:
             y = self.layer(x) if self.bias is None else self.layer(x) - self.bias
             return y if self.part is None else y[..., self.part[0] : self.part[1]]
@@ -119,7 +124,8 @@ class Frozen:
             change = self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
             found = total + scale * change
             return found if gains is None else found * self.along(gains.to(found.dtype), x)
-        x, gains = as_autocast(x), None if gains is None else gains.to(x.dtype)
+        x = as_autocast(x)
+        gains = None if gains is None else gains.to(x.dtype)
         low = update.left.to(x.dtype), update.right.to(x.dtype)
         return beside(x, None, total.to(x.dtype), *low, scale, dropout, gains)
 
@@ -136,7 +142,7 @@ class Frozen:
         weight = layer._parameters.get("weight")
         if traced() or self.part is not None or not self.exact or self.kind != "linear":
             return False
-        if type(weight) is not nn.Parameter or weight.dtype != x.dtype or hooked(layer):
+        if type(weight) is not nn.Parameter or weight.dtype != x.dtype or self.watched:
             return False
         return as_autocast(x) is x
 
@@ -162,6 +168,10 @@ class FrozenEmbedding(Frozen):
 
     kind = "embedding"
     plain = (nn.Embedding.forward, Embedding.forward)
+
+    def __init__(self, layer: nn.Module, part: tuple[int, int] | None = None) -> None:
+        super().__init__(layer, part)
+        self.exact = self.exact and getattr(layer, "max_norm", None) is None  # which shortens rows as they are read
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -258,6 +268,10 @@ class FrozenExpert(Frozen):
 
     def __init__(self, weight: Tensor) -> None:
         self.matrix, self.part, self.transposed, self.exact = weight, None, False, True
+
+    @property
+    def watched(self) -> bool:
+        return False
 
     @property
     def held(self) -> Tensor:

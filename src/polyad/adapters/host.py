@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from polyad.adapters.experts import AdaptedExperts
 from polyad.adapters.making import Method, view
 from polyad.adapters.merging import owners, refuse_unmergeable
 from polyad.adapters.planning import Planned, plan
-from polyad.adapters.standing import Common
+from polyad.adapters.standing import Common, read_past, watch
 from polyad.models.surgery import Which
 
+SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 BANK = "adapter_bank_"
 """What the module is called, with the adapter's name, that holds what its layers share."""
 
@@ -51,10 +53,27 @@ class Adapters:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        held = {p: m for p, m in model.named_modules() if isinstance(m, Adapted | AdaptedExperts)}
-        self._held: dict[str, Adapted | AdaptedExperts] = held
-        own = next(iter(held.values()), None)
-        self.common = Common() if own is None else own.common
+        self._common, self._layers, self._seen = Common(), dict[str, Adapted | AdaptedExperts](), -1
+
+    @property
+    def common(self) -> Common:
+        """What all adapted layers of the model share, whichever host attached them."""
+        self._look()
+        return self._common
+
+    @property
+    def _held(self) -> dict[str, Adapted | AdaptedExperts]:
+        self._look()
+        return self._layers
+
+    def _look(self) -> None:
+        """Find the adapted layers again where another host may have changed them."""
+        if self._layers and self._seen == self._common.changes:
+            return
+        self._layers = {p: m for p, m in self.model.named_modules() if isinstance(m, Adapted | AdaptedExperts)}
+        own = next(iter(self._layers.values()), None)
+        self._common = self._common if own is None else own.common
+        self._seen = self._common.changes
 
     # Attaching -----------------------------------------------------------------------------------------------
 
@@ -66,7 +85,6 @@ class Adapters:
         that the adapter does not see in training. Adapters are float32, or float64 on such a base.
         """
         self.refuse_name(name)
-        self._refuse_merged("attach")
         planned = plan(self.model, which, method, dropout=dropout, **how)
         self.place(name, planned)
         return [site.name for site, _ in planned.adapters]
@@ -82,56 +100,70 @@ class Adapters:
 
     def place(self, name: str, planned: Planned) -> None:
         """Swap the layers in; nothing here fails."""
-        if not self._held:
-            self.common.trainable.update({n: p.requires_grad for n, p in self.model.named_parameters()})
+        common, held = self.common, self._held
+        if not held:
+            common.trainable.update({n: p.requires_grad for n, p in self.model.named_parameters()})
             self.model.requires_grad_(False)
         bank, made = planned.bank, planned.made
         if len(bank._parameters) or len(bank._buffers):
-            device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-            self.common.banks[name] = bank.to(device)
+            common.banks[name] = bank.to(self._device())
         for site, adapter in planned.adapters:
-            layer = self._held.get(site.path, site.module)
+            layer = held.get(site.path, site.module)
             if not isinstance(layer, Adapted | AdaptedExperts):
                 kind = AdaptedExperts if site.kind == "experts" else Adapted
-                adapted = kind(layer, self.common)
+                adapted = kind(layer, common)
                 adapted.training = layer.training
                 self._swap(site.path, adapted)
-                self._held[site.path] = layer = adapted
+                held[site.path] = layer = adapted
             if isinstance(layer, AdaptedExperts):
                 assert site.parameter is not None
                 layer.add(name, site.parameter, adapter, made)
             else:
                 layer.add(name, adapter, view(site), made)
-        if name in self.common.banks:
-            # A sequence runs its children, so its first layer with this adapter holds the bank; else the model does,
-            # which is what sharded training needs.
-            home = self._named_layers(name)[0] if isinstance(self.model, nn.Sequential) else self.model
+        common.names.append(name)
+        if name in common.banks:
+            # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the
+            # model does, which is what sharded training needs.
+            home = self._named_layers(name)[0] if isinstance(self.model, SEQUENCES) else self.model
             home.add_module(BANK + name, bank)
-            self.common.homes[name] = home
-        self.common.names.append(name)
-        self.activate({**self.common.active, name: None})
+            common.homes[name] = home
+        self._changed()
+        self.activate({**common.active, name: None})
 
     def _swap(self, path: str, module: nn.Module) -> None:
         owner, _, leaf = path.rpartition(".")
-        self.model.get_submodule(owner)._modules[leaf] = module
+        parent = self.model.get_submodule(owner)
+        parent._modules[leaf] = module
+        if isinstance(module, Adapted) and read_past(parent):
+            module.register_forward_pre_hook(watch)
+
+    def _changed(self) -> None:
+        """Let other hosts of the model look again; this one knows."""
+        self._common.changes += 1
+        self._seen = self._common.changes
+
+    def _device(self) -> torch.device:
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return next((t.device for t in tensors), torch.device("cpu"))
 
     def detach(self, name: str) -> None:
         """Take these adapters out; a layer that loses its last one is the module that it was."""
-        named = self._named(name)
+        named, common, held = self._named(name), self.common, self._held
         self.unmerge()
         for path, layer in named.items():
             layer.remove(name)
             if not layer.adapters:
                 self._swap(path, layer.layer)
-                del self._held[path]
-        if name in self.common.banks:
-            del self.common.banks[name]
-            delattr(self.common.homes.pop(name), BANK + name)
-        self.common.names.remove(name)
-        self.activate({n: w for n, w in self.common.active.items() if n != name})
-        if not self._held:
+                del held[path]
+        if name in common.banks:
+            del common.banks[name]
+            delattr(common.homes.pop(name), BANK + name)
+        common.names.remove(name)
+        self._changed()
+        self.activate({n: w for n, w in common.active.items() if n != name})
+        if not held:
             for path, parameter in self.model.named_parameters():
-                parameter.requires_grad_(self.common.trainable.pop(path, parameter.requires_grad))
+                parameter.requires_grad_(common.trainable.pop(path, parameter.requires_grad))
 
     # Which act -----------------------------------------------------------------------------------------------
 
@@ -154,12 +186,7 @@ class Adapters:
         if len(set(names)) < len(names):
             raise ValueError(f"{names} names an adapter twice; give it a weight instead: {{{names[0]!r}: 2.0}}")
         given = which if isinstance(which, Mapping) else dict.fromkeys(names)
-        weights = {
-            n: None if w is None or w == 1 else torch.as_tensor(w, dtype=torch.float32) for n, w in given.items()
-        }
-        for name, weight in weights.items():
-            if weight is not None:
-                _check.finite(f"the weight of {name}", weight)
+        weights = {name: _weight(name, given[name]) for name in names}
         self.common.active = weights
         for layer in self._held.values():
             layer.activate(weights)
@@ -170,18 +197,19 @@ class Adapters:
         self._refuse_merged("route rows")
         for name in {name for name in names if name is not None}:
             self._known(name)
-        device = next(self.model.parameters()).device
+        device = self._device()
         rows: dict[str, list[int]] = {}
         for i, name in enumerate(names):
             if name is not None:
                 rows.setdefault(name, []).append(i)
-        before = self.common.rows, self.common.batch
-        self.common.rows = {name: torch.tensor(index, device=device) for name, index in rows.items()}
-        self.common.batch = len(names)
+        common = self.common
+        before = common.rows, common.batch
+        common.rows = {name: torch.tensor(index, device=device) for name, index in rows.items()}
+        common.batch = len(names)
         try:
             yield
         finally:
-            self.common.rows, self.common.batch = before
+            common.rows, common.batch = before
 
     # Merging ---------------------------------------------------------------------------------------------------
 
@@ -197,6 +225,8 @@ class Adapters:
         restores every bit; without, all adapters are taken out and the weights stay changed.
         """
         self._refuse_merged("merge")
+        if self.common.rows is not None:
+            raise ValueError("rows take adapters of their own within routed(); leave it before you merge")
         held = owners(self.model, self.common.banks.values())
         changed: dict[str, Any] = {}
         for path, layer in self._held.items():
@@ -322,8 +352,15 @@ class Adapters:
             raise ValueError(f"no adapters are called {name!r}; there are {', '.join(self.names) or 'none'}")
 
     def refuse_name(self, name: str) -> None:
-        """Refuse names that are taken or that torch cannot give a module."""
-        if not name or set(name) & set(".[]") or hasattr(nn.ModuleDict(), name) or name == "bank":
+        """Refuse names that are taken or that torch cannot give a module, and any while adapters are merged."""
+        self._refuse_merged("attach")
+        if (
+            not isinstance(name, str)
+            or not name
+            or set(name) & set(".[]")
+            or hasattr(nn.ModuleDict(), name)
+            or name == "bank"
+        ):
             raise ValueError(
                 f"name={name!r} cannot name a module: it is empty, has dots or brackets, or is torch's word for "
                 "something of its own; use another, like 'mine'"
@@ -334,3 +371,12 @@ class Adapters:
     def _refuse_merged(self, verb: str) -> None:
         if self.merged:
             raise ValueError(f"the adapters are merged; call unmerge() before you {verb}")
+
+
+def _weight(name: str, weight: Any) -> Tensor | None:
+    """How often an adapter counts, as a tensor without dimensions; None for once, which costs nothing."""
+    if weight is None or (isinstance(weight, int | float) and weight == 1):
+        return None
+    if not isinstance(weight, Real | Tensor) or (isinstance(weight, Tensor) and weight.numel() != 1):
+        raise TypeError(f"the weight of {name} is {weight!r}; give a number, such as {{{name!r}: 0.5}}")
+    return _check.finite(f"the weight of {name}", torch.as_tensor(weight, dtype=torch.float64).reshape(()))

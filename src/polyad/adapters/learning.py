@@ -111,6 +111,8 @@ def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[tor
     rate = kind.learning_rate if rate is None else rate
     if not 0 < rate < math.inf:
         raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
+    if next(adapters.parameters(name), None) is None:
+        raise ValueError(f"nothing of {name!r} is trained; thaw it first")
     return torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0), rate
 
 
@@ -127,7 +129,12 @@ def step_of(
     value = loss(step)
     if not bool(torch.isfinite(value.detach())):
         raise DivergedError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
-    (value + adapters.penalty().to(value.device)).backward()
+    total = value + adapters.penalty().to(value.device)
+    if not total.requires_grad:
+        raise ValueError(
+            f"the loss of step {step} depends on nothing that is trained; activate the adapter, or call unmerge()"
+        )
+    total.backward()
     adapters.after_backward(step, steps)
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ def arguments_of(method: Method) -> frozenset[str]:
 def opened(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
     """The method inside ``functools.partial``, and all its arguments."""
     given = dict(arguments)
+    if not callable(method):
+        raise TypeError(f"method={method!r} makes no adapters; give a class such as polyad.adapters.LoRA")
     while isinstance(method, partial):
         if method.args:
             raise ValueError(f"partial({method.func.__name__}, ...) fixes positional arguments; fix them by name")
@@ -72,10 +75,12 @@ def make(
     seed: int,
     bank: Bank,
     given: Mapping[str, Any] | None,
+    reads: bool,
 ) -> Adapter:
     """The adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
 
     ``given`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
+    ``reads`` says whether its card needs the weight.
     """
     takes = arguments_of(method)
     chosen = {k: picked(k, v, site) for k, v in arguments.items()}
@@ -89,9 +94,9 @@ def make(
         for i in range(count):
             if "generator" in takes:
                 chosen["generator"] = generator(seed, site.name, str(i))
-            each.append(in_dtype(method(site.shape, **chosen), dtype))
+            each.append(in_dtype(_sound(method(site.shape, **chosen)), dtype))
         for i, adapter in enumerate(each):
-            _start(adapter, method, site, i, given)
+            _start(adapter, site, i, given, reads=reads)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
     if dtype == torch.float64:
@@ -99,6 +104,17 @@ def make(
     made = each[0] if site.parameter is None else stacked(each)
     device = weight if weight is not None else next(site.layer.parameters(), next(site.layer.buffers(), None))
     return made if device is None or device.device.type == "cpu" else made.to(device.device)
+
+
+def _sound(adapter: Adapter) -> Adapter:
+    """What a method made, if it is an adapter with factors that are numbers."""
+    if not isinstance(adapter, Adapter):
+        raise TypeError(f"the method makes a {type(adapter).__name__}, which is no Adapter")
+    for part in adapter.modules():
+        scale = getattr(part, "scale", 1.0)
+        if isinstance(part, Adapter) and not math.isfinite(scale):
+            raise ValueError(f"the update would count {scale} times; give a finite alpha")
+    return adapter
 
 
 def in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
@@ -112,17 +128,23 @@ def trained_dtype(weight: Tensor | None) -> torch.dtype:
     return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
 
 
-def _start(adapter: Adapter, method: Method, site: Site, expert: int, given: Mapping[str, Any] | None) -> None:
+def _start(adapter: Adapter, site: Site, expert: int, given: Mapping[str, Any] | None, *, reads: bool) -> None:
     base, kind = view(site, expert), type(adapter)
-    if "weight" in needs_of(method):
-        _check.finite("the weight", base.weight)
+    if reads:
+        _there("the weight", base.weight)
     with torch.no_grad():
         if kind.derive is not Adapter.derive:
             adapter.derive(base)
         if given is not None and kind.init is not Adapter.init:
             gradient = given.get("gradient")
             own = gradient if gradient is None or site.parameter is None else gradient[expert]
-            adapter.init(base, **{**given, "gradient": None if own is None else _check.finite("the gradient", own)})
+            adapter.init(base, **{**given, "gradient": None if own is None else _there("the gradient", own)})
+
+
+def _there(name: str, x: Tensor) -> Tensor:
+    if x.is_meta:
+        raise ValueError(f"the method starts from {name}, whose numbers are not there (device meta); load them first")
+    return _check.finite(name, x)
 
 
 def view(site: Site, expert: int = 0) -> Frozen:
@@ -149,7 +171,14 @@ def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Te
     try:
         for weight in weights:
             weight.requires_grad_(True)
-        found = torch.autograd.grad(loss(), weights, allow_unused=True)
+        with torch.enable_grad():
+            value = loss()
+            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+                what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(
+                    f"loss() gives {what}; a method that starts from its gradient needs one number of it"
+                )
+            found = torch.autograd.grad(value, weights, allow_unused=True)
     finally:
         for weight, flag in zip(weights, before, strict=True):
             weight.requires_grad_(flag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ def plan(
     weight with another; ``loss`` gives the scalar whose gradient a method starts from, ``stats`` what its inputs are
     like. Without ``begin`` nothing is started: numbers are to be loaded.
     """
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number from 0 up to, but not, 1")
     method, arguments = opened(method, arguments)
     sites = chosen(model, which, of, parts or {}, tied=tied)
@@ -63,7 +64,9 @@ def plan(
     check_patterns(sites, **arguments)
     given = _given(sites, method, loss, stats) if begin else {}
     bank = Bank(seed)
-    made = [(site, make(site, method, arguments, seed=seed, bank=bank, given=given.get(site.name))) for site in sites]
+    reads = "weight" in needs_of(method)
+    run = functools.partial(make, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
+    made = [(site, run(site, given=given.get(site.name))) for site in sites]
     return Planned(made, bank, Made(method, arguments, seed, dropout))
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad._card import card
+from polyad.adapters.frozen import suffix
 from polyad.adapters.making import entry, view
 from polyad.adapters.planning import plan
 from polyad.adapters.sites import KINDS, Site, addressed, offered
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from polyad.adapters.host import Adapters
 
 WEIGHTS = "adapter.safetensors"
+STATED: dict[str, type | tuple[type, ...]] = {
+    "version": int, "name": str, "method": str, "arguments": dict, "seed": int, "dropout": (int, float),
+    "sites": list, "base": dict, "sha256": dict,
+}  # fmt: skip
+"""What the JSON says of an adapter."""
+SITE = {"name", "path", "kind", "shape", "part"}
+"""What it says of every place."""
 SAMPLE = 64
 """How many numbers of each weight are part of a model's fingerprint."""
 
@@ -66,21 +74,26 @@ def load(adapters: Adapters, folder: Path, name: str | None) -> str:
     stated, tensors = _read(folder)
     name = str(stated["name"]) if name is None else name
     adapters.refuse_name(name)
+    chosen = card(stated["method"])
+    if chosen.kind != "adapter":
+        raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")
     check_model(adapters, folder, stated)
     which, parts = addressed(site["name"] for site in stated["sites"])
     planned = plan(
         adapters.model,
         which,
-        card(stated["method"]).function,
+        chosen.function,
         of=KINDS,
         parts=parts,
         tied=True,
+        dropout=stated["dropout"],
         seed=stated["seed"],
         begin=False,
         **stated["arguments"],
     )
-    planned.made.dropout = stated["dropout"]
-    assert {site.name for site, _ in planned.adapters} == {site["name"] for site in stated["sites"]}
+    wanted = {s["name"] if s["part"] is None else s["path"] + suffix(tuple(s["part"])) for s in stated["sites"]}
+    if {site.name for site, _ in planned.adapters} != wanted:
+        raise ValueError(f"{folder / MANIFEST} names places by other names than they have; copy the folder again")
     for key in tensors:
         if key.startswith("bank.") and key.removeprefix("bank.") in planned.bank._buffers:
             planned.bank.hold(key.removeprefix("bank."), tensors[key])
@@ -104,6 +117,8 @@ def check_fit(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor])
     for key, tensor in own.items():
         if tensor.shape != given[key].shape:
             raise ValueError(f"{key} has shape {tuple(given[key].shape)} and needs {tuple(tensor.shape)}")
+        if tensor.is_floating_point() != given[key].is_floating_point():
+            raise ValueError(f"{key} holds {given[key].dtype} and needs {tensor.dtype}")
 
 
 def check_model(adapters: Adapters, folder: Path, stated: Mapping[str, Any]) -> None:
@@ -170,9 +185,16 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder} holds no adapter: {MANIFEST} cannot be read ({error})") from None
     if not isinstance(stated, dict) or stated.get("kind") != "adapter":
         raise ValueError(f"{folder / MANIFEST} describes no adapter; give the folder that Adapters.save wrote")
+    wrong = [name for name, kind in STATED.items() if not isinstance(stated.get(name), kind)]
+    if wrong == [] and not all(isinstance(s, dict) and s.keys() >= SITE for s in stated["sites"]):
+        wrong = ["sites"]
+    if wrong == [] and {s["name"] for s in stated["sites"]} != stated["base"].keys():
+        wrong = ["sites", "base"]
+    if wrong or stated["version"] < 1:
+        raise ValueError(f"{folder / MANIFEST} does not state {wrong or ['version']} as polyad does; copy it again")
     if stated["version"] > VERSION:
         raise ValueError(f"{folder} was written by a newer polyad; upgrade with: pip install -U polyad")
-    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != stated["sha256"][WEIGHTS]:
+    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != stated["sha256"].get(WEIGHTS):
         raise ValueError(f"{folder / WEIGHTS} is missing or was changed since it was saved; copy the folder again")
     try:
         return stated, load_file(folder / WEIGHTS)

@@ -74,12 +74,14 @@ def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, t
     strange = sorted(set(of) - set(KINDS))
     if strange or not of:
         raise ValueError(f"of={tuple(of)} names no kinds of layers; choose from {', '.join(KINDS)}")
+    which = which if callable(which) or isinstance(which, str) else _patterns(which)
     every = offered(model)
     sites = {name: site for name, site in every.items() if site.kind in of}
     modules = {name: site.layer for name, site in sites.items()}
     _refuse_other_kinds(which, every, sites)
     found = [sites[name] for name in matching(modules, which, f"{'/'.join(of)} layers")]
     _refuse_twice(which, [site.name for site in found])
+    _refuse_unreached(found)
     if not tied:
         _refuse_tied(model, found)
     return _split(found, parts)
@@ -122,6 +124,13 @@ def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:
                 )
 
 
+def _patterns(which: Any) -> list[str]:
+    patterns = list(which) if isinstance(which, Iterable) else []
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"which={patterns or which} names no layers; give a pattern, such as '*', or a predicate")
+    return patterns
+
+
 def _refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[str, Site]) -> None:
     patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
@@ -137,6 +146,19 @@ def _refuse_twice(which: Which, names: Sequence[str]) -> None:
         own = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
         if len(own) > 1:
             raise ValueError(f"{name} is matched by {own[0]!r} and by {own[1]!r}; let one pattern match each layer")
+
+
+def _refuse_unreached(sites: Sequence[Site]) -> None:
+    """A model that is itself a layer has no place to put another in; the weight of an attention's output is read by
+    torch's module without its layer being called."""
+    for site in sites:
+        if not site.path:
+            raise ValueError(f"the model is itself a {type(site.layer).__name__}; wrap it: nn.Sequential(model)")
+        if isinstance(site.layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+            raise ValueError(
+                f"{site.name} {site.shape} belongs to torch's MultiheadAttention, which reads its weight and never "
+                "calls it, so that an adapter would change nothing; leave it out"
+            )
 
 
 def _refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:
@@ -172,6 +194,10 @@ def _cut(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
     """One site a part."""
     if site.kind != "linear":
         raise ValueError(f"{site.name} is a layer of kind {site.kind}; only linear layers are fused and have parts")
+    if not parts or not all(_is_pair(part) for part in parts):
+        raise ValueError(
+            f"parts={parts} of {site.name} are no parts of its {site.shape[0]} rows: [(first, end), ...]"
+        )
     end = 0
     for first, last in sorted(parts):
         if not end <= first < last <= site.shape[0]:
@@ -181,3 +207,7 @@ def _cut(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
             )
         end = last
     return [replace(site, shape=(b - a, site.shape[1]), part=(a, b)) for a, b in parts]
+
+
+def _is_pair(part: Any) -> bool:
+    return isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(n, int) for n in part)

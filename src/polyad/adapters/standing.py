@@ -28,6 +28,8 @@ class Common:
     batch: int = 0
     trainable: dict[str, bool] = field(default_factory=dict)
     """Whether each parameter of the model was trained before the first adapter came."""
+    changes: int = 0
+    """How often layers were put in or taken out, by which hosts of one model know that they must look again."""
 
 
 @dataclass
@@ -50,6 +52,8 @@ class Standing(nn.Module):
         super().__init__()
         self.__dict__["_layer"] = layer  # not a submodule: its contents are registered here, under its own names
         self._parameters, self._buffers = layer._parameters, layer._buffers
+        self._version = layer._version
+        self.original: Any = None
         self._modules.update(layer._modules)
         self.adapters = nn.ModuleDict()
         self.common = common
@@ -61,6 +65,27 @@ class Standing(nn.Module):
     def layer(self) -> nn.Module:
         """The layer as it was before."""
         return self.__dict__["_layer"]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.layer._save_to_state_dict(
+            destination, prefix, keep_vars
+        )  # what it saves beside tensors, and what it hides
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if self.original is not None and any(prefix + name in state_dict for name in self._parameters):
+            error_msgs.append(f"adapters are merged into {prefix[:-1]}; call unmerge() before you load other weights")
+            return
+        load = self.layer._load_from_state_dict
+        load(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
     def hold(self, key: str, term: Any, made: Made) -> None:
         """Hold an adapter's term; ``activate`` lets it act. One name may have several, under keys of their own."""
@@ -99,4 +124,13 @@ class Standing(nn.Module):
             return getattr(self.__dict__["_layer"], name)  # in_features and the like
 
 
-__all__ = ["Common", "Made", "Standing"]
+def read_past(parent: nn.Module) -> bool:
+    """Whether a module reads its layers' weights without calling them, unless somebody watches their calls."""
+    return isinstance(parent, nn.TransformerEncoderLayer)
+
+
+def watch(module: nn.Module, given: tuple[Any, ...]) -> None:
+    """A hook that does nothing but be there."""
+
+
+__all__ = ["Common", "Made", "Standing", "read_past", "watch"]

@@ -81,8 +81,9 @@ class SURM(Adapter):
             return Toeplitz(self.v, n)
         if self.family == "product":  # of whole circulants: their spectra multiply, and one transform is left
             long = len(self.v)
-            both = torch.fft.irfft(torch.fft.rfft(self.v) * torch.fft.rfft(self.u), n=long)
-            return _around(both, out, n)
+            v, u = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (self.v, self.u))
+            both = torch.fft.irfft(torch.fft.rfft(v) * torch.fft.rfft(u), n=long)
+            return _around(both.to(self.v.dtype), out, n)
         return _around(self.v, out, n, symmetric=self.family == "symmetric")
 
     def few(self, x: Tensor) -> Tensor | None:

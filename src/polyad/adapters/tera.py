@@ -70,8 +70,9 @@ class TeRA(Adapter):
 
     def few(self, x: Tensor) -> Tensor:
         (a, b, c, d), lead = self.modes, x.shape[:-1]
-        lead = lead if x.numel() > c * d else ()  # one row is multiplied as matrices, which take half a batch's time
-        U1, U2, V1, V2 = (t().to(x.dtype) * s for t, s in zip(self.frozen, (self.first, *self.others), strict=True))
+        lead = lead if x.numel() != c * d else ()  # one row is multiplied as matrices, which take half a batch's time
+        diagonals = (self.first, *self.others)
+        U1, U2, V1, V2 = ((t() * s).to(x.dtype) for t, s in zip(self.frozen, diagonals, strict=True))
         inner = V1.mT @ x.reshape(*lead, c, d) @ V2
         outer = F.linear(inner.flatten(-2), self.core().to(x.dtype)).view(*lead, a, b)
         return (U1 @ outer @ U2.mT).reshape(*x.shape[:-1], a * b)

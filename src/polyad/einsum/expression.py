@@ -133,7 +133,8 @@ def contract(expression: str, *operands: Tensor) -> Tensor:
     >>> contract("ac,bd->(ab)(cd)", torch.ones(2, 3), torch.ones(4, 5)).shape
     torch.Size([8, 15])
     """
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled(operands[0].device.type):
+    kind = operands[0].device.type
+    if torch.compiler.is_compiling() or (kind != "meta" and torch.is_autocast_enabled(kind)):
         return _traced(expression, operands)  # autocast leaves operands of two dtypes, which einsum reconciles
     try:
         single, made, axes, fused = _compiled(expression, *[x.shape for x in operands])

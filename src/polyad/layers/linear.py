@@ -14,6 +14,8 @@ from polyad.layers.factors import Factors
 def as_autocast(x: Tensor) -> Tensor:
     """x in the dtype to which autocast would bring a linear layer's input."""
     kind = x.device.type
+    if kind == "meta":  # for which torch knows no autocast, not even whether it is on
+        return x
     if torch.is_autocast_enabled(kind) and x.is_floating_point() and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(kind))
     return x

@@ -113,13 +113,21 @@ def start(card: Card, kind: str) -> None:
 
 
 def merging(card: Card, kind: str) -> None:
-    """Merged weights give what the forward pass gives; unmerging restores every bit, in bfloat16 too."""
+    """Merged weights give what the forward pass gives, with gradients and without; unmerging restores every bit."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         model, adapters, x = adapted(card, kind, dtype=dtype)
         before = {name: t.clone() for name, t in model.state_dict().items()}
+        adapters.activate({"a": 0.5})
+        half = model(x)
+        adapters.activate("a")
         expected = model(x)
+        assert half.dtype == expected.dtype, f"{card.name} by a weight turns a {kind} layer into {half.dtype}"
+        with torch.no_grad():
+            _near(model(x), expected, dtype, f"{card.name} without gradients on a {kind} layer")
         adapters.merge()
-        _near(model(x), expected, dtype, f"{card.name} merged into a {kind} layer")
+        found = model(x)
+        assert expected.dtype == found.dtype, f"{card.name} turns a {kind} layer of {dtype} into {expected.dtype}"
+        _near(found, expected, dtype, f"{card.name} merged into a {kind} layer")
         adapters.unmerge()
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name]), f"unmerging {card.name} alters {name} in {dtype}"
