@@ -172,7 +172,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         stated = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no adapter: {MANIFEST} cannot be read ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{folder} holds no adapter: {MANIFEST} cannot be read ({why}); give the folder that polyad adapt or "
+            "Adapters.save wrote (of a comparison, one that lies in it)"
+        ) from None
     if not isinstance(stated, dict) or stated.get("kind") != "adapter":
         raise ValueError(f"{folder / MANIFEST} describes no adapter; give the folder that Adapters.save wrote")
     if stated["version"] > VERSION:
