@@ -145,3 +145,38 @@ def test_the_trainer_of_transformers_learns_what_a_plain_loop_does(name, tmp_pat
     for key, tensor in adapters.state_dict("a").items():
         torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-6, msg=lambda said, key=key: key + said)
     assert not any(p.requires_grad for n, p in model.named_parameters() if "adapters" not in n)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"), [(AFLoRA, {"rank": 4}), (AdaLoRA, {"rank": 2, "spare": 4, "every": 1}), (LoRA, {"rank": 2})]
+)
+def test_the_trainer_goes_on_from_its_checkpoint_to_the_same_numbers(method, given, tmp_path):
+    import transformers
+
+    import tiny
+
+    rows = [{"input_ids": row, "labels": row} for row in tiny.ids(24, 12)]
+
+    class Killed(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 8
+
+    def trained(folder, *more, resume=None):
+        model = tiny.model()
+        adapters = Adapters(model)
+        adapters.attach("a", "*_proj", method, **given)
+        asked = transformers.TrainingArguments(
+            str(tmp_path / folder), max_steps=14, per_device_train_batch_size=2, learning_rate=0.01, save_steps=8,
+            report_to=[], use_cpu=True, disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        callbacks = [trainer_callback(adapters), *more]
+        transformers.Trainer(model, asked, train_dataset=rows, callbacks=callbacks).train(resume)
+        return adapters.state_dict("a"), [key for key, p in adapters.named_parameters("a").items() if p.requires_grad]
+
+    whole, moving = trained("whole")
+    trained("cut", Killed())
+    again, left = trained("cut", resume=str(tmp_path / "cut" / "checkpoint-8"))
+    assert left == moving
+    assert {key: torch.equal(whole[key], tensor) for key, tensor in again.items()} == dict.fromkeys(whole, True)
+    beside = tmp_path / "cut" / "checkpoint-8" / "polyad_adapters.safetensors"
+    assert beside.exists() == (method is not LoRA)
