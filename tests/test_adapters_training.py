@@ -381,6 +381,28 @@ def test_adapt_says_what_is_wrong_before_it_trains(
     assert sorted(p.name for p in tmp_path.iterdir()) in (["cache", "taken"], ["taken"])
 
 
+def test_losses_that_train_nothing_are_refused_in_words(tmp_path):
+    model, adapters = hosted()
+    for loss, said in (
+        (lambda _: model(X), r"the loss of step 0 is a tensor of shape \(12, 5\); return a tensor of one number"),
+        (lambda _: 3.0, "the loss of step 0 is a float; return a tensor of one number"),
+        (
+            lambda _: model(X).detach().mean(),
+            "the loss of step 0 depends on nothing that is trained; let the adapter",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train(adapters, "a", loss, steps=2)
+    adapters.activate([])
+    with pytest.raises(ValueError, match="depends on nothing that is trained; let the adapter act"):
+        learn(model, adapters, steps=2)
+    adapters.freeze("a")
+    with pytest.raises(ValueError, match="nothing of 'a' is trained; call thaw"):
+        learn(model, adapters, steps=2)
+    with pytest.raises(IsADirectoryError, match="is a folder; give a file"):
+        learn(*hosted(), steps=2, state=tmp_path)
+
+
 def test_a_state_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     def full(*_, **__):
         raise SafetensorError("No space left on device")

@@ -104,6 +104,8 @@ def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[tor
     rate = kind.learning_rate if rate is None else rate
     if not 0 < rate < math.inf:
         raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
+    if not any(True for _ in adapters.parameters(name)):
+        raise ValueError(f"nothing of {name!r} is trained; call thaw({name!r}) first")
     return torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0), rate
 
 
@@ -117,7 +119,7 @@ def step_of(
 ) -> float:
     """One step, with everything that methods want to be told; returns the loss without penalties."""
     adapters.before_step(step, steps)
-    value = loss(step)
+    value = _scalar(loss(step), step)
     if not bool(torch.isfinite(value.detach())):
         raise DivergedError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
     (value + adapters.penalty().to(value.device)).backward()
@@ -127,6 +129,19 @@ def step_of(
     adapters.after_step(step, steps)
     optimizer.zero_grad(set_to_none=True)
     return float(value.detach())
+
+
+def _scalar(value: Any, step: int) -> Tensor:
+    """Refuse losses that are no single number, or that nothing trained has a part in."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"the loss of step {step} is {what}; return a tensor of one number, such as its mean()")
+    if not value.requires_grad:
+        raise ValueError(
+            f"the loss of step {step} depends on nothing that is trained; let the adapter act (activate, and unmerge "
+            "if it is merged), train it (thaw), and compute the loss without torch.no_grad()"
+        )
+    return value
 
 
 def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:

@@ -44,7 +44,7 @@ def keep(
     try:
         save_file(held, partial, metadata={"polyad": json.dumps(dict(stated))})
         partial.replace(file)
-    except SafetensorError as error:  # what writing says of a full disk
+    except (SafetensorError, OSError) as error:  # the first is what writing says of a full disk
         partial.unlink(missing_ok=True)
         raise OSError(errno.EIO, f"the state of the training could not be kept in {file}: {error}") from error
 
@@ -56,6 +56,8 @@ def resumed(
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; give a file to keep the state of the training in")
     if not file.is_file():
         return None
     try:
