@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host import Adapters
+from polyad.adapters.sharded import sharded
 from polyad.train.state import keep, resumed
 
 WARM = 0.06
@@ -83,6 +84,11 @@ def train(
     identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
     file = None if state is None else Path(state)
     held = _held(adapters, name)
+    if file is not None and sharded(held.values()):
+        raise ValueError(
+            f"{file} cannot keep {name!r}, of which each process holds a shard; train without state= and keep its "
+            "state with torch.distributed.checkpoint"
+        )
     run = _resumed(file, held, optimizer, identity)
     clock = time.perf_counter() - run.seconds
     for step in range(len(run.losses), steps):
