@@ -55,13 +55,14 @@ def lorkd(
     Where that runs per-task heads over a shared feature, the logits here are the model's own. The paper's teacher has
     features of another width, which are mapped and matched; here its logits are. ``expert`` gives a task's model.
 
+    >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> from polyad.adapters import LoRA
     >>> host = Adapters(model)
     >>> _ = [host.attach(task, "*", LoRA, rank=1) for task in ("a", "b")]
     >>> x, y = torch.eye(4), torch.tensor([0, 1, 2, 0])
     >>> losses = lorkd(host, ["a", "b"], lambda step: (x, y, "aabb"), steps=100, rate=0.02)
-    >>> losses[-1] < 0.5 * losses[0], type(expert(host, "a")[0]).__name__
+    >>> losses[-1] < 0.1 * losses[0], type(expert(host, "a")[0]).__name__
     (True, 'Linear')
     """
     if not tasks or temperature <= 0:
