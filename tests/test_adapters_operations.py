@@ -202,6 +202,20 @@ def test_calibration_of_known_probabilities():
     assert found["ece"] == pytest.approx((0.2 + 0.6) / 2)
 
 
+@pytest.mark.parametrize(
+    ("rows", "labels", "how", "said"),
+    [
+        ([[0.5, 0.5]], [2], {}, r"labels are of torch.int64, from 2 to 2; give the number of a class, from 0 to 1"),
+        ([[0.5, 0.5]], [0.0], {}, r"labels are of torch.float32"),
+        ([[3.0, -1.0]], [0], {}, r"do not sum to 1; give softmax"),
+        ([[0.5, 0.5]], [0], {"bins": 0}, r"bins=0 and 1 rows measure nothing"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(rows, labels, how, said):
+    with pytest.raises(ValueError, match=said):
+        calibration(torch.tensor(rows), torch.tensor(labels), **how)
+
+
 def test_structured_updates_have_full_rank_at_few_numbers():
     g = torch.Generator().manual_seed(0)
     for adapter in (C3A((32, 32), start=1.0, generator=g), TeRA((32, 32)), SURM((32, 32), family="toeplitz")):

@@ -6,6 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from polyad.adapters import AdaLoRA, Adapters, AFLoRA, DoRA, LoKr, LoRA, VeRA
+from polyad.adapters.learning import train
 from polyad.adapters.training import trainer_callback
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
@@ -75,6 +76,9 @@ def work(rank, address, found):
         fully_shard(model.first, mesh=mesh)
         fully_shard(model, mesh=mesh)
         result[name, "fsdp2"] = learned(model, model, adapters, rows)
+        adapters.save("a", f"{found}-{name}")
+        with pytest.raises(ValueError, match="cannot keep 'a', of which each process holds a shard"):
+            train(adapters, "a", lambda _, m=model: m(X[rows]).mean(), steps=2, state=f"{found}.state")
     if rank == 0:
         torch.save(result, found)
     dist.destroy_process_group()
@@ -85,7 +89,7 @@ def in_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     address = f"file://{folder / 'meeting'}"
     torch.multiprocessing.spawn(work, (address, folder / "found.pt"), nprocs=2)
-    return torch.load(folder / "found.pt", weights_only=True)
+    return torch.load(folder / "found.pt", weights_only=True), folder
 
 
 @pytest.mark.parametrize(("name", "way"), WAYS)
@@ -93,7 +97,7 @@ def test_two_processes_learn_what_one_does(name, way, in_two):
     model, adapters = hosted(METHODS[name][0], **METHODS[name][1])
     before = {key: t.clone() for key, t in adapters.state_dict("a").items()}
     expected = learned(model, model, adapters, slice(None))
-    found = in_two[name, way]
+    found = in_two[0][name, way]
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
         torch.testing.assert_close(
@@ -102,12 +106,22 @@ def test_two_processes_learn_what_one_does(name, way, in_two):
     assert any(not torch.equal(expected[key], before[key]) for key in before)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_two_processes_hold_is_saved_once_and_whole(name, in_two):
+    results, folder = in_two
+    model, _ = hosted(METHODS[name][0], **METHODS[name][1])
+    fresh = Adapters(model)
+    fresh.detach("a")
+    fresh.load(folder / f"found.pt-{name}")
+    for key, tensor in fresh.state_dict("a").items():
+        torch.testing.assert_close(tensor, results[name, "fsdp2"][key], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["lora", "adalora"])
 def test_the_trainer_of_transformers_learns_what_a_plain_loop_does(name, tmp_path):
     import transformers
 
     import tiny
-    from polyad.adapters.learning import train
 
     method, given = METHODS[name]
     rows = [{"input_ids": row, "labels": row} for row in tiny.ids(6, 12)]
@@ -145,3 +159,38 @@ def test_the_trainer_of_transformers_learns_what_a_plain_loop_does(name, tmp_pat
     for key, tensor in adapters.state_dict("a").items():
         torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-6, msg=lambda said, key=key: key + said)
     assert not any(p.requires_grad for n, p in model.named_parameters() if "adapters" not in n)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"), [(AFLoRA, {"rank": 4}), (AdaLoRA, {"rank": 2, "spare": 4, "every": 1}), (LoRA, {"rank": 2})]
+)
+def test_the_trainer_goes_on_from_its_checkpoint_to_the_same_numbers(method, given, tmp_path):
+    import transformers
+
+    import tiny
+
+    rows = [{"input_ids": row, "labels": row} for row in tiny.ids(24, 12)]
+
+    class Killed(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 8
+
+    def trained(folder, *more, resume=None):
+        model = tiny.model()
+        adapters = Adapters(model)
+        adapters.attach("a", "*_proj", method, **given)
+        asked = transformers.TrainingArguments(
+            str(tmp_path / folder), max_steps=14, per_device_train_batch_size=2, learning_rate=0.01, save_steps=8,
+            report_to=[], use_cpu=True, disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        callbacks = [trainer_callback(adapters), *more]
+        transformers.Trainer(model, asked, train_dataset=rows, callbacks=callbacks).train(resume)
+        return adapters.state_dict("a"), [key for key, p in adapters.named_parameters("a").items() if p.requires_grad]
+
+    whole, moving = trained("whole")
+    trained("cut", Killed())
+    again, left = trained("cut", resume=str(tmp_path / "cut" / "checkpoint-8"))
+    assert left == moving
+    assert {key: torch.equal(whole[key], tensor) for key, tensor in again.items()} == dict.fromkeys(whole, True)
+    beside = tmp_path / "cut" / "checkpoint-8" / "polyad_adapters.safetensors"
+    assert beside.exists() == (method is not LoRA)

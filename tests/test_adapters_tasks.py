@@ -167,6 +167,18 @@ def test_distillation_adds_the_divergence_from_the_teacher():
         lorkd(host, ["a"], lambda step: (x, y, "aaaaa"), steps=1, temperature=0.0)
 
 
+def test_distillation_refuses_models_that_return_no_logits():
+    class Wrapped(nn.Sequential):
+        def forward(self, x):
+            return (super().forward(x),)
+
+    adapters = Adapters(Wrapped(nn.Linear(4, 3)))
+    adapters.attach("a", "*", LoRA, rank=1)
+    x, y = torch.eye(4), torch.tensor([0, 1, 2, 0])
+    with pytest.raises(ValueError, match=r"the model returns tuple; adapt a module that returns logits"):
+        lorkd(adapters, ["a"], lambda step: (x, y, "aaaa"), steps=1)
+
+
 def test_a_loss_that_is_not_finite_is_refused_before_it_is_learned():
     x = nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match=r"the loss of step 1 is nan; choose a lower rate than 0\.5"):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 import tiny
@@ -322,9 +323,93 @@ def test_adapt_compares_at_equal_counts_and_keeps_what_is_finished(polyad_comman
     assert "lokr:factor=99 failed" in out
     assert "5,568" in out
     code, _, err = polyad_command(*told, "--seed", 2)
-    assert (code, "lora holds an adapter of another training" in err) == (1, True)
+    assert (code, "lora holds an adapter of another training (seed was 0 and is 2)" in err) == (1, True)
     code, _, err = polyad_command("adapt", tiny_folder, "--out", folder)
     assert (code, "give one adapter with --adapter" in err) == (1, True)
+
+
+def test_what_is_finished_is_not_taken_for_that_of_another_model_or_text(model, own_cache, tiny_text, tmp_path):
+    asked = Finetuning((str(tiny_text),), steps=2, length=16, windows=1)
+    methods, folder = {"lora": method_of("lora")}, tmp_path / "out"
+    (found,) = compare(model, methods, asked, folder, rank=2)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(2)
+    with pytest.raises(ValueError, match=r"lora holds an adapter of another training .model was"):
+        list(compare(model, methods, asked, folder, rank=2))
+    with torch.no_grad():
+        model.model.norm.weight.div_(2)
+    known = json.loads((folder / "lora.json").read_text())
+    for key in ("tokens", "model"):  # as older records are
+        del known["asked"][key]
+    (folder / "lora.json").write_text(json.dumps(known))
+    (again,) = compare(model, methods, asked, folder, rank=2)
+    assert again["loss_curve"] == found["loss_curve"]
+    other = tmp_path / "topics.txt"
+    other.write_text(tiny_text.read_text() + "\n\nAnd a paragraph that was not there.")
+    (folder / "lora.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"another training .*(tokens|texts) was"):
+        list(compare(model, methods, Finetuning((str(other),), steps=2, length=16, windows=1), folder, rank=2))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (("--compare", "lora,dora"), "joins adapters by commas; join them by semicolons"),
+        (("--compare", "lora;dora;lora"), "names lora twice; leave one out"),
+        (("--compare", "lora", "--out", "taken"), "taken already holds something; choose another folder"),
+        (("--adapter", "lora", "--report", "taken/r.html"), "taken is a file, so nothing can be made in it"),
+        (
+            ("--adapter", "lora:rank=abc"),
+            "q_proj of shape (32, 32): rank='abc' is no number; give one such as rank=8",
+        ),
+        (("--adapter", "lora:rank=4.5"), "rank=4.5 is no whole number; give one such as rank=4"),
+        (("--adapter", "lora:alpha=nan"), "alpha=nan is no finite number"),
+        (("--adapter", "modegpt"), "modegpt is a method of kind group, not an adapter; there are adalora"),
+        (("--adapter", "lorra"), "no adapter is called 'lorra'; did you mean lora"),
+    ],
+)
+def test_adapt_says_what_is_wrong_before_it_trains(
+    how, said, polyad_command, tiny_folder, tiny_text, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = polyad_command(
+        "adapt", tiny_folder, "--data", tiny_text, "--steps", 2, "--length", 16, "--windows", 1, "--out", "out", *how
+    )
+    assert (code, said in err) == (1, True), err
+    assert "training" not in err
+    assert sorted(p.name for p in tmp_path.iterdir()) in (["cache", "taken"], ["taken"])
+
+
+def test_losses_that_train_nothing_are_refused_in_words(tmp_path):
+    model, adapters = hosted()
+    for loss, said in (
+        (lambda _: model(X), r"the loss of step 0 is a tensor of shape \(12, 5\); return a tensor of one number"),
+        (lambda _: 3.0, "the loss of step 0 is a float; return a tensor of one number"),
+        (
+            lambda _: model(X).detach().mean(),
+            "the loss of step 0 depends on nothing that is trained; let the adapter",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train(adapters, "a", loss, steps=2)
+    adapters.activate([])
+    with pytest.raises(ValueError, match="depends on nothing that is trained; let the adapter act"):
+        learn(model, adapters, steps=2)
+    adapters.freeze("a")
+    with pytest.raises(ValueError, match="nothing of 'a' is trained; call thaw"):
+        learn(model, adapters, steps=2)
+    with pytest.raises(IsADirectoryError, match="is a folder; give a file"):
+        learn(*hosted(), steps=2, state=tmp_path)
+
+
+def test_a_state_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("polyad.train.state.save_file", full)
+    with pytest.raises(OSError, match=r"the state of the training could not be kept in .*here: No space left"):
+        learn(*hosted(), steps=4, rate=0.01, state=tmp_path / "here", every=2)
 
 
 def test_a_comparison_leaves_the_model_as_it_was(model, own_cache, tiny_text, tmp_path):

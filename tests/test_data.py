@@ -130,7 +130,9 @@ def test_bad_lists_of_texts(tiny_folder, tiny_text, tmp_path):
     model = polyad.load(tiny_folder)
     short = tmp_path / "short.txt"
     short.write_text("only a few words")
-    with pytest.raises(ValueError, match=r"the evaluation part of 'short' has .* fewer than one window of 64"):
+    with pytest.raises(
+        ValueError, match=r"the evaluation part of 'short', its last 30 %, has .* fewer than one window of 64"
+    ):
         evaluation(model, short)
     with pytest.raises(ValueError, match=r"the text 'short' has .* give a longer text"):
         calibration(model, short)

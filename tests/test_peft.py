@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+import tiny
 from polyad.adapters import AdaLoRA, Adapters, DoRA, LoHa, LoKr, LoRA, PiSSA, VeRA
 from polyad.interop.peft import from_peft, is_peft, to_peft
 
@@ -139,6 +140,20 @@ def test_low_rank_updates_are_written_exactly(method, which, given, tmp_path):
     torch.testing.assert_close(again(IDS), model(IDS), rtol=1e-5, atol=1e-5)
 
 
+def test_factors_that_layers_share_are_written_for_each(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    adapters = Adapters(model)
+    adapters.attach("a", "*", VeRA, rank=3)
+    with torch.no_grad():
+        for parameter in adapters.parameters("a"):
+            parameter.add_(0.5)
+    assert to_peft(adapters, "a", tmp_path / "out") == {"0": 0.0, "1": 0.0}
+    x, expected = torch.ones(1, 6), model(torch.ones(1, 6))
+    adapters.detach("a")
+    assert float((model(x) - expected).detach().abs().max()) > 1e-3
+    torch.testing.assert_close(PeftModel.from_pretrained(model, tmp_path / "out").eval()(x), expected)
+
+
 @pytest.mark.parametrize(("method", "given"), [(DoRA, {"rank": 2}), (LoKr, {"factor": 4}), (LoHa, {"rank": 3})])
 def test_other_updates_are_cut_at_the_error_that_is_told(method, given, tmp_path):
     model, adapters = drawn(method, LINEAR, **given)
@@ -170,7 +185,7 @@ def changed(folder, tensors=None, **how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"peft_type": "IA3"}, "the type IA3; read are LORA, LOHA, LOKR, VERA"),
+        ({"peft_type": "IA3"}, "the type IA3; read are LORA, LOHA, LOKR, VERA; put it into the model with"),
         ({"bias": "all"}, "trained with bias='all'"),
         ({"lora_bias": True}, "made with lora_bias=True, which is not read"),
         ({"layer_replication": [[0, 1]]}, "made with layer_replication"),
@@ -190,6 +205,28 @@ def test_a_kronecker_product_that_peft_lays_out_otherwise_is_refused(tmp_path):
     made.save_pretrained(tmp_path / "wave")
     with pytest.raises(ValueError, match=r"second factor of wave has shape \(3, 3, 3\), .* no Kronecker product"):
         from_peft(Adapters(net()), tmp_path / "wave")
+
+
+def test_copies_of_the_models_own_embeddings_are_no_hindrance(tmp_path):
+    config = LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], init_lora_weights=False)
+    theirs = get_peft_model(tiny.model("tied"), config).eval()
+    theirs.save_pretrained(tmp_path / "lora")
+    key = "base_model.model.model.embed_tokens.base_layer.weight"
+    tensors = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    model = tiny.model("tied").eval()
+    from_peft(Adapters(model), tmp_path / "lora")
+    torch.testing.assert_close(model(tiny.ids()).logits, theirs(tiny.ids()).logits, rtol=1e-4, atol=1e-4)
+    for other in (tensors[key] + 1, tensors[key][:9]):
+        folder = changed(tmp_path / "lora", {**tensors, key: other.clone()})
+        with pytest.raises(ValueError, match=r"weight of its own for model.embed_tokens, .* not the model's"):
+            from_peft(Adapters(tiny.model("tied")), folder)
+
+
+def test_a_convolution_of_groups_is_refused_by_name(tmp_path):
+    grouped = nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))
+    get_peft_model(grouped, LoraConfig(r=4, target_modules=["0"])).save_pretrained(tmp_path / "lora")
+    with pytest.raises(ValueError, match="0 is a convolution of 2 groups, in which peft's LoRA"):
+        from_peft(Adapters(nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))), tmp_path / "lora")
 
 
 def test_folders_that_do_not_fit_are_refused(theirs, tmp_path):

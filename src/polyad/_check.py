@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -93,4 +99,26 @@ def tolerance(value: float, name: str = "tol") -> float:
     """Refuse relative errors outside [0, 1). Returns the tolerance."""
     if not 0 <= value < 1:
         raise ValueError(f"{name}={value} is not a relative error; give a number from 0 up to, but not, 1")
+    return value
+
+
+@functools.cache
+def _written(function: Callable[..., Any]) -> Mapping[str, frozenset[str]]:
+    """The types of each argument as they are written, such as {"int", "None"}; none where nothing is written."""
+    notes = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
+    return {name: frozenset(kind.strip() for kind in a.split("|")) for name, a in notes.items() if isinstance(a, str)}
+
+
+def number(function: Callable[..., Any], name: str, value: Any) -> Any:
+    """Refuse words and fractions where a function takes numbers, which torch would refuse in its own words."""
+    kinds = _written(function).get(name, frozenset())
+    if not kinds & {"int", "float"} or not isinstance(value, str | float):
+        return value
+    if isinstance(value, str):
+        if not any(kind == "str" or kind.startswith("Literal") for kind in kinds):
+            raise ValueError(f"{name}={value!r} is no number; give one such as {name}=8")
+    elif not math.isfinite(value):
+        raise ValueError(f"{name}={value} is no finite number; give one such as {name}=8")
+    elif "float" not in kinds:
+        raise ValueError(f"{name}={value} is no whole number; give one such as {name}={round(value)}")
     return value

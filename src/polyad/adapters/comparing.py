@@ -14,7 +14,9 @@ from polyad.adapters.host import Adapters
 from polyad.adapters.lora import LoRA
 from polyad.adapters.making import Method
 from polyad.adapters.sizing import sized, trained
+from polyad.adapters.tokens import Tokens
 from polyad.models.surgery import Which
+from polyad.train.state import difference, fingerprint
 
 
 def compare(
@@ -33,7 +35,8 @@ def compare(
     """
     which = asked.which(model)
     count = trained(model, which, partial(LoRA, rank=rank))
-    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype)}
+    seen = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
+    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **seen}
     places = {name: folder / _file(name) for name in methods}
     done = {name: _known(place, json.loads(json.dumps({"method": name, **stated}))) for name, place in places.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +50,8 @@ def compare(
             except (ValueError, TypeError, RuntimeError) as error:
                 record = {"spelled": name, "error": str(error)}
         yield record
+    if callback is not None:
+        callback(len(methods), len(methods), {"stage": "methods"})
 
 
 def _one(
@@ -85,6 +90,10 @@ def _known(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
         found = json.loads(_record_of(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
-    if found.get("asked") != stated:
-        raise ValueError(f"{place} holds an adapter of another training; choose another folder, or remove it first")
+    asked = {**stated, **found["asked"]} if found.get("asked") else {}  # older records leave out tokens and model
+    if asked != stated:
+        what = f" ({difference(json.dumps(asked), json.dumps(stated))})" if asked else ""
+        raise ValueError(
+            f"{place} holds an adapter of another training{what}; choose another folder, or remove it first"
+        )
     return found

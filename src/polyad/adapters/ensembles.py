@@ -67,7 +67,15 @@ def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dic
             f"probabilities {tuple(probabilities.shape)} and labels {tuple(labels.shape)} must be "
             "(rows, classes) and (rows,)"
         )
+    if bins < 1 or not len(labels):
+        raise ValueError(f"bins={bins} and {len(labels)} rows measure nothing; give one or more of each")
+    classes = probabilities.shape[1]
+    if labels.is_floating_point() or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"labels are of {labels.dtype}, from {labels.min()} to {labels.max()}; "
+                         f"give the number of a class, from 0 to {classes - 1}")  # fmt: skip
     p = probabilities.double()
+    if bool((p < 0).any()) or float((p.sum(1) - 1).abs().max()) > 1e-2:
+        raise ValueError("the rows of probabilities do not sum to 1; give softmax(-1) of logits, as ensemble does")
     confidence, choice = p.max(-1)
     right = (choice == labels).double()
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1

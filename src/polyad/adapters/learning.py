@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from polyad.adapters.absorbing import absorb
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host import Adapters
+from polyad.adapters.sharded import sharded
 from polyad.train.state import keep, resumed
 
 WARM = 0.06
@@ -88,6 +89,11 @@ def train(
     identity = json.dumps(run_of, sort_keys=True, default=str)
     file = None if state is None else Path(state)
     held = _held(adapters, name, below=bool(merges))
+    if file is not None and sharded(held.values()):
+        raise ValueError(
+            f"{file} cannot keep {name!r}, of which each process holds a shard; train without state= and keep its "
+            "state with torch.distributed.checkpoint"
+        )
     run = _resumed(file, held, optimizer, identity)
     clock = time.perf_counter() - run.seconds
     for step in range(len(run.losses), steps):
@@ -126,21 +132,29 @@ def step_of(
 ) -> float:
     """One step, with everything that methods want to be told; returns the loss without penalties."""
     adapters.before_step(step, steps)
-    value = loss(step)
+    value = _scalar(loss(step), step)
     if not bool(torch.isfinite(value.detach())):
         raise DivergedError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
-    total = value + adapters.penalty().to(value.device)
-    if not total.requires_grad:
-        raise ValueError(
-            f"the loss of step {step} depends on nothing that is trained; activate the adapter, or call unmerge()"
-        )
-    total.backward()
+    (value + adapters.penalty().to(value.device)).backward()
     adapters.after_backward(step, steps)
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     adapters.after_step(step, steps)
     optimizer.zero_grad(set_to_none=True)
     return float(value.detach())
+
+
+def _scalar(value: Any, step: int) -> Tensor:
+    """Refuse losses that are no single number, or that nothing trained has a part in."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"the loss of step {step} is {what}; return a tensor of one number, such as its mean()")
+    if not value.requires_grad:
+        raise ValueError(
+            f"the loss of step {step} depends on nothing that is trained; let the adapter act (activate, and unmerge "
+            "if it is merged), train it (thaw), and compute the loss without torch.no_grad()"
+        )
+    return value
 
 
 def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:

@@ -75,6 +75,9 @@ def lorkd(
         x, labels, names = batches(step)
         with adapters.routed(list(names)):
             logits = adapters.model(x)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the model returns {what}; adapt a module that returns logits (rows, classes)")
         return _loss(logits, labels, None if teacher is None else (teacher, x), weight, temperature)
 
     for p in own:

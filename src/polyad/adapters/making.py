@@ -91,6 +91,8 @@ def make(
     dtype = trained_dtype(weight)
     each: list[Adapter] = []
     try:
+        for name, value in chosen.items():
+            _check.number(method, name, value)
         for i in range(count):
             if "generator" in takes:
                 chosen["generator"] = generator(seed, site.name, str(i))

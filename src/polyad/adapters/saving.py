@@ -17,6 +17,7 @@ from polyad._card import card
 from polyad.adapters.frozen import suffix
 from polyad.adapters.making import entry, view
 from polyad.adapters.planning import plan
+from polyad.adapters.sharded import elsewhere, whole
 from polyad.adapters.sites import KINDS, Site, addressed, offered
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, VERSION, sha256, written
@@ -37,7 +38,7 @@ SAMPLE = 64
 
 
 def save(adapters: Adapters, name: str, target: Path) -> Path:
-    """Write the adapter called ``name`` to a new folder."""
+    """Write the adapter called ``name`` to a new folder; of shards, gathered in every process, the first writes."""
     sites = sites_of(adapters, name)
     made = adapters.layers()[sites[0].path].made[name]
     known = entry(made.method)
@@ -45,7 +46,8 @@ def save(adapters: Adapters, name: str, target: Path) -> Path:
         raise ValueError(
             f"{made.method} is not in the catalogue, so nothing could load it again; keep its state_dict"
         )
-    tensors = {key: t.detach().contiguous() for key, t in adapters.state_dict(name).items()}
+    own = adapters.state_dict(name)
+    tensors = {key: whole(t).detach().contiguous() for key, t in own.items()}
     stated: dict[str, Any] = {
         "version": VERSION,
         "kind": "adapter",
@@ -61,6 +63,8 @@ def save(adapters: Adapters, name: str, target: Path) -> Path:
         json.dumps(stated)
     except TypeError as error:
         raise ValueError(f"the arguments of {known.name} cannot be written as JSON: {error}") from None
+    if elsewhere(own.values()):
+        return target
     with written(target, expect=sum(t.nbytes for t in tensors.values())) as partial:
         save_file(tensors, partial / WEIGHTS)
         stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
@@ -148,7 +152,7 @@ def fingerprint(adapters: Adapters, site: Site) -> str:
     if isinstance(original, dict):
         original = original[site.parameter or ""]
     held = original if original is not None else _held(site)
-    flat = held.reshape(-1)
+    flat = whole(held).reshape(-1)
     some = flat[torch.linspace(0, len(flat) - 1, min(SAMPLE, len(flat)), dtype=torch.float64).long()]
     numbers = some.to(torch.bfloat16).float().cpu().tolist()
     return hashlib.sha256(repr(numbers).encode()).hexdigest()[:16]
@@ -182,7 +186,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         stated = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no adapter: {MANIFEST} cannot be read ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{folder} holds no adapter: {MANIFEST} cannot be read ({why}); give the folder that polyad adapt or "
+            "Adapters.save wrote (of a comparison, one that lies in it)"
+        ) from None
     if not isinstance(stated, dict) or stated.get("kind") != "adapter":
         raise ValueError(f"{folder / MANIFEST} describes no adapter; give the folder that Adapters.save wrote")
     wrong = [name for name, kind in STATED.items() if not isinstance(stated.get(name), kind)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,6 +18,16 @@ def whole(x: Tensor) -> Tensor:
     return x if gather is None else gather()
 
 
+def sharded(tensors: Iterable[Tensor]) -> bool:
+    """Whether processes share out one of these among them."""
+    return any(hasattr(x, "full_tensor") for x in tensors)
+
+
+def elsewhere(tensors: Iterable[Tensor]) -> bool:
+    """Whether another process than this one writes what processes share out; the first does."""
+    return sharded(tensors) and torch.distributed.get_rank() != 0
+
+
 @torch.no_grad()
 def multiply(x: Tensor, factor: Tensor) -> None:
     """Multiply a tensor by one of its whole shape, in place; of a sharded one each process its own part."""
@@ -24,6 +35,6 @@ def multiply(x: Tensor, factor: Tensor) -> None:
     if mesh is not None:
         from torch.distributed.tensor import distribute_tensor
 
-        sharded: Any = x
-        factor = distribute_tensor(factor, mesh, sharded.placements, src_data_rank=None)
+        own: Any = x
+        factor = distribute_tensor(factor, mesh, own.placements, src_data_rank=None)
     x.mul_(factor)

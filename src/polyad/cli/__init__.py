@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from safetensors import SafetensorError
 
 from polyad.cli import adapt, cache, catalogue, compare, compress, convert, decompose, evaluate, generate, inspect
 from polyad.cli.output import complain, err
@@ -35,7 +36,16 @@ def main() -> None:
     """Run a command; what it cannot do becomes a sentence on standard error and exit code 1."""
     try:
         app()
-    except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OSError,
+        ImportError,
+        RuntimeError,
+        MemoryError,
+        SafetensorError,
+    ) as error:
         complain(sentence(error))
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stopped:

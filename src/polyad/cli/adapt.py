@@ -61,7 +61,9 @@ def adapt(
     else:
         found = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
     if report is not None:
-        write_study(report, adapter_study([{**record, "command": command()} for record in found], _facts(found)))
+        write_study(
+            report, adapter_study([{**record, "command": command()} for record in found], _facts(model, found))
+        )
     if json:
         emit(found[0] if adapter is not None else found)
     else:
@@ -82,12 +84,12 @@ def _rate(given: str | None) -> Any:
         raise ValueError(f"--rate {given} is no number; give one such as 0.001, or auto") from None
 
 
-def _facts(found: list[dict[str, Any]]) -> dict[str, Any]:
+def _facts(model: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     """What a reader of the page needs to do it again."""
     from polyad.compress.run import versions
 
     done = next((record for record in found if "error" not in record), {})
-    facts = {
+    facts: dict[str, Any] = {"Model": model} | {
         name.capitalize(): done[name] for name in ("seed", "steps", "batch", "length", "dtype", "threads") if done
     }
     facts |= {f"Learning rate of {r['spelled']}": r["learning_rate"] for r in found if "error" not in r}
@@ -123,11 +125,18 @@ def _several(
 ) -> list[dict[str, Any]]:
     from polyad.adapters.comparing import compare
     from polyad.adapters.named import method_of
+    from polyad.models.folder import check_free
 
     names = [part.strip() for part in listed.split(";") if part.strip()]
     if not names:
         raise ValueError(f"--compare {listed!r} names no adapter; write --compare 'lora;dora;lokr'")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"--compare names {twice} twice; leave one out, or give it other arguments")
+    if any("," in name.partition(":")[0] for name in names):
+        raise ValueError(f"--compare {listed!r} joins adapters by commas; join them by semicolons: 'lora;dora;lokr'")
     methods = {name: method_of(name) for name in names}
+    check_free(folder, replace=True)
     one = options.loaded(model, dtype, device)
     with progress() as callback:
         return list(compare(one, methods, asked, folder, rank=rank, callback=callback))

@@ -37,7 +37,9 @@ def evaluate(
         for name, p in found.perplexity.items()
     ]
     table(
-        f"{model}, protocol {found.protocol}", ["text", "perplexity", "original", "ratio", "± error", "windows"], rows
+        f"{model}{f' with {adapter}' if adapter else ''}, protocol {found.protocol}",
+        ["text", "perplexity", "original", "ratio", "± error", "windows"],
+        rows,
     )
     if found.agreement is not None:
         kl, top = number(found.agreement.kl, 4), share(found.agreement.top1, 1)

@@ -84,7 +84,9 @@ def evaluation(
     """Evenly spaced, non-overlapping windows of the evaluation part of each text, by name; (count, length)."""
     length = shortened(model, length)
     return {
-        part.name: windows(part.evaluation, length, count, name=f"the evaluation part of {part.name!r}")
+        part.name: windows(
+            part.evaluation, length, count, name=f"the evaluation part of {part.name!r}, its last 30 %,"
+        )
         for part in splits(model, sources)
     }
 

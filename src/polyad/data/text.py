@@ -133,10 +133,7 @@ def windows(ids: Tensor, length: int, count: int, *, name: str = "the text") -> 
         raise ValueError(f"{count} windows of {length} tokens hold nothing to learn; ask for one window or more")
     fit = min(count, len(ids) // length)
     if fit == 0:
-        raise ValueError(
-            f"{name} has {len(ids)} tokens here, fewer than one window of {length}; "
-            "give a longer text or shorter windows"
-        )
+        raise ValueError(f"{name} has {len(ids)} tokens here, fewer than one window of {length}; give a longer text")
     starts = [i * (len(ids) - length) // max(fit - 1, 1) for i in range(fit)]
     return torch.stack([ids[s : s + length] for s in starts])
 

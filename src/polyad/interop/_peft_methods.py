@@ -45,6 +45,12 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         looked = site.kind == "embedding"
         a, b = ("lora_embedding_A", "lora_embedding_B") if looked else ("lora_A", "lora_B")
         _exact(path, held, a, b, *(["lora_magnitude_vector"] if dora else []))
+        groups = getattr(site.layer, "groups", 1)
+        if groups != 1:
+            raise ValueError(
+                f"{path} is a convolution of {groups} groups, in which peft's LoRA mixes the groups' inputs, so "
+                "that it is no change of the weight; it is not read"
+            )
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
         A, B = (held[b].mT, held[a].mT) if looked else (held[a].flatten(1), held[b].flatten(1))

@@ -50,7 +50,8 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
         "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
     }  # fmt: skip
     with written(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
-        save_file({key: t.contiguous() for key, t in numbers.items()}, partial_folder / WEIGHTS, {"format": "pt"})
+        own = {key: t.contiguous().clone() for key, t in numbers.items()}  # layers may share a factor, files may not
+        save_file(own, partial_folder / WEIGHTS, {"format": "pt"})
         (partial_folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return errors
 

@@ -30,6 +30,10 @@ UNREAD = (
 """Settings of peft that change what an adapter computes and that nothing here does."""
 
 
+INSTEAD = "; put it into the model with peft's merge_and_unload, and load that model"
+"""What to do with an adapter that is not read."""
+
+
 def is_peft(folder: str | Path) -> bool:
     """Whether a folder looks like one of peft's."""
     return (Path(folder) / CONFIG).is_file()
@@ -49,9 +53,12 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     reader = READERS.get(str(stated.get("peft_type")))
     if reader is None:
         known = ", ".join(READERS)
-        raise ValueError(f"{folder} holds an adapter of the type {stated.get('peft_type')}; read are {known}")
+        raise ValueError(
+            f"{folder} holds an adapter of the type {stated.get('peft_type')}; read are {known}{INSTEAD}"
+        )
     _refuse_settings(stated)
-    layers, shared = _by_layer(tensors)
+    layers, shared, whole = _by_layer(tensors)
+    _refuse_other_weights(adapters, whole, Path(folder))
     sites = _sites(adapters, layers, Path(folder))
     method, arguments, numbers = reader(stated, sites, layers, shared)
     planned = plan(
@@ -87,9 +94,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _refuse_settings(stated: Mapping[str, Any]) -> None:
     used = [key for key in UNREAD if stated.get(key)]
     if used:
-        raise ValueError(f"the adapter was made with {used[0]}={stated[used[0]]!r}, which is not read")
+        raise ValueError(f"the adapter was made with {used[0]}={stated[used[0]]!r}, which is not read{INSTEAD}")
     if stated.get("bias", "none") != "none":
-        raise ValueError(f"the adapter was trained with bias={stated['bias']!r}; only adapters with 'none' are read")
+        raise ValueError(
+            f"the adapter was trained with bias={stated['bias']!r}; only adapters with 'none' are read{INSTEAD}"
+        )
     start = str(stated.get("init_lora_weights", True)).lower()
     if start.startswith(ALTERING):
         raise ValueError(
@@ -98,20 +107,41 @@ def _refuse_settings(stated: Mapping[str, Any]) -> None:
         )
 
 
-def _by_layer(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """The tensors by layer and name, and those that layers share."""
+def _by_layer(
+    tensors: Mapping[str, Tensor],
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors by layer and name, those that layers share, and copies of weights of the model by their paths."""
     layers: dict[str, dict[str, Tensor]] = {}
     shared: dict[str, Tensor] = {}
+    whole: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         words = key.removeprefix(PREFIX).removesuffix(".weight").split(".")
         if "vera_A" in words or "vera_B" in words:
             shared[next(word for word in words if word.startswith("vera_"))] = tensor
             continue
+        if key.endswith(".base_layer.weight"):  # peft writes the embeddings out where one of them is adapted
+            whole[".".join(words[:-1])] = tensor
+            continue
         at = next((i for i, word in enumerate(words) if word.startswith(("lora_", "hada_", "lokr_", "vera_"))), None)
         if at is None or at != len(words) - 1:
             raise ValueError(f"the tensor {key} is no part of an adapter that is read; what it is for is not known")
         layers.setdefault(".".join(words[:at]), {})[words[at]] = tensor
-    return layers, shared
+    return layers, shared, whole
+
+
+def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse copies of weights that are not the model's own, up to the narrower of both dtypes."""
+    there = offered(adapters.model)
+    for path, tensor in whole.items():
+        own = there[path].layer._parameters.get("weight") if path in there else None
+        if own is not None and own.shape == tensor.shape:
+            narrow = min(own.dtype, tensor.dtype, key=lambda dtype: dtype.itemsize)
+            if torch.equal(own.detach().cpu().to(narrow), tensor.to(narrow)):
+                continue
+        raise ValueError(
+            f"{folder} brings a weight of its own for {path}, of shape {tuple(tensor.shape)}, which is not the "
+            "model's; only adapters are read: load the model with that weight first"
+        )
 
 
 def _sites(adapters: Adapters, layers: Layers, folder: Path) -> dict[str, Site]:

@@ -79,9 +79,14 @@ def check_free(target: Path, *, replace: bool = False) -> None:
     """Refuse an output folder that already holds something, or that cannot be made."""
     if target.is_file() or (not replace and target.is_dir() and any(target.iterdir())):
         raise FileExistsError(f"{target} already holds something; choose another folder or remove it first")
+    check_above(target)
+
+
+def check_above(target: Path) -> None:
+    """Refuse a place where nothing can be made: below a file, or in a folder that cannot be written in."""
     above = next(parent for parent in target.absolute().parents if parent.exists())
     if not above.is_dir():
-        raise NotADirectoryError(f"{above} is a file, so no folder can be made in it; choose another place")
+        raise NotADirectoryError(f"{above} is a file, so nothing can be made in it; choose another place")
     if not os.access(above, os.W_OK | os.X_OK):
         raise PermissionError(f"nothing can be written in {above}; choose another place")
 

@@ -96,12 +96,14 @@ def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
             f"{figure(held['before'])} before and {figure(held['after'])} after on {name}"
             for name, held in best["held_out"].items()
         )
-        sentence = (
-            f"{len(good)} of {len(records)} adapters were trained. Least is the loss of {best['spelled']}: {losses}."
-        )
+        sentence = f"The held-out loss is {losses}."
+        if len(records) > 1:
+            trained = f"{len(good)} of {len(records)} adapters were trained."
+            sentence = f"{trained} Least is the loss of {best['spelled']}: {losses}."
     command = str(next((r["command"] for r in records if r.get("command")), "not recorded"))
+    title = f"{len(records)} adapters trained alike" if len(records) > 1 else f"The adapter {records[0]['spelled']}"
     return Study(
-        f"{len(records)} adapters trained alike", sentence, command, quantities, trials, "trained",
+        title, sentence, command, quantities, trials, "trained",
         "text0" if names else "bytes", facts, curve=("step", "loss in training, nats a token"),
     )  # fmt: skip
 

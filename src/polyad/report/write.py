@@ -11,20 +11,23 @@ from string import Template
 from typing import Any
 
 from polyad.interop.plotly import javascript
+from polyad.models.folder import check_above
 from polyad.report import front, headline, heat, spectra, tables
 from polyad.report.points import Record, check_records, failed, label
 from polyad.report.words import clean
 
 
 def check(path: Path) -> None:
-    """Refuse what a report could not be written to, before hours of work: a folder, or plotly missing.
+    """Refuse what a report could not be written to, before hours of work: a folder, a place in which no file can be
+    made, or plotly missing.
 
-    Raises IsADirectoryError and ImportError.
+    Raises IsADirectoryError, NotADirectoryError, PermissionError and ImportError.
     """
     if Path(path).is_dir():
         raise IsADirectoryError(
             f"report={str(path)!r} is a folder; name a file in it, such as {Path(path) / 'r.html'}"
         )
+    check_above(Path(path))
     javascript()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -40,8 +41,12 @@ def keep(
     held["random"] = torch.get_rng_state()
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
-    save_file(held, partial, metadata={"polyad": json.dumps(dict(stated))})
-    partial.replace(file)
+    try:
+        save_file(held, partial, metadata={"polyad": json.dumps(dict(stated))})
+        partial.replace(file)
+    except (SafetensorError, OSError) as error:  # the first is what writing says of a full disk
+        partial.unlink(missing_ok=True)
+        raise OSError(errno.EIO, f"the state of the training could not be kept in {file}: {error}") from error
 
 
 def resumed(
@@ -51,6 +56,8 @@ def resumed(
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; give a file to keep the state of the training in")
     if not file.is_file():
         return None
     try:
@@ -61,7 +68,7 @@ def resumed(
         raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
     if stated["asked"] != asked:
         raise ValueError(
-            f"{file} is of another training ({_difference(stated['asked'], asked)}); ask for the same again, or "
+            f"{file} is of another training ({difference(stated['asked'], asked)}); ask for the same again, or "
             "remove the file to begin anew"
         )
     with torch.no_grad():
@@ -78,7 +85,7 @@ def resumed(
     return stated
 
 
-def _difference(one: str, other: str) -> str:
+def difference(one: str, other: str) -> str:
     """Which of the things asked differ, in words."""
     mine, theirs = json.loads(other), json.loads(one)
     keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
