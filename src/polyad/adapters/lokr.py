@@ -58,7 +58,7 @@ class LoKr(Adapter):
 
     sized_by = "factor"
 
-    learning_rate = 0.02
+    learning_rate = 0.0005
 
     def __init__(
         self,
