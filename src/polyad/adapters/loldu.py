@@ -45,7 +45,7 @@ class LoLDU(Adapter):
     U: Tensor
     d: Tensor
 
-    learning_rate = 0.001
+    learning_rate = 0.0002
 
     def __init__(self, shape: tuple[int, ...], *, rank: int = 256, alpha: float | None = None) -> None:
         super().__init__()
