@@ -43,7 +43,7 @@ class EDoRA(DoRA):
 
     direction: Core
 
-    learning_rate = 0.0005
+    learning_rate = 0.00015
 
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 8, alpha: float | None = None, norm_gradient: bool = False
