@@ -22,9 +22,12 @@ TUNED = """## Fine-tuned on two texts
 
 SmolLM2-135M, all linear layers but the output head, {steps} steps of 2 x 128 tokens of Python's standard library and
 the State of the Union addresses, the same for all, in float32; each method at about the trained numbers of LoRA of
-rank 8 where it has a size that reaches them, and at the learning rate that `rate_range` found. Losses are of held-out
+rank 8 where it has a size that reaches them, and at the learning rate that its class states. Losses are of held-out
 windows in nats a token, over seeds where there are several (± half of their spread), best first by their mean.
 The frozen model has {before}.
+
+All are trained by AdamW, `riemannlora` too, which is meant for SGD; `eigenlorax` has random directions, since there
+are no adapters whose directions it could recycle. Neither line shows what its method is for.
 
 Seconds a step and the peak memory of the process are of machines that others used, so that a difference of less than
 a half says little.

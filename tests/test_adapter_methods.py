@@ -10,6 +10,7 @@ from polyad.adapters import (
     BlockLoRA,
     EDoRA,
     FLoRATucker,
+    LoKr,
     LoLDU,
     LoTR,
     RiemannLoRA,
@@ -143,6 +144,15 @@ def test_aflora_freezes_the_matrices_of_least_score_by_a_cubic_law():
     assert all(p.requires_grad for a in own for p in (a.b, a.d))
 
 
+def test_aflora_scores_matrices_by_their_gradients_alone():
+    own = AFLoRA((4, 6), rank=2, smooth=0.5, wander=0.5)
+    with torch.no_grad():
+        own.A.fill_(100.0)  # how large the numbers are does not matter
+    own.A.grad, own.B.grad = torch.full_like(own.A, 2.0), torch.full_like(own.B, 4.0)
+    AFLoRA.after_backward([own], 0, 10)
+    near(torch.tensor([own.score("A"), own.score("B")]), torch.tensor([1.0 * 0.5, 2.0 * 1.0]))
+
+
 def riemannian(steps, *, gauge=None, momentum=0.9):
     """The change after some steps, with other factors of the same product from the third on."""
     torch.manual_seed(0)
@@ -204,6 +214,15 @@ def test_riemannlora_returns_to_the_nearest_point_of_its_rank():
     own.retract()
     u, s, v = torch.linalg.svd(point, full_matrices=False)
     near((own.B @ own.A).detach(), u[:, :2] * s[:2] @ v[:2])
+
+
+def test_lokr_learns_in_its_larger_factor_first_whatever_its_size():
+    shapes = [LoKr((24, 36), factor=f).factors().first.shape[1:] for f in (1, 2, 4, 6, 12, 24)]
+    assert shapes == [(1, 1), (2, 2), (4, 4), (4, 6), (4, 6), (4, 6)]
+    drawn, moving = LoKr((24, 36), factor=24).factors.parameters()
+    assert moving.numel() >= drawn.numel()
+    assert not moving.any()
+    assert LoKr((24, 36), factor=(12, 18)).factors().first.shape == (1, 12, 18)
 
 
 def test_flora_keeps_the_sides_of_a_kernel():

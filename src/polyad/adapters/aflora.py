@@ -34,11 +34,14 @@ class AFLoRA(Adapter):
     """``ΔW = alpha / rank · diag(b) B diag(d) A`` with all four trained at first, and b and d alone in the end.
 
     A and B are Kaiming-uniform, of the variances 2 / in and 2 / rank, d is ``start`` and b zero, so that nothing
-    changes at first. A matrix's score is the mean over its numbers of |number · gradient|, smoothed by ``smooth``,
-    times its smoothed deviation (``wander``). For the share ``warm`` of the steps nothing is frozen; then the share
-    of frozen matrices, over all layers, rises by a cubic law to 1, where it stays for the share ``last``; those of
-    the lowest score are frozen first, after the optimiser's step, and are thawed by ``Adapters.thaw`` alone. The
-    host's hooks must be called: without them nothing is frozen. ``DistributedDataParallel`` must be told
+    changes at first. A matrix's score is the mean over its numbers of |gradient|, smoothed by ``smooth``, times its
+    smoothed deviation (``wander``). For the share ``warm`` of the steps nothing is frozen; then the share of frozen
+    matrices, over all layers, rises by a cubic law to 1, where it stays for the share ``last``; those of the lowest
+    score are frozen first, after the optimiser's step, and are thawed by ``Adapters.thaw`` alone. The authors' code
+    scores every ten steps, freezes what lies below that quantile of the scores of single numbers, and chooses
+    ``last`` by task, up to 14 epochs of 20.
+
+    The host's hooks must be called: without them nothing is frozen. ``DistributedDataParallel`` must be told
     ``find_unused_parameters=True``, since it waits for the gradients of what is frozen otherwise. A row takes
     2 rank (in + out) operations.
 
@@ -57,7 +60,7 @@ class AFLoRA(Adapter):
         alpha: float | None = None,
         start: float = 0.1,
         smooth: float = 0.85,
-        wander: float = 0.85,
+        wander: float = 0.95,
         warm: float = 0.1,
         last: float = 1 / 3,
         generator: Generator | None = None,
@@ -97,7 +100,8 @@ class AFLoRA(Adapter):
     def after_backward(cls, adapters: Sequence[Self], step: int, total: int) -> None:  # noqa: ARG003
         for own in adapters:
             for name, p in own.matrices().items():
-                sense(p, getattr(own, f"{name}_level"), getattr(own, f"{name}_spread"), own.smooth, own.wander)
+                level, spread = getattr(own, f"{name}_level"), getattr(own, f"{name}_spread")
+                sense(p, level, spread, own.smooth, own.wander, weighed=False)
 
     @classmethod
     def after_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:

@@ -35,7 +35,8 @@ class C3A(Adapter):
 
     ``block`` must divide both sides of the matrix and is their greatest common divisor by default; in · out / block
     numbers are trained. ΔW is of full rank in general, whatever their count. The numbers are normal of deviation
-    ``start``, zero by default: the update is linear in them, so zero learns too. A row costs the Fourier transforms
+    ``start``, zero by default: the update is linear in them, so zero learns too. (peft divides by in, so that its
+    kernels and learning rates are in times as large.) A row costs the Fourier transforms
     of its blocks and 4 in · out / block operations; the host folds the update into the weight where a call has so
     many rows that this is cheaper.
 

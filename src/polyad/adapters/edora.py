@@ -33,8 +33,9 @@ class EDoRA(DoRA):
     """``W' = m (W + s U S R Vᵀ) / ‖W + s U S R Vᵀ‖``: ``DoRA`` that trains R (rank, rank) and m (out,) alone.
 
     U (out, rank), S and V (in, rank) are the largest of W's SVD, frozen and worked out again on loading. R starts at
-    zero, so that nothing changes at first; the authors' code draws it with deviation 1e-5. Trained are rank² + out
-    numbers. s is ``alpha`` / rank, 1 by default. Norms, costs and ``norm_gradient`` are as in ``DoRA``.
+    zero, so that nothing changes at first; the authors' code draws it with deviation 1e-5, and leaves S at V's side
+    of R. Trained are rank² + out numbers. s is ``alpha`` / rank, 1 by default. Norms, costs and ``norm_gradient`` are
+    as in ``DoRA``.
 
     >>> sum(p.numel() for p in EDoRA((6, 8), rank=2).parameters())
     10
@@ -42,7 +43,7 @@ class EDoRA(DoRA):
 
     direction: Core
 
-    learning_rate = 0.0005
+    learning_rate = 0.00015
 
     def __init__(
         self, shape: tuple[int, ...], *, rank: int = 8, alpha: float | None = None, norm_gradient: bool = False

@@ -37,8 +37,10 @@ class EigenLoRAx(Adapter):
     """``ΔW = (V_B C_B) (C_A V_A)`` with frozen orthonormal V_B (out, K), V_A (K, in), and K = ``components``.
 
     Trained are C_A (rank, K), normal of variance 1 / K, and C_B (K, rank), zero: 2 rank K numbers. V_A and V_B are
-    random until ``recycle`` takes them from other adapters; they are saved. A row costs what LoRA of this rank does,
-    and a call 2 rank K (in + out) operations more.
+    random until ``recycle`` takes them from other adapters; they are saved. **Without it this is a random
+    projection,** which learns little: the method is the recycling. A row costs what LoRA of this rank does, and a
+    call 2 rank K (in + out) operations more. C_B starts at zero, so that nothing changes at first; the authors' code
+    starts at the coefficients of one of the adapters it recycles, or at random ones, and takes K = 64 for rank 8.
 
     >>> adapter = EigenLoRAx((6, 8), rank=2, components=3, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters())

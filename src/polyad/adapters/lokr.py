@@ -45,10 +45,11 @@ from polyad.layers import Factors
 class LoKr(Adapter):
     """``ΔW = alpha · first ⊗ second`` for W of shape (out, in).
 
-    first has shape (a, c), the largest divisors of out and in up to ``factor``, or ``factor`` itself where that is a
-    pair, and is drawn with variance 1 / c;
-    second, of shape (out / a, in / c), starts at zero, so that the update does. The product is applied without
-    being formed: a row takes at most 2 (a in + out in / c) operations on top of the base's.
+    first has shape (a, c), the largest divisors of out and in up to ``factor`` and up to their roots, so that it is
+    the smaller factor, or ``factor`` itself where that is a pair; it is drawn with variance 1 / c. second, of shape
+    (out / a, in / c), starts at zero, as in LyCORIS, so that the update does and the larger factor learns first (peft
+    starts first at zero). Trained are a c + out · in / (a c) numbers, the fewer the larger ``factor``. The product is
+    applied without being formed: a row takes at most 2 (a in + out in / c) operations on top of the base's.
 
     >>> adapter = LoKr((6, 8), factor=4, generator=torch.Generator().manual_seed(0))
     >>> adapter.factors()
@@ -57,7 +58,7 @@ class LoKr(Adapter):
 
     sized_by = "factor"
 
-    learning_rate = 0.02
+    learning_rate = 0.0005
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class LoKr(Adapter):
         sides = matrix(shape)
         if isinstance(factor, int):
             _check.rank(factor, min(sides), f"the shorter side of a weight of shape {shape}", "factor")
-            factor = [max(k for k in range(1, factor + 1) if n % k == 0) for n in sides]
+            factor = [max(k for k in range(1, factor + 1) if n % k == 0 and k * k <= n) for n in sides]
         if len(factor) != 2 or any(k < 1 or n % k for k, n in zip(factor, sides, strict=True)):
             raise ValueError(f"factor={tuple(factor)} must divide the sides {sides} of a weight of shape {shape}")
         a, c = factor

@@ -34,7 +34,8 @@ class LoLDU(Adapter):
     + 1 numbers. P is the permutation of the rows with partial pivoting, L (out, rank) unit lower and U (rank, in)
     unit upper trapezoidal, worked out again on loading. Where a pivot is zero, d is 1 there and U's row is the
     pivoted one, which keeps the product exact. A row takes 2 rank (in + out) operations. Rows of U with a small pivot
-    are long, so that z is far less well scaled than singular values.
+    are long, so that z is far less well scaled than singular values. The authors' code starts σ at 1 / rank, which
+    leaves all but that share of the product to the frozen rest.
 
     >>> sum(p.numel() for p in LoLDU((6, 8), rank=4).parameters())
     5
@@ -44,7 +45,7 @@ class LoLDU(Adapter):
     U: Tensor
     d: Tensor
 
-    learning_rate = 0.001
+    learning_rate = 0.0002
 
     def __init__(self, shape: tuple[int, ...], *, rank: int = 256, alpha: float | None = None) -> None:
         super().__init__()

@@ -31,7 +31,8 @@ class LoTR(Adapter):
 
     Layers of one number of rows share A, those of one number of columns share B; they are trained, and saved once.
     L layers of (d, d) train 2 d rank + L rank² numbers, where LoRA trains 2 L d rank. A and B are normal, of variance
-    1 / rank and 1 / in, G is zero, so that nothing changes at first. A row takes 2 rank (in + out) operations and a
+    1 / rank and 1 / in (of variance 1 in the authors' code, which makes a step larger), G is zero, so that nothing
+    changes at first. A row takes 2 rank (in + out) operations and a
     call 2 rank² times the shorter side.
 
     >>> bank = Bank(seed=0)

@@ -43,8 +43,13 @@ class RiemannLoRA(Adapter):
     projected on the tangent space, plus ``momentum`` times the last one, which is carried over by projection. After
     the optimiser's step the point of rank 2 r is brought back to rank r by an SVD. **Use it with plain
     ``torch.optim.SGD``**, whose step is then -lr times the tangent vector; other optimisers scale A and B apart and
-    depend on the factors. Without the hooks this is a LoRA with that start. A row takes 4 r (in + out) operations; a
-    step takes two QR decompositions of 2 r columns more.
+    depend on the factors, whose signs and order the SVD gives anew after every step. ``train`` and ``polyad adapt``
+    take AdamW, so that what they do, at ``learning_rate``, is not the paper's method, and learns less than LoRA.
+    Without the hooks this is a LoRA with that start. A row takes 4 r (in + out) operations; a step takes two QR
+    decompositions of 2 r columns more.
+
+    This is the first version of the paper; its second, "LoRA meets Riemannion", takes steps of equal singular values
+    on the same manifold, which are not here.
 
     >>> sum(p.numel() for p in RiemannLoRA((6, 8), rank=2).parameters())
     28

@@ -43,7 +43,7 @@ class SVFit(Adapter):
     V: Tensor
     s0: Tensor
 
-    learning_rate = 0.2
+    learning_rate = 0.03
 
     def __init__(self, shape: tuple[int, ...], *, rank: int = 256) -> None:
         super().__init__()
