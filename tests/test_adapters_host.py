@@ -113,10 +113,10 @@ def test_what_names_nothing_is_refused(which, how, said):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"rank": 2.5}, r"0 of shape \(16, 12\): rank=2.5 is no whole number; choose from 1 to 12"),
-        ({"rank": "8"}, "rank='8' is no whole number"),
-        ({"alpha": float("nan")}, "would count nan times; give a finite alpha"),
-        ({"method": DoRA, "alpha": float("inf")}, "would count inf times; give a finite alpha"),
+        ({"rank": 2.5}, r"0 of shape \(16, 12\): rank=2.5 is no whole number; give one such as rank=2"),
+        ({"rank": "8"}, "rank='8' is no number"),
+        ({"alpha": float("nan")}, "alpha=nan is no finite number"),
+        ({"method": DoRA, "alpha": float("inf")}, "alpha=inf is no finite number"),
         ({"method": "lora"}, "method='lora' makes no adapters; give a class"),
         ({"method": lambda shape, rank: nn.Linear(2, 2)}, "0 of shape .*: the method makes a Linear, .* no Adapter"),
         ({"which": None}, "which=None names no layers"),

@@ -397,7 +397,7 @@ def test_losses_that_train_nothing_are_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match="depends on nothing that is trained; let the adapter act"):
         learn(model, adapters, steps=2)
     adapters.freeze("a")
-    with pytest.raises(ValueError, match="nothing of 'a' is trained; call thaw"):
+    with pytest.raises(ValueError, match="nothing of 'a' is trained; thaw it first"):
         learn(model, adapters, steps=2)
     with pytest.raises(IsADirectoryError, match="is a folder; give a file"):
         learn(*hosted(), steps=2, state=tmp_path)

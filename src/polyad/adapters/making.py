@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -96,7 +95,7 @@ def make(
         for i in range(count):
             if "generator" in takes:
                 chosen["generator"] = generator(seed, site.name, str(i))
-            each.append(in_dtype(_sound(method(site.shape, **chosen)), dtype))
+            each.append(in_dtype(_adapter(method(site.shape, **chosen)), dtype))
         for i, adapter in enumerate(each):
             _start(adapter, site, i, given, reads=reads)
     except (ValueError, TypeError) as error:
@@ -108,15 +107,10 @@ def make(
     return made if device is None or device.device.type == "cpu" else made.to(device.device)
 
 
-def _sound(adapter: Adapter) -> Adapter:
-    """What a method made, if it is an adapter with factors that are numbers."""
-    if not isinstance(adapter, Adapter):
-        raise TypeError(f"the method makes a {type(adapter).__name__}, which is no Adapter")
-    for part in adapter.modules():
-        scale = getattr(part, "scale", 1.0)
-        if isinstance(part, Adapter) and not math.isfinite(scale):
-            raise ValueError(f"the update would count {scale} times; give a finite alpha")
-    return adapter
+def _adapter(made: Any) -> Adapter:
+    if not isinstance(made, Adapter):
+        raise TypeError(f"the method makes a {type(made).__name__}, which is no Adapter")
+    return made
 
 
 def in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
