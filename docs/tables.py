@@ -26,8 +26,9 @@ rank 8 where it has a size that reaches them, and at the learning rate that its 
 windows in nats a token, over seeds where there are several (± half of their spread), best first by their mean.
 The frozen model has {before}.
 
-All are trained by AdamW, `riemannlora` too, which is meant for SGD; `eigenlorax` has random directions, since there
-are no adapters whose directions it could recycle. Neither line shows what its method is for.
+All are trained by AdamW but `riemannlora`, whose steps are SGD's; `eigenlorax` has random directions, since there
+are no adapters whose directions it could recycle, so that its line does not show what it is for, and `loqt` is not
+merged on the way.
 
 Seconds a step and the peak memory of the process are of machines that others used, so that a difference of less than
 a half says little.

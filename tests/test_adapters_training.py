@@ -10,10 +10,10 @@ from torch import nn
 
 import tiny
 from polyad._card import methods
-from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, VeRA
+from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, RiemannLoRA, VeRA
 from polyad.adapters.comparing import compare
 from polyad.adapters.finetuning import Finetuning, Tokens
-from polyad.adapters.learning import train
+from polyad.adapters.learning import optimizer_of, train
 from polyad.adapters.named import method_of
 from polyad.adapters.rates import rate_range
 from polyad.adapters.sizing import sized, trained
@@ -26,7 +26,8 @@ def hosted(method=LoRA, **given):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5))
     adapters = Adapters(model)
-    adapters.attach("a", "*", method, **{"rank": 2, **given})
+    start = {"loss": lambda: (model(X) - Y).square().mean()} if method is RiemannLoRA else {}
+    adapters.attach("a", "*", method, **{"rank": 2, **given, **start})
     return model, adapters
 
 
@@ -34,8 +35,27 @@ def learn(model, adapters, **how):
     return train(adapters, "a", lambda step: (model(X.roll(step, 0)) - Y.roll(step, 0)).square().mean(), **how)
 
 
+def test_a_method_is_trained_by_its_own_optimiser():
+    """SGD's step, with which RiemannLoRA moves along its tangent vector, has the length of the gradient."""
+    _, adapters = hosted(RiemannLoRA)
+    optimizer, rate = optimizer_of(adapters, "a", None)
+    held = list(adapters.parameters("a"))
+    before = [p.detach().clone() for p in held]
+    for p in held:
+        p.grad = torch.full_like(p, 3.0)
+    optimizer.step()
+    for p, was in zip(held, before, strict=True):
+        torch.testing.assert_close(was - p.detach(), torch.full_like(p, 3 * rate))
+
+
 @pytest.mark.parametrize(
-    ("method", "given"), [(LoRA, {"dropout": 0.2}), (AdaLoRA, {"rank": 2, "spare": 2, "every": 3}), (VeRA, {})]
+    ("method", "given"),
+    [
+        (LoRA, {"dropout": 0.2}),
+        (AdaLoRA, {"rank": 2, "spare": 2, "every": 3}),
+        (VeRA, {}),
+        (RiemannLoRA, {"rank": 2}),
+    ],
 )
 def test_a_killed_training_goes_on_to_the_same_numbers(method, given, tmp_path):
     torch.manual_seed(1)

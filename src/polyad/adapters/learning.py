@@ -62,9 +62,9 @@ def train(
 ) -> Learned:
     """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
 
-    AdamW without decay, at the method's ``learning_rate`` unless ``rate`` is given, times its ``learning_rates``:
-    rising over the share ``warm`` of the steps, then falling to zero. Gradients longer than ``clip`` are shortened.
-    The methods' hooks and penalties are called. With ``state``, a file, everything needed to go on is written there
+    By the method's ``optimizer`` (AdamW unless it states another) without decay, at its ``learning_rate`` unless
+    ``rate`` is given, times its ``learning_rates``: rising over the share ``warm`` of the steps, then falling to zero.
+    Gradients longer than ``clip`` are shortened. The methods' hooks and penalties are called. With ``state``, a file, everything needed to go on is written there
     ``every`` so many steps, moved into place; a file that is there is read and training goes on from it to the same
     numbers, if ``loss`` depends on the step alone and the method keeps what it learns in parameters and buffers.
     ``asked`` says what the run is of: a file of another is refused. The caller removes the file.
@@ -111,15 +111,17 @@ def train(
     return Learned(tuple(run.losses), rate, run.seconds)
 
 
-def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.AdamW, float]:
-    """AdamW over what is trained, each part at its share of ``rate``, by default the method's own; and the rate."""
+def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.Optimizer, float]:
+    """The method's optimiser over what is trained, each part at its share of ``rate``, by default the method's own;
+    and the rate."""
     kind = type(next(iter(adapters.of(name).values())))
     rate = kind.learning_rate if rate is None else rate
     if not 0 < rate < math.inf:
         raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
     if next(adapters.parameters(name), None) is None:
         raise ValueError(f"nothing of {name!r} is trained; thaw it first")
-    return torch.optim.AdamW(adapters.groups(name, rate, _matching(adapters, name, kind)), weight_decay=0.0), rate
+    groups: Any = adapters.groups(name, rate, _matching(adapters, name, kind))
+    return kind.optimizer(groups, weight_decay=0.0), rate  # pyright: ignore[reportCallIssue]
 
 
 def step_of(

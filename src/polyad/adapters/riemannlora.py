@@ -41,10 +41,9 @@ class RiemannLoRA(Adapter):
 
     The hooks replace the gradients of A and B by those of one tangent vector, B dA + dB A: the gradient by X
     projected on the tangent space, plus ``momentum`` times the last one, which is carried over by projection. After
-    the optimiser's step the point of rank 2 r is brought back to rank r by an SVD. **Use it with plain
-    ``torch.optim.SGD``**, whose step is then -lr times the tangent vector; other optimisers scale A and B apart and
-    depend on the factors, whose signs and order the SVD gives anew after every step. ``train`` and ``polyad adapt``
-    take AdamW, so that what they do, at ``learning_rate``, is not the paper's method, and learns less than LoRA.
+    the optimiser's step the point of rank 2 r is brought back to rank r by an SVD. **Its optimiser is plain
+    ``torch.optim.SGD``**, whose step is then -lr times the tangent vector; others scale A and B apart and depend on
+    the factors, whose signs and order the SVD gives anew after every step. A loop of your own must take SGD too.
     Without the hooks this is a LoRA with that start. A row takes 4 r (in + out) operations; a step takes two QR
     decompositions of 2 r columns more.
 
@@ -62,7 +61,8 @@ class RiemannLoRA(Adapter):
     A_moving: Tensor
     B_moving: Tensor
 
-    learning_rate = 0.001
+    optimizer = torch.optim.SGD
+    learning_rate = 0.03
 
     def __init__(self, shape: tuple[int, ...], *, rank: int = 8, start: float = 1.0, momentum: float = 0.9) -> None:
         super().__init__()
