@@ -63,11 +63,12 @@ def train(
     """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
 
     By the method's ``optimizer`` (AdamW unless it states another) without decay, at its ``learning_rate`` unless
-    ``rate`` is given, times its ``learning_rates``: rising over the share ``warm`` of the steps, then falling to zero.
-    Gradients longer than ``clip`` are shortened. The methods' hooks and penalties are called. With ``state``, a file, everything needed to go on is written there
-    ``every`` so many steps, moved into place; a file that is there is read and training goes on from it to the same
-    numbers, if ``loss`` depends on the step alone and the method keeps what it learns in parameters and buffers.
-    ``asked`` says what the run is of: a file of another is refused. The caller removes the file.
+    ``rate`` is given, times its ``learning_rates``: rising over the share ``warm`` of the steps, then falling to
+    zero. Gradients longer than ``clip`` are shortened. The methods' hooks and penalties are called. With ``state``, a
+    file, everything needed to go on is written there ``every`` so many steps, moved into place; a file that is there
+    is read and training goes on from it to the same numbers, if ``loss`` depends on the step alone and the method
+    keeps what it learns in parameters and buffers. ``asked`` says what the run is of: a file of another is refused.
+    The caller removes the file. Where processes hold shards (FSDP2) there is no ``state``.
     Before the steps in ``merges`` the adapter, a LoQT, is absorbed into the weights below it, which the file then
     holds too; the loss of such a step is computed twice.
     ``callback(step, steps, values)`` is told the loss after every step.
