@@ -14,8 +14,8 @@ from polyad.adapters.alongside import alongside
 from polyad.adapters.beside import beside
 from polyad.adapters.counting import fold_from
 from polyad.adapters.folding import folded
-from polyad.adapters.frozen import frozen
 from polyad.adapters.gradients import GRADIENTS
+from polyad.adapters.kinds import frozen
 from polyad.adapters.tensorpoly import TensorPoly
 from polyad.formats import Circulant, Hadamard, KhatriRao, Kronecker, LowRank, Toeplitz
 from polyad.testing._contract import seeded

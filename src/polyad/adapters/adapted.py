@@ -14,7 +14,8 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.beside import traced
 from polyad.adapters.counting import NEVER, Folds, fold_from
 from polyad.adapters.folding import folded
-from polyad.adapters.frozen import Frozen, frozen, suffix
+from polyad.adapters.frozen import Frozen, suffix
+from polyad.adapters.kinds import frozen
 from polyad.adapters.standing import Common, Made, Standing
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from polyad.adapters.adapter import Adapter
-from polyad.adapters.frozen import FrozenExpert
+from polyad.adapters.kinds import FrozenExpert
 from polyad.adapters.standing import Common, Made, Standing
 from polyad.formats import Format
 

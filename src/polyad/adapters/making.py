@@ -15,7 +15,8 @@ from polyad import _check
 from polyad._card import Card, methods
 from polyad.adapters.adapter import Adapter, Bank, generator
 from polyad.adapters.experts import stacked
-from polyad.adapters.frozen import Frozen, FrozenExpert, frozen
+from polyad.adapters.frozen import Frozen
+from polyad.adapters.kinds import FrozenExpert, frozen
 from polyad.adapters.sites import Site
 from polyad.models.statistics import Moments
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from polyad.adapters.adapted import Adapted
 from polyad.adapters.experts import AdaptedExperts, expert_parameters
-from polyad.adapters.frozen import frozen, suffix
+from polyad.adapters.frozen import suffix
+from polyad.adapters.kinds import frozen
 from polyad.models.surgery import Which, matching
 
 Parts = Mapping[str, Sequence[tuple[int, int]]]
