@@ -47,7 +47,7 @@ class DoRA(Adapter):
     magnitude: nn.Parameter
     squares: Tensor
 
-    learning_rate = 0.005
+    learning_rate = 0.002
 
     def __init__(
         self,

@@ -177,7 +177,7 @@ def _peak(model: Any, resident: int | None) -> int | None:
     return torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else resident
 
 
-def write_record(file: Path, record: Mapping[str, Any]) -> None:
+def write_record(file: Path, record: Mapping[str, Any] | list[Any]) -> None:
     """Write a record, whole or not at all."""
     partial_file = file.with_name(file.name + ".partial")
     partial_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
