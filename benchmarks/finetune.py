@@ -44,9 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument(
-        "--rate", type=float, default=None, help="one to try in place of the methods' own"
-    )
+    parser.add_argument("--rate", type=float, default=None, help="one to try in place of the methods' own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.threads:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyad import _check
 from polyad._card import Card, methods
@@ -18,7 +18,6 @@ from polyad.adapters.experts import stacked
 from polyad.adapters.frozen import Frozen
 from polyad.adapters.kinds import FrozenExpert, frozen
 from polyad.adapters.sites import Site
-from polyad.models.statistics import Moments
 
 Method = Callable[..., Adapter]
 """What makes an adapter of a weight's shape: a class of the catalogue, or any function like one."""
@@ -154,52 +153,3 @@ def view(site: Site, expert: int = 0) -> Frozen:
     assert weight is not None
     turned = bool(getattr(site.layer, "is_transposed", False))
     return FrozenExpert(weight[expert].mT if turned else weight[expert])
-
-
-def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """The gradient of a loss by the weight of every site, in the site's shape; one forward and backward pass."""
-    weights: list[nn.Parameter] = []
-    for site in sites:
-        weight = site.layer._parameters.get(site.parameter or "weight")
-        if weight is None or not weight.is_floating_point():
-            raise ValueError(f"the weight of {site.name} is no floating-point tensor and has no gradient")
-        weights.append(weight)
-    before = [weight.requires_grad for weight in weights]
-    try:
-        for weight in weights:
-            weight.requires_grad_(True)
-        with torch.enable_grad():
-            value = loss()
-            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-                what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(
-                    f"loss() gives {what}; a method that starts from its gradient needs one number of it"
-                )
-            found = torch.autograd.grad(value, weights, allow_unused=True)
-    finally:
-        for weight, flag in zip(weights, before, strict=True):
-            weight.requires_grad_(flag)
-    return {site.name: _shaped(site, g) for site, g in zip(sites, found, strict=True)}
-
-
-def _shaped(site: Site, gradient: Tensor | None) -> Tensor:
-    if gradient is None:
-        raise ValueError(
-            f"the loss does not depend on the weight of {site.name}; run that layer in it, or leave it out"
-        )
-    turned = type(site.layer).__name__ == "Conv1D" or bool(getattr(site.layer, "is_transposed", False))
-    gradient = gradient.mT if turned else gradient
-    return gradient if site.part is None else gradient[site.part[0] : site.part[1]]
-
-
-def statistics(site: Site, needs: frozenset[str], stats: Mapping[str, Moments] | None) -> Moments | None:
-    """The statistics of a site's inputs; a sentence where they are needed and were not given."""
-    if not needs - {"weight", "gradient"}:
-        return None
-    if stats is None or site.path not in stats:
-        wanted = sorted(needs - {"weight", "gradient"})
-        raise ValueError(
-            f"{site.name} starts from the statistics {wanted} of its inputs; give stats=polyad.models.collect(model, "
-            "{path: needs}, batches) with this path in it"
-        )
-    return stats[site.path]

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
-from polyad.adapters.making import Method, gradients, make, needs_of, opened, statistics
+from polyad.adapters.making import Method, make, needs_of, opened
 from polyad.adapters.sites import Parts, Site, check_patterns, chosen
 from polyad.adapters.standing import Made
+from polyad.adapters.starting import gradients, statistics
 from polyad.models.statistics import Moments
 from polyad.models.surgery import Which
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from polyad.adapters.adapted import Adapted
+from polyad.adapters.doubtful import patterns_of, refuse_other_kinds, refuse_tied, refuse_twice, refuse_unreached
 from polyad.adapters.experts import AdaptedExperts, expert_parameters
 from polyad.adapters.frozen import suffix
 from polyad.adapters.kinds import frozen
@@ -75,16 +76,16 @@ def chosen(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, t
     strange = sorted(set(of) - set(KINDS))
     if strange or not of:
         raise ValueError(f"of={tuple(of)} names no kinds of layers; choose from {', '.join(KINDS)}")
-    which = which if callable(which) or isinstance(which, str) else _patterns(which)
+    which = which if callable(which) or isinstance(which, str) else patterns_of(which)
     every = offered(model)
     sites = {name: site for name, site in every.items() if site.kind in of}
     modules = {name: site.layer for name, site in sites.items()}
-    _refuse_other_kinds(which, every, sites)
+    refuse_other_kinds(which, every, sites)
     found = [sites[name] for name in matching(modules, which, f"{'/'.join(of)} layers")]
-    _refuse_twice(which, [site.name for site in found])
-    _refuse_unreached(found)
+    refuse_twice(which, [site.name for site in found])
+    refuse_unreached(found)
     if not tied:
-        _refuse_tied(model, found)
+        refuse_tied(model, found)
     return _split(found, parts)
 
 
@@ -123,61 +124,6 @@ def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:
                     f"{argument} has a value for {pattern!r}, which matches none of the {len(sites)} layers chosen; "
                     f"they are called {', '.join(site.name for site in sites[:3])}"
                 )
-
-
-def _patterns(which: Any) -> list[str]:
-    patterns = list(which) if isinstance(which, Iterable) else []
-    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise ValueError(f"which={patterns or which} names no layers; give a pattern, such as '*', or a predicate")
-    return patterns
-
-
-def _refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[str, Site]) -> None:
-    patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
-    for pattern in patterns:
-        other = sorted({s.kind for n, s in every.items() if n not in sites and fnmatch.fnmatchcase(n, pattern)})
-        if other and not any(fnmatch.fnmatchcase(name, pattern) for name in sites):
-            raise ValueError(f"the pattern {pattern!r} matches {other[0]} layers only; say so with of={tuple(other)}")
-
-
-def _refuse_twice(which: Which, names: Sequence[str]) -> None:
-    if callable(which) or isinstance(which, str):
-        return
-    for name in names:
-        own = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
-        if len(own) > 1:
-            raise ValueError(f"{name} is matched by {own[0]!r} and by {own[1]!r}; let one pattern match each layer")
-
-
-def _refuse_unreached(sites: Sequence[Site]) -> None:
-    """A model that is itself a layer has no place to put another in; the weight of an attention's output is read by
-    torch's module without its layer being called."""
-    for site in sites:
-        if not site.path:
-            raise ValueError(f"the model is itself a {type(site.layer).__name__}; wrap it: nn.Sequential(model)")
-        if isinstance(site.layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
-            raise ValueError(
-                f"{site.name} {site.shape} belongs to torch's MultiheadAttention, which reads its weight and never "
-                "calls it, so that an adapter would change nothing; leave it out"
-            )
-
-
-def _refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:
-    """A weight of two modules, or a module at two paths: an adapter would change one of them, merging both."""
-    places: dict[int, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                places.setdefault(id(parameter), []).append(f"{path}.{name}" if path else name)
-    for site in sites:
-        weight = site.layer._parameters.get(site.parameter or "weight")
-        shared = places.get(id(weight), [])
-        if len(shared) > 1:
-            other = next(place for place in shared if place.rpartition(".")[0] != site.path)
-            raise ValueError(
-                f"the weight of {site.name} {site.shape} is also {other}; leave this layer out, or say tied=True to "
-                f"adapt {site.name} alone, which then cannot be merged"
-            )
 
 
 def _split(sites: Sequence[Site], parts: Parts) -> list[Site]:
