@@ -28,7 +28,7 @@ class LoKH(Adapter):
     KhatriRao(shape=(6, 8), parameters=40, bytes=160)
     """
 
-    learning_rate = 0.005
+    learning_rate = 0.0015
 
     def __init__(
         self,

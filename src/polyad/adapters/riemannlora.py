@@ -62,7 +62,7 @@ class RiemannLoRA(Adapter):
     B_moving: Tensor
 
     optimizer = torch.optim.SGD
-    learning_rate = 0.03
+    learning_rate = 0.15
 
     def __init__(self, shape: tuple[int, ...], *, rank: int = 8, start: float = 1.0, momentum: float = 0.9) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class SingLoRA(Adapter):
 
     u: Tensor
 
-    learning_rate = 0.005
+    learning_rate = 0.0015
 
     def __init__(
         self,

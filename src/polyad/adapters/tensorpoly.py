@@ -52,7 +52,7 @@ class TensorPoly(Adapter):
     task: int = 0
     """Which row of ``logits`` weighs the terms."""
 
-    learning_rate = 0.005
+    learning_rate = 0.0015
 
     def __init__(
         self,
