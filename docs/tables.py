@@ -28,7 +28,7 @@ spread) where there are three. Seeds have batches of their own: two methods comp
 frozen model has {before}.
 
 The learning rate is the best at seed 0 of those tried, which are given too; it is what the method's class states.
-Where one alone was tried, forty steps over rising rates had found it (`rate_range`), for `lokr` short trainings at two.
+Where one alone was tried, forty steps over rising rates had found it (`rate_range`), for `lokr` two short trainings.
 
 All are trained by AdamW but `riemannlora`, whose steps are SGD's; `eigenlorax` has random directions, since there
 are no adapters whose directions it could recycle, so that its line does not show what it is for, and `loqt` is not
