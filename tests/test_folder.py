@@ -379,7 +379,7 @@ def test_an_output_folder_that_holds_something_stays(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused_beforehand(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="file is a file, so no folder can be made in it; choose another"):
+    with pytest.raises(NotADirectoryError, match="file is a file, so nothing can be made in it; choose another"):
         folders.check_free(tmp_path / "file" / "a" / "b")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionError, match=r"nothing can be written in .*; choose another place"):
