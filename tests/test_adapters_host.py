@@ -332,6 +332,9 @@ def test_circulants_work_in_half_precision():
     expected = model(X)
     found = model.bfloat16()(X.bfloat16())
     assert torch.allclose(found.float(), expected, atol=0.05 * float(expected.detach().abs().max()))
+    own, x = adapters.of("a")["0"], X[:2].bfloat16()
+    by_update = x @ own.update(None).to_dense().mT
+    assert torch.allclose(own.few(x), by_update, atol=0.05 * float(by_update.detach().abs().max()))
 
 
 SPOILT = {

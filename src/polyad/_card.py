@@ -105,14 +105,16 @@ def methods(kind: str | None = None) -> tuple[Card, ...]:
     return tuple(card for card in cards if kind is None or card.kind == kind)
 
 
-def card(function: Callable[..., Any] | str) -> Card:
-    """The card of a method, given the function or its name."""
+def card(function: Callable[..., Any] | str, *, hint: str | None = None) -> Card:
+    """The card of a method, given the function or its name; where there is none, names of the kind ``hint`` are
+    suggested, or of all kinds."""
     for entry in _catalogue.values():
         if entry.name == function or entry.function is function:
             return entry
     import difflib
 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
-    near = difflib.get_close_matches(name, _catalogue, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(_catalogue))}"
-    raise ValueError(f"no method is called {name!r}; {hint}")
+    known = sorted(entry.name for entry in _catalogue.values() if hint in (None, entry.kind))
+    near = difflib.get_close_matches(name, known, n=3)
+    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    raise ValueError(f"no {hint or 'method'} is called {name!r}; {there}")

@@ -98,7 +98,8 @@ class AdaLoRA(Adapter):
         """Smooth the sensitivities by the gradients that are there."""
         for name in ("P", "values", "Q"):
             p, level, spread = getattr(self, name), getattr(self, f"{name}_level"), getattr(self, f"{name}_spread")
-            sense(p, level, spread, self.smooth, self.wander)
+            if p.grad is not None:
+                sense(p * p.grad, level, spread, self.smooth, self.wander)
 
     def budget(self, step: int, total: int) -> float:
         """How many triples a layer keeps on average after this step."""

@@ -101,7 +101,8 @@ class AFLoRA(Adapter):
         for own in adapters:
             for name, p in own.matrices().items():
                 level, spread = getattr(own, f"{name}_level"), getattr(own, f"{name}_spread")
-                sense(p, level, spread, own.smooth, own.wander, weighed=False)
+                if p.grad is not None:
+                    sense(p.grad, level, spread, own.smooth, own.wander)
 
     @classmethod
     def after_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:

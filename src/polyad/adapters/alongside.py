@@ -1,4 +1,4 @@
-"""A structured update beside a product, of whose input alone is kept for the gradient."""
+"""A structured update beside a product: for the gradient its input is kept, and nothing else."""
 
 from __future__ import annotations
 

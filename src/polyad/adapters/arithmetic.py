@@ -16,8 +16,7 @@ from polyad import _check
 from polyad.adapters.host import Adapters
 from polyad.adapters.lora import LoRA
 from polyad.adapters.making import view
-from polyad.adapters.saving import sites_of
-from polyad.adapters.sites import KINDS, Site, addressed, literal
+from polyad.adapters.sites import KINDS, Site, addressed, literal, parted, sites_of
 from polyad.formats import LowRank
 from polyad.linalg import evenly, truncated_svd
 
@@ -192,8 +191,8 @@ def _cut(total: Change, rank: int | None, tol: float | None) -> LowRank:
 
 def _refuse_overlap(sites: Mapping[str, Any]) -> None:
     for site in sites:
-        path, bracket, _ = site.partition("[")
-        if bracket and path in sites:
+        path, part = parted(site)
+        if part is not None and path in sites:
             raise ValueError(
                 f"{path} is changed as a whole by one adapter and as {site} by another; combine such as cut it alike"
             )

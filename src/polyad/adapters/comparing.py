@@ -90,7 +90,7 @@ def _known(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
         found = json.loads(_record_of(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
-    asked = {**stated, **found["asked"]} if found.get("asked") else {}  # older records leave out tokens and model
+    asked = found.get("asked")
     if asked != stated:
         what = f" ({difference(json.dumps(asked), json.dumps(stated))})" if asked else ""
         raise ValueError(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def patterns_of(which: Any) -> list[str]:
+    """Several patterns as a list, whatever they came in; what holds none, or anything else, is refused."""
     patterns = list(which) if isinstance(which, Iterable) else []
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"which={patterns or which} names no layers; give a pattern, such as '*', or a predicate")
@@ -22,6 +23,7 @@ def patterns_of(which: Any) -> list[str]:
 
 
 def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[str, Site]) -> None:
+    """Patterns that match layers of kinds that were not asked for, and no others."""
     patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
         other = sorted({s.kind for n, s in every.items() if n not in sites and fnmatch.fnmatchcase(n, pattern)})
@@ -30,6 +32,7 @@ def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[s
 
 
 def refuse_twice(which: Which, names: Sequence[str]) -> None:
+    """Layers that two patterns match."""
     if callable(which) or isinstance(which, str):
         return
     for name in names:

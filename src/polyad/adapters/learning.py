@@ -86,7 +86,7 @@ def train(
         raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
     optimizer, rate = optimizer_of(adapters, name, rate)
     base = [group["lr"] for group in optimizer.param_groups]
-    run_of = {**(asked or {}), "steps": steps, "rate": rate} | ({"merges": sorted(merges)} if merges else {})
+    run_of = {**(asked or {}), "steps": steps, "rate": rate, "merges": sorted(merges)}
     identity = json.dumps(run_of, sort_keys=True, default=str)
     file = None if state is None else Path(state)
     held = _held(adapters, name, below=bool(merges))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 from typing import Any
 
-from polyad._card import methods
+from polyad._card import card, methods
 from polyad._spelled import spelled
 from polyad.adapters.making import arguments_of
 
@@ -21,13 +20,10 @@ def method_of(text: str) -> partial[Any]:
     {'rank': 4, 'alpha': 8}
     """
     name, given = spelled(text)
-    known = {c.name: c for c in methods("adapter")}
-    if name not in known:
-        kind = next((f"is a method of kind {c.kind}, not an adapter" for c in methods() if c.name == name), None)
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near and kind is None else f"there are {', '.join(known)}"
-        raise ValueError(f"{name} {kind}; {hint}" if kind else f"no adapter is called {name!r}; {hint}")
-    chosen = known[name]
+    chosen = card(name, hint="adapter")
+    if chosen.kind != "adapter":
+        known = ", ".join(c.name for c in methods("adapter"))
+        raise ValueError(f"{name} is a method of kind {chosen.kind}, not an adapter; there are {known}")
     takes = arguments_of(chosen.function) - OWN
     unknown = sorted(given.keys() - takes - {"dropout"})
     if unknown:

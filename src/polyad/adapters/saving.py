@@ -18,7 +18,7 @@ from polyad.adapters.frozen import suffix
 from polyad.adapters.making import entry, view
 from polyad.adapters.planning import plan
 from polyad.adapters.sharded import elsewhere, whole
-from polyad.adapters.sites import KINDS, Site, addressed, offered
+from polyad.adapters.sites import KINDS, Site, addressed, offered, sites_of
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, VERSION, sha256, written
 
@@ -166,20 +166,6 @@ def _held(site: Site) -> Tensor:
         return weight.detach()
     held = view(site).held
     return next(iter(held.tensors().values())) if isinstance(held, Format) else held
-
-
-def sites_of(adapters: Adapters, name: str) -> list[Site]:
-    """Where an adapter is."""
-    there = offered(adapters.model)
-    found: list[Site] = []
-    for key in adapters.of(name):
-        path, bracket, rest = key.partition("[")
-        site = there[path]
-        if bracket:
-            first, end = (int(n) for n in rest.removesuffix("]").split(":"))
-            site = Site(site.path, site.module, site.kind, (end - first, site.shape[1]), (first, end))
-        found.append(site)
-    return found
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

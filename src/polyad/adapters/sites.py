@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,6 +15,9 @@ from polyad.adapters.experts import AdaptedExperts, expert_parameters
 from polyad.adapters.frozen import suffix
 from polyad.adapters.kinds import frozen
 from polyad.models.surgery import Which, matching
+
+if TYPE_CHECKING:
+    from polyad.adapters.host import Adapters
 
 Parts = Mapping[str, Sequence[tuple[int, int]]]
 """Rows (first, end) of fused weights that each get an adapter of their own, by pattern on the layer's path."""
@@ -107,12 +110,27 @@ def addressed(names: Iterable[str]) -> tuple[list[str], Parts]:
     paths: set[str] = set()
     parts: dict[str, list[tuple[int, int]]] = {}
     for name in names:
-        path, _, part = name.removesuffix("]").partition("[")
+        path, part = parted(name)
         paths.add(path)
-        if part:
-            first, end = part.split(":")
-            parts.setdefault(path, []).append((int(first), int(end)))
+        if part is not None:
+            parts.setdefault(path, []).append(part)
     return sorted(paths), parts
+
+
+def parted(name: str) -> tuple[str, tuple[int, int] | None]:
+    """The path in a site's name, and the rows of its part: the inverse of ``path + suffix(part)``."""
+    path, bracket, rows = name.removesuffix("]").partition("[")
+    first, _, end = rows.partition(":")
+    return path, (int(first), int(end)) if bracket else None
+
+
+def sites_of(adapters: Adapters, name: str) -> list[Site]:
+    """Where an adapter is."""
+    there = offered(adapters.model)
+    found: list[Site] = []
+    for path, part in map(parted, adapters.of(name)):
+        found += [there[path]] if part is None else _cut(there[path], [part])
+    return found
 
 
 def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:

@@ -67,9 +67,8 @@ class Standing(nn.Module):
         return self.__dict__["_layer"]
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        self.layer._save_to_state_dict(
-            destination, prefix, keep_vars
-        )  # what it saves beside tensors, and what it hides
+        # The layer's own, which may save more than tensors, or less.
+        self.layer._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polyad.adapters.frozen import is_transposed
 from polyad.adapters.sites import Site
 from polyad.models.statistics import Moments
 
@@ -42,7 +43,7 @@ def _shaped(site: Site, gradient: Tensor | None) -> Tensor:
         raise ValueError(
             f"the loss does not depend on the weight of {site.name}; run that layer in it, or leave it out"
         )
-    turned = type(site.layer).__name__ == "Conv1D" or bool(getattr(site.layer, "is_transposed", False))
+    turned = is_transposed(site.layer) or bool(getattr(site.layer, "is_transposed", False))
     gradient = gradient.mT if turned else gradient
     return gradient if site.part is None else gradient[site.part[0] : site.part[1]]
 

@@ -11,6 +11,7 @@ from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen import Frozen
 from polyad.formats import Format, Kronecker
+from polyad.formats._fourier import widened
 from polyad.formats._grid import balanced
 from polyad.formats.toeplitz import Toeplitz
 
@@ -81,7 +82,7 @@ class SURM(Adapter):
             return Toeplitz(self.v, n)
         if self.family == "product":  # of whole circulants: their spectra multiply, and one transform is left
             long = len(self.v)
-            v, u = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (self.v, self.u))
+            v, u = widened(self.v), widened(self.u)
             both = torch.fft.irfft(torch.fft.rfft(v) * torch.fft.rfft(u), n=long)
             return _around(both.to(self.v.dtype), out, n)
         return _around(self.v, out, n, symmetric=self.family == "symmetric")
@@ -89,8 +90,8 @@ class SURM(Adapter):
     def few(self, x: Tensor) -> Tensor | None:
         if self.family != "product" or not x.numel():
             return None
-        long, held = len(self.v), x.to(self.v.dtype)
-        spectrum = torch.fft.rfft(held, n=long).mul_(torch.fft.rfft(self.u)).mul_(torch.fft.rfft(self.v))
+        v, u, long = widened(self.v), widened(self.u), len(self.v)
+        spectrum = torch.fft.rfft(x.to(v.dtype), n=long).mul_(torch.fft.rfft(u)).mul_(torch.fft.rfft(v))
         return torch.fft.irfft(spectrum, n=long)[..., : self.sides[0]].to(x.dtype)
 
 

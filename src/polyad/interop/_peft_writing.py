@@ -13,8 +13,7 @@ from torch import Tensor
 
 from polyad.adapters import Adapter, Adapters
 from polyad.adapters.frozen import Frozen
-from polyad.adapters.saving import sites_of
-from polyad.adapters.sites import Site
+from polyad.adapters.sites import Site, sites_of
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
 from polyad.models.folder import written
