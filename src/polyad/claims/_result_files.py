@@ -1,0 +1,77 @@
+"""The files in which results of claims are kept, a handle each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from polyad.claims._scripts import definitions_digest
+from polyad.claims.record import Line
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class KeptResult:
+    """The kept lines of a claim, further figures, and the sha256 of the definitions that were measured."""
+
+    lines: Sequence[Line]
+    details: Mapping[str, Any]
+    definitions: str
+
+    @property
+    def handle(self) -> str:
+        """The paper's handle."""
+        return self.lines[0].handle
+
+
+def read_result(handle: str) -> KeptResult | None:
+    """The kept result of a claim, None where there is none; a damaged file raises and is named."""
+    path = RESULTS / f"{handle}.json"
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        lines = [_line(line, handle) for line in stored["lines"]]
+        if not lines:
+            raise ValueError("it has no line")
+        kept = KeptResult(lines, stored["details"], stored["definitions"])
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
+        raise ValueError(f"{path} is damaged: {reason}; restore it, or run the claim again") from error
+    changed = _changed(kept)
+    return replace(kept, lines=[replace(line, changed_since=changed) for line in lines])
+
+
+def write_result(kept: KeptResult) -> None:
+    """Keep a result in place of what was kept of its claim."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{kept.handle}.json"
+    lines = [{name: value for name, value in asdict(line).items() if name != "changed_since"} for line in kept.lines]
+    stored = {"lines": lines, "definitions": kept.definitions, "details": kept.details}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _line(stored: Mapping[str, Any], handle: str) -> Line:
+    names = {field.name for field in fields(Line)} - {"changed_since"}
+    if set(stored) != names:
+        raise ValueError(f"{', '.join(sorted(names ^ set(stored)))}: missing from a line, or no field of one")
+    line = Line(**{name: value for name, value in stored.items() if name != "verdict"})
+    if (line.verdict, line.handle) != (stored["verdict"], handle):
+        raise ValueError(
+            f"a line of {line.handle!r} has the verdict {stored['verdict']!r}, and its figure says {line.verdict!r}"
+        )
+    return line
+
+
+def _changed(kept: KeptResult) -> bool:
+    """Tell whether the definitions are others than those measured; a file that cannot be read is another."""
+    try:
+        return kept.definitions != definitions_digest(kept.handle)
+    except SyntaxError:
+        return True

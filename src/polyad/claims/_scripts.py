@@ -1,0 +1,73 @@
+"""The scripts of all claims, and the code that each of them measures."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from polyad.claims.definitions import Place, Sources
+
+FOLDER = Path(__file__).parent
+SCRIPTS: dict[str, str] = {
+    file.stem.replace("_", "-"): f"polyad.claims.{file.parent.name}.{file.stem}"
+    for file in sorted(FOLDER.glob("*/[!_]*.py"), key=lambda file: file.stem)
+}
+"""The module of every claim by handle: a script lies in its family's folder and has its paper's handle for a name."""
+
+
+def import_script(handle: str) -> ModuleType:
+    """Import the script of a claim."""
+    if handle not in SCRIPTS:
+        raise ValueError(f"there is no claim {handle!r}; there are {', '.join(sorted(SCRIPTS))}")
+    return import_module(SCRIPTS[handle])
+
+
+def definitions_digest(handle: str) -> str:
+    """The sha256 of what defines a claim and the methods whose cards carry its handle.
+
+    These are ``claim`` and the methods themselves, and what they use of their own files, of each other's, and of
+    private modules of their packages. What lies further away (hosts, formats, other methods) does not count.
+    """
+    return claim_digest(_sources(), SCRIPTS[handle], _methods().get(handle, []))
+
+
+def claim_digest(sources: Sources, script: str, methods: list[Place]) -> str:
+    """The sha256 of what defines the claim of a module and these methods."""
+    roots = [(script, "claim"), *methods]
+    files = {module for module, _ in roots}
+
+    def counts(user: str, module: str) -> bool:
+        private = any(part.startswith("_") for part in module.split(".")[2:])
+        return module in files or (private and user.split(".")[1] == module.split(".")[1])
+
+    return sources.digest(roots, counts)
+
+
+def commit_of_checkout() -> str | None:
+    """The commit of the checkout that polyad runs from; None where it runs from none."""
+    git = ["git", "-C", str(FOLDER)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], check=True, capture_output=True)
+        return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@functools.cache
+def _sources() -> Sources:
+    return Sources({"polyad": FOLDER.parent})
+
+
+@functools.cache
+def _methods() -> dict[str, list[Place]]:
+    """The methods of every handle."""
+    import polyad
+
+    places: dict[str, list[Place]] = {}
+    for card in polyad.methods():
+        for handle in card.handles:
+            places.setdefault(handle, []).append((card.module, card.function.__name__))
+    return places

@@ -1,0 +1,127 @@
+"""The definitions of the package that a piece of code rests on, and the sha256 of them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyad.claims._normal_form import NormalForm, bound_names
+from polyad.claims._strip_words import WordStripper
+
+Place = tuple[str, str]
+"""The module and the name of a definition."""
+
+Follow = Callable[[str, str], bool]
+"""Tells, of a module and of one that it uses, whether the definitions of the second count too."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A statement at the top of a module: what it is known by, and the places that it names."""
+
+    digest: str
+    uses: frozenset[Place]
+
+
+@dataclass(frozen=True)
+class Module:
+    """The definitions of a file by name, its statements that name nothing, and where its imports come from."""
+
+    named: Mapping[str, list[Definition]]
+    unnamed: list[Definition]
+    origins: Mapping[str, str]
+
+
+class Sources:
+    """The source files of packages, read and never imported, so that the answers are the same on every machine.
+
+    ``folders`` maps each package's name to its folder. Files are read once: make a new one after they have changed.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
+        self.module = functools.cache(self._read)
+
+    def digest(self, roots: Iterable[Place], follow: Follow) -> str:
+        """The sha256 of the definitions at ``roots`` and of all that these use in modules that ``follow`` lets in.
+
+        It does not depend on the order of definitions, on the files that they stand in, on comments, docstrings,
+        annotations and sentences of errors, nor on the names of local variables.
+        """
+        digests = sorted({definition.digest for definition in self.reached(roots, follow)})
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    def reached(self, roots: Iterable[Place], follow: Follow) -> set[Definition]:
+        """The definitions at ``roots`` and all that these use, through whatever lies between, where let in."""
+        definitions, seen = set[Definition](), set[Place]()
+        pending = [(module, (module, name)) for module, name in roots]
+        while pending:
+            user, named = pending.pop()
+            place = self.home(*named)
+            if place is None or place in seen or not (place[0] == user or follow(user, place[0])):
+                continue
+            seen.add(place)
+            module = self.module(place[0])
+            new = {*module.named[place[1]], *module.unnamed} - definitions
+            definitions |= new
+            pending += [(place[0], used) for definition in new for used in definition.uses]
+        return definitions
+
+    def home(self, module: str, name: str) -> Place | None:
+        """Where what ``from module import name`` gives is defined; None outside of the packages."""
+        seen: set[Place] = set()
+        while (module, name) not in seen and self.is_module(module):
+            seen.add((module, name))
+            known = self.module(module)
+            if name in known.named:
+                return module, name
+            module, _, name = known.origins.get(name, "").rpartition(".")
+        return None
+
+    def is_module(self, path: str) -> bool:
+        """Tell whether a dotted path names a file of these packages."""
+        return self._file(path) is not None
+
+    def _file(self, path: str) -> Path | None:
+        package, *inner = path.split(".")
+        if package not in self._folders:
+            return None
+        place = self._folders[package].joinpath(*inner)
+        files = (place / "__init__.py", *([place.with_suffix(".py")] if inner else []))
+        return next((file for file in files if file.is_file()), None)
+
+    def _read(self, path: str) -> Module:
+        file = self._file(path)
+        if file is None:
+            raise ValueError(f"{path!r} is no module of {', '.join(self._folders)}")
+        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+        origins = dict(_imports(tree))
+        named: dict[str, list[Definition]] = {}
+        unnamed: list[Definition] = []
+        for statement in WordStripper(origins).visit(tree).body:
+            form = NormalForm(statement, origins, self.is_module)
+            digest = hashlib.sha256(form.text.encode()).hexdigest()
+            definition = Definition(digest, frozenset((origin or path, name) for origin, name in form.uses))
+            names = bound_names([statement])
+            for name in names:
+                named.setdefault(name, []).append(definition)
+            unnamed += [] if names else [definition]
+        return Module(named, unnamed, origins)
+
+
+def _imports(tree: ast.Module) -> Iterable[tuple[str, str]]:
+    """The names that imports bind, also inside functions, and the dotted path of what each is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.partition(".")[0]
+                yield (alias.asname, alias.name) if alias.asname else (first, first)
+
+
+__all__ = ["Definition", "Follow", "Module", "Place", "Sources"]
