@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import functools
+import hashlib
 import importlib
 import json
 import os
@@ -47,8 +48,9 @@ def source(part: str) -> str:
     """A hash of a part's definitions and of all that they use, of these files and of polyad, but for refusals."""
     sources = Sources({"benchmarks": HERE, "polyad": Path(polyad.__file__).parent})
     file = f"benchmarks.{part}"
-    roots = [(file, name) for name in sources.module(file).named]
-    return sources.digest(roots, lambda _user, used: used not in ("polyad._card", "polyad._check"))[:16]
+    roots = [(file, name) for name in sources.module(file).definitions]
+    used = sources.reached(roots, lambda _, place: place[0] not in ("polyad._card", "polyad._check"))
+    return hashlib.sha256("\n".join(sorted(definition.digest for definition in used)).encode()).hexdigest()[:16]
 
 
 def machine() -> Row:

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyad._folders import cache_folder
 from polyad.claims._result_files import KeptResult, read_result, write_result
-from polyad.claims._scripts import commit_of_checkout, definitions_digest, import_script
+from polyad.claims._scripts import commit_of_checkout, import_script, measured_definitions
 from polyad.claims.record import Line, Outcome, Result
 
 LEFT_OPEN = ("seeds", "windows", "rival", "control", "tolerance")
@@ -36,15 +36,14 @@ def run(handle: str, *, confirm: bool = False, callback: Callable[..., Any] | No
     Seconds and versions go to ``claims.jsonl`` in polyad's cache folder.
     """
     import_script(handle)  # or say that there is none
-    definitions = definitions_digest(handle)  # before it runs: files may change meanwhile
+    definitions = measured_definitions(handle)  # before it runs: files may change meanwhile
     outcome = measure(handle, callback=callback)
     kept, damage = _read_or_reason(handle)
     news = damage or ("it was never run before" if kept is None else difference(kept.lines, outcome.lines))
-    changed = kept is not None and kept.definitions != definitions
     if news is not None or kept is None:
         write_result(KeptResult(outcome.lines, outcome.details, definitions))
         return Rerun(outcome.lines, True, f"written, since {news}")
-    if confirm and changed:
+    if confirm and kept.changed:
         lines = [replace(line, commit=outcome.lines[0].commit, changed_since=False) for line in kept.lines]
         write_result(replace(kept, lines=lines, definitions=definitions))
         return Rerun(outcome.lines, True, "it agrees with the kept result; noted that the code as it is now gives it")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from polyad.claims._scripts import definitions_digest
+from polyad.claims._scripts import changed_definitions
 from polyad.claims.record import Line
 
 RESULTS = Path(__file__).parent / "results"
@@ -16,11 +16,15 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class KeptResult:
-    """The kept lines of a claim, further figures, and the sha256 of the definitions that were measured."""
+    """The kept lines of a claim, further figures, and the labels of the definitions that were measured.
+
+    ``changed`` names those definitions that are other ones now.
+    """
 
     lines: Sequence[Line]
     details: Mapping[str, Any]
-    definitions: str
+    definitions: Sequence[str]
+    changed: Sequence[str] = ()
 
     @property
     def handle(self) -> str:
@@ -36,14 +40,19 @@ def read_result(handle: str) -> KeptResult | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         lines = [_line(line, handle) for line in stored["lines"]]
+        kept = KeptResult(lines, stored["details"], stored["definitions"])
         if not lines:
             raise ValueError("it has no line")
-        kept = KeptResult(lines, stored["details"], stored["definitions"])
+        if not isinstance(kept.details, dict) or not all(isinstance(label, str) for label in kept.definitions):
+            raise TypeError("its details are no mapping, or its definitions are no list of words")
     except (ValueError, TypeError, KeyError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
         raise ValueError(f"{path} is damaged: {reason}; restore it, or run the claim again") from error
-    changed = _changed(kept)
-    return replace(kept, lines=[replace(line, changed_since=changed) for line in lines])
+    try:
+        changed = changed_definitions(handle, kept.definitions)
+    except SyntaxError as error:
+        changed = [f"{error.filename}"]
+    return replace(kept, lines=[replace(line, changed_since=bool(changed)) for line in lines], changed=changed)
 
 
 def write_result(kept: KeptResult) -> None:
@@ -67,11 +76,3 @@ def _line(stored: Mapping[str, Any], handle: str) -> Line:
             f"a line of {line.handle!r} has the verdict {stored['verdict']!r}, and its figure says {line.verdict!r}"
         )
     return line
-
-
-def _changed(kept: KeptResult) -> bool:
-    """Tell whether the definitions are others than those measured; a file that cannot be read is another."""
-    try:
-        return kept.definitions != definitions_digest(kept.handle)
-    except SyntaxError:
-        return True

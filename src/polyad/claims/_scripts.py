@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -25,25 +26,37 @@ def import_script(handle: str) -> ModuleType:
     return import_module(SCRIPTS[handle])
 
 
-def definitions_digest(handle: str) -> str:
-    """The sha256 of what defines a claim and the methods whose cards carry its handle.
+def measured_definitions(handle: str) -> list[str]:
+    """The labels of what defines a claim and the methods whose cards carry its handle.
 
     These are ``claim`` and the methods themselves, and what they use of their own files, of each other's, and of
     private modules of their packages. What lies further away (hosts, formats, other methods) does not count.
     """
-    return claim_digest(_sources(), SCRIPTS[handle], _methods().get(handle, []))
+    return labels(_sources(), SCRIPTS[handle], _methods().get(handle, []))
 
 
-def claim_digest(sources: Sources, script: str, methods: list[Place]) -> str:
-    """The sha256 of what defines the claim of a module and these methods."""
+def changed_definitions(handle: str, labels: Collection[str]) -> list[str]:
+    """The names of those measured definitions that a claim and its methods no longer rest on as they were.
+
+    The files in which they stand do not matter, nor does whether these are private.
+    """
+    names = {name for label in labels for name in label.partition(" ")[0].split(",")}
+    roots = [(SCRIPTS[handle], "claim"), *_methods().get(handle, [])]
+    now = {definition.label for definition in _sources().reached(roots, lambda _, place: place[1] in names)}
+    return sorted({label.partition(" ")[0] for label in labels if label not in now})
+
+
+def labels(sources: Sources, script: str, methods: list[Place]) -> list[str]:
+    """The labels of what defines the claim of a module and these methods."""
     roots = [(script, "claim"), *methods]
     files = {module for module, _ in roots}
 
-    def counts(user: str, module: str) -> bool:
-        private = any(part.startswith("_") for part in module.split(".")[2:])
-        return module in files or (private and user.split(".")[1] == module.split(".")[1])
+    def counts(user: str, place: Place) -> bool:
+        module = place[0].split(".")
+        private = any(part.startswith("_") for part in module[2:])
+        return place[0] in files or (private and user.split(".")[1] == module[1])
 
-    return sources.digest(roots, counts)
+    return sorted({definition.label for definition in sources.reached(roots, counts)})
 
 
 def commit_of_checkout() -> str | None:

@@ -1,11 +1,11 @@
-"""The definitions of the package that a piece of code rests on, and the sha256 of them."""
+"""The definitions of the package that a piece of code rests on, each with a hash."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,24 +15,33 @@ from polyad.claims._strip_words import WordStripper
 Place = tuple[str, str]
 """The module and the name of a definition."""
 
-Follow = Callable[[str, str], bool]
-"""Tells, of a module and of one that it uses, whether the definitions of the second count too."""
+Follow = Callable[[str, Place], bool]
+"""Tells, of a module and of a definition that it uses, whether the definition counts too."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A statement at the top of a module: what it is known by, and the places that it names."""
+    """A statement at the top of a module: the names it defines, a hash of what it computes, the places it uses.
 
+    The hash does not depend on the file, nor on comments, docstrings, annotations, sentences of errors and the names
+    of local variables. A statement that defines no name counts as part of what it names (``TABLE[kind] = rule``).
+    """
+
+    names: frozenset[str]
     digest: str
     uses: frozenset[Place]
+
+    @property
+    def label(self) -> str:
+        """The names and the first digits of the hash."""
+        return f"{','.join(sorted(self.names))} {self.digest[:16]}"
 
 
 @dataclass(frozen=True)
 class Module:
-    """The definitions of a file by name, its statements that name nothing, and where its imports come from."""
+    """The definitions of a file by name, and the dotted paths of what it imports by the name that it gives them."""
 
-    named: Mapping[str, list[Definition]]
-    unnamed: list[Definition]
+    definitions: Mapping[str, list[Definition]]
     origins: Mapping[str, str]
 
 
@@ -46,38 +55,31 @@ class Sources:
         self._folders = folders
         self.module = functools.cache(self._read)
 
-    def digest(self, roots: Iterable[Place], follow: Follow) -> str:
-        """The sha256 of the definitions at ``roots`` and of all that these use in modules that ``follow`` lets in.
-
-        It does not depend on the order of definitions, on the files that they stand in, on comments, docstrings,
-        annotations and sentences of errors, nor on the names of local variables.
-        """
-        digests = sorted({definition.digest for definition in self.reached(roots, follow)})
-        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
     def reached(self, roots: Iterable[Place], follow: Follow) -> set[Definition]:
-        """The definitions at ``roots`` and all that these use, through whatever lies between, where let in."""
+        """The definitions at ``roots`` and all that these use, through whatever lies between, where let in.
+
+        What a module uses of itself is always let in.
+        """
         definitions, seen = set[Definition](), set[Place]()
         pending = [(module, (module, name)) for module, name in roots]
         while pending:
             user, named = pending.pop()
             place = self.home(*named)
-            if place is None or place in seen or not (place[0] == user or follow(user, place[0])):
+            if place is None or place in seen or not (place[0] == user or follow(user, place)):
                 continue
             seen.add(place)
-            module = self.module(place[0])
-            new = {*module.named[place[1]], *module.unnamed} - definitions
+            new = set(self.module(place[0]).definitions[place[1]]) - definitions
             definitions |= new
             pending += [(place[0], used) for definition in new for used in definition.uses]
         return definitions
 
     def home(self, module: str, name: str) -> Place | None:
-        """Where what ``from module import name`` gives is defined; None outside of the packages."""
+        """The place in which what ``from module import name`` gives is defined; None outside of the packages."""
         seen: set[Place] = set()
         while (module, name) not in seen and self.is_module(module):
             seen.add((module, name))
             known = self.module(module)
-            if name in known.named:
+            if name in known.definitions:
                 return module, name
             module, _, name = known.origins.get(name, "").rpartition(".")
         return None
@@ -100,20 +102,18 @@ class Sources:
             raise ValueError(f"{path!r} is no module of {', '.join(self._folders)}")
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
         origins = dict(_imports(tree))
-        named: dict[str, list[Definition]] = {}
-        unnamed: list[Definition] = []
+        definitions: dict[str, list[Definition]] = {}
         for statement in WordStripper(origins).visit(tree).body:
             form = NormalForm(statement, origins, self.is_module)
+            names = frozenset(bound_names([statement]) or {name for _, name in form.uses})
             digest = hashlib.sha256(form.text.encode()).hexdigest()
-            definition = Definition(digest, frozenset((origin or path, name) for origin, name in form.uses))
-            names = bound_names([statement])
+            uses = frozenset((origin or path, name) for origin, name in form.uses)
             for name in names:
-                named.setdefault(name, []).append(definition)
-            unnamed += [] if names else [definition]
-        return Module(named, unnamed, origins)
+                definitions.setdefault(name, []).append(Definition(names, digest, uses))
+        return Module(definitions, origins)
 
 
-def _imports(tree: ast.Module) -> Iterable[tuple[str, str]]:
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """The names that imports bind, also inside functions, and the dotted path of what each is."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:
