@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import coordinated_sampling
 from polyad.claims.record import Result
-from polyad.linalg import Gaussian, coordinated_sampling, count_sketch
+from polyad.linalg import Gaussian, count_sketch
 
 MINUTES = 1
 N, D, TRIALS, BUDGET = 4000, 200, 20, 8_000

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import meta_factorization
 from polyad.claims.record import Result
-from polyad.linalg import Gaussian, meta_factorization
+from polyad.linalg import Gaussian
 
 MINUTES = 1
 N, M, RANK = 80, 60, 20
