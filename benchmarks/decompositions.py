@@ -49,7 +49,7 @@ def source(part: str) -> str:
     sources = Sources({"benchmarks": HERE, "polyad": Path(polyad.__file__).parent})
     file = f"benchmarks.{part}"
     roots = [(file, name) for name in sources.module(file).definitions]
-    used = sources.reached(roots, lambda _, place: place[0] not in ("polyad._card", "polyad._check"))
+    used = sources.reachable(roots, lambda _, place: place[0] not in ("polyad._card", "polyad._check"))
     return hashlib.sha256("\n".join(sorted(definition.digest for definition in used)).encode()).hexdigest()[:16]
 
 

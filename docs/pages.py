@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polyad
-from polyad.claims import KeptResult, Line, results
+from polyad.claims import Line, StoredResult, results
 
 DOCS = Path(__file__).parent
 BUILT = DOCS / "built"
@@ -27,7 +27,7 @@ builds a page for each paper in `docs/built`; `polyad claims` shows the assertio
 """
 
 
-def page(handle: str, cards: Sequence[polyad.Card], result: KeptResult | None) -> str:
+def page(handle: str, cards: Sequence[polyad.Card], result: StoredResult | None) -> str:
     """One page as Markdown: the paper, the methods that serve it, and what was measured."""
     paper = next(paper for card in cards for paper in card.papers if paper.handle == handle)
     lines = [f"# {handle}", "", f"{paper.authors} ({paper.year}). *{paper.title}*. {paper.source}", ""]

@@ -6,13 +6,13 @@ set -euo pipefail
 import random
 import sys
 
-from polyad.claims import conflict, damaged, handles, measure, results
+from polyad.claims import conflict, handles, measure, results, unreadable_results
 
 count, commit = int(sys.argv[1]), sys.argv[2]
 kept = {result.handle: result.lines for result in results()}
 chosen = random.Random(commit).sample(sorted(kept), min(count, len(kept)))
 print(f"{len(handles())} claims, {len(kept)} with results; again: {', '.join(chosen)}", flush=True)
-failed = [f"{handle} ({reason})" for handle, reason in damaged().items()]
+failed = [f"{handle} ({reason})" for handle, reason in unreadable_results().items()]
 for handle in chosen:
     again = measure(handle).lines
     for old, new in zip(kept[handle], again):

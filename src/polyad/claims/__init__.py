@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polyad.claims._rerun import Rerun, conflict, measure, run
-from polyad.claims._result_files import KeptResult, read_result
+from polyad.claims._result_files import StoredResult, read_result
 from polyad.claims._scripts import SCRIPTS
 from polyad.claims.record import Line, Outcome
 
@@ -13,18 +13,18 @@ def handles() -> list[str]:
     return sorted(SCRIPTS)
 
 
-def results() -> list[KeptResult]:
-    """The kept results of all claims, sorted by handle, without those whose file is damaged."""
+def results() -> list[StoredResult]:
+    """The stored results of all claims, sorted by handle, without those whose file is damaged."""
     return _read_all()[0]
 
 
-def damaged() -> dict[str, str]:
+def unreadable_results() -> dict[str, str]:
     """The reason that a result cannot be read, by handle, for those whose file is damaged."""
     return _read_all()[1]
 
 
-def _read_all() -> tuple[list[KeptResult], dict[str, str]]:
-    kept: list[KeptResult] = []
+def _read_all() -> tuple[list[StoredResult], dict[str, str]]:
+    readable: list[StoredResult] = []
     reasons: dict[str, str] = {}
     for handle in handles():
         try:
@@ -32,8 +32,19 @@ def _read_all() -> tuple[list[KeptResult], dict[str, str]]:
         except ValueError as error:
             reasons[handle] = f"{error}"
         else:
-            kept += [] if result is None else [result]
-    return kept, reasons
+            readable += [] if result is None else [result]
+    return readable, reasons
 
 
-__all__ = ["KeptResult", "Line", "Outcome", "Rerun", "conflict", "damaged", "handles", "measure", "results", "run"]
+__all__ = [
+    "Line",
+    "Outcome",
+    "Rerun",
+    "StoredResult",
+    "conflict",
+    "handles",
+    "measure",
+    "results",
+    "run",
+    "unreadable_results",
+]

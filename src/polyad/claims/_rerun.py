@@ -1,4 +1,4 @@
-"""Runs claims, and keeps results that say something new."""
+"""Runs claims, and stores results that say something new."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from polyad._folders import cache_folder
-from polyad.claims._result_files import KeptResult, read_result, write_result
+from polyad.claims._result_files import StoredResult, read_result, write_result
 from polyad.claims._scripts import commit_of_checkout, import_script, measured_definitions
 from polyad.claims.record import Line, Outcome, Result
 
@@ -28,47 +28,51 @@ class Rerun:
 
 
 def run(handle: str, *, confirm: bool = False, callback: Callable[..., Any] | None = None) -> Rerun:
-    """Run one claim; keep its result, the failed ones too, unless it agrees with what is kept.
+    """Run one claim; store its result, the failed ones too, unless it agrees with the stored one.
 
     A re-run agrees where every figure lies within its tolerance, and verdicts, data and all else that a line states
     are the same. It rewrites nothing; with ``confirm`` it notes, if the code had changed, that this code gives the
-    result.
-    Seconds and versions go to ``claims.jsonl`` in polyad's cache folder.
+    result. Seconds and versions go to ``claims.jsonl`` in polyad's cache folder.
     """
     import_script(handle)  # or say that there is none
     definitions = measured_definitions(handle)  # before it runs: files may change meanwhile
     outcome = measure(handle, callback=callback)
-    kept, damage = _read_or_reason(handle)
-    news = damage or ("it was never run before" if kept is None else difference(kept.lines, outcome.lines))
-    if news is not None or kept is None:
-        write_result(KeptResult(outcome.lines, outcome.details, definitions))
-        return Rerun(outcome.lines, True, f"written, since {news}")
-    if confirm and kept.changed:
-        lines = [replace(line, commit=outcome.lines[0].commit, changed_since=False) for line in kept.lines]
-        write_result(replace(kept, lines=lines, definitions=definitions))
-        return Rerun(outcome.lines, True, "it agrees with the kept result; noted that the code as it is now gives it")
-    return Rerun(outcome.lines, False, "it agrees with the kept result; nothing is written")
+    before, damage = _read_or_reason(handle)
+    if before is None:
+        write_result(StoredResult(outcome.lines, outcome.details, definitions))
+        return Rerun(outcome.lines, True, f"written: {damage or 'it had no result'}")
+    news = difference(before.lines, outcome.lines)
+    if news is not None:
+        write_result(StoredResult(outcome.lines, outcome.details, definitions))
+        return Rerun(outcome.lines, True, f"written: {news}")
+    if confirm and before.changed:
+        lines = [replace(line, commit=outcome.lines[0].commit) for line in before.lines]
+        write_result(replace(before, lines=lines, definitions=definitions))
+        return Rerun(
+            outcome.lines, True, "it agrees with the stored result; noted that the code as it is now gives it"
+        )
+    return Rerun(outcome.lines, False, "it agrees with the stored result; nothing is written")
 
 
 def measure(handle: str, *, callback: Callable[..., Any] | None = None) -> Outcome:
-    """Run one claim and keep nothing but a line in the log."""
+    """Run one claim and write nothing but a line in the log."""
     script, commit = import_script(handle), commit_of_checkout()
-    kept, _ = _read_or_reason(handle)
+    before, _ = _read_or_reason(handle)
     clock = time.perf_counter()
     outcome: Outcome = script.claim(callback=callback)
     seconds = time.perf_counter() - clock
     lines = [replace(line, handle=handle, commit=commit, minutes=round(seconds / 60, 2)) for line in outcome.lines]
-    if isinstance(outcome, Result) and kept is not None:
-        lines = [_fill_from_kept(line, old) for line, old in zip(lines, kept.lines, strict=False)]
+    if isinstance(outcome, Result) and before is not None:
+        lines = [_take_over(line, old) for line, old in zip(lines, before.lines, strict=False)]
     _log(handle, lines, seconds)
     return Outcome(lines, outcome.details)
 
 
-def difference(kept: Sequence[Line], again: Sequence[Line]) -> str | None:
-    """The first point in which a re-run differs from the kept lines; None where it agrees."""
-    if len(kept) != len(again):
-        return f"it has {len(again)} lines and had {len(kept)}"
-    for old, new in zip(kept, again, strict=True):
+def difference(before: Sequence[Line], again: Sequence[Line]) -> str | None:
+    """The first point in which a re-run differs from the stored lines; None where it agrees."""
+    if len(before) != len(again):
+        return f"it has {len(again)} lines and had {len(before)}"
+    for old, new in zip(before, again, strict=True):
         if not old.agrees(new.figure):
             return f"the figure {new.figure:.6g} is not {old.figure:.6g} within a tolerance of {old.tolerance:g}"
         for name in ("verdict", "data", "assertion", "relation", "bound", *LEFT_OPEN):
@@ -77,15 +81,15 @@ def difference(kept: Sequence[Line], again: Sequence[Line]) -> str | None:
     return None
 
 
-def conflict(kept: Sequence[Line], again: Sequence[Line]) -> str | None:
-    """The reason that a re-run contradicts the kept lines; None where it may be the same experiment.
+def conflict(before: Sequence[Line], again: Sequence[Line]) -> str | None:
+    """The reason that a re-run contradicts the stored lines; None where it may be the same experiment.
 
     It does where a verdict is reversed, where the data are others, and where a figure lies neither within its
-    tolerance nor within the 95 % interval of the kept one.
+    tolerance nor within the 95 % interval of the stored one.
     """
-    if len(kept) != len(again):
-        return f"it has {len(again)} lines and had {len(kept)}"
-    for old, new in zip(kept, again, strict=True):
+    if len(before) != len(again):
+        return f"it has {len(again)} lines and had {len(before)}"
+    for old, new in zip(before, again, strict=True):
         if {old.verdict, new.verdict} == {"holds", "fails"}:
             return f"the verdict {old.verdict!r} is reversed"
         if old.data != new.data:
@@ -96,18 +100,18 @@ def conflict(kept: Sequence[Line], again: Sequence[Line]) -> str | None:
     return None
 
 
-def _read_or_reason(handle: str) -> tuple[KeptResult | None, str | None]:
-    """The kept result of a claim, or the reason that it cannot be read."""
+def _read_or_reason(handle: str) -> tuple[StoredResult | None, str | None]:
+    """The stored result of a claim, or the reason that it cannot be read."""
     try:
         return read_result(handle), None
     except ValueError as error:
         return None, f"{error}"
 
 
-def _fill_from_kept(line: Line, kept: Line) -> Line:
-    """The line of a ``Result`` with what it leaves open as it is kept."""
-    exact = {"error": 0.0} if kept.error == 0 else {}
-    return replace(line, **{name: getattr(kept, name) for name in LEFT_OPEN}, **exact)
+def _take_over(line: Line, stored: Line) -> Line:
+    """The line of a ``Result`` with what it leaves open as it is stored."""
+    exact = {"error": 0.0} if stored.error == 0 else {}
+    return replace(line, **{name: getattr(stored, name) for name in LEFT_OPEN}, **exact)
 
 
 def _log(handle: str, lines: Sequence[Line], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The files in which results of claims are kept, a handle each."""
+"""The files that hold the results of claims, a handle each."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
-class KeptResult:
-    """The kept lines of a claim, further figures, and the labels of the definitions that were measured.
+class StoredResult:
+    """The lines of a claim, further figures, and the labels of the definitions that were measured.
 
     ``changed`` names those definitions that are other ones now.
     """
@@ -32,37 +32,39 @@ class KeptResult:
         return self.lines[0].handle
 
 
-def read_result(handle: str) -> KeptResult | None:
-    """The kept result of a claim, None where there is none; a damaged file raises and is named."""
+def read_result(handle: str) -> StoredResult | None:
+    """The stored result of a claim, None where there is none; a damaged file raises and is named."""
     path = RESULTS / f"{handle}.json"
     if not path.is_file():
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        lines = [_line(line, handle) for line in stored["lines"]]
-        kept = KeptResult(lines, stored["details"], stored["definitions"])
-        if not lines:
-            raise ValueError("it has no line")
-        if not isinstance(kept.details, dict) or not all(isinstance(label, str) for label in kept.definitions):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lines = [_line(line, handle) for line in content["lines"]]
+        result = StoredResult(lines, content["details"], content["definitions"])
+        if not lines or not result.definitions:
+            raise ValueError("it has no line, or no definition")
+        if not isinstance(result.details, dict) or not all(isinstance(label, str) for label in result.definitions):
             raise TypeError("its details are no mapping, or its definitions are no list of words")
     except (ValueError, TypeError, KeyError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
         raise ValueError(f"{path} is damaged: {reason}; restore it, or run the claim again") from error
     try:
-        changed = changed_definitions(handle, kept.definitions)
+        changed = changed_definitions(handle, result.definitions)
     except SyntaxError as error:
         changed = [f"{error.filename}"]
-    return replace(kept, lines=[replace(line, changed_since=bool(changed)) for line in lines], changed=changed)
+    return replace(result, lines=[replace(line, changed_since=bool(changed)) for line in lines], changed=changed)
 
 
-def write_result(kept: KeptResult) -> None:
-    """Keep a result in place of what was kept of its claim."""
+def write_result(result: StoredResult) -> None:
+    """Write the file of a result in place of an earlier one."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{kept.handle}.json"
-    lines = [{name: value for name, value in asdict(line).items() if name != "changed_since"} for line in kept.lines]
-    stored = {"lines": lines, "definitions": kept.definitions, "details": kept.details}
+    path = RESULTS / f"{result.handle}.json"
+    lines = [
+        {name: value for name, value in asdict(line).items() if name != "changed_since"} for line in result.lines
+    ]
+    content = {"lines": lines, "definitions": result.definitions, "details": result.details}
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
 
 

@@ -42,7 +42,7 @@ def changed_definitions(handle: str, labels: Collection[str]) -> list[str]:
     """
     names = {name for label in labels for name in label.partition(" ")[0].split(",")}
     roots = [(SCRIPTS[handle], "claim"), *_methods().get(handle, [])]
-    now = {definition.label for definition in _sources().reached(roots, lambda _, place: place[1] in names)}
+    now = {definition.label for definition in _sources().reachable(roots, lambda _, place: place[1] in names)}
     return sorted({label.partition(" ")[0] for label in labels if label not in now})
 
 
@@ -56,7 +56,7 @@ def labels(sources: Sources, script: str, methods: list[Place]) -> list[str]:
         private = any(part.startswith("_") for part in module[2:])
         return place[0] in files or (private and user.split(".")[1] == module[1])
 
-    return sorted({definition.label for definition in sources.reached(roots, counts)})
+    return sorted({definition.label for definition in sources.reachable(roots, counts)})
 
 
 def commit_of_checkout() -> str | None:

@@ -55,19 +55,19 @@ class Sources:
         self._folders = folders
         self.module = functools.cache(self._read)
 
-    def reached(self, roots: Iterable[Place], follow: Follow) -> set[Definition]:
+    def reachable(self, roots: Iterable[Place], follow: Follow) -> set[Definition]:
         """The definitions at ``roots`` and all that these use, through whatever lies between, where let in.
 
         What a module uses of itself is always let in.
         """
-        definitions, seen = set[Definition](), set[Place]()
+        definitions, visited = set[Definition](), set[Place]()
         pending = [(module, (module, name)) for module, name in roots]
         while pending:
             user, named = pending.pop()
             place = self.home(*named)
-            if place is None or place in seen or not (place[0] == user or follow(user, place)):
+            if place is None or place in visited or not (place[0] == user or follow(user, place)):
                 continue
-            seen.add(place)
+            visited.add(place)
             new = set(self.module(place[0]).definitions[place[1]]) - definitions
             definitions |= new
             pending += [(place[0], used) for definition in new for used in definition.uses]
@@ -75,13 +75,13 @@ class Sources:
 
     def home(self, module: str, name: str) -> Place | None:
         """The place in which what ``from module import name`` gives is defined; None outside of the packages."""
-        seen: set[Place] = set()
-        while (module, name) not in seen and self.is_module(module):
-            seen.add((module, name))
-            known = self.module(module)
-            if name in known.definitions:
+        visited: set[Place] = set()
+        while (module, name) not in visited and self.is_module(module):
+            visited.add((module, name))
+            file = self.module(module)
+            if name in file.definitions:
                 return module, name
-            module, _, name = known.origins.get(name, "").rpartition(".")
+            module, _, name = file.origins.get(name, "").rpartition(".")
         return None
 
     def is_module(self, path: str) -> bool:

@@ -91,7 +91,7 @@ class Line:
 
     @property
     def _repeats(self) -> int:
-        """How many seeds, or else windows, the error is over."""
+        """The number of seeds, or of windows where there is one seed, that the error is over."""
         return self.seeds if self.seeds is not None and self.seeds > 1 else self.windows or self.seeds or 1
 
     def _judge(self) -> Verdict:
@@ -114,7 +114,7 @@ class Result(Outcome):
     """An outcome of one line without error, rival or control, as claims stated them before ``Line``.
 
     What it leaves open (``error``, ``seeds``, ``windows``, ``rival``, ``control``, ``tolerance``) is taken from the
-    result that is kept. New claims give an ``Outcome``.
+    stored result. New claims give an ``Outcome``.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def claims(
     json: options.Json = False,
 ) -> None:
     """Show what each paper asserts and whether it was found to hold here; run one or all again."""
-    from polyad.claims import damaged, handles, results, run
+    from polyad.claims import handles, results, run, unreadable_results
 
     if stale:
         err.print("--stale is now called --changed")
@@ -71,8 +71,8 @@ def claims(
     with progress() as callback:
         for name in wanted:
             err.print(f"{name}: {run(name, confirm=changed, callback=callback).because}")
-    lines = [line for kept in results() if handle in (None, kept.handle) for line in kept.lines]
-    for reason in damaged().values():
+    lines = [line for result in results() if handle in (None, result.handle) for line in result.lines]
+    for reason in unreadable_results().values():
         err.print(reason)
     if json:
         emit([asdict(line) for line in lines])
@@ -84,20 +84,20 @@ def _changed_handles() -> list[str]:
     """The claims whose code has changed since they were measured, and those without a result that can be read."""
     from polyad.claims import handles, results
 
-    same = {kept.handle for kept in results() if not any(line.changed_since for line in kept.lines)}
+    same = {result.handle for result in results() if not result.changed}
     return [name for name in handles() if name not in same]
 
 
 def _show_lines(lines: list[Line], *, every_claim: bool) -> None:
     """A table with a row for each line, and what to do about claims that are missing or of other code."""
-    from polyad.claims import damaged, handles
+    from polyad.claims import handles, unreadable_results
 
     rows = [
         [line.handle, line.state, f"{line.figure:.4g} {line.relation} {line.bound:.4g}", line.assertion]
         for line in lines
     ]
     table("claims", ["handle", "state", "measured", "what the paper asserts"], rows)
-    missing = sorted(set(handles()) - {line.handle for line in lines} - set(damaged()))
+    missing = sorted(set(handles()) - {line.handle for line in lines} - set(unreadable_results()))
     if missing and every_claim:
         out.print(f"never run here: {', '.join(missing)}")
     if any(line.changed_since for line in lines):

@@ -15,7 +15,7 @@ from polyad.claims._data_hash import sha
 
 @dataclass(frozen=True)
 class Fit:
-    """What an adapter came to: the changed weight, the losses on the way, and how many numbers it trained."""
+    """The weight that an adapter came to, the losses on the way, and the count of numbers that it trained."""
 
     weight: Tensor
     losses: list[float]

@@ -22,7 +22,7 @@ Data = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What an adapter came to at its best learning rate."""
+    """The figures of an adapter at its best learning rate."""
 
     lr: float
     loss: float
@@ -36,7 +36,7 @@ class Tuned:
     losses: list[float] = field(repr=False, default_factory=list)
 
     def figures(self) -> dict[str, float]:
-        """What a result keeps of it."""
+        """All figures but the losses on the way."""
         return {name: value for name, value in vars(self).items() if name != "losses"}
 
 

@@ -64,7 +64,7 @@ def times() -> dict[str, float]:
 
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
-    """How far the accuracy of C³A is above that of LoRA of rank one, both of 256 numbers; least over the seeds."""
+    """The accuracy of C³A less that of LoRA of rank one, both of 256 numbers; least over the seeds."""
     runs = [{"c3a": trained(C3A, seed, block=64, start=0.1), "lora": trained(LoRA, seed, rank=1)} for seed in SEEDS]
     gains = [run["c3a"]["accuracy"] - run["lora"]["accuracy"] for run in runs]
     return Result(

@@ -16,7 +16,7 @@ METHODS = {"kronecker": (LoKr, {"factor": 3}), "lora": (LoRA, {"rank": 4})}
 
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
-    """How far the Kronecker update's best mean accuracy over the grid lies above LoRA's."""
+    """The Kronecker update's best mean accuracy over the grid, less LoRA's."""
     tasks = Tasks(COUNT)
     adapters = Adapters(tasks.base())
     found: dict[str, dict[str, Any]] = {}

@@ -23,7 +23,7 @@ def planted() -> Planted:
 
 
 def entangled(method: Any, x: torch.Tensor, grad: torch.Tensor, **arguments: Any) -> float:
-    """How far the first step's change, away from the outlier's block of columns, is from that without the outlier."""
+    """The distance of the first step, away from the outlier's block of columns, from that without the outlier."""
     steps = []
     calm = x.clone()
     calm[:, 0] /= OUTLIER

@@ -15,7 +15,7 @@ COUNT, RANK, KEEP = 6, 4, 2
 
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
-    """How much more of the mean gain in accuracy is kept by two bases than by the better of two plain merges."""
+    """The share of the mean gain in accuracy that two bases keep, less that of the better of two plain merges."""
     tasks = Tasks(COUNT)
     adapters = Adapters(tasks.base())
     names = [f"task{t}" for t in range(COUNT)]

@@ -1,4 +1,4 @@
-"""How much the learning rate matters to SingLoRA and to LoRA, on planted changes of one layer. Some seconds."""
+"""The weight of the learning rate for SingLoRA and for LoRA, on planted changes of one layer. Some seconds."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Caches:
         return {**calibrated, **{f"evaluation of {k}": digest(w) for k, w in self.texts.items()}}
 
     def observe(self, make: Make, callback: Callable[..., Any] | None = None) -> Seen:
-        """What the codec needs to know, from the calibration text."""
+        """Collect from the calibration text the numbers that a codec needs."""
         return observe(self.model, make, self.calibration.windows, callback=callback)
 
     def compare(
