@@ -48,8 +48,8 @@ def source(part: str) -> str:
     """A hash of a part's definitions and of all that they use, of these files and of polyad, but for refusals."""
     sources = Sources({"benchmarks": HERE, "polyad": Path(polyad.__file__).parent})
     file = f"benchmarks.{part}"
-    roots = [(file, name) for name in sources.module(file).definitions]
-    used = sources.reachable(roots, lambda _, place: place[0] not in ("polyad._card", "polyad._check"))
+    roots = [(file, name) for name in sources.module(file).statements]
+    used = sources.reachable(roots, lambda _, module: module not in ("polyad._card", "polyad._check"))
     return hashlib.sha256("\n".join(sorted(definition.digest for definition in used)).encode()).hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -27,36 +27,38 @@ def import_script(handle: str) -> ModuleType:
 
 
 def measured_definitions(handle: str) -> list[str]:
-    """The labels of what defines a claim and the methods whose cards carry its handle.
-
-    These are ``claim`` and the methods themselves, and what they use of their own files, of each other's, and of
-    private modules of their packages. What lies further away (hosts, formats, other methods) does not count.
-    """
-    return labels(_sources(), SCRIPTS[handle], _methods().get(handle, []))
+    """The labels of what defines a claim and the methods whose cards carry its handle."""
+    return definition_labels(_sources(), _roots(handle))
 
 
 def changed_definitions(handle: str, labels: Collection[str]) -> list[str]:
-    """The names of those measured definitions that a claim and its methods no longer rest on as they were.
+    """The names of those measured definitions that a claim and its methods no longer rest on as they were."""
+    return lost_names(_sources(), _roots(handle), labels)
 
-    The files in which they stand do not matter, nor does whether these are private.
+
+def definition_labels(sources: Sources, roots: Sequence[Place]) -> list[str]:
+    """The labels of what defines ``roots``: a claim and its methods.
+
+    These are the roots themselves, and what they use of their own files, of each other's, and of private modules of
+    their packages. What lies further away (hosts, formats, other methods) does not count.
     """
-    names = {name for label in labels for name in label.partition(" ")[0].split(",")}
-    roots = [(SCRIPTS[handle], "claim"), *_methods().get(handle, [])]
-    now = {definition.label for definition in _sources().reachable(roots, lambda _, place: place[1] in names)}
-    return sorted({label.partition(" ")[0] for label in labels if label not in now})
-
-
-def labels(sources: Sources, script: str, methods: list[Place]) -> list[str]:
-    """The labels of what defines the claim of a module and these methods."""
-    roots = [(script, "claim"), *methods]
     files = {module for module, _ in roots}
 
-    def counts(user: str, place: Place) -> bool:
-        module = place[0].split(".")
-        private = any(part.startswith("_") for part in module[2:])
-        return place[0] in files or (private and user.split(".")[1] == module[1])
+    def counts(user: str, used: str) -> bool:
+        private = any(part.startswith("_") for part in used.split(".")[2:])
+        return used in files or (private and user.split(".")[1] == used.split(".")[1])
 
     return sorted({definition.label for definition in sources.reachable(roots, counts)})
+
+
+def lost_names(sources: Sources, roots: Sequence[Place], labels: Collection[str]) -> list[str]:
+    """The names in those labels that no definition has any more which ``roots`` rest on.
+
+    The files in which definitions stand do not matter, nor does whether these are private.
+    """
+    names = {name for label in labels for name in label.partition(" ")[0].split(",")}
+    present = {definition.label for definition in sources.reachable(roots, names=names)}
+    return sorted({label.partition(" ")[0] for label in labels if label not in present})
 
 
 def commit_of_checkout() -> str | None:
@@ -72,6 +74,11 @@ def commit_of_checkout() -> str | None:
 @functools.cache
 def _sources() -> Sources:
     return Sources({"polyad": FOLDER.parent})
+
+
+def _roots(handle: str) -> list[Place]:
+    """The claim and its methods."""
+    return [(SCRIPTS[handle], "claim"), *_methods().get(handle, [])]
 
 
 @functools.cache

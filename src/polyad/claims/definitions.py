@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from polyad.claims._strip_words import WordStripper
 Place = tuple[str, str]
 """The module and the name of a definition."""
 
-Follow = Callable[[str, Place], bool]
-"""Tells, of a module and of a definition that it uses, whether the definition counts too."""
+Follow = Callable[[str, str], bool]
+"""Tells, of a module and of one whose definitions it uses, whether these count too."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Definition:
 
 @dataclass(frozen=True)
 class Module:
-    """The definitions of a file by name, and the dotted paths of what it imports by the name that it gives them."""
+    """The statements of a file by the names they define, and the dotted paths of what it imports by local name."""
 
-    definitions: Mapping[str, list[Definition]]
+    statements: dict[str, list[ast.stmt]]
     origins: Mapping[str, str]
 
 
@@ -54,21 +54,25 @@ class Sources:
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
         self.module = functools.cache(self._read)
+        self.definitions = functools.cache(self._define)
 
-    def reachable(self, roots: Iterable[Place], follow: Follow) -> set[Definition]:
-        """The definitions at ``roots`` and all that these use, through whatever lies between, where let in.
+    def reachable(
+        self, roots: Iterable[Place], follow: Follow = lambda _user, _used: True, names: Collection[str] | None = None
+    ) -> set[Definition]:
+        """The definitions at ``roots`` and all that these use, through whatever lies between.
 
-        What a module uses of itself is always let in.
+        A module's use of another is followed where ``follow`` says so, that of itself always. With ``names``,
+        definitions of other names are left out.
         """
         definitions, visited = set[Definition](), set[Place]()
         pending = [(module, (module, name)) for module, name in roots]
         while pending:
-            user, named = pending.pop()
-            place = self.home(*named)
-            if place is None or place in visited or not (place[0] == user or follow(user, place)):
+            user, (module, name) = pending.pop()
+            place = self.home(module, name) if names is None or name in names else None
+            if place is None or place in visited or not (place[0] == user or follow(user, place[0])):
                 continue
             visited.add(place)
-            new = set(self.module(place[0]).definitions[place[1]]) - definitions
+            new = self.definitions(*place) - definitions
             definitions |= new
             pending += [(place[0], used) for definition in new for used in definition.uses]
         return definitions
@@ -79,7 +83,7 @@ class Sources:
         while (module, name) not in visited and self.is_module(module):
             visited.add((module, name))
             file = self.module(module)
-            if name in file.definitions:
+            if name in file.statements:
                 return module, name
             module, _, name = file.origins.get(name, "").rpartition(".")
         return None
@@ -101,16 +105,28 @@ class Sources:
         if file is None:
             raise ValueError(f"{path!r} is no module of {', '.join(self._folders)}")
         tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-        origins = dict(_imports(tree))
-        definitions: dict[str, list[Definition]] = {}
-        for statement in WordStripper(origins).visit(tree).body:
-            form = NormalForm(statement, origins, self.is_module)
-            names = frozenset(bound_names([statement]) or {name for _, name in form.uses})
+        module = Module({}, dict(_imports(tree)))
+        for statement in tree.body:
+            for name in bound_names([statement]) or self._used_names(statement, module.origins):
+                module.statements.setdefault(name, []).append(statement)
+        return module
+
+    def _used_names(self, statement: ast.stmt, origins: Mapping[str, str]) -> set[str]:
+        """The names that a statement uses which defines none; empty for words alone."""
+        bare = WordStripper(origins).visit(statement)
+        return set() if bare is None else {name for _, name in NormalForm(bare, origins, self.is_module).uses}
+
+    def _define(self, module: str, name: str) -> frozenset[Definition]:
+        """The definitions of a name in a module."""
+        statements, origins = self.module(module).statements[name], self.module(module).origins
+        definitions: set[Definition] = set()
+        for statement in statements:
+            form = NormalForm(WordStripper(origins).visit(statement), origins, self.is_module)
+            names = frozenset(bound_names([statement]) or {used for _, used in form.uses})
             digest = hashlib.sha256(form.text.encode()).hexdigest()
-            uses = frozenset((origin or path, name) for origin, name in form.uses)
-            for name in names:
-                definitions.setdefault(name, []).append(Definition(names, digest, uses))
-        return Module(definitions, origins)
+            uses = frozenset((origin or module, used) for origin, used in form.uses)
+            definitions.add(Definition(names, digest, uses))
+        return frozenset(definitions)
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
