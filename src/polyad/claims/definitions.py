@@ -61,15 +61,14 @@ class Sources:
     ) -> set[Definition]:
         """The definitions at ``roots`` and all that these use, through whatever lies between.
 
-        A module's use of another is followed where ``follow`` says so, that of itself always. With ``names``,
-        definitions of other names are left out.
+        ``follow`` says which of them count. With ``names``, definitions of other names are left out.
         """
         definitions, visited = set[Definition](), set[Place]()
         pending = [(module, (module, name)) for module, name in roots]
         while pending:
             user, (module, name) = pending.pop()
             place = self.home(module, name) if names is None or name in names else None
-            if place is None or place in visited or not (place[0] == user or follow(user, place[0])):
+            if place is None or place in visited or not follow(user, place[0]):
                 continue
             visited.add(place)
             new = self.definitions(*place) - definitions

@@ -87,7 +87,8 @@ class Line:
         """
         if self.figure == figure or (math.isnan(self.figure) and math.isnan(figure)):
             return True
-        return abs(self.figure - figure) <= self.tolerance * max(abs(self.figure), abs(self.bound))
+        reach = self.tolerance * max(abs(self.figure), abs(self.bound))
+        return math.isfinite(reach) and abs(self.figure - figure) <= reach
 
     @property
     def _repeats(self) -> int:
