@@ -85,8 +85,8 @@ def conflict(before: Sequence[Line], again: Sequence[Line]) -> str | None:
     """The reason that a re-run contradicts the stored lines; None where it may be the same experiment.
 
     It does where a verdict is reversed, and where a figure lies neither within its tolerance nor within the 95 %
-    interval of the stored one. Hashes of data may differ: what is computed before it is hashed ends in other digits on
-    another processor.
+    interval of the stored one. Hashes of data may differ: data that are computed end in other digits on another
+    processor.
     """
     if len(before) != len(again):
         return f"it has {len(again)} lines and had {len(before)}"
