@@ -1,0 +1,48 @@
+"""What every version of polyad has saved stays readable: stored numbers to the bit, all else to rounding."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from saved.reading import BITS, CASE, EXPECTED, STORED, digest, read
+
+ROOT = Path(__file__).parent / "saved"
+CASES = sorted(file.parent.relative_to(ROOT) for file in ROOT.rglob(CASE))
+
+
+def near(dtype, largest):
+    """How far roundings in another order may lead; trainings add them up over some steps."""
+    return (16 if dtype == torch.bfloat16 else 1000) * torch.finfo(dtype).eps * max(1.0, largest)
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_was_saved_stays_readable(case, tmp_path):
+    folder, work = ROOT / case, tmp_path / "work"
+    work.mkdir()
+    found = read(folder, work)
+    bits = json.loads((folder / BITS).read_text())
+    follows = load_file(folder / EXPECTED)
+    assert found.keys() == bits.keys() | {key.partition("/")[2] for key in follows}
+    other = [key for key, expected in bits.items() if digest(found[key]) != expected]
+    assert not other, f"{other} are not the numbers that were stored"
+    for name, expected in follows.items():
+        how, _, key = name.partition("/")
+        assert (found[key].dtype, found[key].shape) == (expected.dtype, expected.shape), key
+        if how == "kept" or not expected.is_floating_point():
+            assert torch.equal(found[key], expected), key
+        else:
+            off = float((found[key].double() - expected.double()).abs().max())
+            assert off <= near(expected.dtype, float(expected.double().abs().max())), f"{key} is off by {off:.3g}"
+
+
+def test_every_version_has_cases_of_every_kind():
+    for version in {case.parts[0] for case in CASES}:
+        kinds = {case.parts[1] for case in CASES if case.parts[0] == version}
+        assert kinds >= {path.name for path in (ROOT / "0.1.0").iterdir()}
+    stored = [json.loads((ROOT / case / BITS).read_text()) for case in CASES]
+    assert sum(map(len, stored)) > 1500
+    assert all(key.startswith(STORED) for own in stored for key in own)
