@@ -26,11 +26,11 @@ import polyad
 from polyad import attention, cli, report
 from polyad._card import card
 from polyad.adapters import Adapters
-from polyad.adapters.comparing import compare
-from polyad.adapters.finetuning import NAME, Finetuning, finetune
-from polyad.adapters.learning import train
-from polyad.adapters.named import method_of
-from polyad.adapters.training import trainer_callback, unsaved
+from polyad.adapters.host.schedule import trainer_callback, unsaved
+from polyad.adapters.host.spelled import method_of
+from polyad.adapters.training.compare import compare
+from polyad.adapters.training.finetune import NAME, Finetuning, finetune
+from polyad.adapters.training.loop import train
 from polyad.cache import cache_for
 from polyad.formats import load_format
 from polyad.interop.peft import from_peft

@@ -21,10 +21,10 @@ from torch import nn
 from polyad import attention
 from polyad._card import card, methods
 from polyad.adapters import Adapters
-from polyad.adapters.comparing import compare
-from polyad.adapters.finetuning import NAME, finetune
-from polyad.adapters.learning import train
-from polyad.adapters.named import method_of
+from polyad.adapters.host.spelled import method_of
+from polyad.adapters.training.compare import compare
+from polyad.adapters.training.finetune import NAME, finetune
+from polyad.adapters.training.loop import train
 from polyad.cache import matryoshka_bases, matryoshka_ranks, observe, water_filling
 from polyad.compress.run import Asked, compressed
 from polyad.compress.text_form import recipe_of
