@@ -1,13 +1,16 @@
 """What every version of polyad has saved stays readable: stored numbers to the bit, all else to rounding."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-from saved.reading import BITS, CASE, EXPECTED, STORED, digest, read
+from saved.reading import BITS, CASE, EXPECTED, READERS, STORED, digest, read
 
 ROOT = Path(__file__).parent / "saved"
 CASES = sorted(file.parent.relative_to(ROOT) for file in ROOT.rglob(CASE))
@@ -41,8 +44,40 @@ def test_what_was_saved_stays_readable(case, tmp_path):
 
 def test_every_version_has_cases_of_every_kind():
     for version in {case.parts[0] for case in CASES}:
-        kinds = {case.parts[1] for case in CASES if case.parts[0] == version}
-        assert kinds >= {path.name for path in (ROOT / "0.1.0").iterdir()}
+        assert {case.parts[1] for case in CASES if case.parts[0] == version} == READERS.keys()
     stored = [json.loads((ROOT / case / BITS).read_text()) for case in CASES]
     assert sum(map(len, stored)) > 1500
     assert all(key.startswith(STORED) for own in stored for key in own)
+
+
+def names(value):
+    """The names of formats, layers and methods in JSON that polyad wrote."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from names(inner)
+    if isinstance(value, dict):
+        yield from (value[key] for key in ("layer", "method") if key in value)
+        yield from (value["kind"],) if "fields" in value else ()
+        yield from names(list(value.values()))
+
+
+ALONE = """
+import json, polyad
+from polyad.models.assembly import LAYERS
+from polyad.models.described import KINDS
+known = [*polyad.formats.kinds(), *LAYERS, *KINDS, *(card.name for card in polyad.methods()), "torch.Linear"]
+print(json.dumps([name for name in SAID if name not in known]))
+"""
+
+
+def test_what_a_file_names_is_known_where_polyad_alone_was_imported():
+    said = {name for file in ROOT.rglob("polyad.json") for name in names(json.loads(file.read_text()))}
+    for file in ROOT.glob("*/format/*/saved/*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            said |= set(names(json.loads(opened.metadata()["polyad.format"])))
+    assert len(said) > 50
+    assert not [name for name in said if name.startswith("polyad.")], "a file names a module, which may move"
+    script = f"SAID = {sorted(said)}{ALONE}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
