@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyad._versions import KEY, read_version, stamp
 from polyad.data.calibration import Calibration
-from polyad.models.calibration.collect import NEEDS, Moments
+from polyad.statistics import Moments
 
 SEPARATOR = "|"
 
@@ -39,7 +39,7 @@ class Memory:
                 read_version("statistics", path, (opened.metadata() or {}).get(KEY))
             tensors = load_file(path)
             return {
-                name: Moments(count, **cast(Any, {field: tensors[key] for field, key in held.items()}))
+                name: Moments(count, **{field: tensors[key] for field, key in held.items()})
                 for name, (count, held) in index.items()
             }
         except (OSError, ValueError, KeyError, SafetensorError):
@@ -54,12 +54,10 @@ class Memory:
         index: dict[str, Any] = {}
         for module, moments in stats.items():
             held: dict[str, str] = {}
-            for field in NEEDS:
-                value = getattr(moments, field)
-                if value is not None:
-                    key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
-                    tensors[key] = value.contiguous()
-                    held[field] = key
+            for field, value in moments.values.items():
+                key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
+                tensors[key] = value.contiguous()
+                held[field] = key
             index[module] = [moments.count, held]
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, stamp("statistics"))
