@@ -17,10 +17,11 @@ from polyad._moved import moved_modules
 
 ROOT = Path(polyad.__file__).parent
 ORDER = (
-    "_card", "_check", "_spelled", "_folders", "_versions", "_moved", "linalg", "algorithms", "einsum", "formats",
-    "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models", "data", "cache", "decode",
-    "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain", "equivariant", "fields", "parallel",
-    "retrieval", "generative", "inspect", "interop", "testing", "claims", "report", "cli",
+    "_card", "_check", "_spelled", "_folders", "_versions", "_moved", "linalg", "algorithms", "einsum",
+    "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models", "data",
+    "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain",
+    "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing", "claims",
+    "report", "cli",
 )  # fmt: skip
 NUMERIC = frozenset({"_card", "_check", "_versions", "linalg", "formats", "quantize"})
 ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}
