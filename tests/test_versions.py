@@ -15,8 +15,8 @@ from polyad import compress, report
 from polyad._versions import NEWEST, read_version
 from polyad.adapters import AdaLoRA, Adapters
 from polyad.adapters.training import trainer_callback
-from polyad.compress.memory import Memory
 from polyad.compress.run import Asked
+from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration, Text
 from polyad.data.calibration import splits
 from polyad.formats import LowRank, load_format, save_format
@@ -150,16 +150,16 @@ def test_what_a_newer_polyad_writes_is_refused(kind, tmp_path, monkeypatch):
 
 def test_statistics_and_tokens_of_a_newer_polyad_are_made_again(tmp_path, monkeypatch, own_cache):
     model, text = tiny.model(), Calibration(tiny.ids(2, 16), tiny.ids(1, 16), {"ids": "0"})
-    memory, asked = Memory(tmp_path / "work", "x"), {"model.layers.0.mlp.up_proj": {"second"}}
+    store, asked = StatisticsStore(tmp_path / "work", "x"), {"model.layers.0.mlp.up_proj": {"second"}}
     model.polyad_origin = type(origin(model))("x", None, tiny.tokenizer())
     words = Text("words", (("a", tiny.PART.joined()[:4000]),))
     with monkeypatch.context() as newer:
         newer.setitem(NEWEST, "statistics", 99)
         newer.setitem(NEWEST, "tokens", 99)
-        memory.keep(0, asked, text, collect(model, asked, [tiny.ids()]))
+        store.keep(0, asked, text, collect(model, asked, [tiny.ids()]))
         splits(model, words)
-        assert memory.recall(0, asked, text) is not None
-    assert memory.recall(0, asked, text) is None
+        assert store.recall(0, asked, text) is not None
+    assert store.recall(0, asked, text) is None
     (file,) = (own_cache / "tokens").iterdir()
     before = file.read_bytes()
     (made,) = splits(model, words)
