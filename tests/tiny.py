@@ -65,6 +65,11 @@ def model(kind="llama", seed=0):
     shape = SHAPE if family != "GPT2" else {"vocab_size": 500, "bos_token_id": None, "eos_token_id": 0}
     config = getattr(transformers, f"{family}Config")(**{**shape, **changed})
     made = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM"))(config).eval()
+    return fill(made, seed)
+
+
+def fill(made, seed=0):
+    """Random numbers for a model, of such sizes that its activations are those of trained ones."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in made.named_parameters():

@@ -199,6 +199,12 @@ class Format:
         kind = spec.get("kind")
         if kind not in _kinds:
             raise ValueError(f"no format is called {kind!r}; this version knows {', '.join(sorted(_kinds))}")
+        unknown = spec["fields"].keys() - {field.name for field in dataclasses.fields(_kinds[kind])}  # pyright: ignore
+        if unknown:
+            raise ValueError(
+                f"a {kind} has no {' or '.join(sorted(unknown))} here; what holds it was written by a newer polyad: "
+                "upgrade with pip install -U polyad"
+            )
         fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
         return _kinds[kind](**fields)
 
