@@ -77,8 +77,9 @@ class EvictingLayer(HeldLayer):
         (keys, values), queries = super()._leaving(count)
         others: list[Any] = list(self.neighbours)
         if self is others[0]:  # all layers that share the codec are chosen for together
+            entries = [layer.recent.read(count) for layer in others]
             scores = [layer.received[..., :count] for layer in others]
-            found = self.chooses.choose(scores, self.left, [layer.stored.length for layer in others])
+            found = self.chooses.choose(entries, scores, self.left, [layer.stored.length for layer in others])
             for layer, index in zip(others, found, strict=True):
                 layer.chosen = index
         assert self.chosen is not None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Format
+from polyad.formats.dense import entries
 
 SPARE = 8
 """Buffers grow by one part in this many, so that appending costs a constant number of copies a token."""
@@ -145,11 +146,13 @@ class _Run:
 
     def select(self, index: Tensor, done: dict[int, tuple[Tensor, Tensor]]) -> None:
         if not self.grows:
-            self._like = _selected(self._like[0]), _selected(self._like[1])
+            self._like = self._like[0].select(index), self._like[1].select(index)
+            self._buffers = [dict(format.tensors()) for format in self._like]
+            return
         for held in self._buffers:
             for name, t in held.items():
                 if id(t) not in done:
-                    done[id(t)] = t, _taken(t, index)  # t too, so that its id is not another's meanwhile
+                    done[id(t)] = t, entries(t, index)  # t too, so that its id is not another's meanwhile
                 held[name] = done[id(t)][1]
 
     def tensors(self) -> Iterator[Tensor]:
@@ -166,14 +169,6 @@ def written(buffer: Tensor, start: int, tensor: Tensor) -> Tensor:
         buffer = larger
     buffer.narrow(-2, start, tensor.shape[-2]).copy_(tensor)
     return buffer
-
-
-def _selected(format: Format) -> Format:
-    raise ValueError(f"a {type(format).__name__} cannot be reordered along the batch; use greedy or sampled decoding")
-
-
-def _taken(t: Tensor, index: Tensor) -> Tensor:
-    return t[:1].expand(len(index), *t.shape[1:]) if t.stride(0) == 0 else t[index]
 
 
 def _storage(t: Tensor) -> int:

@@ -126,6 +126,15 @@ class Format:
         """This format of other tensors, which stand for this number of rows."""
         return self.replace(tensors)
 
+    def select(self, index: Tensor) -> Format:
+        """These entries (n,) of the first dimension, which counts a batch, in this order.
+
+        A tensor that is expanded over the batch stays so.
+        """
+        from polyad.formats.dense import entries
+
+        return self.with_rows({name: entries(t, index) for name, t in self.tensors().items()}, self.shape[-2])
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""

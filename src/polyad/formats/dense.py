@@ -63,3 +63,8 @@ def convolve(x: Tensor, weight: Tensor, kernel: tuple[int, ...], **geometry: Any
     run = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
     weight = weight.to(x.dtype).reshape(weight.shape[0], -1, *kernel)
     return run(x, weight, **geometry)
+
+
+def entries(t: Tensor, index: Tensor) -> Tensor:
+    """``t[index]``; of a tensor that is expanded over its first dimension a view."""
+    return t[:1].expand(len(index), *t.shape[1:]) if t.stride(0) == 0 else t[index]
