@@ -85,7 +85,7 @@ class EvictingLayer(HeldLayer):
         assert self.chosen is not None
         assert self.received is not None
         index, self.chosen = self.chosen, None
-        self.received = self.received[..., count:]
+        self.received = self.received[..., count:].clone()  # a view would hold what all received
         new = (index + self.left).int()
         self.kept = new if self.kept is None else torch.cat([self.kept, new], -1)
         self.left += count
@@ -117,7 +117,7 @@ class EvictingLayer(HeldLayer):
             )
         self.recent.crop(length - self.left)
         if self.received is not None:
-            self.received = self.received[..., : length - self.left]
+            self.received = self.received[..., : length - self.left].clone()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)

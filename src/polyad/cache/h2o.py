@@ -18,6 +18,7 @@ from polyad.formats import Dense
     name="h2o",
     makes=Dense,
     example={"keep": 0.5, "block": 8},
+    exact={"keep": 1.0, "block": 4},
     papers=(
         Paper(
             "Zhang, Sheng, Zhou, Chen, Zheng, Cai, Song, Tian, Ré, Barrett, Wang, Chen",

@@ -19,6 +19,7 @@ from polyad.formats import Dense
     name="prefixkv",
     makes=Dense,
     example={"keep": 0.5, "block": 8},
+    exact={"keep": 1.0, "block": 4},
     papers=(
         Paper(
             "Wang, Liu, Chen, Lin, Han, Ding",

@@ -130,6 +130,7 @@ class _Run:
                 if growth[name]:
                     held[name] = written(held[name], -(-self.length // growth[name]), tensor)
         self.length += keys.shape[-2]
+        self._like = self.read(0, self.length)  # of the larger buffers, so that those before them are let go
 
     def read(self, start: int, count: int) -> tuple[Format, Format]:
         made = []
@@ -154,6 +155,7 @@ class _Run:
                 if id(t) not in done:
                     done[id(t)] = t, entries(t, index)  # t too, so that its id is not another's meanwhile
                 held[name] = done[id(t)][1]
+        self._like = self.read(0, self.length)
 
     def tensors(self) -> Iterator[Tensor]:
         for held in self._buffers:
