@@ -25,25 +25,7 @@ CHECKS = (
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS",
-    "adopting",
-    "arguments",
-    "attending",
-    "choices",
-    "chunks",
-    "counting",
-    "cropping",
-    "generating",
-    "growing",
-    "half_precision",
-    "keeping",
-    "later_tokens",
-    "padding",
-    "permuting",
-    "placing",
-    "precision",
-    "reachable_tensors",
-    "refining",
-    "restoring",
-    "selecting",
+    "CHECKS", "adopting", "arguments", "attending", "choices", "chunks", "counting", "cropping", "generating",
+    "growing", "half_precision", "keeping", "later_tokens", "padding", "permuting", "placing", "precision",
+    "reachable_tensors", "refining", "restoring", "selecting",
 ]  # fmt: skip
