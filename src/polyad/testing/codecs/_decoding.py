@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.cache import HeldCache, cache_for, remembering
+from polyad.testing._contract import relative_error
 from polyad.testing.codecs._subject import (
     DECODERS,
     NEAR,
@@ -21,7 +22,6 @@ from polyad.testing.codecs._subject import (
     decoder,
     is_eviction,
     logits,
-    relative_error,
     settings,
     tokens,
 )

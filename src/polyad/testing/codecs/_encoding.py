@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.testing._contract import normal
+from polyad.testing._contract import normal, relative_error
 from polyad.testing.codecs._subject import (
     KEY_HEADS,
     NEAR,
@@ -17,7 +17,6 @@ from polyad.testing.codecs._subject import (
     codec_of,
     encode_entries,
     entries,
-    relative_error,
     restore_entries,
     round_trips,
     settings,

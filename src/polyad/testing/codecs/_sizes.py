@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from polyad._card import Card
-from polyad.testing._contract import normal
+from polyad.testing._contract import normal, relative_error
 from polyad.testing.codecs._subject import (
     KEY_HEADS,
     ROUNDED,
@@ -20,7 +20,6 @@ from polyad.testing.codecs._subject import (
     encode_entries,
     entries,
     is_eviction,
-    relative_error,
     round_trips,
     settings,
 )

@@ -171,8 +171,3 @@ def round_trips(codec: Codec, given: Entries) -> list[tuple[str, Tensor, Tensor]
         both = zip(("keys", "values"), back, layer, strict=False)
         sides += [(f"{side} of layer {number}", mine, right) for side, mine, right in both]
     return sides
-
-
-def relative_error(result: Tensor, expected: Tensor) -> float:
-    """The Frobenius norm of the difference, as a part of what was expected."""
-    return float((result.double() - expected.double()).norm() / expected.double().norm())
