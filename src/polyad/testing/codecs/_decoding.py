@@ -45,7 +45,8 @@ def generating(card: Card) -> None:
         return
     for kind in DECODERS:
         for beams in (1, 3):
-            cache = cache_of(card, settings(card)["exact"], kind=kind)
+            sinks = 0 if is_eviction(card) or beams > 1 else 2
+            cache = cache_of(card, settings(card)["exact"], kind=kind, sinks=sinks)
             generated = _generate(decoder(kind), beams, cache)
             stored = [layer.stored.length for layer in cache.held]
             assert min(stored) >= TOKENS // 2, f"{card.name} stored {stored} of {PROMPT} tokens and more"
@@ -123,6 +124,9 @@ def cropping(card: Card) -> None:
         for length in lengths:
             cache.crop(length - cache.get_seq_length())
             assert cache.get_seq_length() == length, f"{card.name} cut to {length} says {cache.get_seq_length()}"
+            positions = None if cache.rotation is None else cache.rotation.positions
+            known = length if positions is None else positions.shape[1]
+            assert known == length, f"{card.name} cut to {length} knows the positions of {known}"
             for after, old in zip(_copies(cache), before, strict=True):
                 kept = old.shape[2] - PROMPT + length  # of those that were held
                 assert after.shape[2] == kept, f"{card.name} cut to {length} holds {after.shape[2]} tokens"
@@ -157,19 +161,24 @@ def _assert_goes_on(card: Card, given: dict[str, Any], length: int, setting: str
 
 
 def selecting(card: Card) -> None:
-    """Rows of the batch reordered, dropped and repeated are what they were, and go on as if fed so from the start."""
+    """Rows of the batch, each at positions of its own, are reordered, dropped and repeated: they are what they were,
+    and go on as if fed so from the start."""
     ids, more = tokens(3, PROMPT), tokens(3, 19, seed=7)
-    right = logits(decoder(), torch.cat([ids, more], 1))[:, PROMPT:]
+    places = torch.arange(PROMPT + 19) + torch.tensor([[0], [5], [11]])
+    before, after = places.split([PROMPT, 19], 1)
+    right = logits(decoder(), torch.cat([ids, more], 1), positions=places)[:, PROMPT:]
     for setting, given in settings(card).items():
         for way, (change, index) in SELECTIONS.items():
             cache, other = cache_of(card, given), cache_of(card, given)
-            logits(decoder(), ids, cache)
-            logits(decoder(), ids[index], other)
-            before = _copies(cache)
+            logits(decoder(), ids, cache, positions=before)
+            logits(decoder(), ids[index], other, positions=before[index])
+            old = _copies(cache)
             change(cache)
-            same = all(torch.equal(one, old[index]) for one, old in zip(_copies(cache), before, strict=True))
+            same = all(torch.equal(one, whole[index]) for one, whole in zip(_copies(cache), old, strict=True))
             assert same, f"{way} changes what {card.name} holds ({setting})"
-            said, expected = (logits(decoder(), more[index], one, (1, 17, 1)) for one in (cache, other))
+            said, expected = (
+                logits(decoder(), more[index], one, (1, 17, 1), positions=after[index]) for one in (cache, other)
+            )
             off = relative_error(said, expected)
             budget = is_eviction(card) and len(index) < len(ids)  # which may be one for the batch
             assert budget or off <= ROUNDED, f"after {way} {card.name} goes on otherwise, by {off:.3g} ({setting})"

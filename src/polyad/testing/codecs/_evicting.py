@@ -88,28 +88,32 @@ def _assert_budget(card: Card, layers: list[EvictingLayer], keep: float | None) 
 
 
 def later_tokens(card: Card) -> None:
-    """Tokens that follow see those that stayed, head by head, at their own positions, and nothing else."""
+    """Tokens that follow see those that stayed, head by head, at their own positions, and no other; no padding."""
     if not is_eviction(card):
         return
     model, ids = decoder(), tokens(2, PROMPT + 24)
     cache, plain = cache_of(card, card.example), cache_for(model)
+    mask = torch.ones_like(ids)
+    mask[0, : TOKENS - 6] = 0  # so much that some of it must stay
     for one in (cache, plain):
-        logits(model, ids[:, :PROMPT], one)
+        logits(model, ids[:, :PROMPT], one, mask=mask[:, :PROMPT])
     for piece in ids[:, PROMPT:].split([1, 5, 12, 6], 1):
-        with _mask_layers(model, [_mask(layer, piece.shape[1]) for layer in _layers(cache)]):
+        known = mask[:, : cache.get_seq_length() + piece.shape[1]]
+        with _mask_layers(model, [_mask(layer, known) for layer in _layers(cache)]):
             expected = logits(model, piece, plain)
-        said = logits(model, piece, cache)
+        said = logits(model, piece, cache, mask=known)
         off = float((said - expected).abs().max())
         assert off < ROUNDED, f"tokens that follow see something else than what {card.name} kept, by {off:.3g}"
 
 
-def _mask(layer: EvictingLayer, count: int) -> Tensor:
-    """Which tokens each of ``count`` new ones may see, (batch, heads, count, all tokens)."""
-    length = layer.get_seq_length()
+def _mask(layer: EvictingLayer, known: Tensor) -> Tensor:
+    """Which tokens each new one may see, (batch, heads, new tokens, all tokens), by what is no padding."""
+    length, total = layer.get_seq_length(), known.shape[1]
     index = _held_places(layer)
-    seen = torch.zeros(*index.shape[:2], length + count, dtype=torch.bool).scatter_(-1, index, True)
+    seen = torch.zeros(*index.shape[:2], total, dtype=torch.bool).scatter_(-1, index, True)
     seen[..., length:] = True
-    causal = torch.ones(count, length + count, dtype=torch.bool).tril(length)
+    seen &= known.bool().unsqueeze(1)
+    causal = torch.ones(total - length, total, dtype=torch.bool).tril(length)
     return seen.repeat_interleave(HEADS // KEY_HEADS, 1).unsqueeze(2) & causal
 
 
@@ -138,7 +142,7 @@ def padding(card: Card) -> None:
     mask = torch.ones_like(ids)
     mask[0, :PADDING] = 0
     cache = cache_of(card, card.example)
-    logits(decoder(), ids, cache, attention_mask=mask)
+    logits(decoder(), ids, cache, mask=mask)
     for layer in _layers(cache):
         if layer.kept is not None and layer.stored.length <= layer.left - PADDING:
             first = layer.kept[0]

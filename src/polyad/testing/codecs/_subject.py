@@ -62,11 +62,28 @@ def tokens(batch: int, length: int, seed: int = 1) -> Tensor:
     return random_tokens(batch, length, VOCABULARY, seed)
 
 
-def logits(model: Any, ids: Tensor, cache: Any = None, steps: Sequence[int] = (), **more: Any) -> Tensor:
-    """What the model says of ids (batch, tokens), fed in pieces of these lengths, or at once."""
-    pieces = ids.split(list(steps), 1) if steps else (ids,)
+def logits(
+    model: Any,
+    ids: Tensor,
+    cache: Any = None,
+    steps: Sequence[int] = (),
+    *,
+    positions: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """What the model says of ids (batch, tokens), fed in pieces of these lengths, or at once.
+
+    ``positions`` (batch, tokens) are theirs, and ``mask`` (batch, all tokens) says which ones, of those in the cache
+    too, are no padding.
+    """
+    sizes = list(steps) or [ids.shape[1]]
+    places = [None] * len(sizes) if positions is None else positions.split(sizes, 1)
     with torch.no_grad():
-        return torch.cat([model(piece, past_key_values=cache, **more).logits for piece in pieces], 1)
+        pieces = [
+            model(piece, position_ids=place, attention_mask=mask, past_key_values=cache).logits
+            for piece, place in zip(ids.split(sizes, 1), places, strict=True)
+        ]
+    return torch.cat(pieces, 1)
 
 
 def settings(card: Card) -> dict[str, dict[str, Any]]:
@@ -95,11 +112,11 @@ def cache_of(
     *,
     kind: str = "grouped",
     dtype: torch.dtype = torch.float64,
-    window: int = WINDOW,
+    sinks: int = 0,
 ) -> HeldCache:
     """A new cache of the codec with these arguments, for ``decoder(kind, dtype)``."""
     make = partial(card.function, **given)
-    return cache_for(decoder(kind, dtype), make, window=window, seen=statistics(card, kind))
+    return cache_for(decoder(kind, dtype), make, window=WINDOW, sinks=sinks, seen=statistics(card, kind))
 
 
 @dataclass(frozen=True)
