@@ -123,13 +123,13 @@ class Unsaved(Plain):
 SPOILT = {
     "shape": [toy(Narrower), toy(Blind)],
     "sizes": [toy(Plain, parameters=1700), toy(Plain, held=23), toy(Idle)],
-    "decoding": [toy(Late), toy(Forgetful)],
+    "pieces": [toy(Late), toy(Forgetful)],
     "causality": [toy(Foreseeing), toy(Shortsighted)],
-    "masking": [toy(Deaf)],
+    "masks": [toy(Deaf)],
     "gradients": [toy(Idle), toy(Detached)],
     "rows": [toy(Mixing)],
     "precision": [toy(Wide)],
-    "saving": [toy(Unsaved)],
+    "storage": [toy(Unsaved)],
 }
 WRONG = {f"{prop}-{i}": (prop, card) for prop, cards in SPOILT.items() for i, card in enumerate(cards)}
 

@@ -7,14 +7,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad.data.calibration import Calibration
-from polyad.models.statistics import NEEDS, Moments
+from polyad.statistics import Moments
 
 SEPARATOR = "|"
 
@@ -36,7 +36,7 @@ class Memory:
             index = json.loads(path.with_suffix(".json").read_text())
             tensors = load_file(path)
             return {
-                name: Moments(count, **cast(Any, {field: tensors[key] for field, key in held.items()}))
+                name: Moments(count, **{field: tensors[key] for field, key in held.items()})
                 for name, (count, held) in index.items()
             }
         except (OSError, ValueError, KeyError, SafetensorError):
@@ -51,12 +51,10 @@ class Memory:
         index: dict[str, Any] = {}
         for module, moments in stats.items():
             held: dict[str, str] = {}
-            for field in NEEDS:
-                value = getattr(moments, field)
-                if value is not None:
-                    key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
-                    tensors[key] = value.contiguous()
-                    held[field] = key
+            for field, value in moments.values.items():
+                key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
+                tensors[key] = value.contiguous()
+                held[field] = key
             index[module] = [moments.count, held]
         partial = path.with_suffix(".partial")
         save_file(tensors, partial)

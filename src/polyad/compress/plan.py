@@ -16,11 +16,12 @@ from polyad.compress.influence import informed, layer_needs, read_by
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
+from polyad.models.calibration import collect, join_statistics
 from polyad.models.compressible import compressible
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merged, modules
-from polyad.models.statistics import Moments, collect, combined
 from polyad.models.surgery import Which, replace
+from polyad.statistics import Moments
 
 PART = 16
 """Windows after which statistics are kept, where a memory is given: what a kill can cost."""
@@ -176,7 +177,7 @@ def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, c
             )
             if memory is not None:
                 memory.keep(number, asked, text, found)
-        stats = combined(stats, found) if stats else found
+        stats = join_statistics(stats, found) if stats else found
     return stats
 
 

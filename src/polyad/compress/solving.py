@@ -13,7 +13,7 @@ from polyad.compress.recipe import Step
 from polyad.formats import Dense, Format, LowRank, Product, Quantized, Sum
 from polyad.models.blocks import Block
 from polyad.models.replacement import Replacement
-from polyad.models.statistics import Moments
+from polyad.statistics import Moments
 
 
 def solve_layer(

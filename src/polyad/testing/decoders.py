@@ -32,10 +32,10 @@ def fill_randomly(model: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(_filling(name, torch.randn(parameter.shape, generator=generator)))
+            parameter.copy_(_scale_noise(name, torch.randn(parameter.shape, generator=generator)))
 
 
-def _filling(name: str, noise: Tensor) -> Tensor:
+def _scale_noise(name: str, noise: Tensor) -> Tensor:
     if noise.ndim > 1:
         return noise * (1.0 if "embed" in name else 1.3 / noise.shape[-1] ** 0.5)
     return 1 + 0.2 * noise if "norm" in name else 0.2 * noise

@@ -11,14 +11,14 @@ What else a layer must do is read from what ``forward`` takes: a mask, positions
 ...     check(card("grouped_attention"))
 """
 
-from polyad.testing.attention._module import gradients, precision, rows, saving, shape, sizes
+from polyad.testing.attention._module import gradients, precision, rows, shape, sizes, storage
 from polyad.testing.attention._subject import call, input_of, layer_of
-from polyad.testing.attention._tokens import causality, decoding, masking
+from polyad.testing.attention._tokens import causality, masks, pieces
 
-CHECKS = (shape, sizes, decoding, causality, masking, gradients, rows, precision, saving)
+CHECKS = (shape, sizes, pieces, causality, masks, gradients, rows, precision, storage)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "call", "causality", "decoding", "gradients", "input_of", "layer_of", "masking", "precision", "rows",
-    "saving", "shape", "sizes",
+    "CHECKS", "call", "causality", "gradients", "input_of", "layer_of", "masks", "pieces", "precision", "rows",
+    "shape", "sizes", "storage",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every layer owes: shapes and sizes as stated, gradients, rows that stand alone, dtypes, and being saved."""
+"""Checks of every layer: shapes and sizes as stated, gradients, rows that stand alone, dtypes, and being saved."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def sizes(card: Card) -> None:
         return
     cache, x = DynamicCache(), input_of(card)
     call(card, layer, x, past_key_values=cache)
-    numbers = sum(t.numel() for kept in cache.layers for t in (kept.keys, kept.values))  # pyright: ignore
-    each, stated = numbers / (x.shape[0] * x.shape[1]), card.example.get("held")
-    assert each == stated, f"{card.name} leaves {each:g} numbers a token in a cache; its example states held={stated}"
+    numbers = sum(t.numel() for each in cache.layers for t in (each.keys, each.values))  # pyright: ignore
+    count, stated = numbers / (x.shape[0] * x.shape[1]), card.example.get("held")
+    assert count == stated, f"{card.name} leaves {count:g} numbers a token; its example states held={stated}"
 
 
 def gradients(card: Card) -> None:
@@ -76,7 +76,7 @@ def precision(card: Card) -> None:
         assert_near(out, right, 8 * torch.finfo(dtype).eps, f"{card.name} in {dtype} and in float64")
 
 
-def saving(card: Card) -> None:
+def storage(card: Card) -> None:
     """Copied, loaded from a state dict, or saved to a folder and loaded, it gives the same to the last digit."""
     layer, x = layer_of(card), input_of(card)
     right = call(card, layer, x)

@@ -1,4 +1,4 @@
-"""What the contract of layers is held on: the layer of a card's example, and inputs that it takes."""
+"""The layer of a card's example, and inputs that it takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from polyad.attention.rotary import tables
 from polyad.testing._contract import normal, relative_error
 
 ABOUT = ("x", "table", "parameters", "held", "out")
-"""What an example holds beside the layer's own arguments."""
+"""Names in an example that are no arguments of the layer."""
 PIECES = (10, 1, 9, 4, 1, 5)
 """Tokens of the calls of one decoding: more and fewer than are attended to one by one, with and without a past."""
 TOKENS = sum(PIECES)
@@ -26,8 +26,8 @@ def layer_of(card: Card, seed: int = 0, dtype: torch.dtype = torch.float64) -> n
     """The layer of the card's example, with random numbers."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        given = {name: value for name, value in card.example.items() if name not in ABOUT}
-        arguments = {name: value() if isinstance(value, FunctionType) else value for name, value in given.items()}
+        stated = {name: value for name, value in card.example.items() if name not in ABOUT}
+        arguments = {name: value() if isinstance(value, FunctionType) else value for name, value in stated.items()}
         return card.function(**arguments).to(dtype)
 
 

@@ -1,4 +1,4 @@
-"""What a layer of tokens owes: pieces with a cache, an order of time, and masks."""
+"""Checks of a layer of tokens: pieces with a cache, an order of time, and masks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from transformers import DynamicCache
 
 from polyad._card import Card
 from polyad.cache import HeldCache
-from polyad.cache.layer import HeldLayer
+from polyad.cache.host.layer import HeldLayer
 from polyad.testing.attention._subject import PIECES, ROUNDED, assert_near, call, input_of, layer_of, takes
 
 
-def decoding(card: Card) -> None:
+def pieces(card: Card) -> None:
     """Fed in pieces with a cache, it gives what it gives at once: transformers' cache, and polyad's exact one."""
     if not takes(card, "past_key_values"):
         return
@@ -26,7 +26,7 @@ def decoding(card: Card) -> None:
 
 
 def causality(card: Card) -> None:
-    """What follows a token changes nothing before it, and what came before changes what follows."""
+    """Later tokens change nothing before them, and every token changes what follows it."""
     layer, x = layer_of(card), input_of(card)
     if not (takes(card, "past_key_values") or getattr(layer, "is_causal", False)):
         return
@@ -40,8 +40,8 @@ def causality(card: Card) -> None:
         assert sees, f"{card.name} does not see token {at - 1} from those that follow"
 
 
-def masking(card: Card) -> None:
-    """What a mask hides is not read; masks of bools and of numbers do the same, and a causal one does nothing."""
+def masks(card: Card) -> None:
+    """Tokens that a mask hides are not read; masks of bools and of numbers do the same, a causal one nothing."""
     if not takes(card, "attention_mask"):
         return
     layer, x = layer_of(card), input_of(card)

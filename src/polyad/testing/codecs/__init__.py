@@ -11,21 +11,22 @@ exact, in their places, and as many as ``keep`` says.
 ...     check(card("kivi"))
 """
 
-from polyad.testing.codecs._counting import counting, growing, reachable_tensors
-from polyad.testing.codecs._decoding import adopting, chunks, cropping, generating, half_precision, selecting
-from polyad.testing.codecs._encoding import attending, permuting, placing, restoring
-from polyad.testing.codecs._evicting import choices, keeping, later_tokens, padding
-from polyad.testing.codecs._sizes import arguments, precision, refining
+from polyad.testing.codecs._changes import adoption, cuts, selections
+from polyad.testing.codecs._counting import byte_count, growth, reachable_tensors
+from polyad.testing.codecs._decoding import chunks, generation, half_precision
+from polyad.testing.codecs._encoding import attention, permutations, places, restoration
+from polyad.testing.codecs._evicting import choices, kept_tokens, later_tokens, left_padding
+from polyad.testing.codecs._sizes import arguments, precision, refinement
 
 CHECKS = (
-    arguments, restoring, placing, attending, permuting, refining, precision,
-    generating, half_precision, chunks, cropping, selecting, adopting, counting, growing,
-    keeping, later_tokens, padding, choices,
+    arguments, restoration, places, attention, permutations, refinement, precision,
+    generation, half_precision, chunks, cuts, selections, adoption, byte_count, growth,
+    kept_tokens, later_tokens, left_padding, choices,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "adopting", "arguments", "attending", "choices", "chunks", "counting", "cropping", "generating",
-    "growing", "half_precision", "keeping", "later_tokens", "padding", "permuting", "placing", "precision",
-    "reachable_tensors", "refining", "restoring", "selecting",
+    "CHECKS", "adoption", "arguments", "attention", "byte_count", "choices", "chunks", "cuts", "generation", "growth",
+    "half_precision", "kept_tokens", "later_tokens", "left_padding", "permutations", "places", "precision",
+    "reachable_tensors", "refinement", "restoration", "selections",
 ]  # fmt: skip

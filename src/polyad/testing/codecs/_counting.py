@@ -1,4 +1,4 @@
-"""Whether the bytes that a cache names are those that it holds, and how they grow."""
+"""Checks of bytes: a cache names those that it holds, and they grow in proportion to the tokens."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from polyad.testing.codecs._subject import (
 )
 
 UNEVEN = 0.1
-"""How much two equal steps in tokens may differ in bytes: shares of tokens are rounded to whole ones."""
+"""The part by which two equal steps in tokens may differ in bytes: shares of tokens are rounded to whole ones."""
 
 
-def counting(card: Card) -> None:
+def byte_count(card: Card) -> None:
     """``nbytes`` and ``shared_nbytes`` together are all tensors that can be reached from the cache, each once."""
     steps: dict[str, Callable[[Any, HeldCache], Any]] = {
         "a prompt": lambda model, cache: logits(model, tokens(2, WINDOW + TOKENS), cache),
@@ -35,9 +35,9 @@ def counting(card: Card) -> None:
         "reordering": lambda _, cache: cache.reorder_cache(torch.tensor([1, 0])),
         "a cut": lambda _, cache: cache.crop(-2),
     }
-    for setting, given in settings(card).items():
+    for setting, options in settings(card).items():
         for dtype in (torch.float32, torch.float64):
-            cache = cache_of(card, given, dtype=dtype)
+            cache = cache_of(card, options, dtype=dtype)
             for what, act in steps.items():
                 act(decoder(dtype=dtype), cache)
                 _assert_counted(card, cache, f"after {what} ({setting}, {dtype})")
@@ -45,18 +45,18 @@ def counting(card: Card) -> None:
 
 def _assert_counted(card: Card, cache: HeldCache, when: str) -> None:
     bases = {t.untyped_storage().data_ptr() for layer in cache.held if layer.codec for t in layer.codec.bases}
-    given = {t.untyped_storage().data_ptr() for layer in statistics(card) or () for t in layer.values()} - bases
+    calibration = {t.untyped_storage().data_ptr() for layer in statistics(card) or () for t in layer.values()} - bases
     stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in reachable_tensors(cache)}
-    total = sum(size for place, size in stored.items() if place not in given)
+    total = sum(size for place, size in stored.items() if place not in calibration)
     named = cache.nbytes + cache.shared_nbytes
     assert named == total, f"{card.name} {when} names {named} bytes and holds {total}"
 
 
-def growing(card: Card) -> None:
+def growth(card: Card) -> None:
     """Bytes are a constant and a number for each token, in each row; what is shared does not depend on the sequences;
     the example takes less than exact tokens."""
-    for setting, given in settings(card).items():
-        sizes = {(rows, steps): _size(card, given, rows, steps) for rows in (1, 2) for steps in (1, 2, 3)}
+    for setting, options in settings(card).items():
+        sizes = {(rows, steps): _size(card, options, rows, steps) for rows in (1, 2) for steps in (1, 2, 3)}
         shared = {bases for _, bases in sizes.values()}
         assert len(shared) == 1, f"what {card.name} calls shared depends on the sequences: {sorted(shared)} bytes"
         one, two = ([sizes[rows, steps][0] for steps in (1, 2, 3)] for rows in (1, 2))
@@ -70,9 +70,9 @@ def growing(card: Card) -> None:
         assert fewer, f"{card.name} takes {first} bytes for tokens that take {exact} as they are"
 
 
-def _size(card: Card, given: Mapping[str, Any], rows: int, steps: int) -> tuple[int, int]:
+def _size(card: Card, options: Mapping[str, Any], rows: int, steps: int) -> tuple[int, int]:
     """Bytes of equal rows of so many times ``TOKENS`` behind the window, and of what they share."""
-    cache = cache_of(card, given, dtype=torch.float32)
+    cache = cache_of(card, options, dtype=torch.float32)
     ids = tokens(1, WINDOW + 3 * TOKENS)[:, : WINDOW + steps * TOKENS]
     logits(decoder(dtype=torch.float32), ids.repeat(rows, 1), cache)
     return _bytes(cache)
@@ -94,12 +94,12 @@ def _exact_size(steps: int) -> int:
 
 def reachable_tensors(root: Any) -> Iterator[Tensor]:
     """Every tensor that an object holds, at any depth, but for those of modules."""
-    pending, seen = [root], {}
+    pending, visited = [root], {}
     while pending:
         thing = pending.pop()
-        if id(thing) in seen or isinstance(thing, nn.Module | type):
+        if id(thing) in visited or isinstance(thing, nn.Module | type):
             continue
-        seen[id(thing)] = thing
+        visited[id(thing)] = thing
         if isinstance(thing, Tensor):
             yield thing
         else:

@@ -1,23 +1,23 @@
-"""How a codec behaves inside a model: what is generated, and what chunks, cuts and reordering of the batch do."""
+"""Checks of a codec inside a model: tokens generated, chunks, cuts, and a batch that is reordered."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.cache import HeldCache, cache_for, remembering
+from polyad.cache import HeldCache, cache_for
 from polyad.testing._contract import relative_error
 from polyad.testing.codecs._subject import (
     DECODERS,
     NEAR,
+    PADDING,
+    PROMPT,
     ROUNDED,
     TOKENS,
-    WINDOW,
     cache_of,
     decoder,
     is_eviction,
@@ -26,20 +26,15 @@ from polyad.testing.codecs._subject import (
     tokens,
 )
 
-PROMPT, NEW, PADDING = TOKENS + WINDOW, 6, 7
+NEW = 6
+"""Tokens that are generated."""
 PIECEWISE = 1.5
-"""How much more error pieces may have than tokens fed at once: what is found from many tokens fits each less well."""
-SELECTIONS: dict[str, tuple[Callable[[HeldCache], None], list[int]]] = {
-    "reorder_cache": (lambda cache: cache.reorder_cache(torch.tensor([2, 0, 1])), [2, 0, 1]),
-    "batch_select_indices": (lambda cache: cache.batch_select_indices(torch.tensor([2, 0])), [2, 0]),
-    "batch_repeat_interleave": (lambda cache: cache.batch_repeat_interleave(2), [0, 0, 1, 1, 2, 2]),
-}
-"""Ways to change the batch, and the rows that are then there."""
+"""The factor of error that pieces may have beside tokens fed at once, where a codec adapts to each call."""
 CHUNKS = (20, 1, 1, 9, 17, 2, 2)
 """Pieces in which ``PROMPT`` tokens are fed: shorter and longer than blocks, and single ones."""
 
 
-def generating(card: Card) -> None:
+def generation(card: Card) -> None:
     """With ``exact``, the tokens of the plain cache: greedy and with beams, of a batch padded on the left."""
     if card.exact is None:
         return
@@ -55,7 +50,7 @@ def generating(card: Card) -> None:
 
 
 def _generate(model: Any, beams: int, cache: Any) -> Tensor:
-    """What the model generates after a batch of two prompts, one of them padded on the left."""
+    """The tokens generated after a batch of two prompts, one of them padded on the left."""
     ids = tokens(2, PROMPT)
     mask = torch.ones_like(ids)
     mask[0, :PADDING] = 0
@@ -71,8 +66,8 @@ def _plain_tokens(kind: str, beams: int) -> Tensor:
 
 def half_precision(card: Card) -> None:
     """In a model of half precision, with beams and padding, everything stays in half precision and finite."""
-    for setting, given in settings(card).items():
-        cache = cache_of(card, given, dtype=torch.bfloat16)
+    for setting, options in settings(card).items():
+        cache = cache_of(card, options, dtype=torch.bfloat16)
         model = decoder(dtype=torch.bfloat16)
         _generate(model, 2, cache)
         said = logits(model, tokens(4, 1, seed=8), cache)
@@ -91,8 +86,8 @@ def chunks(card: Card) -> None:
     """Fed in pieces, ``exact`` says what the plain cache says, and any setting stores what it stores fed at once."""
     model, ids = decoder(), tokens(2, PROMPT)
     right = logits(model, ids)
-    for setting, given in settings(card).items():
-        at_once, pieces = cache_of(card, given), cache_of(card, given)
+    for setting, options in settings(card).items():
+        at_once, pieces = cache_of(card, options), cache_of(card, options)
         logits(model, ids, at_once)
         said = logits(model, ids, pieces, CHUNKS)
         assert pieces.get_seq_length() == PROMPT, f"{card.name} says that it holds {pieces.get_seq_length()} tokens"
@@ -111,92 +106,3 @@ def _first_error(cache: HeldCache, ids: Tensor) -> float:
     logits(decoder(), ids, exact)
     sides = zip(cache.held[0].read(), exact.held[0].read(), strict=True)
     return max(relative_error(stored, right) for stored, right in sides)
-
-
-def cropping(card: Card) -> None:
-    """Cut to any length that can be kept, it holds the first tokens as it held them, and goes on from there."""
-    ids = tokens(2, PROMPT)
-    lengths = (PROMPT, PROMPT - 1, PROMPT - 3) if is_eviction(card) else (PROMPT - 3, 41, 32, 3, 0)
-    for setting, given in settings(card).items():
-        cache = cache_of(card, given)
-        logits(decoder(), ids, cache)
-        before = _copies(cache)
-        for length in lengths:
-            cache.crop(length - cache.get_seq_length())
-            assert cache.get_seq_length() == length, f"{card.name} cut to {length} says {cache.get_seq_length()}"
-            positions = None if cache.rotation is None else cache.rotation.positions
-            known = length if positions is None else positions.shape[1]
-            assert known == length, f"{card.name} cut to {length} knows the positions of {known}"
-            for after, old in zip(_copies(cache), before, strict=True):
-                kept = old.shape[2] - PROMPT + length  # of those that were held
-                assert after.shape[2] == kept, f"{card.name} cut to {length} holds {after.shape[2]} tokens"
-                same = torch.allclose(after, old[:, :, :kept], rtol=ROUNDED, atol=ROUNDED)
-                assert same, f"{card.name} cut to {length} changes what it holds ({setting})"
-        if is_eviction(card):
-            try:
-                cache.crop(-PROMPT)
-            except ValueError:
-                pass
-            else:
-                raise AssertionError(f"{card.name} is cut to tokens of which it let some go, and does not say so")
-        _assert_goes_on(card, given, lengths[1], setting)
-
-
-def _copies(cache: HeldCache) -> list[Tensor]:
-    """Keys and values of all layers as they are now."""
-    return [t.clone() for layer in cache.held for t in layer.read()]
-
-
-def _assert_goes_on(card: Card, given: dict[str, Any], length: int, setting: str) -> None:
-    """After other tokens were cut off, ``exact`` goes on as the plain cache does."""
-    model, ids = decoder(), tokens(2, PROMPT)
-    cache = cache_of(card, given)
-    logits(model, ids[:, :length], cache)
-    logits(model, tokens(2, 3, seed=9), cache)
-    cache.crop(-3)
-    said = logits(model, ids[:, length:], cache)
-    if setting == "exact":
-        off = relative_error(said, logits(model, ids)[:, length:])
-        assert off <= NEAR, f"after a cut {card.name} says something else than the plain cache, by {off:.3g}"
-
-
-def selecting(card: Card) -> None:
-    """Rows of the batch, each at positions of its own, are reordered, dropped and repeated: they are what they were,
-    and go on as if fed so from the start."""
-    ids, more = tokens(3, PROMPT), tokens(3, 19, seed=7)
-    places = torch.arange(PROMPT + 19) + torch.tensor([[0], [5], [11]])
-    before, after = places.split([PROMPT, 19], 1)
-    right = logits(decoder(), torch.cat([ids, more], 1), positions=places)[:, PROMPT:]
-    for setting, given in settings(card).items():
-        for way, (change, index) in SELECTIONS.items():
-            cache, other = cache_of(card, given), cache_of(card, given)
-            logits(decoder(), ids, cache, positions=before)
-            logits(decoder(), ids[index], other, positions=before[index])
-            old = _copies(cache)
-            change(cache)
-            same = all(torch.equal(one, whole[index]) for one, whole in zip(_copies(cache), old, strict=True))
-            assert same, f"{way} changes what {card.name} holds ({setting})"
-            said, expected = (
-                logits(decoder(), more[index], one, (1, 17, 1), positions=after[index]) for one in (cache, other)
-            )
-            off = relative_error(said, expected)
-            budget = is_eviction(card) and len(index) < len(ids)  # which may be one for the batch
-            assert budget or off <= ROUNDED, f"after {way} {card.name} goes on otherwise, by {off:.3g} ({setting})"
-            off = relative_error(said, right[index])
-            lost = setting != "exact" or off <= NEAR
-            assert lost, f"after {way} {card.name} says something else than the plain cache, by {off:.3g}"
-
-
-def adopting(card: Card) -> None:
-    """Taking over an exact cache's tokens is having been fed them."""
-    model, ids, more = decoder(), tokens(2, PROMPT), tokens(2, 3, seed=7)
-    exact = remembering(model)
-    logits(model, ids, exact)
-    for setting, given in settings(card).items():
-        adopted, fed = cache_of(card, given).adopt(exact), cache_of(card, given)
-        logits(model, ids, fed)
-        assert adopted.nbytes == fed.nbytes, (
-            f"{card.name} holds {adopted.nbytes} adopted bytes, {fed.nbytes} fed ones"
-        )
-        off = relative_error(logits(model, more, adopted), logits(model, more, fed))
-        assert off <= ROUNDED, f"{card.name} goes on otherwise with adopted tokens, by {off:.3g} ({setting})"

@@ -1,4 +1,4 @@
-"""What a codec makes of keys and values by itself: every number in its place, and attention over what is stored."""
+"""Checks of a codec by itself: every number comes back in its place, and attention is over what is stored."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from polyad.testing.codecs._subject import (
 ONE = 3 * NEAR
 """The error of one token's keys or values, as a part of its head's root mean square, that counts as none."""
 STORED = 2e-4
-"""How far attention over what is stored may be from that over its dense form, whose parts may be in float16."""
+"""The relative error of attention over what is stored, beside its dense form, whose parts may be in float16."""
 LIKE = {"channel": 0.5, "token": 0.1}
 """The cosine that each channel, and each token, keeps with what was given where no setting is nearly exact."""
 
 
-def restoring(card: Card) -> None:
+def restoration(card: Card) -> None:
     """With ``exact``, keys and values come back, every token's of every head; else their channels and tokens do."""
-    for setting, given in settings(card).items():
+    for setting, options in settings(card).items():
         whole = entries(card)
-        for name, back, right in round_trips(codec_of(card, given), whole):
+        for name, back, right in round_trips(codec_of(card, options), whole):
             assert back.shape == right.shape, f"{card.name}: {name} have the shape {tuple(back.shape)}"
             if setting == "exact":
                 size = right.square().sum(-1).mean(-1, keepdim=True).sqrt()  # of a head
@@ -47,11 +47,11 @@ def restoring(card: Card) -> None:
                     assert like > least, f"{card.name}: {name} of some {what} are unlike those given: {like:.2g}"
 
 
-def placing(card: Card) -> None:
-    """What comes back is more like what was given than like it in another place: head, row, time or side."""
-    for given in settings(card).values():
+def places(card: Card) -> None:
+    """Keys and values come back more like those given than like others: of another head, row or time, or flipped."""
+    for options in settings(card).values():
         whole = entries(card)
-        for name, back, right in round_trips(codec_of(card, given), whole):
+        for name, back, right in round_trips(codec_of(card, options), whole):
             like = _likeness(back, right)
             others = {
                 "flipped in time": right.flip(2), "one token later": right.roll(1, 2),
@@ -71,11 +71,11 @@ def _cosine(x: Tensor, y: Tensor, dim: int) -> Tensor:
     return torch.cosine_similarity(x.double(), y.double(), dim)
 
 
-def attending(card: Card) -> None:
+def attention(card: Card) -> None:
     """``scores`` are queries times the rotated ``keys``, and ``mix`` is weights times the ``values``."""
     query = normal(3, KEY_HEADS, 5, WIDTH, dtype=torch.float64)
-    for given in settings(card).values():
-        whole, codec = entries(card), codec_of(card, given)
+    for options in settings(card).values():
+        whole, codec = entries(card), codec_of(card, options)
         for keys, values in encode_entries(codec, whole):
             dense, formed = codec.keys(keys), codec.values(values)
             turn = None if whole.rotation is None else whole.turn
@@ -88,21 +88,21 @@ def attending(card: Card) -> None:
             _near(codec.mix(weights, values), weights @ formed, f"what {card.name} mixes and its values", STORED)
 
 
-def permuting(card: Card) -> None:
+def permutations(card: Card) -> None:
     """Rows of the batch, and heads, permuted before are permuted after; a row alone is that row among others."""
     order = torch.tensor([2, 0, 1])
-    for setting, given in settings(card).items():
+    for setting, options in settings(card).items():
         whole = entries(card)
-        right = restore_entries(codec_of(card, given), whole)
+        right = restore_entries(codec_of(card, options), whole)
         orders = {
             "rows": (whole.map(lambda t: t[order]), lambda t: t[order], None),
             "one row": (whole.map(lambda t: t[1:2]), lambda t: t[1:2], None),
             "rows beside larger ones": (whole.map(_enlarge_others), lambda t: t, None),
             "heads": (whole.map(_flip_heads), _flip_heads, _flip_statistics(statistics(card))),
         }
-        for what, (other, change, seen) in orders.items():
+        for what, (other, change, calibration) in orders.items():
             rows = 1 if what == "rows beside larger ones" else None
-            result = restore_entries(codec_of(card, given, seen), other)
+            result = restore_entries(codec_of(card, options, calibration), other)
             for pair, expected in zip(result, right, strict=True):
                 for name, back, before in zip(("keys", "values"), pair, expected, strict=True):
                     said = f"{name} of {what} and those before, by {card.name} ({setting}),"

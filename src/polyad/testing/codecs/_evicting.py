@@ -1,4 +1,4 @@
-"""What a codec owes that lets tokens go: those that stay are exact, in their places, and as many as was asked for."""
+"""Checks of a codec that lets tokens go: those that stay are exact, in their places, and as many as was asked for."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.cache import Eviction, HeldCache, cache_for
-from polyad.cache.evicting import EvictingLayer
-from polyad.cache.host import attentions
+from polyad.cache.host.cache import attentions
+from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.testing._contract import normal
-from polyad.testing.codecs._decoding import CHUNKS, PADDING, PROMPT
+from polyad.testing.codecs._decoding import CHUNKS
 from polyad.testing.codecs._sizes import SIZES
 from polyad.testing.codecs._subject import (
     HEADS,
     KEY_HEADS,
     LAYERS,
+    PADDING,
+    PROMPT,
     ROUNDED,
     TOKENS,
     WIDTH,
@@ -36,15 +38,15 @@ AT_LEAST = 0.75
 """The part of its budget that a codec uses at the least."""
 
 
-def keeping(card: Card) -> None:
+def kept_tokens(card: Card) -> None:
     """Tokens that stay are exact and in order, at most the share ``keep`` of those that left, and nearly as many."""
     if not is_eviction(card):
         return
     counts: dict[float | None, int] = {}
     for keep in SIZES["keep"] if "keep" in card.example else (None,):
-        given = dict(card.example) | ({} if keep is None else {"keep": keep})
+        options = dict(card.example) | ({} if keep is None else {"keep": keep})
         for steps in ((), CHUNKS):
-            cache, exact, ids = cache_of(card, given), cache_for(decoder()), tokens(2, PROMPT)
+            cache, exact, ids = cache_of(card, options), cache_for(decoder()), tokens(2, PROMPT)
             logits(decoder(), ids, cache, steps)
             logits(decoder(), ids, exact)
             for layer, plain in zip(_layers(cache)[: 1 if steps else None], exact.held, strict=False):
@@ -98,23 +100,23 @@ def later_tokens(card: Card) -> None:
     for one in (cache, plain):
         logits(model, ids[:, :PROMPT], one, mask=mask[:, :PROMPT])
     for piece in ids[:, PROMPT:].split([1, 5, 12, 6], 1):
-        known = mask[:, : cache.get_seq_length() + piece.shape[1]]
-        with _mask_layers(model, [_mask(layer, known) for layer in _layers(cache)]):
+        shown = mask[:, : cache.get_seq_length() + piece.shape[1]]
+        with _mask_layers(model, [_mask(layer, shown) for layer in _layers(cache)]):
             expected = logits(model, piece, plain)
-        said = logits(model, piece, cache, mask=known)
+        said = logits(model, piece, cache, mask=shown)
         off = float((said - expected).abs().max())
         assert off < ROUNDED, f"tokens that follow see something else than what {card.name} kept, by {off:.3g}"
 
 
-def _mask(layer: EvictingLayer, known: Tensor) -> Tensor:
-    """Which tokens each new one may see, (batch, heads, new tokens, all tokens), by what is no padding."""
-    length, total = layer.get_seq_length(), known.shape[1]
+def _mask(layer: EvictingLayer, shown: Tensor) -> Tensor:
+    """The mask of tokens that each new one may see, (batch, heads, new tokens, all tokens), without padding."""
+    length, total = layer.get_seq_length(), shown.shape[1]
     index = _held_places(layer)
-    seen = torch.zeros(*index.shape[:2], total, dtype=torch.bool).scatter_(-1, index, True)
-    seen[..., length:] = True
-    seen &= known.bool().unsqueeze(1)
+    visible = torch.zeros(*index.shape[:2], total, dtype=torch.bool).scatter_(-1, index, True)
+    visible[..., length:] = True
+    visible &= shown.bool().unsqueeze(1)
     causal = torch.ones(total - length, total, dtype=torch.bool).tril(length)
-    return seen.repeat_interleave(HEADS // KEY_HEADS, 1).unsqueeze(2) & causal
+    return visible.repeat_interleave(HEADS // KEY_HEADS, 1).unsqueeze(2) & causal
 
 
 @contextlib.contextmanager
@@ -134,7 +136,7 @@ def _mask_layers(model: Any, masks: list[Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def padding(card: Card) -> None:
+def left_padding(card: Card) -> None:
     """Padding on the left goes before any token does."""
     if not is_eviction(card):
         return
@@ -156,16 +158,16 @@ def choices(card: Card) -> None:
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "rows": lambda t: t[torch.tensor([2, 0, 1])], "heads": lambda t: t.flip(1),
     }  # fmt: skip
-    for setting, given in settings(card).items():
-        right = _choose(card, given, lambda t: t)
+    for setting, options in settings(card).items():
+        right = _choose(card, options, lambda t: t)
         for what, change in changes.items():
-            indices = _choose(card, given, change)
+            indices = _choose(card, options, change)
             same = all(torch.equal(one, change(other)) for one, other in zip(indices, right, strict=True))
             assert same, f"{card.name} chooses other tokens of {what} in another order ({setting})"
 
 
-def _choose(card: Card, given: dict[str, Any], change: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    codec = codec_of(card, given)
+def _choose(card: Card, options: dict[str, Any], change: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    codec = codec_of(card, options)
     assert isinstance(codec, Eviction)
     layers = min(codec.layers, LAYERS)
     sides = [change(normal(3, KEY_HEADS, TOKENS, WIDTH, seed=seed)) for seed in range(2 * layers)]

@@ -1,4 +1,4 @@
-"""How much a codec stores, and in which precision: what larger sizes and half precision do to its error."""
+"""Checks of a codec's sizes: more bits, ranks and precision leave no more error."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SIZES: dict[str, tuple[float, ...]] = {
 }  # fmt: skip
 """Arguments that say how much is stored, and values of them that rise."""
 COARSER = 1.05
-"""How much more error half precision may leave, its own roundings apart."""
+"""The factor of error that half precision may add, its own roundings apart."""
 SLACK = 1.02
-"""How much more error a larger size may leave: what is least in one norm need not be so in another."""
+"""The factor of error that a larger size may add: what is least in one norm need not be so in another."""
 
 
 def arguments(card: Card) -> None:
@@ -45,11 +45,11 @@ def arguments(card: Card) -> None:
     )
 
 
-def refining(card: Card) -> None:
+def refinement(card: Card) -> None:
     """More bits, ranks or tokens never leave more error, from the example up to ``exact``."""
     whole = entries(card)
     for name, sizes in SIZES.items():
-        if name not in card.example or card.exact is None or is_eviction(card):  # whose shares `keeping` compares
+        if name not in card.example or card.exact is None or is_eviction(card):  # whose shares `kept_tokens` compares
             continue
         last = {**card.example, **card.exact}[name] or float("inf")
         errors = {size: _error(card, {name: size}, whole) for size in sizes if size <= last}
@@ -68,11 +68,11 @@ def precision(card: Card) -> None:
     dtype; scores and what is mixed have the dtype of the queries and weights."""
     query = normal(3, KEY_HEADS, 5, WIDTH, dtype=torch.float64)
     weights = normal(3, KEY_HEADS, 5, TOKENS, dtype=torch.float64, seed=2).softmax(-1)
-    for given in settings(card).values():
+    for options in settings(card).values():
         whole = entries(card)
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            codec = codec_of(card, given)
-            wide = round_trips(codec_of(card, given), whole)
+            codec = codec_of(card, options)
+            wide = round_trips(codec_of(card, options), whole)
             half = whole.map(lambda t, dtype=dtype: t.to(dtype))
             for (name, back, right), (_, better, given_wide) in zip(round_trips(codec, half), wide, strict=True):
                 same = torch.promote_types(back.dtype, dtype) == back.dtype

@@ -1,4 +1,4 @@
-"""What the contract of codecs is held on: small decoders, what calibration sees of them, their keys and values."""
+"""Small decoders, calibrations of them, and their keys and values, on which codecs are tried."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.cache import Codec, Eviction, HeldCache, cache_for, observe
-from polyad.cache.host import attentions, place
-from polyad.cache.rotation import Rotation
+from polyad.cache.host.cache import attentions, place
+from polyad.cache.host.rotation import Rotation
 from polyad.formats import Dense, Format
 from polyad.testing.decoders import random_decoder, random_tokens
 
 LAYERS, HEADS, KEY_HEADS, WIDTH, VOCABULARY = 2, 4, 2, 8, 97
 TOKENS = 48
 """Tokens that leave the window together in most checks: blocks of up to 16 fit, and half of it is full rank."""
-WINDOW = 4
+WINDOW, PADDING = 4, 7
+PROMPT = TOKENS + WINDOW
+"""Tokens of a prompt of which ``TOKENS`` leave the window."""
 
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "grouped": ("Llama", {}),
@@ -71,7 +73,7 @@ def logits(
     positions: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """What the model says of ids (batch, tokens), fed in pieces of these lengths, or at once.
+    """The logits of a model for ids (batch, tokens), fed in pieces of these lengths, or at once.
 
     ``positions`` (batch, tokens) are theirs, and ``mask`` (batch, all tokens) says which ones, of those in the cache
     too, are no padding.
@@ -97,7 +99,7 @@ def is_eviction(card: Card) -> bool:
 
 
 def statistics(card: Card, kind: str = "grouped") -> list[dict[str, Tensor]] | None:
-    """What calibration sees for a codec that needs it."""
+    """Calibration for a codec that needs it."""
     return _observe(card.function, kind) if card.needs else None
 
 
@@ -108,21 +110,21 @@ def _observe(make: Callable[..., Codec], kind: str) -> list[dict[str, Tensor]]:
 
 def cache_of(
     card: Card,
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     *,
     kind: str = "grouped",
     dtype: torch.dtype = torch.float64,
     sinks: int = 0,
 ) -> HeldCache:
     """A new cache of the codec with these arguments, for ``decoder(kind, dtype)``."""
-    make = partial(card.function, **given)
+    make = partial(card.function, **options)
     return cache_for(decoder(kind, dtype), make, window=WINDOW, sinks=sinks, seen=statistics(card, kind))
 
 
 @dataclass(frozen=True)
 class Entries:
-    """What a host hands over: for each layer keys, values and queries (batch, heads, tokens, channels), and the
-    rotation of the keys that a codec of keys before rotation gets."""
+    """Keys, values and queries (batch, heads, tokens, channels) of each layer as a host hands them over, and the
+    rotation of the keys where they come without it."""
 
     layers: tuple[tuple[Tensor, Tensor, Tensor], ...]
     rotation: Rotation | None
@@ -143,13 +145,13 @@ def entries(card: Card, batch: int = 3) -> Entries:
 
 @functools.cache
 def _record_entries(before: bool, batch: int) -> Entries:
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    layers: list[tuple[Tensor, Tensor, Tensor]] = []
 
     class Recorder(Codec):
         before_rotation = before
 
         def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
-            seen.append((keys.clone(), values.clone(), queries.clone()))
+            layers.append((keys.clone(), values.clone(), queries.clone()))
             return Dense(keys), Dense(values)
 
     def make(_place: Any) -> Codec:
@@ -159,19 +161,19 @@ def _record_entries(before: bool, batch: int) -> Entries:
     model = decoder()
     cache = cache_for(model, make, window=0)
     logits(model, tokens(batch, TOKENS), cache)
-    return Entries(tuple(seen), cache.rotation)
+    return Entries(tuple(layers), cache.rotation)
 
 
-def codec_of(card: Card, given: Mapping[str, Any], seen: Sequence[dict[str, Tensor]] | None = None) -> Codec:
+def codec_of(card: Card, options: Mapping[str, Any], calibration: Sequence[dict[str, Tensor]] | None = None) -> Codec:
     """The codec of the first layer with these arguments."""
-    seen = statistics(card) if seen is None else seen
+    layers = statistics(card) if calibration is None else calibration
     model = decoder()
-    first = place(model.config, 0, attentions(model)[0], None if seen is None else seen[0])
-    return card.function(first, **given)
+    first = place(model.config, 0, attentions(model)[0], None if layers is None else layers[0])
+    return card.function(first, **options)
 
 
 def encode_entries(codec: Codec, given: Entries) -> list[tuple[Format, Format]]:
-    """What the codec makes of the layers that it owns, or of the first one."""
+    """The formats that the codec makes of the layers that it owns, or of the first one."""
     layers = given.layers[: codec.layers]
     return codec.encode_layers([(k, v) for k, v, _ in layers], [q for _, _, q in layers])
 
