@@ -146,7 +146,9 @@ def test_layers_that_stop_sharing_their_input_count_for_themselves(in_place):
     assert model.training
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
     x = torch.cat(batches) / (1 + model.norm.eps) ** 0.5
-    scales = torch.full((32, 1), 3.0) if in_place else torch.tensor([1.0, 2.0, 1.0, 2.0]).repeat_interleave(8)[:, None]
+    scales = (
+        torch.full((32, 1), 3.0) if in_place else torch.tensor([1.0, 2.0, 1.0, 2.0]).repeat_interleave(8)[:, None]
+    )
     torch.testing.assert_close(found["first"].second, x.mT @ x / 32)
     torch.testing.assert_close(found["second"].second, (scales * x).mT @ (scales * x) / 32)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad.data.calibration import Calibration
+from polyad.models.calibration import collect, join_statistics
 from polyad.statistics import Moments
 
 SEPARATOR = "|"
 
 
-class Memory:
+class StatisticsStore:
     """A folder of statistics by part of the calibration data.
 
     ``identity`` says what they hold for: the model's files and the steps before them. Parts of another identity,
@@ -69,3 +71,35 @@ class Memory:
         wanted = {path: sorted(needs) for path, needs in asked.items()}
         key = json.dumps([self.identity, wanted, dict(text.digests)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{part}.safetensors"
+
+
+PART = 16
+"""Windows after which statistics are kept, where there is a store: what a kill can cost."""
+
+
+def gather_statistics(
+    model: Any,
+    needs: Mapping[str, set[str]],
+    text: Calibration | None,
+    store: StatisticsStore | None,
+    report: Callable[..., Any],
+) -> dict[str, Moments]:
+    """The statistics of a calibration text, part by part; those that a store has are not collected again."""
+    if not needs:
+        return {}
+    if text is None:
+        raise ValueError("this recipe reads activations; give calibrate='stdlib', 'sotu' or a text file")
+    stats: dict[str, Moments] = {}
+    for number, windows in enumerate(text.windows.split(PART)):
+        part = store.recall(number, needs, text) if store is not None else None
+        if part is None:
+            done = partial(_advance, report, number * PART, len(text.windows))
+            part = collect(model, needs, [window[None] for window in windows], callback=done)
+            if store is not None:
+                store.keep(number, needs, text, part)
+        stats = join_statistics(stats, part) if stats else part
+    return stats
+
+
+def _advance(report: Callable[..., Any], before: int, total: int, step: int, _of: int, values: Any) -> None:
+    report(before + step, total, values)
