@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import polyad
-import tiny
 from polyad.layers import Factors
+from polyad.testing.decoders import fill_randomly
 from saved.reading import BITS, CASE, EXPECTED, SAVED, STORED, contents, digest, read
 
 ROOT = Path(__file__).parent / polyad.__version__
@@ -62,7 +62,9 @@ def case(kind, name, holds, **stated):
 def llama(family="Llama", **changed):
     """A tiny model of transformers, its numbers drawn."""
     config = getattr(transformers, f"{family}Config")(**{**SIZES, **changed})
-    return tiny.fill(getattr(transformers, f"{family}ForCausalLM")(config).eval())
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    fill_randomly(model)
+    return model
 
 
 def on_grid(format, step=16):
