@@ -43,8 +43,8 @@ def tt_matrix(
     ``tt_svd`` does: its errors, dtypes, costs and gradients hold here, after one copy of x.
 
     >>> w = torch.kron(torch.ones(4, 2), torch.kron(torch.eye(3), torch.ones(2, 5)))
-    >>> found = tt_matrix(w, tol=1e-6, modes=((4, 3, 2), (2, 3, 5)))
-    >>> found.rank, bool(torch.allclose(found.to_dense(), w, atol=1e-5))
+    >>> fit = tt_matrix(w, tol=1e-6, modes=((4, 3, 2), (2, 3, 5)))
+    >>> fit.rank, bool(torch.allclose(fit.to_dense(), w, atol=1e-5))
     ((1, 1), True)
     """
     _check.floating("x", x)
