@@ -52,7 +52,7 @@ class Curve:
         return max(int(np.searchsorted(self.costs, budget * (1 + 1e-12), side="right")) - 1, 0)
 
 
-def checked(items: Mapping[str, Curve], budget: float) -> float:
+def check_budget(items: Mapping[str, Curve], budget: float) -> float:
     """Refuse budgets that no choice of sizes can meet, naming the nearest that one can. Returns the budget."""
     least = sum(float(curve.costs[0]) for curve in items.values())
     whole = sum(curve.whole for curve in items.values())

@@ -81,9 +81,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch has it, with formats taken apart into their description and tensors."""
-        found = super().state_dict()
-        found["state"] = {i: {k: _pack(v) for k, v in state.items()} for i, state in found["state"].items()}
-        return found
+        packed = super().state_dict()
+        packed["state"] = {i: {k: _pack(v) for k, v in state.items()} for i, state in packed["state"].items()}
+        return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of ``state_dict``; moves state to its parameter's device and never casts it."""

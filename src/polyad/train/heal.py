@@ -55,10 +55,10 @@ def heal(
             expected = model(ids, use_cache=False).logits.flatten(0, 1).float().log_softmax(-1)
         undo = replace(model, modules)
         try:
-            found = model(ids, use_cache=False).logits.flatten(0, 1).float().log_softmax(-1)
+            predicted = model(ids, use_cache=False).logits.flatten(0, 1).float().log_softmax(-1)
         finally:
             undo()
-        return F.kl_div(found, expected, log_target=True, reduction="batchmean")
+        return F.kl_div(predicted, expected, log_target=True, reduction="batchmean")
 
     for p in frozen:
         p.requires_grad_(False)

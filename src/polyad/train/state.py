@@ -21,11 +21,11 @@ def fingerprint(model: nn.Module) -> str:
     >>> len(fingerprint(nn.Linear(2, 2)))
     16
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def keep(
@@ -35,21 +35,21 @@ def keep(
 
     ``stated["asked"]`` says what the training is of. The file is written beside and moved into place.
     """
-    held = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
-    for i, own in optimizer.state_dict()["state"].items():
-        held |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in own.items()}
-    held["random"] = torch.get_rng_state()
+    tensors_to_write = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors_to_write |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in state.items()}
+    tensors_to_write["random"] = torch.get_rng_state()
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     try:
-        save_file(held, partial, metadata={"polyad": json.dumps(dict(stated))})
+        save_file(tensors_to_write, partial, metadata={"polyad": json.dumps(dict(stated))})
         partial.replace(file)
     except (SafetensorError, OSError) as error:  # the first is what writing says of a full disk
         partial.unlink(missing_ok=True)
         raise OSError(errno.EIO, f"the state of the training could not be kept in {file}: {error}") from error
 
 
-def resumed(
+def resume(
     file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, asked: str
 ) -> dict[str, Any] | None:
     """What a file states, its numbers put into the tensors and the optimiser; nothing where there is no file.
@@ -63,7 +63,7 @@ def resumed(
     try:
         with safe_open(file, "pt") as opened:
             stated = json.loads((opened.metadata() or {})["polyad"])
-            held = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+            stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
     if stated["asked"] != asked:
@@ -73,15 +73,15 @@ def resumed(
         )
     with torch.no_grad():
         for key, tensor in tensors.items():
-            tensor.copy_(held[f"tensor/{key}"])
+            tensor.copy_(stored[f"tensor/{key}"])
     states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in held.items():
+    for key, tensor in stored.items():
         part, _, rest = key.partition("/")
         if part == "optimizer":
             index, _, what = rest.partition("/")
             states.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(held["random"])
+    torch.set_rng_state(stored["random"])
     return stated
 
 
