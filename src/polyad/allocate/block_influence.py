@@ -1,4 +1,4 @@
-"""Less of the layers that change their input least."""
+"""Allocation by block influence: layers that change their input least are cut most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One error level for every item."""
+"""Allocation at one relative error for every item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One threshold on normalised singular values."""
+"""Allocation by one threshold on normalised singular values."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _relative_singular_values(name: str, curve: Curve) -> np.ndarray:
     """Singular values, one for each size from 1, relative to the largest."""
     if curve.sweep is None:
         raise ValueError(
-            f"global_threshold compares singular values, and the sizes of {name} are not ranks; allocate with "
-            "greedy, equal_error or uniform"
+            f"items[{name!r}] has no sweep: its sizes are not ranks, and global_threshold compares singular values; "
+            "allocate with greedy, equal_error or uniform"
         )
     values = np.sqrt(np.maximum(-np.diff(curve.sweep), 0.0))
     return values / max(float(values.max(initial=0.0)), 1e-300)

@@ -1,4 +1,4 @@
-"""The best trade of error against cost over all items."""
+"""Allocation by the best trade of error against cost over all items."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def lower_hull(curve: Curve) -> list[int]:
 
 
 def _below(curve: Curve, a: int, b: int, c: int) -> bool:
-    """Whether b lies strictly under the line from a to c."""
+    """True where b lies strictly under the line from a to c."""
     run = (curve.costs[b] - curve.costs[a]) / (curve.costs[c] - curve.costs[a])
     return bool(curve.errors[b] < curve.errors[a] + run * (curve.errors[c] - curve.errors[a]))

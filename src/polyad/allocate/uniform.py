@@ -1,4 +1,4 @@
-"""The same share of every item."""
+"""Allocation of the same share to every item."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A causal decoder on token ids, one matrix for embedding and output; ``attention(i)`` makes its attention modules.
+    """A causal decoder on token ids with one matrix for embedding and output; ``attention(i)`` makes its modules.
 
     >>> model = decoder("tpa", 20, width=16, layers=2, heads=2, hidden=24)
     >>> model(torch.ones(1, 5, dtype=torch.int64)).shape

@@ -1,4 +1,4 @@
-"""Adam on a loss of steps: the short trainings that are no training of one adapter."""
+"""Adam on a loss of steps, for short trainings other than those of adapters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def descend(
     asked: Mapping[str, Any] | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> list[float]:
-    """Adam at ``rate`` on ``loss(step)``; returns the losses. The rate falls as a cosine.
+    """Minimise ``loss(step)`` by Adam at ``rate``, which falls as a cosine. Returns the losses.
 
     A loss that is not finite is refused before it reaches the parameters; gradients longer than ``clip`` are
     shortened. With ``state``, a file, the training is kept ``every`` so many steps and goes on from there to the same

@@ -1,4 +1,4 @@
-"""A training kept in a file, so that one that was killed goes on to the same numbers."""
+"""The state of a training in a file, from which it resumes to the same numbers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def fingerprint(model: nn.Module) -> str:
 def keep(
     file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, stated: Mapping[str, Any]
 ) -> None:
-    """Write the tensors that training changes, the optimiser's and the random generator's, and what is ``stated``.
+    """Write the tensors that training changes, the optimiser's, the random generator's, and what is ``stated``.
 
-    ``stated["asked"]`` says what the training is of. The file is written beside and moved into place.
+    ``stated["asked"]`` says what the training is of. The file is written under another name and moved into place.
     """
-    tensors_to_write = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors_to_write |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in state.items()}
-    tensors_to_write["random"] = torch.get_rng_state()
+    state = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
+    for i, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in moments.items()}
+    state["random"] = torch.get_rng_state()
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     try:
-        save_file(tensors_to_write, partial, metadata={"polyad": json.dumps(dict(stated))})
+        save_file(state, partial, metadata={"polyad": json.dumps(dict(stated))})
         partial.replace(file)
     except (SafetensorError, OSError) as error:  # the first is what writing says of a full disk
         partial.unlink(missing_ok=True)
@@ -52,7 +52,7 @@ def keep(
 def resume(
     file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, asked: str
 ) -> dict[str, Any] | None:
-    """What a file states, its numbers put into the tensors and the optimiser; nothing where there is no file.
+    """Put a file's numbers into the tensors and the optimiser; its statement, or None where there is no file.
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
@@ -86,7 +86,7 @@ def resume(
 
 
 def difference(one: str, other: str) -> str:
-    """Which of the things asked differ, in words."""
+    """The difference between what two trainings were asked, in words."""
     mine, theirs = json.loads(other), json.loads(one)
     keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
     return ", ".join(f"{key} was {theirs.get(key)} and is {mine.get(key)}" for key in sorted(keys)[:3])

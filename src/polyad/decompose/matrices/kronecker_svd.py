@@ -69,7 +69,5 @@ def first_shape(x: Tensor, shape_of_first: tuple[int, int] | None) -> tuple[int,
         return balanced(rows), balanced(columns)
     sides = tuple(x.shape[-2:])
     if len(shape_of_first) != 2 or any(k < 1 or n % k for n, k in zip(sides, shape_of_first, strict=True)):
-        raise ValueError(
-            f"shape_of_first={shape_of_first} must hold a divisor of each side of x, {sides}"
-        )
+        raise ValueError(f"shape_of_first={shape_of_first} must hold a divisor of each side of x, {sides}")
     return shape_of_first[0], shape_of_first[1]
