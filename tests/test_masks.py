@@ -122,7 +122,7 @@ def test_sparse_tensors_are_exact_at_the_tolerance_zero():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda x, m: hooi(x, tol=0.1, mask=m), "tol=0.1 with a mask: .* give rank"),
+        (lambda x, m: hooi(x, tol=0.1, mask=m), "tol=0.1 was given with a mask.* give rank"),
         (lambda x, m: nonnegative_cp(-x, tol=0.1), "tol=0.1 cannot be reached: x has negative entries"),
         (lambda x, m: nonnegative_cp(x, 2, tol=0.1), "exactly one of rank, tol"),
         (lambda x, m: sparse_cp_als(x), "exactly one of rank, tol"),

@@ -146,9 +146,9 @@ def _spaces(x: Tensor, rank: int | None, threshold: float) -> tuple[Tensor, Tens
     u, s, vh = torch.linalg.svd(x.reshape(d**n, -1), full_matrices=False)
     count = rank if rank is not None else int((s > threshold * s[0].clamp(min=1e-300)).sum())
     limit = max(1, min(math.comb(d + n - 1, n) - d, math.comb(d + x.ndim - n - 1, x.ndim - n)))
-    _check.rank(max(count, 1), limit, f"the number of terms that can be told apart at size {d} and order {x.ndim}")
+    most = f"the number of terms that can be told apart at size {d} and order {x.ndim}"
+    _check.rank(max(count, 1) if rank is None else rank, limit, most)
     if rank is not None:
-        _check.rank(rank, limit, "the number of terms that the method can tell apart")
         count = min(rank, int((s > 1e-14 * s[0].clamp(min=1e-300)).sum()))
     return u[:, :count], torch.diag(s[:count]), vh[:count].T
 
