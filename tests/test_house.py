@@ -138,3 +138,7 @@ def test_modules_of_the_first_version_are_found_where_they_are_now():
         assert polyad.linalg.lasso is polyad.algorithms.lasso
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = polyad.linalg.nothing
+    with pytest.warns(DeprecationWarning, match="polyad.attention.mix_latent now"):
+        assert polyad.attention.mixed is polyad.attention.mix_latent
+    with pytest.warns(DeprecationWarning, match="compare_formats.compare_formats now"):
+        assert importlib.import_module("polyad.decompose.trade").trade.__name__ == "compare_formats"

@@ -30,9 +30,9 @@ class Curve:
     sweep: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        counts = len(self.sizes), len(self.costs), len(self.errors)
-        if not counts[0] == counts[1] == counts[2] > 0:
-            raise ValueError(f"a curve of {counts} sizes, costs and errors is none; give one or more, equally many")
+        a, b, c = len(self.sizes), len(self.costs), len(self.errors)
+        if not a == b == c > 0:
+            raise ValueError(f"a curve has {a} sizes, {b} costs and {c} errors; give one or more, equally many")
         if not (np.isfinite(self.errors).all() and (np.diff(self.costs) > 0).all()):
             raise ValueError("a curve needs finite errors and costs that rise strictly")
 

@@ -19,8 +19,8 @@ ROW = 17
 def layer_and_module(name: str) -> tuple[str, str]:
     """(layer, module) of a module's path or an item's name; the layer is the first number in it.
 
-    >>> place("model.layers.12.mlp.up_proj"), place("model.layers.3:vo"), place("lm_head")
-    (('12', 'mlp.up_proj'), ('3', 'vo'), ('other', 'lm_head'))
+    >>> [layer_and_module(name) for name in ("model.layers.12.mlp.up_proj", "model.layers.3:vo", "lm_head")]
+    [('12', 'mlp.up_proj'), ('3', 'vo'), ('other', 'lm_head')]
     """
     parts = name.replace(":", ".").split(".")
     for i, part in enumerate(parts[:-1]):

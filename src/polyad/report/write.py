@@ -94,7 +94,7 @@ def fill_template(name: str, **parts: str) -> str:
 def script_json(data: Any) -> str:
     """JSON that can stand in a script element: no ``<`` is left in it, and no number that is not finite.
 
-    >>> embedded({"name": "</script>", "loss": float("nan")})
+    >>> script_json({"name": "</script>", "loss": float("nan")})
     '{"name": "\\\\u003c/script>", "loss": null}'
     """
     return json.dumps(clean(data), allow_nan=False).replace("<", "\\u003c")
