@@ -113,7 +113,7 @@ def plan(
             if use and text is not None:
                 weighed = item_importance(model, step, targets, curves, stats, text, callback)
             allowed = allowed_cost(model, step, targets, curves, keep or 0.0, budget, price)
-            scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
+            scaled = {name: curve.weigh(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
             chosen = informed(chooser, model, scaled, stats)(scaled, allowed)
     finally:
         undo()

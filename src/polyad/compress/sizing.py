@@ -114,7 +114,7 @@ def item_importance(
 
 def relative(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     """Errors as shares of each item's error at its cheapest choice, so that units cancel."""
-    return {name: curve.scaled(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
+    return {name: curve.weigh(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
 
 
 def allowed_cost(
