@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 State = dict[str, Any]
-"""What a transform keeps for one parameter: tensors, formats and plain numbers, by name."""
+"""The state that a transform keeps for one parameter: tensors, formats and plain numbers, by name."""
 
 
 class Transform(Protocol):

@@ -47,8 +47,8 @@ def comparison_table(record: Record) -> str:
     rows.append(["Peak memory", short(old, "B"), short(new, "B"), percent(ratio(new, old))])
     rows.append(["KL from the original, nats", "0", number(agreement.get("kl"), 4), ""])
     rows.append(["Same top token", "100.0 %", percent(agreement.get("top1")), ""])
-    said = slow_layers(record)
-    below = f"<p class='note'>{escape(said)}</p>" if said else ""
+    sentence = slow_layers(record)
+    below = f"<p class='note'>{escape(sentence)}</p>" if sentence else ""
     return table(label(record), ["", "original", "compressed", "compressed / original"], rows) + below
 
 

@@ -52,7 +52,7 @@ def keep(
 def resume(
     file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, asked: str
 ) -> dict[str, Any] | None:
-    """Put a file's numbers into the tensors and the optimiser; its statement, or None where there is no file.
+    """Put a file's numbers into the tensors and the optimiser; returns what was ``stated``, or None where there is no file.
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
@@ -86,7 +86,7 @@ def resume(
 
 
 def difference(one: str, other: str) -> str:
-    """The difference between what two trainings were asked, in words."""
+    """The differences between the arguments of two trainings, in words."""
     mine, theirs = json.loads(other), json.loads(one)
     keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
     return ", ".join(f"{key} was {theirs.get(key)} and is {mine.get(key)}" for key in sorted(keys)[:3])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad._card import Paper
 from polyad.decompose.alternating.mttkrp import hadamard
 from polyad.decompose.alternating.seen_entries import apply_row_matrices, pairs, row_matrices
@@ -24,7 +25,6 @@ EXTRAPOLATION = Paper(
     adds="extrapolation between sweeps, taken back where the error grows",
 )
 
-Callback = Callable[[int, int | None, dict[str, float]], None]
 Sweep = Callable[[list[Tensor]], Iterator[tuple[int, Tensor]]]
 Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -59,7 +59,7 @@ class Entries:
         return out
 
     def sweep(self, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """Each mode and its product (1, R, I_n) with the other factors (1, R, I_m) as they are when it is asked."""
+        """Each mode and its product (1, R, I_n) with the other factors (1, R, I_m) as they are at that moment."""
         rows = [factor[0].mT.contiguous() for factor in factors]
         for mode in range(len(factors)):
             yield mode, self.mttkrp(rows, mode).mT.unsqueeze(0)

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from polyad.decompose.alternating.extrapolation import Callback, alternate, random_factors, unit
+from polyad._callback import Callback
+from polyad.decompose.alternating.extrapolation import alternate, random_factors, unit
 from polyad.decompose.alternating.mttkrp import mttkrp_sweep
 from polyad.decompose.alternating.seen_entries import least_squares_rows
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.decompose.alternating.mttkrp import Products, hadamard, residual
-
-Callback = Callable[[int, int | None, dict[str, float]], None]
 
 
 def refine_factors(

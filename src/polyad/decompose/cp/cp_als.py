@@ -7,13 +7,14 @@ import warnings
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.cp._arguments import check_rank_or_tol, largest_rank
 from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, norms, terms_cancel
 from polyad.decompose.cp._masked import complete
 from polyad.decompose.cp._start import compress, race
-from polyad.decompose.cp._sweeps import Callback, refine_factors
+from polyad.decompose.cp._sweeps import refine_factors
 from polyad.decompose.cp._tolerance_rank import dense_error, rounded_error, search_rank
 from polyad.formats import CP
 from polyad.linalg import truncated_svd

@@ -11,9 +11,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.bounded_lbfgs import minimise
-from polyad.decompose.alternating.extrapolation import Callback, balance_components, random_factors
+from polyad.decompose.alternating.extrapolation import balance_components, random_factors
 from polyad.decompose.alternating.mttkrp import mttkrp_sweep
 from polyad.decompose.alternating.seen_entries import check_mask, check_shows
 from polyad.decompose.cp._arguments import check_rank

@@ -8,10 +8,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.extrapolation import (
     EXTRAPOLATION,
-    Callback,
     alternate,
     balance_components,
     random_factors,

@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
 from polyad.decompose.alternating.row_squares import has_converged, solve_rows
-from polyad.decompose.matrices.masked_als import LU, Callback, prepare, relative_errors
+from polyad.decompose.matrices.masked_als import LU, prepare, relative_errors
 from polyad.formats import Hadamard
 
 Factors = list[tuple[Tensor, Tensor]]
@@ -30,7 +31,7 @@ def hadamard_als(
     generator: Generator | None = None,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> Hadamard:
     """``(U₁ V₁) * (U₂ V₂) * …`` near the entries of x that ``mask`` marks as seen, by alternating least squares.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
-from polyad.decompose.matrices.masked_als import LU, Callback, alternate_factors, prepare
+from polyad.decompose.matrices.masked_als import LU, alternate_factors, prepare
 from polyad.formats import KhatriRao
 from polyad.formats.structured.grid import balanced
 
@@ -21,7 +22,7 @@ def khatri_rao_als(
     ridge: float = 0.0,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> KhatriRao:
     """A sum of ``rank`` column-wise Kronecker products near the entries of x that ``mask`` marks as seen.
 

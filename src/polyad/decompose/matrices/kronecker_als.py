@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
 from polyad.decompose.matrices.kronecker_svd import first_shape, rearrange_blocks
-from polyad.decompose.matrices.masked_als import LU, Callback, alternate_factors, prepare
+from polyad.decompose.matrices.masked_als import LU, alternate_factors, prepare
 from polyad.formats import Kronecker
 
 
@@ -21,7 +22,7 @@ def kronecker_als(
     ridge: float = 0.0,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> Kronecker:
     """A sum of ``rank`` Kronecker products near the entries of x that ``mask`` marks, by alternating least squares.
 

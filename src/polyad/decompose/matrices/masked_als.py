@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.row_squares import has_converged, solve_rows
 from polyad.decompose.alternating.seen_entries import check_mask
@@ -16,8 +15,6 @@ from polyad.linalg import truncated_svd
 
 LU = Paper("Lu", 2024, "Low-Rank Approximation, Adaptation, and Other Tales", "arXiv:2408.05883", "lowrank-tales")
 """The survey whose alternating solvers these are."""
-
-Callback = Callable[[int, int | None, dict[str, float]], None] | None
 
 
 @method("decompose", makes=LowRank, example={"x": (3, 7, 6), "rank": 2}, papers=(LU,))
@@ -29,7 +26,7 @@ def masked_als(
     ridge: float = 0.0,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> LowRank:
     """A matrix of rank ``rank`` near the entries of x that ``mask`` marks as seen, by alternating least squares.
 
@@ -88,7 +85,7 @@ def alternate_factors(
     ridge: float,
     max_iter: int,
     stop: float,
-    callback: Callback,
+    callback: Callback | None,
 ) -> tuple[Tensor, Tensor]:
     """U (*batch, n, r) and V (*batch, m, r) with U Vᵀ near x where weight is one; x must be zero elsewhere."""
     u, s, vh = truncated_svd(x, rank)

@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.extrapolation import Callback, alternate, balance_components, random_factors, unit
+from polyad.decompose.alternating.extrapolation import alternate, balance_components, random_factors, unit
 from polyad.decompose.alternating.mttkrp import mttkrp_sweep
 from polyad.decompose.alternating.nonnegative_updates import ACCELERATED, SOLVERS, check_signs, check_update
 from polyad.decompose.alternating.sparse_entries import Entries

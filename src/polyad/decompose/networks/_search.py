@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Generator
 
+from polyad._callback import Callback
 from polyad.decompose.networks._moves import (
     grow_edge,
     growable_edges,
@@ -19,7 +20,6 @@ from polyad.formats import Network
 
 Refine = Callable[[Network, int, int], tuple[Network, float]]
 """(network, steps, first node) to the refined network and its loss."""
-Callback = Callable[[int, int | None, dict[str, float]], None]
 
 _KEPT = 0.9  # of what growing has gained, for an edge to be taken back
 _GAIN = 1e-3  # least share by which a smaller network betters those of its size, so that no cycle arises

@@ -10,9 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.bounded_lbfgs import minimise
-from polyad.decompose.networks._search import Callback, Search
+from polyad.decompose.networks._search import Search
 from polyad.decompose.networks.sweeps import random_network, refine_network
 from polyad.einsum import symbol
 from polyad.formats import Network

@@ -124,7 +124,7 @@ def _share(left: Tensor | None, matrix: Tensor, batch: int, cuts: int) -> tuple[
 
 
 def _basis(matrix: Tensor, rank: int | None, share: float | None) -> Tensor:
-    """Leading left singular vectors, through the Gram matrix where that resolves them and no gradient is asked."""
+    """Leading left singular vectors, through the Gram matrix where that resolves them and no gradient is needed."""
     if matrix.requires_grad or (share is not None and share < _GRAM):
         return truncated_svd(matrix, rank, tol=share)[0]
     return left_singular(matrix, rank, tol=share)[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.networks.sweeps import random_network, refine_network
 from polyad.einsum import symbol
@@ -16,7 +17,6 @@ from polyad.formats import Network
 from polyad.linalg import near_unit
 
 _SLOW = 1e-2  # least share of the squared error that a sweep is to gain: what gains less will not fit
-Callback = Callable[[int, int | None, dict[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import card
 from polyad.formats import Format
 
@@ -51,7 +52,7 @@ def compare_formats(
     *,
     tol: Iterable[float] = TOLERANCES,
     budget: int | None = None,
-    callback: Callable[[int, int | None, dict[str, Any]], None] | None = None,
+    callback: Callback | None = None,
 ) -> list[Point]:
     """Decompose x into each format at each tolerance, and measure error, size and time.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
 from polyad.decompose.alternating.extrapolation import unit
 from polyad.decompose.alternating.row_squares import has_converged, solve_squares
@@ -17,8 +18,6 @@ from polyad.decompose.trains._chain_sweeps import misfit, sweep_cores
 from polyad.decompose.trains.tr_svd import ZHAO, tr_svd
 from polyad.formats import TensorRing
 from polyad.formats.networks.tensor_train import bond_ranks
-
-Callback = Callable[[int, int | None, dict[str, float]], None] | None
 
 
 @method("decompose", makes=TensorRing, example={"rank": 2, "restarts": 1, "max_iter": 40}, papers=(ZHAO,))
@@ -33,7 +32,7 @@ def tr_als(
     stop: float = 1e-5,
     max_iter: int = 500,
     generator: Generator | None = None,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> TensorRing:
     """A tensor ring near x: the best of several starts, each core in turn solving its least-squares problem.
 
@@ -120,7 +119,7 @@ def _ring_within(
 
 
 def _run(
-    x: Tensor, cores: list[Tensor], stop: float, max_iter: int, callback: Callback
+    x: Tensor, cores: list[Tensor], stop: float, max_iter: int, callback: Callback | None
 ) -> tuple[list[Tensor], Tensor]:
     """Sweep over the cores; those of least error on the way, and the errors (b,) of x, of norm 1."""
     flat = x.flatten(1)

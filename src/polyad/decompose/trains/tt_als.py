@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.extrapolation import unit
 from polyad.decompose.alternating.row_squares import has_converged
@@ -40,7 +41,7 @@ def tt_als(
     stop: float = 1e-5,
     max_iter: int = 50,
     generator: Generator | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> TensorTrain:
     """A tensor train near x, refined core by core: each in turn is the best there is while all others stay.
 
@@ -92,7 +93,7 @@ def _refine(
     cores: list[Tensor],
     stop: float,
     max_iter: int,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+    callback: Callback | None,
 ) -> list[Tensor]:
     """Sweep over x (b, ΠI) of norm 1; cores (b, r, I, s), orthonormal to the right but for the first."""
     cores = trains.orthogonalised(cores, 0)

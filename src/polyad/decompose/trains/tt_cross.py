@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.trains._cross_sweeps import Cross
 from polyad.decompose.trains._evaluations import Evaluations, EvaluationsExhaustedError
@@ -45,7 +46,7 @@ def tt_cross(
     max_evaluations: int | None = None,
     max_iter: int = 40,
     generator: Generator | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> TensorTrain:
     """A tensor train that interpolates a function on rows and columns of its unfoldings that span large volumes.
 
@@ -104,7 +105,7 @@ def _sweep_to_tolerance(
     tests: _Tests,
     tol: float,
     max_iter: int,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+    callback: Callback | None,
 ) -> tuple[TensorTrain | None, float, int]:
     """Sweep until ``tol`` is met; the best train, or None, its error, and the number of sweeps."""
     best, last, error, sweep = None, None, float("inf"), 0

@@ -50,7 +50,7 @@ def tt_matrix(
     _check.floating("x", x)
     _check.batch(batch, x, 2)
     if x.ndim != batch + 2:
-        raise ValueError(f"x of shape {tuple(x.shape)} is no matrix after batch={batch} leading dimensions")
+        raise ValueError(f"x of shape {tuple(x.shape)} is not a matrix after batch={batch} leading dimensions")
     rows, columns = x.shape[batch:]
     out, into = modes or (split(rows, 3), split(columns, 3))
     if math.prod(out) != rows or math.prod(into) != columns or len(out) != len(into):

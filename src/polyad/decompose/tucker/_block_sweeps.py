@@ -5,11 +5,10 @@ Shapes: x (batch, q_1, …, q_N), cores (starts, batch, K, r_1, …, r_N), facto
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.decompose.alternating.row_squares import has_converged, solve_rows, solve_squares
 from polyad.einsum import contract, symbol
 
@@ -38,7 +37,7 @@ def sweep_terms(
     factors: list[Tensor],
     max_iter: int,
     stop: float,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+    callback: Callback | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Sweep over all starts, then over the best of each tensor; core (batch, K, …), factors (batch, K, q_n, r_n)."""
     before, chosen = torch.full_like(lost, torch.inf), False

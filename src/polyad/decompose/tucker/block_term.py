@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.tucker._block_sweeps import random_terms, sweep_terms
 from polyad.formats import BlockTerm
@@ -38,7 +37,7 @@ def block_term(
     generator: Generator | None = None,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> BlockTerm:
     """A sum of ``terms`` Tucker tensors, each of multilinear ranks ``rank``, near x: a block term decomposition.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.tucker._fill_missing import Filling, share_inverse
@@ -48,7 +47,7 @@ def hooi(
     max_iter: int = 50,
     stop: float = 1e-8,
     generator: Generator | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> Tucker:
     """A Tucker approximation with orthonormal factors, refined mode by mode until its core stops growing.
 
