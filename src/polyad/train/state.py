@@ -52,7 +52,7 @@ def keep(
 def resume(
     file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, asked: str
 ) -> dict[str, Any] | None:
-    """Put a file's numbers into the tensors and the optimiser; returns what was ``stated``, or None where there is no file.
+    """Put a file's numbers into the tensors and the optimiser; what was ``stated``, or None where there is no file.
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
