@@ -99,7 +99,7 @@ def test_hosts_of_one_model_know_of_each_other():
     ("which", "how", "said"),
     [
         ([], {}, r"which=\[\] names no layers"),
-        ("*", {"parts": {"0": []}}, r"parts=\[\] of 0 are no parts of its 16 rows"),
+        ("*", {"parts": {"0": []}}, r"parts=\[\] of 0 are not pairs of its 16 rows"),
     ],
 )
 def test_what_names_nothing_is_refused(which, how, said):
@@ -123,7 +123,7 @@ def test_what_names_nothing_is_refused(which, how, said):
         ({"which": [5]}, r"which=\[5\] names no layers"),
         ({"name": 5}, "name=5 cannot name a module"),
         ({"dropout": {"0": 0.5}}, "dropout={'0': 0.5} is not a share"),
-        ({"parts": {"0": (0, 2)}}, r"parts=\(0, 2\) of 0 are no parts of its 16 rows"),
+        ({"parts": {"0": (0, 2)}}, r"parts=\(0, 2\) of 0 are not pairs of its 16 rows"),
         ({"method": RiemannLoRA, "loss": lambda: torch.ones(3)}, r"loss\(\) gives \(3,\)"),
         ({"method": RiemannLoRA, "loss": lambda: 3.0}, r"loss\(\) gives float"),
     ],

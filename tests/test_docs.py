@@ -44,7 +44,7 @@ def test_classes_state_the_best_of_the_learning_rates_that_were_tried():
         runs[record["spelled"]][record["learning_rate"]].append(record)
     assert len(runs) == len(polyad.methods("adapter"))
     for name, rates in runs.items():
-        assert making.opened(method_of(name), {})[0].learning_rate == tables.best_rate(rates), name
+        assert making.unwrap_method(method_of(name), {})[0].learning_rate == tables.best_rate(rates), name
 
 
 def test_the_page_of_measured_adapters_is_what_the_results_say():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA
 from polyad.adapters.host.build import Method
-from polyad.adapters.host.plan import Planned
+from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.sites import Site, literal
 
 Layers = Mapping[str, Mapping[str, Tensor]]
@@ -111,7 +111,7 @@ def _vera(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
 READERS: dict[str, Callable[..., Read]] = {"LORA": _lora, "LOHA": _loha, "LOKR": _lokr, "VERA": _vera}
 
 
-def shared_numbers(planned: Planned, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:
+def shared_numbers(planned: Plan, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:
     """What peft's layers share, cut for each shape of layer; drawn as peft does where the folder leaves it out."""
     wanted = {key: tuple(t.shape) for key, t in planned.bank._buffers.items() if t is not None}
     if not wanted:

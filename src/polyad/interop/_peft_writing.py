@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyad.adapters import Adapter, Adapters
 from polyad.adapters.frozen.frozen import Frozen
-from polyad.adapters.host.sites import Site, sites_of
+from polyad.adapters.host.sites import Site
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
 from polyad.models.folder import written
@@ -62,7 +62,7 @@ def _by_path(adapters: Adapters, name: str) -> dict[str, list[Own]]:
     """The adapters of a name by their layer's path; several where a layer is fused."""
     own = adapters.of(name)
     found: dict[str, list[Own]] = {}
-    for site in sites_of(adapters, name):
+    for site in adapters.sites(name):
         if site.kind == "experts":
             raise ValueError(f"{site.name} holds experts, for which peft has no LoRA that is written here")
         layer: Any = adapters.layers()[site.path]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyad.adapters import Adapters
-from polyad.adapters.host.plan import Planned, plan
-from polyad.adapters.host.sites import KINDS, Site, literal, offered
+from polyad.adapters.host.plan import Plan, plan
+from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_writing import CONFIG, PREFIX, WEIGHTS, to_peft
 
@@ -131,7 +131,7 @@ def _by_layer(
 
 def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folder: Path) -> None:
     """Refuse copies of weights that are not the model's own, up to the narrower of both dtypes."""
-    there = offered(adapters.model)
+    there = adaptable_sites(adapters.model)
     for path, tensor in whole.items():
         own = there[path].layer._parameters.get("weight") if path in there else None
         if own is not None and own.shape == tensor.shape:
@@ -147,7 +147,7 @@ def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folde
 def _sites(adapters: Adapters, layers: Layers, folder: Path) -> dict[str, Site]:
     if not layers:
         raise ValueError(f"{folder / WEIGHTS} holds no tensors of an adapter")
-    there = offered(adapters.model)
+    there = adaptable_sites(adapters.model)
     for path in layers:
         if path not in there:
             raise ValueError(f"{folder} adapts {path}, which this model does not have; it is of another model")
@@ -160,7 +160,7 @@ def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
     return 0.0 if any(site.kind in ("embedding", "experts") for site in sites) else share
 
 
-def _fill(planned: Planned, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
+def _fill(planned: Plan, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Give the planned adapters their numbers, and what follows from the weight."""
     for site, adapter in planned.adapters:
         own, given = adapter.state_dict(), numbers[site.path]

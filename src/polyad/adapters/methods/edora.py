@@ -58,13 +58,13 @@ class EDoRA(DoRA):
         own.left.copy_(u * s)
         own.A.copy_(v)
 
-    def changed(self, x: Tensor, base: Frozen) -> Tensor:
+    def output(self, x: Tensor, base: Frozen) -> Tensor:
         own, drops = self.direction, self.training and self.dropout > 0
-        if torch.is_grad_enabled() or drops or base.rows(x) >= own.R.shape[0] or not base.joins(x):
-            return super().changed(x, base)
+        if torch.is_grad_enabled() or drops or base.rows(x) >= own.R.shape[0] or not base.can_fuse(x):
+            return super().output(x, base)
         low = F.linear(F.linear(F.linear(x, own.A.to(x.dtype)), own.R.to(x.dtype)), own.left.to(x.dtype))
         y = torch.add(base(x), low, alpha=own.scale)  # fewer rows than R has: left R would take longer to form
-        return base.biased(y * self.gains(base).to(y.dtype))
+        return base.add_bias(y * self.gains(base).to(y.dtype))
 
 
 class Core(Adapter):

@@ -103,8 +103,8 @@ class LoQT(Adapter):
         P = self.projection()
         return P.mT @ B if self.wide else B @ P
 
-    def explained(self, rest: Tensor) -> Tensor:
-        """The B whose update is nearest to ``rest`` (out, in)."""
+    def solve_factor(self, rest: Tensor) -> Tensor:
+        """Solve for the B whose update is nearest to ``rest`` (out, in)."""
         inverse = torch.linalg.pinv(self.projection()) / self.scale
         return inverse.mT @ rest if self.wide else rest @ inverse
 

@@ -43,7 +43,7 @@ def absorb(adapters: Adapters, name: str, loss: Callable[[], Tensor], *, rounds:
         for path, (layer, own) in terms.items():
             base = layer.base
             weight = base.weight + own.scale * own.update(base).to_dense().to(base.weight.dtype)
-            held, new = base.held, directions.get(path)
+            held, new = base.stored_weight, directions.get(path)
             if new is not None:
                 own.turn(new)
             if isinstance(held, Quantized):
@@ -81,14 +81,14 @@ def _terms(adapters: Adapters, name: str) -> dict[str, tuple[Adapted, LoQT]]:
         raise ValueError(f"{name!r} does not act as it is; unmerge, and activate it with the weight 1, to absorb it")
     found: dict[str, tuple[Adapted, LoQT]] = {}
     for path, layer in adapters.layers().items():
-        if name not in layer.made:
+        if name not in layer.specs:
             continue
         term = layer.routes[name][0] if isinstance(layer, Adapted) else None
         own = None if term is None else term.adapter
         if term is None or not isinstance(own, LoQT) or term.base.kind != "linear" or term.base.part is not None:
             raise ValueError(f"{path} of {name!r} is no LoQT of a whole linear layer, which is what is absorbed")
         assert isinstance(layer, Adapted)
-        if not (isinstance(term.base.held, Quantized) or term.base.mergeable) or term.base.transposed:
+        if not (isinstance(term.base.stored_weight, Quantized) or term.base.mergeable) or term.base.transposed:
             raise ValueError(f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in)")
         if term.base.mergeable:
             refuse_unmergeable(path, layer, owners(adapters.model, adapters.common.banks.values()))
@@ -131,19 +131,19 @@ def _directions(terms: dict[str, tuple[Adapted, LoQT]], loss: Callable[[], Tenso
 
 def _nearest(weight: Tensor, own: LoQT, like: Quantized, rounds: int) -> tuple[Quantized, Tensor]:
     """Codes and the B beside them that leave the least of a weight."""
-    best, B = _coded(weight, like), torch.zeros_like(own.B)
+    best, B = _requantize(weight, like), torch.zeros_like(own.B)
     least = float((weight - best.to_dense()).norm())
     codes = best
     for _ in range(rounds):
-        found = own.explained((weight - codes.to_dense()).to(own.B.dtype))
+        found = own.solve_factor((weight - codes.to_dense()).to(own.B.dtype))
         rest = float((weight - codes.to_dense() - own.scale * own.product(found)).norm())
         if rest < least:
             best, B, least = codes, found, rest
-        codes = _coded(weight - own.scale * own.product(found).to(weight.dtype), like)
+        codes = _requantize(weight - own.scale * own.product(found).to(weight.dtype), like)
     return best, B
 
 
-def _coded(weight: Tensor, like: Quantized) -> Quantized:
+def _requantize(weight: Tensor, like: Quantized) -> Quantized:
     zero = like.zero.dtype if isinstance(like.zero, Tensor) else torch.uint8
     return round_to_nearest(
         weight,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from polyad import _check
 from polyad.adapters.host.adapters import Adapters
-from polyad.adapters.host.build import view
-from polyad.adapters.host.sites import KINDS, Site, addressed, literal, parted, sites_of
+from polyad.adapters.host.build import base_of
+from polyad.adapters.host.sites import KINDS, Site, literal, patterns_for, split_name
 from polyad.adapters.methods.lora import LoRA
 from polyad.formats import LowRank
 from polyad.linalg import evenly, truncated_svd
@@ -33,7 +33,7 @@ def updates(adapters: Adapters, name: str) -> dict[str, Change]:
         return {
             path + suffix: LowRank(u.left.detach(), u.right.detach()) if isinstance(u, LowRank) else u.detach()
             for path, layer in adapters.layers().items()
-            for suffix, u in (layer.updates(name) if name in layer.made else ())
+            for suffix, u in (layer.updates(name) if name in layer.specs else ())
         }
 
 
@@ -96,7 +96,7 @@ def combine(
 def attach_factors(adapters: Adapters, name: str, factors: Mapping[str, LowRank]) -> None:
     """Attach a LoRA whose updates are these, by the names of their sites."""
     ranks = {literal(site): max(1, low.rank) for site, low in factors.items()}
-    which, parts = addressed(factors)
+    which, parts = patterns_for(factors)
     adapters.attach(name, which, LoRA, rank=ranks, of=KINDS, parts=parts, tied=True)
     made: dict[str, Any] = adapters.of(name)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def diagnose(adapters: Adapters, name: str, *, tol: float = 0.01) -> dict[str, d
     mixture the largest of each is given.
     """
     found: dict[str, dict[str, float]] = {}
-    bases = {site.name: _norms(site) for site in sites_of(adapters, name)}
+    bases = {site.name: _norms(site) for site in adapters.sites(name)}
     for site, update in updates(adapters, name).items():
         values = torch.atleast_2d(_values(update))
         size = values.norm(dim=-1)
@@ -147,7 +147,7 @@ def overlap(adapters: Adapters, first: str, second: str) -> dict[str, float]:
     return found
 
 
-def reduced(update: Change, *, right: bool = False) -> Tensor:
+def thin_factor(update: Change, *, right: bool = False) -> Tensor:
     """A matrix (out, few) with the left singular vectors and the singular values of a change, in float64; with
     ``right`` one (the rest, few) with the right ones."""
     if not isinstance(update, LowRank):
@@ -158,13 +158,13 @@ def reduced(update: Change, *, right: bool = False) -> Tensor:
 
 def _values(update: Change) -> Tensor:
     """The singular values of a change, in float64."""
-    return torch.linalg.svdvals(reduced(update))
+    return torch.linalg.svdvals(thin_factor(update))
 
 
 def _norms(site: Site) -> Tensor:
     """The norm of a weight, or of that of every expert, in float64."""
     if site.parameter is None:
-        return view(site).weight.double().norm()
+        return base_of(site).weight.double().norm()
     experts = site.layer._parameters[site.parameter]
     assert experts is not None
     return experts.double().flatten(1).norm(dim=1)
@@ -191,7 +191,7 @@ def _cut(total: Change, rank: int | None, tol: float | None) -> LowRank:
 
 def _refuse_overlap(sites: Mapping[str, Any]) -> None:
     for site in sites:
-        path, part = parted(site)
+        path, part = split_name(site)
         if part is not None and path in sites:
             raise ValueError(
                 f"{path} is changed as a whole by one adapter and as {site} by another; combine such as cut it alike"

@@ -1,4 +1,4 @@
-"""Several adapters trained alike at equal counts, each kept as soon as it is finished."""
+"""Comparison of adapters trained alike at equal counts, each kept as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
-from polyad.adapters.host.size import sized, trained
+from polyad.adapters.host.size import size_to_count, trained_count
 from polyad.adapters.methods.lora import LoRA
 from polyad.adapters.training.batches import Tokens
-from polyad.adapters.training.finetune import NAME, Finetuning, finetune, write_record
+from polyad.adapters.training.finetune import NAME, finetune, write_record
+from polyad.adapters.training.settings import Finetuning
 from polyad.models.surgery import Which
 from polyad.train.state import difference, fingerprint
 
@@ -34,11 +35,14 @@ def compare(
     training is not done again, and one that was killed goes on. A method that fails yields its sentence.
     """
     which = asked.which(model)
-    count = trained(model, which, partial(LoRA, rank=rank))
-    seen = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
-    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **seen}
+    count = trained_count(model, which, partial(LoRA, rank=rank))
+    identity = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
+    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **identity}
     places = {name: folder / _file(name) for name in methods}
-    done = {name: _known(place, json.loads(json.dumps({"method": name, **stated}))) for name, place in places.items()}
+    done = {
+        name: _finished_record(place, json.loads(json.dumps({"method": name, **stated})))
+        for name, place in places.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, method) in enumerate(methods.items()):
         if callback is not None:
@@ -58,7 +62,7 @@ def _one(
     model: Any, method: Method, asked: Finetuning, place: Path, which: Which, count: int, callback: Any, stated: Any
 ) -> dict[str, Any]:
     """One method of a comparison, trained and kept; the model is afterwards as it was before."""
-    method, _ = sized(model, which, method, count)
+    method, _ = size_to_count(model, which, method, count)
     state = place.with_name(f".{place.name}.state")
     try:
         adapters, record = finetune(model, method, asked, state=state, callback=callback)
@@ -82,18 +86,18 @@ def _record_of(place: Path) -> Path:
     return place.with_name(place.name + ".json")
 
 
-def _known(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finished_record(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record of this very training if it is finished; a finished one of another is refused."""
     if not place.is_dir():
         return None
     try:
-        found = json.loads(_record_of(place).read_text(encoding="utf-8"))
+        record = json.loads(_record_of(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = {}
-    asked = found.get("asked")
+        record = {}
+    asked = record.get("asked")
     if asked != stated:
         what = f" ({difference(json.dumps(asked), json.dumps(stated))})" if asked else ""
         raise ValueError(
             f"{place} holds an adapter of another training{what}; choose another folder, or remove it first"
         )
-    return found
+    return record
