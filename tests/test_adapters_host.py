@@ -343,7 +343,7 @@ SPOILT = {
     "the version 0": (lambda s: s.update(version=0), r"does not state \['version'\]"),
     "a place less": (lambda s: s["sites"].pop(), r"does not state \['sites', 'base'\]"),
     "a place without a name": (lambda s: s["sites"][0].pop("name"), r"does not state \['sites'\]"),
-    "another part": (lambda s: s["sites"][0].update(part=[0, 3]), "names places by other names"),
+    "another part": (lambda s: s["sites"][0].update(part=[0, 3]), "names layers otherwise than their paths say"),
     "a dropout above one": (lambda s: s.update(dropout=1.5), "dropout=1.5"),
     "another kind of method": (lambda s: s.update(method="tt_svd"), "a method of kind"),
 }

@@ -40,8 +40,9 @@ class Adapter(nn.Module):
     """The optimiser with which ``train`` trains the method, without decay."""
 
     learning_rate: ClassVar[float] = 2e-3
-    """The learning rate with which ``train`` trains the method unless another is given: of those tried the one with the
-    least held-out loss after 150 steps of SmolLM2-135M on two texts, at as many numbers as LoRA of rank 8 trains."""
+    """The learning rate with which ``train`` trains the method unless another is given: of those tried, the one
+    with the least held-out loss after 150 steps of SmolLM2-135M on two texts, at as many numbers as LoRA of rank 8
+    trains."""
 
     learning_rates: ClassVar[Mapping[str, float]] = {}
     """Parameters, by pattern on their name (``*.B``), that learn so many times as fast."""

@@ -44,7 +44,7 @@ def fold_thresholds(adapter: Adapter, base: Frozen) -> FoldThresholds:
 
     Applied, an update of ``a`` operations a row costs n a, and twice that again for gradients. Folded, it costs its
     dense form and the weight's traffic, and with gradients either both three times and the product of a gradient
-    with x, or both twice and the operations that ``format_gradients.GRADIENTS`` states for its kind, whichever is less.
+    with x, or both twice and the operations that ``GRADIENTS`` states for its kind, whichever is less.
     """
     if not base.mergeable or base.kind == "embedding":
         return FoldThresholds(NEVER, NEVER, False)

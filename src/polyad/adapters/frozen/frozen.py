@@ -53,8 +53,8 @@ class Frozen:
             if weight.is_quantized or type(weight) not in (Tensor, nn.Parameter):
                 return weight.dequantize()
             raise ValueError(
-                f"the weight is stored as {weight.dtype} in a way that only its own library can read; choose a method that "
-                "does not read the weight, or put a dense layer in its place first"
+                f"the weight is stored as {weight.dtype} in a way that only its own library can read; choose "
+                "a method that does not read the weight, or put a dense layer in its place first"
             )
         return weight.mT if self.transposed else weight
 
@@ -140,8 +140,8 @@ class Frozen:
         return update.dtype == total.dtype == x.dtype and as_autocast(x) is x
 
     def can_fuse(self, x: Tensor) -> bool:
-        """True where a low-rank change can be applied in one pass with the product: the layer is a weight of x's dtype
-        without hooks, and torch does not compile."""
+        """True where a low-rank change can be applied in one pass with the product: the layer is a weight of x's
+        dtype without hooks, and torch does not compile."""
         layer: Any = self.layer
         weight = layer._parameters.get("weight")
         if is_traced() or self.part is not None or not self.exact or self.kind != "linear":

@@ -96,8 +96,8 @@ class AdaptedLayers:
         forbidden = not isinstance(name, str) or not name or set(name) & set(".[]") or name == "bank"
         if forbidden or hasattr(nn.ModuleDict(), name):
             raise ValueError(
-                f"name={name!r} cannot name a module: it is empty, has dots or brackets, or is an attribute of torch's "
-                "modules; use another, like 'mine'"
+                f"name={name!r} cannot name a module: it is empty, has dots or brackets, or is an attribute of "
+                "torch's modules; use another, like 'mine'"
             )
         if name in self.common.names:
             raise ValueError(f"adapters called {name!r} are attached already; detach them or choose another name")

@@ -67,9 +67,8 @@ class Adapters:
     def preview(self, which: Which, method: Method, **how: Any) -> list[Match]:
         """List the weights that ``attach`` would change. What layers share is counted at the first of them."""
         planned = plan.plan(self.model, which, method, begin=False, **how)
-        shared = sum(p.numel() for p in planned.bank.parameters())
         counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in planned.adapters]
-        counts[0] += shared
+        counts[0] += sum(p.numel() for p in planned.bank.parameters())
         matches = zip(planned.adapters, counts, strict=True)
         return [Match(site.name, site.kind, site.shape, n) for (site, _), n in matches]
 

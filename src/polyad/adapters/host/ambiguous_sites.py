@@ -42,8 +42,8 @@ def refuse_twice(which: Which, names: Sequence[str]) -> None:
 
 
 def refuse_unreached(sites: Sequence[Site]) -> None:
-    """Refuse layers whose adapter would never run: a model that is itself one layer, which has no place to put another
-    in, and the output layer of torch's attention, whose weight is read without the layer being called."""
+    """Refuse layers whose adapter would never run: a model that is itself one layer, so that none can take its place,
+    and the output layer of torch's attention, whose weight is read without the layer being called."""
     for site in sites:
         if not site.path:
             raise ValueError(f"the model is itself a {type(site.layer).__name__}; wrap it: nn.Sequential(model)")

@@ -24,6 +24,9 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
     if not layers.by_path:
         common.trainable.update({n: p.requires_grad for n, p in layers.model.named_parameters()})
         layers.model.requires_grad_(False)
+    has_bank = bool(len(plan.bank._parameters) or len(plan.bank._buffers))
+    if has_bank:
+        common.banks[name] = plan.bank.to(layers.device())
     for site, adapter in plan.adapters:
         layer = _adapted_layer(layers, site)
         if isinstance(layer, AdaptedExperts):
@@ -32,8 +35,7 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
         else:
             layer.add(name, adapter, base_of(site), plan.spec)
     common.names.append(name)
-    if len(plan.bank._parameters) or len(plan.bank._buffers):
-        common.banks[name] = plan.bank.to(layers.device())
+    if has_bank:
         # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the
         # model does, which is what sharded training needs.
         sequence = isinstance(layers.model, SEQUENCES)

@@ -76,7 +76,7 @@ def build_adapter(
     start: Mapping[str, Any] | None,
     reads: bool,
 ) -> Adapter:
-    """Build the adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
+    """Build the adapter of a site in the dtype of its training; its draws depend on the seed and the site alone.
 
     ``start`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
     ``reads`` says whether its card needs the weight.

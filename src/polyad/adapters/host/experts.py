@@ -66,8 +66,8 @@ class AdaptedExperts(StandIn):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.common.rows is not None:
             raise ValueError(
-                "a mixture's experts see tokens, not rows of the batch, and take no adapters by row; detach the adapters "
-                "from them, or leave routed()"
+                "a mixture's experts see tokens, not rows of the batch, and take no adapters by row; detach the "
+                "adapters from them, or leave routed()"
             )
         if not self.terms or self.original is not None:
             return self.layer(*args, **kwargs)

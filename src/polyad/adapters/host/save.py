@@ -119,8 +119,8 @@ def check_model(model: nn.Module, folder: Path, stated: Mapping[str, Any]) -> No
         shape = wanted["shape"] if wanted["part"] is None else [site.shape[0], wanted["shape"][1]]
         if list(site.shape) != list(shape):
             raise ValueError(
-                f"{wanted['name']} has shape {site.shape} here and {tuple(shape)} in {folder}; load it onto the model "
-                "that it was trained on"
+                f"{wanted['name']} has shape {site.shape} here and {tuple(shape)} in {folder}; load it onto the "
+                "model that it was trained on"
             )
         part = None if wanted["part"] is None else tuple(wanted["part"])
         if fingerprint(replace(site, part=part)) != stated["base"][wanted["name"]]:

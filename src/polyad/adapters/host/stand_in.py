@@ -100,8 +100,8 @@ class StandIn(nn.Module):
         del self.specs[name], self.routes[name]
 
     def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
-        """The change of each weight here by an adapter, its scale included, as a matrix (out, the rest) or one for each
-        expert, after the suffix of that weight's site: its name less the layer's path."""
+        """The change of each weight here by an adapter, its scale included, as a matrix (out, the rest) or one for
+        each expert, after the suffix of that weight's site: its name less the layer's path."""
         raise NotImplementedError
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:

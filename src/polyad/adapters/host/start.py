@@ -52,7 +52,7 @@ def _to_site_shape(site: Site, gradient: Tensor | None) -> Tensor:
 
 
 def statistics(site: Site, needs: frozenset[str], stats: Mapping[str, Moments] | None) -> Moments | None:
-    """The statistics of a site's inputs, refused where they are needed and missing; None where they are not needed."""
+    """The statistics of a site's inputs, None where they are not needed; refused where needed and missing."""
     if not needs - {"weight", "gradient"}:
         return None
     if stats is None or site.path not in stats:

@@ -63,7 +63,7 @@ class DoRA(Adapter):
         self.direction = LoRA(shape, rank=rank, alpha=alpha, generator=generator)
         self.magnitude = nn.Parameter(torch.ones(shape[0]))
         self.register_buffer("squares", torch.ones(shape[0]), persistent=False)
-        self._known: tuple[tuple[Tensor, ...], Tensor] | None = None
+        self._last: tuple[tuple[Tensor, ...], Tensor] | None = None
 
     def derive(self, base: Frozen) -> None:
         squares = base.weight.flatten(1).to(self.magnitude.dtype).square().sum(1)
@@ -75,20 +75,20 @@ class DoRA(Adapter):
         if torch.is_grad_enabled() or is_traced():
             return self._gains(base)
         now = (*self.direction._parameters.values(), self.magnitude, self.squares)
-        if self._known is None or not all(_same(t, was) for t, was in zip(now, self._known[0], strict=True)):
-            self._known = tuple([t.clone() for t in now]), self._gains(base)
-        return self._known[1]
+        if self._last is None or not all(_same(t, was) for t, was in zip(now, self._last[0], strict=True)):
+            self._last = tuple([t.clone() for t in now]), self._gains(base)
+        return self._last[1]
 
     def _gains(self, base: Frozen) -> Tensor:
-        own = self.direction
-        return self.magnitude / self._norms(base.weight.flatten(1), own.A, own.B, own.scale)
+        low = self.direction
+        return self.magnitude / self._norms(base.weight.flatten(1), low.A, low.B, low.scale)
 
     def _norms(self, weight: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
         if not self.norm_gradient:
             A, B = A.detach(), B.detach()
         crossed = ((A @ weight.to(A.dtype).mT).mT * B).sum(1)  # the thin matrix in front, as in ``low_rank_product``
-        own = (B @ (A @ A.mT) * B).sum(1)
-        norms = (self.squares + 2 * s * crossed + s * s * own).clamp(min=0).sqrt()
+        of_update = (B @ (A @ A.mT) * B).sum(1)
+        norms = (self.squares + 2 * s * crossed + s * s * of_update).clamp(min=0).sqrt()
         return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # a row of zeros has no direction, and stays
 
     def update(self, base: Frozen) -> Tensor:
@@ -112,5 +112,5 @@ class DoRA(Adapter):
 
 
 def _same(x: Tensor, was: Tensor) -> bool:
-    """Whether the numbers are those; a tensor's version would not tell, since writing through ``.data`` keeps it."""
+    """True for equal numbers; a tensor's version would not tell, since writing through ``.data`` keeps it."""
     return x.dtype == was.dtype and x.device == was.device and torch.equal(x, was)

@@ -26,8 +26,8 @@ def recycle(adapters: Adapters, name: str, sources: Sequence[str]) -> dict[str, 
         on_path = [change[path] for change in changes if path in change]
         if not isinstance(adapter, EigenLoRAx) or not on_path or adapter.VB.ndim > 2:
             raise ValueError(
-                f"{path} of {name!r} is no EigenLoRAx of a single matrix, or none of {list(sources)} changes it; attach "
-                f"{name!r} as EigenLoRAx to layers that the sources change, experts left out"
+                f"{path} of {name!r} is no EigenLoRAx of a single matrix, or none of {list(sources)} changes it; "
+                f"attach {name!r} as EigenLoRAx to layers that the sources change, experts left out"
             )
         left, one = _principal(torch.cat([thin_factor(update) for update in on_path], 1), adapter.VB)
         right, other = _principal(

@@ -25,7 +25,8 @@ class Tokens:
         self.length = asked.length if most is None else min(asked.length, most)
         if self.length < 2 or asked.batch < 1:
             raise ValueError(
-                f"length={self.length} and batch={asked.batch} hold nothing to learn; give a length of 2 and a batch of 1 or more"
+                f"length={self.length} and batch={asked.batch} hold nothing to learn; give a length of 2 "
+                "and a batch of 1 or more"
             )
         parts = splits(model, asked.texts)
         for part in parts:

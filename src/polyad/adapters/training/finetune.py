@@ -133,7 +133,7 @@ def _losses(
 def _attach(
     model: Any, method: Method, arguments: Mapping[str, Any], asked: Finetuning, tokens: Tokens
 ) -> tuple[Adapters, int]:
-    """Attach the adapter, started from the first batches where the method reads them; with it, the number of layers."""
+    """Attach the adapter, started from the first batches where the method reads them; and count its layers."""
     adapters, which, needs = Adapters(model), asked.which(model), needs_of(method)
     start: dict[str, Any] = {"loss": tokens.start_loss} if "gradient" in needs else {}
     if needs - {"weight", "gradient"}:

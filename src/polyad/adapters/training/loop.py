@@ -29,7 +29,7 @@ class DivergedError(ValueError):
 
 @dataclass(frozen=True)
 class Learned:
-    """The result of a training run: the loss of every step, the learning rate, and the seconds of all runs together."""
+    """The result of a training: the loss of every step, the learning rate, and the seconds of all runs together."""
 
     losses: tuple[float, ...]
     rate: float
