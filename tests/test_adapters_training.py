@@ -210,9 +210,7 @@ def small_sizes(card):
 
 def test_sizes_given_stay_and_searches_end_at_the_best():
     assert size_to_count(MODEL, "*", LoRA, 10**6, rank=3)[1] == 3 * 384
-    assert size_to_count(MODEL, "*", DoRA, 8 * 384)[0].keywords == {
-        "rank": 7
-    }  # 192 too few; 8 has 192 too many
+    assert size_to_count(MODEL, "*", DoRA, 8 * 384)[0].keywords == {"rank": 7}  # 192 too few; 8 has 192 too many
     assert size_to_count(MODEL, "*", LoKr, 10**6)[0].keywords["factor"] == 1
     assert size_to_count(MODEL, "*", VeRA, 10**6)[0].keywords["rank"] == 96
     with pytest.raises(ValueError, match="no rank of Never fits these layers: never"):

@@ -98,7 +98,7 @@ class Adapter(nn.Module):
     changed = Renamed("output")
 
     def borrow(self, bank: Bank | None) -> Bank:
-        """The host's bank; an adapter without a host keeps one of its own."""
+        """The host's bank, or a new one of the adapter's own where there is no host."""
         if bank is None:
             self.bank = bank = Bank()
         return bank

@@ -25,13 +25,13 @@ def with_tensors(like: Format, tensors: Sequence[Tensor]) -> Format:
 
 
 def low_rank_gradient(update: LowRank, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
-    """Of left and right; the thin matrix is in front, as in ``low_rank_product``."""
+    """The gradients of left and right; the thin matrix is in front, as in ``low_rank_product``."""
     left = ((update.right @ x.mT) @ g).mT if needs[0] else None
     return left, (update.left.mT @ g.mT) @ x if needs[1] else None
 
 
 def kronecker_gradient(update: Kronecker, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
-    """Of first (K, a, c) and second (K, b, d), from the side on which the products are smaller."""
+    """The gradients of first (K, a, c) and second (K, b, d), from the side on which the products are smaller."""
     (_, a, c), (_, b, d) = update.first.shape, update.second.shape
     if _kronecker_side(a, b, c, d) > _kronecker_side(c, d, a, b):
         transposed = kronecker_gradient(update.transpose(), g, x, needs)
@@ -53,7 +53,7 @@ def _kronecker_side(a: int, b: int, c: int, d: int) -> int:
 
 
 def circulant_gradient(update: Circulant, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
-    """Of the columns: the correlation of g with x block by block, summed over rows frequency by frequency.
+    """The gradient of the columns: the correlation of g with x by blocks, summed over rows frequency by frequency.
 
     The transforms are products with a real matrix (2 (b/2 + 1), b), which for blocks of some dozens take less time
     than fast ones, and leave the frequencies in front.
@@ -71,7 +71,7 @@ def circulant_gradient(update: Circulant, x: Tensor, g: Tensor, needs: Sequence[
 
 
 def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:  # noqa: ARG001
-    """Of the diagonals: the sums over those of the dense gradient, read in rows of one number fewer."""
+    """The gradient of the diagonals: the sums along those of the dense one, read in rows of one number fewer."""
     if not needs[0]:
         return (None,)
     dense = (g.mT @ x).flip(-1)
@@ -80,7 +80,7 @@ def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bo
 
 
 def khatri_rao_gradient(update: KhatriRao, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
-    """Of first and second: the dense gradient, which all of it goes into, summed over one side of each column."""
+    """The gradients of first and second: the dense one, all of which counts, summed over one side of each column."""
     dense = g.mT @ x
     if update.by_rows:
         dense = dense.mT

@@ -103,7 +103,7 @@ class Frozen:
         return F.linear(x, weight)
 
     def add_bias(self, y: Tensor) -> Tensor:
-        """y and the layer's bias."""
+        """Add the layer's bias to y."""
         return y if self.bias is None else y + self.along(self.bias.to(y.dtype), y)
 
     def along(self, v: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
@@ -111,7 +111,7 @@ class Frozen:
         return v
 
     def apply_update(self, update: Update, x: Tensor) -> Tensor:
-        """The product of an update with x, its structure applied."""
+        """Multiply x by an update, by its structure."""
         if isinstance(update, Tensor):
             return self.product(x, update.to(as_autocast(x).dtype))
         return update.linear(as_autocast(x))
@@ -119,8 +119,8 @@ class Frozen:
     def add_update(
         self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
     ) -> Tensor:
-        """``total`` and ``scale`` times the product of the update with x, of which a share is dropped; all of it
-        times ``gains``, one number a row of the weight."""
+        """Add ``scale`` times the product of the update with x, of which a share is dropped, to ``total``; multiply
+        all of it by ``gains``, one number a row of the weight."""
         if not isinstance(update, LowRank) or self.kind != "linear":
             if gains is None and self._has_gradients(update, x, total):
                 assert isinstance(update, Format)
@@ -153,7 +153,7 @@ class Frozen:
     def fuse_low_rank(
         self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
     ) -> Tensor:
-        """The layer's output with the change of a low-rank update; ``gains`` multiply it before a bias is added."""
+        """Run the layer and a low-rank update in one pass; ``gains`` multiply the sum before a bias is added."""
         parameters, left, right = self.layer._parameters, update.left, update.right
         weight, bias = (
             parameters["weight"],

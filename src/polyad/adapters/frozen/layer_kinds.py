@@ -106,7 +106,7 @@ class FrozenConv(Frozen):
         return self.product(x, self.dense(update).to(x.dtype))  # a grouped kernel has no structure to apply
 
     def pad_input(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """x, padded where torch's convolution cannot do it, and what is left for it to pad."""
+        """Pad x where torch's convolution cannot; return it with the padding that is left for that."""
         if self.padding is not None:
             return x, self.padding
         return F.pad(x, self.pads, mode=self.mode), (0,) * len(self.kernel)

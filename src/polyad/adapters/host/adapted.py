@@ -72,7 +72,7 @@ class Adapted(StandIn):
         return self._add_changes(None, x, None, terms)
 
     def _add_changes(self, total: Tensor | None, x: Tensor, y: Tensor | None, terms: Sequence[Term]) -> Tensor:
-        """``total`` and the changes of these terms; the layer's output and them where total is None."""
+        """Add the changes of these terms to ``total``, or to the layer's output where that is None."""
         for term in terms:
             adapter, base, weight, dropout, structured, *_ = term
             dropout = dropout if self.training else 0.0
@@ -88,7 +88,7 @@ class Adapted(StandIn):
         return self.layer(x) if total is None else total
 
     def _add_update(self, total: Tensor | None, x: Tensor, term: Term, dropout: float) -> Tensor:
-        """``total``, or the layer's output, and an update of all of the layer."""
+        """Add an update of all of the layer to ``total``, or to the layer's output where that is None."""
         adapter, base = term.adapter, term.base
         if term.few and not dropout and not torch.is_grad_enabled() and not is_traced() and base.rows(x) <= FEW:
             more = adapter.few(as_autocast(x))
@@ -100,7 +100,7 @@ class Adapted(StandIn):
         return base.add_update(self.layer(x) if total is None else total, update, x, adapter.scale, dropout)
 
     def _fold_updates(self, x: Tensor, terms: Sequence[Term]) -> Tensor:
-        """The layer with those updates in its weight that are cheaper there, and the changes of the others."""
+        """Run the layer with those updates in its weight that are cheaper there; add the changes of the others."""
         rows, grad = self.base.rows(x), torch.is_grad_enabled()
         least = [t.folds.trained if grad else t.folds.plain for t in terms]
         within = [
@@ -114,7 +114,7 @@ class Adapted(StandIn):
         return self._add_changes(total, x, None, [t for t in terms if not any(t is other for other in within)])
 
     def _fold_structured(self, x: Tensor, term: Term) -> Tensor | None:
-        """The layer with an update in its weight, which is not kept for the gradient; None where that cannot be."""
+        """Run the layer with an update in its weight, a sum not kept for the gradient; None where that cannot be."""
         if term.weight is not None or not term.base.can_fuse(x):
             return None
         update, weight = term.adapter.update(term.base), self.base.stored_weight
@@ -136,7 +136,7 @@ class Adapted(StandIn):
         return total.to(weight_before.dtype)
 
     def _route_rows(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        """Each row of the batch with its own adapter."""
+        """Run each row of the batch with its own adapter."""
         if x.shape[0] != self.common.batch:
             raise ValueError(
                 f"an adapter was named for each of {self.common.batch} rows, and a layer got {x.shape[0]}; name one "

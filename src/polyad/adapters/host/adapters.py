@@ -196,5 +196,5 @@ class Adapters:
         stated, tensors = save.read_folder(Path(folder))
         name = str(stated["name"]) if name is None else name
         self.refuse_name(name)
-        self.place(name, save.plan_of(self.model, Path(folder), name, stated, tensors))
+        self.place(name, save.plan_from_folder(self.model, Path(folder), name, stated, tensors))
         return name

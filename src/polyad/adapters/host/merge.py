@@ -19,7 +19,7 @@ def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
     """Put the active updates into the weights, all or none; with ``keep`` the originals stay in memory."""
     layers.refuse_merged("merge")
     if layers.common.rows is not None:
-        raise ValueError("rows take adapters of their own within routed(); leave it before you merge")
+        raise ValueError("within routed() each row has its own adapter; leave it before you merge")
     counts = owners(layers.model, layers.common.banks.values())
     weights: dict[str, Any] = {}
     for path, layer in layers.by_path.items():
@@ -55,8 +55,8 @@ def refuse_unmergeable(path: str, layer: AdaptedLayer, counts: Mapping[int, int]
         weight = layer.base.stored_weight
         kind = type(weight).__name__ if isinstance(weight, Format) else type(layer.layer).__name__
         raise ValueError(
-            f"the weight of {path} is held by {kind}, to which an update cannot be added; leave it unmerged, or put "
-            "a dense layer in its place first"
+            f"the weight of {path} is stored as {kind}, to which an update cannot be added; leave it unmerged, or "
+            "put a dense layer in its place first"
         )
     for name, parameter in layer._parameters.items():
         if parameter is not None and counts[id(parameter)] > 1:

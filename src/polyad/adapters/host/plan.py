@@ -55,12 +55,15 @@ def plan(
     like. Without ``begin`` nothing is started: numbers are to be loaded.
     """
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout} is not a share of inputs; give a number from 0 up to, but not, 1")
+        raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
     method, arguments = unwrap_method(method, arguments)
     sites = select_sites(model, which, of, parts or {}, tied=tied)
     unfit = next((site for site in sites if dropout and site.kind in ("embedding", "experts")), None)
     if unfit is not None:
-        raise ValueError(f"dropout={dropout} cannot drop inputs of {unfit.name}, which is of the kind {unfit.kind}")
+        raise ValueError(
+            f"dropout={dropout} cannot drop inputs of {unfit.name}, which is of the kind {unfit.kind}; leave it "
+            "out, or attach to it apart with dropout=0"
+        )
     check_patterns(sites, **arguments)
     starts = _starts(sites, method, loss, stats) if begin else {}
     bank = Bank(seed)

@@ -75,7 +75,7 @@ def write_folder(
     return target
 
 
-def plan_of(
+def plan_from_folder(
     model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Plan:
     """Plan the adapter that ``read_folder`` read and give it its numbers; refuse whatever does not fit the model."""

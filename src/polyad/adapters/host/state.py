@@ -35,7 +35,7 @@ def fill(name: str, tensors: Mapping[str, Tensor], numbers: Mapping[str, Tensor]
     if missing or extra:
         raise ValueError(
             f"the tensors do not fit the adapters {name!r}: {len(missing)} missing {missing[:3]}, {len(extra)} that "
-            f"have no place {extra[:3]}; both must be none"
+            f"have no place {extra[:3]}; give those that state_dict({name!r}) names"
         )
     for key, tensor in tensors.items():
         if tensor.shape != numbers[key].shape:

@@ -68,7 +68,10 @@ class AdaLoRA(Adapter):
         _check.rank(rank + spare, min(out, n), f"the shorter side of a weight of shape {shape}", "rank + spare")
         _check.rank(rank, rank + spare, "rank + spare")
         if warm < 0 or last < 0 or warm + last > 1 or every < 1:
-            raise ValueError(f"warm={warm}, last={last} and every={every} leave no steps to prune in")
+            raise ValueError(
+                f"warm={warm}, last={last} and every={every} leave no steps to prune in; give shares of "
+                "at least 0 with a sum of at most 1, and every of 1 or more"
+            )
         self.P = nn.Parameter(0.02 * torch.randn(out, rank + spare, generator=generator))
         self.values = nn.Parameter(torch.zeros(rank + spare))
         self.Q = nn.Parameter(0.02 * torch.randn(rank + spare, n, generator=generator))

@@ -69,7 +69,10 @@ class AFLoRA(Adapter):
         out, n = matrix(shape)
         _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
         if warm < 0 or last < 0 or warm + last > 1:
-            raise ValueError(f"warm={warm} and last={last} leave no steps to freeze in; their sum may be up to 1")
+            raise ValueError(
+                f"warm={warm} and last={last} leave no steps to freeze in; give shares of at least 0 with a "
+                "sum of at most 1"
+            )
         self.A = nn.Parameter((2 * torch.rand(rank, n, generator=generator) - 1) * (6 / n) ** 0.5)
         self.B = nn.Parameter((2 * torch.rand(out, rank, generator=generator) - 1) * (6 / rank) ** 0.5)
         self.d, self.b = nn.Parameter(torch.full((rank,), start)), nn.Parameter(torch.zeros(out))

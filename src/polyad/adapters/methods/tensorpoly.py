@@ -72,7 +72,9 @@ class TensorPoly(Adapter):
         _check.rank(order, 16, "what is of use", "order")
         _check.rank(terms, 2**15, "what is of use", "terms")
         if routes not in ("rank", "order") or (routes == "order" and tasks is None):
-            raise ValueError(f"routes={routes!r} is 'rank', or 'order' where tasks are given; tasks={tasks}")
+            raise ValueError(
+                f"routes={routes!r} with tasks={tasks} is unknown; choose 'rank', or 'order' with tasks="
+            )
         apart = routes == "rank"
         spread = terms ** (-0.5 / order if apart else -0.5)  # so that sums over terms have unit variance
         size, wide = _root(self.n, order), spread * self.n ** (-0.5 / order)

@@ -80,7 +80,7 @@ def _terms(adapters: Adapters, name: str) -> dict[str, tuple[Adapted, LoQT]]:
     adapters.of(name)  # refuses a name that is not attached
     if name not in adapters.active or adapters.merged or adapters.active[name] != 1:
         raise ValueError(
-            f"{name!r} does not act with the weight 1, or is merged; to absorb it, unmerge, and activate it with that "
+            f"{name!r} is merged or does not act with the weight 1; to absorb it, unmerge, and activate it with that "
             "weight"
         )
     terms: dict[str, tuple[Adapted, LoQT]] = {}

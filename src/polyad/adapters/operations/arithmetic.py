@@ -1,4 +1,4 @@
-"""Operations on attached adapters: weighted sums, compression into another rank, and what an adapter uses.
+"""Operations on attached adapters: weighted sums, compression into another rank, and the rank that is used.
 
 A weight is known by the name of its site, as ``Adapters.of`` has it: a layer's path, with ``[first:end]`` for a part
 of a fused weight, and with the parameter's name for a mixture's experts, which come with a leading dimension.

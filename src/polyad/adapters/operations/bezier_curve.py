@@ -64,7 +64,7 @@ class BezierCurve:
     def point(self, r: float) -> dict[str, Tensor]:
         """The parameters at r."""
         if not 0 <= r <= 1:
-            raise ValueError(f"r={r} is no place on the curve; give a number from 0 (the first end) to 1 (the last)")
+            raise ValueError(f"r={r} is no point of the curve; give a number from 0 (the first end) to 1 (the last)")
         shares = (1 - r) ** 2, 2 * r * (1 - r), r**2
         ends = ((self.first[k], self.middle[k].detach(), self.last[k]) for k in self.first)
         return {k: sum(s * t for s, t in zip(shares, e, strict=True)) for k, e in zip(self.first, ends, strict=True)}  # pyright: ignore

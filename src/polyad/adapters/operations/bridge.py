@@ -1,4 +1,4 @@
-"""A light network that predicts another's output from features that are there anyway."""
+"""A light network that predicts another's output from features that are computed anyway."""
 
 from __future__ import annotations
 

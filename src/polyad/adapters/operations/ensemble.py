@@ -37,7 +37,7 @@ def ensemble(adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]
     torch.Size([4, 2])
     """
     if not names:
-        raise ValueError("names is empty; an ensemble needs at least one adapter")
+        raise ValueError("names is empty; name one adapter or more")
     before = dict(adapters.active)
     total: Tensor | None = None
     try:

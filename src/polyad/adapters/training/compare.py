@@ -38,7 +38,7 @@ def compare(
     count = trained_count(model, which, partial(LoRA, rank=rank))
     identity = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
     stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **identity}
-    places = {name: folder / _file(name) for name in methods}
+    places = {name: folder / _file_name(name) for name in methods}
     done = {
         name: _finished_record(place, json.loads(json.dumps({"method": name, **stated})))
         for name, place in places.items()
@@ -50,7 +50,9 @@ def compare(
         record = done[name]
         if record is None:
             try:
-                record = _one(model, method, asked, places[name], which, count, callback, {"method": name, **stated})
+                record = _train_one(
+                    model, method, asked, places[name], which, count, callback, {"method": name, **stated}
+                )
             except (ValueError, TypeError, RuntimeError) as error:
                 record = {"spelled": name, "error": str(error)}
         yield record
@@ -58,10 +60,10 @@ def compare(
         callback(len(methods), len(methods), {"stage": "methods"})
 
 
-def _one(
+def _train_one(
     model: Any, method: Method, asked: Finetuning, place: Path, which: Which, count: int, callback: Any, stated: Any
 ) -> dict[str, Any]:
-    """One method of a comparison, trained and kept; the model is afterwards as it was before."""
+    """Train and keep one method of a comparison; the model is afterwards as it was before."""
     method, _ = size_to_count(model, which, method, count)
     state = place.with_name(f".{place.name}.state")
     try:
@@ -77,8 +79,8 @@ def _one(
     return record
 
 
-def _file(name: str) -> str:
-    """A name of a file for a method as it is spelled."""
+def _file_name(name: str) -> str:
+    """The file name of a method as it is spelled."""
     return "".join(c if c.isalnum() or c in "=.,-_" else "-" for c in name)
 
 

@@ -45,7 +45,7 @@ def finetune(
     quality.check_predicts(model)
     rate, tried = asked.rate, None
     if rate == "auto":
-        tried = rates(model, method, asked, callback=callback)
+        tried = try_rates(model, method, asked, callback=callback)
         rate = tried.best
     weights = "" if state is None else fingerprint(model)
     method, arguments = unwrap_method(method, {})
@@ -95,7 +95,7 @@ def finetune(
     }  # fmt: skip
 
 
-def rates(
+def try_rates(
     model: Any,
     method: Method,
     asked: Finetuning,

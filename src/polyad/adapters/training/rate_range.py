@@ -52,7 +52,7 @@ def rate_range(
 
     Each loss is compared with that of the model without the adapter on the same batch, so that few steps tell: those
     are found on the way, or given as ``without``. The run ends early when the loss is far above. The adapter is left
-    spoiled: detach it, and attach it anew.
+    in a bad state: detach it, and attach it anew.
 
     >>> from polyad.adapters import LoRA
     >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
@@ -96,7 +96,7 @@ def rate_range(
 
 
 def _without(adapters: Adapters, name: str, loss: Callable[[int], Tensor], step: int) -> float:
-    """The loss of a step with the adapter asleep."""
+    """The loss of a step while the adapter does not act."""
     weights = adapters.active
     adapters.activate({other: weight for other, weight in weights.items() if other != name})
     try:
