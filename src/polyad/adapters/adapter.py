@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from polyad._moved import Renamed
 from polyad.adapters.frozen.frozen import Frozen, Update
-from polyad.models.calibration.collect import Moments
+from polyad.statistics import Moments
 
 
 class Adapter(nn.Module):

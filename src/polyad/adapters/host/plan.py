@@ -16,8 +16,8 @@ from polyad.adapters.host.sites import Parts, Site
 from polyad.adapters.host.stand_in import AdapterSpec
 from polyad.adapters.host.start import gradients, statistics
 from polyad.adapters.host.state import saved_tensors, tensors_by_name
-from polyad.models.calibration.collect import Moments
 from polyad.models.surgery import Which
+from polyad.statistics import Moments
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from polyad.adapters.training.settings import Finetuning
 from polyad.data.calibration import evaluation
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
-from polyad.models.calibration.collect import Moments, collect
+from polyad.models.calibration import collect
 from polyad.models.surgery import Which
+from polyad.statistics import Moments
 from polyad.train.state import fingerprint
 
 NAME = "adapter"
