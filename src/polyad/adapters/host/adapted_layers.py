@@ -8,7 +8,7 @@ from torch import nn
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.experts import AdaptedExperts
-from polyad.adapters.host.stand_in import Common, skips_layer_calls, stay_called
+from polyad.adapters.host.stand_in import Common, force_calls, skips_layer_calls
 
 AdaptedLayer = Adapted | AdaptedExperts
 
@@ -51,7 +51,7 @@ class AdaptedLayers:
         parent = self.model.get_submodule(owner)
         parent._modules[leaf] = module
         if isinstance(module, Adapted) and skips_layer_calls(parent):
-            module.register_forward_pre_hook(stay_called)
+            module.register_forward_pre_hook(force_calls)
 
     def device(self) -> torch.device:
         """The device of the model's first tensor."""

@@ -29,7 +29,7 @@ def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[s
             raise ValueError(f"the pattern {pattern!r} matches {other[0]} layers only; say so with of={tuple(other)}")
 
 
-def refuse_twice(which: Which, names: Sequence[str]) -> None:
+def refuse_double_matches(which: Which, names: Sequence[str]) -> None:
     """Refuse layers that two patterns match."""
     if callable(which) or isinstance(which, str):
         return
@@ -41,7 +41,7 @@ def refuse_twice(which: Which, names: Sequence[str]) -> None:
             )
 
 
-def refuse_unreached(sites: Sequence[Site]) -> None:
+def refuse_unreachable(sites: Sequence[Site]) -> None:
     """Refuse layers whose adapter would never run: a model that is itself one layer, so that none can take its place,
     and the output layer of torch's attention, whose weight is read without the layer being called."""
     for site in sites:

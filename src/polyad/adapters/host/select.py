@@ -10,10 +10,10 @@ from torch import nn
 
 from polyad.adapters.host.ambiguous_sites import (
     pattern_list,
+    refuse_double_matches,
     refuse_other_kinds,
     refuse_tied,
-    refuse_twice,
-    refuse_unreached,
+    refuse_unreachable,
 )
 from polyad.adapters.host.sites import KINDS, Parts, Site, adaptable_sites, site_parts
 from polyad.models.surgery import Which, matching
@@ -30,8 +30,8 @@ def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts
     modules = {name: site.layer for name, site in sites.items()}
     refuse_other_kinds(which, every, sites)
     selected = [sites[name] for name in matching(modules, which, f"{'/'.join(of)} layers")]
-    refuse_twice(which, [site.name for site in selected])
-    refuse_unreached(selected)
+    refuse_double_matches(which, [site.name for site in selected])
+    refuse_unreachable(selected)
     if not tied:
         refuse_tied(model, selected)
     return _split_into_parts(selected, parts)

@@ -128,8 +128,8 @@ def skips_layer_calls(parent: nn.Module) -> bool:
     return isinstance(parent, nn.TransformerEncoderLayer)
 
 
-def stay_called(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """A hook that does nothing: with it, such a module calls its layer."""
+def force_calls(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A hook that does nothing; with it, such a module calls its layer."""
 
 
-__all__ = ["AdapterSpec", "Common", "StandIn", "skips_layer_calls", "stay_called"]
+__all__ = ["AdapterSpec", "Common", "StandIn", "force_calls", "skips_layer_calls"]

@@ -96,7 +96,7 @@ class LoQT(Adapter):
         if self.bits is None:
             P.copy_(directions)
         else:
-            put(P, round_to_nearest(directions.float(), self.bits, group=self.group))
+            put_format(P, round_to_nearest(directions.float(), self.bits, group=self.group))
 
     def product(self, B: Tensor) -> Tensor:
         """``Pᵀ B``, or ``B P``, as a matrix (out, in) without ``scale``."""
@@ -109,8 +109,8 @@ class LoQT(Adapter):
         return inverse.mT @ rest if self.wide else rest @ inverse
 
 
-def put(held: Any, format: Format) -> None:
+def put_format(module: Any, format: Format) -> None:
     """Put a format's numbers into the module that holds another of the same description."""
     tensors = format.tensors()
-    for key, tensor in (*held.named_parameters(), *held.named_buffers()):
+    for key, tensor in (*module.named_parameters(), *module.named_buffers()):
         tensor.copy_(tensors[key])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.merge import owners, refuse_unmergeable
-from polyad.adapters.methods.loqt import LoQT, put
+from polyad.adapters.methods.loqt import LoQT, put_format
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
 
@@ -49,7 +49,7 @@ def absorb(adapters: Adapters, name: str, loss: Callable[[], Tensor], *, rounds:
             if isinstance(stored, Quantized):
                 codes, B = _nearest(weight, adapter, stored, rounds)
                 rest = weight - codes.to_dense() - adapter.scale * adapter.product(B)
-                put(layer.layer.weight, codes)
+                put_format(layer.layer.weight, codes)
             else:
                 layer.layer._parameters["weight"].copy_(weight)  # pyright: ignore
                 B, rest = torch.zeros_like(adapter.B), torch.zeros(())
