@@ -12,6 +12,13 @@ KINDS = (
     "adapter", "transform", "subspace", "schedule", "codec", "layer", "function",
 )  # fmt: skip
 
+NOUNS = {
+    "decompose": "decomposition", "complete": "completion", "quantize": "quantiser", "factor": "factorisation",
+    "group": "rule for blocks", "rescale": "rescaling", "allocate": "allocation", "codec": "cache codec",
+    "transform": "optimiser's transform",
+}  # fmt: skip
+"""What a method of a kind is called in a sentence, where the kind's own name is no noun."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -110,16 +117,20 @@ def methods(kind: str | None = None) -> tuple[Card, ...]:
     return tuple(card for card in cards if kind is None or card.kind == kind)
 
 
-def card(function: Callable[..., Any] | str, *, hint: str | None = None) -> Card:
-    """The card of a method, given the function or its name; where there is none, names of the kind ``hint`` are
-    suggested, or of all kinds."""
-    for entry in _catalogue.values():
-        if entry.name == function or entry.function is function:
-            return entry
+def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> Card:
+    """The card of a method, given the function or its name; with ``kinds``, of a method of one of these."""
+    entry = next((c for c in _catalogue.values() if c.name == function or c.function is function), None)
+    if entry is not None and (not kinds or entry.kind in kinds):
+        return entry
     import difflib
 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
-    known = sorted(entry.name for entry in _catalogue.values() if hint in (None, entry.kind))
-    near = difflib.get_close_matches(name, known, n=3)
-    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-    raise ValueError(f"no {hint or 'method'} is called {name!r}; {there}")
+    names = sorted(c.name for c in _catalogue.values() if not kinds or c.kind in kinds)
+    near = difflib.get_close_matches(name, names, n=3)
+    nouns = [NOUNS.get(kind, kind) for kind in kinds or ("method",)]
+    wanted = " or ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
+    some = names if len(names) <= 30 else ["what polyad methods lists"]
+    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(some)}"
+    if entry is not None:
+        raise ValueError(f"{name} is of kind {NOUNS.get(entry.kind, entry.kind)}, not {wanted}; {there}")
+    raise ValueError(f"no {wanted} is called {name!r}; {there}")

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from polyad.compress.apply import apply
 from polyad.compress.plan import Plan, plan, reads_text
-from polyad.compress.recipe import Recipe, steps
+from polyad.compress.recipe import Recipe, read_allocation, steps
 from polyad.compress.statistics_store import StatisticsStore
-from polyad.compress.text_form import allocation_of
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
@@ -66,7 +65,7 @@ def made_smaller(
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in found if s.kind == "rescale"]
     memory = StatisticsStore(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
-    allocate = allocation_of(asked.allocate) if asked.allocate else None
+    allocate = read_allocation(asked.allocate) if asked.allocate else None
     text = None
     if reads_text(found, allocate):
         text = calibration(model, asked.calibrate, count=asked.calibration_windows)
