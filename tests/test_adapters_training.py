@@ -273,6 +273,7 @@ def test_adapt_trains_saves_and_is_put_on_again(polyad_command, tiny_folder, tin
     assert len(found["loss_curve"]) == 12
     assert sorted(p.name for p in folder.iterdir()) == ["adapter.safetensors", "polyad.json", "training.json"]
     assert value((folder / "training.json").read_text())["loss_curve"] == found["loss_curve"]
+    assert value((folder / "training.json").read_text())["version"] == 1
     shown = ("evaluate", tiny_folder, "--text", tiny_text, "--windows", 2, "--json")
     adapted = value(polyad_command(*shown, "--adapter", folder)[1])["perplexity"]["topics"]["perplexity"]
     assert adapted == pytest.approx(torch.tensor(held["after"]).exp().item(), rel=1e-5)

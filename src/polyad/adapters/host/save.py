@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from polyad._card import card
+from polyad._versions import NEWEST, read_version
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import base_of, card_of
 from polyad.adapters.host.plan import Plan, plan
@@ -23,7 +24,7 @@ from polyad.adapters.host.stand_in import AdapterSpec, StandIn
 from polyad.adapters.host.state import fill
 from polyad.adapters.sharded import another_process_writes, whole
 from polyad.formats import Format
-from polyad.models.folder import MANIFEST, VERSION, sha256, written
+from polyad.models.folder import MANIFEST, sha256, written
 
 WEIGHTS = "adapter.safetensors"
 STATED: dict[str, type | tuple[type, ...]] = {
@@ -48,7 +49,7 @@ def write_folder(
         )
     numbers = {key: whole(t).detach().contiguous() for key, t in tensors.items()}
     stated: dict[str, Any] = {
-        "version": VERSION,
+        "version": NEWEST["adapter"],
         "kind": "adapter",
         "name": name,
         "method": listed.name,
@@ -163,15 +164,14 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
     if not isinstance(stated, dict) or stated.get("kind") != "adapter":
         raise ValueError(f"{folder / MANIFEST} describes no adapter; give the folder that Adapters.save wrote")
+    read_version("adapter", folder / MANIFEST, stated.get("version"))
     wrong = [name for name, kind in STATED.items() if not isinstance(stated.get(name), kind)]
     if wrong == [] and not all(isinstance(s, dict) and s.keys() >= SITE for s in stated["sites"]):
         wrong = ["sites"]
     if wrong == [] and {s["name"] for s in stated["sites"]} != stated["base"].keys():
         wrong = ["sites", "base"]
-    if wrong or stated["version"] < 1:
-        raise ValueError(f"{folder / MANIFEST} does not state {wrong or ['version']} as polyad does; copy it again")
-    if stated["version"] > VERSION:
-        raise ValueError(f"{folder} was written by a newer polyad; upgrade with: pip install -U polyad")
+    if wrong:
+        raise ValueError(f"{folder / MANIFEST} does not state {wrong} as polyad does; copy it again")
     if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != stated["sha256"].get(WEIGHTS):
         raise ValueError(f"{folder / WEIGHTS} is missing or was changed since it was saved; copy the folder again")
     try:

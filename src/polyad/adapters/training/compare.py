@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polyad._versions import NEWEST, read_version
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
 from polyad.adapters.host.size import size_to_count, trained_count
@@ -54,7 +55,7 @@ def compare(
                     model, method, asked, places[name], which, count, callback, {"method": name, **stated}
                 )
             except (ValueError, TypeError, RuntimeError) as error:
-                record = {"spelled": name, "error": str(error)}
+                record = {"version": NEWEST["record"], "spelled": name, "error": str(error)}
         yield record
     if callback is not None:
         callback(len(methods), len(methods), {"stage": "methods"})
@@ -96,6 +97,7 @@ def _finished_record(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] |
         record = json.loads(_record_of(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         record = {}
+    read_version("record", _record_of(place), record.get("version"))
     asked = record.get("asked")
     if asked != stated:
         what = f" ({difference(json.dumps(asked), json.dumps(stated))})" if asked else ""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._versions import NEWEST
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method, card_of, needs_of, unwrap_method
 from polyad.adapters.training.batches import FIRST, Tokens
@@ -78,6 +79,7 @@ def finetune(
     after = _losses(model, heldout, quality.losses, callback, "loss after")
     model.train(training)
     return adapters, {
+        "version": NEWEST["record"],
         **stated,
         "layers": layers,
         "trained_parameters": count,

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polyad._versions import KEY, read_version, stamp
 from polyad.adapters.host.adapters import Adapters
 
 EXTRA = "polyad_adapters.safetensors"
@@ -39,7 +40,7 @@ def write_extra(adapters: Adapters, checkpoint: Path) -> None:
     ]
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in unsaved_buffers(adapters).items()}
     if tensors or frozen:
-        save_file(tensors, checkpoint / EXTRA, metadata={"frozen": json.dumps(frozen)})
+        save_file(tensors, checkpoint / EXTRA, metadata={"frozen": json.dumps(frozen), **stamp("checkpoint")})
 
 
 def read_extra(adapters: Adapters, checkpoint: Path) -> None:
@@ -47,7 +48,9 @@ def read_extra(adapters: Adapters, checkpoint: Path) -> None:
     if not (checkpoint / EXTRA).is_file():
         return
     with safe_open(checkpoint / EXTRA, "pt") as opened:
-        frozen = set(json.loads((opened.metadata() or {})["frozen"]))
+        metadata = opened.metadata() or {}
+        read_version("checkpoint", checkpoint / EXTRA, metadata.get(KEY))
+        frozen = set(json.loads(metadata["frozen"]))
         numbers = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     for key, buffer in unsaved_buffers(adapters).items():
         if key not in numbers or numbers[key].shape != buffer.shape:
