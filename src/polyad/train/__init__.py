@@ -1,6 +1,7 @@
-"""Short trainings: a loop that goes on after a kill, and modules that learn to stand in for others."""
+"""Short trainings: a loop that goes on after a kill and hosts schedules; modules that learn to stand in for others."""
 
 from polyad.train.descending import descend
 from polyad.train.healing import heal
+from polyad.train.schedule import Schedule
 
-__all__ = ["descend", "heal"]
+__all__ = ["Schedule", "descend", "heal"]

@@ -29,13 +29,19 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def keep(
-    file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, stated: Mapping[str, Any]
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    stated: Mapping[str, Any],
+    schedule: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the tensors that training changes, the optimiser's and the random generator's, and what is ``stated``.
 
-    ``stated["asked"]`` says what the training is of. The file is written beside and moved into place.
+    ``stated["asked"]`` says what the training is of; ``schedule`` is what its schedule knows. The file is written
+    beside and moved into place.
     """
     held = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
+    held |= {f"schedule/{key}": t.detach().clone().contiguous() for key, t in (schedule or {}).items()}
     for i, own in optimizer.state_dict()["state"].items():
         held |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in own.items()}
     held["random"] = torch.get_rng_state()
@@ -56,6 +62,16 @@ def resumed(
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
+    kept = stored(file, asked)
+    if kept is None:
+        return None
+    stated, numbers = kept
+    restore(numbers, tensors, optimizer)
+    return stated
+
+
+def stored(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """What a file states and its numbers, refused as ``resumed`` says; None where there is no file."""
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; give a file to keep the state of the training in")
     if not file.is_file():
@@ -63,7 +79,7 @@ def resumed(
     try:
         with safe_open(file, "pt") as opened:
             stated = json.loads((opened.metadata() or {})["polyad"])
-            held = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+            numbers = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
     if stated["asked"] != asked:
@@ -71,18 +87,22 @@ def resumed(
             f"{file} is of another training ({difference(stated['asked'], asked)}); ask for the same again, or "
             "remove the file to begin anew"
         )
+    return stated, numbers
+
+
+def restore(numbers: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Put the numbers of a file into the tensors, the optimiser and torch's random generator."""
     with torch.no_grad():
         for key, tensor in tensors.items():
-            tensor.copy_(held[f"tensor/{key}"])
+            tensor.copy_(numbers[f"tensor/{key}"])
     states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in held.items():
+    for key, tensor in numbers.items():
         part, _, rest = key.partition("/")
         if part == "optimizer":
             index, _, what = rest.partition("/")
             states.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(held["random"])
-    return stated
+    torch.set_rng_state(numbers["random"])
 
 
 def difference(one: str, other: str) -> str:
