@@ -1,4 +1,4 @@
-"""Short trainings: a loop that goes on after a kill and hosts schedules; modules that learn to stand in for others."""
+"""Short trainings: a loop that goes on after a kill and hosts schedules; modules that learn to replace others."""
 
 from polyad.train.descending import descend
 from polyad.train.healing import heal

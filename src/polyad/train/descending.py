@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -119,15 +120,12 @@ class _Run:
         self.follow()
 
     def follow(self) -> None:
-        """Train what the schedule says is trained now; what is known of parameters that are gone or cut goes too."""
+        """Train what the schedule says is trained now; what is known of parameters that are gone goes with them."""
         groups, before = self.schedule.groups(self.rate), self.optimizer
-        if _members(groups) != _members(before.param_groups) or any(
-            not _fits(p, before.state[p]) for group in groups for p in group["params"] if p in before.state
-        ):
+        if _members(groups) != _members(before.param_groups):
             self.optimizer = self._renewed(groups)
-            for p in (p for group in self.optimizer.param_groups for p in group["params"]):
-                if p in before.state and _fits(p, before.state[p]):
-                    self.optimizer.state[p] = before.state[p]
+            for p in (p for group in self.optimizer.param_groups for p in group["params"] if p in before.state):
+                self.optimizer.state[p] = before.state[p]
         self.rates = [float(group.get("lr", self.rate)) for group in groups]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -166,12 +164,8 @@ def _members(groups: Iterable[Mapping[str, Any]]) -> list[list[int]]:
     return [[id(p) for p in group["params"]] for group in groups]
 
 
-def _fits(p: Tensor, known: Mapping[str, Any]) -> bool:
-    """Whether what an optimiser knows of a parameter is of its shape."""
-    return all(t.shape in ((), p.shape) for t in known.values() if isinstance(t, Tensor))
-
-
 def _description(schedule: Schedule) -> dict[str, Any]:
     """A schedule's name and plain settings, which say what a training is of."""
     plain = (int, float, str, bool, tuple, type(None))
-    return {"name": type(schedule).__name__, **{k: v for k, v in vars(schedule).items() if isinstance(v, plain)}}
+    settings = {name: getattr(schedule, name, None) for name in inspect.signature(type(schedule)).parameters}
+    return {"name": type(schedule).__name__, **{name: v for name, v in settings.items() if isinstance(v, plain)}}

@@ -13,9 +13,9 @@ class Schedule:
 
     It is made of its settings alone and gets the model in ``start``. A step is ``before_step``, the loss and
     ``penalty`` with their gradients, ``after_backward``, clipping, the optimiser and ``after_step``, each called with
-    the step, counted from 0, and their total. Layers and parameters may be exchanged in ``start`` and ``after_step``:
-    the loop asks for ``groups`` again, and the optimiser forgets what it knew of parameters that are gone or have
-    another shape. After the last step the model is an ordinary one: no hook, mask or wrapper of the schedule is left.
+    the step, counted from 0, and their total. Layers and parameters may be exchanged in ``start`` and ``after_step``
+    (a parameter of another size is another parameter): the loop asks for ``groups`` again, and the optimiser forgets
+    those that are gone. After the last step the model is an ordinary one: no hook, mask or wrapper is left.
 
     What a schedule knows beside the model's tensors goes through ``state_dict``, so that a run that was killed goes
     on to the same numbers.
