@@ -2,5 +2,6 @@
 
 from polyad.optim.host import Optimizer, Transform
 from polyad.optim.projected_adam import ProjectedAdam
+from polyad.optim.subspace import Subspace
 
-__all__ = ["Optimizer", "ProjectedAdam", "Transform"]
+__all__ = ["Optimizer", "ProjectedAdam", "Subspace", "Transform"]

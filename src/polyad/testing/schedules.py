@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from polyad._card import Card
 from polyad.models import load, save
 from polyad.testing._contract import seeded
+from polyad.testing._saved import assert_same
 from polyad.train import Schedule, descend
 
 STEPS, RATE = 12, 0.02
@@ -116,7 +117,7 @@ def resuming(card: Card) -> None:
             again = run(schedule, model, file=file)
         what = f"{card.name}, killed after step {killed},"
         assert again == losses, f"{what} goes on to other losses"
-        _same(model.state_dict(), expected, what)
+        assert_same(model.state_dict(), expected, what)
 
 
 class _KilledError(Exception):
@@ -136,10 +137,10 @@ def repeatable(card: Card) -> None:
     again, other = made(card)
     run(again, other)
     assert torch.equal(torch.get_rng_state(), before), f"{card.name} draws from torch's own generator"
-    _same(other.state_dict(), model.state_dict(), f"{card.name}, run twice,")
+    assert_same(other.state_dict(), model.state_dict(), f"{card.name}, run twice,")
     third = made(card)[1]
     run(again, third)
-    _same(third.state_dict(), model.state_dict(), f"{card.name}, started a second time,")
+    assert_same(third.state_dict(), model.state_dict(), f"{card.name}, started a second time,")
 
 
 def grouping(card: Card) -> None:
@@ -183,12 +184,6 @@ def penalties(card: Card) -> None:
         for p in model.parameters():
             p.zero_()
     check()
-
-
-def _same(found: dict[str, Tensor], expected: dict[str, Tensor], what: str) -> None:
-    assert found.keys() == expected.keys(), f"{what} ends in other layers: {sorted(found.keys() ^ expected.keys())}"
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), f"{what} ends in other numbers in {name}"
 
 
 CHECKS = (training, ordinary, resuming, repeatable, grouping, penalties)
