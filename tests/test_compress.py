@@ -19,7 +19,7 @@ from polyad.formats import LowRank, Product, Quantized, Sum
 from polyad.layers import Linear
 from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
-from polyad.models.statistics import collect
+from polyad.models.calibration.collect import collect
 from polyad.quantize import round_to_nearest
 
 rtn = functools.partial(round_to_nearest, bits=4)

@@ -15,7 +15,7 @@ from polyad.compress.compare import mark_front
 from polyad.compress.memory import Memory
 from polyad.compress.run import Asked, compressed, round_to
 from polyad.data import Calibration
-from polyad.models.statistics import collect
+from polyad.models.calibration.collect import collect
 from polyad.quantize import round_to_nearest
 
 plans = importlib.import_module("polyad.compress.plan")  # the package's attribute of that name is the function

@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from polyad.models import Moments, collect
-from polyad.models.statistics import combined
+from polyad.models.calibration.collect import combined
 
 EVERY = {"second", "mean", "peak", "output_square"}
 LAYER = "model.layers.1."

@@ -15,7 +15,7 @@ from polyad.compress.recipe import Step
 from polyad.compress.solving import quantized
 from polyad.formats import Dense, Format, LowRank
 from polyad.models.blocks import Block
-from polyad.models.statistics import Moments
+from polyad.models.calibration.collect import Moments
 
 COUNTS = ("parameters", "bytes", "flops")
 BITS = (2, 3, 4, 5, 6, 7, 8)

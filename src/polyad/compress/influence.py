@@ -10,7 +10,7 @@ from torch import nn
 
 from polyad._card import methods
 from polyad.models.blocks import decoder_layers
-from polyad.models.statistics import Moments, required
+from polyad.models.calibration.collect import Moments, required
 
 ROLE = "layer"
 """The role under which an allocation's card names statistics of whole layers."""

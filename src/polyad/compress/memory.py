@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad.data.calibration import Calibration
-from polyad.models.statistics import NEEDS, Moments
+from polyad.models.calibration.collect import NEEDS, Moments
 
 SEPARATOR = "|"
 

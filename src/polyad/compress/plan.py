@@ -16,10 +16,10 @@ from polyad.compress.influence import informed, layer_needs, read_by
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
 from polyad.data.calibration import Calibration, calibration
+from polyad.models.calibration.collect import Moments, collect, combined
 from polyad.models.compressible import compressible
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merged, modules
-from polyad.models.statistics import Moments, collect, combined
 from polyad.models.surgery import Which, replace
 
 PART = 16

@@ -12,8 +12,8 @@ from polyad.allocate.curve import WHOLE
 from polyad.compress.recipe import Step
 from polyad.formats import Dense, Format, LowRank, Product, Quantized, Sum
 from polyad.models.blocks import Block
+from polyad.models.calibration.collect import Moments
 from polyad.models.replacement import Replacement
-from polyad.models.statistics import Moments
 
 
 def solve_layer(

@@ -1,11 +1,11 @@
 """The whole model: load, save, choose and replace modules, and what calibration data says of them."""
 
 from polyad.models.blocks import Block, blocks, decoder_layers
+from polyad.models.calibration.collect import Moments, collect
 from polyad.models.compressible import compressible
 from polyad.models.folder import save
 from polyad.models.loading import Origin, encoder, load, origin
 from polyad.models.replacement import Replacement
-from polyad.models.statistics import Moments, collect
 from polyad.models.surgery import Undo, decoder_linears, replace, select
 
 __all__ = [

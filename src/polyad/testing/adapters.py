@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.adapters import Adapted, Adapters
-from polyad.models.statistics import Moments
+from polyad.models.calibration.collect import Moments
 from polyad.testing._contract import seeded
 from polyad.testing._densifying import no_densifying
 

@@ -1,7 +1,7 @@
 """Short trainings: a loop that goes on after a kill and hosts schedules; modules that learn to replace others."""
 
-from polyad.train.descending import descend
-from polyad.train.healing import heal
+from polyad.train.descend import descend
+from polyad.train.heal import heal
 from polyad.train.schedule import Schedule
 
 __all__ = ["Schedule", "descend", "heal"]

@@ -1,0 +1,1 @@
+"""Ranks from spectra, tolerances and budgets, and formats compared at equal size."""

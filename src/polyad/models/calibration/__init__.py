@@ -1,0 +1,1 @@
+"""Statistics of a model's layers, collected from calibration data."""
