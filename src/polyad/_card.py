@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 KINDS = (
     "decompose", "complete", "quantize", "factor", "group", "rescale", "allocate", "measure",
-    "adapter", "transform", "subspace", "schedule", "codec", "layer", "function",
+    "adapter", "transform", "subspace", "schedule", "codec", "layer", "solve", "sketch", "stream", "operation",
 )  # fmt: skip
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

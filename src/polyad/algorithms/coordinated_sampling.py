@@ -41,7 +41,7 @@ class CoordinatedSketch:
 
 
 @method(
-    "function",
+    "sketch",
     papers=(Paper("Daliri, Freire, Li, Musco", 2025, "Matrix Product Sketching via Coordinated Sampling",
                   "arXiv:2501.17836", "coord-sampling",
                   "rows sampled by squared norm with one hash of their keys, and the estimate of AᵀB"),),

@@ -15,7 +15,7 @@ _CHUNK = 1 << 22  # numbers held at once
 
 
 @method(
-    "function",
+    "sketch",
     papers=(
         Paper("Indyk, Kapralov, Sheth, Wagner", 2025,
               "Improved Algorithms for Kernel Matrix-Vector Multiplication Under Sparsity Assumptions",

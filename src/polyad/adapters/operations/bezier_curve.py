@@ -13,7 +13,7 @@ from polyad._card import Paper, method
 
 
 @method(
-    "function",
+    "operation",
     name="bezier_curve",
     papers=(
         Paper(

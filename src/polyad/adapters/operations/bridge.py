@@ -14,7 +14,7 @@ from polyad.train import descend
 
 
 @method(
-    "function",
+    "operation",
     papers=(
         Paper(
             "Yun, Lee, Nam, Lee",

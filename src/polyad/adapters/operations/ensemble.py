@@ -13,7 +13,7 @@ from polyad.adapters.host.adapters import Adapters
 
 
 @method(
-    "function",
+    "operation",
     papers=(
         Paper(
             "Wang, Aitchison, Rudolph",

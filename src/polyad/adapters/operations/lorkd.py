@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor, Sequence[str]]
 
 
 @method(
-    "function",
+    "operation",
     papers=(
         Paper(
             "Zhou, Li, Du, Yao, Zhang, Wang",

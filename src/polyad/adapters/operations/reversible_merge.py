@@ -52,7 +52,7 @@ class ReversibleMerge:
 
 
 @method(
-    "function",
+    "operation",
     papers=(
         Paper(
             "Alipour, Amiri",

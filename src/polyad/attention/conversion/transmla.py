@@ -22,7 +22,7 @@ POSITIONS = 1024
 """Relative positions over which the harm of an omitted rotation is averaged."""
 
 
-@method("function", papers=(TRANSMLA,))
+@method("operation", papers=(TRANSMLA,))
 def transmla(
     model: nn.Module,
     *,

@@ -18,7 +18,7 @@ GENAI_MATH = Paper(
 )  # fmt: skip
 
 
-@method("function", papers=(GENAI_MATH,))
+@method("operation", papers=(GENAI_MATH,))
 def staircase(
     x: Tensor, bits: Sequence[int] = (2, 4, 8), *, share: Sequence[float] = (0.4, 0.4, 0.2), **options: Any
 ) -> list[Quantized]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -18,7 +20,12 @@ Terms = list[Tensor]  # for every mode the factors of all terms, (K, I_n, I_n)
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: _coupled(g),
+        "off": lambda end, **problem: _error(end, **problem),
+        "scale": ("start",),
+    },
     papers=(
         Paper(
             "Ceruti, Kusch, Lubich, Sulz",
@@ -65,6 +72,8 @@ def ttn_bug(
     terms = _terms(start, operator)
     if steps < 1 or (rank is not None and rank < 1):
         raise ValueError(f"steps={steps} and rank={rank} must be at least 1")
+    if not math.isfinite(time):
+        raise ValueError(f"time={time} is no finite time; give the time that the evolution takes")
     _check.tolerance(tol)
     tree, now = start.tree, TreeNetwork(start.tree, tuple([node.detach() for node in start.nodes]))
     for step in range(steps):
@@ -82,8 +91,11 @@ def _terms(start: TreeNetwork, operator: Sequence[Mapping[int, Tensor]]) -> Term
     dtype = start.nodes[0].dtype
     if start.batch or dtype not in allowed or isinstance(start.tree, int):
         raise ValueError(f"start={start!r} of {dtype} must be one tree of two or more modes in one of {allowed}")
+    for node in start.nodes:
+        _check.finite("a node of start", node)
     for k, term in enumerate(operator):
         for mode, matrix in term.items():
+            _check.finite(f"operator[{k}]", matrix)
             if not 0 <= mode < start.ndim or tuple(matrix.shape) != (start.shape[mode],) * 2:
                 raise ValueError(
                     f"operator[{k}] maps mode {mode} to a matrix of shape {tuple(matrix.shape)}; start of shape "
@@ -190,3 +202,26 @@ def _complement(known: Tensor, x: Tensor) -> Tensor:
     fresh = q[:, known.shape[1] : known.shape[1] + left]
     fresh = fresh - known @ (known.mH @ fresh)
     return torch.linalg.qr(fresh)[0]
+
+
+def _coupled(generator: Generator) -> dict[str, Any]:
+    """A tensor of three modes and low rank, moved within each mode and between two of them."""
+    start = TreeNetwork.random((3, 4, 3), generator=generator, dtype=torch.float64)
+    own, left, right = (torch.randn(n, n, generator=generator, dtype=torch.float64) / 2 for n in (3, 4, 3))
+    return {"start": start, "operator": [{0: own}, {1: left, 2: right}], "time": 0.2, "steps": 20}
+
+
+def _error(
+    end: TreeNetwork, start: TreeNetwork, operator: Sequence[Mapping[int, Tensor]], time: float, steps: int
+) -> float:
+    """The error against the exponential of the whole operator, relative, in twice the length of a step."""
+    total = torch.zeros(())
+    for term in operator:
+        product = torch.ones(1, 1, dtype=torch.float64)
+        for mode, n in enumerate(start.shape):
+            product = torch.kron(product, term[mode].double() if mode in term else torch.eye(n, dtype=torch.float64))
+        total = total + product
+    before = start.to(torch.float64).to_dense().flatten()
+    size = before.abs().max()
+    exact = torch.linalg.matrix_exp(time * total) @ (before / size)
+    return float((end.to_dense().double().flatten() / size - exact).norm() / exact.norm()) / (2 * time / steps)
