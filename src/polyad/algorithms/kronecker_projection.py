@@ -19,7 +19,7 @@ from polyad.linalg.sketch import drawn
     name="kronecker_projection",
     example={
         "arguments": lambda g: _changing(g),
-        "feed": lambda kept, rows: kept.update(rows.T),
+        "feed": lambda kept, rows: kept.update(rows.T if rows.ndim == 2 else rows),
         "read": lambda kept: kept.query(torch.eye(9, dtype=torch.float64)),
         "off": lambda found, a, w, rows: _deviation(found, a.double(), w.double() + rows.double().T @ rows.double()),
         "scale": ("a",),
