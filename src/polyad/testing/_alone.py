@@ -76,12 +76,10 @@ def tensors(value: Any, name: str = "result") -> dict[str, Tensor]:
         return {f"{name}.{key}": t.detach() for key, t in held.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if _listed(value) else ()
+    if isinstance(value, tuple | list):
+        value = dict(enumerate(value))
+    parts = value.items() if isinstance(value, Mapping) else ()
     return {key: t for part, item in parts for key, t in tensors(item, f"{name}.{part}").items()}
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def scaled(value: Any, factor: float) -> Any:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.attention.methods.latent import LatentAttention, inherited
-from polyad.models import Block, Moments, blocks, decoder_layers
+from polyad.models import Block, Moments, blocks, decoder_layers, replace
 
 TRANSMLA = Paper(
     "Meng, Tang, Tang, Yao, Sun, Zhang", 2025, "TransMLA: Multi-Head Latent Attention Is All You Need",
@@ -22,7 +23,11 @@ POSITIONS = 1024
 """Relative positions over which the harm of an omitted rotation is averaged."""
 
 
-@method("operation", papers=(TRANSMLA,))
+@method(
+    "operation",
+    example={"arguments": lambda g: {"model": _grouped(g)}, "off": lambda made, model: _change(made, model) / 1e-4},
+    papers=(TRANSMLA,),
+)
 def transmla(
     model: nn.Module,
     *,
@@ -61,14 +66,11 @@ def transmla(
         raise ValueError(f"rope={rope} was given without rank; the exact conversion rotates all keys")
     first = next(iter(found.values()))
     if rank is not None:
-        rope = first.width if rope is None else rope
-        _check.rank(
-            rope, first.key_heads * first.width, f"the width of all keys, {first.key_heads} x {first.width}", "rope"
-        )
+        rope, every = first.width if rope is None else rope, first.key_heads * first.width
+        _check.rank(rope, every, f"the width of all keys, {first.key_heads} x {first.width}", "rope")
         if rope % 2:
             raise ValueError(f"rope={rope} must be even: numbers are rotated in pairs")
-        limit = 2 * first.key_heads * first.width - rope
-        _check.rank(rank, limit, f"what is left of keys and values beside rope={rope}")
+        _check.rank(rank, 2 * every - rope, f"what is left of keys and values beside rope={rope}")
         if moments is None:
             raise ValueError(f"rank={rank} needs moments; collect them, or call convert with calibrate='stdlib'")
     harm = _harm(model, first.width // 2)
@@ -156,26 +158,43 @@ class _Conversion:
         self, queries: Tensor, down: Tensor, key_up: Tensor, value_up: Tensor, pairs: Tensor
     ) -> LatentAttention:
         old: Any = self.before.get_submodule("q_proj")
-        rope, rank = 2 * len(pairs), value_up.shape[-1]
-        made = LatentAttention(
-            old.in_features, self.heads, rank=rank, nope=key_up.shape[1], rope=rope, value=self.d, pairs=pairs,
-            scaling=float(getattr(self.before, "scaling", self.d**-0.5)),  # pyright: ignore[reportArgumentType]
-            query_bias=self.biased["q"], latent_bias=self.biased["k"] or self.biased["v"], **inherited(self.before),
-        )  # fmt: skip
-        with torch.no_grad():
-            for layer, rows in ((made.q_proj, queries.flatten(0, 1)), (made.kv_down, down)):
-                layer.weight = nn.Parameter(rows[:, :-1].to(old.weight))
-                if layer.bias is not None:
-                    layer.bias = nn.Parameter(rows[:, -1].to(old.weight))
-            made.key_up = nn.Parameter(key_up.to(old.weight))
-            made.value_up = nn.Parameter(value_up.to(old.weight))
-            made.pairs = pairs.to(old.weight.device)
+        with torch.device("meta"):  # every number is set below, none is drawn
+            made = LatentAttention(
+                old.in_features, self.heads, rank=value_up.shape[-1], nope=key_up.shape[1], rope=2 * len(pairs),
+                value=self.d, pairs=pairs, scaling=float(getattr(self.before, "scaling", self.d**-0.5)),  # pyright: ignore[reportArgumentType]
+                query_bias=self.biased["q"], latent_bias=self.biased["k"] or self.biased["v"],
+                **copy.deepcopy(inherited(self.before)),  # training what is made here must not change the model
+            )  # fmt: skip
+        for layer, rows in ((made.q_proj, queries.flatten(0, 1)), (made.kv_down, down)):
+            layer.weight = nn.Parameter(rows[:, :-1].to(old.weight))
+            if layer.bias is not None:
+                layer.bias = nn.Parameter(rows[:, -1].to(old.weight))
+        made.key_up = nn.Parameter(key_up.to(old.weight))
+        made.value_up = nn.Parameter(value_up.to(old.weight))
+        made.pairs = pairs.to(old.weight.device)
         return made
 
 
 def _moment(stats: Moments) -> Tensor:
     """E[x xᵀ] of inputs with a one behind them, for the biases."""
-    assert stats.second is not None
-    assert stats.mean is not None
-    mean = stats.mean.double()[:, None].cpu()
-    return torch.cat((torch.cat((stats.second.double().cpu(), mean), 1), torch.cat((mean.mT, torch.ones(1, 1)), 1)))
+    second, mean = (t.double().cpu() for t in (stats.second, stats.mean) if t is not None)
+    return torch.cat((torch.cat((second, mean[:, None]), 1), torch.cat((mean[None], torch.ones(1, 1)), 1)))
+
+
+def _grouped(generator: Generator) -> nn.Module:
+    """A decoder of one layer with four heads of queries and two of keys."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: Any = {"hidden_size": 32, "intermediate_size": 8, "num_attention_heads": 4, "vocab_size": 9}
+    model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, num_key_value_heads=2, **sizes)).eval()
+    model.load_state_dict({n: torch.randn(p.shape, generator=generator) / 4 for n, p in model.state_dict().items()})
+    return model
+
+
+@torch.no_grad()
+def _change(modules: Mapping[str, nn.Module], model: Any) -> float:
+    """How far logits move with these modules in the model, relatively."""
+    before, undo = model(torch.arange(9)[None]).logits, replace(model, modules)
+    change = model(torch.arange(9)[None]).logits - before
+    undo()
+    return float(change.norm() / before.norm())

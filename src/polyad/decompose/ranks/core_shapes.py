@@ -172,7 +172,7 @@ def _regret(ranks: tuple[int, ...], x: Tensor, budget: int) -> float:
     gains = [s.double().cumsum(0) for s in mode_spectra(x)]
     every = torch.cartesian_prod(*[torch.arange(1, n + 1) for n in x.shape])
     stored = every.prod(1) + (every * torch.tensor(x.shape)).sum(1)
-    kept = sum(own[every[:, mode] - 1] for mode, own in enumerate(gains))
+    kept = torch.stack([own[every[:, mode] - 1] for mode, own in enumerate(gains)]).sum(0)
     chosen = (every == torch.tensor(ranks)).all(1)
     if not bool(chosen.any()) or int(stored[chosen]) > budget:
         return 2.0
