@@ -157,10 +157,10 @@ def _matrices(queries: Tensor, keys: Tensor) -> None:
 
 
 def _clusters(generator: Generator) -> dict[str, Any]:
-    """Queries and keys around fifty centres, four of each, and a vector of both signs."""
-    centres = 6 * torch.randn(50, 4, generator=generator, dtype=torch.float64)
-    queries, keys = (centres.repeat(4, 1) + 0.25 * _normal(200, 4, generator) for _ in range(2))
-    return {"queries": queries, "keys": keys, "x": _normal(200, 1, generator).squeeze(1), "eps": 0.5, "tables": 4}
+    """Queries and keys around thirty centres, four of each, and a vector of both signs."""
+    centres = 6 * _normal(30, 4, generator)
+    queries, keys = (centres.repeat(4, 1) + 0.25 * _normal(120, 4, generator) for _ in range(2))
+    return {"queries": queries, "keys": keys, "x": _normal(120, 1, generator).squeeze(1), "eps": 0.5, "tables": 4}
 
 
 def _normal(n: int, m: int, generator: Generator) -> Tensor:

@@ -127,7 +127,7 @@ def spoilt(value: Any, number: float) -> Any:
         if not left or not t.numel():
             return t
         left.clear()
-        t = t.detach().clone()
+        t = t.detach().clone(memory_format=torch.contiguous_format)
         t.view(-1)[-1] = number
         return t
 
@@ -145,7 +145,7 @@ def refuse_numbers(card: Card, call: Callable[[dict[str, Any]], Any], names: Seq
             bad = number if number in counts else spoilt(value, number)
             if bad is not None:
                 given = {**drawn(card), name: bad}
-                assert_refused(card, f"{number} in {name}", lambda given=given: call(given), name)
+                assert_refused(card, f"{number} in {name}", lambda given=given: (call(given),), name)
 
 
 def refuse_shapes(card: Card, call: Callable[[dict[str, Any]], Any]) -> None:
@@ -155,7 +155,7 @@ def refuse_shapes(card: Card, call: Callable[[dict[str, Any]], Any]) -> None:
             continue
         for what, bad in (("whole numbers", value.long()), ("no dimension", value.sum()), ("no rows", value[:0])):
             given = {**drawn(card), name: bad}
-            assert_refused(card, f"{what} as {name}", lambda given=given: call(given), name)
+            assert_refused(card, f"{what} as {name}", lambda given=given: (call(given),), name)
         changed = {
             "a row less": value[1:],
             "another dimension": value.unsqueeze(0),

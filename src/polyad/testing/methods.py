@@ -40,7 +40,7 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
     "measure": (Signature(("x",)), Signature(("model",))),
     "solve": (Signature(None, ("rank",)),),
     "sketch": (Signature(None, required=("generator",)),),
-    "operation": (Signature(None, ("bits", "teacher")),),
+    "operation": (Signature(None, ("bits",)), Signature(None, ("teacher",))),
 }
 """Kinds that are functions, or classes made as such; a method matches one of its kind's signatures."""
 

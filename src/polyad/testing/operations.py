@@ -174,12 +174,12 @@ def refusals(card: Card) -> None:
         given = drawn(card)
         bad = {**given, name: spoilt(given[name], math.nan)}
         if name not in changes and bad[name] is not None:
-            assert_refused(card, f"NaN from {name}", lambda bad=bad: call(bad))
+            assert_refused(card, f"NaN from {name}", lambda bad=bad: (call(bad),))
     for name, value in asked.items():
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             for bad, said in (([], name), ([*value[:-1], "nobody"], "nobody")):
                 given = {**drawn(card), name: bad}
-                assert_refused(card, f"{bad} as {name}", lambda given=given: call(given), said)
+                assert_refused(card, f"{bad} as {name}", lambda given=given: (call(given),), said)
 
 
 CHECKS = (resulting, sensitive, untouched, repeatable, interrupted, refusals)

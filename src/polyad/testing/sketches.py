@@ -33,7 +33,7 @@ from polyad.testing._alone import (
     tensors,
 )
 
-SEEDS = 200
+SEEDS = 160
 """Sketches over which means are taken."""
 
 

@@ -144,12 +144,12 @@ def refusals(card: Card) -> None:
         "one more dimension": rows[5:].unsqueeze(0), "one dimension": rows[5], "complex numbers": rows[5:].cfloat(),
     }  # fmt: skip
     for what, given in wrong.items():
-        assert_refused(card, what, lambda given=given: feed(card, stream, given))
+        assert_refused(card, what, lambda given=given: (feed(card, stream, given), "took it in"))
         assert_same(stream.state_dict(), before, f"{card.name}, having refused {what},")
     result_or_refusal(card, "no rows", lambda: feed(card, stream, rows[:0]))
     assert_same(stream.state_dict(), before, f"{card.name}, given no rows,")
     for what, state in (("an empty state", {}), ("a state with one more entry", {**before, "more": 1})):
-        assert_refused(card, what, lambda state=state: stream.load_state_dict(state), "state")
+        assert_refused(card, what, lambda state=state: (stream.load_state_dict(state), "took it in"), "state")
     assert_same(stream.state_dict(), before, f"{card.name}, having refused a state,")
     others = [name for name in arguments if name != "rows"]
     refuse_numbers(card, lambda given: answer(card, given, 5), names=others)

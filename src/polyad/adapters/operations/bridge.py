@@ -94,5 +94,5 @@ def _pair(generator: Generator) -> dict[str, Any]:
     rows = torch.randn(64, 4, generator=generator)
     return {
         "head": head, "features": lambda x: x, "target": target, "inputs": lambda step: rows.roll(step, 0)[:32],
-        "steps": 150, "rate": 0.1, "mixup": 0.4,
+        "steps": 80, "rate": 0.1, "mixup": 0.4,
     }  # fmt: skip

@@ -16,7 +16,7 @@ PANEL = 32
 @method(
     "decompose",
     makes=Householder,
-    example={"x": lambda g: torch.linalg.qr(torch.randn(6, 4, generator=g, dtype=torch.float64)).Q},
+    example={"x": lambda g: torch.linalg.qr(torch.randn(6, 4, generator=g, dtype=torch.float64)).Q.contiguous()},
     papers=(
         Paper(
             "Householder",

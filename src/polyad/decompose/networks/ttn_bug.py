@@ -115,7 +115,7 @@ def _coupled(generator: Generator) -> dict[str, Any]:
     """A tensor of three modes and low rank, moved within each mode and between two of them."""
     start = TreeNetwork.random((3, 4, 3), generator=generator, dtype=torch.float64)
     own, left, right = (torch.randn(n, n, generator=generator, dtype=torch.float64) / 2 for n in (3, 4, 3))
-    return {"start": start, "operator": [{0: own}, {1: left, 2: right}], "time": 0.2, "steps": 20}
+    return {"start": start, "operator": [{0: own}, {1: left, 2: right}], "time": 0.1, "steps": 6}
 
 
 def _error(end: TreeNetwork, start: TreeNetwork, operator: Operator, time: float, steps: int) -> float:
