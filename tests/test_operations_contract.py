@@ -149,16 +149,16 @@ def lenient(adapters, names, run, weight):
 
 
 OPERATIONS = [
-    ("resulting", operation(first), "times as far off"), ("resulting", operation(listed), "gives a Tensor"),
+    ("outcome", operation(first), "times as far off"), ("outcome", operation(listed), "gives a Tensor"),
     ("sensitive", operation(off=lambda found, **_: 0.0), "off by a tenth"),
-    ("untouched", operation(switching), "changes adapters, which now at active"),
-    ("untouched", operation(training), "at training is True, not False"),
-    ("untouched", operation(thawing), "is trained is True, not False"),
-    ("untouched", operation(nudging), "changes adapters, which now at 0.weight has other numbers"),
-    ("untouched", operation(viewing), "once its result is changed"),
+    ("side_effects", operation(switching), "changes adapters, which now at active"),
+    ("side_effects", operation(training), "at training is True, not False"),
+    ("side_effects", operation(thawing), "is trained is True, not False"),
+    ("side_effects", operation(nudging), "changes adapters, which now at 0.weight has other numbers"),
+    ("side_effects", operation(viewing), "once its result is changed"),
     ("repeatable", operation(noisy), "torch's own generator"),
-    ("interrupted", operation(careless), "where run fails changes adapters"),
-    ("interrupted", operation(swallowing), "goes on although run fails"),
+    ("interruption", operation(careless), "where run fails changes adapters"),
+    ("interruption", operation(swallowing), "goes on although run fails"),
     ("refusals", operation(trusting), "accepted nan in weight"), ("refusals", operation(lenient), "as names"),
 ]  # fmt: skip
 

@@ -241,16 +241,16 @@ class Detached(Schedule):
 
 
 WRONG = {
-    "Frozen": (Frozen, "training", "trains nothing"),
+    "Frozen": (Frozen, "descent", "trains nothing"),
     "Hooked": (Hooked, "ordinary", "_forward_pre_hooks"),
     "Halved": (Halved, "ordinary", "another forward"),
     "Shifted": (Rounded, "ordinary", "another model than saved"),
-    "Forgetful": (Forgetful, "resuming", "goes on to other losses"),
-    "Counted": (Counted, "resuming", "goes on to other losses"),
+    "Forgetful": (Forgetful, "resume", "goes on to other losses"),
+    "Counted": (Counted, "resume", "goes on to other losses"),
     "Drawn": (Drawn, "repeatable", "torch's own generator"),
     "Started": (Started, "repeatable", "started a second time"),
-    "Without": (Without, "grouping", "in no group"),
-    "Fixed": (Fixed, "grouping", "does not let the rate"),
+    "Without": (Without, "coverage", "in no group"),
+    "Fixed": (Fixed, "coverage", "does not let the rate"),
     "Edged": (Edged, "penalties", "not finite"),
     "Detached": (Detached, "penalties", "has a part in the penalty"),
 }
@@ -264,7 +264,7 @@ def test_each_check_catches_a_schedule_that_breaks_it(wrong, prop, said):
 
 def test_a_parameter_in_two_groups_is_refused_by_the_optimiser():
     with pytest.raises(ValueError, match="more than one parameter group"):
-        schedules.grouping(card(Doubled))
+        schedules.coverage(card(Doubled))
 
 
 def test_every_check_has_a_wrong_schedule():

@@ -112,9 +112,9 @@ def test_a_good_solver_passes():
 
 
 SOLVERS = [
-    ("solving", solver(rounded), "times as far off"), ("solving", solver(narrowed), "gives result in torch.float32"),
+    ("solution", solver(rounded), "times as far off"), ("solution", solver(narrowed), "gives result in torch.float32"),
     ("sensitive", solver(lstsq, off=lambda w, **_: 0.0), "takes a result that is off by a tenth"),
-    ("scaling", solver(squared), "times 1e-30"), ("repeatable", solver(noisy), "gives two different numbers"),
+    ("any_scale", solver(squared), "times 1e-30"), ("repeatable", solver(noisy), "gives two different numbers"),
     ("repeatable", solver(in_place), "gives two different numbers"), ("layout", solver(contiguous_only), "strided"),
     ("layout", solver(attached), "requires grad"), ("refusals", solver(trusting), "accepted nan in x"),
     ("refusals", solver(unnamed), "does not name 'x'"), ("refusals", solver(raw), "a raw RuntimeError"),
@@ -190,11 +190,11 @@ def uncounted(x, rows, *, generator=None):
 
 
 SKETCHES = [
-    ("unbiased", sketch(shrunk), "standard errors"), ("unbiased", sketch(constant), "standard errors"),
-    ("bounded", sketch(short_of_half), "times the error that is stated"),
-    ("bounded", sketch(half_precise), "times the error that is stated"),
+    ("bias", sketch(shrunk), "standard errors"), ("bias", sketch(constant), "standard errors"),
+    ("error_bound", sketch(short_of_half), "times the error that is stated"),
+    ("error_bound", sketch(half_precise), "times the error that is stated"),
     ("sensitive", sketch(bound=lambda x, rows: 10 * float(x.norm()) ** 2), "allows an estimate of zero"),
-    ("sized", sketch(kept_whole), "holds 90 where 30"), ("random", sketch(globally), "two different numbers"),
+    ("size", sketch(kept_whole), "holds 90 where 30"), ("random", sketch(globally), "two different numbers"),
     ("random", sketch(constant), "one estimate for two seeds"), ("layout", sketch(viewed), "strided"),
     ("refusals", sketch(blind), "accepted nan in x"), ("refusals", sketch(uncounted), "accepted 0 in rows"),
 ]  # fmt: skip

@@ -152,11 +152,11 @@ class Wide(Mean):
 
 
 STREAMS = [
-    ("answering", stream(Late), "times as far off"),
+    ("answers", stream(Late), "times as far off"),
     ("sensitive", stream(off=lambda *_, **given: 0.0), "off by a tenth"),
-    ("chunking", stream(Pieces), "from row by row"), ("scaling", stream(Clipped), r"times 1e\+30"),
-    ("resuming", stream(Elsewhere), "two different numbers"),
-    ("resuming", stream(Same), "changes as the stream goes on"),
+    ("chunks_alike", stream(Pieces), "from row by row"), ("any_scale", stream(Clipped), r"times 1e\+30"),
+    ("resume", stream(Elsewhere), "two different numbers"),
+    ("resume", stream(Same), "changes as the stream goes on"),
     ("repeatable", stream(Noisy), "fed twice"), ("repeatable", stream(Holding), "keeps hold of the rows"),
     ("refusals", stream(Half), "having refused NaN in the last row"), ("refusals", stream(Blind), "accepted NaN"),
     ("refusals", stream(Wide), "accepted an empty state"),

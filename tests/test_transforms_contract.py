@@ -276,12 +276,12 @@ class Global(Dense):
 
 
 WRONG = [
-    (transforms, "descending", card("transform", Uphill, lr=0.3), "goes from"),
-    (transforms, "descending", card("transform", OnlyVectors, lr=0.3), r"shape \(6, 10\)"),
-    (transforms, "resuming", card("transform", Elsewhere), "takes other steps"),
-    (transforms, "resuming", card("transform", Blurred), "Weights only load failed"),
-    (transforms, "scaling", card("transform", Momentum, scale=0), "is off by"),
-    (transforms, "scaling", card("transform", Orthogonal, scale=1), "is off by"),
+    (transforms, "descent", card("transform", Uphill, lr=0.3), "goes from"),
+    (transforms, "descent", card("transform", OnlyVectors, lr=0.3), r"shape \(6, 10\)"),
+    (transforms, "resume", card("transform", Elsewhere), "takes other steps"),
+    (transforms, "resume", card("transform", Blurred), "Weights only load failed"),
+    (transforms, "homogeneity", card("transform", Momentum, scale=0), "is off by"),
+    (transforms, "homogeneity", card("transform", Orthogonal, scale=1), "is off by"),
     (transforms, "zeros", card("transform", Raw), "not finite after gradients"),
     (transforms, "zeros", card("transform", Moved), "without any gradient"),
     (transforms, "shapes", card("transform", Spread), "a direction of shape"),
@@ -293,12 +293,12 @@ WRONG = [
     (subspaces, "maps", card("subspace", Squared), "not linear"),
     (subspaces, "inverse", card("subspace", Tilted), "gives back numbers"),
     (subspaces, "inverse", card("subspace", Large, orthonormal=False), "gives back numbers"),
-    (subspaces, "following", card("subspace", Fixed, follows=3), "of a gradient of its own rank"),
-    (subspaces, "following", card("subspace", Unscaled, follows=1), "of a gradient of its own rank"),
+    (subspaces, "capture", card("subspace", Fixed, follows=3), "of a gradient of its own rank"),
+    (subspaces, "capture", card("subspace", Unscaled, follows=1), "of a gradient of its own rank"),
     (subspaces, "zeros", card("subspace", Divided), "is not finite after"),
     (subspaces, "moments", card("subspace", Stayed), "another mean"),
     (subspaces, "moments", card("subspace", Negative), "squares"),
-    (subspaces, "saved", card("subspace", Counting), "read back"),
+    (subspaces, "storage", card("subspace", Counting), "read back"),
     (subspaces, "repeatable", card("subspace", Global), "called twice"),
 ]
 

@@ -45,7 +45,7 @@ class CoordinatedSketch:
 @method(
     "sketch",
     example={
-        "arguments": lambda g: _uneven(g),
+        "arguments": lambda g: _draw_rows(g),
         "estimate": lambda sketch, **_: sketch.product(sketch),
         "exact": lambda x, **_: x.double().T @ x.double(),
         "bound": lambda x, rows: math.sqrt(2 / (rows - 1)) * float(x.double().norm()) ** 2,
@@ -122,7 +122,7 @@ def hashed(keys: Tensor, seed: int) -> Tensor:
     return (((x >> 11) & ((1 << 53) - 1)).double() + 1) * 2.0**-53
 
 
-def _uneven(generator: Generator) -> dict[str, Any]:
+def _draw_rows(generator: Generator) -> dict[str, Any]:
     """A matrix with some long rows among short ones."""
     x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
     x[::20] *= 10

@@ -18,10 +18,10 @@ from polyad.algorithms.stream import Stream
     "stream",
     name="incremental_mixture",
     example={
-        "arguments": lambda g: _clusters(g),
+        "arguments": lambda g: _draw_clusters(g),
         "feed": lambda mixture, rows: mixture.learn(rows),
         "read": lambda mixture: (mixture.mass, mixture.mean, mixture.precision, mixture.logdet),
-        "off": lambda found, rows, deviation, **_: _imbalance(found, rows, deviation),
+        "off": lambda mixture, rows, deviation, **_: _imbalance(mixture, rows, deviation),
         "scale": (("rows", "deviation"),),
     },
     papers=(
@@ -166,19 +166,19 @@ def chi_square(share: float, degrees: int) -> float:
     return (low + high) / 2
 
 
-def _clusters(generator: Generator) -> dict[str, Any]:
+def _draw_clusters(generator: Generator) -> dict[str, Any]:
     """Points of two clouds in turn; no component is removed."""
     x = torch.randn(60, 4, generator=generator, dtype=torch.float64)
     x[::2, 0] += 8
     return {"dimension": 4, "deviation": 1.5, "age": 1 << 40, "rows": x}
 
 
-def _imbalance(found: tuple[Tensor, ...], rows: Tensor, deviation: float) -> float:
-    """What the components' masses, means and second moments lack of the points', in millionths.
+def _imbalance(mixture: tuple[Tensor, ...], rows: Tensor, deviation: float) -> float:
+    """The distance of the components' masses, means and second moments from the points', in millionths.
 
     Each component starts with a mass of one and the second moment of ``deviation`` beside its point's.
     """
-    mass, mean, precision, logdet = found
+    mass, mean, precision, logdet = mixture
     x, mean, precision = rows.double() / deviation, mean / deviation, precision * deviation**2
     moments = torch.linalg.inv(precision) + mean.unsqueeze(2) * mean.unsqueeze(1)
     expected = x.T @ x + len(mass) * torch.eye(x.shape[1], dtype=x.dtype)

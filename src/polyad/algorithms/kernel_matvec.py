@@ -18,7 +18,7 @@ _CHUNK = 1 << 22  # numbers held at once
 @method(
     "sketch",
     example={
-        "arguments": lambda g: _clusters(g),
+        "arguments": lambda g: _draw_clusters(g),
         "exact": lambda queries, keys, x, **_: _kernel(queries.double(), keys.double()) @ x.double(),
         "bound": lambda x, eps, **_: eps * float(x.double().norm()),
         "scale": ("x",),
@@ -156,7 +156,7 @@ def _matrices(queries: Tensor, keys: Tensor) -> None:
         )
 
 
-def _clusters(generator: Generator) -> dict[str, Any]:
+def _draw_clusters(generator: Generator) -> dict[str, Any]:
     """Queries and keys around thirty centres, four of each, and a vector of both signs."""
     centres = 6 * _normal(30, 4, generator)
     queries, keys = (centres.repeat(4, 1) + 0.25 * _normal(120, 4, generator) for _ in range(2))

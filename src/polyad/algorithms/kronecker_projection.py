@@ -18,9 +18,9 @@ from polyad.linalg.sketch import drawn
     "stream",
     name="kronecker_projection",
     example={
-        "arguments": lambda g: _changing(g),
-        "feed": lambda kept, rows: kept.update(rows.T if rows.ndim == 2 else rows),
-        "read": lambda kept: kept.query(torch.eye(9, dtype=torch.float64)),
+        "arguments": lambda g: _draw_changes(g),
+        "feed": lambda projection, rows: projection.update(rows.T if rows.ndim == 2 else rows),
+        "read": lambda projection: projection.query(torch.eye(9, dtype=torch.float64)),
         "off": lambda found, a, w, rows: _deviation(found, a.double(), w.double() + rows.double().T @ rows.double()),
         "scale": ("a",),
     },
@@ -167,7 +167,7 @@ def private_median(
     return middle - (noise * uniform.sign() * torch.log1p(-2 * uniform.abs().clamp(max=0.5 - 1e-12))).to(middle)
 
 
-def _changing(generator: Generator) -> dict[str, Any]:
+def _draw_changes(generator: Generator) -> dict[str, Any]:
     """Four rows of A, and a positive definite W of three rows that grows by eight changes of rank one."""
     a, root, rows = (
         torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 9), (3, 3), (8, 3))
@@ -176,7 +176,7 @@ def _changing(generator: Generator) -> dict[str, Any]:
 
 
 def _deviation(found: Tensor, a: Tensor, w: Tensor) -> float:
-    """How far a projection is from that made anew for W ⊗ I, in millionths."""
+    """The distance of a projection from that computed anew for W ⊗ I, in millionths."""
     b = (a / a.abs().max()) @ torch.kron(w, torch.eye(len(w), dtype=w.dtype))
     exact = b.T @ torch.linalg.solve(b @ b.T, b)
     return float((found - exact).norm() / exact.norm()) / 1e-6

@@ -15,7 +15,7 @@ from polyad._card import Paper, method
 @method(
     "solve",
     example={
-        "arguments": lambda g: _planted(g), "off": lambda w, **problem: _violation(w, **problem),
+        "arguments": lambda g: _draw_problem(g), "off": lambda w, **problem: _violation(w, **problem),
         "scale": ("x", ("y", "noise")),
     },
     papers=(
@@ -94,7 +94,7 @@ def _fista(x: Tensor, y: Tensor, penalty: float, max_iter: int, stop: float) -> 
     return w
 
 
-def _planted(generator: Generator) -> dict[str, Any]:
+def _draw_problem(generator: Generator) -> dict[str, Any]:
     """A problem of sixty equations and three weights that are not zero."""
     x = torch.randn(60, 20, generator=generator, dtype=torch.float64)
     y = x[:, :3] @ x.new_tensor([1.0, -2.0, 3.0]) + 0.1 * torch.randn(60, generator=generator, dtype=torch.float64)
@@ -102,7 +102,7 @@ def _planted(generator: Generator) -> dict[str, Any]:
 
 
 def _violation(w: Tensor, x: Tensor, y: Tensor, noise: float) -> float:
-    """How far the slopes are from the optimality conditions, in hundredths of the penalty."""
+    """The distance of the slopes from the optimality conditions, in hundredths of the penalty."""
     x, y, w = x.double(), y.double(), w.double()
     level = noise * math.sqrt(2 * math.log(x.shape[1]) / len(x))
     slope = x.T @ (y - x @ w) / len(x) / (_norms(x) / math.sqrt(len(x)))

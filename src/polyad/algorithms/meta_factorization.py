@@ -69,7 +69,7 @@ def _chosen(name: str, choice: Tensor, size: int) -> Tensor:
 @method(
     "solve",
     example={
-        "arguments": lambda g: _sketched(g), "off": lambda factors, a, **_: _lost(factors, a),
+        "arguments": lambda g: _draw_matrix(g), "off": lambda factors, a, **_: _loss(factors, a),
         "scale": ("a", "y", "x"),
     },
     papers=(Paper("Karpowicz", 2021, "A theory of meta-factorization", "arXiv:2111.14385", "meta-factorization",
@@ -112,7 +112,7 @@ def meta_factorization(a: Tensor, y: Tensor, x: Tensor, *, rtol: float | None = 
     return MetaFactors(f, torch.linalg.pinv(core / scale, rtol=rtol) / scale, g, y, x)
 
 
-def _sketched(generator: Generator) -> dict[str, Any]:
+def _draw_matrix(generator: Generator) -> dict[str, Any]:
     """A matrix of rank four, and as many combinations of its columns and of its rows."""
     left, right, y, x = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -121,8 +121,8 @@ def _sketched(generator: Generator) -> dict[str, Any]:
     return {"a": left @ right, "y": y, "x": x}
 
 
-def _lost(factors: MetaFactors, a: Tensor) -> float:
-    """What the product of the factors loses of a matrix of their rank, in ten thousands of roundings."""
+def _loss(factors: MetaFactors, a: Tensor) -> float:
+    """The loss of the factors' product on a matrix of their rank, in ten thousands of roundings."""
     scale = a.abs().max()
-    lost = (factors.product() / scale - a / scale).norm() / (a / scale).norm()
-    return float(lost) / (1e4 * torch.finfo(a.dtype).eps)
+    loss = (factors.product() / scale - a / scale).norm() / (a / scale).norm()
+    return float(loss) / (1e4 * torch.finfo(a.dtype).eps)

@@ -140,7 +140,7 @@ def _cosine(q: Tensor) -> float:
 
 
 def _deviation(found: Pivoted, x: Tensor) -> float:
-    """How far from orthogonal the columns and the turn are, and the product from q, in thousands of roundings."""
+    """The distance of columns and turn from orthogonal, and of the product from q, in thousands of roundings."""
     scale = x.double().abs().max()
     q, t, x = found.q.double() / scale, found.t.double(), x.double() / scale
     turn = (t.mT @ t - torch.eye(len(t), dtype=t.dtype)).norm()

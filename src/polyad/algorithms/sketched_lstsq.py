@@ -38,7 +38,7 @@ def linf_rows(n: int, d: int, eps: float, delta: float = 0.1) -> int:
 @method(
     "solve",
     example={
-        "arguments": lambda g: _planted(g), "off": lambda x, **problem: _coordinate_error(x, **problem),
+        "arguments": lambda g: _draw_problem(g), "off": lambda x, **problem: _coordinate_error(x, **problem),
         "scale": ("a", "b"),
     },
     papers=(Paper("Song, Ye, Yin, Zhang", 2023, "A Nearly-Optimal Bound for Fast Regression with ℓ∞ Guarantee",
@@ -121,7 +121,7 @@ def _refuse(factors: tuple[Tensor, ...], b: Tensor, rows: int, n: int, d: int, s
         raise ValueError(f"rows={rows} is fewer than the {d} unknowns; give more, such as linf_rows(n, d, eps)")
 
 
-def _planted(generator: Generator) -> dict[str, Any]:
+def _draw_problem(generator: Generator) -> dict[str, Any]:
     """Equations that four unknowns nearly solve, and the rows for an error of a half."""
     a = torch.randn(2048, 4, generator=generator, dtype=torch.float64)
     b = a.sum(1) + 0.05 * torch.randn(2048, generator=generator, dtype=torch.float64)

@@ -18,7 +18,7 @@ from polyad.linalg.sketch import drawn
     "stream",
     name="streaming_eigenvector",
     example={
-        "arguments": lambda g: _spiked(g),
+        "arguments": lambda g: _draw_rows(g),
         "read": lambda stream: stream.vector(),
         "off": lambda vector, rows, dimension: _misalignment(vector, rows),  # noqa: ARG005
         "chunks": 0.01,
@@ -120,7 +120,7 @@ class StreamingEigenvector(Stream):
         return self._y @ (vectors[:, present] / values[present].sqrt()) / math.sqrt(max(self._count, 1))
 
 
-def _spiked(generator: Generator) -> dict[str, Any]:
+def _draw_rows(generator: Generator) -> dict[str, Any]:
     """Rows in random order with one direction in which they are a hundred times as long as in others."""
     rows = torch.randn(300, 12, generator=generator, dtype=torch.float64)
     top = torch.nn.functional.normalize(torch.randn(12, generator=generator, dtype=torch.float64), dim=0)

@@ -56,7 +56,7 @@ def smooth(function: Callable[[Tensor], Tensor], nodes: int = 16, *, scale: floa
     "solve",
     name="tree_field",
     example={
-        "arguments": lambda g: _grown(g),
+        "arguments": lambda g: _draw_tree(g),
         "call": lambda edges, lengths, x, kernel: TreeField.of(edges, lengths).integrate(x, kernel),
         "off": lambda sums, edges, lengths, x, kernel: _brute_error(sums, TreeField.of(edges, lengths), x),  # noqa: ARG005
         "scale": ("x",),
@@ -150,7 +150,7 @@ class TreeField:
         return found[back][:, back]
 
 
-def _grown(generator: Generator) -> dict[str, Any]:
+def _draw_tree(generator: Generator) -> dict[str, Any]:
     """A tree of thirty nodes, each hung on one before it, two columns and f(d) = exp(-0.7 d)."""
     above = [[int(torch.randint(0, i, (), generator=generator)), i] for i in range(1, 30)]
     lengths = torch.rand(29, generator=generator, dtype=torch.float64)

@@ -72,10 +72,10 @@ class _Side:
     "stream",
     name="updating_svd",
     example={
-        "arguments": lambda g: _grown(g),
+        "arguments": lambda g: _draw_matrix(g),
         "feed": lambda svd, rows: svd.append_rows(rows),
         "read": lambda svd: (svd.u * svd.s) @ svd.v.T,
-        "off": lambda product, x, rank, rows: _lost(product, torch.cat((x, rows))),  # noqa: ARG005
+        "off": lambda product, x, rank, rows: _loss(product, torch.cat((x, rows))),  # noqa: ARG005
         "scale": (("x", "rows"),),
     },
     papers=(
@@ -186,13 +186,13 @@ def _identity(start: int, count: int, like: Tensor) -> Tensor:
     ).coalesce()
 
 
-def _grown(generator: Generator) -> dict[str, Any]:
+def _draw_matrix(generator: Generator) -> dict[str, Any]:
     """The first rows of a matrix of rank four, and the others."""
     left, right = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((40, 4), (4, 12)))
     return {"x": (left @ right)[:8], "rank": 4, "rows": (left @ right)[8:]}
 
 
-def _lost(product: Tensor, x: Tensor) -> float:
-    """What is lost of a matrix of the stream's rank, in hundred thousands of roundings."""
+def _loss(product: Tensor, x: Tensor) -> float:
+    """The loss of a matrix of the stream's rank, in hundred thousands of roundings."""
     scale = x.abs().max()
     return float((product / scale - x / scale).norm() / (x / scale).norm()) / (1e5 * torch.finfo(x.dtype).eps)

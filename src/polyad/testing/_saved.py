@@ -1,4 +1,4 @@
-"""What is saved and read back, and how it is held against what it was."""
+"""States saved and read back, and held against what they were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def read_back(saved: dict[str, Any]) -> dict[str, Any]:
-    """What a state dict is after it went through a file and was read in the safe way."""
+    """A state dict that went through a file and was read in the safe way."""
     file = io.BytesIO()
     torch.save(saved, file)
     file.seek(0)

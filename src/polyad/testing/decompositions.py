@@ -48,17 +48,17 @@ def scale(card: Card) -> None:
     for dtype in (torch.float64, torch.float32):
         x = drawn(card, dtype)
         plain = error(made(card, x), x)
-        single = refuses(card, 2 * x)
+        single = is_refused(card, 2 * x)
         for factor in (1e-30, 1e30):
             if single:
-                assert refuses(card, x * factor), f"{card.name} refuses x twice as large, and not {factor:g} times"
+                assert is_refused(card, x * factor), f"{card.name} refuses x twice as large, and not {factor:g} times"
                 continue
             scaled = error(made(card, x * factor), x * factor)
             assert abs(scaled - plain) <= SLACK, f"{card.name}: error {plain:.6g}, and {scaled:.6g} at scale {factor}"
 
 
-def refuses(card: Card, x: torch.Tensor) -> bool:
-    """Whether x is refused, with a sentence."""
+def is_refused(card: Card, x: torch.Tensor) -> bool:
+    """True where x is refused, with a sentence."""
     try:
         made(card, x)
     except ValueError as refused:

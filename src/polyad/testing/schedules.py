@@ -32,13 +32,13 @@ HOOKS = (
 
 
 def network() -> nn.Module:
-    """What is trained: three linear layers, the same ones at every call."""
+    """The model to train: three linear layers, the same ones at every call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4))
 
 
-def made(card: Card) -> tuple[Schedule, nn.Module]:
+def make_schedule(card: Card) -> tuple[Schedule, nn.Module]:
     """A schedule with its example's settings, and a model to train."""
     settings = {name: value for name, value in card.example.items() if name != "model"}
     return card.function(**settings), card.example.get("model", network)()
@@ -67,10 +67,10 @@ def run(
     return descend(model, loss, steps=steps, rate=RATE, state=file, every=1, schedule=schedule, callback=callback)
 
 
-def training(card: Card) -> None:
+def descent(card: Card) -> None:
     """The loss falls, and it and all numbers stay finite, in float32 and bfloat16."""
     for dtype in (torch.float32, torch.bfloat16):
-        schedule, model = made(card)
+        schedule, model = make_schedule(card)
         losses = run(schedule, model.to(dtype), steps=4 * STEPS)
         last = sum(losses[-STEPS:]) / STEPS
         assert last < 0.9 * losses[0], f"{card.name} trains nothing: the loss goes from {losses[0]:.3g} to {last:.3g}"
@@ -81,7 +81,7 @@ def training(card: Card) -> None:
 def ordinary(card: Card) -> None:
     """However short the run, what it ends in holds nothing of the schedule, and is saved and loaded as any model."""
     for steps in (1, 2, STEPS):
-        schedule, model = made(card)
+        schedule, model = make_schedule(card)
         run(schedule, model, steps=steps)
         for path, module in model.named_modules():
             left = [hooks for hooks in HOOKS if getattr(module, hooks, None)]
@@ -89,12 +89,12 @@ def ordinary(card: Card) -> None:
             assert not parametrize.is_parametrized(module), f"{card.name} leaves a parametrization on {path!r}"
             assert "forward" not in vars(module), f"{card.name} leaves another forward on {path!r}"
         x = torch.randn(5, 8, generator=seeded(3))
-        assert torch.equal(_loaded(model, made(card)[1])(x), model(x)), (
+        assert torch.equal(_load_back(model, make_schedule(card)[1])(x), model(x)), (
             f"{card.name} ends in another model than saved"
         )
 
 
-def _loaded(model: nn.Module, plain: nn.Module) -> nn.Module:
+def _load_back(model: nn.Module, plain: nn.Module) -> nn.Module:
     """The model's state in the architecture that training began with, or, where layers changed, from a folder."""
     with contextlib.suppress(RuntimeError):
         plain.load_state_dict(model.state_dict())
@@ -103,17 +103,17 @@ def _loaded(model: nn.Module, plain: nn.Module) -> nn.Module:
         return load(save(model, Path(folder) / "model"), like=plain)
 
 
-def resuming(card: Card) -> None:
+def resume(card: Card) -> None:
     """Killed after any step, a run goes on to the same losses and the same numbers."""
-    schedule, model = made(card)
+    schedule, model = make_schedule(card)
     losses = run(schedule, model)
     expected = model.state_dict()
     for killed in (1, 2, STEPS // 2, STEPS - 2, STEPS - 1):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state"
             with contextlib.suppress(_KilledError):
-                run(*made(card), file=file, callback=functools.partial(_kill, killed))
-            schedule, model = made(card)
+                run(*make_schedule(card), file=file, callback=functools.partial(_kill, killed))
+            schedule, model = make_schedule(card)
             again = run(schedule, model, file=file)
         what = f"{card.name}, killed after step {killed},"
         assert again == losses, f"{what} goes on to other losses"
@@ -132,20 +132,20 @@ def _kill(last: int, step: int, *_: Any) -> None:
 def repeatable(card: Card) -> None:
     """Two runs give the same numbers and leave torch's own generator alone; so does one schedule started twice."""
     before = torch.get_rng_state()
-    schedule, model = made(card)
+    schedule, model = make_schedule(card)
     run(schedule, model)
-    again, other = made(card)
+    again, other = make_schedule(card)
     run(again, other)
     assert torch.equal(torch.get_rng_state(), before), f"{card.name} draws from torch's own generator"
     assert_same(other.state_dict(), model.state_dict(), f"{card.name}, run twice,")
-    third = made(card)[1]
+    third = make_schedule(card)[1]
     run(again, third)
     assert_same(third.state_dict(), model.state_dict(), f"{card.name}, started a second time,")
 
 
-def grouping(card: Card) -> None:
+def coverage(card: Card) -> None:
     """At every step the groups hold each trained parameter once, at rates that follow the run's."""
-    schedule, model = made(card)
+    schedule, model = make_schedule(card)
 
     def check(*_: Any) -> None:
         members = [id(p) for group in schedule.groups(RATE) for p in group["params"]]
@@ -163,7 +163,7 @@ def grouping(card: Card) -> None:
 
 def penalties(card: Card) -> None:
     """At every step, and where all weights are zero, the penalty is one finite number with finite gradients."""
-    schedule, model = made(card)
+    schedule, model = make_schedule(card)
 
     def check(*_: Any) -> None:
         penalty = schedule.penalty()
@@ -178,7 +178,7 @@ def penalties(card: Card) -> None:
             assert bool(torch.isfinite(numbers).all()), f"the penalty of {card.name} or its gradient is not finite"
 
     run(schedule, model, watch=check)
-    schedule, model = made(card)
+    schedule, model = make_schedule(card)
     schedule.start(model)
     with torch.no_grad():
         for p in model.parameters():
@@ -186,9 +186,18 @@ def penalties(card: Card) -> None:
     check()
 
 
-CHECKS = (training, ordinary, resuming, repeatable, grouping, penalties)
+CHECKS = (descent, ordinary, resume, repeatable, coverage, penalties)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "grouping", "made", "network", "ordinary", "penalties", "repeatable", "resuming", "run", "training",
-]  # fmt: skip
+    "CHECKS",
+    "coverage",
+    "descent",
+    "make_schedule",
+    "network",
+    "ordinary",
+    "penalties",
+    "repeatable",
+    "resume",
+    "run",
+]

@@ -14,55 +14,55 @@ together. A class has ``call``, a function of the arguments that gives the resul
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from polyad._card import Card
 from polyad.testing._alone import (
     DTYPES,
-    drawn,
-    identical,
-    mapped,
+    LAYOUTS,
+    assert_identical,
+    change_tensors,
+    disturb,
+    draw_arguments,
+    multiply,
     off,
-    perturbed,
     refuse_numbers,
     refuse_shapes,
     result,
-    scaled,
     tensors,
 )
 
 
-def solving(card: Card) -> None:
+def solution(card: Card) -> None:
     """Several drawn problems are solved within what is stated, in float64 and float32, in the problem's precision."""
     for dtype in DTYPES:
         for seed in range(3):
-            arguments = drawn(card, seed, dtype)
-            found = result(card, arguments, seed)
-            for name, tensor in tensors(found).items():
+            arguments = draw_arguments(card, seed, dtype)
+            answer = result(card, arguments, seed)
+            for name, tensor in tensors(answer).items():
                 assert bool(torch.isfinite(tensor).all()), f"{card.name} gives numbers that are not finite at {name}"
-                kept = not tensor.is_floating_point() or tensor.dtype in (dtype, torch.float64)
-                assert kept, f"{card.name} of {dtype} gives {name} in {tensor.dtype}"
-            distance = off(card, found, arguments)
+                precise = not tensor.is_floating_point() or tensor.dtype in (dtype, torch.float64)
+                assert precise, f"{card.name} of {dtype} gives {name} in {tensor.dtype}"
+            distance = off(card, answer, arguments)
             assert distance <= 1, (
                 f"{card.name} of {dtype}, problem {seed}, is {distance:.3g} times as far off as stated"
             )
 
 
 def sensitive(card: Card) -> None:
-    """What the example calls a solution is none any more once it is off by a tenth."""
-    arguments = drawn(card)
-    distance = off(card, perturbed(result(card, arguments)), arguments)
+    """A solution that is off by a tenth is no solution by what the example measures."""
+    arguments = draw_arguments(card)
+    distance = off(card, disturb(result(card, arguments)), arguments)
     assert distance > 1, f"the example of {card.name} takes a result that is off by a tenth for a solution"
 
 
-def scaling(card: Card) -> None:
+def any_scale(card: Card) -> None:
     """Problems times 1e-30 and 1e30 are solved as well, in float64 and float32."""
     for names in card.example.get("scale", ()):
         for dtype in DTYPES:
             for factor in (1e-30, 1e30):
-                arguments = drawn(card, 0, dtype)
+                arguments = draw_arguments(card, 0, dtype)
                 for name in (names,) if isinstance(names, str) else names:
-                    arguments[name] = scaled(arguments[name], factor)
+                    arguments[name] = multiply(arguments[name], factor)
                 distance = off(card, result(card, arguments), arguments)
                 assert distance <= 1, (
                     f"{card.name} with {names} times {factor:g} in {dtype} is {distance:.3g} times off"
@@ -71,33 +71,29 @@ def scaling(card: Card) -> None:
 
 def repeatable(card: Card) -> None:
     """A problem has one solution, whatever torch's own generator is at, and stays as it is."""
-    arguments, before = drawn(card), torch.get_rng_state()
+    arguments, before = draw_arguments(card), torch.get_rng_state()
     first = result(card, arguments)
-    identical(card, result(card, arguments), first, "called twice")
+    assert_identical(card, result(card, arguments), first, "called twice")
     assert torch.equal(torch.get_rng_state(), before), f"{card.name} draws from torch's own generator"
-    identical(card, arguments, drawn(card), "changes its arguments and then")
+    assert_identical(card, arguments, draw_arguments(card), "changes its arguments and then")
 
 
 def layout(card: Card) -> None:
     """Views with other strides and tensors that require a gradient are the same problem."""
-
-    def strided(t: Tensor) -> Tensor:
-        return torch.stack((t, t), -1)[..., 0]
-
-    plain = drawn(card)
-    for what, change in (("strided", strided), ("requires grad", lambda t: t.clone().requires_grad_())):
-        arguments = mapped(plain, change)
-        distance = off(card, mapped(result(card, arguments), lambda t: t.detach()), plain)
+    plain = draw_arguments(card)
+    for what, change in LAYOUTS.items():
+        arguments = change_tensors(plain, change)
+        distance = off(card, change_tensors(result(card, arguments), lambda t: t.detach()), plain)
         assert distance <= 1, f"{card.name} of the same numbers ({what}) is {distance:.3g} times as far off as stated"
 
 
 def refusals(card: Card) -> None:
     """NaN, infinity, counts of none, whole numbers and empty tensors are refused, and the argument is named."""
-    refuse_numbers(card, lambda given: result(card, given))
-    refuse_shapes(card, lambda given: result(card, given))
+    refuse_numbers(card, lambda arguments: result(card, arguments))
+    refuse_shapes(card, lambda arguments: result(card, arguments))
 
 
-CHECKS = (solving, sensitive, scaling, repeatable, layout, refusals)
+CHECKS = (solution, sensitive, any_scale, repeatable, layout, refusals)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
-__all__ = ["CHECKS", "layout", "refusals", "repeatable", "scaling", "sensitive", "solving"]
+__all__ = ["CHECKS", "any_scale", "layout", "refusals", "repeatable", "sensitive", "solution"]

@@ -24,36 +24,45 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.testing._alone import DTYPES, drawn, identical, off, perturbed, refuse_numbers, scaled, tensors
+from polyad.testing._alone import (
+    DTYPES,
+    assert_identical,
+    disturb,
+    draw_arguments,
+    multiply,
+    off,
+    refuse_numbers,
+    tensors,
+)
 from polyad.testing._contract import seeded
 from polyad.testing._refusals import assert_refused, result_or_refusal
 from polyad.testing._saved import assert_same, read_back
 
 
-def made(card: Card, arguments: Mapping[str, Any], seed: int = 0) -> Any:
+def make_stream(card: Card, arguments: Mapping[str, Any], seed: int = 0) -> Any:
     """A stream that has seen nothing, with a generator of this seed where it takes one."""
     random = {"generator": seeded(seed)} if "generator" in inspect.signature(card.function).parameters else {}
     return card.function(**{name: value for name, value in arguments.items() if name != "rows"}, **random)
 
 
-def feed(card: Card, stream: Any, rows: Tensor) -> None:
+def put_in(card: Card, stream: Any, rows: Tensor) -> None:
     """Let a stream take in rows."""
     card.example.get("feed", lambda stream, rows: stream.update(rows))(stream, rows)
 
 
 def answer(card: Card, arguments: Mapping[str, Any], size: int | None = None, seed: int = 0) -> Any:
     """The answer to all rows, taken in by so many at once."""
-    stream = made(card, arguments, seed)
+    stream = make_stream(card, arguments, seed)
     for part in arguments["rows"].split(size or len(arguments["rows"])):
-        feed(card, stream, part)
+        put_in(card, stream, part)
     return card.example["read"](stream)
 
 
-def answering(card: Card) -> None:
+def answers(card: Card) -> None:
     """Several drawn streams are answered within what is stated, in float64 and float32."""
     for dtype in DTYPES:
         for seed in range(3):
-            arguments = drawn(card, seed, dtype)
+            arguments = draw_arguments(card, seed, dtype)
             for size in (5, None):
                 distance = off(card, answer(card, arguments, size, seed), arguments)
                 assert distance <= 1, (
@@ -62,15 +71,15 @@ def answering(card: Card) -> None:
 
 
 def sensitive(card: Card) -> None:
-    """What the example calls an answer is none any more once it is off by a tenth."""
-    arguments = drawn(card)
-    distance = off(card, perturbed(answer(card, arguments, 5)), arguments)
+    """An answer that is off by a tenth is no answer by what the example measures."""
+    arguments = draw_arguments(card)
+    distance = off(card, disturb(answer(card, arguments, 5)), arguments)
     assert distance > 1, f"the example of {card.name} takes an answer that is off by a tenth for the right one"
 
 
-def chunking(card: Card) -> None:
+def chunks_alike(card: Card) -> None:
     """Rows one by one, by threes, by sevens and all at once give one answer."""
-    arguments = drawn(card)
+    arguments = draw_arguments(card)
     single, slack = tensors(answer(card, arguments, 1)), card.example.get("chunks", 1e-9)
     for size in (3, 7, None):
         for name, tensor in tensors(answer(card, arguments, size)).items():
@@ -79,86 +88,95 @@ def chunking(card: Card) -> None:
             assert apart <= slack, f"{card.name} fed by {size or 'all rows'} differs by {apart:.2g} from row by row"
 
 
-def scaling(card: Card) -> None:
+def any_scale(card: Card) -> None:
     """Data times 1e-30 and 1e30 are answered as well."""
     for names in card.example.get("scale", ()):
         for factor in (1e-30, 1e30):
-            arguments = drawn(card)
+            arguments = draw_arguments(card)
             for name in (names,) if isinstance(names, str) else names:
-                arguments[name] = scaled(arguments[name], factor)
+                arguments[name] = multiply(arguments[name], factor)
             distance = off(card, answer(card, arguments, 5), arguments)
             assert distance <= 1, (
                 f"{card.name} with {names} times {factor:g} is {distance:.3g} times as far off as stated"
             )
 
 
-def resuming(card: Card) -> None:
+def resume(card: Card) -> None:
     """Saved after any piece, read safely and put into a fresh stream, the state goes on to the same numbers."""
-    arguments = drawn(card)
+    arguments = draw_arguments(card)
     parts = arguments["rows"].split(max(1, len(arguments["rows"]) // 5))
     for saved in range(len(parts)):
-        stream, fresh = made(card, arguments), made(card, arguments, seed=1)
+        stream, fresh = make_stream(card, arguments), make_stream(card, arguments, seed=1)
         for part in parts[:saved]:
-            feed(card, stream, part)
+            put_in(card, stream, part)
         state = stream.state_dict()
         before = read_back(state)
         fresh.load_state_dict(before)
         for part in parts[saved:]:
-            feed(card, stream, part)
-            feed(card, fresh, part)
+            put_in(card, stream, part)
+            put_in(card, fresh, part)
         what = f"{card.name}, saved after {saved} pieces,"
         assert_same(state, read_back(before), f"what was saved of {what} changes as the stream goes on:")
         assert_same(fresh.state_dict(), stream.state_dict(), f"{what} and gone on")
-        identical(card, card.example["read"](fresh), card.example["read"](stream), "read back")
+        assert_identical(card, card.example["read"](fresh), card.example["read"](stream), "read back")
 
 
 def repeatable(card: Card) -> None:
     """The same rows give the same answer; they stay as they are, and what becomes of them later does not matter."""
-    arguments, before = drawn(card), torch.get_rng_state()
+    arguments, before = draw_arguments(card), torch.get_rng_state()
     first = answer(card, arguments, 5)
-    identical(card, answer(card, arguments, 5), first, "fed twice")
+    assert_identical(card, answer(card, arguments, 5), first, "fed twice")
     assert torch.equal(torch.get_rng_state(), before), f"{card.name} draws from torch's own generator"
-    identical(card, arguments, drawn(card), "changes what it is given and then")
-    stream = made(card, arguments)
+    assert_identical(card, arguments, draw_arguments(card), "changes what it is given and then")
+    stream = make_stream(card, arguments)
     for part in arguments["rows"].split(5):
-        given = part.clone()
-        feed(card, stream, given)
-        given.fill_(1e3)
-    identical(card, card.example["read"](stream), first, "keeps hold of the rows it was given and then")
+        rows = part.clone()
+        put_in(card, stream, rows)
+        rows.fill_(1e3)
+    assert_identical(card, card.example["read"](stream), first, "keeps hold of the rows it was given and then")
 
 
 def refusals(card: Card) -> None:
     """Rows that cannot be meant, and states of something else, are refused, and change nothing."""
-    arguments = drawn(card)
-    rows, stream = arguments["rows"], made(card, arguments)
+    arguments = draw_arguments(card)
+    rows, stream = arguments["rows"], make_stream(card, arguments)
     result_or_refusal(card, "no row at all", lambda: card.example["read"](stream))
-    feed(card, stream, rows[:5])
+    put_in(card, stream, rows[:5])
     before = stream.state_dict()
-    spoilt = rows[5:].clone()
-    spoilt.view(-1)[-1] = math.nan
+    nan = rows[5:].clone()
+    nan.view(-1)[-1] = math.nan
     infinite = rows[5:].clone()
     infinite.view(-1)[0] = math.inf
     wrong = {
-        "NaN in the last row": spoilt, "infinity in the first row": infinite, "whole numbers": rows[5:].long(),
+        "NaN in the last row": nan, "infinity in the first row": infinite, "whole numbers": rows[5:].long(),
         "rows too short": rows[5:, :-1], "rows too long": torch.cat((rows, rows[:, :1]), 1)[5:],
         "one more dimension": rows[5:].unsqueeze(0), "one dimension": rows[5], "complex numbers": rows[5:].cfloat(),
     }  # fmt: skip
-    for what, given in wrong.items():
-        assert_refused(card, what, lambda given=given: (feed(card, stream, given), "took it in"))
+    for what, bad in wrong.items():
+        assert_refused(card, what, lambda bad=bad: (put_in(card, stream, bad),))
         assert_same(stream.state_dict(), before, f"{card.name}, having refused {what},")
-    result_or_refusal(card, "no rows", lambda: feed(card, stream, rows[:0]))
+    result_or_refusal(card, "no rows", lambda: put_in(card, stream, rows[:0]))
     assert_same(stream.state_dict(), before, f"{card.name}, given no rows,")
     for what, state in (("an empty state", {}), ("a state with one more entry", {**before, "more": 1})):
-        assert_refused(card, what, lambda state=state: (stream.load_state_dict(state), "took it in"), "state")
+        assert_refused(card, what, lambda state=state: (stream.load_state_dict(state),), "state")
     assert_same(stream.state_dict(), before, f"{card.name}, having refused a state,")
     others = [name for name in arguments if name != "rows"]
-    refuse_numbers(card, lambda given: answer(card, given, 5), names=others)
+    refuse_numbers(card, lambda arguments: answer(card, arguments, 5), names=others)
 
 
-CHECKS = (answering, sensitive, chunking, scaling, resuming, repeatable, refusals)
+CHECKS = (answers, sensitive, chunks_alike, any_scale, resume, repeatable, refusals)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "answer", "answering", "chunking", "feed", "made", "refusals", "repeatable", "resuming", "scaling",
+    "CHECKS",
+    "answer",
+    "answers",
+    "any_scale",
+    "chunks_alike",
+    "make_stream",
+    "put_in",
+    "refusals",
+    "repeatable",
+    "resume",
     "sensitive",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ SEEDS = 400
 """Draws over which a subspace that is not orthonormal is averaged."""
 
 
-def made(card: Card, seed: int = 0) -> Subspace:
+def make_subspace(card: Card, seed: int = 0) -> Subspace:
     """A subspace with its example's arguments, and with a generator of this seed where it takes one."""
     arguments = {name: value for name, value in card.example.items() if name not in ("follows", "orthonormal")}
     if "generator" in inspect.signature(card.function).parameters:
@@ -35,7 +35,7 @@ def maps(card: Card) -> None:
     """Down gives ``rank`` rows, is linear, and has up as its transpose, in float32, float64 and bfloat16."""
     for shape in SHAPES:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            subspace, g, h = made(card), normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=2)
+            subspace, g, h = make_subspace(card), normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=2)
             basis = subspace.refresh(g)
             low = subspace.down(g, basis)
             assert low.shape == (subspace.rank, shape[1]), f"{card.name} takes {shape} down to {tuple(low.shape)}"
@@ -52,26 +52,26 @@ def maps(card: Card) -> None:
 def inverse(card: Card) -> None:
     """Coordinates come back from their matrix; without an orthonormal basis, matrices do in the mean over seeds."""
     for shape in SHAPES:
-        subspace, g = made(card), normal(*shape, dtype=torch.float64)
+        subspace, g = make_subspace(card), normal(*shape, dtype=torch.float64)
         basis = subspace.refresh(g)
         y = subspace.down(g, basis)
         if card.example.get("orthonormal", True):
             off, limit = (subspace.down(subspace.up(y, basis), basis) - y).norm() / y.norm(), 1e-5
         else:
             total = torch.zeros_like(g)
-            for drawn in (made(card, seed) for seed in range(SEEDS)):
-                basis = drawn.refresh(g)
-                total += drawn.up(drawn.down(g, basis), basis)
+            for one in (make_subspace(card, seed) for seed in range(SEEDS)):
+                basis = one.refresh(g)
+                total += one.up(one.down(g, basis), basis)
             off, limit = (total / SEEDS - g).norm() / g.norm(), 3 * (shape[0] / subspace.rank / SEEDS) ** 0.5
         assert float(off) < limit, f"{card.name} gives back numbers that are off by {float(off):.2g} on {shape}"
 
 
-def following(card: Card) -> None:
+def capture(card: Card) -> None:
     """After as many refreshes as stated, a gradient of the subspace's rank is in it whole, at any scale."""
     if "follows" not in card.example:
         return
     for scale in (1.0, 1e-25, 1e20):
-        subspace, basis = made(card), None
+        subspace, basis = make_subspace(card), None
         g = scale * (normal(8, subspace.rank) @ normal(subspace.rank, 20, seed=2))
         for _ in range(card.example["follows"]):
             basis = subspace.refresh(g, basis)
@@ -82,15 +82,17 @@ def following(card: Card) -> None:
 def zeros(card: Card) -> None:
     """Gradients of zeros, first or later, leave a finite basis, in which finite gradients have finite coordinates."""
     for first, second in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
-        subspace = made(card)
+        subspace = make_subspace(card)
         basis = subspace.refresh(second * normal(8, 20), subspace.refresh(first * normal(8, 20)))
-        found = subspace.up(subspace.down(normal(8, 20, seed=2), basis), basis)
-        assert bool(torch.isfinite(found).all()), f"{card.name} is not finite after gradients times {first}, {second}"
+        matrix = subspace.up(subspace.down(normal(8, 20, seed=2), basis), basis)
+        assert bool(torch.isfinite(matrix).all()), (
+            f"{card.name} is not finite after gradients times {first}, {second}"
+        )
 
 
 def moments(card: Card) -> None:
     """Between equal bases moments stay; between others the mean is projected, and squares stay above zero."""
-    subspace = made(card)
+    subspace = make_subspace(card)
     old = subspace.refresh(normal(8, 20))
     new = subspace.refresh(normal(8, 20, seed=2), old)
     mean = normal(subspace.rank, 20, seed=3)
@@ -108,12 +110,12 @@ def moments(card: Card) -> None:
     assert fits, f"{card.name} carries squares over that are below zero or not finite"
 
 
-def saved(card: Card) -> None:
+def storage(card: Card) -> None:
     """A basis that went through a file gives the same coordinates, and the same basis at the next refresh."""
-    subspace, basis, g = made(card), None, normal(8, 20)
+    subspace, basis, g = make_subspace(card), None, normal(8, 20)
     for i in range(3):
         basis = subspace.refresh(normal(8, 20, seed=i), basis)
-        again, fresh = read_back({"basis": basis})["basis"], made(card, seed=1)
+        again, fresh = read_back({"basis": basis})["basis"], make_subspace(card, seed=1)
         assert_same(fresh.down(g, again), subspace.down(g, basis), f"{card.name}, read back,")
         expected: Any = subspace.refresh(g, basis)
         assert_same(fresh.refresh(g, again), expected, f"the next basis of {card.name}, read back,")
@@ -122,7 +124,7 @@ def saved(card: Card) -> None:
 def repeatable(card: Card) -> None:
     """The same gradients give the same bases, and torch's own generator and the gradient are left alone."""
     before, g = torch.get_rng_state(), normal(8, 20)
-    bases = [made(card).refresh(g) for _ in range(2)]
+    bases = [make_subspace(card).refresh(g) for _ in range(2)]
     assert_same(bases[0], bases[1], f"{card.name} called twice")
     assert torch.equal(torch.get_rng_state(), before), f"{card.name} draws from torch's own generator"
     assert torch.equal(g, normal(8, 20)), f"{card.name} changes the gradient"
@@ -134,7 +136,7 @@ def _near(found: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> Non
     assert off < limit, f"{what}: off by {off:.2g}, more than rounding allows ({limit:.2g})"
 
 
-CHECKS = (maps, inverse, following, zeros, moments, saved, repeatable)
+CHECKS = (maps, inverse, capture, zeros, moments, storage, repeatable)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
-__all__ = ["CHECKS", "following", "inverse", "made", "maps", "moments", "repeatable", "saved", "zeros"]
+__all__ = ["CHECKS", "capture", "inverse", "make_subspace", "maps", "moments", "repeatable", "storage", "zeros"]

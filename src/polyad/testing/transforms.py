@@ -30,7 +30,7 @@ SAVED = range(1, 8)
 """Steps after which a run is saved and goes on; more than the interval of a refresh that an example should have."""
 
 
-def made(card: Card, seed: int = 0) -> Transform:
+def make_transform(card: Card, seed: int = 0) -> Transform:
     """A transform with its example's arguments, and with a generator of this seed where it takes one."""
     arguments = {name: value for name, value in card.example.items() if name not in ("lr", "scale")}
     if "generator" in inspect.signature(card.function).parameters:
@@ -52,13 +52,13 @@ def step(optimizer: Optimizer, params: list[nn.Parameter], seed: int, scale: flo
     optimizer.step()
 
 
-def descending(card: Card) -> None:
+def descent(card: Card) -> None:
     """The distance to a target, unevenly weighed, falls to a tenth, in float32 and bfloat16."""
     for dtype in (torch.float32, torch.bfloat16):
         params = parameters(dtype)
         targets = [normal(*p.shape, seed=50 + i) for i, p in enumerate(params)]
         weights = [torch.linspace(0.5, 2, p.numel()).view(p.shape) for p in params]
-        optimizer = _hosted(card, params, lr=card.example.get("lr", 0.05))
+        optimizer = _host(card, params, lr=card.example.get("lr", 0.05))
         losses = []
         for _ in range(200):
             optimizer.zero_grad()
@@ -72,16 +72,16 @@ def descending(card: Card) -> None:
             assert float(last) < 0.1 * float(first), f"{what} goes from {float(first):.3g} to {float(last):.3g}"
 
 
-def resuming(card: Card) -> None:
+def resume(card: Card) -> None:
     """Saved after any step and read safely, the state is the same to the last digit, and so are later steps."""
     for dtype in DTYPES:
         for saved in SAVED:
             params = parameters(dtype)
-            optimizer = _hosted(card, params)
+            optimizer = _host(card, params)
             for i in range(saved):
                 step(optimizer, params, i)
             others = [nn.Parameter(p.detach().clone()) for p in params]
-            twin = Optimizer(others, made(card, seed=1), lr=0.01)
+            twin = Optimizer(others, make_transform(card, seed=1), lr=0.01)
             twin.load_state_dict(read_back(optimizer.state_dict()))
             what = f"{card.name}, saved after {saved} steps in {dtype},"
             assert_same(twin.state_dict()["state"], optimizer.state_dict()["state"], what)
@@ -94,7 +94,7 @@ def resuming(card: Card) -> None:
                 )
 
 
-def scaling(card: Card) -> None:
+def homogeneity(card: Card) -> None:
     """Gradients times c give the directions that the example's ``scale`` states."""
     if "scale" not in card.example:
         return
@@ -111,7 +111,7 @@ def zeros(card: Card) -> None:
     for order in ((0.0, 0.0, 1.0, 1.0), (1.0, 0.0, 0.0, 1.0)):
         params = parameters()
         before = [p.detach().clone() for p in params]
-        optimizer = _hosted(card, params)
+        optimizer = _host(card, params)
         for i, scale in enumerate(order):
             step(optimizer, params, i, scale)
             for p, old in zip(params, before, strict=True):
@@ -126,28 +126,30 @@ def shapes(card: Card) -> None:
     """Directions have the parameter's shape, and are finite, for parameters with dimensions of one and with none."""
     for dtype in DTYPES:
         params = parameters(dtype, AWKWARD + SHAPES)
-        transform = made(card)
+        transform = make_transform(card)
         for p in params:
             state = transform.init(p)
             for i in range(2):
-                found = transform.update(normal(*p.shape, seed=i).to(dtype), state, p)
+                direction = transform.update(normal(*p.shape, seed=i).to(dtype), state, p)
                 what = f"{card.name} on a parameter of {dtype} and shape {tuple(p.shape)}"
-                assert found.shape == p.shape, f"{what} gives a direction of shape {tuple(found.shape)}"
-                assert bool(torch.isfinite(found).all()), f"{what} gives a direction that is not finite"
+                assert direction.shape == p.shape, f"{what} gives a direction of shape {tuple(direction.shape)}"
+                assert bool(torch.isfinite(direction).all()), f"{what} gives a direction that is not finite"
 
 
 def apart(card: Card) -> None:
     """Gradients and parameters stay as they are; each parameter has a state of its own, which owns its storage."""
     together = _directions(card, 1.0)
     for place, (p, expected) in enumerate(zip(parameters(), together, strict=True)):
-        transform, before = made(card), p.detach().clone()
-        state, found = transform.init(p), torch.empty(0)
+        transform, before = make_transform(card), p.detach().clone()
+        state, direction = transform.init(p), torch.empty(0)
         for grad in (_gradients(i)[place] for i in range(3)):
-            given = grad.clone()
-            found = transform.update(given, state, p)
-            assert torch.equal(given, grad), f"{card.name} changes the gradient"
+            argument = grad.clone()
+            direction = transform.update(argument, state, p)
+            assert torch.equal(argument, grad), f"{card.name} changes the gradient"
             assert torch.equal(p, before), f"{card.name} changes the parameter, which is the optimiser's to do"
-        assert torch.equal(found, expected), f"{card.name} on {tuple(p.shape)} depends on the parameters before it"
+        assert torch.equal(direction, expected), (
+            f"{card.name} on {tuple(p.shape)} depends on the parameters before it"
+        )
         for name, tensor in ((name, t) for name, t in state.items() if isinstance(t, Tensor)):
             stored, shown = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
             assert stored == shown, f"{name} of {card.name} shows {shown} of {stored} bytes; saving stores them all"
@@ -161,8 +163,8 @@ def repeatable(card: Card) -> None:
     assert torch.equal(torch.get_rng_state(), before), f"{card.name} draws from torch's own generator"
 
 
-def _hosted(card: Card, params: list[nn.Parameter], lr: float = 0.01) -> Optimizer:
-    return Optimizer(params, made(card), lr=lr)
+def _host(card: Card, params: list[nn.Parameter], lr: float = 0.01) -> Optimizer:
+    return Optimizer(params, make_transform(card), lr=lr)
 
 
 def _gradients(seed: int) -> list[Tensor]:
@@ -171,27 +173,27 @@ def _gradients(seed: int) -> list[Tensor]:
 
 def _directions(card: Card, scale: float) -> list[Tensor]:
     """The directions of the third step, one transform for all parameters."""
-    transform, params = made(card), parameters()
+    transform, params = make_transform(card), parameters()
     states = [transform.init(p) for p in params]
-    found: list[Tensor] = []
+    directions: list[Tensor] = []
     for i in range(3):
         rows = zip(params, states, _gradients(i), strict=True)
-        found = [transform.update(scale * grad, state, p) for p, state, grad in rows]
-    return found
+        directions = [transform.update(scale * grad, state, p) for p, state, grad in rows]
+    return directions
 
 
-CHECKS = (descending, resuming, scaling, zeros, shapes, apart, repeatable)
+CHECKS = (descent, resume, homogeneity, zeros, shapes, apart, repeatable)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
     "CHECKS",
     "apart",
-    "descending",
-    "made",
+    "descent",
+    "homogeneity",
+    "make_transform",
     "parameters",
     "repeatable",
-    "resuming",
-    "scaling",
+    "resume",
     "shapes",
     "zeros",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.train.schedule import Schedule
-from polyad.train.state import keep, restore, stored
+from polyad.train.state import keep, read_state, restore
 
 
 def descend(
@@ -66,7 +66,7 @@ def descend(
             raise ValueError(f"the loss of step {step} is {losses[-1]}; choose a lower rate than {rate}")
         run.step(value, step, steps, clip)
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
-            stated = {"asked": identity, "losses": losses, "frozen": run.frozen()}
+            stated = {"asked": identity, "losses": losses, "frozen": run.frozen_names()}
             keep(file, run.tensors(), run.optimizer, stated, schedule.state_dict())
         if callback is not None:
             callback(step + 1, steps, {"stage": stage, "loss": losses[-1]})
@@ -93,9 +93,9 @@ class _Run:
 
     def __init__(self, rate: float, schedule: Schedule) -> None:
         self.rate, self.schedule = rate, schedule
-        self.optimizer = self._renewed(schedule.groups(rate))
+        self.optimizer = self._renew(schedule.groups(rate))
 
-    def _renewed(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    def _renew(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """An optimiser over these groups, of which ``rates`` keeps the learning rates."""
         if not any(group["params"] for group in groups):
             raise ValueError("nothing is left to train: no parameter of the schedule's groups requires a gradient")
@@ -104,8 +104,8 @@ class _Run:
 
     def turn(self, twice: float) -> None:
         """Set every learning rate to half of ``twice`` its own."""
-        for group, own in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = own * twice / 2
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * twice / 2
 
     def step(self, value: Tensor, step: int, steps: int, clip: float) -> None:
         """Descend along the gradient of a loss."""
@@ -123,7 +123,7 @@ class _Run:
         """Train what the schedule says is trained now; what is known of parameters that are gone goes with them."""
         groups, before = self.schedule.groups(self.rate), self.optimizer
         if _members(groups) != _members(before.param_groups):
-            self.optimizer = self._renewed(groups)
+            self.optimizer = self._renew(groups)
             for p in (p for group in self.optimizer.param_groups for p in group["params"] if p in before.state):
                 self.optimizer.state[p] = before.state[p]
         self.rates = [float(group.get("lr", self.rate)) for group in groups]
@@ -132,16 +132,16 @@ class _Run:
         """Everything that training may change, by name."""
         return {**dict(self.schedule.model.named_parameters()), **dict(self.schedule.model.named_buffers())}
 
-    def frozen(self) -> list[str]:
+    def frozen_names(self) -> list[str]:
         """Names of the parameters that are not trained now."""
         return [name for name, p in self.schedule.model.named_parameters() if not p.requires_grad]
 
     def resume(self, file: Path, identity: str) -> list[float]:
         """Go on from a file, where there is one; the losses so far."""
-        kept = stored(file, identity)
-        if kept is None:
+        state = read_state(file, identity)
+        if state is None:
             return []
-        stated, numbers = kept
+        stated, numbers = state
         part = "schedule/"
         self.schedule.load_state_dict({k.removeprefix(part): t for k, t in numbers.items() if k.startswith(part)})
         tensors = self.tensors()

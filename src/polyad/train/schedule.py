@@ -58,7 +58,7 @@ class Schedule:
         """Called when the optimiser has stepped."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a run needs beside the model's tensors to go on: masks, sizes, the state of a generator."""
+        """All that a run needs beside the model's tensors to go on: masks, sizes, the state of a generator."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -62,16 +62,16 @@ def resumed(
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
-    kept = stored(file, asked)
-    if kept is None:
+    state = read_state(file, asked)
+    if state is None:
         return None
-    stated, numbers = kept
+    stated, numbers = state
     restore(numbers, tensors, optimizer)
     return stated
 
 
-def stored(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """What a file states and its numbers, refused as ``resumed`` says; None where there is no file."""
+def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The statements of a file and its numbers, refused as ``resumed`` says; None where there is no file."""
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; give a file to keep the state of the training in")
     if not file.is_file():

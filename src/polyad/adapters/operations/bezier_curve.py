@@ -16,7 +16,7 @@ from polyad._card import Paper, method
     "operation",
     name="bezier_curve",
     example={
-        "arguments": lambda g: _trainings(g),
+        "arguments": lambda g: _draw_ends(g),
         "call": lambda **ends: _points(BezierCurve(**ends)),
         "changes": ("parameters",),
         "off": lambda points, **ends: _distance(points, **ends),
@@ -113,7 +113,7 @@ class BezierCurve:
         return losses
 
 
-def _trainings(generator: Generator) -> dict[str, Any]:
+def _draw_ends(generator: Generator) -> dict[str, Any]:
     """A small layer, and two ends with the names and shapes of its parameters."""
     live = nn.Linear(3, 2)
     ends = [
@@ -135,7 +135,7 @@ def _distance(
     first: Mapping[str, Tensor],
     last: Mapping[str, Tensor],
 ) -> float:
-    """How far the points of a curve that has learned nothing are from those of a straight line, in roundings."""
+    """The distance of a curve that has learned nothing from a straight line, in millionths."""
     middle = {k: (one + last[k]) / 2 for k, one in first.items()}
     pairs = (
         (point[k], expected[k])

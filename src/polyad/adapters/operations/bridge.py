@@ -16,7 +16,7 @@ from polyad.train import descend
 @method(
     "operation",
     example={
-        "arguments": lambda g: _pair(g),
+        "arguments": lambda g: _draw_heads(g),
         "changes": ("head",),
         "off": lambda losses, **_: abs(losses[-1]) / (0.02 * losses[0]),
     },
@@ -86,7 +86,7 @@ def _beta(shape: float, generator: Generator | None) -> float:
             return u / (u + v)
 
 
-def _pair(generator: Generator) -> dict[str, Any]:
+def _draw_heads(generator: Generator) -> dict[str, Any]:
     """A head that is to learn another of its kind, from inputs that are drawn at every step."""
     head, target = nn.Linear(4, 3), nn.Linear(4, 3)
     for layer in (head, target):

@@ -16,7 +16,7 @@ from polyad.adapters.methods.lora import LoRA
 
 @method(
     "operation",
-    example={"arguments": lambda g: _hosted(g), "off": lambda mean, **given: _difference(mean, **given)},
+    example={"arguments": lambda g: _draw_adapters(g), "off": lambda mean, **given: _difference(mean, **given)},
     papers=(
         Paper(
             "Wang, Aitchison, Rudolph",
@@ -92,7 +92,7 @@ def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dic
     }
 
 
-def _hosted(generator: Generator) -> dict[str, Any]:
+def _draw_adapters(generator: Generator) -> dict[str, Any]:
     """Two adapters of a small model, of which the second acts, and the logits of five rows."""
     model = torch.nn.Sequential(torch.nn.Linear(3, 4))
     adapters = Adapters(model)
@@ -107,7 +107,7 @@ def _hosted(generator: Generator) -> dict[str, Any]:
 
 
 def _difference(mean: Tensor, adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]) -> float:
-    """How far a mean is from that of the models into which each adapter is merged, in millionths."""
+    """The distance of a mean from that over models into which each adapter is merged, in millionths."""
     total = torch.zeros_like(mean)
     for name in names:
         adapters.activate(name)

@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor, Sequence[str]]
 @method(
     "operation",
     example={
-        "arguments": lambda g: _two_tasks(g),
+        "arguments": lambda g: _draw_tasks(g),
         "changes": ("adapters",),
         "off": lambda losses, **_: abs(losses[-1]) / (0.1 * losses[0]),
     },
@@ -119,7 +119,7 @@ def _loss(
     return loss + weight * t**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
 
 
-def _two_tasks(generator: Generator) -> dict[str, Any]:
+def _draw_tasks(generator: Generator) -> dict[str, Any]:
     """A small model with an adapter for each of two tasks that want other labels of the same rows."""
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     adapters = Adapters(model)

@@ -53,7 +53,7 @@ class ReversibleMerge:
 
 @method(
     "operation",
-    example={"arguments": lambda g: _several(g), "off": lambda merged, adapters, **_: _lost(merged, adapters)},
+    example={"arguments": lambda g: _draw_adapters(g), "off": lambda merged, adapters, **_: _loss(merged, adapters)},
     papers=(
         Paper(
             "Alipour, Amiri",
@@ -98,7 +98,7 @@ def reversible_merge(adapters: Adapters, names: Sequence[str], keep: int) -> Rev
     return ReversibleMerge(tuple(names), bases, coefficients)
 
 
-def _several(generator: Generator) -> dict[str, Any]:
+def _draw_adapters(generator: Generator) -> dict[str, Any]:
     """Three LoRAs of rank three, and as many bases."""
     adapters = Adapters(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 4)))
     for name in "abc":
@@ -109,12 +109,12 @@ def _several(generator: Generator) -> dict[str, Any]:
     return {"adapters": adapters, "names": ["a", "b", "c"], "keep": 3}
 
 
-def _lost(merged: ReversibleMerge, adapters: Adapters) -> float:
-    """What is lost of the adapters' changes with as many bases as there are adapters, in hundred thousandths."""
-    lost = 0.0
+def _loss(merged: ReversibleMerge, adapters: Adapters) -> float:
+    """The relative loss of the adapters' changes with as many bases as adapters, in hundred thousandths."""
+    worst = 0.0
     for name in merged.names:
         for path, low in merged.factors(name).items():
             one: Any = adapters.of(name)[path]
             change = (one.scale * one.B @ one.A).detach()
-            lost = max(lost, float((low.to_dense() - change).norm() / change.norm()))
-    return lost / 1e-5
+            worst = max(worst, float((low.to_dense() - change).norm() / change.norm()))
+    return worst / 1e-5

@@ -25,7 +25,10 @@ POSITIONS = 1024
 
 @method(
     "operation",
-    example={"arguments": lambda g: {"model": _grouped(g)}, "off": lambda made, model: _change(made, model) / 1e-4},
+    example={
+        "arguments": lambda g: {"model": _draw_decoder(g)},
+        "off": lambda modules, model: _change(modules, model) / 1e-4,
+    },
     papers=(TRANSMLA,),
 )
 def transmla(
@@ -181,7 +184,7 @@ def _moment(stats: Moments) -> Tensor:
     return torch.cat((torch.cat((second, mean[:, None]), 1), torch.cat((mean[None], torch.ones(1, 1)), 1)))
 
 
-def _grouped(generator: Generator) -> nn.Module:
+def _draw_decoder(generator: Generator) -> nn.Module:
     """A decoder of one layer with four heads of queries and two of keys."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -193,7 +196,7 @@ def _grouped(generator: Generator) -> nn.Module:
 
 @torch.no_grad()
 def _change(modules: Mapping[str, nn.Module], model: Any) -> float:
-    """How far logits move with these modules in the model, relatively."""
+    """The relative change of the logits with these modules in the model."""
     before, undo = model(torch.arange(9)[None]).logits, replace(model, modules)
     change = model(torch.arange(9)[None]).logits - before
     undo()

@@ -19,7 +19,7 @@ def basis_update(tree: Tree, nodes: list[Tensor], terms: Terms, h: float) -> lis
     """Nodes of doubled bases after a time h; ``nodes`` are orthonormal but for the root."""
     below = children(tree)
     inside = _inside(below, nodes, terms)
-    centred, rest, outside = _centred(below, nodes, inside)
+    centred, rest, outside = _centres(below, nodes, inside)
     moved: list[Tensor] = []
     for node, (mode, pair) in enumerate(below):
         down = (terms[mode],) if pair is None else (inside[pair[0]], inside[pair[1]])
@@ -30,7 +30,7 @@ def basis_update(tree: Tree, nodes: list[Tensor], terms: Terms, h: float) -> lis
         pair = below[node][1]
         x, old = moved[node], nodes[node]
         if pair is not None:
-            x = _augmented(x, [new[child] for child in pair], [rest[child] for child in pair])
+            x = _augment(x, [new[child] for child in pair], [rest[child] for child in pair])
             old = torch.nn.functional.pad(old, _padding(old, x))
         if node == 0:
             made[0] = x
@@ -55,7 +55,7 @@ def _inside(below: list[Below], nodes: list[Tensor], terms: Terms) -> list[Tenso
     return found
 
 
-def _centred(
+def _centres(
     below: list[Below], nodes: list[Tensor], inside: list[Tensor]
 ) -> tuple[list[Tensor], dict[int, Tensor], list[Tensor]]:
     """For each node its tensor with the weight moved to it, its parent's orthonormal rest, and the terms outside."""
@@ -87,7 +87,7 @@ def _flow(x: Tensor, factors: Sequence[Tensor], h: float) -> Tensor:
     return total
 
 
-def _augmented(x: Tensor, new: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
+def _augment(x: Tensor, new: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
     """A centred transfer tensor with what the children's new directions hold; nothing where both are new."""
     first, second = (along(r, m, side, inner=x.ndim == 3) for side, (m, r) in enumerate(zip(new, rest, strict=True)))
     corner = x.new_zeros(len(new[0]), len(new[1]), *x.shape[2:])

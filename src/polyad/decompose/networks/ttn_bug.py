@@ -23,7 +23,7 @@ Operator = Sequence[Mapping[int, Tensor]]
 @method(
     "solve",
     example={
-        "arguments": lambda g: _coupled(g),
+        "arguments": lambda g: _draw_evolution(g),
         "off": lambda end, **problem: _error(end, **problem),
         "scale": ("start",),
     },
@@ -111,11 +111,11 @@ def _terms(start: TreeNetwork, operator: Operator) -> Terms:
     ]
 
 
-def _coupled(generator: Generator) -> dict[str, Any]:
+def _draw_evolution(generator: Generator) -> dict[str, Any]:
     """A tensor of three modes and low rank, moved within each mode and between two of them."""
     start = TreeNetwork.random((3, 4, 3), generator=generator, dtype=torch.float64)
-    own, left, right = (torch.randn(n, n, generator=generator, dtype=torch.float64) / 2 for n in (3, 4, 3))
-    return {"start": start, "operator": [{0: own}, {1: left, 2: right}], "time": 0.1, "steps": 6}
+    inner, left, right = (torch.randn(n, n, generator=generator, dtype=torch.float64) / 2 for n in (3, 4, 3))
+    return {"start": start, "operator": [{0: inner}, {1: left, 2: right}], "time": 0.1, "steps": 6}
 
 
 def _error(end: TreeNetwork, start: TreeNetwork, operator: Operator, time: float, steps: int) -> float:

@@ -168,12 +168,12 @@ def _sums(partial: Tensor, gains: list[Tensor], shape: tuple[int, ...]) -> tuple
 
 
 def _regret(ranks: tuple[int, ...], x: Tensor, budget: int) -> float:
-    """What the best of all shapes within the budget keeps beyond these ranks; two where these pass the budget."""
+    """The part that the best shape within the budget keeps beyond these ranks; two where these pass the budget."""
     gains = [s.double().cumsum(0) for s in mode_spectra(x)]
     every = torch.cartesian_prod(*[torch.arange(1, n + 1) for n in x.shape])
     stored = every.prod(1) + (every * torch.tensor(x.shape)).sum(1)
-    kept = torch.stack([own[every[:, mode] - 1] for mode, own in enumerate(gains)]).sum(0)
+    energy = torch.stack([gain[every[:, mode] - 1] for mode, gain in enumerate(gains)]).sum(0)
     chosen = (every == torch.tensor(ranks)).all(1)
     if not bool(chosen.any()) or int(stored[chosen]) > budget:
         return 2.0
-    return float((kept[stored <= budget].max() - kept[chosen]) / kept.max()) / 1e-6
+    return float((energy[stored <= budget].max() - energy[chosen]) / energy.max()) / 1e-6

@@ -22,7 +22,7 @@ _TESTS = 1024  # random entries that tell the error
     "solve",
     makes=TensorTrain,
     example={
-        "arguments": lambda g: _reciprocal(g),
+        "arguments": lambda g: _draw_function(g),
         "off": lambda train, function, shape, **_: _miss(train, function, shape),
         "scale": ("function",),
     },
@@ -167,7 +167,7 @@ def _moved(found: TensorTrain, last: TensorTrain | None) -> float:
     return float(difference.norm()) / size if size else float(last.norm() > 0)
 
 
-def _reciprocal(generator: Generator) -> dict[str, Any]:
+def _draw_function(generator: Generator) -> dict[str, Any]:
     """The function 1 / (1 + w · index) for random weights, whose ranks are low at any tolerance."""
     weights = torch.rand(4, generator=generator, dtype=torch.float64)
     function: Callable[[Tensor], Tensor] = lambda index: 1 / (1 + index.double() @ weights)  # noqa: E731

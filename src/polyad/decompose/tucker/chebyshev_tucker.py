@@ -79,7 +79,7 @@ class ChebyshevTucker:
 @method(
     "solve",
     example={
-        "arguments": lambda g: _bell(g),
+        "arguments": lambda g: _draw_function(g),
         "off": lambda found, f, box, **_: _miss(found, f, box),
         "scale": ("f",),
     },
@@ -161,7 +161,7 @@ def _transform(degree: int, dtype: torch.dtype) -> Tensor:
     return matrix.to(dtype)
 
 
-def _bell(generator: Generator) -> dict[str, Any]:
+def _draw_function(generator: Generator) -> dict[str, Any]:
     """A smooth function of three variables that does not separate."""
     weights = torch.rand(3, generator=generator, dtype=torch.float64)
     box, degrees = ((0.0, 1.0), (-1.0, 1.0), (1.0, 3.0)), (10, 11, 12)
