@@ -65,6 +65,11 @@ def flags(value: Any) -> dict[str, Any]:
     return {"is trained": value.requires_grad} if isinstance(value, Tensor) else {}
 
 
+def states(arguments: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Numbers and flags of every argument."""
+    return {name: (numbers(value), flags(value)) for name, value in arguments.items()}
+
+
 def outcome(card: Card) -> None:
     """Several drawn inputs give what is stated, in numbers that are finite, of the class that is annotated."""
     annotated = None if "call" in card.example else get_type_hints(card.function).get("return")
@@ -101,27 +106,26 @@ def _disturb_all(answer: Any) -> Any:
 def side_effects(card: Card) -> None:
     """Arguments keep every number, but those the example names, and every flag; the result is no view of them."""
     arguments = draw_arguments(card)
-    before = {name: (numbers(value), flags(value)) for name, value in arguments.items()}
+    before = states(arguments)
     answer = result(card, arguments)
     _assert_untouched(card, arguments, before, "")
-    after = {name: (numbers(value), flags(value)) for name, value in arguments.items()}
+    after = states(arguments)
     with torch.no_grad():
-        for tensor in tensors(answer).values():
-            if tensor.is_floating_point():
-                tensor.add_(1)
+        for tensor in (t for t in tensors(answer).values() if t.is_floating_point()):
+            tensor.add_(1)
     _assert_untouched(card, arguments, after, " once its result is changed")
 
 
 def _assert_untouched(card: Card, arguments: Mapping[str, Any], before: Mapping[str, Any], when: str) -> None:
-    for name, value in arguments.items():
+    for name, (now, switched) in states(arguments).items():
         what = f"{card.name}{when} changes {name}, which now"
-        assert_same(flags(value), before[name][1], what)
+        assert_same(switched, before[name][1], what)
         if name not in card.example.get("changes", ()):
-            assert_same(numbers(value), before[name][0], what)
+            assert_same(now, before[name][0], what)
 
 
 def repeatable(card: Card) -> None:
-    """The same inputs, made anew, give the same result and the same changes; torch's own generator is left alone."""
+    """The same inputs, made anew, give the same result and changes; torch's own generator is left alone."""
     results, changed = [], []
     for _ in range(2):
         arguments, before = draw_arguments(card), torch.get_rng_state()
@@ -132,20 +136,16 @@ def repeatable(card: Card) -> None:
     assert_same(changed[0], changed[1], f"{card.name} called twice leaves arguments that")
 
 
-class _StoppedError(Exception):
-    pass
-
-
 def interruption(card: Card) -> None:
     """An error of a function that is given, at its first or second call, passes through; nothing stays switched."""
     for name, function in draw_arguments(card).items():
         for calls in (1, 2) if callable(function) and not isinstance(function, nn.Module) else ():
             arguments = draw_arguments(card)
             arguments[name] = _stop_at(arguments[name], calls)
-            before = {key: (numbers(value), flags(value)) for key, value in arguments.items()}
+            before = states(arguments)
             try:
                 result(card, arguments)
-            except _StoppedError:
+            except InterruptedError:
                 pass
             else:
                 assert calls > 1, f"{card.name} goes on although {name} fails"
@@ -157,7 +157,7 @@ def _stop_at(function: Callable[..., Any], calls: int) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if not left:
-            raise _StoppedError
+            raise InterruptedError
         left.pop()
         return function(*args, **kwargs)
 
@@ -168,12 +168,11 @@ def refusals(card: Card) -> None:
     """NaN, counts of none, no names and unknown ones are refused with a sentence, before anything is changed."""
 
     def call(arguments: dict[str, Any]) -> Any:
-        before = {name: (numbers(value), flags(value)) for name, value in arguments.items()}
+        before = states(arguments)
         try:
             return result(card, arguments)
         except (ValueError, TypeError):
-            for name, value in arguments.items():
-                assert_same((numbers(value), flags(value)), before[name], f"{card.name}, refusing, changes {name}")
+            assert_same(states(arguments), before, f"what {card.name} is given and refuses")
             raise
 
     asked, changes = draw_arguments(card), card.example.get("changes", ())
@@ -195,13 +194,6 @@ CHECKS = (outcome, sensitive, side_effects, repeatable, interruption, refusals)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS",
-    "flags",
-    "interruption",
-    "numbers",
-    "outcome",
-    "refusals",
-    "repeatable",
-    "sensitive",
-    "side_effects",
-]
+    "CHECKS", "flags", "interruption", "numbers", "outcome", "refusals", "repeatable", "sensitive", "side_effects",
+    "states",
+]  # fmt: skip

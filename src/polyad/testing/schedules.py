@@ -190,14 +190,6 @@ CHECKS = (descent, ordinary, resume, repeatable, coverage, penalties)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS",
-    "coverage",
-    "descent",
-    "make_schedule",
-    "network",
-    "ordinary",
-    "penalties",
-    "repeatable",
-    "resume",
+    "CHECKS", "coverage", "descent", "make_schedule", "network", "ordinary", "penalties", "repeatable", "resume",
     "run",
-]
+]  # fmt: skip

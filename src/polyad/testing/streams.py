@@ -168,15 +168,6 @@ CHECKS = (answers, sensitive, chunks_alike, any_scale, resume, repeatable, refus
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS",
-    "answer",
-    "answers",
-    "any_scale",
-    "chunks_alike",
-    "make_stream",
-    "put_in",
-    "refusals",
-    "repeatable",
-    "resume",
-    "sensitive",
+    "CHECKS", "answer", "answers", "any_scale", "chunks_alike", "make_stream", "put_in", "refusals", "repeatable",
+    "resume", "sensitive",
 ]  # fmt: skip

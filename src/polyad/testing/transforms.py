@@ -186,14 +186,6 @@ CHECKS = (descent, resume, homogeneity, zeros, shapes, apart, repeatable)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS",
-    "apart",
-    "descent",
-    "homogeneity",
-    "make_transform",
-    "parameters",
-    "repeatable",
-    "resume",
-    "shapes",
+    "CHECKS", "apart", "descent", "homogeneity", "make_transform", "parameters", "repeatable", "resume", "shapes",
     "zeros",
-]
+]  # fmt: skip
