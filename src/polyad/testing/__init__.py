@@ -2,6 +2,9 @@
 
 from polyad.testing import (
     adapters,
+    attention,
+    codecs,
+    decoders,
     formats,
     layers,
     methods,
@@ -16,6 +19,6 @@ from polyad.testing import (
 from polyad.testing._densifying import no_densifying
 
 __all__ = [
-    "adapters", "formats", "layers", "methods", "no_densifying", "operations", "schedules", "sketches", "solvers",
-    "streams", "subspaces", "transforms",
+    "adapters", "attention", "codecs", "decoders", "formats", "layers", "methods", "no_densifying", "operations",
+    "schedules", "sketches", "solvers", "streams", "subspaces", "transforms",
 ]  # fmt: skip
