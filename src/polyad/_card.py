@@ -15,7 +15,7 @@ KINDS = (
 NOUNS = {
     "decompose": "decomposition", "complete": "completion", "quantize": "quantiser", "factor": "factorisation",
     "group": "rule for blocks", "rescale": "rescaling", "allocate": "allocation", "codec": "cache codec",
-    "transform": "optimiser's transform",
+    "transform": "optimiser's transform", "solve": "solver",
 }  # fmt: skip
 """What a method of a kind is called in a sentence, where the kind's own name is no noun."""
 
