@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 KINDS = (
     "decompose", "complete", "quantize", "factor", "group", "rescale", "allocate", "measure",
-    "adapter", "transform", "subspace", "schedule", "codec", "layer", "function",
+    "adapter", "transform", "subspace", "schedule", "codec", "layer", "solve", "sketch", "stream", "operation",
 )  # fmt: skip
 
 NOUNS = {
     "decompose": "decomposition", "complete": "completion", "quantize": "quantiser", "factor": "factorisation",
     "group": "rule for blocks", "rescale": "rescaling", "allocate": "allocation", "codec": "cache codec",
-    "transform": "optimiser's transform",
+    "transform": "optimiser's transform", "solve": "solver",
 }  # fmt: skip
 """What a method of a kind is called in a sentence, where the kind's own name is no noun."""
 

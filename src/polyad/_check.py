@@ -14,7 +14,7 @@ from torch import Tensor
 
 def finite(name: str, x: Tensor) -> Tensor:
     """Refuse NaN and infinities, naming the tensor and how many there are. Returns the tensor."""
-    if x.is_meta or not x.is_floating_point() or bool(torch.isfinite(x).all()):
+    if x.is_meta or not (x.is_floating_point() or x.is_complex()) or bool(torch.isfinite(x).all()):
         return x
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(

@@ -13,8 +13,14 @@ from polyad._card import Paper, method
 
 
 @method(
-    "function",
+    "operation",
     name="bezier_curve",
+    example={
+        "arguments": lambda g: _draw_ends(g),
+        "call": lambda **ends: _points(BezierCurve(**ends)),
+        "changes": ("parameters",),
+        "off": lambda points, **ends: _distance(points, **ends),
+    },
     papers=(
         Paper(
             "Garipov, Izmailov, Podoprikhin, Vetrov, Wilson",
@@ -107,3 +113,35 @@ class BezierCurve:
             if callback is not None:
                 callback(step + 1, steps, {"stage": "curve", "loss": losses[-1]})
         return losses
+
+
+def _draw_ends(generator: Generator) -> dict[str, Any]:
+    """A small layer, and two ends with the names and shapes of its parameters."""
+    live = nn.Linear(3, 2)
+    ends = [
+        {name: torch.randn(p.shape, generator=generator) for name, p in live.named_parameters()} for _ in range(3)
+    ]
+    live.load_state_dict(ends[0])
+    return {"parameters": dict(live.named_parameters()), "first": ends[1], "last": ends[2]}
+
+
+def _points(curve: BezierCurve) -> list[dict[str, Tensor]]:
+    """Points at both ends and in the middle, and where the live parameters are once moved to the last."""
+    curve.move(1.0)
+    return [*[curve.point(r) for r in (0.0, 0.5, 1.0)], {k: p.detach().clone() for k, p in curve.parameters.items()}]
+
+
+def _distance(
+    points: list[dict[str, Tensor]],
+    parameters: Mapping[str, nn.Parameter],  # noqa: ARG001
+    first: Mapping[str, Tensor],
+    last: Mapping[str, Tensor],
+) -> float:
+    """The distance of a curve that has learned nothing from a straight line, in millionths."""
+    middle = {k: (one + last[k]) / 2 for k, one in first.items()}
+    pairs = (
+        (point[k], expected[k])
+        for point, expected in zip(points, (first, middle, last, last), strict=True)
+        for k in first
+    )
+    return max(float((one - other).abs().max()) for one, other in pairs) / 1e-6

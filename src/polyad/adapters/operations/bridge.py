@@ -14,7 +14,12 @@ from polyad.train import descend
 
 
 @method(
-    "function",
+    "operation",
+    example={
+        "arguments": lambda g: _draw_heads(g),
+        "changes": ("head",),
+        "off": lambda losses, **_: abs(losses[-1]) / (0.02 * losses[0]),
+    },
     papers=(
         Paper(
             "Yun, Lee, Nam, Lee",
@@ -79,3 +84,15 @@ def _beta(shape: float, generator: Generator | None) -> float:
         u, v = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / shape)).tolist()
         if 0 < u + v <= 1:
             return u / (u + v)
+
+
+def _draw_heads(generator: Generator) -> dict[str, Any]:
+    """A head that is to learn another of its kind, from inputs that are drawn at every step."""
+    head, target = nn.Linear(4, 3), nn.Linear(4, 3)
+    for layer in (head, target):
+        layer.load_state_dict({n: torch.randn(p.shape, generator=generator) for n, p in layer.state_dict().items()})
+    rows = torch.randn(64, 4, generator=generator)
+    return {
+        "head": head, "features": lambda x: x, "target": target, "inputs": lambda step: rows.roll(step, 0)[:32],
+        "steps": 80, "rate": 0.1, "mixup": 0.4,
+    }  # fmt: skip

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.adapters.host.adapters import Adapters
+from polyad.adapters.methods.lora import LoRA
 
 
 @method(
-    "function",
+    "operation",
+    example={"arguments": lambda g: _draw_adapters(g), "off": lambda mean, **given: _difference(mean, **given)},
     papers=(
         Paper(
             "Wang, Aitchison, Rudolph",
@@ -44,7 +47,7 @@ def ensemble(adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]
         for name in names:
             adapters.activate(name)
             with torch.no_grad():
-                probabilities = run().softmax(-1)
+                probabilities = _check.finite("the softmax of run()", run().softmax(-1))
             total = probabilities if total is None else total + probabilities
     finally:
         adapters.activate(before)
@@ -87,3 +90,28 @@ def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dic
         "brier": float((p.square().sum(1) - 2 * of_label + 1).mean()),
         "ece": float(gaps.abs().sum()) / len(p),
     }
+
+
+def _draw_adapters(generator: Generator) -> dict[str, Any]:
+    """Two adapters of a small model, of which the second acts, and the logits of five rows."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4))
+    adapters = Adapters(model)
+    for name in ("a", "b"):
+        adapters.attach(name, "*", LoRA, rank=1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    adapters.activate("b")
+    rows = torch.randn(5, 3, generator=generator)
+    return {"adapters": adapters, "names": ["a", "b"], "run": lambda: model(rows)}
+
+
+def _difference(mean: Tensor, adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]) -> float:
+    """The distance of a mean from that over models into which each adapter is merged, in millionths."""
+    total = torch.zeros_like(mean)
+    for name in names:
+        adapters.activate(name)
+        adapters.merge()
+        total += run().detach().softmax(-1) / len(names)
+        adapters.unmerge()
+    return float((mean - total).abs().max()) / 1e-6

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -52,7 +52,8 @@ class ReversibleMerge:
 
 
 @method(
-    "function",
+    "operation",
+    example={"arguments": lambda g: _draw_adapters(g), "off": lambda merged, adapters, **_: _loss(merged, adapters)},
     papers=(
         Paper(
             "Alipour, Amiri",
@@ -95,3 +96,25 @@ def reversible_merge(adapters: Adapters, names: Sequence[str], keep: int) -> Rev
             first, second = (torch.linalg.svd(x, full_matrices=False)[0][..., :keep] for x in (right, left))
         bases[path], coefficients[path] = (first, second), (first.mT @ right, second.mT @ left)
     return ReversibleMerge(tuple(names), bases, coefficients)
+
+
+def _draw_adapters(generator: Generator) -> dict[str, Any]:
+    """Three LoRAs of rank three, and as many bases."""
+    adapters = Adapters(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 4)))
+    for name in "abc":
+        adapters.attach(name, "*", LoRA, rank=3)
+    with torch.no_grad():
+        for p in adapters.model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return {"adapters": adapters, "names": ["a", "b", "c"], "keep": 3}
+
+
+def _loss(merged: ReversibleMerge, adapters: Adapters) -> float:
+    """The relative loss of the adapters' changes with as many bases as adapters, in hundred thousandths."""
+    worst = 0.0
+    for name in merged.names:
+        for path, low in merged.factors(name).items():
+            one: Any = adapters.of(name)[path]
+            change = (one.scale * one.B @ one.A).detach()
+            worst = max(worst, float((low.to_dense() - change).norm() / change.norm()))
+    return worst / 1e-5

@@ -16,7 +16,12 @@ _CHUNK = 1 << 20  # partial shapes looked at together
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: {"x": torch.randn(4, 5, 3, generator=g, dtype=torch.float64), "budget": 40},
+        "off": lambda ranks, x, budget: _regret(ranks, x, budget),
+        "scale": ("x",),
+    },
     papers=(
         Paper(
             "Ghadiri, Fahrbach, Fu, Mirrokni",
@@ -160,3 +165,15 @@ def _sums(partial: Tensor, gains: list[Tensor], shape: tuple[int, ...]) -> tuple
     for mode in range(modes):
         gained += gains[mode][partial[:, mode]]
     return core, spent, gained
+
+
+def _regret(ranks: tuple[int, ...], x: Tensor, budget: int) -> float:
+    """The part that the best shape within the budget keeps beyond these ranks; two where these pass the budget."""
+    gains = [s.double().cumsum(0) for s in mode_spectra(x)]
+    every = torch.cartesian_prod(*[torch.arange(1, n + 1) for n in x.shape])
+    stored = every.prod(1) + (every * torch.tensor(x.shape)).sum(1)
+    energy = torch.stack([gain[every[:, mode] - 1] for mode, gain in enumerate(gains)]).sum(0)
+    chosen = (every == torch.tensor(ranks)).all(1)
+    if not bool(chosen.any()) or int(stored[chosen]) > budget:
+        return 2.0
+    return float((energy[stored <= budget].max() - energy[chosen]) / energy.max()) / 1e-6

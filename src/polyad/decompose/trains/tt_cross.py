@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -19,8 +20,13 @@ _TESTS = 1024  # random entries that estimate the error
 
 
 @method(
-    "function",
+    "solve",
     makes=TensorTrain,
+    example={
+        "arguments": lambda g: _draw_function(g),
+        "off": lambda train, function, shape, **_: _miss(train, function, shape),
+        "scale": ("function",),
+    },
     papers=(
         Paper(
             "Oseledets, Tyrtyshnikov",
@@ -160,3 +166,17 @@ def _relative_change(train: TensorTrain, last: TensorTrain | None) -> float:
     difference = train - last
     assert isinstance(difference, TensorTrain)  # of two trains with bonds
     return float(difference.norm()) / size if size else float(last.norm() > 0)
+
+
+def _draw_function(generator: Generator) -> dict[str, Any]:
+    """The function 1 / (1 + w · index) for random weights, whose ranks are low at any tolerance."""
+    weights = torch.rand(4, generator=generator, dtype=torch.float64)
+    function: Callable[[Tensor], Tensor] = lambda index: 1 / (1 + index.double() @ weights)  # noqa: E731
+    return {"function": function, "shape": (6, 5, 7, 4), "rank": 8, "tol": 1e-6}
+
+
+def _miss(train: TensorTrain, function: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> float:
+    """The relative error over all entries, in units of the tolerance of the example."""
+    exact = function(torch.cartesian_prod(*[torch.arange(n) for n in shape])).view(shape)
+    size = exact.abs().max()
+    return float((train.to_dense() / size - exact / size).norm() / (exact / size).norm()) / 1e-6

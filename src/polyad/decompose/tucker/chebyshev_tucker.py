@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -76,7 +77,12 @@ class ChebyshevTucker:
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: _draw_function(g),
+        "off": lambda found, f, box, **_: _miss(found, f, box),
+        "scale": ("f",),
+    },
     papers=(
         Paper(
             "Benner, Khoromskij, Khoromskaia, Sun",
@@ -154,3 +160,18 @@ def _transform(degree: int, dtype: torch.dtype) -> Tensor:
     matrix = torch.cos(torch.arange(count, dtype=torch.float64).unsqueeze(-1) * angles) * (2 / count)
     matrix[0] /= 2
     return matrix.to(dtype)
+
+
+def _draw_function(generator: Generator) -> dict[str, Any]:
+    """A smooth function of three variables that does not separate."""
+    weights = torch.rand(3, generator=generator, dtype=torch.float64)
+    box, degrees = ((0.0, 1.0), (-1.0, 1.0), (1.0, 3.0)), (10, 11, 12)
+    return {"f": lambda p: 1 / (2 + (p * weights).sum(-1).square()), "box": box, "degrees": degrees, "tol": 1e-8}
+
+
+def _miss(found: ChebyshevTucker, f: Callable[..., Tensor], box: Box) -> float:
+    """The largest error at fifty points of the box, in millionths of the largest value."""
+    unit = torch.rand(50, len(box), generator=Generator().manual_seed(0), dtype=torch.float64)
+    low, high = unit.new_tensor(box).unbind(1)
+    exact = f(low + (high - low) * unit)
+    return float((found(low + (high - low) * unit) - exact).abs().max() / exact.abs().max()) / 1e-6

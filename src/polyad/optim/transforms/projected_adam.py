@@ -16,7 +16,7 @@ from polyad.optim.transform import State
 @method(
     "transform",
     name="projected_adam",
-    example={"rank": 2},
+    example={"rank": 2, "interval": 5, "lr": 0.5, "scale": 0},
     papers=(
         Paper(
             "Zhao, Zhang, Chen, Wang, Anandkumar, Tian",
