@@ -76,6 +76,8 @@ def ranks(value: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, .
 
 def bits(value: int) -> int:
     """Refuse widths that cannot be packed. Returns the number of bits."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"bits={value!r} is no whole number; choose from 1 to 8")
     if not 1 <= value <= 8:
         raise ValueError(f"bits={value} cannot be packed; choose from 1 to 8")
     return value

@@ -1,0 +1,255 @@
+"""The contract of a quantiser: what every function from a tensor to integer codes with scales owes.
+
+It is called with the card's ``example``, in which three entries are for the contract alone. ``options`` lists further
+arguments, and all must hold under each of them too. ``bound`` is a function of the result that gives the largest
+error of any number in scales; half a scale where it is left out, ``math.inf`` where far numbers are clipped.
+
+>>> from polyad._card import card
+>>> for check in CHECKS:
+...     check(card("block_floating_point"))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyad._card import Card
+from polyad.formats import Format, Quantized
+from polyad.formats.packing import packed_length
+from polyad.formats.quantized import middle, spread
+from polyad.testing._contract import normal, seeded
+from polyad.testing._refusals import assert_refused, result_or_refusal
+
+OWN = ("options", "bound")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def quantized(card: Card, x: Tensor, options: Mapping[str, Any] | None = None, **given: Any) -> Any:
+    """The result for x, with the example's arguments, one of its ``options`` and those given here."""
+    example = {name: value for name, value in card.example.items() if name not in OWN}
+    return card.function(x, **{**example, **(options or {}), **given})
+
+
+def variants(card: Card) -> tuple[Mapping[str, Any], ...]:
+    """The options under which a quantiser is held to the contract: none, and each of its example's."""
+    return ({}, *card.example.get("options", ()))
+
+
+def numbers(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Rows of every sort, (6, 40) each: normal, off zero, of one sign, constant, mostly zero, of mixed size."""
+    x = normal(6, 40, dtype=torch.float64)
+    single = torch.zeros_like(x)
+    single[:, 3] = x[:, 3]
+    sizes = torch.logspace(-4, 4, 6, dtype=torch.float64)[:, None]
+    made = {
+        "normal": x, "off zero": x + 3, "positive": x.abs() + 0.1, "negative": -x.abs(), "single": single,
+        "constant": torch.full_like(x, 0.3), "below zero": torch.full_like(x, -1234.5), "zero": torch.zeros_like(x),
+        "heavy": x**3, "sizes": x * sizes, "far off": x + 1000,
+    }  # fmt: skip
+    return {name: value.to(dtype) for name, value in made.items()}
+
+
+def exact(format: Format) -> Tensor:
+    """The numbers for which codes stand, in float64."""
+    return format.dequantize(torch.float64) if isinstance(format, Quantized) else format.to_dense().double()
+
+
+def _tried(card: Card) -> Iterator[tuple[str, Tensor, Format]]:
+    """Every sort of numbers in few and many bits under every option, in two precisions, with the result."""
+    for options in variants(card):
+        for bits in (2, 4, 8):
+            for dtype in (torch.float32, torch.bfloat16):
+                for name, x in numbers(dtype).items():
+                    what = f"{name} numbers of {dtype} in {bits} bits ({dict(options)})"
+                    yield what, x, quantized(card, x, options, bits=bits)
+
+
+def result(card: Card) -> None:
+    """The kind that the card names, finite, in x's shape and dtype and the bits asked for, twice the same.
+
+    For one to three dimensions and groups that divide or do not; x is left alone.
+    """
+    shapes = {(6, 40): (None, 8, 7, 100, (4, 1), (5, 9)), (40,): (None, 16), (2, 3, 20): (8, (2, 1), (2, 3, 5))}
+    for options in variants(card):
+        for dtype in DTYPES:
+            for shape, groups in shapes.items():
+                for group in groups:
+                    x = normal(*shape).to(dtype)
+                    before = x.clone()
+                    q, again = (quantized(card, x, options, group=group) for _ in range(2))
+                    what = f"{card.name} of shape {shape}, {dtype}, group={group}, {dict(options)}"
+                    assert isinstance(q, card.makes or Format), f"{what} made {q!r}"
+                    assert (q.shape, q.dtype) == (shape, dtype), f"{what} has shape {q.shape} and dtype {q.dtype}"
+                    dense = q.to_dense()
+                    assert bool(torch.isfinite(dense).all()), f"{what} holds NaN or infinite numbers"
+                    assert torch.equal(x, before), f"{what} changed x in place"
+                    assert torch.equal(dense, again.to_dense()), f"{what} called twice gives two results"
+
+
+def nearest(card: Card) -> None:
+    """Every code is the nearest point of its block's grid, as scales and zero points are stored."""
+    for what, x, q in _tried(card):
+        if not isinstance(q, Quantized):
+            continue
+        scale, zero = _grid(q)
+        wide = x.double()
+        best = (wide / scale + zero).round().clamp(0, 2**q.bits - 1)
+        best = ((best - zero) * scale - wide).abs()
+        slack = 1e-3 * scale + 8 * torch.finfo(torch.float32).eps * (wide.abs() + zero.abs() * scale)
+        off = ((exact(q) - wide).abs() - best - slack) / scale
+        assert float(off.max()) <= 0, (
+            f"{card.name}: a code of {what} is {float(off.max()):.3g} scales from the nearest"
+        )
+
+
+def bounded(card: Card) -> None:
+    """No error is larger than the card's ``bound`` times its block's scale."""
+    for what, x, q in _tried(card):
+        if not isinstance(q, Quantized):
+            continue
+        scale, zero = _grid(q)
+        limit = card.example["bound"](q) if "bound" in card.example else 0.5
+        rounding = 8 * torch.finfo(torch.float32).eps * (x.double().abs() + zero.abs() * scale)
+        off = float((((exact(q) - x.double()).abs() - rounding) / scale).max())
+        assert off <= limit * (1 + 1e-6), f"{card.name}: an error of {what} is {off:.4g} scales, not {limit:.4g}"
+
+
+def _grid(q: Quantized) -> tuple[Tensor, Tensor]:
+    """Scales and zero points at every number, in float64."""
+    zero = q.zero if isinstance(q.zero, Tensor) else torch.full(q.scale.shape, _zero(q), dtype=torch.float64)
+    scale, zeros = (spread(t.double(), q.block, q.size) for t in (q.scale, zero))
+    return scale.where(scale > 0, 1.0), zeros
+
+
+def _zero(q: Quantized) -> float:
+    return middle(q.bits) if q.zero is None else float(q.zero)
+
+
+def packed(card: Card) -> None:
+    """Bytes are those of the shapes: codes of the bits asked for, and one scale and zero point for each block.
+
+    They are known before there are numbers: a tensor on the meta device gives the same.
+    """
+    for options in variants(card):
+        for bits in (2, 3, 4, 8):
+            for shape, group in (((6, 40), 8), ((6, 41), 8), ((3, 5, 24), None)):
+                q = quantized(card, normal(*shape), options, bits=bits, group=group)
+                what = f"{card.name} of shape {shape} in {bits} bits, group={group}, {dict(options)}"
+                if isinstance(q, Quantized):
+                    rows, blocks = math.prod(shape[:-1]), -(-shape[-1] // (group or shape[-1]))
+                    zero = q.zero.element_size() if isinstance(q.zero, Tensor) else 0
+                    side = rows * blocks * (q.scale.element_size() + zero)
+                    stated = rows * packed_length(shape[-1], bits) + side
+                    assert q.nbytes == stated, f"{what} takes {q.nbytes} bytes; its shapes say {stated}"
+                stored = sum(t.nbytes for t in q.tensors().values())
+                assert q.nbytes >= stored, f"{what} says {q.nbytes} bytes and stores {stored}"
+                empty = quantized(card, torch.empty(shape, device="meta"), options, bits=bits, group=group)
+                assert empty.nbytes == q.nbytes, f"{what} takes {q.nbytes} bytes, and {empty.nbytes} without numbers"
+
+
+def finer(card: Card) -> None:
+    """One bit more is never worse on normal numbers, and eight leave less than three per cent."""
+    x = normal(32, 256)
+    for options in variants(card):
+        before = math.inf
+        for bits in range(1, 9):
+            q = result_or_refusal(
+                card, f"bits={bits}", lambda b=bits, o=options: quantized(card, x, o, bits=b), "bits="
+            )
+            if q is None:
+                assert bits == 1, f"{card.name} refuses bits={bits}"
+                continue
+            off = relative_error(q, x)
+            assert off <= before * (1 + 1e-6), (
+                f"{card.name} leaves {off:.4g} with {bits} bits, {before:.4g} with one less"
+            )
+            before = off
+        assert before < 0.03, f"{card.name} leaves {before:.3g} of normal numbers in eight bits"
+
+
+def relative_error(q: Format, x: Tensor) -> float:
+    """The relative Frobenius error, in float64 and at any scale."""
+    wide = x.double()
+    top = wide.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    return float(((exact(q) - wide) / top).norm() / (wide / top).norm())
+
+
+def scale(card: Card) -> None:
+    """Powers of two from 1e-30 to 1e30, and one of 1e200 in float64, pass through exactly, or are refused."""
+    for options in variants(card):
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            x = normal(6, 40).to(dtype)
+            plain = exact(quantized(card, x, options))
+            for power in (-100, -76, -20, 5, 40, 63, 100, *((660,) if dtype == torch.float64 else ())):
+                given = x * 2.0**power
+                what = f"{dtype} times 2**{power} ({dict(options)})"
+                q = result_or_refusal(card, what, lambda g=given, o=options: quantized(card, g, o))
+                off = 0.0 if q is None else relative_error(q, plain * 2.0**power)
+                assert off == 0, f"{card.name}: x of {what} is off by {off:.3g} from 2**{power} times that of x"
+
+
+def blocks(card: Card) -> None:
+    """A block depends on its own numbers alone: permuting rows permutes, cutting cuts, transposing transposes."""
+    x = numbers()["sizes"]
+    order = torch.randperm(6, generator=seeded())
+    for options in variants(card):
+        whole = exact(quantized(card, x, options, group=16))
+        permuted = exact(quantized(card, x[order], options, group=16))
+        assert torch.equal(permuted, whole[order]), f"{card.name} of permuted rows is not permuted ({dict(options)})"
+        last = exact(quantized(card, x[2:3, 32:], options, group=16))
+        assert torch.equal(last, whole[2:3, 32:]), f"{card.name} of one block alone is another ({dict(options)})"
+        down = exact(quantized(card, x.mT, options, group=(16, 1)))
+        assert torch.equal(down.mT, whole), f"{card.name} down the columns is not that along rows ({dict(options)})"
+        cube = normal(5, 9, 13)
+        for block in ((1, 1, 5), (1, 4, 1), (1, 3, 5), (2, 3, 5), (5, 9, 13)):
+            corner = tuple(slice((n - 1) // b * b, n) for n, b in zip(cube.shape, block, strict=True))
+            inside = exact(quantized(card, cube, options, group=block))[corner]
+            alone = exact(quantized(card, cube[corner], options, group=block))
+            assert torch.equal(alone, inside), f"{card.name}: the last block of {block} alone is another"
+
+
+def awkward(card: Card) -> None:
+    """Zeros come back as zeros; views, strides and what requires a gradient give what plain tensors give."""
+    x = normal(6, 40)
+    tiny = torch.full((2, 8), 1e-40)
+    for options in variants(card):
+        dense = exact(quantized(card, torch.cat((torch.zeros(3, 40), x)), options))
+        assert float(dense[:3].abs().max()) < 1e-30, f"{card.name} of zeros is not zero ({dict(options)})"
+        plain = quantized(card, x, options)
+        views = {"strided": torch.stack((x, x), -1)[..., 0], "transposed": x.mT.contiguous().mT}
+        views |= {"requires grad": x.clone().requires_grad_(), "negative strides": x.flip(1).flip(1)}
+        for name, view in views.items():
+            off = not torch.equal(exact(quantized(card, view, options)), exact(plain))
+            assert not off, f"{card.name} of the same numbers ({name}) is something else ({dict(options)})"
+        q = result_or_refusal(card, "subnormal numbers", lambda o=options: quantized(card, tiny, o))
+        near = q is None or float((exact(q) - tiny).abs().max()) < 1e-37
+        assert near, f"{card.name} of subnormal numbers is far off"
+
+
+def refusals(card: Card) -> None:
+    """What is no tensor of finite real numbers, no number of bits or no group is refused, naming the argument."""
+    x = normal(4, 8)
+    nan, inf = x.clone(), x.clone()
+    nan[1, 2], inf[3, 7] = math.nan, math.inf
+    tensors = {"NaN": nan, "infinity": inf, "integers": x.long(), "complex": x.to(torch.complex64)}
+    tensors |= {"nothing": x[:0], "no dimension": x[0, 0], "a list": x.tolist()}
+    for what, given in tensors.items():
+        assert_refused(card, what, lambda g=given: quantized(card, g), "x ")
+    for bits in (0, -1, 9, 2.5, "4", None, True):
+        assert_refused(card, f"bits={bits!r}", lambda b=bits: quantized(card, x, bits=b), "bits")
+    for group in (0, -8, (), (1, 2, 3), (0, 4), 2.5, "8"):
+        assert_refused(card, f"group={group!r}", lambda g=group: quantized(card, x, group=g), "group")
+
+
+CHECKS = (result, nearest, bounded, packed, finer, scale, blocks, awkward, refusals)
+"""Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
+
+__all__ = [
+    "CHECKS", "awkward", "blocks", "bounded", "exact", "finer", "nearest", "numbers", "packed", "quantized",
+    "refusals", "relative_error", "result", "scale", "variants",
+]  # fmt: skip
