@@ -1,6 +1,6 @@
 """The contract of a quantiser: what every function from a tensor to integer codes with scales owes.
 
-It is called with the card's ``example``, in which three entries are for the contract alone. ``options`` lists further
+It is called with the card's ``example``, in which two entries are for the contract alone. ``options`` lists further
 arguments, and all must hold under each of them too. ``bound`` is a function of the result that gives the largest
 error of any number in scales; half a scale where it is left out, ``math.inf`` where far numbers are clipped.
 
@@ -12,8 +12,6 @@ error of any number in scales; half a scale where it is left out, ``math.inf`` w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,52 +19,11 @@ from torch import Tensor
 from polyad._card import Card
 from polyad.formats import Format, Quantized
 from polyad.formats.packing import packed_length
-from polyad.formats.quantized import middle, spread
 from polyad.testing._contract import normal, seeded
+from polyad.testing._quantizing import every_result, exact, grid, numbers, quantized, relative_error, variants
 from polyad.testing._refusals import assert_refused, result_or_refusal
 
-OWN = ("options", "bound")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def quantized(card: Card, x: Tensor, options: Mapping[str, Any] | None = None, **given: Any) -> Any:
-    """The result for x, with the example's arguments, one of its ``options`` and those given here."""
-    example = {name: value for name, value in card.example.items() if name not in OWN}
-    return card.function(x, **{**example, **(options or {}), **given})
-
-
-def variants(card: Card) -> tuple[Mapping[str, Any], ...]:
-    """The options under which a quantiser is held to the contract: none, and each of its example's."""
-    return ({}, *card.example.get("options", ()))
-
-
-def numbers(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Rows of every sort, (6, 40) each: normal, off zero, of one sign, constant, mostly zero, of mixed size."""
-    x = normal(6, 40, dtype=torch.float64)
-    single = torch.zeros_like(x)
-    single[:, 3] = x[:, 3]
-    sizes = torch.logspace(-4, 4, 6, dtype=torch.float64)[:, None]
-    made = {
-        "normal": x, "off zero": x + 3, "positive": x.abs() + 0.1, "negative": -x.abs(), "single": single,
-        "constant": torch.full_like(x, 0.3), "below zero": torch.full_like(x, -1234.5), "zero": torch.zeros_like(x),
-        "heavy": x**3, "sizes": x * sizes, "far off": x + 1000,
-    }  # fmt: skip
-    return {name: value.to(dtype) for name, value in made.items()}
-
-
-def exact(format: Format) -> Tensor:
-    """The numbers for which codes stand, in float64."""
-    return format.dequantize(torch.float64) if isinstance(format, Quantized) else format.to_dense().double()
-
-
-def _tried(card: Card) -> Iterator[tuple[str, Tensor, Format]]:
-    """Every sort of numbers in few and many bits under every option, in two precisions, with the result."""
-    for options in variants(card):
-        for bits in (2, 4, 8):
-            for dtype in (torch.float32, torch.bfloat16):
-                for name, x in numbers(dtype).items():
-                    what = f"{name} numbers of {dtype} in {bits} bits ({dict(options)})"
-                    yield what, x, quantized(card, x, options, bits=bits)
 
 
 def result(card: Card) -> None:
@@ -93,10 +50,10 @@ def result(card: Card) -> None:
 
 def nearest(card: Card) -> None:
     """Every code is the nearest point of its block's grid, as scales and zero points are stored."""
-    for what, x, q in _tried(card):
+    for what, x, q in every_result(card):
         if not isinstance(q, Quantized):
             continue
-        scale, zero = _grid(q)
+        scale, zero = grid(q)
         wide = x.double()
         best = (wide / scale + zero).round().clamp(0, 2**q.bits - 1)
         best = ((best - zero) * scale - wide).abs()
@@ -109,25 +66,14 @@ def nearest(card: Card) -> None:
 
 def bounded(card: Card) -> None:
     """No error is larger than the card's ``bound`` times its block's scale."""
-    for what, x, q in _tried(card):
+    for what, x, q in every_result(card):
         if not isinstance(q, Quantized):
             continue
-        scale, zero = _grid(q)
+        scale, zero = grid(q)
         limit = card.example["bound"](q) if "bound" in card.example else 0.5
         rounding = 8 * torch.finfo(torch.float32).eps * (x.double().abs() + zero.abs() * scale)
         off = float((((exact(q) - x.double()).abs() - rounding) / scale).max())
         assert off <= limit * (1 + 1e-6), f"{card.name}: an error of {what} is {off:.4g} scales, not {limit:.4g}"
-
-
-def _grid(q: Quantized) -> tuple[Tensor, Tensor]:
-    """Scales and zero points at every number, in float64."""
-    zero = q.zero if isinstance(q.zero, Tensor) else torch.full(q.scale.shape, _zero(q), dtype=torch.float64)
-    scale, zeros = (spread(t.double(), q.block, q.size) for t in (q.scale, zero))
-    return scale.where(scale > 0, 1.0), zeros
-
-
-def _zero(q: Quantized) -> float:
-    return middle(q.bits) if q.zero is None else float(q.zero)
 
 
 def packed(card: Card) -> None:
@@ -170,13 +116,6 @@ def finer(card: Card) -> None:
             )
             before = off
         assert before < 0.03, f"{card.name} leaves {before:.3g} of normal numbers in eight bits"
-
-
-def relative_error(q: Format, x: Tensor) -> float:
-    """The relative Frobenius error, in float64 and at any scale."""
-    wide = x.double()
-    top = wide.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    return float(((exact(q) - wide) / top).norm() / (wide / top).norm())
 
 
 def scale(card: Card) -> None:
