@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from polyad import _check
 from polyad.models.rows import geometry, input_rows, output_rows
 
 NEEDS = ("second", "mean", "peak", "output_square", "influence")
@@ -67,6 +68,19 @@ def required(value: Tensor | None, need: str) -> Tensor:
     if value is None:
         raise ValueError(f"the statistic {need!r} was not collected; calibrate with a text: calibrate='stdlib'")
     return value
+
+
+def input_moment(stats: Moments | None, width: int, method: str) -> Tensor:
+    """The second moment of a layer's ``width`` inputs, or a sentence why a method cannot use what is there."""
+    if stats is None:
+        raise ValueError(f"{method} reads the layer's inputs on calibration text; give calibrate='stdlib' or a file")
+    second = _check.finite("the second moment", required(stats.second, "second"))
+    if tuple(second.shape) != (width, width):
+        raise ValueError(
+            f"the second moment has shape {tuple(second.shape)}, and the weight takes {width} inputs; collect it "
+            "from the layer that the weight is of"
+        )
+    return second
 
 
 def collect(
