@@ -4,6 +4,7 @@ import torch
 import transformers
 
 from polyad.data import Text, stdlib
+from polyad.testing.decoders import decoder, lively, tokens
 
 TOPICS = stdlib().documents
 PART = Text("topics", TOPICS[:12])
@@ -24,19 +25,6 @@ def tokenizer():
     made.train_from_iterator([body for _, body in TOPICS[:6]], trainer)
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>")
 
-
-SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 500,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
 
 KINDS = {
     "llama": ("Llama", {}),
@@ -62,19 +50,10 @@ KINDS = {
 def model(kind="llama", seed=0):
     """A random model whose activations are of the size that trained ones have, biases and norms included."""
     family, changed = KINDS[kind]
-    shape = SHAPE if family != "GPT2" else {"vocab_size": 500, "bos_token_id": None, "eos_token_id": 0}
-    config = getattr(transformers, f"{family}Config")(**{**shape, **changed})
-    made = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM"))(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            width = parameter.shape[-1] if parameter.ndim > 1 else 1
-            scale = 1.0 if "embed" in name else 1.3 / width**0.5
-            parameter.copy_(
-                noise * scale if parameter.ndim > 1 else 1 + 0.2 * noise if "norm" in name else 0.2 * noise
-            )
-    return made
+    if family != "GPT2":
+        return decoder(family, seed=seed, **changed)
+    config = transformers.GPT2Config(vocab_size=500, bos_token_id=None, eos_token_id=0, **changed)
+    return lively(transformers.GPT2LMHeadModel(config), seed).eval()
 
 
 def mixture(family="Mixtral", seed=0):
@@ -93,7 +72,7 @@ def mixture(family="Mixtral", seed=0):
 
 
 def ids(batch=2, length=24, seed=1):
-    return torch.randint(1, 500, (batch, length), generator=torch.Generator().manual_seed(seed))
+    return tokens(batch, length, seed=seed)
 
 
 def logits(made, tokens=None, **more):

@@ -1,6 +1,6 @@
 """The contracts, public, so that others can hold their own formats, layers and methods to them."""
 
-from polyad.testing import adapters, factors, formats, layers, methods, quantizers
+from polyad.testing import adapters, decoders, factors, formats, groups, layers, methods, quantizers
 from polyad.testing._densifying import no_densifying
 
-__all__ = ["adapters", "factors", "formats", "layers", "methods", "no_densifying", "quantizers"]
+__all__ = ["adapters", "decoders", "factors", "formats", "groups", "layers", "methods", "no_densifying", "quantizers"]
