@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ def dead(card: Card) -> None:
     """A block with one matrix, or every one, of zeros computes nothing, and loses none of it; or it is refused."""
     for here in sites(card):
         for role in (*here.block.roles, None):
-            for name, parameter in here.model.named_parameters():
-                path = name.removesuffix(".weight").removesuffix(".bias")
-                if path in (here.block.roles.values() if role is None else [here.block.roles[role]]):
+            model, paths = copy.deepcopy(here.model), here.block.roles
+            for path in paths.values() if role is None else [paths[role]]:
+                for parameter in model.get_submodule(path).parameters():
                     parameter.data.zero_()
-            there = site(card, here.model, here.block)
+            there = site(card, model, here.block)
             what = f"{here.block.name} with {role or 'all'} of zeros"
             for keep in {1, units(card, there.block, there.weights) // 2}:
                 made = result_or_refusal(card, what, functools.partial(cut, card, there, keep), here.block.path)

@@ -1,0 +1,148 @@
+"""The contract of a rescaling: what every function owes that gives a model other numbers and the same function.
+
+It is called with small decoders of transformers, a generator and the card's ``example``.
+
+>>> from polyad._card import card
+>>> for check in CHECKS:
+...     check(card("equivalent_rescaling"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad._card import Card
+from polyad.models.blocks import decoder_layers
+from polyad.models.replacement import Replacement, modules
+from polyad.models.surgery import replace
+from polyad.testing._contract import seeded
+from polyad.testing.decoders import decoder, logits, tokens
+
+Family = tuple[str, Mapping[str, Any]]
+NEXT = {
+    "head_dim": 8, "mlp_only_layers": [0, 1], "layer_types": ["full_attention"] * 2, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+}  # fmt: skip
+FAMILIES: tuple[Family, ...] = (
+    ("Llama", {}), ("Llama", {"attention_bias": True, "mlp_bias": True}), ("Llama", {"tie_word_embeddings": True}),
+    ("Llama", {"num_key_value_heads": 4}), ("Llama", {"num_key_value_heads": 1}), ("Qwen2", {}),
+    ("Mistral", {"sliding_window": 8, "head_dim": 8}), ("Qwen3", {"head_dim": 8}), ("Cohere", {}), ("Olmo2", {}),
+    ("Granite", {"attention_multiplier": 0.2}), ("Gemma", {"head_dim": 8}), ("Olmo", {}),
+    ("StableLm", {"partial_rotary_factor": 0.5}), ("Qwen3Next", NEXT),
+)  # fmt: skip
+"""Decoders that allow different rescalings: key heads are shared, embeddings tied, norms add one to their weight."""
+
+
+def rescaled(card: Card, model: nn.Module, seed: int = 0) -> Replacement:
+    """What a method makes of a model, drawn from this seed."""
+    return card.function(model, generator=seeded(seed), **card.example)
+
+
+def predictions(model: nn.Module, made: Replacement) -> Tensor:
+    """The model's logits with the replacement in effect, which is undone."""
+    undo = replace(model, modules(model, made))
+    try:
+        return logits(model, tokens(2, 16))
+    finally:
+        undo()
+
+
+def unchanged(card: Card) -> None:
+    """The logits of every family stay as they are, whatever is drawn."""
+    for family in FAMILIES:
+        model = _model(family).double()
+        said = logits(model, tokens(2, 16))
+        for seed in (0, 1):
+            off = float((predictions(model, rescaled(card, model, seed)) - said).norm() / said.norm())
+            assert off < 1e-6, f"{card.name} changes the logits of {_named(family)} by {off:.3g}"
+
+
+def changing(card: Card) -> None:
+    """The weights of every layer do change, by more than rounding, and keep their shapes."""
+    for family in FAMILIES:
+        model = _model(family)
+        made = rescaled(card, model)
+        known = dict(model.named_parameters())
+        unknown = made.weights.keys() - known.keys()
+        assert not unknown, f"{card.name} of {_named(family)} replaces {sorted(unknown)}, which are no parameters"
+        for name, value in made.weights.items():
+            assert value.shape == known[name].shape, f"{card.name} gives {name} the shape {tuple(value.shape)}"
+        for path, layer in decoder_layers(model).items():
+            names = [f"{path}.{name}" for name, _ in layer.named_parameters() if f"{path}.{name}" in made.weights]
+            moved = [name for name in names if _moved(known[name], made.weights[name])]
+            assert moved, f"{card.name} changes no weight of {path} of {_named(family)}"
+
+
+def _moved(old: Tensor, new: Any) -> bool:
+    return float((_dense(new) - old).detach().norm() / old.detach().norm()) > 1e-2
+
+
+def rounding(card: Card) -> None:
+    """In single and half precision weights keep their dtype, and logits change by rounding alone."""
+    for family in FAMILIES[:3]:
+        for dtype, limit in ((torch.float32, 1e-5), (torch.bfloat16, 0.1), (torch.float16, 0.02)):
+            model = _model(family).to(dtype)
+            said = logits(model, tokens(2, 16)).double()
+            made = rescaled(card, model)
+            for name, value in made.weights.items():
+                assert value.dtype == dtype, f"{card.name} gives {name} of {dtype} the dtype {value.dtype}"
+            off = float((predictions(model, made).double() - said).norm() / said.norm())
+            assert off < limit, f"{card.name} changes the logits of {_named(family)} in {dtype} by {off:.3g}"
+
+
+def drawn(card: Card) -> None:
+    """One seed gives the same numbers every time, another other ones; torch's own generator and the model stay."""
+    for family in FAMILIES[:3]:
+        model = _model(family)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state = torch.get_rng_state()
+        first, again, other = (rescaled(card, model, seed).weights for seed in (0, 0, 1))
+        assert torch.equal(torch.get_rng_state(), state), f"{card.name} draws from torch's own generator"
+        for name, value in first.items():
+            assert torch.equal(_dense(value), _dense(again[name])), f"{card.name} of one seed gives two {name}"
+        same = all(torch.equal(_dense(value), _dense(other[name])) for name, value in first.items())
+        assert not same, f"{card.name} of another seed gives the same numbers"
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]), f"{card.name} changed {name} in place"
+
+
+def tied(card: Card) -> None:
+    """An embedding that is tied to the output head is so afterwards."""
+    model = _model(("Llama", {"tie_word_embeddings": True}))
+    undo = replace(model, modules(model, rescaled(card, model)))
+    same = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    undo()
+    assert same, f"{card.name} unties the embedding from the output head"
+
+
+def twice(card: Card) -> None:
+    """What was rescaled can be rescaled again."""
+    model = _model(FAMILIES[0]).double()
+    said = logits(model, tokens(2, 16))
+    replace(model, modules(model, rescaled(card, model)))
+    off = float((predictions(model, rescaled(card, model, 1)) - said).norm() / said.norm())
+    assert off < 1e-6, f"{card.name} of a rescaled model changes the logits by {off:.3g}"
+
+
+def _model(family: Family) -> Any:
+    return decoder(family[0], num_hidden_layers=2, **family[1])
+
+
+def _named(family: Family) -> str:
+    return " ".join([family[0], *(f"{name}={value}" for name, value in family[1].items() if family[1] is not NEXT)])
+
+
+def _dense(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else value.to_dense()
+
+
+CHECKS = (unchanged, changing, rounding, drawn, tied, twice)
+"""Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
+
+__all__ = [
+    "CHECKS", "FAMILIES", "changing", "drawn", "predictions", "rescaled", "rounding", "tied", "twice", "unchanged",
+]  # fmt: skip
