@@ -60,8 +60,8 @@ def checked(items: Mapping[str, Curve], budget: float) -> float:
         raise ValueError("there is nothing to allocate to: no items were given")
     if not budget >= least * (1 - 1e-12):
         raise ValueError(
-            f"no allocation meets the budget of {budget:,.0f}: the {len(items)} items cost {whole:,.0f} as they are "
-            f"and at least {least:,.0f} when cut most; the nearest is a share of {least / whole:.4f} of them"
+            f"no allocation meets the budget of {budget:,.12g}: the {len(items)} items cost {whole:,.12g} as they "
+            f"are and at least {least:,.12g} when cut most; the nearest is a share of {least / whole:.4f} of them"
         )
     return budget
 

@@ -1,9 +1,20 @@
 """The contracts, public, so that others can hold their own formats, layers and methods to them."""
 
-from polyad.testing import adapters, decoders, factors, formats, groups, layers, methods, quantizers, rescalings
+from polyad.testing import (
+    adapters,
+    allocations,
+    decoders,
+    factors,
+    formats,
+    groups,
+    layers,
+    methods,
+    quantizers,
+    rescalings,
+)
 from polyad.testing._densifying import no_densifying
 
 __all__ = [
-    "adapters", "decoders", "factors", "formats", "groups", "layers", "methods", "no_densifying", "quantizers",
-    "rescalings",
+    "adapters", "allocations", "decoders", "factors", "formats", "groups", "layers", "methods", "no_densifying",
+    "quantizers", "rescalings",
 ]  # fmt: skip
