@@ -8,6 +8,7 @@ from polyad.testing import (
     formats,
     groups,
     layers,
+    measures,
     methods,
     quantizers,
     rescalings,
@@ -15,6 +16,6 @@ from polyad.testing import (
 from polyad.testing._densifying import no_densifying
 
 __all__ = [
-    "adapters", "allocations", "decoders", "factors", "formats", "groups", "layers", "methods", "no_densifying",
-    "quantizers", "rescalings",
+    "adapters", "allocations", "decoders", "factors", "formats", "groups", "layers", "measures", "methods",
+    "no_densifying", "quantizers", "rescalings",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """The contract of an allocation: what every function owes that spends one budget on many items.
 
-It is called with curves, a budget and the card's ``example``, in which ``minimises`` is for the contract alone: it says
-what is least, "sum", the sum of the errors, up to one step of a curve's hull; or "largest", the largest error as a
-share of its curve's first. An allocation that ``needs`` a statistic of layers gets ``scores``, as in ``polyad.plan``.
+It is called with curves, a budget and the card's ``example``, in which ``minimises`` is for the contract alone: what
+is least, "sum", the sum of the errors, up to one step of a curve's hull; or "largest", the largest error as a share
+of its curve's first. An allocation that ``needs`` a statistic of layers gets ``scores``, as in ``polyad.plan``.
 
 >>> from polyad._card import card
 >>> for check in CHECKS:
