@@ -76,7 +76,7 @@ def repeatable(card: Card) -> None:
         same = all(torch.equal(old, new) for old, new in zip(before, _state(x, copied=False), strict=True))
         assert same, f"{card.name} changed what it measured"
         low, high = card.example.get("range", (-math.inf, math.inf))
-        slack = 4 * torch.finfo(dtype).eps
+        slack = max(4 * torch.finfo(dtype).eps, 1e-6)
         inside = low - slack <= float(first.min()) and float(first.max()) <= high + slack
         assert inside, f"{card.name} says {float(first.min()):.6g} to {float(first.max()):.6g}, not {low} to {high}"
 
