@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import polyad
 from polyad.adapters import Adapters, LoRA
-from polyad.adapters.sizing import sized, trained
+from polyad.adapters.host.size import sized, trained
 from polyad.models import load
 
 RESULTS = Path(__file__).parent / "results" / "adapters.json"

@@ -20,9 +20,9 @@ import torch
 
 from polyad.attention import decoder
 from polyad.attention.decoder import ATTENTIONS
-from polyad.attention.tensor_product import TensorProductAttention
-from polyad.cache.host import HeldCache
-from polyad.cache.layer import HeldLayer
+from polyad.attention.methods.tensor_product import TensorProductAttention
+from polyad.cache.host.cache import HeldCache
+from polyad.cache.host.layer import HeldLayer
 
 RESULTS = Path(__file__).parent / "results" / "attentions.json"
 SIZES = {"width": 768, "layers": 12, "heads": 12, "hidden": 2048}

@@ -15,7 +15,7 @@ from benchmarks.measuring import Row, Timer, at_least, at_most, clock, faster, g
 from torch import Tensor
 
 from polyad.decompose import cp_als
-from polyad.decompose._cp_sweeps import Sweeps
+from polyad.decompose.cp._sweeps import Sweeps
 
 Start = list[Tensor]  # one matrix (I_n, rank) a mode
 

@@ -13,7 +13,7 @@ from benchmarks.inputs import nonnegative_cp_input, scattered, seeded
 from benchmarks.measuring import THREADS, Row, Timer, at_least, clock, faster, growth, median, peer, per_sweep, take
 
 from polyad.decompose import nonnegative_cp, sparse_cp_als
-from polyad.decompose._entries import Entries
+from polyad.decompose.alternating.sparse_entries import Entries
 
 
 def products(n: int, nnz: int, rank: int, row: Row | None = None) -> dict[str, Timer]:

@@ -26,10 +26,10 @@ import torch
 
 import polyad
 from polyad._folders import cache_folder
-from polyad.adapters.comparing import compare
-from polyad.adapters.finetuning import Finetuning, write_record
-from polyad.adapters.making import Method, opened
-from polyad.adapters.named import method_of
+from polyad.adapters.host.build import Method, opened
+from polyad.adapters.host.spelled import method_of
+from polyad.adapters.training.compare import compare
+from polyad.adapters.training.finetune import Finetuning, write_record
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
 TEXTS = ("stdlib", "sotu")

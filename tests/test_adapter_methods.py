@@ -16,7 +16,7 @@ from polyad.adapters import (
     RiemannLoRA,
     SVFit,
 )
-from polyad.adapters.riemannlora import tangent
+from polyad.adapters.methods.riemannlora import tangent
 from polyad.formats import LowRank
 from polyad.testing.adapters import move
 

@@ -9,14 +9,14 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from polyad.adapters import C3A, SURM, Adapters, DoRA, LoKH, LoKr, LoRA, SoKA, TeRA, TransformedLoRA, VeRA
-from polyad.adapters import beside as own
-from polyad.adapters.alongside import alongside
-from polyad.adapters.beside import beside
-from polyad.adapters.counting import fold_from
-from polyad.adapters.folding import folded
-from polyad.adapters.gradients import GRADIENTS
-from polyad.adapters.kinds import frozen
-from polyad.adapters.tensorpoly import TensorPoly
+from polyad.adapters.frozen import low_rank_product as own
+from polyad.adapters.frozen.fold_threshold import fold_from
+from polyad.adapters.frozen.folded_product import folded
+from polyad.adapters.frozen.format_gradients import GRADIENTS
+from polyad.adapters.frozen.layer_kinds import frozen
+from polyad.adapters.frozen.low_rank_product import beside
+from polyad.adapters.frozen.structured_product import alongside
+from polyad.adapters.methods.tensorpoly import TensorPoly
 from polyad.formats import Circulant, Hadamard, KhatriRao, Kronecker, LowRank, Toeplitz
 from polyad.testing._contract import seeded
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, prune
 
 from polyad._card import card
 from polyad.adapters import Adapted, Adapters, DoRA, LoRA, PiSSA, RiemannLoRA
-from polyad.adapters.learning import train
+from polyad.adapters.training.loop import train
 from polyad.layers import Linear
 from polyad.quantize import round_to_nearest as rtn
 from polyad.testing.adapters import Experts, move

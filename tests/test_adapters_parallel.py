@@ -6,8 +6,8 @@ import torch.distributed as dist
 from torch import nn
 
 from polyad.adapters import AdaLoRA, Adapters, AFLoRA, DoRA, LoKr, LoRA, VeRA
-from polyad.adapters.learning import train
-from polyad.adapters.training import trainer_callback
+from polyad.adapters.host.schedule import trainer_callback
+from polyad.adapters.training.loop import train
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
@@ -152,7 +152,7 @@ def test_the_trainer_of_transformers_learns_what_a_plain_loop_does(name, tmp_pat
 
     optimizer_steps = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polyad.adapters.learning._share", lambda *_: optimizer_steps.append(1) or 1.0)
+        patch.setattr("polyad.adapters.training.loop._share", lambda *_: optimizer_steps.append(1) or 1.0)
         train(others, "a", loss, steps=3, rate=0.01, clip=1e9)
     assert len(optimizer_steps) == 3
     expected = others.state_dict("a")

@@ -11,12 +11,12 @@ from torch import nn
 import tiny
 from polyad._card import methods
 from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, RiemannLoRA, VeRA
-from polyad.adapters.comparing import compare
-from polyad.adapters.finetuning import Finetuning, Tokens
-from polyad.adapters.learning import optimizer_of, train
-from polyad.adapters.named import method_of
-from polyad.adapters.rates import rate_range
-from polyad.adapters.sizing import sized, trained
+from polyad.adapters.host.size import sized, trained
+from polyad.adapters.host.spelled import method_of
+from polyad.adapters.training.compare import compare
+from polyad.adapters.training.finetune import Finetuning, Tokens
+from polyad.adapters.training.loop import optimizer_of, train
+from polyad.adapters.training.rate_range import rate_range
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.randn(12, 5, generator=torch.Generator().manual_seed(1))
@@ -298,7 +298,7 @@ def test_adapt_finds_its_rate(polyad_command, tiny_folder, tiny_text, tmp_path):
 
 
 def test_adapt_goes_on_after_a_kill(polyad_command, tiny_folder, tiny_text, tmp_path, monkeypatch):
-    from polyad.adapters import finetuning
+    from polyad.adapters.training import finetune as finetuning
 
     told = ("adapt", tiny_folder, "--adapter", "lora", "--data", tiny_text, "--steps", 30, "--length", 16,
             "--batch", 2, "--windows", 1, "--json")  # fmt: skip

@@ -1,5 +1,6 @@
 """Attention that needs less cache, inside transformers models and in decoders of our own."""
 
+import importlib
 import json
 
 import pytest
@@ -13,7 +14,7 @@ from polyad.attention import GroupedAttention, LatentAttention, TensorProductAtt
 from polyad.attention.decoder import ATTENTIONS
 from polyad.attention.rotary import tables
 from polyad.cache import Codec, HeldCache, cache_for, staircase
-from polyad.cache.layer import HeldLayer
+from polyad.cache.host.layer import HeldLayer
 from polyad.formats import Dense
 
 GROUPED = ["llama", "mha", "mqa", "mistral", "qwen2", "qwen2-mixed"]
@@ -148,7 +149,7 @@ def test_healing_brings_a_smaller_latent_nearer_and_goes_on_after_a_kill(tmp_pat
         original(file, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("polyad.train.descending.keep", killed)
+    monkeypatch.setattr(importlib.import_module("polyad.train.descend"), "keep", killed)
     with pytest.raises(KeyboardInterrupt):
         error(heal=30, rate=3e-3, state=state)
     monkeypatch.undo()

@@ -10,8 +10,8 @@ import torch
 import tiny
 from polyad._card import card, methods
 from polyad.cache import Kivi, Metric, cache_for, observe, remembering
-from polyad.cache.recent import Recent
-from polyad.cache.stored import Stored
+from polyad.cache.host.exact_tokens import Recent
+from polyad.cache.host.stored_blocks import Stored
 from polyad.formats import LowRank, Sparse
 from polyad.quantize import round_to_nearest
 

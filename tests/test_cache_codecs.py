@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import tiny
-from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for, fused_rows
-from polyad.cache.fused_rows import FEW, FusedRows, fused
-from polyad.cache.gear import iterated
-from polyad.cache.vidkv import fourier, ternary
+from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for
+from polyad.cache.codecs.gear import iterated
+from polyad.cache.codecs.vidkv import fourier, ternary
+from polyad.cache.host import fused_rows
+from polyad.cache.host.fused_rows import FEW, FusedRows, fused
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
 from polyad.testing import formats

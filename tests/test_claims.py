@@ -87,8 +87,12 @@ def test_every_claim_reaches_its_method_and_nothing_that_only_shows():
         assert not [name for name in reached if name.split(".")[1] in ("cli", "report", "testing")]
         assert len(reached) > 1
     reached = _code.reached(CLAIMS["eora"].__name__)
-    assert {"polyad.compress.eora", "polyad.linalg.metric", "polyad.quantize.round_to_nearest"} <= reached
-    assert "polyad.compress.welore" not in reached
+    assert {
+        "polyad.compress.methods.eora",
+        "polyad.linalg.metric",
+        "polyad.quantize.methods.round_to_nearest",
+    } <= reached
+    assert "polyad.compress.methods.welore" not in reached
 
 
 def test_a_result_goes_stale_with_the_code_that_it_tests(tmp_path, monkeypatch, polyad_command):

@@ -25,8 +25,8 @@ from polyad.formats import (
     convert,
     kinds,
 )
-from polyad.formats._multilinear import _Multilinear
 from polyad.formats.convert import _OF_MATRICES, _WAYS
+from polyad.formats.networks.multilinear import _Multilinear
 
 MULTIWAY = (BlockTerm, CP, SymmetricCP, TensorRing, TensorTrain, Tucker)
 TO = {

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyad.linalg import coordinated_sampling
-from polyad.linalg.coordinated_sampling import hashed
+from polyad.algorithms import coordinated_sampling
+from polyad.algorithms.coordinated_sampling import hashed
 
 RULES = ("priority", "threshold")
 

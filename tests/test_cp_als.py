@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyad.decompose import cp_als
-from polyad.decompose._cp_newton import levenberg
-from polyad.decompose._cp_sweeps import Sweeps, descend, refine
-from polyad.decompose._mttkrp import Products, residual
+from polyad.decompose.alternating.mttkrp import Products, residual
+from polyad.decompose.cp._newton import levenberg
+from polyad.decompose.cp._sweeps import Sweeps, descend, refine
 from polyad.formats import CP
 
 

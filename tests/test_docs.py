@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import polyad
-from polyad.adapters import making
-from polyad.adapters.named import method_of
+from polyad.adapters.host import build as making
+from polyad.adapters.host.spelled import method_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 

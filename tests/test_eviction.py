@@ -9,8 +9,8 @@ import torch
 
 import tiny
 from polyad.cache import H2O, Kivi, Place, PrefixKV, Squat, StreamingLLM, cache_for, remembering
-from polyad.cache.evicting import EvictingLayer
-from polyad.cache.prefixkv import shares
+from polyad.cache.codecs.prefixkv import shares
+from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.evaluation.caches import cache_quality
 
 METHODS = {

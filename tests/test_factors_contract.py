@@ -9,7 +9,7 @@ from polyad._card import Card, Paper, methods
 from polyad.formats import LowRank
 from polyad.linalg import roots
 from polyad.linalg.metric import tails
-from polyad.models.statistics import Moments, input_moment
+from polyad.statistics import Moments, input_moment
 from polyad.testing import factors
 
 CASES = {f"{c.name}-{check.__name__}": (c, check) for c in methods("factor") for check in factors.CHECKS}
@@ -98,6 +98,11 @@ def drawn(weight, stats, rank):
     return right(weight + torch.rand(()).to(weight.dtype), stats, rank)
 
 
+def wide(weight, stats, rank):
+    found = right(weight, stats, rank)
+    return LowRank(*(torch.cat((t, 0 * t), axis) for t, axis in ((found.left, 1), (found.right, 0))))
+
+
 def in_half(weight, stats, rank):
     coarse = torch.float8_e5m2 if weight.itemsize < 4 else weight.dtype
     found = right(weight, stats, rank)
@@ -177,7 +182,8 @@ def raw(weight, stats):
 
 
 WRONG = {
-    "result": ({"function": in_place}, {"function": in_single}, {"function": drawn}, {"function": in_half}),
+    "result": ({"function": in_place}, {"function": in_single}, {"function": drawn}, {"function": in_half},
+               {"function": wide}),
     "falling": (
         {"function": rows_flipped}, {"function": columns_flipped}, {"function": least_directions},
         {"function": of_rank_two}, {"function": blind}, {"curve": twice}, {"curve": of_the_other},

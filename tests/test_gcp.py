@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import gcp
-from polyad.decompose._lbfgs import minimise
+from polyad.decompose.alternating.bounded_lbfgs import minimise
 
 
 def seeded(seed=0):

@@ -7,7 +7,7 @@ import polyad.compress  # noqa: F401
 from polyad._card import Card, Paper, card, methods
 from polyad.compress import modegpt
 from polyad.models.replacement import Replacement
-from polyad.models.statistics import Moments
+from polyad.statistics import Moments
 from polyad.testing import groups
 
 CASES = {f"{c.name}-{check.__name__}": (c, check) for c in methods("group") for check in groups.CHECKS}
@@ -131,8 +131,7 @@ def forgiving(block, weights, stats, keep):
 
 
 def trusting(block, weights, stats, keep):
-    known = {p: Moments(m.count, second=None if m.second is None else m.second.nan_to_num(), output_square=None
-             if m.output_square is None else m.output_square.nan_to_num()) for p, m in stats.items()}  # fmt: skip
+    known = {p: Moments(m.count, **{n: t.nan_to_num() for n, t in m.values.items()}) for p, m in stats.items()}
     return modegpt(block, weights, known, keep)
 
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import polyad
+from polyad._moved import moved_modules
 
 ROOT = Path(polyad.__file__).parent
 ORDER = (
-    "_card", "_check", "_spelled", "_folders", "linalg", "einsum", "formats", "allocate", "decompose", "complete",
-    "quantize", "layers", "models", "data", "cache", "evaluation", "train", "attention", "adapters", "compress",
-    "optim", "equivariant", "fields", "parallel", "retrieval", "generative", "diagnose", "interop",
-    "testing", "claims", "report", "cli",
+    "_card", "_check", "_spelled", "_folders", "_moved", "linalg", "algorithms", "einsum", "formats", "statistics",
+    "allocate", "decompose", "complete", "quantize", "layers", "models", "data", "cache", "decode", "evaluation",
+    "train", "attention", "adapters", "compress", "optim", "pretrain", "equivariant", "fields", "parallel",
+    "retrieval", "generative", "inspect", "interop", "testing", "claims", "report", "cli",
 )  # fmt: skip
 NUMERIC = frozenset({"_card", "_check", "linalg", "formats", "quantize"})
 ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}
@@ -120,3 +121,20 @@ def test_public_names_are_documented_and_examples_run(name):
     assert list(undocumented(module)) == []
     result = doctest.testmod(module, extraglobs={"torch": torch})
     assert result.failed == 0, f"{result.failed} examples of {name} fail"
+
+
+def test_modules_of_the_first_version_are_found_where_they_are_now():
+    for old, new in moved_modules().items():
+        before, now = importlib.import_module(old), importlib.import_module(new)
+        public = [name for name, value in vars(now).items() if getattr(value, "__module__", None) == new]
+        for name in public:
+            if name.startswith("_") or vars(before).get(name) is getattr(now, name):
+                continue
+            with pytest.warns(DeprecationWarning, match=f"{new}.{name} now"):
+                assert getattr(before, name) is getattr(now, name)
+    with pytest.raises(AttributeError, match=r"'polyad.adapters.lora' has moved to 'polyad.adapters.methods.lora'"):
+        _ = polyad.adapters.lora.nothing
+    with pytest.warns(DeprecationWarning, match="polyad.algorithms.lasso now"):
+        assert polyad.linalg.lasso is polyad.algorithms.lasso
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = polyad.linalg.nothing

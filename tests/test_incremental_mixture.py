@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from polyad.linalg import IncrementalMixture
-from polyad.linalg.incremental_mixture import chi_square
+from polyad.algorithms import IncrementalMixture
+from polyad.algorithms.incremental_mixture import chi_square
 
 
 def seeded(*shape, seed=0):

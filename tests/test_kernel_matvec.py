@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from polyad.linalg import kernel_matvec, near_pairs
-from polyad.linalg.kernel_matvec import sample_size
+from polyad.algorithms import kernel_matvec, near_pairs
+from polyad.algorithms.kernel_matvec import sample_size
 
 
 def seeded(*shape, seed=0, dtype=torch.float64):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyad.linalg import KroneckerProjection, private_median
+from polyad.algorithms import KroneckerProjection, private_median
 
 
 def seeded(*shape, seed=0):

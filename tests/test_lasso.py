@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from polyad.linalg import lasso
+from polyad.algorithms import lasso
 
 
 def seeded(*shape, seed=0):

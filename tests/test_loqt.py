@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from polyad.adapters import Adapters, LoQT, LoRA, absorb, merge_steps
-from polyad.adapters.learning import train
+from polyad.adapters.training.loop import train
 from polyad.formats import Quantized
 from polyad.layers import Linear
 from polyad.optim import Optimizer, ProjectedAdam

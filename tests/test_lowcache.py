@@ -24,8 +24,8 @@ from polyad.cache import (
     token_alignment,
     water_filling,
 )
-from polyad.cache.named import maker
-from polyad.cache.palu import mixed
+from polyad.cache.codecs.palu import mixed
+from polyad.cache.host.spelled import maker
 from polyad.evaluation.caches import cache_quality
 from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyad.linalg import meta_factorization
+from polyad.algorithms import meta_factorization
 from polyad.linalg.sketch import SparseSign
 
 TIGHT = {"atol": 1e-10, "rtol": 1e-10}

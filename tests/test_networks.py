@@ -11,7 +11,7 @@ from polyad.einsum import expression as contraction
 from polyad.einsum import steps as stepping
 from polyad.einsum.order import order
 from polyad.formats import Network, TreeNetwork
-from polyad.formats._binary_tree import children
+from polyad.formats.networks.binary_tree import children
 
 
 def seeded(*shape, dtype=torch.float64, seed=0):

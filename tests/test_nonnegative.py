@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import nmf, nonnegative_cp
-from polyad.decompose._mttkrp import sweep
+from polyad.decompose.alternating.mttkrp import sweep
 
 MODES = "abcdefgh"
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyad.formats import Quantized
-from polyad.formats.packing import pack, packed_length, planes, unpack
+from polyad.formats.stored.packing import pack, packed_length, planes, unpack
 from polyad.testing import formats
 
 quiet = settings(deadline=None, max_examples=60, derandomize=True)

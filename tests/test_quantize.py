@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polyad.formats import Quantized
-from polyad.formats.packing import unpack
+from polyad.formats.stored.packing import unpack
 from polyad.quantize import round_to_nearest
 
 MODULE = importlib.import_module("polyad.quantize.round_to_nearest")  # the attribute is the function

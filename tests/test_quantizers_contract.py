@@ -8,9 +8,8 @@ import torch
 import polyad.quantize  # noqa: F401
 from polyad._card import Card, Paper, methods
 from polyad.formats import Quantized
-from polyad.formats.packing import pack, unpack
-from polyad.quantize import least_distortion, round_to_nearest
-from polyad.quantize.round_to_nearest import largest_error
+from polyad.formats.stored.packing import pack, unpack
+from polyad.quantize import largest_error, least_distortion, round_to_nearest
 from polyad.testing import quantizers
 
 CASES = {f"{c.name}-{check.__name__}": (c, check) for c in methods("quantize") for check in quantizers.CHECKS}

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from polyad.linalg import random_pivoting
-from polyad.linalg.random_pivoting import coupling, pivot
+from polyad.algorithms import random_pivoting
+from polyad.algorithms.random_pivoting import coupling, pivot
 
 
 def seeded(*shape, seed=0, dtype=torch.float64):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polyad.decompose import tr_als, tr_svd, tt_als, tt_svd
-from polyad.decompose.trade import trade
+from polyad.decompose.ranks.compare_formats import trade
 from polyad.formats import BlockTerm, KhatriRao, LowDisplacement, TensorRing, TensorTrain
 
 F32, F64 = torch.float32, torch.float64

@@ -7,7 +7,7 @@ from torch import distributed
 from transformers import DynamicCache
 
 from polyad.attention import KroneckerAttention, LatentAttention, ShardedLatentAttention, mixed
-from polyad.attention.kronecker import axis_averages, outer_sum
+from polyad.attention.methods.kronecker import axis_averages, outer_sum
 from polyad.attention.rotary import tables
 
 TOKENS, R, ROPE = 30, 16, 4

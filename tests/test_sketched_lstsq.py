@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from polyad.linalg import sketched_lstsq
-from polyad.linalg.sketched_lstsq import SKETCHES, linf_rows
+from polyad.algorithms import sketched_lstsq
+from polyad.algorithms.sketched_lstsq import SKETCHES, linf_rows
 
 
 def seeded(*shape, seed=0, dtype=torch.float64):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import sparse_cp_als
-from polyad.decompose._entries import Entries
+from polyad.decompose.alternating.sparse_entries import Entries
 
 
 def seeded(seed=0):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import spm
-from polyad.decompose.spm import climb
+from polyad.decompose.cp.spm import climb
 from polyad.formats import CP, SymmetricCP
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyad.linalg import StreamingEigenvector
+from polyad.algorithms import StreamingEigenvector
 
 
 def instance(kind, d=60, n=6000, gap=4.0, seed=0):

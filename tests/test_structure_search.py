@@ -17,8 +17,8 @@ from polyad.decompose import (
     tnale,
     tt_svd,
 )  # fmt: skip
-from polyad.decompose._network_moves import grown, halved, merged, shrunk
-from polyad.decompose._network_sweeps import drawn, refine
+from polyad.decompose.networks._moves import grown, halved, merged, shrunk
+from polyad.decompose.networks.sweeps import drawn, refine
 from polyad.formats import Network
 
 

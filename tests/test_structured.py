@@ -15,19 +15,10 @@ from polyad.decompose import (
     nearest_monarch,
     nearest_toeplitz,
 )  # fmt: skip
-from polyad.formats import (
-    BlockTensorTrain,
-    Circulant,
-    Dense,
-    Householder,
-    LowDisplacement,
-    Monarch,
-    Sum,
-    Toeplitz,
-    toeplitz,
-)
-from polyad.formats._fourier import fast_length
-from polyad.formats._grid import split
+from polyad.formats import BlockTensorTrain, Circulant, Dense, Householder, LowDisplacement, Monarch, Sum, Toeplitz
+from polyad.formats.structured import toeplitz
+from polyad.formats.structured.fourier import fast_length
+from polyad.formats.structured.grid import split
 from polyad.linalg import block_product_svd, block_svd
 
 KINDS = (Monarch, BlockTensorTrain, Circulant, Toeplitz, LowDisplacement, Householder)

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from polyad.data.tensors import read_tensors
-from polyad.decompose import trade
+from polyad.decompose.ranks import compare_formats as trade
 from polyad.formats import Format, LowRank, Sum, kinds, load_format, save_format
 from polyad.testing import formats
 

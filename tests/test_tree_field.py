@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyad.linalg import TreeField, exponential, smooth
+from polyad.algorithms import TreeField, exponential, smooth
 
 
 def tree(n, span=5, seed=0):

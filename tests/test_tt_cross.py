@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import tt_cross
-from polyad.decompose._evaluations import Evaluations
+from polyad.decompose.trains._evaluations import Evaluations
 from polyad.linalg import maxvol
 
 F64 = torch.float64

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyad.linalg import UpdatingSVD
+from polyad.algorithms import UpdatingSVD
 
 
 def sparse(n, m, density=0.1, seed=0, dtype=torch.float64):

@@ -10,6 +10,7 @@ One noun, ``Format`` (a tensor stored as something smaller than itself), and man
 
 from polyad import (
     adapters,
+    algorithms,
     allocate,
     attention,
     cache,
@@ -25,15 +26,18 @@ from polyad import (
     quantize,
 )
 from polyad._card import Card, Paper, card, method, methods
+from polyad._moved import keep_old_names
 from polyad.compress import Plan, apply, compare, plan
 from polyad.evaluation import evaluate
 from polyad.formats import Format
 from polyad.models import load, save
 
+keep_old_names()
+
 __version__ = "0.1.0"
 
 __all__ = [
-    "Card", "Format", "Paper", "Plan", "adapters", "allocate", "apply", "attention", "cache", "card", "compare",
-    "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load",
+    "Card", "Format", "Paper", "Plan", "adapters", "algorithms", "allocate", "apply", "attention", "cache", "card",
+    "compare", "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load",
     "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip

@@ -1,44 +1,44 @@
 """Small trainable updates of frozen weights."""
 
-from polyad.adapters.absorbing import absorb, merge_steps
-from polyad.adapters.adalora import AdaLoRA
-from polyad.adapters.adapted import Adapted
 from polyad.adapters.adapter import Adapter, Bank, matrix
-from polyad.adapters.aflora import AFLoRA
-from polyad.adapters.arithmetic import changes, combine, diagnose, overlap
-from polyad.adapters.block_lora import BlockLoRA
-from polyad.adapters.bridges import bridge
-from polyad.adapters.c3a import C3A
-from polyad.adapters.curves import BezierCurve
-from polyad.adapters.dora import DoRA
-from polyad.adapters.edora import EDoRA
-from polyad.adapters.eigenlorax import EigenLoRAx, recycle
-from polyad.adapters.ensembles import calibration, ensemble
-from polyad.adapters.experts import AdaptedExperts
-from polyad.adapters.flora_tucker import FLoRATucker
-from polyad.adapters.frozen import Frozen, Update
-from polyad.adapters.gralora import GraLoRA
-from polyad.adapters.host import Adapters, Match
-from polyad.adapters.loha import LoHa
-from polyad.adapters.lokh import LoKH
-from polyad.adapters.lokr import LoKr
-from polyad.adapters.loldu import LoLDU
-from polyad.adapters.loqt import LoQT
-from polyad.adapters.lora import LoRA
-from polyad.adapters.lorkd import expert, lorkd
-from polyad.adapters.lotr import LoTR
-from polyad.adapters.pissa import PiSSA
-from polyad.adapters.rates import RateRange, rate_range
-from polyad.adapters.reversible_merge import ReversibleMerge, reversible_merge
-from polyad.adapters.riemannlora import RiemannLoRA
-from polyad.adapters.singlora import SingLoRA
-from polyad.adapters.soka import SoKA
-from polyad.adapters.surm import SURM
-from polyad.adapters.svfit import SVFit
-from polyad.adapters.tensorpoly import TensorPoly
-from polyad.adapters.tera import TeRA
-from polyad.adapters.tlora_transform import TransformedLoRA
-from polyad.adapters.vera import VeRA
+from polyad.adapters.frozen.frozen import Frozen, Update
+from polyad.adapters.host.adapted import Adapted
+from polyad.adapters.host.adapters import Adapters, Match
+from polyad.adapters.host.experts import AdaptedExperts
+from polyad.adapters.methods.adalora import AdaLoRA
+from polyad.adapters.methods.aflora import AFLoRA
+from polyad.adapters.methods.block_lora import BlockLoRA
+from polyad.adapters.methods.c3a import C3A
+from polyad.adapters.methods.dora import DoRA
+from polyad.adapters.methods.edora import EDoRA
+from polyad.adapters.methods.eigenlorax import EigenLoRAx, recycle
+from polyad.adapters.methods.flora_tucker import FLoRATucker
+from polyad.adapters.methods.gralora import GraLoRA
+from polyad.adapters.methods.loha import LoHa
+from polyad.adapters.methods.lokh import LoKH
+from polyad.adapters.methods.lokr import LoKr
+from polyad.adapters.methods.loldu import LoLDU
+from polyad.adapters.methods.loqt import LoQT
+from polyad.adapters.methods.lora import LoRA
+from polyad.adapters.methods.lotr import LoTR
+from polyad.adapters.methods.pissa import PiSSA
+from polyad.adapters.methods.riemannlora import RiemannLoRA
+from polyad.adapters.methods.singlora import SingLoRA
+from polyad.adapters.methods.soka import SoKA
+from polyad.adapters.methods.surm import SURM
+from polyad.adapters.methods.svfit import SVFit
+from polyad.adapters.methods.tensorpoly import TensorPoly
+from polyad.adapters.methods.tera import TeRA
+from polyad.adapters.methods.tlora_transform import TransformedLoRA
+from polyad.adapters.methods.vera import VeRA
+from polyad.adapters.operations.absorb import absorb, merge_steps
+from polyad.adapters.operations.arithmetic import changes, combine, diagnose, overlap
+from polyad.adapters.operations.bezier_curve import BezierCurve
+from polyad.adapters.operations.bridge import bridge
+from polyad.adapters.operations.ensemble import calibration, ensemble
+from polyad.adapters.operations.lorkd import expert, lorkd
+from polyad.adapters.operations.reversible_merge import ReversibleMerge, reversible_merge
+from polyad.adapters.training.rate_range import RateRange, rate_range
 
 __all__ = [
     "C3A",

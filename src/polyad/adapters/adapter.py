@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from polyad.adapters.frozen import Frozen, Update
-from polyad.models.statistics import Moments
+from polyad.adapters.frozen.frozen import Frozen, Update
+from polyad.statistics import Moments
 
 
 class Adapter(nn.Module):

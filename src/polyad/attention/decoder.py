@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polyad.attention.grouped import GroupedAttention
-from polyad.attention.latent import LatentAttention
+from polyad.attention.methods.grouped import GroupedAttention
+from polyad.attention.methods.latent import LatentAttention
+from polyad.attention.methods.tensor_product import TensorProductAttention
 from polyad.attention.rotary import tables
-from polyad.attention.tensor_product import TensorProductAttention
 
 ATTENTIONS = ("tpa", "mha", "gqa", "mqa", "mla")
 MakeAttention = Callable[[int], nn.Module]

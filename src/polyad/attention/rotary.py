@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polyad.cache.attention import FEW
+from polyad.cache.host.attention import FEW
 
 
 def tables(first: int, tokens: int, width: int, *, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:

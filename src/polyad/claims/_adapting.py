@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad.adapters import Adapters
-from polyad.adapters.making import Method
+from polyad.adapters.host.build import Method
 
 
 def normal(generator: Generator, *shape: int) -> Tensor:

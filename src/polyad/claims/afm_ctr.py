@@ -13,12 +13,13 @@ from torch import Generator, Tensor, nn
 
 from polyad.claims._result import Result
 from polyad.compress.apply import shifted_bias
-from polyad.compress.lord import lord
+from polyad.compress.methods.lord import lord
 from polyad.decompose import svd
 from polyad.formats import LowRank
 from polyad.layers import Linear
-from polyad.models.statistics import Moments, collect
+from polyad.models.calibration import collect
 from polyad.models.surgery import replace
+from polyad.statistics import Moments
 
 MINUTES = 1
 FIELDS, VALUES, WIDTH, HIDDEN = 8, 30, 8, 64

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import coordinated_sampling
 from polyad.claims._result import Result
-from polyad.linalg import coordinated_sampling
 from polyad.linalg.sketch import Gaussian, count_sketch
 
 MINUTES = 1

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import KroneckerProjection, private_median
 from polyad.claims._result import Result
-from polyad.linalg import Gaussian, KroneckerProjection, private_median
+from polyad.linalg import Gaussian
 
 MINUTES = 1
 SIZES = (12, 24, 40)

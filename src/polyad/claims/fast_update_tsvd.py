@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import UpdatingSVD
 from polyad.claims._result import Result
-from polyad.linalg import UpdatingSVD
 
 MINUTES = 1
 N, M, RANK, FIRST, STEP = 600, 40_000, 24, 200, 10

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import IncrementalMixture
 from polyad.claims._result import Result
-from polyad.linalg import IncrementalMixture
 
 MINUTES = 1
 CLASSES, D = 4, 8

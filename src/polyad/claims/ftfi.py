@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms.tree_field import Kernel, TreeField, exponential, smooth
 from polyad.claims._result import Result
-from polyad.linalg.tree_field import Kernel, TreeField, exponential, smooth
 
 MINUTES = 1
 SIZES = (250, 500, 1000, 2000, 5000)

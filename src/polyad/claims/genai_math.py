@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from polyad.cache.staircase import staircase
+from polyad.cache.codecs.staircase import staircase
 from polyad.claims._result import Result
 from polyad.data import digest, evaluation
 from polyad.formats import Quantized

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from polyad.claims._drawn import sha
 from polyad.claims._result import Result
 from polyad.decompose import greedy_tn, st_hosvd, tt_svd
-from polyad.decompose._network_sweeps import drawn, refine
+from polyad.decompose.networks.sweeps import drawn, refine
 from polyad.formats import Network
 
 MINUTES = 3

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import sketched_lstsq
+from polyad.algorithms.sketched_lstsq import SKETCHES
 from polyad.claims._result import Result
-from polyad.linalg import sketched_lstsq
-from polyad.linalg.sketched_lstsq import SKETCHES
 
 MINUTES = 1
 N, D, ROWS, TRIALS = 8192, 256, 2048, 20

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import meta_factorization
 from polyad.claims._result import Result
-from polyad.linalg import meta_factorization
 from polyad.linalg.sketch import Gaussian
 
 MINUTES = 1

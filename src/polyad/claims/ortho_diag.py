@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import coupling, random_pivoting
+from polyad.algorithms.random_pivoting import pivot
 from polyad.claims._result import Result
-from polyad.linalg import coupling, random_pivoting
-from polyad.linalg.random_pivoting import pivot
 
 MINUTES = 1
 SIZES = (4, 8, 12)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import lasso
 from polyad.claims._result import Result
-from polyad.linalg import lasso
 
 MINUTES = 1
 D, K, NOISE, TRIALS = 400, 4, 0.1, 6

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import kernel_matvec, near_pairs
+from polyad.algorithms.kernel_matvec import sample_size
 from polyad.claims._result import Result
 from polyad.data import digest
-from polyad.linalg import kernel_matvec, near_pairs
-from polyad.linalg.kernel_matvec import sample_size
 
 MINUTES = 2
 SIZES = (512, 1024, 2048, 4096)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from polyad.claims._result import Result
 from polyad.decompose import cp_als, spm
-from polyad.decompose.spm import climb
+from polyad.decompose.cp.spm import climb
 from polyad.formats import SymmetricCP
 
 MINUTES = 1

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad.algorithms import StreamingEigenvector
 from polyad.claims._result import Result
-from polyad.linalg import StreamingEigenvector
 
 MINUTES = 1
 N, D, TRIALS = 6000, 100, 5

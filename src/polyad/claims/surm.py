@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.adapters import SURM, LoRA
-from polyad.adapters.surm import Family
+from polyad.adapters.methods.surm import Family
 from polyad.claims._adapting import fitted, normal
 from polyad.claims._drawn import sha
 from polyad.claims._result import Result

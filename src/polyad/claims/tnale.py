@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.claims._result import Result
-from polyad.decompose._network_sweeps import refine
-from polyad.decompose.tnale import Structure, local_enumeration, ring
+from polyad.decompose.networks.sweeps import refine
+from polyad.decompose.networks.tnale import Structure, local_enumeration, ring
 from polyad.formats import Network
 
 MINUTES = 10

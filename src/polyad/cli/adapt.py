@@ -42,7 +42,7 @@ def adapt(
 
     A run that was stopped goes on when the same command is given again.
     """
-    from polyad.adapters.finetuning import Finetuning
+    from polyad.adapters.training.finetune import Finetuning
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
@@ -101,8 +101,8 @@ def _facts(model: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 def _single(
     model: str, adapter: str, rank: int | None, asked: Any, folder: Path, dtype: str, device: str
 ) -> dict[str, Any]:
-    from polyad.adapters.finetuning import NAME, finetune, write_record
-    from polyad.adapters.named import method_of
+    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.training.finetune import NAME, finetune, write_record
     from polyad.models.folder import check_free
 
     check_free(folder)
@@ -123,8 +123,8 @@ def _single(
 def _several(
     model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
 ) -> list[dict[str, Any]]:
-    from polyad.adapters.comparing import compare
-    from polyad.adapters.named import method_of
+    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.training.compare import compare
     from polyad.models.folder import check_free
 
     names = [part.strip() for part in listed.split(";") if part.strip()]

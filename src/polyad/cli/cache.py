@@ -36,7 +36,7 @@ def cache(
 
     A prompt is run once and compressed by each; the tokens after it are scored one by one beside the exact cache.
     """
-    from polyad.cache.named import maker
+    from polyad.cache.host.spelled import maker
     from polyad.data import calibration, evaluation
     from polyad.evaluation.caches import cache_quality, cache_speed
     from polyad.report import write_study

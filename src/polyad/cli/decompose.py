@@ -31,7 +31,7 @@ def decompose(
 ) -> None:
     """Show what each format makes of the tensor in FILE, and save the smallest."""
     from polyad.data.tensors import read_tensors
-    from polyad.decompose.trade import SHORT, TOLERANCES, trade
+    from polyad.decompose.ranks.compare_formats import SHORT, TOLERANCES, trade
     from polyad.formats.files import save_format
 
     options.seeded(seed)

@@ -31,7 +31,7 @@ def generate(
     """Continue PROMPT with MODEL, an original or a compressed one."""
     import torch
 
-    from polyad.cache.named import maker
+    from polyad.cache.host.spelled import maker
     from polyad.data import calibration
     from polyad.evaluation.quality import check_predicts
     from polyad.models import encoder, origin

@@ -1,41 +1,41 @@
 """From a tensor to a format, by itself alone."""
 
-from polyad.decompose.block_term import block_term
-from polyad.decompose.chebyshev_tucker import ChebyshevTucker, chebyshev_tucker
-from polyad.decompose.core_shapes import core_shapes
-from polyad.decompose.cp_als import cp_als
-from polyad.decompose.gcp import gcp
-from polyad.decompose.greedy_tn import greedy_tn, grow_network
-from polyad.decompose.hadamard_als import hadamard_als
-from polyad.decompose.hierarchical_tucker import hierarchical_tucker
-from polyad.decompose.hooi import hooi
-from polyad.decompose.householder_product import householder_product
-from polyad.decompose.khatri_rao_als import khatri_rao_als
-from polyad.decompose.kronecker_als import kronecker_als
-from polyad.decompose.kronecker_svd import kronecker_svd
-from polyad.decompose.low_displacement import low_displacement
-from polyad.decompose.masked_als import masked_als
-from polyad.decompose.nearest_block_tensor_train import nearest_block_tensor_train
-from polyad.decompose.nearest_circulant import nearest_circulant
-from polyad.decompose.nearest_monarch import nearest_monarch
-from polyad.decompose.nearest_toeplitz import nearest_toeplitz
-from polyad.decompose.nmf import nmf
-from polyad.decompose.nonnegative_cp import nonnegative_cp
-from polyad.decompose.ranks import choose_rank
-from polyad.decompose.sparse_cp_als import sparse_cp_als
-from polyad.decompose.spm import spm
-from polyad.decompose.st_hosvd import st_hosvd
-from polyad.decompose.svd import svd
-from polyad.decompose.t_svd import t_svd
-from polyad.decompose.tnale import Structure, local_enumeration, tnale
-from polyad.decompose.tr_als import tr_als
-from polyad.decompose.tr_svd import tr_svd
-from polyad.decompose.trg_ising import trg_ising
-from polyad.decompose.tt_als import tt_als
-from polyad.decompose.tt_cross import tt_cross
-from polyad.decompose.tt_matrix import tt_matrix
-from polyad.decompose.tt_svd import tt_svd
-from polyad.decompose.ttn_bug import ttn_bug
+from polyad.decompose.cp.cp_als import cp_als
+from polyad.decompose.cp.gcp import gcp
+from polyad.decompose.cp.nonnegative_cp import nonnegative_cp
+from polyad.decompose.cp.sparse_cp_als import sparse_cp_als
+from polyad.decompose.cp.spm import spm
+from polyad.decompose.matrices.hadamard_als import hadamard_als
+from polyad.decompose.matrices.householder_product import householder_product
+from polyad.decompose.matrices.khatri_rao_als import khatri_rao_als
+from polyad.decompose.matrices.kronecker_als import kronecker_als
+from polyad.decompose.matrices.kronecker_svd import kronecker_svd
+from polyad.decompose.matrices.low_displacement import low_displacement
+from polyad.decompose.matrices.masked_als import masked_als
+from polyad.decompose.matrices.nearest_block_tensor_train import nearest_block_tensor_train
+from polyad.decompose.matrices.nearest_circulant import nearest_circulant
+from polyad.decompose.matrices.nearest_monarch import nearest_monarch
+from polyad.decompose.matrices.nearest_toeplitz import nearest_toeplitz
+from polyad.decompose.matrices.nmf import nmf
+from polyad.decompose.matrices.svd import svd
+from polyad.decompose.matrices.t_svd import t_svd
+from polyad.decompose.networks.greedy_tn import greedy_tn, grow_network
+from polyad.decompose.networks.hierarchical_tucker import hierarchical_tucker
+from polyad.decompose.networks.tnale import Structure, local_enumeration, tnale
+from polyad.decompose.networks.trg_ising import trg_ising
+from polyad.decompose.networks.ttn_bug import ttn_bug
+from polyad.decompose.ranks.choose_rank import choose_rank
+from polyad.decompose.ranks.core_shapes import core_shapes
+from polyad.decompose.trains.tr_als import tr_als
+from polyad.decompose.trains.tr_svd import tr_svd
+from polyad.decompose.trains.tt_als import tt_als
+from polyad.decompose.trains.tt_cross import tt_cross
+from polyad.decompose.trains.tt_matrix import tt_matrix
+from polyad.decompose.trains.tt_svd import tt_svd
+from polyad.decompose.tucker.block_term import block_term
+from polyad.decompose.tucker.chebyshev_tucker import ChebyshevTucker, chebyshev_tucker
+from polyad.decompose.tucker.hooi import hooi
+from polyad.decompose.tucker.st_hosvd import st_hosvd
 
 __all__ = [
     "ChebyshevTucker", "Structure", "block_term", "chebyshev_tucker", "choose_rank", "core_shapes", "cp_als", "gcp",

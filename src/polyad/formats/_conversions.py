@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from polyad.einsum import symbol
-from polyad.formats.block_term import BlockTerm
-from polyad.formats.circulant import Circulant
-from polyad.formats.cp import CP
-from polyad.formats.dense import Dense
-from polyad.formats.kronecker import Kronecker
-from polyad.formats.low_rank import LowRank
-from polyad.formats.network import Network
-from polyad.formats.tensor_ring import TensorRing
-from polyad.formats.tensor_train import TensorTrain
-from polyad.formats.toeplitz import Toeplitz
-from polyad.formats.train_matrix import TrainMatrix
-from polyad.formats.tree_network import TreeNetwork
-from polyad.formats.tucker import Tucker
+from polyad.formats.networks.block_term import BlockTerm
+from polyad.formats.networks.cp import CP
+from polyad.formats.networks.kronecker import Kronecker
+from polyad.formats.networks.low_rank import LowRank
+from polyad.formats.networks.network import Network
+from polyad.formats.networks.tensor_ring import TensorRing
+from polyad.formats.networks.tensor_train import TensorTrain
+from polyad.formats.networks.train_matrix import TrainMatrix
+from polyad.formats.networks.tree_network import TreeNetwork
+from polyad.formats.networks.tucker import Tucker
+from polyad.formats.stored.dense import Dense
+from polyad.formats.structured.circulant import Circulant
+from polyad.formats.structured.toeplitz import Toeplitz
 
 
 def _weighted(x: CP) -> tuple[Tensor, ...]:

@@ -8,26 +8,26 @@ from operator import add
 from typing import Any, TypeVar
 
 from polyad.formats import _conversions as ways
-from polyad.formats._format import Format
-from polyad.formats._multilinear import _Multilinear
-from polyad.formats.block_tensor_train import BlockTensorTrain
-from polyad.formats.block_term import BlockTerm
-from polyad.formats.circulant import Circulant
-from polyad.formats.cp import CP
-from polyad.formats.dense import Dense
-from polyad.formats.hadamard import Hadamard
-from polyad.formats.kronecker import Kronecker
-from polyad.formats.low_rank import LowRank
-from polyad.formats.monarch import Monarch
-from polyad.formats.network import Network
-from polyad.formats.sum import Sum
-from polyad.formats.symmetric_cp import SymmetricCP
-from polyad.formats.tensor_ring import TensorRing
-from polyad.formats.tensor_train import TensorTrain
-from polyad.formats.toeplitz import Toeplitz
-from polyad.formats.train_matrix import TrainMatrix
-from polyad.formats.tree_network import TreeNetwork
-from polyad.formats.tucker import Tucker
+from polyad.formats.composed.sum import Sum
+from polyad.formats.format import Format
+from polyad.formats.networks.block_term import BlockTerm
+from polyad.formats.networks.cp import CP
+from polyad.formats.networks.hadamard import Hadamard
+from polyad.formats.networks.kronecker import Kronecker
+from polyad.formats.networks.low_rank import LowRank
+from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.network import Network
+from polyad.formats.networks.symmetric_cp import SymmetricCP
+from polyad.formats.networks.tensor_ring import TensorRing
+from polyad.formats.networks.tensor_train import TensorTrain
+from polyad.formats.networks.train_matrix import TrainMatrix
+from polyad.formats.networks.tree_network import TreeNetwork
+from polyad.formats.networks.tucker import Tucker
+from polyad.formats.stored.dense import Dense
+from polyad.formats.structured.block_tensor_train import BlockTensorTrain
+from polyad.formats.structured.circulant import Circulant
+from polyad.formats.structured.monarch import Monarch
+from polyad.formats.structured.toeplitz import Toeplitz
 
 Kind = TypeVar("Kind", bound=Format)
 

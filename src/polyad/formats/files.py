@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from polyad.formats._format import Format
+from polyad.formats.format import Format
 
 _KEY = "polyad.format"
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA
-from polyad.adapters.making import Method
-from polyad.adapters.planning import Planned
-from polyad.adapters.sites import Site, literal
+from polyad.adapters.host.build import Method
+from polyad.adapters.host.plan import Planned
+from polyad.adapters.host.sites import Site, literal
 
 Layers = Mapping[str, Mapping[str, Tensor]]
 Read = tuple[Method, dict[str, Any], dict[str, dict[str, Tensor]]]

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polyad.adapters import Adapter, Adapters
-from polyad.adapters.frozen import Frozen
-from polyad.adapters.sites import Site, sites_of
+from polyad.adapters.frozen.frozen import Frozen
+from polyad.adapters.host.sites import Site, sites_of
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
 from polyad.models.folder import written

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Network
-from polyad.formats._multilinear import _Multilinear
-from polyad.formats._networks import split
+from polyad.formats.networks.arithmetic import split
+from polyad.formats.networks.multilinear import _Multilinear
 
 __all__ = ["from_opt_einsum", "to_opt_einsum"]
 

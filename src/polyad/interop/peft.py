@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyad.adapters import Adapters
-from polyad.adapters.planning import Planned, plan
-from polyad.adapters.sites import KINDS, Site, literal, offered
+from polyad.adapters.host.plan import Planned, plan
+from polyad.adapters.host.sites import KINDS, Site, literal, offered
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_writing import CONFIG, PREFIX, WEIGHTS, to_peft
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from polyad.einsum import symbol
 from polyad.formats import Network
-from polyad.formats._multilinear import _Multilinear
-from polyad.formats._networks import split
+from polyad.formats.networks.arithmetic import split
+from polyad.formats.networks.multilinear import _Multilinear
 
 __all__ = ["from_quimb", "to_quimb"]
 

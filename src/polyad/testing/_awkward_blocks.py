@@ -6,12 +6,10 @@ import copy
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import fields, replace
-
-from torch import Tensor
+from dataclasses import replace
 
 from polyad._card import Card
-from polyad.models.statistics import Moments
+from polyad.statistics import Moments
 from polyad.testing._cutting import Site, cut, loss, site, sites, units
 from polyad.testing._refusals import assert_refused, result_or_refusal
 
@@ -62,11 +60,11 @@ def _spoilt(card: Card, here: Site) -> Iterator[tuple[str, dict[str, Moments]]]:
             continue
         yield path, {name: moments for name, moments in here.stats.items() if name != path}
         for need in needs:
-            value: Tensor = getattr(here.stats[path], need).clone()
+            value = here.stats[path].values[need].clone()
             value.view(-1)[0] = math.nan
-            known = {f.name: getattr(here.stats[path], f.name) for f in fields(Moments) if f.name != "derived"}
-            yield path, {**here.stats, path: Moments(**{**known, need: value})}
-            yield path, {**here.stats, path: Moments(**{**known, need: None})}
+            known = here.stats[path].values
+            yield path, {**here.stats, path: Moments(9, **{**known, need: value})}
+            yield path, {**here.stats, path: Moments(9, **{**known, need: None})}
 
 
 def refusals(card: Card) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from polyad._card import Card
-from polyad.models.statistics import Moments
-from polyad.testing._factoring import WIDE, error, factored, layer, ranks, second_moment
+from polyad.statistics import Moments
+from polyad.testing._factoring import WIDE, error, factored, layer, ranks, scaled, second_moment, with_second
 from polyad.testing._refusals import assert_refused, result_or_refusal
 
 
@@ -26,9 +26,9 @@ def dead(card: Card) -> None:
         cases = {
             "zero weights": (0 * weight, stats),
             "a weight of rank one": (weight[:, :1] @ row, stats),
-            "dead inputs": (weight, Moments(stats.count, second * kept * kept[:, None], stats.mean, stats.peak)),
-            "one input row": (weight, Moments(1, row.mT @ row, row[0], row[0])),
-            "inputs of zero": (weight, Moments(stats.count, 0 * second, 0 * row[0], 0 * row[0])),
+            "dead inputs": (weight, with_second(stats, second * kept * kept[:, None])),
+            "one input row": (weight, Moments(1, second=row.mT @ row, mean=row[0], peak=row[0])),
+            "inputs of zero": (weight, scaled(stats, 0.0)),
         }
         for what, (given, known) in cases.items():
             limit = 64 * torch.finfo(dtype).eps * error(card, given, known)
@@ -50,7 +50,7 @@ def layout(card: Card) -> None:
     plain = factored(card, weight, stats).to_dense()
     views = {"transposed": weight.mT.contiguous().mT, "strided": torch.stack((weight, weight), -1)[..., 0]}
     views |= {"requires grad": weight.clone().requires_grad_(), "negative strides": weight.flip(1).flip(1)}
-    strided = Moments(stats.count, torch.stack((second, second), -1)[..., 0], stats.mean, stats.peak)
+    strided = with_second(stats, torch.stack((second, second), -1)[..., 0])
     for name, view in views.items():
         found = factored(card, view, strided).to_dense().detach()
         off = float((found - plain).norm() / plain.norm())
@@ -74,8 +74,12 @@ def refusals(card: Card) -> None:
         return
     second = second_moment(stats).clone()
     second[0, 1] = math.nan
-    wrong = {"no statistics": None, "no second moment": Moments(9), "NaN in the second moment": Moments(9, second)}
-    wrong["a second moment of another width"] = Moments(9, torch.eye(7, dtype=torch.float64))
+    wrong = {
+        "no statistics": None,
+        "no second moment": Moments(9),
+        "NaN in the second moment": Moments(9, second=second),
+    }
+    wrong["a second moment of another width"] = Moments(9, second=torch.eye(7, dtype=torch.float64))
     for what, known in wrong.items():
         assert_refused(card, what, lambda s=known: factored(card, weight, s), "" if known is None else "second")
         if card.curve is not None:

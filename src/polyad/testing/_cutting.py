@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.models.blocks import Block, blocks
+from polyad.models.calibration import collect
 from polyad.models.replacement import Replacement, modules
-from polyad.models.statistics import Moments, collect
 from polyad.models.surgery import replace as put
+from polyad.statistics import Moments
 from polyad.testing.decoders import decoder, logits, tokens
 
 Weights = Mapping[str, Tensor]

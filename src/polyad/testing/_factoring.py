@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.formats import Format
-from polyad.models.statistics import Moments
+from polyad.statistics import Moments
 from polyad.testing._contract import seeded
 
 SHAPES = ((7, 12), (12, 7), (6, 6), (1, 5), (5, 1), (40, 6), (6, 40))
@@ -37,13 +37,9 @@ def moments(rows: Tensor, weight: Tensor) -> Moments:
     """All that a method may ask of a layer's inputs (count, in) and outputs; in the weight's dtype, or float32."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     second, outputs = rows.mT @ rows / len(rows), rows @ weight.double().mT
-    return Moments(
-        len(rows),
-        second.to(wide),
-        rows.mean(0).to(wide),
-        rows.abs().amax(0).to(wide),
-        outputs.square().mean(0).to(wide),
-    )
+    parts = {"second": second, "mean": rows.mean(0), "peak": rows.abs().amax(0)}
+    parts["output_square"] = outputs.square().mean(0)
+    return Moments(len(rows), **{name: part.to(wide) for name, part in parts.items()})
 
 
 def second_moment(stats: Moments) -> Tensor:
@@ -63,9 +59,14 @@ def rearranged(stats: Moments, columns: Tensor) -> Moments:
 
 
 def changed(stats: Moments, second: Change, column: Change) -> Moments:
-    """The statistics with the second moment changed in one way, and what is one number for each input in another."""
-    mean, peak = (None if part is None else column(part) for part in (stats.mean, stats.peak))
-    return Moments(stats.count, second(second_moment(stats)), mean, peak)
+    """The statistics of the inputs, the second moment changed in one way and what has one number each in another."""
+    columns = {name: column(stats.values[name]) for name in ("mean", "peak") if name in stats.values}
+    return Moments(stats.count, second=second(second_moment(stats)), **columns)
+
+
+def with_second(stats: Moments, second: Tensor) -> Moments:
+    """The statistics with another second moment."""
+    return Moments(stats.count, **{**stats.values, "second": second})
 
 
 def factored(card: Card, weight: Any, stats: Moments | None, **given: Any) -> Format:

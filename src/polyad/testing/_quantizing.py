@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.formats import Format, Quantized
-from polyad.formats.quantized import middle, spread
+from polyad.formats.stored.quantized import middle, spread
 from polyad.testing._contract import normal
 
 OWN = ("options", "bound")

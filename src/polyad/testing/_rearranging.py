@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.statistics import Moments
 from polyad.testing._contract import seeded
 from polyad.testing._cutting import Site
 from polyad.testing._factoring import rearranged as rearranged_inputs
@@ -43,14 +44,13 @@ def _moved(here: Site, moves: Mapping[str, tuple[Tensor | None, Tensor | None]])
         for name in (path + ".weight", path + ".bias"):
             if rows is not None and name in weights:
                 weights[name] = weights[name][rows]
-        known = here.stats[path]
-        square = known.output_square
-        stats[path] = replace(
-            known, derived={}, output_square=square if square is None or rows is None else square[rows]
-        )
+        known = here.stats[path].values
+        if rows is not None and "output_square" in known:
+            known = {**known, "output_square": known["output_square"][rows]}
+        stats[path] = Moments(here.stats[path].count, **known)
         if columns is not None:
             weights[path + ".weight"] = weights[path + ".weight"][:, columns]
-            stats[path] = replace(rearranged_inputs(known, columns), derived={})
+            stats[path] = rearranged_inputs(stats[path], columns)
     return replace(here, weights=weights, stats=stats)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from polyad._card import Card
 from polyad.decompose import svd
-from polyad.formats import Format
+from polyad.formats import Format, LowRank
 from polyad.testing._awkward_layers import dead, layout, refusals
 from polyad.testing._contract import seeded
 from polyad.testing._factoring import (
@@ -50,6 +50,7 @@ def result(card: Card) -> None:
                 what = f"{card.name} of {dtype}, shape {shape}, rank {rank}"
                 assert isinstance(found, card.makes or Format), f"{what} made {found!r}"
                 assert (found.shape, found.dtype) == (shape, dtype), f"{what} has shape {found.shape}, {found.dtype}"
+                _priced(card, found, rank, what)
                 assert bool(torch.isfinite(found.to_dense()).all()), f"{what} holds NaN or infinite numbers"
                 assert torch.equal(found.to_dense(), again.to_dense()), f"{what} called twice gives two results"
                 if dtype in HALF:
@@ -61,6 +62,16 @@ def result(card: Card) -> None:
                     )
             assert torch.equal(weight, before), f"{card.name} changed the weight in place"
             assert torch.equal(second_moment(stats), second), f"{card.name} changed the statistics in place"
+
+
+def _priced(card: Card, found: Format, rank: int, what: str) -> None:
+    """The tensors have the shapes that the card's ``template`` says, or those of two factors, by which it is sized."""
+    if card.template is None and card.makes is not LowRank:
+        return
+    options = {name: value for name, value in card.example.items() if name != "rank"}
+    stated = card.template(found.shape, rank, **options) if card.template else LowRank.empty(found.shape, rank)
+    shapes, expected = ({n: tuple(t.shape) for n, t in f.tensors().items()} for f in (found, stated))
+    assert shapes == expected, f"{what} has tensors of shapes {shapes}, and its card says {expected}"
 
 
 def falling(card: Card) -> None:

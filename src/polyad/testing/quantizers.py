@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.formats import Format, Quantized
-from polyad.formats.packing import packed_length
+from polyad.formats.stored.packing import packed_length
 from polyad.testing._contract import normal, seeded
 from polyad.testing._quantizing import every_result, exact, grid, numbers, quantized, relative_error, variants
 from polyad.testing._refusals import assert_refused, result_or_refusal

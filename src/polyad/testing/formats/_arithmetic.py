@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from polyad.formats import BlockTensorTrain, Format, Sum
-from polyad.formats._multilinear import _Multilinear
-from polyad.formats._networks import connected, split
+from polyad.formats.networks.arithmetic import connected, split
+from polyad.formats.networks.multilinear import _Multilinear
 from polyad.testing._contract import Subject, assert_close, normal, seeded
 
 WAYS = ((5,), (4, 6), (4, 2, 6), (3, 4, 1, 2))

@@ -22,7 +22,7 @@ from polyad.formats import (
     Toeplitz,
     TreeNetwork,
 )
-from polyad.formats.packing import pack
+from polyad.formats.stored.packing import pack
 from polyad.testing._contract import normal, seeded
 
 

@@ -1,0 +1,146 @@
+"""Names of polyad 0.1.0 whose place has changed: each still works, and says where it is now."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+ROOMS: Mapping[str, Mapping[str, str]] = {
+    "polyad.adapters": {
+        "frozen": (
+            "frozen beside:low_rank_product alongside:structured_product folding:folded_product "
+            "counting:fold_threshold gradients:format_gradients kinds:layer_kinds"
+        ),
+        "host": (
+            "host:adapters adapted experts standing:stand_in sites doubtful:ambiguous_sites making:build "
+            "planning:plan starting:start merging:merge saving:save training:schedule named:spelled "
+            "sizing:size"
+        ),
+        "methods": (
+            "adalora aflora block_lora c3a dora edora eigenlorax flora_tucker gralora loha lokh lokr loldu "
+            "loqt lora lotr pissa riemannlora singlora soka surm svfit tensorpoly tera tlora_transform vera"
+        ),
+        "operations": (
+            "arithmetic absorbing:absorb reversible_merge ensembles:ensemble curves:bezier_curve bridges:bridge lorkd"
+        ),
+        "training": "learning:loop rates:rate_range finetuning:finetune comparing:compare tokens:batches",
+    },
+    "polyad.cache": {
+        "host": (
+            "host:cache attention evicting:eviction_layer layer recent:exact_tokens rotation "
+            "stored:stored_blocks fused_rows named:spelled"
+        ),
+        "codecs": (
+            "gear h2o kivi ksort_bfp latents matryoshkakv metric palu prefixkv squat staircase streaming_llm "
+            "transform_coding vidkv xkv"
+        ),
+        "calibration": "fisher observe matryoshka_training",
+    },
+    "polyad.attention": {
+        "methods": "grouped kronecker latent tensor_product tpla",
+        "conversion": "transmla converting:convert",
+    },
+    "polyad.quantize": {
+        "methods": "block_floating_point least_distortion round_to_nearest",
+    },
+    "polyad.compress": {
+        "methods": "eora lord modegpt welore equivalent_rescaling",
+        "": "memory:statistics_store",
+    },
+    "polyad.models": {
+        "calibration": "rows statistics:collect",
+    },
+    "polyad.train": {
+        "": "descending:descend healing:heal",
+    },
+    "polyad.decompose": {
+        "cp": "cp_als gcp nonnegative_cp sparse_cp_als spm",
+        "tucker": "st_hosvd hooi block_term chebyshev_tucker",
+        "trains": "tt_svd tt_als tt_cross tt_matrix tr_svd tr_als",
+        "networks": "greedy_tn tnale hierarchical_tucker trg_ising ttn_bug",
+        "matrices": (
+            "svd nmf masked_als hadamard_als khatri_rao_als kronecker_als kronecker_svd householder_product "
+            "low_displacement nearest_block_tensor_train nearest_circulant nearest_monarch nearest_toeplitz "
+            "t_svd"
+        ),
+        "ranks": "ranks:choose_rank core_shapes trade:compare_formats",
+    },
+    "polyad.formats": {
+        "networks": (
+            "cp tucker tensor_train tensor_ring train_matrix tree_network block_term network symmetric_cp "
+            "low_rank kronecker khatri_rao hadamard"
+        ),
+        "structured": "circulant toeplitz low_displacement monarch householder tubal block_tensor_train",
+        "stored": "dense quantized sparse packing",
+        "composed": "sum product",
+    },
+    "polyad.linalg": {
+        "polyad.algorithms": (
+            "coordinated_sampling incremental_mixture kernel_matvec kronecker_projection lasso "
+            "meta_factorization random_pivoting sketched_lstsq streaming_eigenvector tree_field updating_svd"
+        ),
+    },
+    "polyad.optim": {
+        "transforms": "projected_adam",
+    },
+}
+"""Package -> room in it -> the modules that stood in the package itself; ``old:new`` where a file's name changed."""
+
+ALGORITHMS = (
+    "CoordinatedSketch", "IncrementalMixture", "KroneckerProjection", "MetaFactors", "Pivoted",
+    "StreamingEigenvector", "TreeField", "UpdatingSVD", "coordinated_sampling", "coupling",
+    "exponential", "kernel_matvec", "lasso", "linf_rows", "meta_factorization", "near_pairs",
+    "private_median", "random_pivoting", "sketched_lstsq", "smooth",
+)  # fmt: skip
+"""Names that ``polyad.linalg`` showed and ``polyad.algorithms`` shows."""
+
+
+def moved_modules() -> dict[str, str]:
+    """The full name of every module that has moved, and where it is now."""
+    places = {}
+    for package, rooms in ROOMS.items():
+        for room, names in rooms.items():
+            for name in names.split():
+                old, _, new = name.partition(":")
+                home = room if room.startswith("polyad.") else f"{package}.{room}".rstrip(".")
+                places[f"{package}.{old}"] = f"{home}.{new or old}"
+    return places
+
+
+def keep_old_names() -> None:
+    """Let the old names of modules and of functions be imported, with a warning that names the new place.
+
+    An old module is an empty one that asks the new one at first use, so nothing is imported here.
+    """
+    for old, new in moved_modules().items():
+        package, _, name = old.rpartition(".")
+        if old in sys.modules:  # a room has the name that a module had
+            vars(sys.modules[old]).setdefault("__getattr__", _forward(old, new))
+            continue
+        alias = ModuleType(old, f"Moved to {new}.")
+        vars(alias)["__getattr__"] = _forward(old, new)
+        sys.modules[old] = alias
+        shown = vars(sys.modules[package])
+        if name not in shown and not (package == "polyad.linalg" and name in ALGORITHMS):
+            shown[name] = alias
+    vars(sys.modules["polyad.linalg"])["__getattr__"] = _forward("polyad.linalg", "polyad.algorithms", ALGORITHMS)
+
+
+def _forward(old: str, new: str, names: tuple[str, ...] | None = None) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module whose names, or these of them, are found in another."""
+
+    def look_up(name: str) -> Any:
+        if (name.startswith("__") and name.endswith("__")) or (names is not None and name not in names):
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        try:
+            value = getattr(import_module(new), name)
+        except AttributeError:
+            raise AttributeError(f"module {old!r} has moved to {new!r}, which has no {name!r}") from None
+        warnings.warn(f"{old}.{name} is {new}.{name} now", DeprecationWarning, stacklevel=2)
+        return value
+
+    return look_up

@@ -1,0 +1,1 @@
+"""The frozen weight that an adapter changes, and products with it and a change."""

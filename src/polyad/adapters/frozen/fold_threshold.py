@@ -1,0 +1,91 @@
+"""How many rows it takes until adding an update to the weight costs less than applying it beside the weight."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from polyad.adapters.adapter import Adapter, matrix
+from polyad.adapters.frozen.format_gradients import GRADIENTS
+from polyad.adapters.frozen.frozen import Frozen
+from polyad.einsum import operations
+from polyad.formats import Circulant, Format, LowRank, Product, Toeplitz
+from polyad.formats.networks.multilinear import _Multilinear
+
+NEVER = math.inf
+ROWS = 1024
+"""The number of rows at which a format is asked what a row costs."""
+
+MOVED = 16
+"""Operations that writing and reading one number of the folded weight counts as."""
+
+WORTH = 0.1
+"""The share of the layer's own product that folding must save, since it takes the memory of a weight."""
+
+TRANSFORMED = 8
+"""How many times longer an operation of a fast Fourier transform takes than one of a product of matrices."""
+
+
+class Folds(NamedTuple):
+    """From how many rows adding an update to the weight is cheaper than applying it beside the weight."""
+
+    plain: float
+    """Without gradients; infinite where never."""
+    trained: float
+    """With them."""
+    structured: bool
+    """Whether the update's gradients are then taken by its structure, not from a dense gradient of the weight."""
+
+
+def fold_from(adapter: Adapter, base: Frozen) -> Folds:
+    """When to fold an adapter's update into the weight.
+
+    Applied, an update of ``a`` operations a row costs n a, and twice that again for gradients. Folded, it costs its
+    dense form and the weight's traffic, and with gradients either both three times and the product of a gradient
+    with x, or both twice and what ``gradients.GRADIENTS`` says of its kind, whichever is less.
+    """
+    if not base.mergeable or base.kind == "embedding":
+        return Folds(NEVER, NEVER, False)
+    with torch.enable_grad():  # what is frozen has no gradient to count
+        update = adapter.update(base)
+    if isinstance(update, Tensor):
+        return Folds(0, 0, False)
+    if isinstance(update, LowRank) and 20 * update.rank <= min(update.shape[-2:]):
+        return Folds(NEVER, NEVER, False)  # by the rule below; most adapters are these, and attaching should be quick
+    out, n = matrix(base.shape)
+    if len(update.shape) != 2:
+        return Folds(0, 0, False)
+    product, each = 2 * out * n, _slowness(update) * update.flops(ROWS) / ROWS
+    formed = _forming(update, n) + MOVED * out * n
+    fits = base.kind == "linear" and type(update) in GRADIENTS and update.dtype == base.weight.dtype
+    own = GRADIENTS[type(update)][1](update) if fits else NEVER
+    structured = own <= product
+    applied = 2.5 * each if isinstance(update, LowRank) and not update.right.requires_grad else 3 * each
+    trained = (
+        _first(2 * formed, applied - own - WORTH * product)
+        if structured
+        else _first(3 * formed, 3 * each - (1 + WORTH) * product)
+    )
+    return Folds(_first(formed, each - WORTH * product), trained, structured)
+
+
+def _slowness(update: Format) -> int:
+    """How much longer an operation of a format takes than one of a product of matrices."""
+    parts = update.factors if isinstance(update, Product) else (update,)
+    return TRANSFORMED if any(isinstance(part, Circulant | Toeplitz) for part in parts) else 1
+
+
+def _forming(update: Format, columns: int) -> int:
+    """Operations of ``to_dense``, or of applying the update to a unit matrix where that is not known."""
+    if isinstance(update, _Multilinear):
+        expression, operands = update.batched()
+        return operations(expression, tuple(tuple(t.shape) for t in operands))
+    return 0 if isinstance(update, Circulant | Toeplitz) else update.flops(columns)  # those are windows of a line
+
+
+def _first(once: float, saved: float) -> float:
+    """How many rows repay a cost."""
+    return math.ceil(once / saved) if saved > 0 else NEVER

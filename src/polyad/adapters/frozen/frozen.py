@@ -1,0 +1,179 @@
+"""The frozen weight that an adapter changes: its numbers, its product, and how an update is applied beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyad.adapters.frozen.format_gradients import GRADIENTS
+from polyad.adapters.frozen.low_rank_product import beside, traced
+from polyad.adapters.frozen.structured_product import alongside
+from polyad.formats import Format, LowRank
+from polyad.layers import Factors, Linear
+from polyad.layers.linear import as_autocast
+
+Update = Format | Tensor
+"""A change of a weight: a format or a tensor of the weight's own shape, or of (out, the rest) for a kernel."""
+
+
+class Frozen:
+    """What an adapter sees of the layer below it; the subclasses know one kind of layer each.
+
+    Calling it gives the layer's product without its bias. ``part`` limits it to some rows of a fused weight.
+    """
+
+    kind = "linear"
+    plain: tuple[Callable[..., Any], ...] = (nn.Linear.forward, Linear.forward)
+    """Forward passes that are exactly a product with ``weight`` and a bias."""
+
+    def __init__(self, layer: nn.Module, part: tuple[int, int] | None = None) -> None:
+        self.layer, self.part = layer, part
+        self.transposed = is_transposed(layer)
+        self.exact = self.transposed or type(layer).forward in self.plain
+        """Whether the layer is its weight and nothing else; a quantised layer of another library is not."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether the layer's calls must be made, since somebody watches them or put another forward pass there."""
+        return hooked(self.layer)
+
+    @property
+    def held(self) -> Update:
+        """The weight as the layer holds it: a tensor (out, …) or a format of (out, the rest)."""
+        weight: Any = self.layer.weight
+        if isinstance(weight, Factors):
+            return weight()
+        weight = weight() if callable(weight) else weight  # torch's own quantised layers
+        if not weight.dtype.is_floating_point or weight.is_quantized:
+            if weight.is_quantized or type(weight) not in (Tensor, nn.Parameter):
+                return weight.dequantize()
+            raise ValueError(f"the weight is stored as {weight.dtype} in a way that only its own library can read")
+        return weight.mT if self.transposed else weight
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether the weight is a floating-point tensor that an update can be added to."""
+        weight = self.layer._parameters.get("weight")  # one that follows from others, as pruned ones do, is not there
+        return self.exact and isinstance(weight, Tensor) and weight.is_floating_point()
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, of ``shape``. A format is multiplied out, and a quantised weight read, at every call."""
+        held = self.held
+        dense = held.to_dense() if isinstance(held, Format) else held
+        dense = dense if self.part is None else dense[self.part[0] : self.part[1]]
+        return dense.reshape(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in) of this part of the weight; (out, in / groups, *kernel) for a convolution."""
+        layer: Any = self.layer
+        out, n = (layer.nf, layer.nx) if self.transposed else (layer.out_features, layer.in_features)
+        return (out if self.part is None else self.part[1] - self.part[0], n)
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias: Any = getattr(self.layer, "bias", None)
+        bias = bias() if callable(bias) else bias
+        return bias if bias is None or self.part is None else bias[self.part[0] : self.part[1]]
+
+    def rows(self, x: Tensor) -> int:
+        """How many rows the layer multiplies for the input x."""
+        return x.numel() // x.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The frozen product, without bias."""
+        held = self.held if self.exact and not self.watched else None
+        if held is None:
+            y = self.layer(x) if self.bias is None else self.layer(x) - self.bias
+            return y if self.part is None else y[..., self.part[0] : self.part[1]]
+        y = self.product(x, held) if isinstance(held, Tensor) else self.applied(held, x)
+        return y if self.part is None else y[..., self.part[0] : self.part[1]]
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The layer with another weight in place of its own, without bias."""
+        return F.linear(x, weight)
+
+    def biased(self, y: Tensor) -> Tensor:
+        """y and the layer's bias."""
+        return y if self.bias is None else y + self.along(self.bias.to(y.dtype), y)
+
+    def along(self, v: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+        """One number a row of the weight, (out,), shaped to multiply the product with x."""
+        return v
+
+    def applied(self, update: Update, x: Tensor) -> Tensor:
+        """The product of an update with x, its structure applied."""
+        if isinstance(update, Tensor):
+            return self.product(x, update.to(as_autocast(x).dtype))
+        return update.linear(as_autocast(x))
+
+    def onto(
+        self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+    ) -> Tensor:
+        """``total`` and ``scale`` times the product of the update with x, of which a share is dropped; all of it
+        times ``gains``, one number a row of the weight."""
+        if not isinstance(update, LowRank) or self.kind != "linear":
+            if gains is None and self._structured(update, x, total):
+                assert isinstance(update, Format)
+                return alongside(total, x, update, scale, dropout)
+            change = self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
+            found = total + scale * change
+            return found if gains is None else found * self.along(gains.to(found.dtype), x)
+        x = as_autocast(x)
+        gains = None if gains is None else gains.to(x.dtype)
+        low = update.left.to(x.dtype), update.right.to(x.dtype)
+        return beside(x, None, total.to(x.dtype), *low, scale, dropout, gains)
+
+    def _structured(self, update: Update, x: Tensor, total: Tensor) -> bool:
+        """Whether an update has gradients of its own, which keep x alone."""
+        if type(update) not in GRADIENTS or self.kind != "linear" or not torch.is_grad_enabled() or traced():
+            return False
+        return update.dtype == total.dtype == x.dtype and as_autocast(x) is x
+
+    def joins(self, x: Tensor) -> bool:
+        """Whether a low-rank change can be applied in one pass with the product: the layer is a weight of x's dtype,
+        nobody watches its calls, and torch does not compile."""
+        layer: Any = self.layer
+        weight = layer._parameters.get("weight")
+        if traced() or self.part is not None or not self.exact or self.kind != "linear":
+            return False
+        if type(weight) is not nn.Parameter or weight.dtype != x.dtype or self.watched:
+            return False
+        return as_autocast(x) is x
+
+    def joined(self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None) -> Tensor:
+        """The layer's output with the change of a low-rank update; ``gains`` multiply it before a bias is added."""
+        held, left, right = self.layer._parameters, update.left, update.right
+        weight, bias = held["weight"], held.get("bias")  # read past ``held``, which takes as long as a small product
+        assert weight is not None
+        weight = weight.mT if self.transposed else weight
+        if left.dtype != x.dtype:
+            left, right = left.to(x.dtype), right.to(x.dtype)
+        if gains is None:
+            return beside(x, weight, bias, left, right, scale, dropout)
+        return self.biased(beside(x, weight, None, left, right, scale, dropout, gains.to(x.dtype)))
+
+    def dense(self, update: Update) -> Tensor:
+        """The update as a tensor of ``shape``."""
+        return (update.to_dense() if isinstance(update, Format) else update).reshape(self.shape)
+
+
+def suffix(part: tuple[int, int] | None) -> str:
+    """What follows a layer's path in the name of a part of its weight; nothing for the whole."""
+    return "" if part is None else f"[{part[0]}:{part[1]}]"
+
+
+def hooked(layer: nn.Module) -> bool:
+    """Whether somebody watches the calls of a layer, or replaced its forward pass."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(layer)
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether this is transformers' Conv1D, a linear layer with its weight the other way round."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")

@@ -1,0 +1,155 @@
+"""Adapters made for their sites: arguments by pattern, draws by seed, starts that read the weight or a gradient."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyad import _check
+from polyad._card import Card, methods
+from polyad.adapters.adapter import Adapter, Bank, generator
+from polyad.adapters.frozen.frozen import Frozen
+from polyad.adapters.frozen.layer_kinds import FrozenExpert, frozen
+from polyad.adapters.host.experts import stacked
+from polyad.adapters.host.sites import Site
+
+Method = Callable[..., Adapter]
+"""What makes an adapter of a weight's shape: a class of the catalogue, or any function like one."""
+
+
+@functools.cache
+def arguments_of(method: Method) -> frozenset[str]:
+    """The names of a method's arguments."""
+    return frozenset(inspect.signature(method).parameters)
+
+
+def opened(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
+    """The method inside ``functools.partial``, and all its arguments."""
+    given = dict(arguments)
+    if not callable(method):
+        raise TypeError(f"method={method!r} makes no adapters; give a class such as polyad.adapters.LoRA")
+    while isinstance(method, partial):
+        if method.args:
+            raise ValueError(f"partial({method.func.__name__}, ...) fixes positional arguments; fix them by name")
+        method, given = method.func, {**method.keywords, **given}
+    return method, given
+
+
+def entry(method: Method) -> Card | None:
+    """The method's card, if it is in the catalogue."""
+    return next((card for card in methods("adapter") if card.function is method), None)
+
+
+def needs_of(method: Method) -> frozenset[str]:
+    """What the method's card says that it starts from."""
+    card = entry(method)
+    return frozenset() if card is None else frozenset().union(*card.needs.values())
+
+
+def picked(argument: str, value: Any, site: Site) -> Any:
+    """The value of an argument for a site: of {pattern: value} the one whose pattern matches, "*" where none does."""
+    if not isinstance(value, Mapping):
+        return value
+    own = [pattern for pattern in value if pattern != "*" and site.fits(pattern)]
+    if len(own) > 1:
+        raise ValueError(
+            f"{argument} is given for {site.name} by {own[0]!r} and by {own[1]!r}; let one pattern match it"
+        )
+    if not own and "*" not in value:
+        raise ValueError(f"{argument} is given by patterns, and none matches {site.name}; add '*' for all others")
+    return value[own[0] if own else "*"]
+
+
+def make(
+    site: Site,
+    method: Method,
+    arguments: Mapping[str, Any],
+    *,
+    seed: int,
+    bank: Bank,
+    given: Mapping[str, Any] | None,
+    reads: bool,
+) -> Adapter:
+    """The adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
+
+    ``given`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
+    ``reads`` says whether its card needs the weight.
+    """
+    takes = arguments_of(method)
+    chosen = {k: picked(k, v, site) for k, v in arguments.items()}
+    if "bank" in takes:
+        chosen["bank"] = bank
+    weight = site.layer._parameters.get(site.parameter or "weight")
+    count = 1 if site.parameter is None or weight is None else len(weight)
+    dtype = trained_dtype(weight)
+    each: list[Adapter] = []
+    try:
+        for name, value in chosen.items():
+            _check.number(method, name, value)
+        for i in range(count):
+            if "generator" in takes:
+                chosen["generator"] = generator(seed, site.name, str(i))
+            each.append(in_dtype(_adapter(method(site.shape, **chosen)), dtype))
+        for i, adapter in enumerate(each):
+            _start(adapter, site, i, given, reads=reads)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
+    if dtype == torch.float64:
+        bank.to(dtype)
+    made = each[0] if site.parameter is None else stacked(each)
+    device = weight if weight is not None else next(site.layer.parameters(), next(site.layer.buffers(), None))
+    return made if device is None or device.device.type == "cpu" else made.to(device.device)
+
+
+def _adapter(made: Any) -> Adapter:
+    if not isinstance(made, Adapter):
+        raise TypeError(f"the method makes a {type(made).__name__}, which is no Adapter")
+    return made
+
+
+def in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
+    """The adapter in this dtype; asking first is quicker than torch's ``to``."""
+    floats = (t for t in (*adapter.parameters(), *adapter.buffers()) if t.is_floating_point())
+    return adapter if all(t.dtype == dtype for t in floats) else adapter.to(dtype)
+
+
+def trained_dtype(weight: Tensor | None) -> torch.dtype:
+    """float64 for such weights and float32 for all others: half precision loses small steps."""
+    return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
+
+
+def _start(adapter: Adapter, site: Site, expert: int, given: Mapping[str, Any] | None, *, reads: bool) -> None:
+    base, kind = view(site, expert), type(adapter)
+    if reads:
+        _there("the weight", base.weight)
+    with torch.no_grad():
+        if kind.derive is not Adapter.derive:
+            adapter.derive(base)
+        if given is not None and kind.init is not Adapter.init:
+            gradient = given.get("gradient")
+            own = gradient if gradient is None or site.parameter is None else gradient[expert]
+            adapter.init(base, **{**given, "gradient": None if own is None else _there("the gradient", own)})
+
+
+def _there(name: str, x: Tensor) -> Tensor:
+    if x.is_meta:
+        raise ValueError(f"the method starts from {name}, whose numbers are not there (device meta); load them first")
+    return _check.finite(name, x)
+
+
+def view(site: Site, expert: int = 0) -> Frozen:
+    """The frozen weight of a site."""
+    if site.parameter is None:
+        base = frozen(site.layer, site.part)
+        assert base is not None
+        return base
+    weight = site.layer._parameters[site.parameter]
+    assert weight is not None
+    turned = bool(getattr(site.layer, "is_transposed", False))
+    return FrozenExpert(weight[expert].mT if turned else weight[expert])

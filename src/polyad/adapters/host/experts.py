@@ -1,0 +1,127 @@
+"""The experts of a mixture with adapters on their three-dimensional parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from polyad.adapters.adapter import Adapter
+from polyad.adapters.frozen.layer_kinds import FrozenExpert
+from polyad.adapters.host.stand_in import Common, Made, Standing
+from polyad.formats import Format
+
+
+def expert_parameters(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """The shapes (out, in) of a module's parameters that hold one matrix an expert, by name."""
+    counts = {getattr(module, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")}
+    turned = bool(getattr(module, "is_transposed", False))
+    return {
+        name: (p.shape[2], p.shape[1]) if turned else (p.shape[1], p.shape[2])
+        for name, p in module._parameters.items()
+        if p is not None and p.ndim == 3 and p.shape[0] in counts and p.is_floating_point()
+    }
+
+
+def stacked(experts: list[Adapter]) -> Adapter:
+    """The first of these adapters, holding the tensors of all: each gets a leading dimension, one entry an expert."""
+    first = experts[0]
+    for path, module in first.named_modules():
+        rest = [each.get_submodule(path) for each in experts]
+        for table in ("_parameters", "_buffers"):
+            for name, tensor in getattr(module, table).items():
+                if tensor is not None:
+                    together = torch.stack([getattr(each, table)[name].detach() for each in rest])
+                    getattr(module, table)[name] = nn.Parameter(together) if table == "_parameters" else together
+    return first
+
+
+class Part(NamedTuple):
+    """An adapter of one parameter of a mixture, counted ``weight`` times; once where that is None."""
+
+    adapter: Adapter
+    parameter: str
+    updating: Updating
+    weight: Tensor | None
+
+
+class AdaptedExperts(Standing):
+    """A mixture's experts with named adapters, whose updates are folded into the weights for the forward pass.
+
+    One adapter serves all experts of a parameter: its tensors have a leading dimension. Folding costs the updates'
+    dense forms, once a pass, whatever the number of tokens.
+    """
+
+    def __init__(self, layer: nn.Module, common: Common) -> None:
+        super().__init__(layer, common)
+        self.transposed = bool(getattr(layer, "is_transposed", False))
+
+    def add(self, name: str, parameter: str, adapter: Adapter, made: Made) -> None:
+        """Hold an adapter of one parameter, made by ``stacked``."""
+        self.hold(f"{name}[{parameter}]", Part(adapter, parameter, Updating(adapter), None), made)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.common.rows is not None:
+            raise ValueError("a mixture's experts see tokens, not rows of the batch; they take no per-row adapters")
+        if not self.terms or self.original is not None:
+            return self.layer(*args, **kwargs)
+        return functional_call(self.layer, self.changed(), args, kwargs)
+
+    def changed(self) -> dict[str, Tensor]:
+        """The adapted parameters with all active updates, in the layer's own dtype and layout."""
+        found: dict[str, Tensor] = {}
+        for adapter, parameter, updating, weight in self.terms:
+            update = _dense(updating, self._experts(parameter)) * adapter.scale
+            update = update if weight is None else update * weight
+            total = found.get(parameter, self._parameters[parameter])
+            found[parameter] = total + (update.mT if self.transposed else update)  # pyright: ignore
+        return {name: tensor.to(self._parameters[name].dtype) for name, tensor in found.items()}  # pyright: ignore
+
+    def updates(self, name: str) -> Iterator[tuple[str, Tensor]]:
+        for adapter, parameter, updating, _ in self.routes[name]:
+            yield f".{parameter}", _dense(updating, self._experts(parameter)) * adapter.scale
+
+    def _experts(self, parameter: str) -> Tensor:
+        """A parameter as (experts, out, in)."""
+        held = self._parameters[parameter]
+        assert held is not None
+        return held.mT if self.transposed else held
+
+    def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
+        """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
+        before: dict[str, Tensor] = {}
+        for name, tensor in changed.items():
+            parameter = self._parameters[name]
+            assert parameter is not None
+            before[name], parameter.data = parameter.data, tensor.detach().contiguous()
+        self.original = before if keep else None
+
+    def unmerge(self) -> None:
+        """Put the originals back, bit by bit; does nothing where nothing is merged."""
+        for name, tensor in (self.original or {}).items():
+            parameter = self._parameters[name]
+            assert parameter is not None
+            parameter.data = tensor.to(device=parameter.device, dtype=parameter.dtype)
+        self.original = None
+
+
+class Updating(nn.Module):
+    """An adapter whose call is its update."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(self, weight: Tensor) -> Tensor:
+        update = self.adapter.update(FrozenExpert(weight))
+        return update.to_dense() if isinstance(update, Format) else update
+
+
+def _dense(updating: Updating, held: Tensor) -> Tensor:
+    """The updates of all experts, (experts, out, in)."""
+    own = {**dict(updating.named_parameters()), **dict(updating.named_buffers())}
+    run: Callable[..., Tensor] = vmap(lambda tensors, weight: functional_call(updating, tensors, (weight,)))
+    return run(own, held)

@@ -1,0 +1,1 @@
+"""The adapters, one method a file."""

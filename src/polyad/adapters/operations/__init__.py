@@ -1,0 +1,1 @@
+"""Operations on attached adapters: sums, merges, ensembles, curves between them, distillation."""

@@ -1,0 +1,89 @@
+"""Predictions averaged over adapters, and how well probabilities are calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from polyad import _check
+from polyad._card import Paper, method
+from polyad.adapters.host.adapters import Adapters
+
+
+@method(
+    "function",
+    papers=(
+        Paper(
+            "Wang, Aitchison, Rudolph",
+            2023,
+            "LoRA ensembles for large language model fine-tuning",
+            "arXiv:2310.00035",
+            handle="lora-ensembles",
+        ),
+    ),
+)
+def ensemble(adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]) -> Tensor:
+    """The mean of softmax(run()) over the adapters, each active alone; one pass of the model for each.
+
+    ``run`` returns logits (..., classes). What was active before is active again afterwards, whatever happens.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    >>> from polyad.adapters import LoRA
+    >>> host = Adapters(model)
+    >>> _ = [host.attach(n, "*", LoRA, rank=1) for n in "ab"]
+    >>> ensemble(host, ["a", "b"], lambda: model(torch.ones(4, 3))).shape
+    torch.Size([4, 2])
+    """
+    if not names:
+        raise ValueError("names is empty; an ensemble needs at least one adapter")
+    before = dict(adapters.active)
+    total: Tensor | None = None
+    try:
+        for name in names:
+            adapters.activate(name)
+            with torch.no_grad():
+                found = run().softmax(-1)
+            total = found if total is None else total + found
+    finally:
+        adapters.activate(before)
+    assert total is not None
+    return total / len(names)
+
+
+def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dict[str, float]:
+    """``accuracy``, ``nll`` (nats a row), ``brier`` (over all classes) and ``ece`` of probabilities (rows, classes).
+
+    The expected calibration error is Σ_b n_b / n · |accuracy_b - confidence_b| over ``bins`` of equal width of the
+    largest probability.
+
+    >>> calibration(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 1]), bins=4)["ece"]
+    0.25
+    """
+    _check.finite("probabilities", probabilities)
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+        raise ValueError(
+            f"probabilities {tuple(probabilities.shape)} and labels {tuple(labels.shape)} must be "
+            "(rows, classes) and (rows,)"
+        )
+    if bins < 1 or not len(labels):
+        raise ValueError(f"bins={bins} and {len(labels)} rows measure nothing; give one or more of each")
+    classes = probabilities.shape[1]
+    if labels.is_floating_point() or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"labels are of {labels.dtype}, from {labels.min()} to {labels.max()}; "
+                         f"give the number of a class, from 0 to {classes - 1}")  # fmt: skip
+    p = probabilities.double()
+    if bool((p < 0).any()) or float((p.sum(1) - 1).abs().max()) > 1e-2:
+        raise ValueError("the rows of probabilities do not sum to 1; give softmax(-1) of logits, as ensemble does")
+    confidence, choice = p.max(-1)
+    right = (choice == labels).double()
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gaps = torch.zeros(bins, dtype=p.dtype).index_add(0, place, right - confidence)
+    own = p.gather(1, labels[:, None]).squeeze(1)
+    return {
+        "accuracy": float(right.mean()),
+        "nll": float(-own.clamp_min(torch.finfo(p.dtype).tiny).log().mean()),
+        "brier": float((p.square().sum(1) - 2 * own + 1).mean()),
+        "ece": float(gaps.abs().sum()) / len(p),
+    }

@@ -1,0 +1,62 @@
+"""The batches of a fine-tuning, which follow from the texts, the seed and the step."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from polyad.data.calibration import splits
+from polyad.data.text import digest
+
+if TYPE_CHECKING:
+    from polyad.adapters.training.finetune import Finetuning
+
+BEGINNING = 4
+"""Batches from which methods start that read a gradient or statistics."""
+
+
+class Tokens:
+    """The batches of a fine-tuning: what step ``step`` sees follows from the texts, the seed and the step alone."""
+
+    def __init__(self, model: Any, asked: Finetuning) -> None:
+        self.model, self.asked = model, asked
+        most = getattr(model.config, "max_position_embeddings", None)
+        self.length = asked.length if most is None else min(asked.length, most)
+        if self.length < 2 or asked.batch < 1:
+            raise ValueError(
+                f"length={asked.length} and batch={asked.batch} hold nothing to learn; 2 and 1 are least"
+            )
+        parts = splits(model, asked.texts)
+        for part in parts:
+            if len(part.calibration) < self.length:
+                raise ValueError(
+                    f"{part.name!r} has {len(part.calibration)} tokens to train on, fewer than one row of "
+                    f"{self.length}; give a longer text or a shorter --length"
+                )
+        self.ids = [part.calibration for part in parts]
+        self.digest = hashlib.sha256("".join(digest(ids) for ids in self.ids).encode()).hexdigest()
+
+    def rows(self, step: int) -> Tensor:
+        """Token ids (batch, length): rows from anywhere in the texts, longer ones more often."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.asked.seed + step)
+        room = [len(ids) - self.length + 1 for ids in self.ids]
+        found = []
+        for place in torch.randint(sum(room), (self.asked.batch,), generator=generator).tolist():
+            text = 0
+            while place >= room[text]:
+                place, text = place - room[text], text + 1
+            found.append(self.ids[text][place : place + self.length])
+        return torch.stack(found).to(self.model.device)
+
+    def loss(self, step: int) -> Tensor:
+        """The mean negative log-likelihood of each row's tokens after the first."""
+        rows = self.rows(step)
+        logits = self.model(rows, use_cache=False).logits[:, :-1].float()
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+
+    def beginning(self) -> Tensor:
+        """The loss of the first batches together, from which methods start."""
+        return torch.stack([self.loss(step) for step in range(min(BEGINNING, self.asked.steps))]).mean()

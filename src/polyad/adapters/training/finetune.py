@@ -1,0 +1,185 @@
+"""A language model fine-tuned on text by an adapter, and what that gave."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from polyad.adapters.host.adapters import Adapters
+from polyad.adapters.host.build import Method, entry, needs_of, opened
+from polyad.adapters.training.batches import BEGINNING, Tokens
+from polyad.adapters.training.loop import train
+from polyad.adapters.training.rate_range import RateRange, rate_range
+from polyad.data.calibration import evaluation
+from polyad.data.text import digest
+from polyad.evaluation import memory, quality
+from polyad.models.calibration import collect
+from polyad.models.surgery import Which, decoder_linears
+from polyad.statistics import Moments
+from polyad.train.state import fingerprint
+
+NAME = "adapter"
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """How an adapter is trained on texts: every method of a comparison sees the same tokens in the same order."""
+
+    texts: tuple[str, ...]
+    steps: int = 150
+    batch: int = 2
+    length: int = 128
+    rate: float | Literal["auto"] | None = None
+    """The learning rate; by default the method's own, and with "auto" one that a short run over many finds."""
+    seed: int = 0
+    windows: int = 8
+    """Windows of 1,024 tokens of each text's evaluation part on which the loss is measured."""
+    select: tuple[str, ...] | None = None
+    """Patterns of the layers; by default every linear layer but the output head."""
+
+    def which(self, model: Any) -> Which:
+        """The layers that are adapted."""
+        if self.select is not None:
+            return self.select
+        paths = set(decoder_linears(model))
+        return lambda path, _module: path in paths
+
+
+def finetune(
+    model: Any,
+    method: Method,
+    asked: Finetuning,
+    *,
+    state: Path | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> tuple[Adapters, dict[str, Any]]:
+    """Attach an adapter to a language model, train it, and say what that gave; it stays attached, as ``adapter``.
+
+    The record holds the loss of every step, the held-out loss of each text before and after (nats a token, protocol
+    ``text-1``), trained numbers, bytes, seconds and peak memory. With ``state``, a file, an interrupted training goes
+    on where it stopped.
+    """
+    quality.check_predicts(model)
+    rate, tried = asked.rate, None
+    if rate == "auto":
+        tried = rates(model, method, asked, callback=callback)
+        rate = tried.best
+    weights = "" if state is None else fingerprint(model)
+    method, given = opened(method, {})
+    tokens = Tokens(model, asked)
+    heldout = evaluation(model, asked.texts, count=asked.windows)
+    before = _losses(model, heldout, quality.original_losses, callback, "loss before")
+    measured = memory.forget()
+    clock = time.perf_counter()
+    adapters, layers = _attached(model, method, given, asked, tokens)
+    attaching, count = time.perf_counter() - clock, sum(p.numel() for p in adapters.parameters(NAME))
+    known = entry(method)
+    stated = {"method": method.__name__ if known is None else known.name, "arguments": given}
+    identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype), "model": weights}
+    training = model.training
+    torch.manual_seed(asked.seed)
+    model.train()
+    learned = train(
+        adapters,
+        NAME,
+        tokens.loss,
+        steps=asked.steps,
+        rate=rate,
+        state=state,
+        asked=identity,
+        callback=callback,
+    )
+    model.eval()
+    peak = memory.largest() if measured else None
+    after = _losses(model, heldout, quality.losses, callback, "loss after")
+    model.train(training)
+    return adapters, {
+        **stated,
+        "layers": layers,
+        "trained_parameters": count,
+        "bytes": sum(t.nbytes for t in adapters.state_dict(NAME).values()),
+        "learning_rate": learned.rate, "rates_tried": None if tried is None else asdict(tried),
+        "steps": asked.steps, "batch": asked.batch, "length": tokens.length, "seed": asked.seed,
+        "loss_curve": list(learned.losses),
+        "held_out": {
+            text: {"before": before[text], "after": after[text], "windows": len(w), "sha256": digest(w)}
+            for text, w in heldout.items()
+        },
+        "seconds": {"attaching": attaching, "training": learned.seconds},
+        "peak_memory_bytes": _peak(model, peak),
+        "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def rates(
+    model: Any,
+    method: Method,
+    asked: Finetuning,
+    *,
+    steps: int = 40,
+    without: Sequence[float] | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> RateRange:
+    """What learning rates do to a method on the first batches of a fine-tuning; the model is left as it was.
+
+    ``without`` are the model's own losses of these batches, if they are known. Costs as much as ``steps`` steps and
+    their forward passes.
+    """
+    method, given = opened(method, {})
+    tokens = Tokens(model, asked)
+    adapters, _ = _attached(model, method, given, asked, tokens)
+    torch.manual_seed(asked.seed)
+    training = model.training
+    model.train()
+    try:
+        return rate_range(adapters, NAME, tokens.loss, steps=steps, without=without, callback=callback)
+    finally:
+        model.train(training)
+        adapters.detach(NAME)
+
+
+def _losses(
+    model: Any, heldout: Mapping[str, Tensor], measure: Callable[..., Tensor], callback: Any, stage: str
+) -> dict[str, float]:
+    """The mean loss of each text's held-out windows."""
+    told = None if callback is None else lambda step, total, _values: callback(step, total, {"stage": stage})
+    return {text: float(measure(model, windows, callback=told).mean()) for text, windows in heldout.items()}
+
+
+def _attached(
+    model: Any, method: Method, given: Mapping[str, Any], asked: Finetuning, tokens: Tokens
+) -> tuple[Adapters, int]:
+    """The adapter on its layers, started from the first batches where the method reads them; and how many layers."""
+    adapters, which, needs = Adapters(model), asked.which(model), needs_of(method)
+    start: dict[str, Any] = {"loss": tokens.beginning} if "gradient" in needs else {}
+    if needs - {"weight", "gradient"}:
+        start["stats"] = _statistics(adapters, which, method, given, needs, tokens)
+    return adapters, len(adapters.attach(NAME, which, method, seed=asked.seed, **given, **start))
+
+
+def _statistics(
+    adapters: Adapters, which: Which, method: Method, given: Mapping[str, Any], needs: frozenset[str], tokens: Tokens
+) -> dict[str, Moments]:
+    paths = [match.name for match in adapters.preview(which, method, **given)]
+    wanted = {path: needs - {"weight", "gradient"} for path in paths}
+    return collect(tokens.model, wanted, [tokens.rows(step) for step in range(BEGINNING)])
+
+
+def _peak(model: Any, resident: int | None) -> int | None:
+    """Bytes at the peak of training: of the device where that is no processor, else of this process."""
+    return torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else resident
+
+
+def write_record(file: Path, record: Mapping[str, Any] | list[Any]) -> None:
+    """Write a record, whole or not at all."""
+    partial_file = file.with_name(file.name + ".partial")
+    partial_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial_file.replace(file)

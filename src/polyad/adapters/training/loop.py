@@ -1,0 +1,203 @@
+"""The training loop of adapters: any method, any loss, resumable after a kill."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad.adapters.adapter import Adapter
+from polyad.adapters.host.adapters import Adapters
+from polyad.adapters.operations.absorb import absorb
+from polyad.adapters.sharded import sharded
+from polyad.train.state import keep, resumed
+
+WARM = 0.06
+"""The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
+
+
+class DivergedError(ValueError):
+    """The loss is not finite any more."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a training run gave: the loss of every step, the learning rate, and seconds of all runs together."""
+
+    losses: tuple[float, ...]
+    rate: float
+    seconds: float
+
+
+@dataclass
+class _Run:
+    """What is kept between two runs of one training."""
+
+    losses: list[float]
+    seconds: float
+
+
+def train(
+    adapters: Adapters,
+    name: str,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    rate: float | None = None,
+    warm: float = WARM,
+    clip: float = 1.0,
+    state: str | Path | None = None,
+    every: int = 25,
+    merges: Collection[int] = (),
+    asked: Mapping[str, Any] | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> Learned:
+    """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
+
+    By the method's ``optimizer`` (AdamW unless it states another) without decay, at its ``learning_rate`` unless
+    ``rate`` is given, times its ``learning_rates``: rising over the share ``warm`` of the steps, then falling to
+    zero. Gradients longer than ``clip`` are shortened. The methods' hooks and penalties are called. With ``state``, a
+    file, everything needed to go on is written there ``every`` so many steps, moved into place; a file that is there
+    is read and training goes on from it to the same numbers, if ``loss`` depends on the step alone and the method
+    keeps what it learns in parameters and buffers. ``asked`` says what the run is of: a file of another is refused.
+    The caller removes the file. Where processes hold shards (FSDP2) there is no ``state``.
+    Before the steps in ``merges`` the adapter, a LoQT, is absorbed into the weights below it, which the file then
+    holds too; the loss of such a step is computed twice.
+    ``callback(step, steps, values)`` is told the loss after every step.
+
+    >>> model = nn.Sequential(nn.Linear(4, 4))
+    >>> adapters = Adapters(model)
+    >>> from polyad.adapters import LoRA
+    >>> _ = adapters.attach("a", "0", LoRA, rank=2)
+    >>> x = torch.eye(4)
+    >>> found = train(adapters, "a", lambda step: (model(x) - x).square().sum(), steps=30, rate=0.05)
+    >>> found.losses[-1] < found.losses[0]
+    True
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
+    optimizer, rate = optimizer_of(adapters, name, rate)
+    base = [group["lr"] for group in optimizer.param_groups]
+    run_of = {**(asked or {}), "steps": steps, "rate": rate, "merges": sorted(merges)}
+    identity = json.dumps(run_of, sort_keys=True, default=str)
+    file = None if state is None else Path(state)
+    held = _held(adapters, name, below=bool(merges))
+    if file is not None and sharded(held.values()):
+        raise ValueError(
+            f"{file} cannot keep {name!r}, of which each process holds a shard; train without state= and keep its "
+            "state with torch.distributed.checkpoint"
+        )
+    run = _resumed(file, held, optimizer, identity)
+    clock = time.perf_counter() - run.seconds
+    for step in range(len(run.losses), steps):
+        for group, own in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = own * _share(step, steps, warm)
+        if step in merges:
+            absorb(adapters, name, lambda step=step: loss(step))
+        run.losses.append(step_of(adapters, optimizer, loss, step, steps, clip))
+        run.seconds = time.perf_counter() - clock
+        if file is not None and (step + 1) % every == 0 and step + 1 < steps:
+            held = _held(adapters, name, below=bool(merges))
+            keep(file, held, optimizer, _kept(held, run, identity))
+        if callback is not None:
+            callback(step + 1, steps, {"stage": "training", "loss": run.losses[-1]})
+    return Learned(tuple(run.losses), rate, run.seconds)
+
+
+def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[torch.optim.Optimizer, float]:
+    """The method's optimiser over what is trained, each part at its share of ``rate``, by default the method's own;
+    and the rate."""
+    kind = type(next(iter(adapters.of(name).values())))
+    rate = kind.learning_rate if rate is None else rate
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
+    if next(adapters.parameters(name), None) is None:
+        raise ValueError(f"nothing of {name!r} is trained; thaw it first")
+    groups: Any = adapters.groups(name, rate, _matching(adapters, name, kind))
+    return kind.optimizer(groups, weight_decay=0.0), rate  # pyright: ignore[reportCallIssue]
+
+
+def step_of(
+    adapters: Adapters,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[int], Tensor],
+    step: int,
+    steps: int,
+    clip: float,
+) -> float:
+    """One step, with everything that methods want to be told; returns the loss without penalties."""
+    adapters.before_step(step, steps)
+    value = _scalar(loss(step), step)
+    if not bool(torch.isfinite(value.detach())):
+        raise DivergedError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
+    (value + adapters.penalty().to(value.device)).backward()
+    adapters.after_backward(step, steps)
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
+    adapters.after_step(step, steps)
+    optimizer.zero_grad(set_to_none=True)
+    return float(value.detach())
+
+
+def _scalar(value: Any, step: int) -> Tensor:
+    """Refuse losses that are no single number, or that nothing trained has a part in."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"the loss of step {step} is {what}; return a tensor of one number, such as its mean()")
+    if not value.requires_grad:
+        raise ValueError(
+            f"the loss of step {step} depends on nothing that is trained; let the adapter act (activate, and unmerge "
+            "if it is merged), train it (thaw), and compute the loss without torch.no_grad()"
+        )
+    return value
+
+
+def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:
+    """The method's own rates; a pattern that fits none of its parameters here is not an error of the caller's."""
+    trained = [key for key, p in adapters.named_parameters(name).items() if p.requires_grad]
+    return {p: r for p, r in kind.learning_rates.items() if any(fnmatch.fnmatchcase(key, p) for key in trained)}
+
+
+def _share(step: int, steps: int, warm: float) -> float:
+    """The share of the learning rate at a step: a rise, and a fall that would reach zero after the last step."""
+    rise = max(1, round(warm * steps))
+    return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
+
+
+def _held(adapters: Adapters, name: str, *, below: bool) -> dict[str, Tensor]:
+    """Every number of an adapter that training can change, buffers that are never saved included; with ``below``
+    those of the layers that it stands on too."""
+    bank = adapters.bank(name)
+    found = {} if bank is None else {f"bank.{key}": t for key, t in bank.state_dict(keep_vars=True).items()}
+    for site, adapter in adapters.of(name).items():
+        for key, tensor in (*adapter.named_parameters(), *adapter.named_buffers()):
+            found[f"{site}.{key}"] = tensor
+    for path, layer in adapters.layers().items() if below else ():
+        if name in layer.made:
+            own = (*layer.layer.named_parameters(), *layer.layer.named_buffers())
+            found |= {f"below.{path}.{key}": tensor for key, tensor in own}
+    return found
+
+
+def _kept(held: Mapping[str, Tensor], run: _Run, identity: str) -> dict[str, Any]:
+    """What is stated of a run beside its tensors."""
+    frozen = [key for key, t in held.items() if isinstance(t, nn.Parameter) and not t.requires_grad]
+    return {"asked": identity, "losses": run.losses, "seconds": run.seconds, "frozen": frozen}
+
+
+def _resumed(file: Path | None, held: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: str) -> _Run:
+    """The run that a file tells of, put into the adapter and the optimiser; a new one where there is no file."""
+    stated = None if file is None else resumed(file, held, optimizer, identity)
+    if stated is None:
+        return _Run([], 0.0)
+    for key in stated["frozen"]:
+        held[key].requires_grad_(False)
+    return _Run(list(stated["losses"]), stated["seconds"])

@@ -1,0 +1,1 @@
+"""Attention of a trained model turned into another form."""

@@ -1,0 +1,166 @@
+"""Multi-head latent attention: the cache holds one narrow vector a token for all heads, and a small rotary key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyad._card import Paper, method
+from polyad.attention.rotary import causal, paired, rotate
+from polyad.cache.host.attention import FEW, over_pieces
+from polyad.models.described import described
+
+DEEPSEEK = Paper(
+    "DeepSeek-AI", 2024, "DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts Language Model",
+    "arXiv:2405.04434", adds="latents for keys and values, a decoupled rotary key, absorption of the up projections",
+)  # fmt: skip
+
+
+@described
+@method("layer", name="latent_attention", papers=(DEEPSEEK,))
+class LatentAttention(nn.Module):
+    """Attention of ``heads`` heads over a latent c of ``rank`` numbers a token and one rotary key for all heads.
+
+    A head's score is ``q_nope · (K c) + q_rope · k_rope`` and its output ``V Σ p c``, with ``K`` (heads, nope, rank)
+    and ``V`` (heads, value, rank) the up projections. ``key_up`` and ``value_up`` are absorbed into the query and the
+    output where few tokens ask (decoding): nothing of the length of the context but latents is formed. The cache of
+    transformers, or of polyad.cache, holds ``rope`` numbers a token as its keys and ``rank`` as its values.
+
+    ``pairs`` (rope / 2,) says which of the model's rotation frequencies each pair of the rotary key turns with; pair
+    i is numbers i and i + rope / 2. There is no norm on the latent and no latent for queries, unlike in the paper.
+
+    Called as a decoder of transformers calls its attention: hidden states (batch, tokens, width), cosines and sines
+    (batch, tokens, table), a mask that is boolean or added, or None for causal attention. Any floating dtype.
+
+    >>> layer = LatentAttention(16, 4, rank=6, nope=4, rope=2, value=4)
+    >>> table = torch.ones(1, 5, 2), torch.zeros(1, 5, 2)
+    >>> layer(torch.ones(1, 5, 16), table)[0].shape
+    torch.Size([1, 5, 16])
+    """
+
+    pairs: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rank: int,
+        nope: int,
+        rope: int,
+        value: int,
+        pairs: Tensor | None = None,
+        scaling: float | None = None,
+        query_bias: bool = False,
+        latent_bias: bool = False,
+        dropout: float = 0.0,
+        layer_idx: int = 0,
+        out: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if rope < 2 or rope % 2:
+            raise ValueError(f"rope={rope} must be even and at least 2: the rotary key is made of pairs")
+        if min(rank, heads, value) < 1 or nope < 0:
+            raise ValueError(
+                f"rank={rank}, heads={heads} and value={value} must be at least 1 and nope={nope} at least 0"
+            )
+        self.heads, self.rank, self.nope, self.rope, self.value = heads, rank, nope, rope, value
+        self.key_heads, self.num_key_value_groups = 1, heads  # what a cache sees
+        self.scaling = (nope + rope) ** -0.5 if scaling is None else scaling
+        self.layer_idx, self.is_causal, self.attention_dropout = layer_idx, True, dropout
+        self.q_proj = nn.Linear(width, heads * (nope + rope), bias=query_bias)
+        self.kv_down = nn.Linear(width, rank + rope, bias=latent_bias)
+        self.key_up = nn.Parameter(torch.randn(heads, nope, rank) * rank**-0.5)
+        self.value_up = nn.Parameter(torch.randn(heads, value, rank) * rank**-0.5)
+        self.o_proj = nn.Linear(heads * value, width, bias=False) if out is None else out
+        self.register_buffer("pairs", torch.arange(rope // 2) if pairs is None else pairs)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **others: Any,  # noqa: ARG002 - what other attention modules are told
+    ) -> tuple[Tensor, None]:
+        """The output (batch, tokens, width); no weights of attention are given back."""
+        nope, query, latent, key = self.projected(hidden_states, position_embeddings)
+        if past_key_values is not None:
+            key, latent = past_key_values.update(key, latent, self.layer_idx)
+        absorbed = nope.shape[-2] <= FEW or self.value > self.rank
+
+        def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
+            keys, latents = keys[..., : self.rope], latents[..., : self.rank]
+            mask = causal(mask, query, keys)
+            attend = self._over_latents if absorbed else self._over_heads
+            return attend(nope, query[..., : self.rope], keys, latents, mask), None
+
+        if isinstance(key, Tensor):
+            out = over(self, query, key, latent, attention_mask)[0]
+        else:  # a layer of polyad's caches, which may widen what it hands over
+            out = key.attend(self, query, attention_mask, over, {"scaling": self.scaling})
+        if absorbed:
+            out = torch.einsum("bthr,hvr->bthv", out, self.value_up)
+        return self.o_proj(out.flatten(2)), None
+
+    def projected(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries without rotation (batch, heads, tokens, nope) and with it (…, rope), latents and rotated keys of
+        one head, (batch, 1, tokens, rank) and (…, rope)."""
+        q = self.q_proj(hidden_states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        nope, query = q.split((self.nope, self.rope), -1)
+        latent, key = self.kv_down(hidden_states).unsqueeze(1).split((self.rank, self.rope), -1)
+        cos, sin = (paired(table, self.pairs) for table in position_embeddings)
+        return nope, rotate(query, cos, sin), latent, rotate(key, cos, sin)
+
+    def _over_latents(
+        self, nope: Tensor, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Weighted sums of latents (batch, tokens, heads, rank); up projections are left to the caller."""
+        wide = torch.cat((nope @ self.key_up, query), -1).unsqueeze(1)
+        r = self.rank
+        piece = (lambda q: q[..., :r] @ latents.mT + q[..., r:] @ keys.mT, lambda p: p @ latents)
+        return over_pieces(wide, mask, self.scaling, [piece])
+
+    def _over_heads(self, nope: Tensor, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
+        """Outputs of the heads (batch, tokens, heads, value), from keys and values that are formed."""
+        every = keys.expand(-1, self.heads, -1, -1)
+        q, k, v = (
+            torch.cat((nope, query), -1),
+            torch.cat((latents @ self.key_up.mT, every), -1),
+            latents @ self.value_up.mT,
+        )
+        width = max(q.shape[-1], self.value)  # fused kernels want one width
+        q, k, v = (F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
+        p = self.attention_dropout if self.training else 0.0
+        causal = mask is None and q.shape[-2] > 1
+        out = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal=causal, scale=self.scaling)
+        return out[..., : self.value].transpose(1, 2)
+
+    def spec(self) -> dict[str, Any]:
+        """JSON from which ``from_spec`` makes this module again, without its numbers."""
+        return {
+            "layer": "LatentAttention", "width": self.q_proj.in_features, "heads": self.heads, "rank": self.rank,
+            "nope": self.nope, "rope": self.rope, "value": self.value, "scaling": self.scaling,
+            "query_bias": self.q_proj.bias is not None, "latent_bias": self.kv_down.bias is not None,
+        }  # fmt: skip
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any], before: nn.Module) -> LatentAttention:
+        """An uninitialised module of this description, in place of ``before``, whose output projection it has."""
+        sizes = {name: value for name, value in spec.items() if name != "layer"}
+        with torch.device("meta"):
+            return cls(**sizes, **inherited(before))
+
+
+def inherited(before: nn.Module) -> dict[str, Any]:
+    """What a module that takes the place of ``before`` has of it."""
+    return {
+        "out": before.get_submodule("o_proj"),
+        "layer_idx": getattr(before, "layer_idx", 0),
+        "dropout": float(getattr(before, "attention_dropout", 0.0)),  # pyright: ignore[reportArgumentType]
+    }

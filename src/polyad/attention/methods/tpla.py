@@ -1,0 +1,107 @@
+"""Latent attention whose cache is cut over processes: each attends with its part of the latent, outputs are added."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from polyad._card import Paper, method
+from polyad.attention.methods.latent import LatentAttention
+from polyad.attention.rotary import causal
+from polyad.linalg import walsh_hadamard
+
+TPLA = Paper(
+    "Tang, Meng, Tang, Wang, Yin, Sun, Zhang", 2025,
+    "TPLA: Tensor Parallel Latent Attention for Efficient Disaggregated Prefill & Decode Inference",
+    "arXiv:2508.15881", "tpla", "latents cut over ranks, with a softmax of their own, after an orthogonal mixing",
+)  # fmt: skip
+
+
+@method("layer", name="tpla", papers=(TPLA,))
+class ShardedLatentAttention(nn.Module):
+    """Rank ``rank`` of ``world`` of latent attention: a slice of the latent, and the whole rotary key.
+
+    The score of a slice is ``scale · q_slice · c_slice + q_rope · k_rope`` and each rank has its own softmax; the
+    sum of the outputs over ranks takes the place of the whole one's. The softmax makes this approximate, for world
+    > 1. An orthogonal matrix on the latent (``mixed``) before the cut changes nothing in the whole layer and the
+    error of the parts: after a Hadamard transform each slice holds about 1 / world of every score (``scale`` is
+    ``world``), after a PCA the first slice holds nearly all of it and the others little of the values (``scale`` 1).
+    Bytes of the cache a rank: rope + rank / world numbers a token. The paper's norm on the latent is not here, since
+    ``LatentAttention`` has none.
+
+    ``forward`` gives this rank's output and adds nothing up: with torch.distributed, ``all_reduce`` it.
+
+    >>> layer = LatentAttention(16, 4, rank=8, nope=4, rope=2, value=4)
+    >>> table = torch.ones(1, 5, 2), torch.zeros(1, 5, 2)
+    >>> parts = [ShardedLatentAttention(layer, rank, 2) for rank in range(2)]
+    >>> sum(part(torch.ones(1, 5, 16), table)[0] for part in parts).shape
+    torch.Size([1, 5, 16])
+    """
+
+    def __init__(self, whole: LatentAttention, rank: int, world: int, *, scale: float | None = None) -> None:
+        super().__init__()
+        if world < 1 or whole.rank % world or not 0 <= rank < world:
+            raise ValueError(f"rank={rank} of world={world} has no slice of a latent of {whole.rank} numbers")
+        self.whole, self.width = whole, whole.rank // world
+        self.slice = slice(rank * self.width, (rank + 1) * self.width)
+        self.scale = float(world) if scale is None else scale
+        self.layer_idx, self.is_causal, self.key_heads = whole.layer_idx, True, 1
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+    ) -> tuple[Tensor, None]:
+        """This rank's addend of the output (batch, tokens, width)."""
+        whole = self.whole
+        nope, query, latent, key = whole.projected(hidden_states, position_embeddings)
+        latent = latent[..., self.slice]
+        if past_key_values is not None:
+            key, latent = past_key_values.update(key, latent, self.layer_idx)
+        absorbed = nope @ whole.key_up[..., self.slice]
+        scores = (self.scale * (absorbed @ latent.mT) + query @ key.mT) * whole.scaling
+        mask = causal(attention_mask, query, key)
+        weights = _masked(scores, mask).softmax(-1)
+        mixed = torch.einsum("bhtr,hvr->bthv", weights @ latent, whole.value_up[..., self.slice])
+        return whole.o_proj(mixed.flatten(2)), None
+
+
+def mixed(whole: LatentAttention, how: Literal["hadamard", "pca"], moment: Tensor | None = None) -> LatentAttention:
+    """The same layer with an orthogonal matrix on its latent, in place; ``moment`` (rank, rank) is E[c cᵀ] for PCA.
+
+    The Hadamard matrix is normalised and its input's signs are drawn from a fixed seed; the latent's width must be a
+    power of two for it.
+    """
+    r = whole.rank
+    weight = whole.kv_down.weight
+    if how == "pca":
+        if moment is None or moment.shape != (r, r):
+            raise ValueError(f"how='pca' needs moment, E[c cᵀ] of the latent, of shape ({r}, {r})")
+        turn = torch.linalg.eigh(moment.double())[1].flip(1).mT
+    elif how == "hadamard":
+        if r & (r - 1):
+            raise ValueError(f"a latent of {r} numbers has no Hadamard matrix here; its width must be a power of two")
+        signs = torch.randint(0, 2, (r,), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+        turn = walsh_hadamard(torch.diag(signs.double())) / r**0.5
+    else:
+        raise ValueError(f"how={how!r} is not known; choose 'hadamard' or 'pca'")
+    turn = turn.to(weight)
+    with torch.no_grad():
+        weight[:r] = turn @ weight[:r]
+        if whole.kv_down.bias is not None:
+            whole.kv_down.bias[:r] = turn @ whole.kv_down.bias[:r]
+        whole.key_up.copy_(whole.key_up @ turn.mT)
+        whole.value_up.copy_(whole.value_up @ turn.mT)
+    return whole
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    tokens, length = scores.shape[-2:]
+    if mask is None:
+        mask = torch.ones(tokens, length, dtype=torch.bool, device=scores.device).tril(length - tokens)
+    least = torch.finfo(scores.dtype).min
+    return scores.masked_fill(~mask, least) if mask.dtype == torch.bool else scores + mask

@@ -1,0 +1,82 @@
+"""How much each direction of keys and values matters to what the model says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, PreTrainedModel
+
+from polyad.cache.codec import Make, arguments
+from polyad.cache.host.cache import attentions, chosen
+from polyad.cache.host.rotation import Rotation
+
+
+def fisher(
+    model: PreTrainedModel,
+    make: Make,
+    windows: Iterable[Tensor],
+    *,
+    sinks: int = 0,
+    generator: Generator | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> list[dict[str, Tensor]]:
+    """Fisher information of every layer's keys and values on windows of token ids; (H d, H d) each.
+
+    ``key_fisher`` and ``value_fisher`` are E[g gᵀ] over tokens, for g the gradient, with all H heads of d channels
+    side by side, of the log-likelihood of a text that the model itself draws after each prefix. To second order,
+    errors e that are independent of each other raise the divergence of the model's output by half the sum of eᵀ F e,
+    so that the figures of all layers, and of keys and values, are in one unit.
+
+    The first ``sinks`` tokens of each window are left out, as a cache that keeps them exact does not round them.
+
+    Keys are those before rotation where the codec that ``make`` makes stores them so. One forward and one backward
+    pass, which keep a window's activations and its logits.
+    """
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    before = bool(getattr(arguments(make), "before_rotation", False))
+    sums: dict[int, dict[str, Tensor]] = {}
+    windows = list(windows)
+    count = 0
+    for step, window in enumerate(windows, 1):
+        ids = window if window.ndim == 2 else window[None]
+        modules = attentions(model)
+        cache = _Gradients(Rotation(modules[min(modules)]) if before else None)
+        with torch.enable_grad():
+            logits = model(ids, past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
+            drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
+            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+            held = [t for pair in cache.seen.values() for t in pair]
+            grads = iter(torch.autograd.grad(loss, held))
+        count += ids[:, sinks:].numel()
+        for layer in cache.seen:
+            for name, grad in (("key_fisher", cache.unrotated(next(grads))), ("value_fisher", next(grads))):
+                rows = grad[..., sinks:, :].transpose(1, 2).flatten(2).flatten(0, 1)
+                rows = rows.to(torch.promote_types(grad.dtype, torch.float32))
+                mine = sums.setdefault(layer, {})
+                mine[name] = mine.get(name, 0) + rows.mT @ rows
+        if callback is not None:
+            callback(step, len(windows), {"stage": "gradients"})
+    return [{name: total / count for name, total in sums[layer].items()} for layer in chosen(model)]
+
+
+class _Gradients(DynamicCache):
+    """A plain cache that remembers the tensors it was given."""
+
+    def __init__(self, rotation: Rotation | None) -> None:
+        super().__init__()
+        self.rotation = rotation
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        for t in (key_states, value_states):
+            if not t.requires_grad:  # the parameters are frozen
+                t.requires_grad_()
+        self.seen[layer_idx] = key_states, value_states
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def unrotated(self, grad: Tensor) -> Tensor:
+        return grad if self.rotation is None else self.rotation.undo(grad, 0)

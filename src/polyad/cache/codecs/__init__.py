@@ -1,0 +1,1 @@
+"""Codecs and evictions, one method a file."""

@@ -1,0 +1,178 @@
+"""Keys in one bit and a half a number, values in three levels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from polyad._card import Paper, method
+from polyad.cache.codec import Codec, Place, Turn
+from polyad.cache.eviction import largest
+from polyad.formats import Format, Product, Quantized, Sparse, Sum
+from polyad.formats.stored.packing import pack
+from polyad.quantize import round_to_nearest
+
+
+@method(
+    "codec",
+    name="vidkv",
+    makes=Sum,
+    example={"group": 16},
+    papers=(
+        Paper(
+            "Tao, You, Sui, Qin, Wang",
+            2025,
+            "Plug-and-Play 1.x-Bit KV Cache Quantization for Video Large Language Models",
+            "arXiv:2503.16257",
+            handle="vidkv",
+            adds="two bits for channels of large range, one bit in the frequency domain for the others",
+        ),
+    ),
+)
+class VidKV(Codec):
+    """Two bits for some of a head's key channels, one bit of their spectrum for the others, values of three levels.
+
+    The share ``anomalous`` of channels (1, 1/2, 1/3, …) with the largest range in what leaves first, the prompt, is
+    rounded as KIVI rounds keys. The others are transformed along ``group`` tokens by the
+    orthonormal real Fourier transform (``spectrum=False``: not), and a block of a channel keeps the signs of its
+    coefficients and their mean absolute value: the transform evens out channels of few large numbers, and loses the
+    offset of those that have one. Values keep the levels -a, 0 and a over ``group`` tokens of a channel
+    (``by_token``: the channels of a token): 0 for less than half the block's mean absolute value, a the mean of the
+    others. The share ``protect`` of tokens, those that the last 64 queries at hand attend to most, keep their values
+    in two bits.
+
+    Three levels are stored in two bits, so that values take no fewer bytes than in two bits. Departs from the paper
+    in choosing channels once a sequence, and tokens by text alone.
+
+    >>> x = torch.randn(1, 2, 64, 32, generator=torch.Generator().manual_seed(0))
+    >>> keys, _ = VidKV(group=32).encode(x, x, x)
+    >>> [term.bits for term in keys.terms]
+    [2, 1]
+    """
+
+    def __init__(
+        self,
+        place: Place | None = None,  # noqa: ARG002
+        *,
+        group: int = 64,
+        anomalous: float = 0.5,
+        spectrum: bool = True,
+        by_token: bool = False,
+        protect: float = 0.2,
+    ) -> None:
+        if group < 1:
+            raise ValueError(f"group={group} must be at least 1")
+        if not 0 < anomalous <= 1 or abs(1 / anomalous - round(1 / anomalous)) > 1e-6:
+            raise ValueError(f"anomalous={anomalous} must be one of 1, 1/2, 1/3, … of the channels")
+        if not 0 <= protect < 1:
+            raise ValueError(f"protect={protect} must be a share of the tokens, from 0 to below 1")
+        self.block = self.group = group
+        self.parts, self.spectrum, self.by_token, self.protect = round(1 / anomalous), spectrum, by_token, protect
+        self._order: Tensor | None = None  # of a head's channels, those of the largest range first
+
+    def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
+        if keys.shape[-1] % self.parts:
+            raise ValueError(f"anomalous=1/{self.parts} of {keys.shape[-1]} channels is no whole number of them")
+        if self._order is None:
+            self._order = (keys.amax(-2) - keys.amin(-2)).argsort(-1, descending=True).to(torch.int16)
+        first, *others = self._ordered(keys).chunk(self.parts, -1)
+        coded = [round_to_nearest(first, 2, group=(self.group, 1), zero_dtype=torch.float16)]
+        coded += [_signs(self._turned(x, forth=True), self.group) for x in others]
+        return Sum(tuple(coded)), self._values(values, keys, queries)
+
+    def _values(self, values: Tensor, keys: Tensor, queries: Tensor) -> Format:
+        count = int(self.protect * values.shape[-2])
+        if not count:
+            return ternary(values, self.group, by_token=self.by_token)
+        index = largest(_attention(queries, keys), count)  # (batch, heads, count)
+        place = index.unsqueeze(-1).expand(-1, -1, -1, values.shape[-1])
+        group = self.group if self.by_token else (self.group, 1)
+        saved = round_to_nearest(values.gather(2, place), 2, group=group, zero_dtype=torch.float16)
+        where = torch.zeros((*values.shape[:-1], count), dtype=torch.float16, device=values.device)
+        where.scatter_(2, index.unsqueeze(-2), 1.0)
+        rest = ternary(values.scatter(2, place, 0.0), self.group, by_token=self.by_token)
+        return Sum((rest, Product((Sparse.from_dense(where), saved))))
+
+    def keys(self, stored: Format) -> Tensor:
+        first, *others = (term.to_dense() for term in _terms(stored))
+        dense = torch.cat([first, *(self._turned(x, forth=False) for x in others)], -1)
+        assert self._order is not None
+        return torch.empty_like(dense).scatter_(-1, self._order.long().unsqueeze(2).expand_as(dense), dense)
+
+    def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002 - keys are rotated
+        first, *others = zip(_terms(stored), self._ordered(query).chunk(self.parts, -1), strict=True)
+        total = first[0].linear(first[1])
+        if others:
+            spectral = torch.stack([term.linear(q) for term, q in others]).sum(0)
+            total = total + self._turned(spectral.mT, forth=False).mT
+        return total
+
+    def mix(self, weights: Tensor, stored: Format) -> Tensor:
+        if not isinstance(stored, Sum):
+            return stored.combine(weights)
+        rest, saved = stored.terms
+        assert isinstance(saved, Product)
+        where, codes = saved.factors
+        assert isinstance(where, Sparse)
+        tokens, count = where.shape[-2:]
+        index = (where.index() % (tokens * count) // count).view(*where.shape[:-2], 1, count)
+        return rest.combine(weights) + codes.combine(weights.gather(-1, index.expand(*weights.shape[:-1], -1)))
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        assert self._order is not None
+        return x.gather(-1, self._order.long().unsqueeze(2).expand_as(x))
+
+    def _turned(self, x: Tensor, *, forth: bool) -> Tensor:
+        """To or from the spectrum along blocks of tokens (batch, heads, tokens, …)."""
+        if not self.spectrum:
+            return x
+        basis = fourier(self.group).to(x)
+        return ((basis if forth else basis.mT) @ x.unflatten(-2, (-1, self.group))).flatten(-3, -2)
+
+    def select(self, index: Tensor) -> None:
+        self._order = None if self._order is None else self._order[index]
+
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        return () if self._order is None else (self._order,)
+
+
+def fourier(n: int) -> Tensor:
+    """The orthonormal real Fourier basis, (n, n) in float64: a row for a frequency's cosine or sine."""
+    step = torch.arange(n, dtype=torch.float64)
+    angle = 2 * math.pi / n * torch.outer(torch.arange(1, n // 2 + 1, dtype=torch.float64), step)
+    rows = torch.cat([torch.ones(1, n, dtype=torch.float64), angle.cos(), angle[: (n - 1) // 2].sin()])
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def ternary(x: Tensor, group: int, *, by_token: bool) -> Quantized:
+    """The levels -a, 0, a of each block of ``group`` tokens of a channel or channels of a token, in two bits."""
+    lines = x if by_token else x.mT
+    parted = lines.unflatten(-1, (-1, math.gcd(group, lines.shape[-1])))
+    size = parted.abs()
+    kept = size > 0.5 * size.mean(-1, keepdim=True)
+    level = (size * kept).sum(-1) / kept.sum(-1).clamp(min=1)
+    codes = (torch.where(kept, parted.sign(), 0) + 2).to(torch.uint8).flatten(-2)  # two bits stand for code - 2
+    codes, scale = (codes, level) if by_token else (codes.mT, level.mT)
+    block = (1, 1, 1, parted.shape[-1]) if by_token else (1, 1, parted.shape[-1], 1)
+    return Quantized(pack(codes, 2), scale.to(torch.bfloat16), None, 2, tuple(x.shape), block, x.dtype)
+
+
+def _signs(x: Tensor, group: int) -> Quantized:
+    """Signs of (batch, heads, tokens, channels), times the mean absolute value of a channel's block."""
+    level = x.unflatten(-2, (-1, group)).abs().mean(-2)
+    codes = pack((x >= 0).to(torch.uint8), 1)  # one bit stands for code - 1/2
+    return Quantized(codes, (2 * level).to(torch.bfloat16), None, 1, tuple(x.shape), (1, 1, group, 1), x.dtype)
+
+
+def _attention(queries: Tensor, keys: Tensor) -> Tensor:
+    """The mean attention of the last 64 queries to each of the tokens, (batch, heads, tokens)."""
+    rows = queries[..., -64:, :].unflatten(1, (keys.shape[1], -1)).flatten(2, 3) * keys.shape[-1] ** -0.5
+    return (rows @ keys.mT).float().softmax(-1).mean(-2)
+
+
+def _terms(stored: Format) -> tuple[Format, ...]:
+    assert isinstance(stored, Sum)
+    return stored.terms

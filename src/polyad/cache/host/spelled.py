@@ -1,0 +1,51 @@
+"""Caches by the names that the command line gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from polyad._card import card, methods
+from polyad._spelled import spelled
+from polyad.cache.calibration.observe import observe
+from polyad.cache.codec import arguments
+from polyad.cache.eviction import Eviction
+from polyad.cache.host.cache import HeldCache, cache_for
+
+PLAIN = "plain"
+SINKS = 4
+"""At two bits and equal bytes, KIVI's increase of perplexity on SmolLM2 is half of that without."""
+HOST = ("window", "sinks", "dtype")
+"""Arguments that the host takes, whatever the codec."""
+
+
+def maker(
+    model: Any, text: str, windows: Callable[[], Iterable[Tensor]], *, callback: Callable[..., Any] | None = None
+) -> Callable[[], HeldCache]:
+    """What makes caches of this description: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
+
+    ``window``, ``sinks`` and ``dtype`` of exact tokens may be among the arguments; by default the first four tokens
+    stay exact, unless the codec itself chooses which ones stay. ``windows`` gives token ids to
+    calibrate on and is called only where the codec needs them.
+    """
+    name, given = spelled(text)
+    options = {option: given.pop(option) for option in HOST if option in given}
+    if name == PLAIN:
+        return partial(cache_for, model, **options)
+    chosen = card(name)
+    if chosen.kind != "codec":
+        known = ", ".join([PLAIN, *(c.name for c in methods("codec"))])
+        raise ValueError(f"{name} is a method of kind {chosen.kind}, not a way to store a cache; there are {known}")
+    make = partial(chosen.function, **given)
+    if not issubclass(arguments(make), Eviction):  # which chooses itself
+        options.setdefault("sinks", SINKS)
+    sinks = options.get("sinks", 0)
+    try:
+        seen = observe(model, make, windows(), sinks=sinks, callback=callback) if chosen.needs else None
+        cache_for(model, make, seen=seen, **options)  # so that what is wrong is said before any work
+    except TypeError as error:
+        raise ValueError(f"{text!r} does not fit {name}: {error}") from error
+    return partial(cache_for, model, make, seen=seen, **options)

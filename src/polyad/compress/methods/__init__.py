@@ -1,0 +1,1 @@
+"""Factorisations, rules for blocks and rescalings, one a file."""

@@ -1,0 +1,105 @@
+"""Finished statistics on disk, so that a run that was killed can go on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from polyad.data.calibration import Calibration
+from polyad.models.calibration import collect, join_statistics
+from polyad.statistics import Moments
+
+SEPARATOR = "|"
+
+
+class StatisticsStore:
+    """A folder of statistics by part of the calibration data.
+
+    ``identity`` says what they hold for: the model's files and the steps before them. Parts of another identity,
+    other needs or other text are not read; a damaged one is made again.
+    """
+
+    def __init__(self, folder: Path, identity: Any) -> None:
+        self.folder, self.identity = folder, identity
+
+    def recall(self, part: int, asked: Mapping[str, set[str]], text: Calibration) -> dict[str, Moments] | None:
+        """The statistics of one part, or None where they are not there."""
+        path = self._path(part, asked, text)
+        try:
+            index = json.loads(path.with_suffix(".json").read_text())
+            tensors = load_file(path)
+            return {
+                name: Moments(count, **{field: tensors[key] for field, key in held.items()})
+                for name, (count, held) in index.items()
+            }
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
+
+    def keep(self, part: int, asked: Mapping[str, set[str]], text: Calibration, stats: Mapping[str, Moments]) -> None:
+        """Write one part's statistics, shared tensors once."""
+        path = self._path(part, asked, text)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        names: dict[int, str] = {}
+        index: dict[str, Any] = {}
+        for module, moments in stats.items():
+            held: dict[str, str] = {}
+            for field, value in moments.values.items():
+                key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
+                tensors[key] = value.contiguous()
+                held[field] = key
+            index[module] = [moments.count, held]
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial)
+        partial.replace(path)
+        path.with_suffix(".json").write_text(json.dumps(index))
+
+    def forget(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, part: int, asked: Mapping[str, set[str]], text: Calibration) -> Path:
+        wanted = {path: sorted(needs) for path, needs in asked.items()}
+        key = json.dumps([self.identity, wanted, dict(text.digests)], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{part}.safetensors"
+
+
+PART = 16
+"""Windows after which statistics are kept, where there is a store: what a kill can cost."""
+
+
+def gather_statistics(
+    model: Any,
+    needs: Mapping[str, set[str]],
+    text: Calibration | None,
+    store: StatisticsStore | None,
+    report: Callable[..., Any],
+) -> dict[str, Moments]:
+    """The statistics of a calibration text, part by part; those that a store has are not collected again."""
+    if not needs:
+        return {}
+    if text is None:
+        raise ValueError("this recipe reads activations; give calibrate='stdlib', 'sotu' or a text file")
+    stats: dict[str, Moments] = {}
+    for number, windows in enumerate(text.windows.split(PART)):
+        part = store.recall(number, needs, text) if store is not None else None
+        if part is None:
+            done = partial(_advance, report, number * PART, len(text.windows))
+            part = collect(model, needs, [window[None] for window in windows], callback=done)
+            if store is not None:
+                store.keep(number, needs, text, part)
+        stats = join_statistics(stats, part) if stats else part
+    return stats
+
+
+def _advance(report: Callable[..., Any], before: int, total: int, step: int, _of: int, values: Any) -> None:
+    report(before + step, total, values)

@@ -1,0 +1,1 @@
+"""Least-squares pieces that alternating methods share."""

@@ -1,0 +1,90 @@
+"""What is the same for every way to a sum of outer products: its one form, its size, and whether terms cancel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from polyad.decompose.cp._newton import balanced
+from polyad.formats import CP
+from polyad.linalg import near_unit
+
+CANCELS = 100.0  # Σ‖terms‖² above this multiple of ‖x‖² …
+COLLINEAR = -0.97  # … with two terms at an angle of this cosine or below is called degenerate
+
+
+def norms(x: Tensor) -> Tensor:
+    """Frobenius norms (batch,) of x (batch, …), accumulated in float64.
+
+    >>> norms(torch.ones(2, 3, 3))
+    tensor([3., 3.], dtype=torch.float64)
+    """
+    total = x.new_zeros(len(x), dtype=torch.float64)
+    for part in x.flatten(1).split(max(1, (1 << 20) // len(x)), dim=1):
+        row = part.double().unsqueeze(1)
+        total += (row @ row.mT).view(-1)
+    return total.sqrt()
+
+
+def scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (batch, …), brought near unit size where it is far from it; its norms; and what it was divided by.
+
+    The norm of a zero tensor is given as 1. Refuses NaN and infinities.
+    """
+    x, divided = near_unit(x, x.ndim - 1)
+    norm = norms(x)
+    scale = torch.ones_like(norm) if divided is None else divided.double()
+    return x, torch.where(norm > 0, norm, 1), scale
+
+
+def canonical(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtype: torch.dtype) -> CP:
+    """The form that has no freedom left: rows (batch, 1, rank, I_n) times ``size`` (batch,) as a CP.
+
+    Columns have norm 1, weights descend from the largest and are not negative, and the entry of greatest magnitude
+    is positive in the columns of every factor but the last.
+    """
+    rows = [row.squeeze(1) for row in balanced(rows)]
+    lengths = [row.norm(dim=-1, keepdim=True) for row in rows]
+    weights = torch.stack(lengths).squeeze(-1).prod(0)
+    unit = []
+    for row, length in zip(rows, lengths, strict=True):
+        first = torch.zeros_like(row)
+        first[..., 0] = 1
+        unit.append(torch.where(length > 0, row / length, first))
+    sign = torch.ones_like(weights).unsqueeze(-1)
+    for i, row in enumerate(unit[:-1]):
+        own = torch.where(row.gather(-1, row.abs().argmax(-1, keepdim=True)) < 0, -1.0, 1.0)
+        unit[i], sign = row * own, sign * own
+    unit[-1] = unit[-1] * sign
+    order = weights.argsort(dim=-1, descending=True, stable=True)
+    found = []
+    for row in unit:
+        ordered = row.gather(1, order.unsqueeze(-1).expand_as(row)).mT.to(dtype)
+        found.append(ordered.contiguous().reshape(*lead, *ordered.shape[1:]))
+    weights = weights.gather(1, order) * size.unsqueeze(-1)
+    return CP(tuple(found), weights.to(dtype).reshape(*lead, -1))
+
+
+def degenerate(rows: list[Tensor]) -> Tensor:
+    """Per entry of the batch, whether terms outgrow the sum by far and two nearly cancel; for x of norm 1."""
+    grams = [(row @ row.mT).squeeze(1) for row in rows]
+    inner = torch.stack(grams).prod(0)
+    size = inner.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    cosines = inner / (size.unsqueeze(-1) * size.unsqueeze(-2)).clamp(min=1e-300)
+    return (size.square().sum(-1) > CANCELS) & (cosines.flatten(1).amin(1) < COLLINEAR)
+
+
+def exact(x: Tensor) -> list[Tensor]:
+    """x (batch, I₁, …, I_N) as a sum of its fibres along the longest mode: rows (batch, 1, ΠI/max I, I_n)."""
+    sizes = x.shape[1:]
+    long = max(range(len(sizes)), key=lambda mode: sizes[mode])
+    others = [mode for mode in range(len(sizes)) if mode != long]
+    count = math.prod(sizes[mode] for mode in others)
+    place = torch.arange(count, device=x.device)
+    rows: dict[int, Tensor] = {long: x.movedim(long + 1, -1).reshape(len(x), 1, count, -1).double()}
+    for mode in reversed(others):
+        one = torch.nn.functional.one_hot(place % sizes[mode], sizes[mode]).double()
+        rows[mode], place = one.expand(len(x), 1, -1, -1), place // sizes[mode]
+    return [rows[mode] for mode in range(len(sizes))]

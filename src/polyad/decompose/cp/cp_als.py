@@ -1,0 +1,199 @@
+"""The canonical polyadic decomposition by alternating least squares."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Generator, Tensor
+
+from polyad import _check
+from polyad._card import Paper, method
+from polyad.decompose.alternating.seen_entries import shown
+from polyad.decompose.cp._form import canonical, degenerate, exact, norms, scaled
+from polyad.decompose.cp._masked import complete
+from polyad.decompose.cp._start import compress, race
+from polyad.decompose.cp._sweeps import Callback, refine
+from polyad.decompose.cp._tolerance_rank import distance, error, least
+from polyad.formats import CP
+from polyad.linalg import truncated_svd
+
+
+@method(
+    "decompose",
+    makes=CP,
+    example={"rank": 2},
+    papers=(
+        Paper(
+            "Carroll, Chang",
+            1970,
+            "Analysis of individual differences in multidimensional scaling via an n-way generalization of "
+            "'Eckart-Young' decomposition",
+            "doi:10.1007/BF02310791",
+        ),
+        Paper(
+            "Phan, Tichavský, Cichocki",
+            2013,
+            "Fast alternating LS algorithms for high order CANDECOMP/PARAFAC tensor factorizations",
+            "doi:10.1109/TSP.2013.2269903",
+            adds="products of the tensor with half of the factors, shared by the modes of the other half",
+        ),
+        Paper(
+            "Ma, Solomonik",
+            2021,
+            "Efficient parallel CP decomposition with pairwise perturbation and multi-sweep dimension tree",
+            "doi:10.1109/IPDPS49936.2021.00049",
+            adds="products that outlive a sweep: at order 3, three large ones for two sweeps",
+        ),
+        Paper(
+            "Bro, Andersson",
+            1998,
+            "Improving the speed of multiway algorithms. Part II: Compression",
+            "doi:10.1016/S0169-7439(98)00011-2",
+            adds="starts that are refined on a Tucker core",
+        ),
+        Paper(
+            "Leurgans, Ross, Abel",
+            1993,
+            "A decomposition for three-way arrays",
+            "doi:10.1137/0614071",
+            adds="starts from a generalised eigenvalue problem, exact where the tensor is",
+        ),
+    ),
+)
+def cp_als(
+    x: Tensor,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    mask: Tensor | None = None,
+    batch: int = 0,
+    restarts: int = 8,
+    ridge: float = 0.0,
+    stop: float = 1e-6,
+    max_iter: int = 500,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> CP:
+    """A sum of ``rank`` outer products close to x: the best of several starts, refined by least squares mode by mode.
+
+    x has shape (*batch, I₁, …, I_N) with N ≥ 2 and ``batch`` leading dimensions that count tensors, all decomposed
+    in one loop. ``tol`` instead looks for a small rank whose relative Frobenius error is at most that, by growing
+    ranks and then bisection; a batch takes the rank that its worst tensor needs. The result is detached from x and
+    has x's dtype; half precision is computed in float32, all that is small in float64. Weights descend and are not
+    negative, columns have norm 1, and the largest entries of all factors but the last are positive.
+
+    x is compressed to a core of at most ``rank`` entries a mode. Starts from generalised eigenvectors and, where
+    these leave more than the compression lost, ``restarts`` random ones compete there, with Gauss-Newton steps while
+    the core is small; the best is refined on x by sweeps until one gains less than ``stop`` of the squared error,
+    ``max_iter`` at most. At order 2 the answer is the singular value decomposition.
+
+    ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
+    included, and errors are those of entries seen. Then each row of a factor has normal equations of its own: a
+    sweep takes about (rank + 1) / 2 times as long, in float64. ``restarts`` random starts compete for 40 sweeps, and
+    sweeps end when two in a row gain at most 1e-4 ``stop`` of ‖x‖². Rows without any entry seen are zero.
+
+    Some tensors have no best approximation of a rank: terms grow without bound and nearly cancel. Starts that do
+    so lose against equal ones; if the result still does, a warning says so. ``ridge`` adds ``ridge ‖x‖² Σₙ
+    ‖A_n‖²``, for factors A_n of x / ‖x‖ that share the weights, and bounds the terms.
+
+    A sweep costs 3 rank ΠI operations at order 3 (three large products in two sweeps), 4 rank ΠI above (two), and
+    the memory of rank ΠI / min I numbers, or of half of the modes. ``callback(sweep, max_iter, {"error": …})``
+    follows each sweep with the relative Frobenius error, the largest of the batch.
+
+    Raises ValueError for a rank above ΠI / max I, which any tensor of x's shape has, for NaN and infinities, and
+    unless one of rank and tol is given.
+
+    >>> planted = CP.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
+    >>> found = cp_als(planted.to_dense(), rank=2)
+    >>> found.factors[1].shape, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
+    (torch.Size([5, 2]), True)
+    """
+    _check_arguments(x, rank, tol, batch, restarts, ridge, max_iter)
+    lead, sizes = tuple(x.shape[:batch]), tuple(x.shape[batch:])
+    work = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    work, mask = shown(work, mask)
+    seen = None if mask is None else mask.reshape(-1, *sizes)
+    work, norm, scale = scaled(work.reshape(-1, *sizes).contiguous())
+    generator = generator if generator is not None else Generator().manual_seed(0)
+
+    def solve(r: int) -> CP:
+        if seen is None:
+            rows = _rows(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
+        else:
+            rows = complete(
+                work, seen, r, restarts, ridge=ridge, stop=stop, max_iter=max_iter, generator=generator,
+                callback=callback,
+            )[0]  # fmt: skip
+        if rank is not None and bool(degenerate(rows).any()):
+            warnings.warn(
+                f"terms of rank {r} grow and nearly cancel: a tensor of shape {sizes} may have no best approximation "
+                "of this rank; choose another rank, or bound the terms with ridge=1e-4",
+                stacklevel=3,
+            )
+        return canonical(rows, norm * scale, lead, x.dtype)
+
+    if rank is not None:
+        return solve(rank)
+    assert tol is not None
+    limit = math.prod(sizes) // max(sizes)
+    return least(
+        solve, lambda: canonical(exact(work), scale, lead, x.dtype), limit, tol,
+        lambda found: error(work, found, norm, scale) if seen is None else distance(work, found, scale, seen),
+    )  # fmt: skip
+
+
+def _rows(
+    x: Tensor,
+    norm: Tensor,
+    rank: int,
+    restarts: int,
+    ridge: float,
+    stop: float,
+    max_iter: int,
+    generator: Generator,
+    callback: Callback | None,
+) -> list[Tensor]:
+    """Factors of x / norm as rows (batch, 1, rank, I_n), in float64."""
+    if x.ndim == 3:
+        return _matrix(x, norm, rank)
+    core, bases = compress(x, rank, generator)
+    size = norms(core)
+    size = torch.where(size > 0, size, 1)
+    share = size / norm
+    eps = torch.finfo(x.dtype).eps
+    enough = (0.01 * (1 - share.square())).clamp(min=(30 * eps) ** 2)
+    core = core / size.view(-1, *[1] * (x.ndim - 1))
+    rows = race(core, rank, restarts, ridge=ridge, enough=enough, stop=stop, generator=generator, eps=eps)
+    rows = [row if basis is None else row @ basis.mT.unsqueeze(1) for row, basis in zip(rows, bases, strict=True)]
+    even = share.pow(1 / len(rows)).view(-1, 1, 1, 1)
+    rows = [row * even for row in rows]
+    return (
+        refine(x, rows, norm, stop=stop, max_iter=max_iter, ridge=ridge, callback=callback)[0] if max_iter else rows
+    )
+
+
+def _matrix(x: Tensor, norm: Tensor, rank: int) -> list[Tensor]:
+    """Order 2: the singular value decomposition."""
+    u, s, vh = truncated_svd(x, rank)
+    return [(u * s.unsqueeze(-2)).mT.double().unsqueeze(1) / norm.view(-1, 1, 1, 1), vh.double().unsqueeze(1)]
+
+
+def _check_arguments(
+    x: Tensor, rank: int | None, tol: float | None, batch: int, restarts: int, ridge: float, max_iter: int
+) -> None:
+    _check.floating("x", x)
+    _check.batch(batch, x, 2)
+    _check.exactly_one(rank=rank, tol=tol)
+    sizes = tuple(x.shape[batch:])
+    if rank is not None:
+        _check.rank(rank, math.prod(sizes) // max(sizes), f"what any tensor of shape {sizes} has")
+    if tol is not None:
+        _check.tolerance(tol)
+    if restarts < 1:
+        raise ValueError(f"restarts={restarts} leaves no start; choose 1 or more")
+    if ridge < 0:
+        raise ValueError(f"ridge={ridge} is negative; choose 0, or a small number such as 1e-4")
+    if max_iter < 0:
+        raise ValueError(f"max_iter={max_iter} is negative; choose 0 or more sweeps")

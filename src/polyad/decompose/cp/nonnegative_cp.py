@@ -1,0 +1,143 @@
+"""Sums of non-negative outer products."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from polyad import _check
+from polyad._card import Paper, method
+from polyad.decompose.alternating.extrapolation import EXTRAPOLATION, Callback, alternate, balanced, uniform, unit
+from polyad.decompose.alternating.mttkrp import sweep
+from polyad.decompose.alternating.nonnegative_updates import ACCELERATED, ROW_SOLVERS, SOLVERS
+from polyad.decompose.alternating.seen_entries import shown
+from polyad.decompose.cp._form import exact
+from polyad.decompose.cp._tolerance_rank import distance, least
+from polyad.formats import CP
+
+
+@method(
+    "decompose",
+    makes=CP,
+    example={"rank": 2},
+    papers=(
+        Paper(
+            "Cichocki, Phan",
+            2009,
+            "Fast Local Algorithms for Large Scale Nonnegative Matrix and Tensor Factorizations",
+            "doi:10.1587/transfun.E92.A.708",
+        ),
+        ACCELERATED,
+        EXTRAPOLATION,
+    ),
+)
+def nonnegative_cp(
+    x: Tensor,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    mask: Tensor | None = None,
+    batch: int = 0,
+    update: Literal["hals", "mu"] = "hals",
+    max_iter: int = 200,
+    stop: float = 1e-8,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> CP:
+    """A sum of ``rank`` outer products of vectors without negative entries, close to x in the Frobenius norm.
+
+    x has shape (*batch dimensions, I₁, …, I_N) with N ≥ 2; ``batch`` says how many dimensions lead. Negative
+    entries of x are allowed with ``update="hals"`` (the sum stays non-negative) and refused with "mu", the
+    multiplicative updates, which are slower in almost every case. ``tol`` instead of a rank looks for a small one
+    whose relative Frobenius error is at most that, by growing ranks and then bisection; a batch takes the rank that
+    its worst tensor needs.
+
+    ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
+    included, and errors are those of entries seen. Each row of a factor then has normal equations of its own, which
+    makes a sweep about (R + 1) / 2 times as long. Rows without any entry seen come out as zero.
+
+    A sweep takes two matrix products with x whatever N is, 4 R numel(x) operations, and in each mode eight updates
+    of all components for R² I_n multiplications and additions each. Sweeps end after ``max_iter``, or when two in a
+    row change the relative squared error by no more than ``stop`` in all tensors; factors of the least error are
+    returned. That error is a difference, exact to about the root of the dtype's epsilon. ``callback(sweep,
+    max_iter, {"error": …})`` gets the least so far, the root of the mean over the batch.
+
+    The factors have x's dtype, half precision being computed in float32, and equal norms in all modes; no weights.
+    Not differentiable: x is detached. The start is uniform, from ``generator`` (None: always the same).
+
+    Departs from Ang et al. in that steps are taken back to the factors before they were moved on, for all modes at
+    once, and in a fixed number of updates per factor.
+
+    Raises ValueError for NaN and infinities where x was seen, for a rank that no tensor of this shape needs, numel /
+    max(I_n), unless one of rank and tol is given, and for a tol that negative entries keep from being reached.
+
+    >>> planted = CP(tuple(torch.arange(1.0, 1 + 2 * n).reshape(n, 2) % 5 for n in (4, 5, 6)))
+    >>> found = nonnegative_cp(planted.to_dense(), 2)
+    >>> error = (found.to_dense() - planted.to_dense()).norm() / planted.to_dense().norm()
+    >>> bool(error < 1e-2), all(bool((factor >= 0).all()) for factor in found.factors)
+    (True, True)
+    """
+    shape = _checked(x, rank, tol, batch, update)
+    half = x.dtype not in (torch.float32, torch.float64)
+    held = x.detach().to(torch.float32 if half else x.dtype)
+    held, mask = shown(held, mask)
+    if update == "mu" and bool((held < 0).any()):
+        raise ValueError("x has negative entries, which update='mu' cannot treat; use update='hals'")
+    held = held.reshape(-1, *shape).contiguous()
+    work, scale = unit(held)  # refuses NaN and infinities in the pass that it makes anyway
+    seen = None if mask is None else partial(sweep, mask.reshape(work.shape).to(work.dtype))
+    solve, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
+    alive = (torch.linalg.vector_norm(work.flatten(1), dim=1) > 0).view(-1, 1, 1)
+
+    def solved(r: int) -> CP:
+        start = uniform(shape, r, len(work), work, generator, signed=False)
+        found, _ = alternate(
+            partial(sweep, work), solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback, seen=seen
+        )
+        return _as_cp(balanced([factor * alive for factor in found], scale), x, batch)
+
+    if rank is not None:
+        return solved(rank)
+    assert tol is not None
+    _reachable(work, tol)
+    one = torch.ones(len(work), dtype=torch.float64, device=x.device)
+    rows = exact(held.clamp(min=0))
+
+    def whole() -> CP:
+        return _as_cp(balanced([row.squeeze(1) for row in rows], one), x, batch)
+
+    return least(solved, whole, rows[0].shape[2], tol, lambda found: distance(held, found, mask=mask))
+
+
+def _as_cp(factors: tuple[Tensor, ...], x: Tensor, batch: int) -> CP:
+    """Factors (b, I_n, R) with x's leading dimensions and dtype."""
+    return CP(tuple([f.to(x.dtype).reshape(*x.shape[:batch], *f.shape[1:]) for f in factors]))
+
+
+def _reachable(x: Tensor, tol: float) -> None:
+    """Refuse tolerances below what the negative entries alone leave, for x (b, …) of norm 1."""
+    below = float(torch.linalg.vector_norm(x.clamp(max=0).flatten(1), dim=1, dtype=torch.float64).max())
+    if below > tol:
+        raise ValueError(
+            f"tol={tol} cannot be reached: x has negative entries, and without them no error is below {below:.3g}; "
+            "ask for more, or use cp_als, whose factors have signs"
+        )
+
+
+def _checked(x: Tensor, rank: int | None, tol: float | None, batch: int, update: str) -> tuple[int, ...]:
+    """The shape of one tensor."""
+    _check.floating("x", x)
+    _check.batch(batch, x, 2)
+    _check.exactly_one(rank=rank, tol=tol)
+    shape = tuple(x.shape[batch:])
+    if rank is not None:
+        _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
+    if tol is not None:
+        _check.tolerance(tol)
+    if update not in ("hals", "mu"):
+        raise ValueError(f"update={update!r} is neither 'hals' nor 'mu'")
+    return shape

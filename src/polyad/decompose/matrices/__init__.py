@@ -1,0 +1,1 @@
+"""Decompositions of matrices, and of tensors as matrices of tubes."""

@@ -1,0 +1,1 @@
+"""Tree networks and networks of any graph."""

@@ -1,0 +1,92 @@
+"""Alternating least squares on a tensor network, node by node; x is one tensor of norm 1 in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from polyad.einsum import contract
+from polyad.formats import Network
+from polyad.formats.networks.arithmetic import split
+
+_HAIR = 64 * torch.finfo(torch.float64).eps
+
+
+def drawn(expression: str, sizes: dict[str, int], generator: Generator) -> Network:
+    """Normal nodes of unit norm; ``sizes`` has every letter's."""
+    terms, _ = split(expression)
+    nodes = [torch.randn([sizes[c] for c in t], generator=generator, dtype=torch.float64) for t in terms]
+    return Network(expression, tuple([node / node.norm() for node in nodes]))
+
+
+def refine(
+    x: Tensor,
+    network: Network,
+    *,
+    max_iter: int,
+    stop: float = 0.0,
+    target: float = 0.0,
+    first: int = 0,
+    after: Callable[[int, float], None] | None = None,
+) -> tuple[Network, float]:
+    """The network after some sweeps, and its squared error, which no node's update raises.
+
+    A sweep renews every node by least squares, beginning with node ``first``. It ends after ``max_iter`` sweeps, at a
+    squared error of ``target``, or when a sweep lowers it by no more than the share ``stop``.
+    """
+    terms, modes = split(network.expression)
+    nodes, outer, error = list(network.operands), "".join(modes), math.inf
+    order = [*range(first, len(nodes)), *range(first)]
+    for sweep in range(max_iter):
+        before = error
+        for place in order:
+            nodes[place], error = _renewed(x, outer, terms, nodes, place)
+        nodes = _evened(nodes)
+        if after is not None:
+            after(sweep, error)
+        if error <= target or (sweep and before - error <= stop * before):
+            break
+    return Network(network.expression, tuple(nodes)), error
+
+
+def _renewed(x: Tensor, outer: str, terms: list[str], nodes: list[Tensor], place: int) -> tuple[Tensor, float]:
+    """The node that is best while all others stand, and the squared error then."""
+    term = terms[place]
+    own = [c for c in term if c in outer]
+    bonds = [c for c in term if c not in outer]
+    rest = [c for c in outer if c not in own]
+    target = x.permute([outer.index(c) for c in (*own, *rest)])
+    target = target.reshape(math.prod(target.shape[: len(own)]), -1)
+    others = [i for i in range(len(terms)) if i != place]
+    if others:
+        inputs = ",".join([terms[i] for i in others])
+        around = contract(f"{inputs}->{''.join((*bonds, *rest))}", *[nodes[i] for i in others])
+        around = around.reshape(-1, target.shape[1])
+    else:
+        around = x.new_ones(1, 1)
+    letters = [*own, *bonds]
+    old = nodes[place].permute([term.index(c) for c in letters])
+    new, error = _solved(target, around, old.reshape(len(target), len(around)))
+    return new.reshape(old.shape).permute([letters.index(c) for c in term]).contiguous(), error
+
+
+def _solved(target: Tensor, around: Tensor, old: Tensor) -> tuple[Tensor, float]:
+    """The rows G of least ``‖target - G around‖²``, those nearest to the old ones where that leaves a choice."""
+    gram, right = around @ around.mT, target @ around.mT
+    hair = _HAIR * gram.diagonal().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    damped = gram + hair * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    new = torch.cholesky_solve((right + hair * old).mT, torch.linalg.cholesky_ex(damped).L).mT
+    error = target.square().sum() - 2 * (new * right).sum() + (new @ gram * new).sum()
+    return new, max(0.0, float(error))
+
+
+def _evened(nodes: list[Tensor]) -> list[Tensor]:
+    """The same tensor of nodes of one norm."""
+    norms = torch.stack([node.norm() for node in nodes])
+    if not bool((norms > 0).all()):
+        return nodes
+    mean = norms.log().mean().exp()
+    return [node * (mean / norm) for node, norm in zip(nodes, norms, strict=True)]

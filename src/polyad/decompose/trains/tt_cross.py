@@ -1,0 +1,161 @@
+"""The tensor train of a function of indices, from a few of its values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from polyad import _check
+from polyad._card import Paper, method
+from polyad.decompose.trains._cross_sweeps import Cross
+from polyad.decompose.trains._evaluations import Evaluations, EvaluationsExhaustedError
+from polyad.formats import TensorTrain
+
+_TESTS = 1024  # random entries that tell the error
+
+
+@method(
+    "function",
+    makes=TensorTrain,
+    papers=(
+        Paper(
+            "Oseledets, Tyrtyshnikov",
+            2010,
+            "TT-cross approximation for multidimensional arrays",
+            "doi:10.1016/j.laa.2009.07.024",
+        ),
+        Paper(
+            "Mikhalev, Oseledets",
+            2018,
+            "Rectangular maximum-volume submatrices and their applications",
+            "doi:10.1016/j.laa.2017.10.014",
+            adds="rows beyond the square submatrix, by which ranks grow",
+        ),
+    ),
+)
+def tt_cross(
+    function: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    rank: int | None = None,
+    *,
+    tol: float = 1e-6,
+    max_evaluations: int | None = None,
+    max_iter: int = 40,
+    generator: Generator | None = None,
+    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+) -> TensorTrain:
+    """A tensor train that interpolates a function on rows and columns of its unfoldings that span large volumes.
+
+    ``function`` takes an index (N, d) of int64 and gives N numbers in float32 or float64; the train has their dtype.
+    It is asked once for each entry. Sweeps run to and fro: at each mode the function is evaluated at all
+    combinations of left indices, the mode and right indices; a singular value decomposition says how many of these
+    columns count, and where all do, two more rows than columns are kept; a sweep also takes in the random entry on
+    which the last train was worst. So ranks grow until ``tol`` is met or ``rank`` is reached.
+
+    The sweeps stop once half of ``tol`` is above the relative error on 1,024 random entries, which are evaluated too,
+    and above what the last sweep moved of the train; then 1,024 others are asked to confirm it. This is an estimate:
+    what neither these entries nor the crosses meet stays unseen. Where ``max_iter`` sweeps or ``max_evaluations`` end
+    sooner, a warning says so and the best train so far is given.
+    ``callback(sweep, max_iter, {"error": …, "evaluations": …, "rank": …})`` follows each sweep. A sweep costs
+    Σ r I r' evaluations.
+
+    Raises ValueError where the function's values are not finite or not one for each row.
+
+    >>> found = tt_cross(lambda index: 1 / (1 + index.double().sum(1)), (16,) * 6, tol=1e-6)
+    >>> index = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    >>> round(float(found.entries(index)), 5)
+    0.04167
+    """
+    shape = _checked(tuple(shape), rank, tol)
+    generator = generator or torch.Generator().manual_seed(0)
+    ask = Evaluations(function, shape, max_evaluations, torch.float64)
+    tests = _Tests(ask, generator)
+    try:
+        tests.more()
+    except EvaluationsExhaustedError:
+        raise ValueError(f"max_evaluations={max_evaluations} is too few; {_TESTS} alone tell the error") from None
+    cross = Cross(ask, tests.index[tests.truth.abs().argsort(descending=True)[:2]], rank, tol)
+    best, error, sweeps = _swept(cross, tests, tol, max_iter, callback)
+    if best is None:
+        raise ValueError(f"max_evaluations={max_evaluations} is too few for one sweep; {ask.count} were made")
+    if error > tol:
+        warnings.warn(
+            f"tt_cross stopped after {sweeps} sweeps and {ask.count} evaluations at an error of {error:.3g}, "
+            f"not tol={tol}; raise rank, max_iter or max_evaluations",
+            stacklevel=2,
+        )
+    return best.to(ask.dtype)
+
+
+def _checked(shape: tuple[int, ...], rank: int | None, tol: float) -> tuple[int, ...]:
+    if not shape or min(shape) < 1:
+        raise ValueError(f"shape={shape} must give at least one mode, each of one entry or more")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank} is below 1; give the largest rank that a bond may have, or None")
+    _check.tolerance(tol)
+    return shape
+
+
+def _swept(
+    cross: Cross,
+    tests: _Tests,
+    tol: float,
+    max_iter: int,
+    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+) -> tuple[TensorTrain | None, float, int]:
+    """The best train of the sweeps, its error and their number; None where evaluations ran out in the first."""
+    best, last, error, sweep = None, None, float("inf"), 0
+    try:
+        for sweep in range(max_iter):
+            found = cross.sweep()
+            off, reached = tests.error(found)
+            moved = _moved(found, last)
+            last = found
+            if max(reached, moved) <= tol / 2:  # these entries steered the crosses: ask others before it is believed
+                tests.more()
+                off, reached = tests.error(found)
+            if best is None or reached < error:
+                best, error = found, reached
+            if callback is not None:
+                values = {"error": reached, "evaluations": cross.ask.count, "rank": max(found.rank, default=1)}
+                callback(sweep, max_iter, values)
+            if max(reached, moved) <= tol / 2:
+                break
+            cross.add(tests.index[off.argmax()][None])
+    except EvaluationsExhaustedError:
+        pass
+    return best, error, sweep + 1
+
+
+class _Tests:
+    """Random entries of which the truth is known."""
+
+    def __init__(self, ask: Evaluations, generator: Generator) -> None:
+        self.ask, self.generator = ask, generator
+        self.index = torch.zeros(0, len(ask.shape), dtype=torch.int64)
+        self.truth = torch.zeros(0, dtype=torch.float64)
+
+    def more(self) -> None:
+        fresh = [torch.randint(0, n, (_TESTS,), generator=self.generator) for n in self.ask.shape]
+        index = torch.stack(fresh, 1)
+        self.truth = torch.cat((self.truth, self.ask(index)))
+        self.index = torch.cat((self.index, index))
+
+    def error(self, found: TensorTrain) -> tuple[Tensor, float]:
+        """How far each entry is off, and the relative error of those drawn last."""
+        off = (found.entries(self.index) - self.truth).abs()
+        size = float(self.truth[-_TESTS:].norm())
+        return off, float(off[-_TESTS:].norm()) / size if size else float(found.norm())
+
+
+def _moved(found: TensorTrain, last: TensorTrain | None) -> float:
+    """How far a sweep moved the train as a whole, relative to its norm: rare large errors show here first."""
+    if last is None or not found.rank:  # one core is exact at once
+        return float("inf") if found.rank else 0.0
+    size = float(found.norm())
+    difference = found - last
+    assert isinstance(difference, TensorTrain)  # of two trains with bonds
+    return float(difference.norm()) / size if size else float(last.norm() > 0)

@@ -1,0 +1,1 @@
+"""Formats that are tensor networks: one einsum from which the rest follows."""

@@ -1,0 +1,144 @@
+"""Arithmetic of tensor networks, operand by operand: what every multilinear format shares.
+
+A network is an einsum and its operands. Letters of the output are modes, all others bonds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from polyad.einsum import contract, groups, symbol
+
+if TYPE_CHECKING:
+    from polyad.formats.networks.multilinear import _Multilinear
+
+Operands = tuple[Tensor, ...]
+
+
+def split(expression: str) -> tuple[list[str], tuple[str, ...]]:
+    """The letters of each operand, and the modes of the output."""
+    inputs, output = expression.split("->")
+    return inputs.split(","), groups(output)
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two formats are of one kind, shape, einsum and batch, so that they can be joined operand by operand."""
+    if type(a) is not type(b) or a.shape != b.shape:
+        return False
+    (first, ours), (second, theirs) = a.network(), b.network()
+    terms, modes = split(first)
+    outer = set("".join(modes))
+    same_sizes = all(
+        x.shape[i - len(term)] == y.shape[i - len(term)]
+        for term, x, y in zip(terms, ours, theirs, strict=False)
+        for i, letter in enumerate(term)
+        if letter in outer
+    )
+    return first == second and a.batch == b.batch and same_sizes
+
+
+def same(a: _Multilinear, b: Any) -> _Multilinear:
+    """``b``, refused unless it is like ``a``."""
+    if not alike(a, b):
+        raise ValueError(
+            f"{a!r} and {b!r} cannot be multiplied entry by entry: both must be of one kind, shape and number of "
+            "operands; convert one, or multiply their to_dense()"
+        )
+    return b
+
+
+def compatible(a: _Multilinear, b: Any) -> _Multilinear:
+    """``b``, refused unless it is a network over the same modes as ``a``."""
+    if not hasattr(b, "network") or a.shape != b.shape:
+        raise ValueError(f"{a!r} has no inner product with {b!r}: two multilinear formats of one shape are needed")
+    ours, theirs = ([[_mode_sizes(x)[letter] for letter in m] for m in split(x.network()[0])[1]] for x in (a, b))
+    if ours != theirs or a.batch != b.batch:
+        raise ValueError(f"the modes of {a!r} and {b!r} are split into {ours} and {theirs}; they must be the same")
+    return b
+
+
+def _mode_sizes(x: _Multilinear) -> dict[str, int]:
+    expression, operands = x.network()
+    return {
+        letter: n
+        for term, operand in zip(split(expression)[0], operands, strict=True)
+        for letter, n in zip(term, operand.shape[operand.ndim - len(term) :], strict=True)
+    }
+
+
+def connected(expression: str) -> bool:
+    """Whether bonds connect all operands: then a direct sum of the operands is the sum of the tensors."""
+    terms, modes = split(expression)
+    outer = set("".join(modes))
+    reached, rest = {0}, set(range(1, len(terms)))
+    while rest:
+        bonds = set("".join(terms[i] for i in reached)) - outer
+        near = {i for i in rest if bonds & set(terms[i])}
+        if not near:
+            return False
+        reached, rest = reached | near, rest - near
+    return bool(set("".join(terms)) - outer)
+
+
+def direct_sum(a: _Multilinear, b: _Multilinear) -> Operands:
+    """Operands whose bonds are those of a and then those of b, zero where the two would mix."""
+    expression, ours = a.network()
+    _, theirs = b.network()
+    terms, modes = split(expression)
+    outer = set("".join(modes))
+    return tuple(
+        _blocks(x, y, [c not in outer for c in term]) for term, x, y in zip(terms, ours, theirs, strict=True)
+    )
+
+
+def _blocks(x: Tensor, y: Tensor, bond: list[bool]) -> Tensor:
+    """x and y along the diagonal of the axes that are bonds; leading batch axes are shared."""
+    lead = x.ndim - len(bond)
+    axes = [lead + i for i, inside in enumerate(bond) if inside]
+    if len(axes) == 1:
+        return torch.cat((x, y), dim=axes[0])
+    size = [x.shape[i] + y.shape[i] if i in axes else x.shape[i] for i in range(x.ndim)]
+    out = x.new_zeros(size).to(torch.promote_types(x.dtype, y.dtype))
+    out[tuple([slice(0, x.shape[i]) if i in axes else slice(None) for i in range(x.ndim)])] = x
+    out[tuple([slice(x.shape[i], None) if i in axes else slice(None) for i in range(x.ndim)])] = y
+    return out
+
+
+def hadamard(a: _Multilinear, b: _Multilinear) -> Operands:
+    """Operands whose bonds run over all pairs of the bonds of a and b."""
+    expression, ours = a.network()
+    _, theirs = b.network()
+    terms, modes = split(expression)
+    outer = set("".join(modes))
+    return tuple(_pairs(x, y, [c not in outer for c in term]) for term, x, y in zip(terms, ours, theirs, strict=True))
+
+
+def _pairs(x: Tensor, y: Tensor, bond: list[bool]) -> Tensor:
+    """The product entry by entry along modes and leading axes, over all pairs along bonds."""
+    lead = x.ndim - len(bond)
+    first, second, joined = list(x.shape[:lead]), list(y.shape[:lead]), list(x.shape[:lead])
+    for inside, r, s in zip(bond, x.shape[lead:], y.shape[lead:], strict=True):
+        first += (r, 1) if inside else (r,)
+        second += (1, s) if inside else (s,)
+        joined.append(r * s if inside else r)
+    return (x.reshape(first) * y.reshape(second)).reshape(joined)
+
+
+def inner(a: _Multilinear, b: _Multilinear) -> Tensor:
+    """The contraction of two networks over all of their modes; b's bonds get letters of their own."""
+    (first, ours), (second, theirs) = a.batched(), b.batched()
+    inputs, output = first.split("->")
+    modes = groups(output)
+    lead, outer = "".join(modes[: a.batch]), "".join(modes)
+    names = dict(zip("".join(groups(second.split("->")[1])), outer, strict=True))
+    used, fresh = set(inputs), 0
+    for letter in second.split("->")[0].replace(",", ""):
+        while letter not in names:
+            candidate, fresh = symbol(fresh), fresh + 1
+            if candidate not in used and candidate not in names.values():
+                names[letter] = candidate
+    others = ",".join("".join(names[c] for c in term) for term in second.split("->")[0].split(","))
+    return contract(f"{inputs},{others}->{lead}", *ours, *theirs)

@@ -1,0 +1,1 @@
+"""Tensors whose numbers are stored in fewer bits or fewer places."""

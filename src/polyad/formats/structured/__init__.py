@@ -1,0 +1,1 @@
+"""Matrices of a fixed pattern or structure."""

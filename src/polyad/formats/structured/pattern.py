@@ -1,0 +1,86 @@
+"""Matrices each of whose entries is one of a few numbers, by a fixed pattern."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from polyad.formats.format import Format
+
+
+class _Pattern(Format):
+    """A matrix W[a, c] = numbers[…, place(a, c)]: a subspace of matrices, closed under all that acts entry by entry.
+
+    A subclass gives ``numbers``, ``rebuilt``, ``place`` and ``counts`` besides what every format gives.
+    """
+
+    def numbers(self) -> Tensor:
+        """The distinct numbers, (*batch, count)."""
+        raise NotImplementedError
+
+    def rebuilt(self, numbers: Tensor) -> Self:
+        """The matrix of the same pattern with other numbers."""
+        raise NotImplementedError
+
+    def place(self, row: Tensor, column: Tensor) -> Tensor:
+        """Which number stands at a row and a column; the two broadcast."""
+        raise NotImplementedError
+
+    def counts(self) -> Tensor:
+        """How many entries each number fills, (count,), int64."""
+        raise NotImplementedError
+
+    def to_dense(self) -> Tensor:
+        row, column = self._axes()
+        return self.numbers()[..., self.place(row.unsqueeze(1), column)]
+
+    def rows(self, index: Tensor) -> Tensor:
+        row, column = self._axes()
+        return self.numbers()[..., self.place(row[index].unsqueeze(-1), column)]
+
+    def entries(self, index: Tensor) -> Tensor:
+        """Single entries: ``index`` of shape (*any, 2) gives numbers of shape (*batch, *any)."""
+        if index.is_floating_point() or index.ndim == 0 or index.shape[-1] != 2:
+            raise ValueError(f"index of shape {tuple(index.shape)} and {index.dtype} must hold 2 integers an entry")
+        row, column = self._axes()
+        return self.numbers()[..., self.place(row[index[..., 0]], column[index[..., 1]])]
+
+    def __add__(self, other: Format) -> Format:
+        """The sum, of the same kind where ``other`` is of the same pattern. Otherwise a ``Sum``."""
+        if self._alike(other):
+            return self.rebuilt(self.numbers() + other.numbers())  # pyright: ignore[reportAttributeAccessIssue]
+        return super().__add__(other)
+
+    def __mul__(self, other: Any) -> Self:
+        """Times a number, or entry by entry times a matrix of the same pattern."""
+        if not isinstance(other, Format):
+            return self.rebuilt(self.numbers() * other)
+        return self.rebuilt(self.numbers() * self._same(other).numbers())
+
+    def inner(self, other: Format) -> Tensor:
+        """The inner product ``Σ X Y`` over all entries with a matrix of the same pattern, of shape (*batch)."""
+        return (self.numbers() * self._same(other).numbers() * self.counts()).sum(-1)
+
+    def norm(self) -> Tensor:
+        """The Frobenius norm, of shape (*batch)."""
+        numbers = self.numbers()
+        return torch.linalg.vector_norm(numbers * self.counts().to(numbers.dtype).sqrt(), dim=-1)
+
+    def _axes(self) -> tuple[Tensor, Tensor]:
+        n, m = self.shape[-2:]
+        return torch.arange(n, device=self.device), torch.arange(m, device=self.device)
+
+    def _alike(self, other: Any) -> bool:
+        return (
+            type(other) is type(self) and other.shape == self.shape and other.numbers().shape == self.numbers().shape
+        )
+
+    def _same(self, other: Any) -> Self:
+        if not self._alike(other):
+            raise ValueError(
+                f"{self!r} and {other!r} do not have one pattern: both must be of one kind and shape, in the same "
+                "blocks; convert one, or use their to_dense()"
+            )
+        return other

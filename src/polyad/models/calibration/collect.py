@@ -1,0 +1,85 @@
+"""Statistics of a model's layers from calibration data, in one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad.models.calibration.statistic import STATISTICS
+from polyad.models.calibration.watcher import InputsPartedError, Watcher
+from polyad.models.mode import eval_mode
+from polyad.statistics import Moments, Stats
+
+
+def join_statistics(first: Stats, second: Stats) -> dict[str, Moments]:
+    """The statistics of two parts of the data together. Tensors that were shared stay shared."""
+    joined: dict[tuple[int, int], Tensor] = {}
+
+    def join(a: Moments, b: Moments, name: str) -> Tensor:
+        x, y = a.values[name], b.values[name]
+        if (id(x), id(y)) not in joined:
+            joined[id(x), id(y)] = STATISTICS[name].join(x, y, b.count / (a.count + b.count))
+        return joined[id(x), id(y)]
+
+    return {
+        path: Moments(a.count + second[path].count, **{name: join(a, second[path], name) for name in a.values})
+        for path, a in first.items()
+    }
+
+
+def collect(
+    model: nn.Module,
+    needs: Mapping[str, Iterable[str]],
+    batches: Iterable[Tensor],
+    *,
+    callback: Callable[..., Any] | None = None,
+) -> dict[str, Moments]:
+    """Run ``model`` over batches and collect, by module path, the statistics in ``needs``.
+
+    A batch is what the model takes as its one argument: token ids (batch, tokens) or (tokens,), pictures
+    (batch, channels, height, width). The rows of a convolution's input are its patches, as of its kernel's matrix.
+    Modules that get the very same tensor (queries, keys and values) share its statistics: they are computed once.
+    The model runs in evaluation mode and is left in the mode that it had. The output head is not run unless it is
+    asked about. Cost: one forward pass, and for each second moment 2 in² operations a token. NaN or infinite
+    activations are refused, naming the module.
+    """
+    asked = {path: frozenset(names) for path, names in needs.items() if names}
+    for path, names in asked.items():
+        if names - STATISTICS.keys():
+            raise ValueError(f"{path} needs {sorted(names - STATISTICS.keys())}; there are {', '.join(STATISTICS)}")
+    parts = list(batches)
+    if not sum(batch.numel() for batch in parts):
+        raise ValueError("the calibration data is empty; give at least one window of tokens")
+    try:
+        return _run(model, asked, parts, callback, share=True)
+    except InputsPartedError:  # layers that had one input have two now: each counts for itself
+        return _run(model, asked, parts, callback, share=False)
+
+
+def _run(
+    model: nn.Module,
+    asked: Mapping[str, frozenset[str]],
+    batches: Sequence[Tensor],
+    callback: Callable[..., Any] | None,
+    *,
+    share: bool,
+) -> dict[str, Moments]:
+    watchers = {path: Watcher(path, names, model.get_submodule(path)) for path, names in asked.items()}
+    body = getattr(model, "base_model", model)
+    inside = {id(module) for module in body.modules()}
+    runner = body if all(id(model.get_submodule(path)) in inside for path in asked) else model
+    last: list[tuple[Watcher, Tensor, int]] = []  # the last input, that layers may share
+    with torch.no_grad(), eval_mode(model), ExitStack() as hooks:
+        for path, watcher in watchers.items():
+            for handle in watcher.attach(model.get_submodule(path), last if share else None):
+                hooks.callback(handle.remove)
+        for step, batch in enumerate(batches, 1):
+            runner(batch[None] if batch.ndim == 1 else batch)
+            last.clear()
+            if callback is not None:
+                callback(step, len(batches), {})
+    return {path: watcher.moments() for path, watcher in watchers.items()}
