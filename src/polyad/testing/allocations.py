@@ -5,8 +5,7 @@ is least, "sum", the sum of the errors, up to one step of a curve's hull; or "la
 of its curve's first. An allocation that ``needs`` a statistic of layers gets ``scores``, as in ``polyad.plan``.
 
 >>> from polyad._card import card
->>> for check in CHECKS:
-...     check(card("greedy"))
+>>> met(card("greedy"))
 """
 
 from __future__ import annotations

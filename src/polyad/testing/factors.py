@@ -4,8 +4,7 @@ It is called with weight, statistics and the card's ``example``. The metric is t
 D from the weight where the card ``needs`` the second moment of the inputs x, the squared Frobenius norm of D without.
 
 >>> from polyad._card import card
->>> for check in CHECKS:
-...     check(card("eora"))
+>>> metric(card("eora"))
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def result(card: Card) -> None:
 
 
 def _priced(card: Card, found: Format, rank: int, what: str) -> None:
-    """The tensors have the shapes that the card's ``template`` says, or those of two factors, by which it is sized."""
+    """The tensors have the shapes by which a budget sizes the method: its card's ``template``, or two factors."""
     if card.template is None and card.makes is not LowRank:
         return
     options = {name: value for name, value in card.example.items() if name != "rank"}

@@ -6,8 +6,7 @@ contract alone: ``of``, the kinds of blocks that the method cuts ("mlp", "qk", "
 a function of a block and its weights that counts what can be cut, where these are no neurons, pairs or columns.
 
 >>> from polyad._card import card
->>> for check in CHECKS:
-...     check(card("modegpt"))
+>>> permuted(card("modegpt"))
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ value. A measure of a model gets a small decoder.
 
 >>> from polyad.cache import token_alignment
 >>> from polyad._card import card
->>> for check in CHECKS:
-...     check(card(token_alignment))
+>>> invariant(card(token_alignment))
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ arguments, and all must hold under each of them too. ``bound`` is a function of 
 error of any number in scales; half a scale where it is left out, ``math.inf`` where far numbers are clipped.
 
 >>> from polyad._card import card
->>> for check in CHECKS:
-...     check(card("block_floating_point"))
+>>> nearest(card("block_floating_point"))
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 It is called with small decoders of transformers, a generator and the card's ``example``.
 
 >>> from polyad._card import card
->>> for check in CHECKS:
-...     check(card("equivalent_rescaling"))
+>>> twice(card("equivalent_rescaling"))
 """
 
 from __future__ import annotations
