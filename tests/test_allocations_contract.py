@@ -141,14 +141,14 @@ def vague(items, budget):
 
 SUM, LARGEST = {"minimises": "sum"}, {"minimises": "largest"}
 WRONG = {
-    "met": (overspending, by_rounding, stingy, of_places, of_numpy, forgetting_one),
-    "least": (stingy, first_come, half, (greedy, LARGEST), (uniform, LARGEST)),
-    "more": (fickle, (fickle, LARGEST), uniform, tired),
-    "ordered": (first_come, last_come, forgetting_one),
+    "within_budget": (overspending, by_rounding, stingy, of_places, of_numpy, forgetting_one),
+    "least_loss": (stingy, first_come, half, (greedy, LARGEST), (uniform, LARGEST)),
+    "more_budget": (fickle, (fickle, LARGEST), uniform, tired),
+    "order": (first_come, last_come, forgetting_one),
     "units": (with_a_floor, in_bytes, in_steps),
     "extremes": (capped, never_least, overspending, half),
     "refusals": (forgiving, mute, rounding_down, whole_numbers),
-    "lengths": (reading_sweeps, unlimited_without_sweep, vague),
+    "curve_kinds": (reading_sweeps, unlimited_without_sweep, vague),
 }
 SPOILT = {
     f"{prop}-{function.__name__}-{example['minimises']}": (prop, function, example)
@@ -168,5 +168,5 @@ def test_each_check_catches_allocations_that_break_it(prop, function, example):
 def test_least_and_more_know_two_aims(right):
     source = Paper("Nobody", 2000, "Nothing", "arXiv:0")
     card = Card("right", "allocate", right, None, (source,), SUM if right is greedy else LARGEST)
-    allocations.least(card)
-    allocations.more(card)
+    allocations.least_loss(card)
+    allocations.more_budget(card)

@@ -184,16 +184,16 @@ def raw(weight, stats):
 WRONG = {
     "result": ({"function": in_place}, {"function": in_single}, {"function": drawn}, {"function": in_half},
                {"function": wide}),
-    "falling": (
+    "error_curve": (
         {"function": rows_flipped}, {"function": columns_flipped}, {"function": least_directions},
         {"function": of_rank_two}, {"function": blind}, {"curve": twice}, {"curve": of_the_other},
         {"function": of_sorted_rows, "curve": None}, {"function": of_rank_two, "curve": None},
     ),
-    "halves": ({"curve": rounded}, {"curve": raw}, {"curve": twice_in_half}),
+    "half_precision": ({"curve": rounded}, {"curve": raw}, {"curve": twice_in_half}),
     "metric": ({"function": blind}, {"function": transposed_metric}, {"function": reading, "needs": {}}),
-    "permuted": ({"function": of_first_columns}, {"function": loving_the_first}, {"function": of_sorted_rows}),
+    "permutation": ({"function": of_first_columns}, {"function": loving_the_first}, {"function": of_sorted_rows}),
     "scale": ({"function": damped}, {"function": clamped}, {"function": lopsided}, {"curve": raw}),
-    "dead": ({"function": inverted}, {"function": normalised}, {"function": of_whole_inputs}),
+    "dead_layers": ({"function": inverted}, {"function": normalised}, {"function": of_whole_inputs}),
     "layout": ({"function": of_storage}, {"function": if_contiguous}, {"function": drawn}),
     "refusals": ({"function": forgiving}, {"function": careless}, {"function": unsure}, {"curve": raw}),
 }  # fmt: skip

@@ -171,16 +171,16 @@ def never_zero(block, weights, stats):
 
 
 WRONG = {
-    "whole": ({"function": shrunk}, {"function": heads_rolled}, {"function": columns_rolled},
+    "all_units": ({"function": shrunk}, {"function": heads_rolled}, {"function": columns_rolled},
               {"function": without_constant}, {"function": pairs_flipped}),
-    "falling": ({"function": unfitted}, {"function": smallest}, {"function": one_fewer}, {"curve": twice},
+    "error_curve": ({"function": unfitted}, {"function": smallest}, {"function": one_fewer}, {"curve": twice},
                 {"curve": short}, {"curve": never_zero}),
-    "permuted": ({"function": first}, {"function": drawn}, {"function": heads_rolled}),
-    "spares": ({"function": first}, {"function": smallest}, {"function": least_pairs}),
-    "fits": ({"function": in_double}, {"function": uncut}, {"function": in_place}, {"function": drawn},
+    "permutation": ({"function": first}, {"function": drawn}, {"function": heads_rolled}),
+    "dead_units": ({"function": first}, {"function": smallest}, {"function": least_pairs}),
+    "shapes": ({"function": in_double}, {"function": uncut}, {"function": in_place}, {"function": drawn},
              {"function": one_fewer}),
-    "dead": ({"function": raw_cholesky}, {"function": awake}, {"function": dividing}, {"curve": never_zero}),
-    "damaged": ({"function": forgiving}, {"function": trusting}, {"function": unnamed}, {"function": keyed}),
+    "dead_blocks": ({"function": raw_cholesky}, {"function": awake}, {"function": dividing}, {"curve": never_zero}),
+    "damage": ({"function": forgiving}, {"function": trusting}, {"function": unnamed}, {"function": keyed}),
     "refusals": ({"function": clamped}, {"function": rounding}, {"function": shared}),
 }  # fmt: skip
 SPOILT = {

@@ -107,9 +107,9 @@ def mute(x):
 
 WRONG = {
     "repeatable": (drawn, in_place, beyond, forgetful),
-    "precise": (coarse, bits, drawn),
-    "invariant": (overflowing, damped, clipped),
-    "ordered": (of_the_first, upside_down, weighted),
+    "precision": (coarse, bits, drawn),
+    "invariance": (overflowing, damped, clipped),
+    "order": (of_the_first, upside_down, weighted),
     "layout": (of_storage, detached, drawn),
     "refusals": (raw, forgiving, mute),
 }

@@ -125,12 +125,12 @@ def raw(x, bits, *, group=None):
 WRONG = {
     "result": (in_place, widened, drawn),
     "nearest": (shifted, floored, negated, upside_down),
-    "bounded": (shifted, clipping, floored),
-    "packed": (unpacked, by_single_rows, of_two_bits),
-    "finer": (of_two_bits, of_four_bits, with_fewer),
+    "error_bound": (shifted, clipping, floored),
+    "stored_bytes": (unpacked, by_single_rows, of_two_bits),
+    "more_bits": (of_two_bits, of_four_bits, with_fewer),
     "scale": (kept_off_zero, of_the_whole, overflowing),
-    "blocks": (of_the_whole, upside_down, drawn),
-    "awkward": (of_storage, of_ones, drawn),
+    "block_independence": (of_the_whole, upside_down, drawn),
+    "awkward_numbers": (of_storage, of_ones, drawn),
     "refusals": (forgiving, careless, raw),
 }
 SPOILT = {f"{prop}-{wrong.__name__}": (prop, wrong) for prop, all_of_it in WRONG.items() for wrong in all_of_it}

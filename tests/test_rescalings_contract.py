@@ -108,12 +108,12 @@ def once(model, *, generator):
 
 
 WRONG = {
-    "unchanged": (*map(without, ("down_proj", "k_proj", "v_proj", "input_layernorm", "bias")), of_any_norm),
-    "changing": (nothing, next_to_nothing, first_layer, narrower),
-    "rounding": (in_double, far, coarse),
-    "drawn": (of_torch, always_one, in_place, nothing),
-    "tied": (doubled_head, doubled_embedding, halved_head),
-    "twice": (once, without("up_proj"), without("o_proj")),
+    "same_function": (*map(without, ("down_proj", "k_proj", "v_proj", "input_layernorm", "bias")), of_any_norm),
+    "other_weights": (nothing, next_to_nothing, first_layer, narrower),
+    "precision": (in_double, far, coarse),
+    "randomness": (of_torch, always_one, in_place, nothing),
+    "ties": (doubled_head, doubled_embedding, halved_head),
+    "repetition": (once, without("up_proj"), without("o_proj")),
 }
 SPOILT = {f"{prop}-{wrong.__name__}": (prop, wrong) for prop, several in WRONG.items() for wrong in several}
 

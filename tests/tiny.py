@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from polyad.data import Text, stdlib
-from polyad.testing.decoders import decoder, lively, tokens
+from polyad.testing.decoders import decoder, randomise_weights, tokens
 
 TOPICS = stdlib().documents
 PART = Text("topics", TOPICS[:12])
@@ -53,7 +53,7 @@ def model(kind="llama", seed=0):
     if family != "GPT2":
         return decoder(family, seed=seed, **changed)
     config = transformers.GPT2Config(vocab_size=500, bos_token_id=None, eos_token_id=0, **changed)
-    return lively(transformers.GPT2LMHeadModel(config), seed).eval()
+    return randomise_weights(transformers.GPT2LMHeadModel(config), seed).eval()
 
 
 def mixture(family="Mixtral", seed=0):

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from polyad._card import Card
 from polyad.statistics import Moments
-from polyad.testing._cutting import Site, cut, loss, site, sites, units
+from polyad.testing._cutting import Site, cut_block, loss, site, sites, units
 from polyad.testing._refusals import assert_refused, result_or_refusal
 
 
-def dead(card: Card) -> None:
+def dead_blocks(card: Card) -> None:
     """A block with one matrix, or every one, of zeros computes nothing, and loses none of it; or it is refused."""
     for here in sites(card):
         for role in (*here.block.roles, None):
@@ -25,8 +25,10 @@ def dead(card: Card) -> None:
             there = site(card, model, here.block)
             what = f"{here.block.name} with {role or 'all'} of zeros"
             for keep in {1, units(card, there.block, there.weights) // 2}:
-                made = result_or_refusal(card, what, functools.partial(cut, card, there, keep), here.block.path)
-                off = 0.0 if made is None else loss(there, made)
+                replacement = result_or_refusal(
+                    card, what, functools.partial(cut_block, card, there, keep), here.block.path
+                )
+                off = 0.0 if replacement is None else loss(there, replacement)
                 assert off < 1e-12, f"{card.name} of {what} loses {off:.3g} of nothing"
             if card.curve is not None:
                 call = functools.partial(card.curve, there.block, there.weights, there.stats)
@@ -35,7 +37,7 @@ def dead(card: Card) -> None:
                 assert stated < 1e-12, f"the curve of {card.name} of {what} says {stated:.3g}"
 
 
-def damaged(card: Card) -> None:
+def damage(card: Card) -> None:
     """NaN and infinite numbers in a weight or statistic, and missing statistics, are refused, naming the matrix."""
     for here in sites(card):
         for name, tensor in here.weights.items():
@@ -43,10 +45,12 @@ def damaged(card: Card) -> None:
                 spoilt = tensor.clone()
                 spoilt.view(-1)[1] = value
                 there = replace(here, weights={**here.weights, name: spoilt})
-                assert_refused(card, f"{value} in {name}", functools.partial(cut, card, there, 1), name)
+                assert_refused(card, f"{value} in {name}", functools.partial(cut_block, card, there, 1), name)
         for path, stats in _spoilt(card, here):
             there = replace(here, stats=stats)
-            assert_refused(card, f"statistics of {path} that are none", functools.partial(cut, card, there, 1), path)
+            assert_refused(
+                card, f"statistics of {path} that are none", functools.partial(cut_block, card, there, 1), path
+            )
             if card.curve is not None:
                 call = functools.partial(card.curve, here.block, here.weights, stats)
                 assert_refused(card, f"statistics of {path} that are none (its curve)", call, path)
@@ -62,9 +66,9 @@ def _spoilt(card: Card, here: Site) -> Iterator[tuple[str, dict[str, Moments]]]:
         for need in needs:
             value = here.stats[path].values[need].clone()
             value.view(-1)[0] = math.nan
-            known = here.stats[path].values
-            yield path, {**here.stats, path: Moments(9, **{**known, need: value})}
-            yield path, {**here.stats, path: Moments(9, **{**known, need: None})}
+            values = here.stats[path].values
+            yield path, {**here.stats, path: Moments(9, **{**values, need: value})}
+            yield path, {**here.stats, path: Moments(9, **{**values, need: None})}
 
 
 def refusals(card: Card) -> None:
@@ -72,4 +76,4 @@ def refusals(card: Card) -> None:
     for here in sites(card):
         count = units(card, here.block, here.weights)
         for keep in (0, -1, count + 1, True, 2.5, "4", None):
-            assert_refused(card, f"keep={keep!r}", functools.partial(cut, card, here, keep), "keep")
+            assert_refused(card, f"keep={keep!r}", functools.partial(cut_block, card, here, keep), "keep")

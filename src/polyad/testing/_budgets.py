@@ -1,4 +1,4 @@
-"""What the contract of allocations is made of: curves and budgets, the sizes chosen, what they cost and lose."""
+"""Parts of the contract of allocations: curves and budgets, the sizes chosen, what they cost and lose."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LOSSES: dict[str, Callable[[Iterable[tuple[Curve, int]]], float]] = {
 """What an allocation may minimise, of curves and the places chosen on them."""
 
 
-def allocated(card: Card, items: Items, budget: float) -> Sizes:
+def call_allocation(card: Card, items: Items, budget: float) -> Sizes:
     """The sizes, with the example's arguments, and scores where the card needs statistics of layers."""
-    given = {name: value for name, value in card.example.items() if name != "minimises"}
+    arguments = {name: value for name, value in card.example.items() if name != "minimises"}
     if card.needs.get("layer"):
-        given = {"scores": {name: 0.1 * i for i, name in enumerate(sorted(items))}, **given}
-    return card.function(items, budget, **given)
+        arguments = {"scores": {name: 0.1 * i for i, name in enumerate(sorted(items))}, **arguments}
+    return card.function(items, budget, **arguments)
 
 
 def problems(card: Card, *, rough: bool = False, count: int = 24) -> Iterator[tuple[Items, float]]:
@@ -36,7 +36,7 @@ def problems(card: Card, *, rough: bool = False, count: int = 24) -> Iterator[tu
     """
     for seed in range(count):
         generator = np.random.default_rng(seed)
-        draw = jagged if rough or (seed % 2 and "minimises" in card.example) else spectrum
+        draw = jagged_curve if rough or (seed % 2 and "minimises" in card.example) else spectrum
         items = {f"item{i}": draw(generator) for i in range(int(generator.integers(1, 4)))}
         least, whole = (sum(float(curve.costs[at]) for curve in items.values()) for at in (0, -1))
         yield items, float(generator.integers(int(least), int(whole) + 3))
@@ -51,7 +51,7 @@ def spectrum(generator: np.random.Generator) -> Curve:
     return Curve(sizes, _costs(generator, count), np.append(sweep[1:count], 0.0), sweep)
 
 
-def jagged(generator: np.random.Generator) -> Curve:
+def jagged_curve(generator: np.random.Generator) -> Curve:
     """Errors that fall in steps of any size, and now and then rise."""
     curve = spectrum(generator)
     errors = generator.integers(0, 100, len(curve.sizes) - 1).astype(float)
@@ -80,12 +80,12 @@ def places(items: Items, sizes: Sizes) -> dict[str, int]:
 
 
 def cost(items: Items, at: Places) -> float:
-    """What the places cost together."""
+    """The cost of the places together."""
     return sum(float(items[name].costs[place]) for name, place in at.items())
 
 
 def loss(card: Card, items: Items, at: Places) -> float:
-    """What the card says that it minimises."""
+    """The number that the card says it minimises."""
     return LOSSES[card.example["minimises"]]([(items[name], place) for name, place in at.items()])
 
 

@@ -1,4 +1,4 @@
-"""What the contract of group methods is made of: a block of a real decoder, what a cut leaves of it, its error."""
+"""Parts of the contract of group methods: a block of a real decoder, what a cut leaves of it, its error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from polyad._card import Card
 from polyad.models.blocks import Block, blocks
 from polyad.models.calibration import collect
-from polyad.models.replacement import Replacement, modules
-from polyad.models.surgery import replace as put
+from polyad.models.replacement import Replacement
 from polyad.statistics import Moments
-from polyad.testing.decoders import decoder, logits, tokens
+from polyad.testing.decoders import decoder, in_effect, logits, tokens
 
 Weights = Mapping[str, Tensor]
 OWN = ("of", "exact", "units")
@@ -30,7 +29,7 @@ OUTER = {"down": 1, "o": 1}
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A block of a decoder in double precision, its parameters and the statistics that a method needs of it."""
+    """A block of a decoder, its parameters and the statistics that a method needs of it."""
 
     model: nn.Module
     block: Block
@@ -64,12 +63,12 @@ def site(card: Card, model: nn.Module, block: Block) -> Site:
     logits(model, ids)
     handle.remove()
     names = [f"{path}.{leaf}" for path in block.roles.values() for leaf in ("weight", "bias")]
-    known = dict(model.named_parameters())
-    return Site(model, block, {n: known[n].detach() for n in names if n in known}, stats, torch.cat(rows))
+    parameters = dict(model.named_parameters())
+    return Site(model, block, {n: parameters[n].detach() for n in names if n in parameters}, stats, torch.cat(rows))
 
 
-def cut(card: Card, here: Site, keep: Any) -> Replacement:
-    """What a method makes of a block, with the example's arguments."""
+def cut_block(card: Card, here: Site, keep: Any) -> Replacement:
+    """The replacement that a method makes of a block, with the example's arguments."""
     options = {name: value for name, value in card.example.items() if name not in OWN}
     return card.function(here.block, here.weights, here.stats, keep, **options)
 
@@ -83,41 +82,34 @@ def units(card: Card, block: Block, weights: Weights) -> int:
     return block.width // 2 if block.kind == "qk" else block.width
 
 
-def after(here: Site, made: Replacement) -> Site:
+def site_after(here: Site, replacement: Replacement) -> Site:
     """The same place with the replaced parameters, formats densified."""
-    changed = {n: v if isinstance(v, Tensor) else v.to_dense() for n, v in made.weights.items()}
+    changed = {n: v if isinstance(v, Tensor) else v.to_dense() for n, v in replacement.weights.items()}
     return replace(here, weights={**here.weights, **changed})
 
 
-def predictions(here: Site, made: Replacement, ids: Tensor) -> Tensor:
-    """The model's logits with the replacement in effect, which is undone."""
-    undo = put(here.model, modules(here.model, made, [here.block]))
-    try:
+def predictions(here: Site, replacement: Replacement, ids: Tensor) -> Tensor:
+    """The model's logits with the replacement in effect."""
+    with in_effect(here.model, replacement, [here.block]):
         return logits(here.model, ids)
-    finally:
-        undo()
 
 
-def outputs(here: Site, made: Replacement) -> Tensor:
-    """What a block of kind "mlp" makes of its inputs with the replacement in effect."""
-    undo = put(here.model, modules(here.model, made, [here.block]))
-    try:
-        with torch.no_grad():
-            return here.model.get_submodule(here.block.home)(here.inputs)
-    finally:
-        undo()
+def outputs(here: Site, replacement: Replacement) -> Tensor:
+    """The outputs of a block of kind "mlp" with the replacement in effect."""
+    with torch.no_grad(), in_effect(here.model, replacement, [here.block]):
+        return here.model.get_submodule(here.block.home)(here.inputs)
 
 
-def loss(here: Site, made: Replacement) -> float:
+def loss(here: Site, replacement: Replacement) -> float:
     """The squared error that a replacement leaves, a token, of what its kind of block computes.
 
     "mlp": of the block's output. "vo": of every query head's map of its own token, summed over heads: attention then
     averages over tokens and heads add up. "qk": of every head's score between independent tokens at one position.
     """
     if here.block.kind == "mlp":
-        off = outputs(here, made) - outputs(here, Replacement({}))
+        off = outputs(here, replacement) - outputs(here, Replacement({}))
         return float(off.square().sum(-1).mean())
-    second, off = here.second, products(after(here, made)) - products(here)
+    second, off = here.second, products(site_after(here, replacement)) - products(here)
     if here.block.kind == "qk":
         return float(torch.einsum("hab,bc,hdc,da->", off, second, off, second))
     maps, constant = off[:-1, :, :], off[-1, :, -1]

@@ -1,4 +1,4 @@
-"""What the contract of factorisations is made of: a layer and its inputs, the result, its error in the metric."""
+"""Parts of the contract of factorisations: a layer and its inputs, the result, its error in the metric."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ def second_moment(stats: Moments) -> Tensor:
     return stats.second
 
 
-def scaled(stats: Moments, factor: float) -> Moments:
+def scale_inputs(stats: Moments, factor: float) -> Moments:
     """The statistics of the inputs times a factor."""
-    return changed(stats, lambda second: second * factor**2, lambda column: column * factor)
+    return change_inputs(stats, lambda second: second * factor**2, lambda column: column * factor)
 
 
-def rearranged(stats: Moments, columns: Tensor) -> Moments:
+def permute_inputs(stats: Moments, columns: Tensor) -> Moments:
     """The statistics of the inputs in another order."""
-    return changed(stats, lambda second: second[columns][:, columns], lambda column: column[columns])
+    return change_inputs(stats, lambda second: second[columns][:, columns], lambda column: column[columns])
 
 
-def changed(stats: Moments, second: Change, column: Change) -> Moments:
-    """The statistics of the inputs, the second moment changed in one way and what has one number each in another."""
+def change_inputs(stats: Moments, second: Change, column: Change) -> Moments:
+    """The statistics of the inputs, the second moment changed in one way and columns in another."""
     columns = {name: column(stats.values[name]) for name in ("mean", "peak") if name in stats.values}
     return Moments(stats.count, second=second(second_moment(stats)), **columns)
 
 
-def with_second(stats: Moments, second: Tensor) -> Moments:
+def replace_second(stats: Moments, second: Tensor) -> Moments:
     """The statistics with another second moment."""
     return Moments(stats.count, **{**stats.values, "second": second})
 
 
-def factored(card: Card, weight: Any, stats: Moments | None, **given: Any) -> Format:
+def call_factorisation(card: Card, weight: Any, stats: Moments | None, **given: Any) -> Format:
     """The result with the example's arguments and those given here."""
     return card.function(weight, stats, **{**card.example, **given})
 
@@ -82,9 +82,10 @@ def error(card: Card, difference: Tensor, stats: Moments) -> float:
     return float(((wide @ second_moment(stats).double()) * wide).sum())
 
 
-def left_over(card: Card, weight: Tensor, stats: Moments, rank: int) -> float:
+def remainder(card: Card, weight: Tensor, stats: Moments, rank: int) -> float:
     """The squared error that a rank leaves."""
-    return error(card, weight.double() - factored(card, weight, stats, rank=rank).to_dense().double(), stats)
+    factors = call_factorisation(card, weight, stats, rank=rank)
+    return error(card, weight.double() - factors.to_dense().double(), stats)
 
 
 def ranks(weight: Tensor) -> range:

@@ -1,4 +1,4 @@
-"""What the contract of quantisers is made of: the numbers given, the result, what it stands for, its error."""
+"""Parts of the contract of quantisers: the numbers given, the result, what it stands for, its error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN = ("options", "bound")
 """Entries of an example that are for the contract and not for the method."""
 
 
-def quantized(card: Card, x: Any, options: Mapping[str, Any] | None = None, **given: Any) -> Any:
+def call_quantizer(card: Card, x: Any, options: Mapping[str, Any] | None = None, **given: Any) -> Any:
     """The result for x, with the example's arguments, one of its ``options`` and those given here."""
     example = {name: value for name, value in card.example.items() if name not in OWN}
     return card.function(x, **{**example, **(options or {}), **given})
@@ -34,12 +34,12 @@ def numbers(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     single = torch.zeros_like(x)
     single[:, 3] = x[:, 3]
     sizes = torch.logspace(-4, 4, 6, dtype=torch.float64)[:, None]
-    made = {
+    sorts = {
         "normal": x, "off zero": x + 3, "positive": x.abs() + 0.1, "negative": -x.abs(), "single": single,
         "constant": torch.full_like(x, 0.3), "below zero": torch.full_like(x, -1234.5), "zero": torch.zeros_like(x),
         "heavy": x**3, "sizes": x * sizes, "far off": x + 1000,
     }  # fmt: skip
-    return {name: value.to(dtype) for name, value in made.items()}
+    return {name: value.to(dtype) for name, value in sorts.items()}
 
 
 def exact(format: Format) -> Tensor:
@@ -61,7 +61,7 @@ def every_result(card: Card) -> Iterator[tuple[str, Tensor, Format]]:
             for dtype in (torch.float32, torch.bfloat16):
                 for name, x in numbers(dtype).items():
                     what = f"{name} numbers of {dtype} in {bits} bits ({dict(options)})"
-                    yield what, x, quantized(card, x, options, bits=bits)
+                    yield what, x, call_quantizer(card, x, options, bits=bits)
 
 
 def grid(q: Quantized) -> tuple[Tensor, Tensor]:

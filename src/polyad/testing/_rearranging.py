@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from polyad.statistics import Moments
 from polyad.testing._contract import seeded
 from polyad.testing._cutting import Site
-from polyad.testing._factoring import rearranged as rearranged_inputs
+from polyad.testing._factoring import permute_inputs
 
 
-def rearranged(here: Site) -> tuple[Site, Tensor]:
+def permute_units(here: Site) -> tuple[Site, Tensor]:
     """The block with its units in another order, key heads included; and that order, for its ``products``."""
     generator, block, rows = seeded(3), here.block, here.weights
     if block.kind == "mlp":
         order = torch.randperm(rows[block.roles["down"] + ".weight"].shape[1], generator=generator)
         moves = {"gate": (order, None), "up": (order, None), "down": (None, order)}
-        return _moved(here, moves), torch.arange(rows[block.roles["down"] + ".weight"].shape[0])
+        return _permute(here, moves), torch.arange(rows[block.roles["down"] + ".weight"].shape[0])
     share, heads = block.heads // block.key_heads, torch.randperm(block.key_heads, generator=generator)
     if block.kind == "qk":  # both members of a pair
         inner = torch.stack([torch.randperm(block.width // 2, generator=generator) for _ in heads])
@@ -33,10 +33,10 @@ def rearranged(here: Site) -> tuple[Site, Tensor]:
     wide = (queries[:, None] * block.width + inner.repeat_interleave(share, 0)).flatten()
     moves = {"q": (wide, None), "k": (shared, None), "v": (shared, None), "o": (None, wide)}
     constants = torch.arange(block.heads, block.heads + (block.kind == "vo"))
-    return _moved(here, {r: moves[r] for r in block.roles}), torch.cat((queries, constants))
+    return _permute(here, {r: moves[r] for r in block.roles}), torch.cat((queries, constants))
 
 
-def _moved(here: Site, moves: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> Site:
+def _permute(here: Site, moves: Mapping[str, tuple[Tensor | None, Tensor | None]]) -> Site:
     """The block with rows and columns of its matrices, and their statistics, in another order."""
     weights, stats = dict(here.weights), dict(here.stats)
     for role, (rows, columns) in moves.items():
@@ -44,17 +44,17 @@ def _moved(here: Site, moves: Mapping[str, tuple[Tensor | None, Tensor | None]])
         for name in (path + ".weight", path + ".bias"):
             if rows is not None and name in weights:
                 weights[name] = weights[name][rows]
-        known = here.stats[path].values
-        if rows is not None and "output_square" in known:
-            known = {**known, "output_square": known["output_square"][rows]}
-        stats[path] = Moments(here.stats[path].count, **known)
+        values = here.stats[path].values
+        if rows is not None and "output_square" in values:
+            values = {**values, "output_square": values["output_square"][rows]}
+        stats[path] = Moments(here.stats[path].count, **values)
         if columns is not None:
             weights[path + ".weight"] = weights[path + ".weight"][:, columns]
-            stats[path] = rearranged_inputs(stats[path], columns)
+            stats[path] = permute_inputs(stats[path], columns)
     return replace(here, weights=weights, stats=stats)
 
 
-def spared(here: Site) -> nn.Module:
+def kill_units(here: Site) -> nn.Module:
     """The model with every second unit of the block dead: rows of up, of queries and of values that are zero."""
     block = here.block
     role, heads = {"mlp": ("up", 1), "qk": ("q", block.heads), "vo": ("v", block.key_heads)}[block.kind]

@@ -5,7 +5,7 @@ is least, "sum", the sum of the errors, up to one step of a curve's hull; or "la
 of its curve's first. An allocation that ``needs`` a statistic of layers gets ``scores``, as in ``polyad.plan``.
 
 >>> from polyad._card import card
->>> met(card("greedy"))
+>>> within_budget(card("greedy"))
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 
 from polyad._card import Card
 from polyad.allocate.curve import WHOLE, Curve
-from polyad.testing._budgets import LOSSES, Items, allocated, cost, costs_even, loss, places, problems, step
+from polyad.testing._budgets import LOSSES, Items, call_allocation, cost, costs_even, loss, places, problems, step
 from polyad.testing._refusals import assert_refused, result_or_refusal
 
 
-def met(card: Card) -> None:
+def within_budget(card: Card) -> None:
     """Every item gets one of its sizes, all cost at most the budget, and what is left buys no item a lower error."""
     for items, budget in problems(card):
-        sizes = allocated(card, items, budget)
+        sizes = call_allocation(card, items, budget)
         assert sizes.keys() == items.keys(), f"{card.name} gives sizes to {sorted(sizes)}, not to {sorted(items)}"
         for name, size in sizes.items():
             assert type(size) is int, f"{card.name} gives {name} the size {size!r} of type {type(size).__name__}"
@@ -44,22 +44,22 @@ def met(card: Card) -> None:
             )
 
 
-def least(card: Card) -> None:
-    """What an allocation minimises is least of all choices that the budget allows, up to what it says."""
+def least_loss(card: Card) -> None:
+    """No choice that the budget allows leaves less of what an allocation minimises, up to the step that it states."""
     if "minimises" not in card.example:
         return
     for items, budget in problems(card):
-        found = loss(card, items, places(items, allocated(card, items, budget)))
+        outcome = loss(card, items, places(items, call_allocation(card, items, budget)))
         every = itertools.product(*(range(len(curve.sizes)) for curve in items.values()))
         choices = (dict(zip(items, at, strict=True)) for at in every)
         best = min(loss(card, items, at) for at in choices if cost(items, at) <= budget)
         limit = best + (step(items) if card.example["minimises"] == "sum" else 0.0)
-        assert found <= limit + 1e-9, (
-            f"{card.name} leaves {found:g} at a budget of {budget:g}, where {best:g} can be had"
+        assert outcome <= limit + 1e-9, (
+            f"{card.name} leaves {outcome:g} at a budget of {budget:g}, where {best:g} can be had"
         )
 
 
-def more(card: Card) -> None:
+def more_budget(card: Card) -> None:
     """More budget never leaves more of what an allocation minimises, where every step costs the same."""
     if "minimises" not in card.example:
         return
@@ -67,18 +67,18 @@ def more(card: Card) -> None:
         items = costs_even(seed)
         before = math.inf
         for budget in range(len(items), sum(int(curve.whole) for curve in items.values()) + 1):
-            found = loss(card, items, places(items, allocated(card, items, float(budget))))
-            assert found <= before + 1e-9, f"{card.name} leaves {found:g} at {budget}, {before:g} at one less"
-            before = found
+            outcome = loss(card, items, places(items, call_allocation(card, items, float(budget))))
+            assert outcome <= before + 1e-9, f"{card.name} leaves {outcome:g} at {budget}, {before:g} at one less"
+            before = outcome
 
 
-def ordered(card: Card) -> None:
+def order(card: Card) -> None:
     """The order in which items are given decides nothing, among equals neither."""
     for items, budget in (*problems(card), *_equals()):
-        plain = allocated(card, items, budget)
+        plain = call_allocation(card, items, budget)
         for names in (list(items)[::-1], sorted(items, key=lambda name: name[::-1])):
-            found = allocated(card, {name: items[name] for name in names}, budget)
-            assert found == plain, f"{card.name} gives {found} in one order and {plain} in another"
+            outcome = call_allocation(card, {name: items[name] for name in names}, budget)
+            assert outcome == plain, f"{card.name} gives {outcome} in one order and {plain} in another"
 
 
 def _equals() -> list[tuple[Items, float]]:
@@ -89,12 +89,12 @@ def _equals() -> list[tuple[Items, float]]:
 def units(card: Card) -> None:
     """Costs and budget in another unit, and all errors in another unit, give the same sizes."""
     for items, budget in problems(card):
-        plain = allocated(card, items, budget)
+        plain = call_allocation(card, items, budget)
         bits = {name: Curve(c.sizes, 8 * c.costs, c.errors, c.sweep) for name, c in items.items()}
-        assert allocated(card, bits, 8 * budget) == plain, f"{card.name} depends on the unit of costs"
+        assert call_allocation(card, bits, 8 * budget) == plain, f"{card.name} depends on the unit of costs"
         for factor in (2.0**-40, 2.0**40):
-            found = allocated(card, {name: curve.scaled(factor) for name, curve in items.items()}, budget)
-            assert found == plain, f"{card.name} depends on the unit of errors: {found} at {factor:.3g}, {plain}"
+            outcome = call_allocation(card, {name: curve.scaled(factor) for name, curve in items.items()}, budget)
+            assert outcome == plain, f"{card.name} depends on the unit of errors: {outcome} at {factor:.3g}, {plain}"
 
 
 def extremes(card: Card) -> None:
@@ -102,24 +102,24 @@ def extremes(card: Card) -> None:
     for items, _ in problems(card):
         for some in (items, dict(itertools.islice(items.items(), 1))):
             cheapest = sum(float(curve.costs[0]) for curve in some.values())
-            call = functools.partial(allocated, card, some, cheapest)
+            call = functools.partial(call_allocation, card, some, cheapest)
             sizes = result_or_refusal(card, f"the least budget of {cheapest:g}", call)
             assert sizes is not None, f"{card.name} refuses the least budget of {cheapest:g}"
             at = places(some, sizes)
             assert not any(at.values()), f"{card.name} at the least budget of {cheapest:g} chooses {at}"
             for budget in (sum(curve.whole for curve in some.values()), 1e30, math.inf):
-                at = places(some, allocated(card, some, budget))
+                at = places(some, call_allocation(card, some, budget))
                 off = sum(float(some[name].errors[place] - some[name].errors.min()) for name, place in at.items())
                 assert off == 0, (
                     f"{card.name} loses {off:g} at a budget of {budget:g}, which is enough for everything"
                 )
     only = Curve(np.array([WHOLE]), np.array([3.0]), np.zeros(1), np.zeros(2))
-    found = allocated(card, {"only": only}, 3.0)
-    assert found == {"only": WHOLE}, f"{card.name} of an item with one choice gives {found}"
+    outcome = call_allocation(card, {"only": only}, 3.0)
+    assert outcome == {"only": WHOLE}, f"{card.name} of an item with one choice gives {outcome}"
     lossless = Curve(np.array([1, WHOLE]), np.array([1.0, 4.0]), np.zeros(2), np.zeros(5))
     lossy = Curve(np.array([1, WHOLE]), np.array([1.0, 4.0]), np.array([1.0, 0.0]), np.array([2.0, 1.0, 0.0]))
-    found = allocated(card, {"lossless": lossless, "lossy": lossy}, 5.0)
-    assert found["lossy"] == WHOLE, f"{card.name} spends on an item that loses nothing: {found}"
+    outcome = call_allocation(card, {"lossless": lossless, "lossy": lossy}, 5.0)
+    assert outcome["lossy"] == WHOLE, f"{card.name} spends on an item that loses nothing: {outcome}"
 
 
 def refusals(card: Card) -> None:
@@ -129,7 +129,7 @@ def refusals(card: Card) -> None:
             some = {name: Curve(c.sizes, unit * c.costs, c.errors, c.sweep) for name, c in items.items()}
             cheapest = sum(float(curve.costs[0]) for curve in some.values())
             for budget in (0.999 * cheapest, 0.0, -1.0, math.nan, -math.inf):
-                call = functools.partial(allocated, card, some, budget)
+                call = functools.partial(call_allocation, card, some, budget)
                 assert_refused(card, f"a budget of {budget:g} for items of {cheapest:g}", call, "budget")
             said = _sentence(card, some, 0.0)
             numbers = [float(word.replace(",", "")) for word in re.findall(r"\d[\d,]*\.?\d*(?:e-?\d+)?", said)]
@@ -137,34 +137,34 @@ def refusals(card: Card) -> None:
             assert near, (
                 f"{card.name} refuses a budget and does not name the least that can be met, {cheapest!r}: {said}"
             )
-            allocated(card, some, near[0])
-    assert_refused(card, "no items", lambda: allocated(card, {}, 3.0), "items")
+            call_allocation(card, some, near[0])
+    assert_refused(card, "no items", lambda: call_allocation(card, {}, 3.0), "items")
 
 
 def _sentence(card: Card, items: Items, budget: float) -> str:
     try:
-        allocated(card, items, budget)
+        call_allocation(card, items, budget)
     except ValueError as refused:
         return str(refused)
     return ""
 
 
-def lengths(card: Card) -> None:
+def curve_kinds(card: Card) -> None:
     """Curves without choices are refused when they are made; curves that are no spectrum are used or refused."""
     empty = np.zeros(0)
     assert_refused(card, "a curve of no choices", lambda: Curve(empty.astype(np.int64), empty, empty), "0 sizes")
     for items, budget in problems(card, rough=True):
         bare = {name: Curve(c.sizes, c.costs, c.errors) for name, c in items.items()}
-        call = functools.partial(allocated, card, bare, budget)
+        call = functools.partial(call_allocation, card, bare, budget)
         sizes = result_or_refusal(card, "curves without a sweep", call, "sizes")
         spent = 0.0 if sizes is None else cost(bare, places(bare, sizes))
         assert spent <= budget * (1 + 1e-9), f"{card.name} spends {spent:g} of {budget:g} on curves without a sweep"
 
 
-CHECKS = (met, least, more, ordered, units, extremes, refusals, lengths)
+CHECKS = (within_budget, least_loss, more_budget, order, units, extremes, refusals, curve_kinds)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "LOSSES", "allocated", "extremes", "least", "lengths", "met", "more", "ordered", "problems",
-    "refusals", "units",
+    "CHECKS", "LOSSES", "call_allocation", "curve_kinds", "extremes", "least_loss", "more_budget", "order",
+    "problems", "refusals", "units", "within_budget",
 ]  # fmt: skip

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyad.models.blocks import Block
+from polyad.models.replacement import Replacement, modules
+from polyad.models.surgery import replace
 from polyad.testing._contract import seeded
 
 VOCABULARY = 500
@@ -27,10 +32,10 @@ def decoder(family: str = "Llama", *, seed: int = 0, **changed: Any) -> Any:
     import transformers
 
     config = getattr(transformers, f"{family}Config")(**{**SHAPE, **changed})
-    return lively(getattr(transformers, f"{family}ForCausalLM")(config), seed).eval()
+    return randomise_weights(getattr(transformers, f"{family}ForCausalLM")(config), seed).eval()
 
 
-def lively(model: nn.Module, seed: int = 0) -> Any:
+def randomise_weights(model: nn.Module, seed: int = 0) -> Any:
     """The model with random numbers for which activations are of the size that trained ones have, biases included."""
     generator = seeded(seed)
     with torch.no_grad():
@@ -44,12 +49,22 @@ def lively(model: nn.Module, seed: int = 0) -> Any:
     return model
 
 
+@contextmanager
+def in_effect(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] = ()) -> Iterator[None]:
+    """Put a replacement into a model for as long as the context lasts."""
+    undo = replace(model, modules(model, replacement, blocks))
+    try:
+        yield
+    finally:
+        undo()
+
+
 def tokens(batch: int = 2, length: int = 24, *, seed: int = 1) -> Tensor:
     """Random token ids (batch, length), none of them the padding's 0."""
     return torch.randint(1, VOCABULARY, (batch, length), generator=seeded(seed))
 
 
 def logits(model: Any, ids: Tensor) -> Tensor:
-    """What a model predicts for every token, without gradients."""
+    """The predictions of a model for every token, without gradients."""
     with torch.no_grad():
         return model(ids).logits

@@ -7,7 +7,7 @@ value. A measure of a model gets a small decoder.
 
 >>> from polyad.cache import token_alignment
 >>> from polyad._card import card
->>> invariant(card(token_alignment))
+>>> invariance(card(token_alignment))
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def _rotation(x: Tensor) -> Tensor:
     return torch.linalg.qr(normal(x.shape[-1], x.shape[-1], dtype=torch.float64, seed=5)).Q.to(x.dtype)
 
 
-def measured(card: Card, x: Any) -> Tensor:
+def call_measure(card: Card, x: Any) -> Tensor:
     """All numbers that the measure says of x, in float64; those of a mapping in the order of its names."""
     options = {name: value for name, value in card.example.items() if name not in OWN}
     return _numbers(card.function(x, **options))
 
 
-def _numbers(found: Any) -> Tensor:
-    if isinstance(found, Mapping):
-        return torch.cat([_numbers(found[name]).flatten() for name in sorted(found)])
-    return found.detach().double() if isinstance(found, Tensor) else torch.as_tensor(found, dtype=torch.float64)
+def _numbers(outcome: Any) -> Tensor:
+    if isinstance(outcome, Mapping):
+        return torch.cat([_numbers(outcome[name]).flatten() for name in sorted(outcome)])
+    return outcome.detach().double() if isinstance(outcome, Tensor) else torch.as_tensor(outcome, dtype=torch.float64)
 
 
 def subject(card: Card, dtype: torch.dtype = torch.float64) -> Any:
-    """What a measure is tried on: the tensor that its example draws, or a decoder."""
+    """The tensor that the card's example draws, or a decoder."""
     if next(iter(inspect.signature(card.function).parameters)) == "model":
         return decoder(num_hidden_layers=2).to(dtype)
     return drawn(card, dtype)
@@ -66,11 +66,11 @@ def repeatable(card: Card) -> None:
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         x = subject(card, dtype)
         before = _state(x)
-        first = result_or_refusal(card, f"{dtype}", lambda x=x: measured(card, x))
+        first = result_or_refusal(card, f"{dtype}", lambda x=x: call_measure(card, x))
         if first is None:
             assert dtype == torch.bfloat16, f"{card.name} refuses {dtype}"
             continue
-        assert torch.equal(first, measured(card, x)), f"{card.name} called twice says two things"
+        assert torch.equal(first, call_measure(card, x)), f"{card.name} called twice says two things"
         assert bool(torch.isfinite(first).all()), f"{card.name} of {dtype} says NaN or infinite numbers"
         same = all(torch.equal(old, new) for old, new in zip(before, _state(x, copied=False), strict=True))
         assert same, f"{card.name} changed what it measured"
@@ -85,34 +85,34 @@ def _state(x: Any, *, copied: bool = True) -> list[Tensor]:
     return [tensor.clone() for tensor in tensors] if copied else tensors
 
 
-def precise(card: Card) -> None:
+def precision(card: Card) -> None:
     """Single precision says what double precision says."""
-    double, single = (measured(card, subject(card, dtype)) for dtype in (torch.float64, torch.float32))
+    double, single = (call_measure(card, subject(card, dtype)) for dtype in (torch.float64, torch.float32))
     off = float((single - double).norm() / double.norm().clamp(min=1e-30))
     assert off < 1e-3, f"{card.name} in float32 is off by {off:.3g} from float64"
 
 
-def invariant(card: Card) -> None:
+def invariance(card: Card) -> None:
     """The changes of x that the example names leave the measure as it is."""
     for name in card.example.get("invariant", ()):
         for dtype, limit in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
             x = subject(card, dtype)
-            plain = measured(card, x)
+            plain = call_measure(card, x)
             for change in INVARIANCES[name]:
-                off = float((measured(card, change(x)) - plain).norm() / plain.norm().clamp(min=1e-30))
+                off = float((call_measure(card, change(x)) - plain).norm() / plain.norm().clamp(min=1e-30))
                 assert off < limit, f"{card.name} says that it is invariant to {name}, and moves by {off:.3g}"
 
 
-def ordered(card: Card) -> None:
-    """Where the example says so, permuting x along its first axis permutes every axis of the result."""
+def order(card: Card) -> None:
+    """Permuting x along its first axis permutes every axis of the result, where the example says so."""
     if not card.example.get("ordered"):
         return
     x = subject(card)
     order = torch.randperm(len(x), generator=seeded(6))
-    plain, found = measured(card, x), measured(card, x[order])
+    plain, outcome = call_measure(card, x), call_measure(card, x[order])
     for axis in range(plain.ndim):
         plain = plain.index_select(axis, order)
-    off = float((found - plain).norm() / plain.norm())
+    off = float((outcome - plain).norm() / plain.norm())
     assert off < 1e-6, f"{card.name} of x in another order is off by {off:.3g} from its result in that order"
 
 
@@ -121,29 +121,29 @@ def layout(card: Card) -> None:
     x = subject(card)
     if not isinstance(x, Tensor):
         return
-    plain = measured(card, x)
+    plain = call_measure(card, x)
     views = {"strided": torch.stack((x, x), -1)[..., 0], "transposed": x.mT.contiguous().mT}
     for name, view in (views | {"requires grad": x.clone().requires_grad_()}).items():
-        off = float((measured(card, view) - plain).norm() / plain.norm().clamp(min=1e-30))
+        off = float((call_measure(card, view) - plain).norm() / plain.norm().clamp(min=1e-30))
         assert off < 1e-6, f"{card.name} of the same numbers ({name}) is off by {off:.3g}"
 
 
 def refusals(card: Card) -> None:
-    """What is no tensor of finite real numbers of enough dimensions is refused with a sentence that names x."""
+    """All but tensors of finite real numbers and enough dimensions are refused with a sentence that names x."""
     x = subject(card)
     if not isinstance(x, Tensor):
         return
     nan, inf = x.clone(), x.clone()
     nan.view(-1)[1], inf.view(-1)[-1] = math.nan, math.inf
     wrong = {"NaN": nan, "infinity": inf, "integers": x.long(), "complex": x.to(torch.complex64), "none": x[:0]}
-    for what, given in (wrong | {"a number": x.flatten()[0], "a list": x.tolist()}).items():
-        assert_refused(card, what, lambda given=given: measured(card, given), "x ")
+    for what, tensor in (wrong | {"a number": x.flatten()[0], "a list": x.tolist()}).items():
+        assert_refused(card, what, lambda tensor=tensor: call_measure(card, tensor), "x ")
 
 
-CHECKS = (repeatable, precise, invariant, ordered, layout, refusals)
+CHECKS = (repeatable, precision, invariance, order, layout, refusals)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "INVARIANCES", "invariant", "layout", "measured", "ordered", "precise", "refusals", "repeatable",
-    "subject",
+    "CHECKS", "INVARIANCES", "call_measure", "invariance", "layout", "order", "precision", "refusals",
+    "repeatable", "subject",
 ]  # fmt: skip

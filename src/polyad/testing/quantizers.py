@@ -2,7 +2,8 @@
 
 It is called with the card's ``example``, in which two entries are for the contract alone. ``options`` lists further
 arguments, and all must hold under each of them too. ``bound`` is a function of the result that gives the largest
-error of any number in scales; half a scale where it is left out, ``math.inf`` where far numbers are clipped.
+error of any number in scales; half a scale where it is left out, ``math.inf`` where far numbers are clipped. Codes
+are held to their grid where the result is a ``Quantized``.
 
 >>> from polyad._card import card
 >>> nearest(card("block_floating_point"))
@@ -10,6 +11,7 @@ error of any number in scales; half a scale where it is left out, ``math.inf`` w
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -18,9 +20,10 @@ from torch import Tensor
 from polyad._card import Card
 from polyad.formats import Format, Quantized
 from polyad.formats.stored.packing import packed_length
+from polyad.testing._awkward_numbers import awkward_numbers, refusals
 from polyad.testing._contract import normal, seeded
-from polyad.testing._quantizing import every_result, exact, grid, numbers, quantized, relative_error, variants
-from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing._quantizing import call_quantizer, every_result, exact, grid, numbers, relative_error, variants
+from polyad.testing._refusals import result_or_refusal
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -37,7 +40,7 @@ def result(card: Card) -> None:
                 for group in groups:
                     x = normal(*shape).to(dtype)
                     before = x.clone()
-                    q, again = (quantized(card, x, options, group=group) for _ in range(2))
+                    q, again = (call_quantizer(card, x, options, group=group) for _ in range(2))
                     what = f"{card.name} of shape {shape}, {dtype}, group={group}, {dict(options)}"
                     assert isinstance(q, card.makes or Format), f"{what} made {q!r}"
                     assert (q.shape, q.dtype) == (shape, dtype), f"{what} has shape {q.shape} and dtype {q.dtype}"
@@ -63,7 +66,7 @@ def nearest(card: Card) -> None:
         )
 
 
-def bounded(card: Card) -> None:
+def error_bound(card: Card) -> None:
     """No error is larger than the card's ``bound`` times its block's scale."""
     for what, x, q in every_result(card):
         if not isinstance(q, Quantized):
@@ -75,7 +78,7 @@ def bounded(card: Card) -> None:
         assert off <= limit * (1 + 1e-6), f"{card.name}: an error of {what} is {off:.4g} scales, not {limit:.4g}"
 
 
-def packed(card: Card) -> None:
+def stored_bytes(card: Card) -> None:
     """Bytes are those of the shapes: codes of the bits asked for, and one scale and zero point for each block.
 
     They are known before there are numbers: a tensor on the meta device gives the same.
@@ -83,7 +86,7 @@ def packed(card: Card) -> None:
     for options in variants(card):
         for bits in (2, 3, 4, 8):
             for shape, group in (((6, 40), 8), ((6, 41), 8), ((3, 5, 24), None)):
-                q = quantized(card, normal(*shape), options, bits=bits, group=group)
+                q = call_quantizer(card, normal(*shape), options, bits=bits, group=group)
                 what = f"{card.name} of shape {shape} in {bits} bits, group={group}, {dict(options)}"
                 if isinstance(q, Quantized):
                     rows, blocks = math.prod(shape[:-1]), -(-shape[-1] // (group or shape[-1]))
@@ -93,19 +96,18 @@ def packed(card: Card) -> None:
                     assert q.nbytes == stated, f"{what} takes {q.nbytes} bytes; its shapes say {stated}"
                 stored = sum(t.nbytes for t in q.tensors().values())
                 assert q.nbytes >= stored, f"{what} says {q.nbytes} bytes and stores {stored}"
-                empty = quantized(card, torch.empty(shape, device="meta"), options, bits=bits, group=group)
+                empty = call_quantizer(card, torch.empty(shape, device="meta"), options, bits=bits, group=group)
                 assert empty.nbytes == q.nbytes, f"{what} takes {q.nbytes} bytes, and {empty.nbytes} without numbers"
 
 
-def finer(card: Card) -> None:
+def more_bits(card: Card) -> None:
     """One bit more is never worse on normal numbers, and eight leave less than three per cent."""
     x = normal(32, 256)
     for options in variants(card):
         before = math.inf
         for bits in range(1, 9):
-            q = result_or_refusal(
-                card, f"bits={bits}", lambda b=bits, o=options: quantized(card, x, o, bits=b), "bits="
-            )
+            call = functools.partial(call_quantizer, card, x, options, bits=bits)
+            q = result_or_refusal(card, f"bits={bits}", call, "bits=")
             if q is None:
                 assert bits == 1, f"{card.name} refuses bits={bits}"
                 continue
@@ -122,72 +124,39 @@ def scale(card: Card) -> None:
     for options in variants(card):
         for dtype in (torch.float64, torch.float32, torch.bfloat16):
             x = normal(6, 40).to(dtype)
-            plain = exact(quantized(card, x, options))
+            plain = exact(call_quantizer(card, x, options))
             for power in (-100, -76, -20, 5, 40, 63, 100, *((660,) if dtype == torch.float64 else ())):
-                given = x * 2.0**power
+                tensor = x * 2.0**power
                 what = f"{dtype} times 2**{power} ({dict(options)})"
-                q = result_or_refusal(card, what, lambda g=given, o=options: quantized(card, g, o))
+                q = result_or_refusal(card, what, lambda g=tensor, o=options: call_quantizer(card, g, o))
                 off = 0.0 if q is None else relative_error(q, plain * 2.0**power)
                 assert off == 0, f"{card.name}: x of {what} is off by {off:.3g} from 2**{power} times that of x"
 
 
-def blocks(card: Card) -> None:
+def block_independence(card: Card) -> None:
     """A block depends on its own numbers alone: permuting rows permutes, cutting cuts, transposing transposes."""
     x = numbers()["sizes"]
     order = torch.randperm(6, generator=seeded())
     for options in variants(card):
-        whole = exact(quantized(card, x, options, group=16))
-        permuted = exact(quantized(card, x[order], options, group=16))
+        whole = exact(call_quantizer(card, x, options, group=16))
+        permuted = exact(call_quantizer(card, x[order], options, group=16))
         assert torch.equal(permuted, whole[order]), f"{card.name} of permuted rows is not permuted ({dict(options)})"
-        last = exact(quantized(card, x[2:3, 32:], options, group=16))
+        last = exact(call_quantizer(card, x[2:3, 32:], options, group=16))
         assert torch.equal(last, whole[2:3, 32:]), f"{card.name} of one block alone is another ({dict(options)})"
-        down = exact(quantized(card, x.mT, options, group=(16, 1)))
+        down = exact(call_quantizer(card, x.mT, options, group=(16, 1)))
         assert torch.equal(down.mT, whole), f"{card.name} down the columns is not that along rows ({dict(options)})"
         cube = normal(5, 9, 13)
         for block in ((1, 1, 5), (1, 4, 1), (1, 3, 5), (2, 3, 5), (5, 9, 13)):
             corner = tuple(slice((n - 1) // b * b, n) for n, b in zip(cube.shape, block, strict=True))
-            inside = exact(quantized(card, cube, options, group=block))[corner]
-            alone = exact(quantized(card, cube[corner], options, group=block))
+            inside = exact(call_quantizer(card, cube, options, group=block))[corner]
+            alone = exact(call_quantizer(card, cube[corner], options, group=block))
             assert torch.equal(alone, inside), f"{card.name}: the last block of {block} alone is another"
 
 
-def awkward(card: Card) -> None:
-    """Zeros come back as zeros; views, strides and what requires a gradient give what plain tensors give."""
-    x = normal(6, 40)
-    tiny = torch.full((2, 8), 1e-40)
-    for options in variants(card):
-        dense = exact(quantized(card, torch.cat((torch.zeros(3, 40), x)), options))
-        assert float(dense[:3].abs().max()) < 1e-30, f"{card.name} of zeros is not zero ({dict(options)})"
-        plain = quantized(card, x, options)
-        views = {"strided": torch.stack((x, x), -1)[..., 0], "transposed": x.mT.contiguous().mT}
-        views |= {"requires grad": x.clone().requires_grad_(), "negative strides": x.flip(1).flip(1)}
-        for name, view in views.items():
-            off = not torch.equal(exact(quantized(card, view, options)), exact(plain))
-            assert not off, f"{card.name} of the same numbers ({name}) is something else ({dict(options)})"
-        q = result_or_refusal(card, "subnormal numbers", lambda o=options: quantized(card, tiny, o))
-        near = q is None or float((exact(q) - tiny).abs().max()) < 1e-37
-        assert near, f"{card.name} of subnormal numbers is far off"
-
-
-def refusals(card: Card) -> None:
-    """What is no tensor of finite real numbers, no number of bits or no group is refused, naming the argument."""
-    x = normal(4, 8)
-    nan, inf = x.clone(), x.clone()
-    nan[1, 2], inf[3, 7] = math.nan, math.inf
-    tensors = {"NaN": nan, "infinity": inf, "integers": x.long(), "complex": x.to(torch.complex64)}
-    tensors |= {"nothing": x[:0], "no dimension": x[0, 0], "a list": x.tolist()}
-    for what, given in tensors.items():
-        assert_refused(card, what, lambda g=given: quantized(card, g), "x ")
-    for bits in (0, -1, 9, 2.5, "4", None, True):
-        assert_refused(card, f"bits={bits!r}", lambda b=bits: quantized(card, x, bits=b), "bits")
-    for group in (0, -8, (), (1, 2, 3), (0, 4), 2.5, "8"):
-        assert_refused(card, f"group={group!r}", lambda g=group: quantized(card, x, group=g), "group")
-
-
-CHECKS = (result, nearest, bounded, packed, finer, scale, blocks, awkward, refusals)
+CHECKS = (result, nearest, error_bound, stored_bytes, more_bits, scale, block_independence, awkward_numbers, refusals)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "awkward", "blocks", "bounded", "exact", "finer", "nearest", "numbers", "packed", "quantized",
-    "refusals", "relative_error", "result", "scale", "variants",
+    "CHECKS", "awkward_numbers", "block_independence", "call_quantizer", "error_bound", "exact", "more_bits",
+    "nearest", "numbers", "refusals", "relative_error", "result", "scale", "stored_bytes", "variants",
 ]  # fmt: skip
