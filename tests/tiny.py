@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from polyad.data import Text, stdlib
-from polyad.testing.decoders import decoder, randomise_weights, tokens
+from polyad.testing.decoders import random_decoder, random_tokens
 
 TOPICS = stdlib().documents
 PART = Text("topics", TOPICS[:12])
@@ -25,6 +25,19 @@ def tokenizer():
     made.train_from_iterator([body for _, body in TOPICS[:6]], trainer)
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>")
 
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 500,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
 
 KINDS = {
     "llama": ("Llama", {}),
@@ -50,10 +63,8 @@ KINDS = {
 def model(kind="llama", seed=0):
     """A random model whose activations are of the size that trained ones have, biases and norms included."""
     family, changed = KINDS[kind]
-    if family != "GPT2":
-        return decoder(family, seed=seed, **changed)
-    config = transformers.GPT2Config(vocab_size=500, bos_token_id=None, eos_token_id=0, **changed)
-    return randomise_weights(transformers.GPT2LMHeadModel(config), seed).eval()
+    shape = SHAPE if family != "GPT2" else {"vocab_size": 500, "bos_token_id": None, "eos_token_id": 0}
+    return random_decoder(family, seed=seed, **{**shape, **changed})
 
 
 def mixture(family="Mixtral", seed=0):
@@ -72,7 +83,7 @@ def mixture(family="Mixtral", seed=0):
 
 
 def ids(batch=2, length=24, seed=1):
-    return tokens(batch, length, seed=seed)
+    return random_tokens(batch, length, 500, seed)
 
 
 def logits(made, tokens=None, **more):

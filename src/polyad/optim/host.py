@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from polyad._versions import NEWEST, read_version
 from polyad.formats import Format
 
 State = dict[str, Any]
@@ -83,10 +84,11 @@ class Optimizer(torch.optim.Optimizer):
         """As torch has it, with formats taken apart into their description and tensors."""
         found = super().state_dict()
         found["state"] = {i: {k: _pack(v) for k, v in state.items()} for i, state in found["state"].items()}
-        return found
+        return found | {"version": NEWEST["optimizer"]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of ``state_dict``; moves state to its parameter's device and never casts it."""
+        read_version("optimizer", "the state dict of this optimizer", state_dict.get("version"))
         super().load_state_dict({**state_dict, "state": {}})
         params = [param for group in self.param_groups for param in group["params"]]
         indices = [i for group in state_dict["param_groups"] for i in group["params"]]

@@ -3,6 +3,8 @@
 from polyad.testing import (
     adapters,
     allocations,
+    attention,
+    codecs,
     decoders,
     factors,
     formats,
@@ -16,6 +18,6 @@ from polyad.testing import (
 from polyad.testing._densifying import no_densifying
 
 __all__ = [
-    "adapters", "allocations", "decoders", "factors", "formats", "groups", "layers", "measures", "methods",
-    "no_densifying", "quantizers", "rescalings",
+    "adapters", "allocations", "attention", "codecs", "decoders", "factors", "formats", "groups", "layers",
+    "measures", "methods", "no_densifying", "quantizers", "rescalings",
 ]  # fmt: skip

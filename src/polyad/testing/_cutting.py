@@ -14,7 +14,7 @@ from polyad.models.blocks import Block, blocks
 from polyad.models.calibration import collect
 from polyad.models.replacement import Replacement
 from polyad.statistics import Moments
-from polyad.testing.decoders import decoder, in_effect, logits, tokens
+from polyad.testing._trial_models import decoder, in_effect, logits, tokens
 
 Weights = Mapping[str, Tensor]
 OWN = ("of", "exact", "units")
@@ -48,7 +48,7 @@ def sites(card: Card, dtype: torch.dtype = torch.float64) -> Iterator[Site]:
     """Every kind of block that a method is for, in the second layer of every family."""
     for family, changed in FAMILIES:
         for kind in card.example.get("of", ("mlp", "qk", "vo")):
-            model = decoder(family, num_hidden_layers=2, **changed).to(dtype)
+            model = decoder(family, **changed).to(dtype)
             yield site(card, model, next(block for block in blocks(model, (kind,)) if block.layer == 1))
 
 

@@ -30,7 +30,7 @@ from polyad.testing._cutting import (
     units,
 )
 from polyad.testing._rearranging import kill_units, permute_units
-from polyad.testing.decoders import logits, tokens
+from polyad.testing._trial_models import logits, tokens
 
 
 def all_units(card: Card) -> None:

@@ -24,7 +24,7 @@ from polyad._card import Card
 from polyad.testing._contract import normal, seeded
 from polyad.testing._decomposing import drawn
 from polyad.testing._refusals import assert_refused, result_or_refusal
-from polyad.testing.decoders import decoder
+from polyad.testing._trial_models import decoder
 
 OWN = ("x", "invariant", "ordered", "range")
 INVARIANCES: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
@@ -57,7 +57,7 @@ def _numbers(outcome: Any) -> Tensor:
 def subject(card: Card, dtype: torch.dtype = torch.float64) -> Any:
     """The tensor that the card's example draws, or a decoder."""
     if next(iter(inspect.signature(card.function).parameters)) == "model":
-        return decoder(num_hidden_layers=2).to(dtype)
+        return decoder().to(dtype)
     return drawn(card, dtype)
 
 

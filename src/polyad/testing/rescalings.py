@@ -18,7 +18,7 @@ from polyad._card import Card
 from polyad.models.blocks import decoder_layers
 from polyad.models.replacement import Replacement
 from polyad.testing._contract import seeded
-from polyad.testing.decoders import decoder, in_effect, logits, tokens
+from polyad.testing._trial_models import decoder, in_effect, logits, tokens
 
 Family = tuple[str, Mapping[str, Any]]
 NEXT = {
@@ -123,7 +123,7 @@ def repetition(card: Card) -> None:
 
 
 def _model(family: Family) -> Any:
-    return decoder(family[0], num_hidden_layers=2, **family[1])
+    return decoder(family[0], **family[1])
 
 
 def _title(family: Family) -> str:

@@ -19,7 +19,15 @@ TPLA = Paper(
 )  # fmt: skip
 
 
-@method("layer", name="tpla", papers=(TPLA,))
+@method(
+    "layer",
+    name="tpla",
+    papers=(TPLA,),
+    example={
+        "whole": lambda: LatentAttention(24, 4, rank=10, nope=4, rope=4, value=5), "rank": 1, "world": 2,
+        "x": (2, 30, 24), "table": 4, "parameters": 24 * 4 * 8 + 24 * 14 + 4 * 9 * 10 + 4 * 5 * 24, "held": 5 + 4,
+    },
+)  # fmt: skip
 class ShardedLatentAttention(nn.Module):
     """Rank ``rank`` of ``world`` of latent attention: a slice of the latent, and the whole rotary key.
 
@@ -63,11 +71,19 @@ class ShardedLatentAttention(nn.Module):
         if past_key_values is not None:
             key, latent = past_key_values.update(key, latent, self.layer_idx)
         absorbed = nope @ whole.key_up[..., self.slice]
-        scores = (self.scale * (absorbed @ latent.mT) + query @ key.mT) * whole.scaling
-        mask = causal(attention_mask, query, key)
-        weights = _masked(scores, mask).softmax(-1)
-        mixed = torch.einsum("bhtr,hvr->bthv", weights @ latent, whole.value_up[..., self.slice])
-        return whole.o_proj(mixed.flatten(2)), None
+
+        def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
+            keys, latents = keys[..., : whole.rope], latents[..., : self.width]
+            scores = self.scale * (absorbed @ latents.mT) + query[..., : whole.rope] @ keys.mT
+            weights = _masked(scores * whole.scaling, causal(mask, query, keys)).softmax(-1)
+            return (weights @ latents).transpose(1, 2), None
+
+        if isinstance(key, Tensor):
+            out = over(self, query, key, latent, attention_mask)[0]
+        else:  # a layer of polyad's caches, which may widen what it hands over
+            out = key.attend(self, query, attention_mask, over, {"scaling": whole.scaling})
+        out = torch.einsum("bthr,hvr->bthv", out, whole.value_up[..., self.slice])
+        return whole.o_proj(out.flatten(2)), None
 
 
 def mixed(whole: LatentAttention, how: Literal["hadamard", "pca"], moment: Tensor | None = None) -> LatentAttention:
