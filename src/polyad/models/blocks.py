@@ -111,7 +111,7 @@ def readers(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _multiplies(norm: nn.Module | None) -> bool:
-    """Whether a norm's output is proportional to its weight: some add 1 to it or have a bias, some have no weight."""
+    """True where a norm's output is proportional to its weight: some add 1 to it or have a bias, some have none."""
     weight = getattr(norm, "weight", None)
     if norm is None or not isinstance(weight, Tensor):
         return False

@@ -74,7 +74,7 @@ def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: 
 
 
 def units(block: Block, weights: Weights) -> int:
-    """How many units the block has uncut: neurons, rotation pairs a head, or value columns a head."""
+    """The units of the block uncut: neurons, rotation pairs a head, or value columns a head."""
     if block.kind == "mlp":
         return weights[block.roles["down"] + ".weight"].shape[1]
     return block.width // 2 if block.kind == "qk" else block.width
