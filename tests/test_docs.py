@@ -51,7 +51,14 @@ def test_a_page_says_all_lines_of_a_claim_and_the_table_too():
     pages = imported("pages")
     kept = next(kept for kept in results() if kept.handle == "eora")
     second = replace(
-        kept.lines[0], assertion="a second assertion", figure=0.5, error=0.1, windows=6, control="noise", rival="svd"
+        kept.lines[0],
+        assertion="a second assertion",
+        figure=0.5,
+        error=0.1,
+        windows=6,
+        control="noise",
+        rival="svd",
+        changed_since=False,
     )
     pages.results = lambda: [replace(kept, lines=[*kept.lines, second])]
     page = pages.pages()["eora"]

@@ -61,8 +61,8 @@ def check_budget(items: Mapping[str, Curve], budget: float) -> float:
         raise ValueError("items is empty; give a curve for each item")
     if not budget >= least * (1 - 1e-12):
         raise ValueError(
-            f"no allocation meets the budget of {budget:,.0f}: the {len(items)} items cost {whole:,.0f} as they are "
-            f"and at least {least:,.0f} when cut most; the nearest is a share of {least / whole:.4f} of them"
+            f"no allocation meets the budget of {budget:,.12g}: the {len(items)} items cost {whole:,.12g} as they "
+            f"are and at least {least:,.12g} when cut most; the nearest is a share of {least / whole:.4f} of them"
         )
     return budget
 

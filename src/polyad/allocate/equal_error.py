@@ -16,7 +16,7 @@ ALDS = Paper("Liebenwein, Maalouf, Gal, Feldman, Rus", 2021,
                   "groups is not here yet")  # fmt: skip
 
 
-@method("allocate", papers=(ALDS,))
+@method("allocate", papers=(ALDS,), example={"minimises": "largest"})
 def equal_error(items: Mapping[str, Curve], budget: float) -> Sizes:
     """Minimise the largest relative error: each item gets the cheapest size that stays under one common level.
 

@@ -16,12 +16,13 @@ SHOHAM = Paper(
 )  # fmt: skip
 
 
-@method("allocate", papers=(SHOHAM,))
+@method("allocate", papers=(SHOHAM,), example={"minimises": "sum"})
 def greedy(items: Mapping[str, Curve], budget: float) -> Sizes:
     """Minimise the sum of the errors: from the cheapest sizes, always the step that buys most error for its cost.
 
-    Steps run along each curve's lower convex hull, so the result is the optimum of the sum up to one step. Cost:
-    O(steps log items). Refuses a budget that no choice of sizes can meet.
+    Steps run along each curve's lower convex hull, so the result is the optimum of the sum up to one step (and a
+    little more budget may lose up to one step more). Cost: O(steps log items). Refuses a budget that no choice of
+    sizes can meet.
 
     >>> import numpy as np
     >>> a = Curve(np.arange(1, 4), np.arange(1.0, 4.0), np.array([9.0, 1.0, 0.0]))

@@ -2,13 +2,20 @@
 
 from polyad.testing import (
     adapters,
+    allocations,
     attention,
     codecs,
     decoders,
+    decompositions,
+    factors,
     formats,
+    groups,
     layers,
+    measures,
     methods,
     operations,
+    quantizers,
+    rescalings,
     schedules,
     sketches,
     solvers,
@@ -19,6 +26,7 @@ from polyad.testing import (
 from polyad.testing._densifying import no_densifying
 
 __all__ = [
-    "adapters", "attention", "codecs", "decoders", "formats", "layers", "methods", "no_densifying", "operations",
+    "adapters", "allocations", "attention", "codecs", "decoders", "decompositions", "factors", "formats",
+    "groups", "layers", "measures", "methods", "no_densifying", "operations", "quantizers", "rescalings",
     "schedules", "sketches", "solvers", "streams", "subspaces", "transforms",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a method does with input that it cannot use: a sentence, or a result where one makes sense."""
+"""Calls that a method answers with a result or refuses with a sentence, and never with a raw error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Result = TypeVar("_Result")
 
 
 def result_or_refusal(card: Card, what: str, call: Callable[[], _Result], naming: str = "") -> _Result | None:
-    """What a call gives, or None where it was refused with a sentence in which ``naming`` stands.
+    """Give the result of a call, or None where it was refused with a sentence in which ``naming`` stands.
 
     Any other error is a failure of the method, and names what it was given.
     """
@@ -28,5 +28,5 @@ def result_or_refusal(card: Card, what: str, call: Callable[[], _Result], naming
 
 
 def assert_refused(card: Card, what: str, call: Callable[[], object], naming: str = "") -> None:
-    """A call is refused with a sentence in which ``naming`` stands."""
+    """Assert that a call is refused with a sentence in which ``naming`` stands."""
     assert result_or_refusal(card, what, call, naming) is None, f"{card.name} accepted {what}"
