@@ -16,6 +16,7 @@ from polyad.attention.rotary import tables
 from polyad.cache import Codec, HeldCache, cache_for, staircase
 from polyad.cache.host.layer import HeldLayer
 from polyad.formats import Dense
+from polyad.train import heal
 
 GROUPED = ["llama", "mha", "mqa", "mistral", "qwen2", "qwen2-mixed"]
 
@@ -163,6 +164,20 @@ def test_healing_brings_a_smaller_latent_nearer_and_goes_on_after_a_kill(tmp_pat
         error(other, heal=30, rate=3e-3, state=state)
 
 
+def test_healing_leaves_the_model_that_it_converts_as_it_was():
+    model = tiny.model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    modules = transmla(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    heal(model, modules, lambda step: torch.arange(16).view(1, 16) + step, steps=3, rate=1e-2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    moved = [m.o_proj.weight for m in modules.values()]
+    assert not any(
+        torch.equal(w, layer.self_attn.o_proj.weight) for w, layer in zip(moved, model.model.layers, strict=True)
+    )
+
+
 def test_the_command_converts_and_says_what_the_cache_takes(polyad_command, tiny_folder, tiny_text, tmp_path):
     options = ("--to", "mla", "--rank", 12, "--calibrate", tiny_text, "--out", tmp_path / "mla")
     code, out, err = polyad_command("convert", tiny_folder, *options, "--json")
@@ -208,9 +223,9 @@ def test_decoding_from_factors_forms_no_keys_and_no_values(monkeypatch):
     cache, ids = DynamicCache(), tiny.ids(2, 24) % 50
     model(ids, cache)
     lengths = []
-    formed = TensorProductAttention._formed
+    formed = TensorProductAttention._form_heads
     monkeypatch.setattr(
-        TensorProductAttention, "_formed", lambda self, f: lengths.append(f.shape[2]) or formed(self, f)
+        TensorProductAttention, "_form_heads", lambda self, f: lengths.append(f.shape[2]) or formed(self, f)
     )
     model(ids[:, :1], cache)
     assert lengths == [1, 1]  # the queries of two layers

@@ -11,6 +11,7 @@ import polyad
 from polyad._card import Card, Paper, methods
 from polyad.formats import Format, LowRank
 from polyad.testing import methods as contract
+from polyad.train import Schedule
 
 MODULES = [m.name for m in pkgutil.walk_packages(polyad.__path__, "polyad.") if not m.name.endswith("__main__")]
 
@@ -51,6 +52,10 @@ def counted(items: list, budget: float, *, count: str = "bytes") -> dict[str, in
 def of_model(model: nn.Module, *, batch: int = 1) -> float: ...
 def of_nothing(*, batch: int = 1) -> float: ...
 def abstract(x: torch.Tensor, bits: int, *, group: int = 64) -> Format: ...
+def problem(a: torch.Tensor, b: torch.Tensor, rank: int = 2, *, eps: float = 0.1) -> torch.Tensor: ...
+def loose(a: torch.Tensor, b: torch.Tensor, eps: float = 0.1) -> torch.Tensor: ...
+def short(x: torch.Tensor, rows: int, *, generator: object = None) -> torch.Tensor: ...
+def fixed(x: torch.Tensor, rows: int) -> torch.Tensor: ...
 
 
 class Momentum:
@@ -77,6 +82,12 @@ class Idle:
     pass
 
 
+class Reading:
+    def __init__(self, width: int): ...
+    def state_dict(self): ...
+    def load_state_dict(self, state): ...
+
+
 def make_momentum(decay: float) -> Momentum: ...
 
 
@@ -85,7 +96,8 @@ def make_momentum(decay: float) -> Momentum: ...
     [
         card("decompose", svd), card("decompose", svd, makes=LowRank), card("allocate", counted),
         card("measure", of_model), card("quantize", abstract), card("transform", Momentum),
-        card("transform", make_momentum), card("adapter", Added), card("function", of_nothing),
+        card("transform", make_momentum), card("adapter", Added), card("solve", problem), card("sketch", short),
+        card("operation", of_model), card("operation", Reading), card("stream", Reading), card("schedule", Schedule),
     ],
     ids=lambda card: card.name,
 )  # fmt: skip
@@ -108,7 +120,13 @@ def test_good_signatures_pass(good):
         (card("transform", Backwards), "Backwards.update takes"),
         (card("transform", Idle), "no method init"),
         (card("adapter", NoModule), "is no torch.nn.Module"),
-        (card("schedule", Idle), "none of before_step"),
+        (card("schedule", Idle), "no method start"),
+        (card("stream", Momentum), "no method state_dict"),
+        (card("solve", of_nothing), r"\(\), not \(problem, \[rank\]\)"),
+        (card("solve", loose), r"\(a, b, eps\), not \(a, b, \[rank\]\)"),
+        (card("solve", untyped), "not annotated"),
+        (card("sketch", fixed), r"lacks the keyword-only arguments \['generator'\]"),
+        (card("operation", starred), r"takes \*args"),
         (card("codec", Momentum), "no method encode"),
         (card("transform", untyped), "neither a class nor"),
     ],

@@ -84,6 +84,7 @@ def test_cache(polyad_command, tiny_folder, tiny_text, tmp_path):
     assert code == 0
     plain, kivi, metric = found["caches"]
     assert plain["perplexity"]["topics"]["ratio"] == pytest.approx(1, abs=1e-6)
+    assert [record["version"] for record in found["caches"]] == [1, 1, 1]
     assert plain["bytes_per_token"] == 3 * 2 * 16 * 4
     assert kivi["bytes_per_token"] < metric["bytes_per_token"] < plain["bytes_per_token"]
     assert found["recommended"] == "kivi:bits=8,group=8,window=0"

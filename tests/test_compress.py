@@ -65,6 +65,19 @@ def test_recipes_compose_by_what_a_layer_already_is(name):
     assert torch.isfinite(tiny.logits(model)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["rtn+eora", "centred lord", "modegpt"])
+def test_recipes_of_models_in_half_precision_lose_little_more_than_in_full(name, dtype):
+    recipe = RECIPES[name][0] if name in RECIPES else functools.partial(modegpt, keep=4)
+    said, off = tiny.logits(tiny.model()), []
+    for chosen in (torch.float32, dtype):
+        model = tiny.model().to(chosen)
+        polyad.apply(model, polyad.plan(model, recipe, calibrate=TEXT))
+        assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {chosen}
+        off.append(float((tiny.logits(model).float() - said).norm() / said.norm()))
+    assert off[1] < 1.1 * off[0] + 0.02
+
+
 def test_later_steps_bring_the_output_nearer():
     said, errors = tiny.logits(tiny.model()), []
     for rank in (0, 2, 8, 30):
@@ -93,79 +106,6 @@ def test_quantised_factors_are_those_of_the_factorisation():
     assert isinstance(held, Product)
     assert [f.shape for f in held.factors] == [(48, 4), (4, 32)]
     assert all(f.bits == 4 for f in held.factors)
-
-
-@pytest.mark.parametrize("kind", ["llama", "mha", "mqa", "tied", "mistral", "qwen2", "qwen3", "cohere", "olmo2"])
-def test_rescaling_changes_weights_and_no_logits(kind):
-    model = tiny.model(kind).double()
-    tokens = tiny.ids()
-    said = tiny.logits(model, tokens)
-    before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    polyad.apply(model, polyad.plan(model, equivalent_rescaling, seed=3))
-    changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
-    assert any("up_proj" in n for n in changed)
-    torch.testing.assert_close(tiny.logits(model, tokens), said, rtol=1e-9, atol=1e-9)
-    other = polyad.apply(
-        tiny.model(kind).double(), polyad.plan(tiny.model(kind).double(), equivalent_rescaling, seed=4)
-    )
-    assert not torch.equal(other.get_submodule(UP).weight, model.get_submodule(UP).weight)
-
-
-def block_output(model, block, windows, aim):
-    """What a block gives where nothing before it was changed: rows of the MLP's or attention's own output."""
-    inputs, outputs = [], []
-    home, path = tiny.model(), block.home
-
-    def keep(_module, args, kwargs):
-        inputs.append((args, kwargs))
-
-    handle = home.get_submodule(path).register_forward_pre_hook(keep, with_kwargs=True)
-    for window in windows:
-        tiny.logits(home, window[None])
-    handle.remove()
-    module = (aim or model).get_submodule(path)
-    with torch.no_grad():
-        for args, kwargs in inputs:
-            out = module(*args, **kwargs)
-            outputs.append((out[0] if isinstance(out, tuple) else out).flatten(0, -2).double())
-    return torch.cat(outputs)
-
-
-@pytest.mark.parametrize("keep", [5, 20, 40])
-def test_the_mlp_rule_reaches_the_error_of_its_curve(keep):
-    model = tiny.model()
-    model_before = tiny.model()
-    plan = polyad.plan(model, Step(polyad.card(modegpt), {"keep": keep}, ("mlp",)), calibrate=TEXT)
-    block = next(b for b in blocks(model, ("mlp",)) if b.layer == 1)
-    weights = {f"{p}.weight": model.get_submodule(p).weight.detach() for p in block.roles.values()}
-    curve = polyad.card(modegpt).curve(block, weights, plan.stats)
-    polyad.apply(model, plan)
-    assert model.get_submodule(block.roles["down"]).in_features == keep
-    gap = block_output(model, block, TEXT.windows, None) - block_output(model, block, TEXT.windows, model_before)
-    measured = float(gap.square().sum(1).mean())
-    assert measured == pytest.approx(float(curve[keep]), rel=2e-2)
-
-
-@pytest.mark.parametrize("kind", ["llama", "mha", "mqa"])
-@pytest.mark.parametrize("keep", [2, 6])
-def test_the_value_rule_reaches_the_error_of_its_curve(kind, keep):
-    """Over inputs to the values, summed over the query heads: attention then averages what is left."""
-    model = tiny.model(kind)
-    plan = polyad.plan(model, Step(polyad.card(modegpt), {"keep": keep}, ("vo",)), calibrate=TEXT)
-    block = next(b for b in blocks(model, ("vo",)) if b.layer == 1)
-    names = [f"{p}.weight" for p in block.roles.values()]
-    v, o = (model.get_submodule(p).weight.detach().double() for p in block.roles.values())
-    curve = polyad.card(modegpt).curve(block, {n: model.get_parameter(n).detach() for n in names}, plan.stats)
-    polyad.apply(model, plan)
-    new_v, new_o = (model.get_submodule(p).weight.detach().double() for p in block.roles.values())
-    second = plan.stats[block.roles["v"]].second.double()
-    group, error = block.heads // block.key_heads, 0.0
-    for head in range(block.heads):
-        share = head // group
-        old = o.unflatten(1, (block.heads, -1))[:, head] @ v.unflatten(0, (block.key_heads, -1))[share]
-        new = new_o.unflatten(1, (block.heads, -1))[:, head] @ new_v.unflatten(0, (block.key_heads, -1))[share]
-        error += float(torch.trace((old - new) @ second @ (old - new).mT))
-    assert error == pytest.approx(float(curve[keep]), rel=1e-3)
 
 
 def test_the_query_key_rule_keeps_the_pairs_of_largest_product():

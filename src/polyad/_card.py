@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 KINDS = (
     "decompose", "complete", "quantize", "factor", "group", "rescale", "allocate", "measure",
-    "adapter", "transform", "subspace", "schedule", "codec", "layer", "function",
+    "adapter", "transform", "subspace", "schedule", "codec", "layer", "solve", "sketch", "stream", "operation",
 )  # fmt: skip
 
 NOUNS = {
     "decompose": "decomposition", "complete": "completion", "quantize": "quantiser", "factor": "factorisation",
     "group": "rule for blocks", "rescale": "rescaling", "allocate": "allocation", "codec": "cache codec",
-    "transform": "optimiser's transform",
+    "transform": "optimiser's transform", "solve": "solver",
 }  # fmt: skip
 """What a method of a kind is called in a sentence, where the kind's own name is no noun."""
 
@@ -46,6 +46,8 @@ class Card:
     where a method sees one layer. ``curve`` gives the squared errors that it leaves at sizes 0, 1, … without solving
     for each, ``template(shape, rank, **options)`` the format that it makes, on the meta device, from which its cost
     is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
+    ``example`` holds arguments with which the contract of its kind calls it, and ``exact`` those that differ where it
+    is to lose nothing, or as little as it can; None where it always loses more than eight bits do.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Card:
     curve: Callable[..., Any] | None = None
     allocate: Callable[..., Any] | None = None
     template: Callable[..., Any] | None = None
+    exact: Mapping[str, Any] | None = None
 
     @property
     def module(self) -> str:
@@ -82,6 +85,7 @@ def method(
     papers: tuple[Paper, ...],
     makes: type | None = None,
     example: Mapping[str, Any] | None = None,
+    exact: Mapping[str, Any] | None = None,
     needs: set[str] | Mapping[str, set[str]] | None = None,
     curve: Callable[..., Any] | None = None,
     allocate: Callable[..., Any] | None = None,
@@ -90,8 +94,9 @@ def method(
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
-    ``example`` holds keyword arguments with which the contract tests can call it. ``name`` is a class's name in the
-    catalogue, in snake_case as its file; a function's is its own.
+    ``example`` holds keyword arguments with which the contract tests can call it, ``exact`` those in their place with
+    which it loses as little as it can. ``name`` is a class's name in the catalogue, in snake_case as its file; a
+    function's is its own.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
@@ -104,7 +109,7 @@ def method(
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(
-            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template
+            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact
         )
         return function
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 def finite(name: str, x: Tensor) -> Tensor:
     """Refuse NaN and infinities, naming the tensor and how many there are. Returns the tensor."""
-    if x.is_meta or not x.is_floating_point() or bool(torch.isfinite(x).all()):
+    if x.is_meta or not (x.is_floating_point() or x.is_complex()) or bool(torch.isfinite(x).all()):
         return x
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(
@@ -63,6 +63,14 @@ def rank(value: int, limit: int, what: str, name: str = "rank") -> int:
     return value
 
 
+def weight(x: Tensor, rank_: int) -> Tensor:
+    """Refuse a layer's weight that is no finite real matrix (out, in), and ranks that it cannot have. Returns it."""
+    if floating("weight", x).ndim != 2:
+        raise ValueError(f"weight has {x.ndim} dimensions (shape {tuple(x.shape)}); a matrix (out, in) is needed")
+    rank(rank_, min(dimensions("weight", x, 2).shape), f"the smaller side of the weight of shape {tuple(x.shape)}")
+    return finite("weight", x)
+
+
 def ranks(value: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Refuse all but one rank a mode, each from 1 to the mode's size. Returns them; None stays None."""
     if value is None:
@@ -76,6 +84,8 @@ def ranks(value: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, .
 
 def bits(value: int) -> int:
     """Refuse widths that cannot be packed. Returns the number of bits."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"bits={value!r} is no whole number; choose from 1 to 8")
     if not 1 <= value <= 8:
         raise ValueError(f"bits={value} cannot be packed; choose from 1 to 8")
     return value

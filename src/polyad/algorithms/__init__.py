@@ -8,13 +8,14 @@ from polyad.algorithms.lasso import lasso
 from polyad.algorithms.meta_factorization import MetaFactors, meta_factorization
 from polyad.algorithms.random_pivoting import Pivoted, coupling, random_pivoting
 from polyad.algorithms.sketched_lstsq import linf_rows, sketched_lstsq
+from polyad.algorithms.stream import Stream
 from polyad.algorithms.streaming_eigenvector import StreamingEigenvector
 from polyad.algorithms.tree_field import TreeField, exponential, smooth
 from polyad.algorithms.updating_svd import UpdatingSVD
 
 __all__ = [
     "CoordinatedSketch", "IncrementalMixture", "KroneckerProjection", "MetaFactors", "Pivoted",
-    "StreamingEigenvector", "TreeField", "UpdatingSVD", "coordinated_sampling", "coupling", "exponential",
+    "Stream", "StreamingEigenvector", "TreeField", "UpdatingSVD", "coordinated_sampling", "coupling", "exponential",
     "kernel_matvec", "lasso", "linf_rows", "meta_factorization", "near_pairs", "private_median", "random_pivoting",
     "sketched_lstsq", "smooth",
 ]  # fmt: skip

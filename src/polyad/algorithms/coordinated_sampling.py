@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -41,7 +43,15 @@ class CoordinatedSketch:
 
 
 @method(
-    "function",
+    "sketch",
+    example={
+        "arguments": lambda g: _draw_rows(g),
+        "estimate": lambda sketch, **_: sketch.product(sketch),
+        "exact": lambda x, **_: x.double().T @ x.double(),
+        "bound": lambda x, rows: math.sqrt(2 / (rows - 1)) * float(x.double().norm()) ** 2,
+        "size": lambda sketch, rows, **_: (len(sketch.keys), rows),
+        "scale": ("x",),
+    },
     papers=(Paper("Daliri, Freire, Li, Musco", 2025, "Matrix Product Sketching via Coordinated Sampling",
                   "arXiv:2501.17836", "coord-sampling",
                   "rows sampled by squared norm with one hash of their keys, and the estimate of AᵀB"),),
@@ -110,3 +120,10 @@ def hashed(keys: Tensor, seed: int) -> Tensor:
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return (((x >> 11) & ((1 << 53) - 1)).double() + 1) * 2.0**-53
+
+
+def _draw_rows(generator: Generator) -> dict[str, Any]:
+    """A matrix with some long rows among short ones."""
+    x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    x[::20] *= 10
+    return {"x": x, "rows": 30}

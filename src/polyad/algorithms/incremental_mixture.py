@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.algorithms.stream import Stream
 
 
 @method(
-    "function",
+    "stream",
     name="incremental_mixture",
+    example={
+        "arguments": lambda g: _draw_clusters(g),
+        "feed": lambda mixture, rows: mixture.learn(rows),
+        "read": lambda mixture: (mixture.mass, mixture.mean, mixture.precision, mixture.logdet),
+        "off": lambda mixture, rows, deviation, **_: _imbalance(mixture, rows, deviation),
+        "scale": (("rows", "deviation"),),
+    },
     papers=(
         Paper("Pinto, Engel", 2015, "A Fast Incremental Gaussian Mixture Model", "doi:10.1371/journal.pone.0139931",
               "figmn", "precision matrices and determinants updated by rank one, D² a point in place of D³"),
@@ -22,7 +31,7 @@ from polyad._card import Paper, method
               "arXiv:1701.03940", "igmn-scalable", "one rank-one update a point, the chi-square test, removal"),
     ),
 )  # fmt: skip
-class IncrementalMixture:
+class IncrementalMixture(Stream):
     """A mixture of full-covariance Gaussians over D variables that grows and learns point by point.
 
     A point whose squared Mahalanobis distance to every component exceeds the chi-square quantile at 1 − ``novelty``
@@ -155,3 +164,27 @@ def chi_square(share: float, degrees: int) -> float:
         below = float(torch.special.gammainc(shape, torch.tensor(middle / 2, dtype=torch.float64))) < share
         low, high = (middle, high) if below else (low, middle)
     return (low + high) / 2
+
+
+def _draw_clusters(generator: Generator) -> dict[str, Any]:
+    """Points of two clouds in turn; no component is removed."""
+    x = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    x[::2, 0] += 8
+    return {"dimension": 4, "deviation": 1.5, "age": 1 << 40, "rows": x}
+
+
+def _imbalance(mixture: tuple[Tensor, ...], rows: Tensor, deviation: float) -> float:
+    """The distance of the components' masses, means and second moments from the points', in millionths.
+
+    Each component starts with a mass of one and the second moment of ``deviation`` beside its point's.
+    """
+    mass, mean, precision, logdet = mixture
+    x, mean, precision = rows.double() / deviation, mean / deviation, precision * deviation**2
+    moments = torch.linalg.inv(precision) + mean.unsqueeze(2) * mean.unsqueeze(1)
+    expected = x.T @ x + len(mass) * torch.eye(x.shape[1], dtype=x.dtype)
+    determinants = 2 * x.shape[1] * math.log(deviation) - torch.linalg.slogdet(precision).logabsdet
+    lacking = (
+        mass.sum() / len(x) - 1, (mass @ mean - x.sum(0)).norm() / x.norm(), (logdet - determinants).abs().max(),
+        (torch.einsum("k,kij->ij", mass, moments) - expected).norm() / expected.norm(),
+    )  # fmt: skip
+    return max(abs(float(part)) for part in lacking) / 1e-6

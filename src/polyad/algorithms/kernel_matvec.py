@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +16,13 @@ _CHUNK = 1 << 22  # numbers held at once
 
 
 @method(
-    "function",
+    "sketch",
+    example={
+        "arguments": lambda g: _draw_clusters(g),
+        "exact": lambda queries, keys, x, **_: _kernel(queries.double(), keys.double()) @ x.double(),
+        "bound": lambda x, eps, **_: eps * float(x.double().norm()),
+        "scale": ("x",),
+    },
     papers=(
         Paper("Indyk, Kapralov, Sheth, Wagner", 2025,
               "Improved Algorithms for Kernel Matrix-Vector Multiplication Under Sparsity Assumptions",
@@ -52,6 +59,7 @@ def kernel_matvec(
     _check.finite("x", _check.floating("x", x))
     if x.shape != (len(keys),):
         raise ValueError(f"x of shape {tuple(x.shape)} must have one number a key, shape ({len(keys)},)")
+    _check.rank(tables, 1 << 20, "what is sensible", "tables")
     if not (bandwidth > 0 and eps > 0):
         raise ValueError(f"bandwidth={bandwidth} and eps={eps} must be positive")
     dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
@@ -146,3 +154,14 @@ def _matrices(queries: Tensor, keys: Tensor) -> None:
             f"queries of shape {tuple(queries.shape)} and keys of shape {tuple(keys.shape)} must be matrices of "
             "points with as many coordinates; loop over heads"
         )
+
+
+def _draw_clusters(generator: Generator) -> dict[str, Any]:
+    """Queries and keys around thirty centres, four of each, and a vector of both signs."""
+    centres = 6 * _normal(30, 4, generator)
+    queries, keys = (centres.repeat(4, 1) + 0.25 * _normal(120, 4, generator) for _ in range(2))
+    return {"queries": queries, "keys": keys, "x": _normal(120, 1, generator).squeeze(1), "eps": 0.5, "tables": 4}
+
+
+def _normal(n: int, m: int, generator: Generator) -> Tensor:
+    return torch.randn(n, m, generator=generator, dtype=torch.float64)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.algorithms.stream import Stream
 from polyad.linalg.sketch import drawn
 
 
 @method(
-    "function",
+    "stream",
     name="kronecker_projection",
+    example={
+        "arguments": lambda g: _draw_changes(g),
+        "feed": lambda projection, rows: projection.update(rows.T if rows.ndim == 2 else rows),
+        "read": lambda projection: projection.query(torch.eye(9, dtype=torch.float64)),
+        "off": lambda found, a, w, rows: _deviation(found, a.double(), w.double() + rows.double().T @ rows.double()),
+        "scale": ("a",),
+    },
     papers=(
         Paper("Song, Yang, Yang, Zhang", 2023,
               "Sketching Meets Differential Privacy: Fast Algorithm for Dynamic Kronecker Projection Maintenance",
@@ -22,7 +31,7 @@ from polyad.linalg.sketch import drawn
               "Woodbury updates under low-rank changes of W, put off while they are small; private medians"),
     ),
 )  # fmt: skip
-class KroneckerProjection:
+class KroneckerProjection(Stream):
     """P h = Bᵀ(BBᵀ)⁻¹B h for B = A(W ⊗ I), or A(W^½ ⊗ W^½) with ``sides=2``, while W changes.
 
     A has shape (m, n²), its rows matrices (n, n) row by row and linearly independent; W (n, n) is positive definite.
@@ -156,3 +165,18 @@ def private_median(
         return middle
     uniform = torch.rand(middle.shape, generator=generator, dtype=torch.float64).clamp(1e-12) - 0.5
     return middle - (noise * uniform.sign() * torch.log1p(-2 * uniform.abs().clamp(max=0.5 - 1e-12))).to(middle)
+
+
+def _draw_changes(generator: Generator) -> dict[str, Any]:
+    """Four rows of A, and a positive definite W of three rows that grows by eight changes of rank one."""
+    a, root, rows = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 9), (3, 3), (8, 3))
+    )
+    return {"a": a, "w": root @ root.T + torch.eye(3, dtype=torch.float64), "rows": rows / 2}
+
+
+def _deviation(found: Tensor, a: Tensor, w: Tensor) -> float:
+    """The distance of a projection from that computed anew for W ⊗ I, in millionths."""
+    b = (a / a.abs().max()) @ torch.kron(w, torch.eye(len(w), dtype=w.dtype))
+    exact = b.T @ torch.linalg.solve(b @ b.T, b)
+    return float((found - exact).norm() / exact.norm()) / 1e-6

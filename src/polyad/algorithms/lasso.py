@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: _draw_problem(g), "off": lambda w, **problem: _violation(w, **problem),
+        "scale": ("x", ("y", "noise")),
+    },
     papers=(
         Paper("Tibshirani", 1996, "Regression shrinkage and selection via the lasso",
               "doi:10.1111/j.2517-6161.1996.tb02080.x"),
@@ -45,9 +50,11 @@ def lasso(
     """
     for name, t in (("x", x), ("y", y)):
         _check.finite(name, _check.floating(name, t))
+    if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x has dtype {x.dtype} and y {y.dtype}; give both in float32 or both in float64")
     if x.ndim != 2 or not x.numel() or y.ndim not in (1, 2) or len(y) != len(x):
         raise ValueError(f"x of shape {tuple(x.shape)} must be (N, d) and y of shape {tuple(y.shape)} (N,) or (N, k)")
-    if noise < 0:
+    if not 0 <= noise < math.inf:
         raise ValueError(f"noise={noise} is a standard deviation; give a number from 0")
     n, d = x.shape
     norms = _norms(x.detach()) / math.sqrt(n)
@@ -85,3 +92,19 @@ def _fista(x: Tensor, y: Tensor, penalty: float, max_iter: int, stop: float) -> 
         if float(change.norm()) <= stop * float(new.norm()):
             break
     return w
+
+
+def _draw_problem(generator: Generator) -> dict[str, Any]:
+    """A problem of sixty equations and three weights that are not zero."""
+    x = torch.randn(60, 20, generator=generator, dtype=torch.float64)
+    y = x[:, :3] @ x.new_tensor([1.0, -2.0, 3.0]) + 0.1 * torch.randn(60, generator=generator, dtype=torch.float64)
+    return {"x": x, "y": y, "noise": 0.1}
+
+
+def _violation(w: Tensor, x: Tensor, y: Tensor, noise: float) -> float:
+    """The distance of the slopes from the optimality conditions, in hundredths of the penalty."""
+    x, y, w = x.double(), y.double(), w.double()
+    level = noise * math.sqrt(2 * math.log(x.shape[1]) / len(x))
+    slope = x.T @ (y - x @ w) / len(x) / (_norms(x) / math.sqrt(len(x)))
+    off = torch.where(w == 0, (slope.abs() - level).clamp(min=0), (slope - level * w.sign()).abs())
+    return float(off.max()) / (0.01 * level)

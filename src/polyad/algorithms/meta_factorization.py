@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -67,7 +67,11 @@ def _chosen(name: str, choice: Tensor, size: int) -> Tensor:
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: _draw_matrix(g), "off": lambda factors, a, **_: _loss(factors, a),
+        "scale": ("a", "y", "x"),
+    },
     papers=(Paper("Karpowicz", 2021, "A theory of meta-factorization", "arXiv:2111.14385", "meta-factorization",
                   "the reconstruction equation A = A Y (Xᵀ A Y)⁺ Xᵀ A and its choices of Y and X"),),
 )  # fmt: skip
@@ -106,3 +110,19 @@ def meta_factorization(a: Tensor, y: Tensor, x: Tensor, *, rtol: float | None = 
     scale = core.detach().abs().amax((-2, -1), keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
     return MetaFactors(f, torch.linalg.pinv(core / scale, rtol=rtol) / scale, g, y, x)
+
+
+def _draw_matrix(generator: Generator) -> dict[str, Any]:
+    """A matrix of rank four, and as many combinations of its columns and of its rows."""
+    left, right, y, x = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((20, 4), (4, 15), (15, 4), (20, 4))
+    )
+    return {"a": left @ right, "y": y, "x": x}
+
+
+def _loss(factors: MetaFactors, a: Tensor) -> float:
+    """The loss of the factors' product on a matrix of their rank, in ten thousands of roundings."""
+    scale = a.abs().max()
+    loss = (factors.product() / scale - a / scale).norm() / (a / scale).norm()
+    return float(loss) / (1e4 * torch.finfo(a.dtype).eps)

@@ -54,7 +54,12 @@ def coupling(gram: Tensor) -> Tensor:
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: {"x": torch.randn(12, 5, generator=g, dtype=torch.float64)},
+        "off": lambda found, x: _deviation(found, x),
+        "scale": ("x",),
+    },
     papers=(
         Paper("Detherage, Shah", 2025, "A Unified Perspective on Orthogonalization and Diagonalization",
               "arXiv:2505.02023", "ortho-diag", "the uniformly random pivoting rule and its rate for every member"),
@@ -132,3 +137,13 @@ def _cosine(q: Tensor) -> float:
     norms = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
     q = torch.where(norms > torch.finfo(q.dtype).eps ** 2, q / norms.clamp_min(torch.finfo(q.dtype).tiny), 0)
     return float((q @ q.mT).tril(-1).abs().max())
+
+
+def _deviation(found: Pivoted, x: Tensor) -> float:
+    """The distance of columns and turn from orthogonal, and of the product from q, in thousands of roundings."""
+    scale = x.double().abs().max()
+    q, t, x = found.q.double() / scale, found.t.double(), x.double() / scale
+    turn = (t.mT @ t - torch.eye(len(t), dtype=t.dtype)).norm()
+    return (_cosine(q.mT) + float(turn) + float((x @ t - q).norm() / x.norm())) / (
+        1e3 * torch.finfo(found.q.dtype).eps
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -35,7 +36,11 @@ def linf_rows(n: int, d: int, eps: float, delta: float = 0.1) -> int:
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: _draw_problem(g), "off": lambda x, **problem: _coordinate_error(x, **problem),
+        "scale": ("a", "b"),
+    },
     papers=(Paper("Song, Ye, Yin, Zhang", 2023, "A Nearly-Optimal Bound for Fast Regression with ℓ∞ Guarantee",
                   "arXiv:2302.00248", "linf-regression",
                   "sketch and solve with a dense sketch, which spreads the error evenly; its Kronecker form"),),
@@ -114,3 +119,18 @@ def _refuse(factors: tuple[Tensor, ...], b: Tensor, rows: int, n: int, d: int, s
         raise ValueError(f"sketch={sketch!r} is unknown; choose one of {', '.join(SKETCHES)}")
     if rows < d:
         raise ValueError(f"rows={rows} is fewer than the {d} unknowns; give more, such as linf_rows(n, d, eps)")
+
+
+def _draw_problem(generator: Generator) -> dict[str, Any]:
+    """Equations that four unknowns nearly solve, and the rows for an error of a half."""
+    a = torch.randn(2048, 4, generator=generator, dtype=torch.float64)
+    b = a.sum(1) + 0.05 * torch.randn(2048, generator=generator, dtype=torch.float64)
+    return {"a": a, "b": b, "rows": linf_rows(2048, 4, 0.5)}
+
+
+def _coordinate_error(x: Tensor, a: Tensor, b: Tensor, rows: int) -> float:  # noqa: ARG001
+    """The largest error of a coordinate over its bound, eps / √d · ‖A x* − b‖ ‖A⁺‖ with eps a half."""
+    (a, size), (b, height) = _unit(a.double()), _unit(b.double())
+    best = torch.linalg.lstsq(a, b).solution
+    bound = 0.5 / math.sqrt(a.shape[1]) * (a @ best - b).norm() / torch.linalg.svdvals(a)[-1]
+    return float((x.double() * size / height - best).abs().max() / bound)

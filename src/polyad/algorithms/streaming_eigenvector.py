@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.algorithms.stream import Stream
 from polyad.linalg.sketch import drawn
 
 
 @method(
-    "function",
+    "stream",
     name="streaming_eigenvector",
+    example={
+        "arguments": lambda g: _draw_rows(g),
+        "read": lambda stream: stream.vector(),
+        "off": lambda vector, rows, dimension: _misalignment(vector, rows),  # noqa: ARG005
+        "chunks": 0.01,
+        "scale": ("rows",),
+    },
     papers=(
         Paper("Kacham, Woodruff", 2024, "Approximating the Top Eigenvector in Random Order Streams",
               "arXiv:2412.11963", "stream-top-eig",
               "heavy rows kept apart, and a block power method over stretches of the light ones"),
     ),
 )  # fmt: skip
-class StreamingEigenvector:
+class StreamingEigenvector(Stream):
     """The leading eigenvector of AᵀA after one pass over the rows of A (n, d), with (heavy + 4 block + 1) d numbers.
 
     A heavy row, whose squared norm is at least 1/d of all seen so far, is kept whole (at most ``heavy`` of them, the
@@ -109,3 +118,16 @@ class StreamingEigenvector:
         values, vectors = torch.linalg.eigh(self._z.T @ self._y)
         present = values > 1e-12 * values[-1].clamp_min(torch.finfo(torch.float64).tiny)
         return self._y @ (vectors[:, present] / values[present].sqrt()) / math.sqrt(max(self._count, 1))
+
+
+def _draw_rows(generator: Generator) -> dict[str, Any]:
+    """Rows in random order with one direction in which they are a hundred times as long as in others."""
+    rows = torch.randn(300, 12, generator=generator, dtype=torch.float64)
+    top = torch.nn.functional.normalize(torch.randn(12, generator=generator, dtype=torch.float64), dim=0)
+    return {"dimension": 12, "rows": rows + 100 * torch.outer(rows[:, 0], top)}
+
+
+def _misalignment(vector: Tensor, rows: Tensor) -> float:
+    """One less the correlation with the top right singular vector, in units of σ₂ / σ₁."""
+    _, s, vh = torch.linalg.svd(rows.double() / rows.double().abs().max(), full_matrices=False)
+    return float((1 - (vh[0] @ vector).abs() / vector.norm()) / (s[1] / s[0]))

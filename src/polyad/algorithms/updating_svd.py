@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.algorithms.stream import Stream
 from polyad.linalg.svd import truncated_svd
 
 _NULL = 1e-12  # squared share of an update below which its part outside the singular vectors is rounding
@@ -67,8 +69,15 @@ class _Side:
 
 
 @method(
-    "function",
+    "stream",
     name="updating_svd",
+    example={
+        "arguments": lambda g: _draw_matrix(g),
+        "feed": lambda svd, rows: svd.append_rows(rows),
+        "read": lambda svd: (svd.u * svd.s) @ svd.v.T,
+        "off": lambda product, x, rank, rows: _loss(product, torch.cat((x, rows))),  # noqa: ARG005
+        "scale": (("x", "rows"),),
+    },
     papers=(
         Paper("Deng, Yang, Li, Chen, Jiang, Pu", 2024,
               "Fast Updating Truncated SVD for Representation Learning with Sparse Matrices", "arXiv:2401.09703",
@@ -77,7 +86,7 @@ class _Side:
               "doi:10.1137/S1064827597329266"),
     ),
 )  # fmt: skip
-class UpdatingSVD:
+class UpdatingSVD(Stream):
     """The leading ``rank`` singular triples of a matrix (n, m), updated as rows, columns or low-rank changes come.
 
     Every update is a Rayleigh-Ritz projection onto the old singular vectors and the update's own directions: the best
@@ -175,3 +184,15 @@ def _identity(start: int, count: int, like: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(
         torch.stack((index + start, index)), ones, (start + count, count), check_invariants=False
     ).coalesce()
+
+
+def _draw_matrix(generator: Generator) -> dict[str, Any]:
+    """The first rows of a matrix of rank four, and the others."""
+    left, right = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((40, 4), (4, 12)))
+    return {"x": (left @ right)[:8], "rank": 4, "rows": (left @ right)[8:]}
+
+
+def _loss(product: Tensor, x: Tensor) -> float:
+    """The loss of a matrix of the stream's rank, in hundred thousands of roundings."""
+    scale = x.abs().max()
+    return float((product / scale - x / scale).norm() / (x / scale).norm()) / (1e5 * torch.finfo(x.dtype).eps)

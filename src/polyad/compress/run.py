@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._versions import NEWEST
 from polyad.compress.apply import apply
 from polyad.compress.plan import Plan, plan, reads_text
 from polyad.compress.recipe import Recipe, read_allocation, steps
@@ -123,7 +124,7 @@ def measured(
     )  # fmt: skip
     times = relative_times(model, original, made.selected, callback) if asked.alternations else {}
     return {
-        "title": title(made, origin(original).name),
+        "version": NEWEST["record"], "title": title(made, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
         "plan": made.to_json(), "layers": layers(model, original, made, times), "seed": asked.seed,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 ROTARY = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention", "GraniteAttention")
 """Attention without norms or gates of its own, all of whose columns rotate, number i with i + width / 2."""
@@ -103,7 +105,18 @@ def readers(model: nn.Module) -> dict[str, list[str]]:
             continue
         for norm, home, roles in norms:
             module, reader = getattr(layer, norm, None), getattr(layer, home, None)
-            plain = module is not None and "Gemma" not in type(module).__name__ and not hasattr(module, "bias")
-            if plain and all(isinstance(getattr(reader, r, None), nn.Linear) for r in roles):
+            if _multiplies(module) and all(isinstance(getattr(reader, r, None), nn.Linear) for r in roles):
                 found[f"{path}.{norm}"] = [f"{path}.{home}.{r}" for r in roles]
     return found
+
+
+def _multiplies(norm: nn.Module | None) -> bool:
+    """True where a norm's output is proportional to its weight: some add 1 to it or have a bias, some have none."""
+    weight = getattr(norm, "weight", None)
+    if norm is None or not isinstance(weight, Tensor):
+        return False
+    x = torch.linspace(-1, 2, len(weight), dtype=weight.dtype, device=weight.device)[None]
+    other = copy.copy(norm)
+    other._parameters = {**norm._parameters, "weight": nn.Parameter(2 * weight.detach())}
+    with torch.no_grad():
+        return bool(torch.allclose(other(x), 2 * norm(x)))

@@ -63,8 +63,8 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
     """The layer that does what ``before`` did, with these new values of weight and bias."""
     old: Any = getattr(before, "weight", None)
     if isinstance(old, Tensor) and all(isinstance(v, Tensor) for v in values.values()):
-        same = all(getattr(before, name).shape == v.shape for name, v in values.items())  # pyright: ignore
-        if same:
+        shapes = {name: getattr(getattr(before, name, None), "shape", None) for name in values}  # a bias may be new
+        if all(shapes[name] == v.shape for name, v in values.items()):
             return revalued(before, {name: v for name, v in values.items() if isinstance(v, Tensor)})
     weight = values.get("weight", old)
     bias = values.get("bias", getattr(before, "bias", None))

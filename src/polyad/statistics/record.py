@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad import _check
+
 
 class Moments:
     """Statistics of one module's input x, and of its output y, over the ``count`` rows seen.
@@ -68,3 +70,16 @@ def required(value: Tensor | None, name: str) -> Tensor:
     if value is None:
         raise ValueError(f"the statistic {name!r} was not collected; calibrate with a text: calibrate='stdlib'")
     return value
+
+
+def input_moment(stats: Moments | None, width: int, method: str) -> Tensor:
+    """The second moment of a layer's ``width`` inputs, or a sentence why a method cannot use what is there."""
+    if stats is None:
+        raise ValueError(f"{method} reads the layer's inputs on calibration text; give calibrate='stdlib' or a file")
+    second = _check.finite("the second moment", required(stats.second, "second"))
+    if tuple(second.shape) != (width, width):
+        raise ValueError(
+            f"the second moment has shape {tuple(second.shape)}, and the weight takes {width} inputs; collect it "
+            "from the layer that the weight is of"
+        )
+    return second

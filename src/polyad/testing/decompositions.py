@@ -41,13 +41,30 @@ def repeatable(card: Card) -> None:
 
 
 def scale(card: Card) -> None:
-    """Entries of 1e-30 and 1e30 leave the same relative error, in float64 and float32."""
+    """Entries of 1e-30 and 1e30 leave the same relative error, in float64 and float32.
+
+    What can be decomposed at one scale alone, such as orthogonal matrices, is refused at every other.
+    """
     for dtype in (torch.float64, torch.float32):
         x = drawn(card, dtype)
         plain = error(made(card, x), x)
+        single = is_refused(card, 2 * x)
         for factor in (1e-30, 1e30):
+            if single:
+                assert is_refused(card, x * factor), f"{card.name} refuses x twice as large, and not {factor:g} times"
+                continue
             scaled = error(made(card, x * factor), x * factor)
             assert abs(scaled - plain) <= SLACK, f"{card.name}: error {plain:.6g}, and {scaled:.6g} at scale {factor}"
+
+
+def is_refused(card: Card, x: torch.Tensor) -> bool:
+    """True where x is refused, with a sentence."""
+    try:
+        made(card, x)
+    except ValueError as refused:
+        assert_sentence(card, refused)
+        return True
+    return False
 
 
 def awkward(card: Card) -> None:

@@ -18,11 +18,12 @@ class Signature:
     """What the functions of a kind take and return.
 
     ``leading`` are the positional arguments in order, ``optional`` those that may follow them; all others must be
-    keyword-only. ``required`` are keyword-only arguments that must be there. ``returns`` names classes of which one
-    must be the return annotation or its base; empty where any annotation will do.
+    keyword-only. Where ``leading`` is None, the problem names them: one or more without a default. ``required`` are
+    keyword-only arguments that must be there. ``returns`` names classes of which one must be the return annotation or
+    its base; empty where any annotation will do.
     """
 
-    leading: tuple[str, ...]
+    leading: tuple[str, ...] | None
     optional: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     returns: tuple[str, ...] = ()
@@ -37,8 +38,11 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
     "rescale": (Signature(("model",), required=("generator",), returns=("Replacement",)),),
     "allocate": (Signature(("items", "budget"), returns=("dict",)),),
     "measure": (Signature(("x",)), Signature(("model",))),
+    "solve": (Signature(None, ("rank",)),),
+    "sketch": (Signature(None, required=("generator",)),),
+    "operation": (Signature(None, ("bits",)), Signature(None, ("teacher",))),
 }
-"""Kinds that are functions; a method matches one of its kind's signatures."""
+"""Kinds that are functions, or classes made as such; a method matches one of its kind's signatures."""
 
 PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
     "adapter": {"update": ("base",), "forward": ("x", "y", "base")},
@@ -48,12 +52,17 @@ PROTOCOLS: dict[str, dict[str, tuple[str, ...]]] = {
         "encode": ("keys", "values", "queries"), "scores": ("query", "stored", "turn"), "mix": ("weights", "stored"),
     },
     "layer": {"forward": ()},
+    "schedule": {
+        "start": ("model",), "groups": ("rate",), "before_step": ("step", "total"), "penalty": (),
+        "after_backward": ("step", "total"), "after_step": ("step", "total"), "state_dict": (),
+        "load_state_dict": ("state",),
+    },
+    "stream": {"state_dict": (), "load_state_dict": ("state",)},
 }  # fmt: skip
 """Kinds that are classes: the methods they must have, and the names of their leading arguments."""
 
 ATTRIBUTES = {"codec": ("block", "before_rotation", "layers", "bases")}
 MODULES = frozenset({"adapter", "layer"})
-SCHEDULE = ("before_step", "after_backward", "after_step", "penalty", "groups", "phases")
 SYNONYMS = {
     "tolerance": "tol", "n_iter": "max_iter", "num_iter": "max_iter", "iterations": "max_iter", "iters": "max_iter",
     "n_iters": "max_iter", "seed": "generator", "rng": "generator", "random_state": "generator", "n_bits": "bits",
@@ -82,7 +91,7 @@ def documented(card: Card) -> None:
 
 def signature(card: Card) -> None:
     """The signature of its kind for a function, the protocol of its kind for a class; no synonyms."""
-    target = _class(card) if card.kind in PROTOCOLS or card.kind == "schedule" else card.function
+    target = _class(card) if card.kind in PROTOCOLS else card.function
     if isinstance(target, type):
         _protocol(card, target)
     tried = [_misfit(card, form) for form in SIGNATURES.get(card.kind, ())]
@@ -96,16 +105,17 @@ def _misfit(card: Card, form: Signature) -> str | None:
     parameters = inspect.signature(card.function).parameters.values()
     plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     found = tuple(p.name for p in plain)
-    n = len(form.leading)
-    if found[:n] != form.leading or found[n:] != form.optional[: len(found) - n]:
-        allowed = ", ".join((*form.leading, *(f"[{name}]" for name in form.optional)))
+    leading = tuple(p.name for p in plain if p.default is p.empty) if form.leading is None else form.leading
+    n = len(leading)
+    if not n or found[:n] != leading or found[n:] != form.optional[: len(found) - n]:
+        allowed = ", ".join((*(leading or ("problem",)), *(f"[{name}]" for name in form.optional)))
         return f"the positional arguments are ({', '.join(found)}), not ({allowed}); all others are keyword-only"
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return "it takes *args; every argument has a name"
     absent = [name for name in form.required if name not in {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}]
     if absent:
         return f"it lacks the keyword-only arguments {absent}"
-    given = _annotation(card.function)
+    given = card.function if isinstance(card.function, type) else _annotation(card.function)
     if given is None:
         return "its return type is not annotated"
     names = {cls.__name__ for cls in getattr(given, "__origin__", given).__mro__} if _is_class(given) else set()
@@ -125,8 +135,6 @@ def _protocol(card: Card, target: type) -> None:
     for name in ATTRIBUTES.get(card.kind, ()):
         present = hasattr(target, name) or name in getattr(target, "__annotations__", {})
         assert present, f"{card.name} has no attribute {name}"
-    if card.kind == "schedule":
-        assert any(hasattr(target, name) for name in SCHEDULE), f"{card.name} has none of {', '.join(SCHEDULE)}"
     if card.kind in MODULES:
         assert issubclass(target, nn.Module), f"{card.name} is no torch.nn.Module"
 

@@ -1,4 +1,4 @@
-"""A light network that predicts another's output from features that are there anyway."""
+"""A light network that predicts another's output from features that are computed anyway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from polyad.train import descend
 
 
 @method(
-    "function",
+    "operation",
+    example={
+        "arguments": lambda g: _draw_heads(g),
+        "changes": ("head",),
+        "off": lambda losses, **_: abs(losses[-1]) / (0.02 * losses[0]),
+    },
     papers=(
         Paper(
             "Yun, Lee, Nam, Lee",
@@ -59,7 +64,7 @@ def bridge(
     True
     """
     if not 0 <= mixup <= 1:
-        raise ValueError(f"mixup={mixup} must be from 0 to 1")
+        raise ValueError(f"mixup={mixup} must be from 0, which mixes nothing, to 1")
 
     def loss(step: int) -> Tensor:
         x = inputs(step)
@@ -67,8 +72,8 @@ def bridge(
             share = _beta(mixup, generator)
             x = share * x + (1 - share) * x[torch.randperm(len(x), generator=generator).to(x.device)]
         with torch.no_grad():
-            given, wanted = features(x), target(x).log_softmax(-1)
-        return F.kl_div(head(given).log_softmax(-1), wanted, reduction="batchmean", log_target=True)
+            known_features, wanted = features(x), target(x).log_softmax(-1)
+        return F.kl_div(head(known_features).log_softmax(-1), wanted, reduction="batchmean", log_target=True)
 
     return descend(head.parameters(), loss, steps=steps, rate=rate, stage="bridge", callback=callback)
 
@@ -79,3 +84,15 @@ def _beta(shape: float, generator: Generator | None) -> float:
         u, v = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / shape)).tolist()
         if 0 < u + v <= 1:
             return u / (u + v)
+
+
+def _draw_heads(generator: Generator) -> dict[str, Any]:
+    """A head that is to learn another of its kind, from inputs that are drawn at every step."""
+    head, target = nn.Linear(4, 3), nn.Linear(4, 3)
+    for layer in (head, target):
+        layer.load_state_dict({n: torch.randn(p.shape, generator=generator) for n, p in layer.state_dict().items()})
+    rows = torch.randn(64, 4, generator=generator)
+    return {
+        "head": head, "features": lambda x: x, "target": target, "inputs": lambda step: rows.roll(step, 0)[:32],
+        "steps": 80, "rate": 0.1, "mixup": 0.4,
+    }  # fmt: skip

@@ -1,19 +1,22 @@
-"""Predictions averaged over adapters, and how well probabilities are calibrated."""
+"""Predictions averaged over adapters, and the calibration of probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.adapters.host.adapters import Adapters
+from polyad.adapters.methods.lora import LoRA
 
 
 @method(
-    "function",
+    "operation",
+    example={"arguments": lambda g: _draw_adapters(g), "off": lambda mean, **given: _difference(mean, **given)},
     papers=(
         Paper(
             "Wang, Aitchison, Rudolph",
@@ -37,15 +40,15 @@ def ensemble(adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]
     torch.Size([4, 2])
     """
     if not names:
-        raise ValueError("names is empty; an ensemble needs at least one adapter")
+        raise ValueError("names is empty; name one adapter or more")
     before = dict(adapters.active)
     total: Tensor | None = None
     try:
         for name in names:
             adapters.activate(name)
             with torch.no_grad():
-                found = run().softmax(-1)
-            total = found if total is None else total + found
+                probabilities = _check.finite("the softmax of run()", run().softmax(-1))
+            total = probabilities if total is None else total + probabilities
     finally:
         adapters.activate(before)
     assert total is not None
@@ -80,10 +83,35 @@ def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dic
     right = (choice == labels).double()
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gaps = torch.zeros(bins, dtype=p.dtype).index_add(0, place, right - confidence)
-    own = p.gather(1, labels[:, None]).squeeze(1)
+    of_label = p.gather(1, labels[:, None]).squeeze(1)
     return {
         "accuracy": float(right.mean()),
-        "nll": float(-own.clamp_min(torch.finfo(p.dtype).tiny).log().mean()),
-        "brier": float((p.square().sum(1) - 2 * own + 1).mean()),
+        "nll": float(-of_label.clamp_min(torch.finfo(p.dtype).tiny).log().mean()),
+        "brier": float((p.square().sum(1) - 2 * of_label + 1).mean()),
         "ece": float(gaps.abs().sum()) / len(p),
     }
+
+
+def _draw_adapters(generator: Generator) -> dict[str, Any]:
+    """Two adapters of a small model, of which the second acts, and the logits of five rows."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4))
+    adapters = Adapters(model)
+    for name in ("a", "b"):
+        adapters.attach(name, "*", LoRA, rank=1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    adapters.activate("b")
+    rows = torch.randn(5, 3, generator=generator)
+    return {"adapters": adapters, "names": ["a", "b"], "run": lambda: model(rows)}
+
+
+def _difference(mean: Tensor, adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]) -> float:
+    """The distance of a mean from that over models into which each adapter is merged, in millionths."""
+    total = torch.zeros_like(mean)
+    for name in names:
+        adapters.activate(name)
+        adapters.merge()
+        total += run().detach().softmax(-1) / len(names)
+        adapters.unmerge()
+    return float((mean - total).abs().max()) / 1e-6

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
 from polyad.adapters.host.adapters import Adapters
+from polyad.adapters.methods.lora import LoRA
 from polyad.train import descend
 
 Batch = tuple[Tensor, Tensor, Sequence[str]]
@@ -19,7 +21,12 @@ Batch = tuple[Tensor, Tensor, Sequence[str]]
 
 
 @method(
-    "function",
+    "operation",
+    example={
+        "arguments": lambda g: _draw_tasks(g),
+        "changes": ("adapters",),
+        "off": lambda losses, **_: abs(losses[-1]) / (0.1 * losses[0]),
+    },
     papers=(
         Paper(
             "Zhou, Li, Du, Yao, Zhang, Wang",
@@ -65,11 +72,13 @@ def lorkd(
     >>> losses[-1] < 0.1 * losses[0], type(expert(host, "a")[0]).__name__
     (True, 'Linear')
     """
-    if not tasks or temperature <= 0:
-        raise ValueError(f"tasks={list(tasks)} or temperature={temperature} leaves nothing to train")
+    if not tasks or not 0 < temperature < math.inf:
+        raise ValueError(
+            f"tasks={list(tasks)} must name an adapter, and temperature={temperature} must be finite and above 0"
+        )
     experts = [p for task in tasks for p in adapters.parameters(task)]
     trained = adapters.common.trainable
-    own = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
+    backbone = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
 
     def loss(step: int) -> Tensor:
         x, labels, names = batches(step)
@@ -80,18 +89,18 @@ def lorkd(
             raise ValueError(f"the model returns {what}; adapt a module that returns logits (rows, classes)")
         return _loss(logits, labels, None if teacher is None else (teacher, x), weight, temperature)
 
-    for p in own:
+    for p in backbone:
         p.requires_grad_(True)
     try:
-        return descend([*own, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
+        return descend([*backbone, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
     finally:
-        for p in own:
+        for p in backbone:
             p.requires_grad_(False)
 
 
 def expert(adapters: Adapters, task: str) -> nn.Module:
     """A copy of the model with one task's adapter in its weights and no others; it costs what the model does."""
-    adapters.of(task)  # a sentence for a name that is not attached
+    adapters.of(task)  # refuses a name that is not attached
     model = copy.deepcopy(adapters.model)
     host = Adapters(model)
     host.activate(task)
@@ -108,5 +117,22 @@ def _loss(
     teacher, x = taught
     with torch.no_grad():
         wanted = (teacher(x) / t).log_softmax(-1)
-    given = (logits / t).log_softmax(-1)
-    return loss + weight * t**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
+    predicted = (logits / t).log_softmax(-1)
+    return loss + weight * t**2 * F.kl_div(predicted, wanted, reduction="batchmean", log_target=True)
+
+
+def _draw_tasks(generator: Generator) -> dict[str, Any]:
+    """A small model with an adapter for each of two tasks that want other labels of the same rows."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    adapters = Adapters(model)
+    for i, task in enumerate("ab"):
+        adapters.attach(task, "*", LoRA, rank=2, seed=i)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if not name.endswith("B"):
+                p.copy_(torch.randn(p.shape, generator=generator) / 2)
+    rows, labels = torch.eye(4).repeat(2, 1), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    return {
+        "adapters": adapters, "tasks": ["a", "b"], "batches": lambda _: (rows, labels, "aaaabbbb"),
+        "steps": 60, "rate": 0.1, "temperature": 2.0,
+    }  # fmt: skip

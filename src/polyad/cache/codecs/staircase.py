@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polyad import _check
@@ -18,7 +19,14 @@ GENAI_MATH = Paper(
 )  # fmt: skip
 
 
-@method("function", papers=(GENAI_MATH,))
+@method(
+    "operation",
+    example={
+        "arguments": lambda g: {"x": torch.randn(2, 20, 8, generator=g, dtype=torch.float64), "group": 8},
+        "off": lambda steps, x, **_: _excess(steps, x),
+    },
+    papers=(GENAI_MATH,),
+)
 def staircase(
     x: Tensor, bits: Sequence[int] = (2, 4, 8), *, share: Sequence[float] = (0.4, 0.4, 0.2), **options: Any
 ) -> list[Quantized]:
@@ -42,3 +50,11 @@ def staircase(
     ends = [round(sum(share[: i + 1]) * x.shape[-2]) for i in range(len(share))]
     parts = zip(bits, [0, *ends], ends, strict=False)
     return [round_to_nearest(x[..., first:end, :], b, **options) for b, first, end in parts if end > first]
+
+
+def _excess(steps: Sequence[Quantized], x: Tensor) -> float:
+    """The largest error of a step over half of the coarsest grid of its bits, oldest tokens first."""
+    parts = zip(steps, x.split([q.shape[-2] for q in steps], -2), strict=True)
+    return max(
+        float((q.to_dense() - part).abs().max() / (part.max() - part.min())) * (2.01**q.bits - 1) for q, part in parts
+    )

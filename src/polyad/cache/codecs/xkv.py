@@ -22,7 +22,7 @@ PAPER = Paper(
 )  # fmt: skip
 
 
-@method("codec", name="xkv", makes=LowRank, example={"rank": 8}, papers=(PAPER,))
+@method("codec", name="xkv", makes=LowRank, example={"rank": 8}, exact={"rank": 32}, papers=(PAPER,))
 class XKV(Codec):
     """Keys before rotation, and values, of four layers side by side as a truncated SVD of each call's tokens.
 
@@ -97,14 +97,21 @@ def _shared(rows: list[Tensor], rank: int) -> list[Format]:
     return [LowRank(left, part.contiguous()) for part in parts]
 
 
-@method("measure", papers=(PAPER,))
+@method(
+    "measure", papers=(PAPER,),
+    example={
+        "x": (4, 40, 6), "rank": 2, "range": (0, 1), "ordered": True,
+        "invariant": ("scale", "sign", "rotation", "rows"),
+    },
+)  # fmt: skip
 def token_alignment(x: Tensor, *, rank: int = 8) -> Tensor:
     """How well the leading left singular vectors of several matrices agree: (layers, layers), from 0 to 1.
 
     ``x`` has shape (layers, tokens, channels): keys or values of neighbouring layers. An entry is
     ``‖U_iᵀ U_j‖² / rank`` for the leading ``rank`` singular vectors of layers i and j, the mean squared cosine
     between their subspaces: 1 where one basis of tokens serves both, rank / tokens where they are unrelated. Departs
-    from the paper's centred kernel alignment, which weighs all directions by their energy.
+    from the paper's centred kernel alignment, which weighs all directions by their energy. It stays the same whatever
+    the scale of x, the order of the tokens and a rotation of the channels.
 
     >>> x = torch.randn(1, 40, 6, generator=torch.Generator().manual_seed(0))
     >>> token_alignment(torch.cat([x, -3 * x.flip(-1)]), rank=2).round(decimals=3).tolist()

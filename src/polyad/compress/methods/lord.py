@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import LowRank
-from polyad.linalg.metric import principal, tails
-from polyad.statistics import Moments, required
+from polyad.linalg.metric import principal, roots, tails
+from polyad.statistics import Moments, input_moment, required
 
 LORD = Paper(
     "Kaushal, Vaidhya, Rish", 2023,
@@ -22,17 +23,24 @@ AFM = Paper(
 )  # fmt: skip
 
 
-def output_moment(weight: Tensor, stats: Moments | None, centre: bool) -> Tensor:
-    """E[y yᵀ] of the outputs y = W x, or their covariance; shape (out, out)."""
-    if stats is None:
-        raise ValueError("lord reads the layer's inputs on calibration text; give calibrate='stdlib' or a file")
-    inputs = stats.covariance() if centre else required(stats.second, "second")
-    return weight @ inputs.to(weight.dtype) @ weight.mT
+def principal_outputs(weight: Tensor, stats: Moments | None, centre: bool) -> tuple[Tensor, Tensor]:
+    """Squared sizes of the principal outputs y = W x, largest first, and their directions as columns; float64.
+
+    Those of E[y yᵀ] or of the covariance, found on the shorter side of the weight.
+    """
+    second, wide = input_moment(stats, weight.shape[1], "lord"), weight.double()
+    if centre and stats is not None:
+        _check.finite("the mean of the inputs", required(stats.mean, "mean"))
+        second = stats.covariance()
+    if weight.shape[0] <= weight.shape[1]:
+        return principal(wide @ second.double() @ wide.mT)
+    directions, sizes, _ = torch.linalg.svd(wide @ roots(second.double())[0], full_matrices=False)
+    return sizes.square(), directions
 
 
 def spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> Tensor:
-    """Squared output error that each rank 0, 1, …, out leaves; float64."""
-    return tails(principal(output_moment(weight, stats, centre))[0])
+    """Squared output error that each rank 0, 1, …, min(out, in) leaves; float64."""
+    return tails(principal_outputs(weight, stats, centre)[0])
 
 
 @method("factor", makes=LowRank, papers=(LORD, AFM), needs={"second"}, curve=spectrum, example={"rank": 2})
@@ -41,8 +49,9 @@ def lord(weight: Tensor, stats: Moments | None, rank: int, *, centre: bool = Fal
 
     Minimises E|(W - W') x|² over all W' of this rank, so it equals the whitened SVD and needs no inverse. weight
     of shape (out, in), left (out, rank) orthonormal, right (rank, in). With ``centre`` the covariance takes the
-    moment's place, which is optimal where the layer's bias can absorb the mean. Cost: O(out³ + out in²). Raises
-    where no statistics are given or the rank exceeds min(out, in).
+    moment's place, which is optimal where the layer's bias can absorb the mean. The factors have the weight's dtype;
+    the directions are found in float64. Cost: O(out³ + out in²) for wide weights, O(out in² + in³) for tall ones.
+    Raises where no statistics are given or the rank exceeds min(out, in).
 
     >>> import torch
     >>> weight = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -50,7 +59,7 @@ def lord(weight: Tensor, stats: Moments | None, rank: int, *, centre: bool = Fal
     >>> lord(weight, busy, 1).to_dense().abs().tolist()
     [[0.0, 0.0], [0.0, 1.0]]
     """
-    _check.finite("weight", weight)
-    _check.rank(rank, min(weight.shape), f"the smaller side of the weight of shape {tuple(weight.shape)}")
-    basis = principal(output_moment(weight, stats, centre))[1][:, :rank]
-    return LowRank(basis.contiguous(), basis.mT @ weight)
+    _check.weight(weight, rank)
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    basis = principal_outputs(weight, stats, centre)[1][:, :rank].to(wide.dtype)
+    return LowRank(basis.contiguous().to(weight.dtype), (basis.mT @ wide).to(weight.dtype))

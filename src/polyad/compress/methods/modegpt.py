@@ -14,7 +14,7 @@ from polyad.allocate.greedy import greedy
 from polyad.linalg.metric import roots, tails
 from polyad.models.blocks import Block
 from polyad.models.replacement import Replacement
-from polyad.statistics import Moments, required
+from polyad.statistics import Moments
 
 MODEGPT = Paper(
     "Lin, Gao, Smith, Patel, Tuli, Shen, Jin, Hsu", 2024,
@@ -31,19 +31,21 @@ Inputs = Mapping[str, Moments]  # by module path
 def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1.0) -> Tensor:
     """Squared error of the block's own output at 0, 1, … kept units; float64, shape (units + 1,).
 
-    Exact for "mlp" and "vo"; for "qk" the sum of the dropped scores' squares, which bounds that of the logits.
+    "mlp": of the block's output, exact but for the damping. "vo": of every head's map of a token's own values, summed
+    over heads, exact; what is left after attention averaged over tokens is less. "qk": E|q|² E|k|² of the dropped
+    pairs, which overestimates the squares of the scores that they lose, as far as pairs are uncorrelated.
     """
     if block.kind == "mlp":
         second, order = _ranked_columns(block, stats, ridge)
         down = weights[block.roles["down"] + ".weight"]
-        lower = _cholesky(second[order][:, order])
+        lower = _cholesky(second[order][:, order], block)
         return tails((lower.mT @ down[:, order].mT.double()).square().sum(1))
     if block.kind == "qk":
         return tails(_pair_scores(block, stats).square().sort(-1, descending=True).values.sum(0))
     return tails(_value_svd(block, weights, stats)[1].square().sum(0))
 
 
-@method("group", papers=(MODEGPT,), needs=NEEDS, curve=errors, allocate=greedy)
+@method("group", papers=(MODEGPT,), needs=NEEDS, curve=errors, allocate=greedy, example={"exact": ("mlp", "vo")})
 def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: float = 1.0) -> Replacement:
     """Cut the inner dimension of a block to ``keep`` units: neurons, rotation pairs or value columns a head.
 
@@ -72,7 +74,7 @@ def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: 
 
 
 def units(block: Block, weights: Weights) -> int:
-    """How many units the block has uncut: neurons, rotation pairs a head, or value columns a head."""
+    """The units of the block uncut: neurons, rotation pairs a head, or value columns a head."""
     if block.kind == "mlp":
         return weights[block.roles["down"] + ".weight"].shape[1]
     return block.width // 2 if block.kind == "qk" else block.width
@@ -83,10 +85,10 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
     kept = order[:keep].sort().values
     gate, up, down = (block.roles[r] for r in ("gate", "up", "down"))
     w = weights[down + ".weight"]
-    cross = second[kept] @ w.mT.double()  # Sᵀ C Wᵀ, (keep, out)
-    factor = _cholesky(second[kept][:, kept])
-    fitted = torch.cholesky_solve(cross, factor).mT.to(w.dtype).contiguous()
-    found: dict[str, Any] = {down + ".weight": fitted}
+    rest = order[keep:]
+    cross = second[kept][:, rest] @ w[:, rest].mT.double()  # what the others gave, as the kept see it; (keep, out)
+    fitted = w[:, kept].double() + torch.cholesky_solve(cross, _cholesky(second[kept][:, kept], block)).mT
+    found: dict[str, Any] = {down + ".weight": fitted.to(w.dtype).contiguous()}
     for path in (gate, up):
         found |= {name: weights[name][kept] for name in (path + ".weight", path + ".bias") if name in weights}
     return Replacement(found)
@@ -94,29 +96,47 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
 
 def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, Tensor]:
     """E[z zᵀ] in float64, and the neurons by falling leverage score diag(C (C + λ)⁻¹) = 1 - λ diag((C + λ)⁻¹)."""
-    moments = stats[block.roles["down"]]
-    second = required(moments.second, "second").double()
-    if ("leverage", ridge) not in moments.derived:
-        damped = second + ridge * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
+    second = _statistic(block, "down", "second", stats)
+    derived = stats[block.roles["down"]].derived
+    if ("leverage", ridge) not in derived:
+        damped = second + torch.full_like(second.diagonal(), ridge * _level(second)).diag()
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-        moments.derived["leverage", ridge] = inverse.diagonal().argsort()
-    return second, moments.derived["leverage", ridge]
+        derived["leverage", ridge] = inverse.diagonal().argsort()
+    return second, derived["leverage", ridge]
 
 
-def _cholesky(second: Tensor) -> Tensor:
+def _level(second: Tensor) -> float:
+    """The mean square of the inputs, or a number next to nothing where they are always zero."""
+    return float(second.diagonal().mean()) or 1e-30
+
+
+def _statistic(block: Block, role: str, need: str, stats: Inputs) -> Tensor:
+    """A statistic of one of the block's matrices, in float64, or a sentence that it is missing or no number."""
+    path = block.roles[role]
+    value = stats[path].values.get(need) if path in stats else None
+    if value is None:
+        raise ValueError(
+            f"modegpt cuts {block.name} by the statistic {need!r} of {path}, which was not collected; calibrate with "
+            "a text: calibrate='stdlib'"
+        )
+    return _check.finite(f"the statistic {need!r} of {path}", value).double()
+
+
+def _cholesky(second: Tensor, block: Block) -> Tensor:
     """The lower factor of a moment that rounding may have left indefinite: damped as little as makes it work."""
+    level = _level(second)
     for power in range(-5, 1):
-        damping = torch.full_like(second.diagonal(), float(second.diagonal().mean()) * 10.0**power)
-        factor, failed = torch.linalg.cholesky_ex(second + damping.diag())
+        factor, failed = torch.linalg.cholesky_ex(
+            second + torch.full_like(second.diagonal(), level * 10.0**power).diag()
+        )
         if not bool(failed):
             return factor
-    raise ValueError("the calibration moments of an MLP are not positive definite; calibrate on more text")
+    raise ValueError(f"the calibration moments of {block.name} are not positive definite; calibrate on more text")
 
 
 def _pair_scores(block: Block, stats: Inputs) -> Tensor:
     """Root mean squares of queries times keys, by key head and rotation pair; (key heads, width / 2)."""
-    q = required(stats[block.roles["q"]].output_square, "output_square").double()
-    k = required(stats[block.roles["k"]].output_square, "output_square").double()
+    q, k = (_statistic(block, role, "output_square", stats) for role in ("q", "k"))
     q = q.reshape(block.key_heads, -1, 2, block.width // 2).sum((1, 2))
     k = k.reshape(block.key_heads, 2, block.width // 2).sum(1)
     return (q * k).sqrt()
@@ -137,7 +157,7 @@ def _queries_keys(block: Block, weights: Weights, stats: Inputs, keep: int, _rid
 def _value_svd(block: Block, weights: Weights, stats: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """SVD of C^½ Wᵥᵀ W_oᵀ by key head, (in, width), (width,), (width, group out) each, and C^-½."""
     v, o = weights[block.roles["v"] + ".weight"], weights[block.roles["o"] + ".weight"]
-    root, inverse = roots(required(stats[block.roles["v"]].second, "second").double())
+    root, inverse = roots(_statistic(block, "v", "second", stats))
     left = root @ v.double().reshape(block.key_heads, block.width, -1).mT  # (key heads, in, width)
     right = o.double().reshape(o.shape[0], block.key_heads, -1, block.width)  # (out, key heads, group, width)
     right = right.permute(1, 3, 2, 0).flatten(2)  # (key heads, width, group out)

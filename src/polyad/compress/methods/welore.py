@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from polyad import _check
 from polyad._card import method
 from polyad.allocate.global_threshold import WELORE, global_threshold
 from polyad.decompose.matrices.svd import spectrum, svd
@@ -23,4 +24,5 @@ def welore(weight: Tensor, stats: Moments | None, rank: int) -> LowRank:  # noqa
     >>> welore(torch.eye(3)[:, :2], None, 1).shape
     (3, 2)
     """
+    _check.weight(weight, rank)
     return svd(weight, rank)

@@ -14,8 +14,9 @@ PANEL = 32
 
 
 @method(
-    "function",
+    "decompose",
     makes=Householder,
+    example={"x": lambda g: torch.linalg.qr(torch.randn(6, 4, generator=g, dtype=torch.float64)).Q.contiguous()},
     papers=(
         Paper(
             "Householder",

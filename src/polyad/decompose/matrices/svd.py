@@ -13,7 +13,7 @@ from polyad.linalg.metric import tails
 
 def spectrum(weight: Tensor, stats: object = None) -> Tensor:  # noqa: ARG001
     """Squared error that each rank 0, 1, … leaves of a matrix; float64. The data plays no part."""
-    return tails(torch.linalg.svdvals(weight.float()).square())
+    return tails(torch.linalg.svdvals(weight.to(torch.promote_types(weight.dtype, torch.float32))).double().square())
 
 
 @method(

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.einsum import contract
+from polyad.decompose.networks._basis_update import Terms, basis_update
 from polyad.formats import TreeNetwork
-from polyad.formats.networks.binary_tree import Below, Tree, children
-from polyad.formats.networks.tree_rounding import along, orthogonal
+from polyad.formats.networks.tree_rounding import orthogonal
 
-Terms = list[Tensor]  # for every mode the factors of all terms, (K, I_n, I_n)
+Operator = Sequence[Mapping[int, Tensor]]
+"""The terms of a sum of products: each maps modes to matrices, other modes stay as they are."""
 
 
 @method(
-    "function",
+    "solve",
+    example={
+        "arguments": lambda g: _draw_evolution(g),
+        "off": lambda end, **problem: _error(end, **problem),
+        "scale": ("start",),
+    },
     papers=(
         Paper(
             "Ceruti, Kusch, Lubich, Sulz",
@@ -31,13 +40,13 @@ Terms = list[Tensor]  # for every mode the factors of all terms, (K, I_n, I_n)
 )
 def ttn_bug(
     start: TreeNetwork,
-    operator: Sequence[Mapping[int, Tensor]],
+    operator: Operator,
     time: float,
     *,
     steps: int,
     tol: float = 1e-8,
     rank: int | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> TreeNetwork:
     """The solution at ``time`` of dY/dt = Σ_k (⊗_n A_kn) Y from Y = ``start``, in ``steps`` basis updates.
 
@@ -65,10 +74,12 @@ def ttn_bug(
     terms = _terms(start, operator)
     if steps < 1 or (rank is not None and rank < 1):
         raise ValueError(f"steps={steps} and rank={rank} must be at least 1")
+    if not math.isfinite(time):
+        raise ValueError(f"time={time} is no finite time; give the time that the evolution takes")
     _check.tolerance(tol)
     tree, now = start.tree, TreeNetwork(start.tree, tuple([node.detach() for node in start.nodes]))
     for step in range(steps):
-        now = TreeNetwork(tree, tuple(_step(tree, orthogonal(tree, now.nodes), terms, time / steps)))
+        now = TreeNetwork(tree, tuple(basis_update(tree, orthogonal(tree, now.nodes), terms, time / steps)))
         now = now.round(tol=tol)
         if rank is not None and max(now.rank) > rank:
             now = now.round(rank)
@@ -77,13 +88,16 @@ def ttn_bug(
     return now
 
 
-def _terms(start: TreeNetwork, operator: Sequence[Mapping[int, Tensor]]) -> Terms:
+def _terms(start: TreeNetwork, operator: Operator) -> Terms:
     allowed = (torch.float32, torch.float64, torch.complex64, torch.complex128)
     dtype = start.nodes[0].dtype
     if start.batch or dtype not in allowed or isinstance(start.tree, int):
         raise ValueError(f"start={start!r} of {dtype} must be one tree of two or more modes in one of {allowed}")
+    for node in start.nodes:
+        _check.finite("a node of start", node)
     for k, term in enumerate(operator):
         for mode, matrix in term.items():
+            _check.finite(f"operator[{k}]", matrix)
             if not 0 <= mode < start.ndim or tuple(matrix.shape) != (start.shape[mode],) * 2:
                 raise ValueError(
                     f"operator[{k}] maps mode {mode} to a matrix of shape {tuple(matrix.shape)}; start of shape "
@@ -98,95 +112,17 @@ def _terms(start: TreeNetwork, operator: Sequence[Mapping[int, Tensor]]) -> Term
     ]
 
 
-def _step(tree: Tree, nodes: list[Tensor], terms: Terms, h: float) -> list[Tensor]:
-    """Nodes of doubled bases after a time h; ``nodes`` are orthonormal but for the root."""
-    below = children(tree)
-    inside = _inside(below, nodes, terms)
-    centred, rest, outside = _centred(below, nodes, inside)
-    moved: list[Tensor] = []
-    for node, (mode, pair) in enumerate(below):
-        down = (terms[mode],) if pair is None else (inside[pair[0]], inside[pair[1]])
-        moved.append(_flow(centred[node], (*down, outside[node])[: centred[node].ndim], h))
-    new: dict[int, Tensor] = {}  # for each node what its new directions hold, (new, old bond to the parent)
-    made = list(nodes)
-    for node in reversed(range(len(below))):
-        pair = below[node][1]
-        x, old = moved[node], nodes[node]
-        if pair is not None:
-            x = _augmented(x, [new[child] for child in pair], [rest[child] for child in pair])
-            old = torch.nn.functional.pad(old, _padding(old, x))
-        if node == 0:
-            made[0] = x
-            continue
-        flat, known = x.flatten(0, -2), old.flatten(0, -2)
-        fresh = _complement(known, flat)
-        new[node] = fresh.mH @ flat
-        made[node] = torch.cat((known, fresh), 1).reshape(*x.shape[:-1], -1)
-    return made
+def _draw_evolution(generator: Generator) -> dict[str, Any]:
+    """A tensor of three modes and low rank, moved within each mode and between two of them."""
+    start = TreeNetwork.random((3, 4, 3), generator=generator, dtype=torch.float64)
+    inner, left, right = (torch.randn(n, n, generator=generator, dtype=torch.float64) / 2 for n in (3, 4, 3))
+    return {"start": start, "operator": [{0: inner}, {1: left, 2: right}], "time": 0.1, "steps": 6}
 
 
-def _inside(below: list[Below], nodes: list[Tensor], terms: Terms) -> list[Tensor]:
-    """For each node the terms in the basis of its subtree, (K, r, r)."""
-    found: list[Tensor] = [nodes[0]] * len(nodes)
-    for node in reversed(range(1, len(nodes))):
-        mode, pair = below[node]
-        if pair is None:
-            found[node] = contract("ia,kij,jb->kab", nodes[node].conj(), terms[mode], nodes[node])
-        else:
-            x = nodes[node]
-            found[node] = contract("lra,klm,krs,msb->kab", x.conj(), found[pair[0]], found[pair[1]], x)
-    return found
-
-
-def _centred(
-    below: list[Below], nodes: list[Tensor], inside: list[Tensor]
-) -> tuple[list[Tensor], dict[int, Tensor], list[Tensor]]:
-    """For each node its tensor with the weight moved to it, its parent's orthonormal rest, and the terms outside."""
-    centred, outside = list(nodes), list(inside)
-    rest: dict[int, Tensor] = {}
-    for node, (_, pair) in enumerate(below):
-        for side, child in enumerate(pair or ()):
-            x = centred[node].movedim(side, -1)
-            q, s = torch.linalg.qr(x.flatten(0, -2))
-            q = q.reshape(*x.shape[:-1], -1)
-            rest[child] = q.movedim(-1, side)
-            centred[child] = nodes[child] @ s.mT
-            other = inside[(pair or ())[1 - side]]
-            if node == 0:
-                outside[child] = contract("ra,krs,sb->kab", q.conj(), other, q)
-            else:
-                outside[child] = contract("rpa,krs,kpq,sqb->kab", q.conj(), other, outside[node], q)
-    return centred, rest, outside
-
-
-def _flow(x: Tensor, factors: Sequence[Tensor], h: float) -> Tensor:
-    """x after a time h under the sum of products of these factors, one an axis: a Runge-Kutta step of order four."""
-    from_, to = "abc"[: x.ndim], "xyz"[: x.ndim]
-    expression = ",".join([from_, *[f"k{new}{old}" for new, old in zip(to, from_, strict=True)]]) + f"->{to}"
-    total, power = x, x
-    for order in range(1, 5):  # of a linear equation, that is its exponential series up to the fourth power
-        power = contract(expression, power, *factors) * (h / order)
-        total = total + power
-    return total
-
-
-def _augmented(x: Tensor, new: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
-    """A centred transfer tensor with what the children's new directions hold; nothing where both are new."""
-    first, second = (along(r, m, side, inner=x.ndim == 3) for side, (m, r) in enumerate(zip(new, rest, strict=True)))
-    corner = x.new_zeros(len(new[0]), len(new[1]), *x.shape[2:])
-    return torch.cat((torch.cat((x, second), 1), torch.cat((first, corner), 1)), 0)
-
-
-def _padding(old: Tensor, x: Tensor) -> list[int]:
-    """Zeros that bring all axes of a tensor but the last to the size of x's."""
-    grown = [n - m for n, m in zip(x.shape, old.shape, strict=True)]
-    return [0, 0, *[n for size in reversed(grown[:-1]) for n in (0, size)]]
-
-
-def _complement(known: Tensor, x: Tensor) -> Tensor:
-    """Orthonormal columns that, with the orthonormal ``known``, span the columns of x."""
-    left = min(x.shape[1], len(known) - known.shape[1])
-    q, _ = torch.linalg.qr(torch.cat((known, x), 1))
-    fresh = q[:, known.shape[1] : known.shape[1] + left]
-    fresh = fresh - known @ (known.mH @ fresh)
-    return torch.linalg.qr(fresh)[0]
+def _error(end: TreeNetwork, start: TreeNetwork, operator: Operator, time: float, steps: int) -> float:
+    """The error against the exponential of the whole operator, relative, in twice the length of a step."""
+    terms = [[term.get(mode, torch.eye(n)).double() for mode, n in enumerate(start.shape)] for term in operator]
+    total = torch.stack([functools.reduce(torch.kron, term) for term in terms]).sum(0)
+    exact = torch.linalg.matrix_exp(time * total) @ start.to(torch.float64).to_dense().flatten()
+    off = end.to(torch.float64).to_dense().flatten() - exact
+    return float(off.norm() / exact.norm()) / (2 * time / steps)

@@ -10,13 +10,13 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.linalg import truncated_svd
-from polyad.optim.host import State
+from polyad.optim.transform import State
 
 
 @method(
     "transform",
     name="projected_adam",
-    example={"rank": 2},
+    example={"rank": 2, "interval": 5, "lr": 0.5, "scale": 0},
     papers=(
         Paper(
             "Zhao, Zhang, Chen, Wang, Anandkumar, Tian",

@@ -20,7 +20,7 @@ LEAST = 2.0**-126
 """The least power of two that float32 holds to full precision: blocks of smaller numbers become zero."""
 
 
-@method("quantize", makes=Quantized, example={"bits": 4, "group": 32}, papers=(KSORT,))
+@method("quantize", makes=Quantized, example={"bits": 4, "group": 32, "bound": lambda _: 1.0}, papers=(KSORT,))
 def block_floating_point(
     x: Tensor,
     bits: int,
@@ -48,8 +48,13 @@ def block_floating_point(
     parted, axes = _part(wide.abs(), block)
     grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
     exponent = torch.frexp(parted.amax(axes)).exponent.reshape(grid) - 1
+    if not exponent.is_meta and int(exponent.max()) > 125 + bits:
+        raise ValueError(
+            f"x holds numbers of 2**{int(exponent.max())}, whose step in {bits} bits is beyond the largest power "
+            "of two of a one-byte exponent, 2**127; divide x first"
+        )
     step = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent + 2 - bits)
-    step = step.clamp(LEAST, 2.0**127)
+    step = step.clamp(min=LEAST)
     half = 2 ** (bits - 1)
     codes = (wide / spread(step, block, shape).to(wide.dtype)).round_().clamp_(-half, half - 1)
     scale = step.to(torch.float32).to(torch.float8_e8m0fnu)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyad import _check
 from polyad._card import Paper, method
@@ -23,7 +25,7 @@ STEPS = (torch.float8_e4m3fn, torch.bfloat16, torch.float16, torch.float32)
 @method(
     "quantize",
     makes=Quantized,
-    example={"bits": 3, "group": 32},
+    example={"bits": 3, "group": 32, "bound": lambda _: math.inf},
     papers=(
         Paper(
             "Max", 1960, "Quantizing for minimum distortion", "doi:10.1109/TIT.1960.1057548",
@@ -46,6 +48,7 @@ def least_distortion(
     are multiples of that which is best for a normal distribution of the block's root mean square, as stored in
     ``scale_dtype``, which may be ``torch.float8_e4m3fn``: a number takes bits + 8 / group bits then, and blocks whose
     step would be below 2⁻⁶ take 2⁻⁶, above 448 448. ``group`` is as in ``round_to_nearest``. Nine passes.
+    Raises ValueError for NaN and infinities, and where a scale of 16 bits or more would overflow.
 
     >>> x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     >>> q = least_distortion(x, 2, scale_dtype=torch.float8_e4m3fn)
@@ -59,16 +62,23 @@ def least_distortion(
     shape = tuple(x.shape)
     block = _block(shape, group)
     parted, axes = _part(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
-    ideal = parted.square().mean(axes, keepdim=True).sqrt() * GAUSSIAN[bits]
-    best, scale = torch.full_like(ideal, torch.inf), _stored(ideal, scale_dtype).to(parted.dtype)
+    unit = _near(parted, axes)
+    parted = parted / unit
+    present = _present(parted, shape, block, axes)
+    squares = parted.square() if present is None else parted.square().mul_(present)
+    ideal = squares.mean(axes, keepdim=True).sqrt() * GAUSSIAN[bits]
+    _check_range(ideal * unit, scale_dtype)
+    best, scale = torch.full_like(ideal, torch.inf), _stored(ideal * unit, scale_dtype).to(parted.dtype)
     tries = torch.tensor(AROUND, dtype=ideal.dtype, device=x.device).view(-1, *[1] * ideal.ndim)
     for factors in tries.split(max(1, AT_ONCE // max(1, parted.numel()))):
-        steps = _stored(ideal * factors, scale_dtype).to(parted.dtype)
+        stored = _stored(ideal * factors * unit, scale_dtype).to(parted.dtype)
+        steps = stored / unit
         errors = _codes(parted, steps, bits).sub_(2 ** (bits - 1) - 0.5).mul_(steps).sub_(parted).square_()
+        errors = errors if present is None else errors.mul_(present)
         error, which = errors.sum([axis + 1 for axis in axes], True).min(0)
-        step = steps.gather(0, which.unsqueeze(0))[0]
+        step = stored.gather(0, which.unsqueeze(0))[0]
         best, scale = torch.minimum(error, best), torch.where(error < best, step, scale)
-    codes = _trim(_codes(parted, scale, bits).to(torch.uint8), shape, block)
+    codes = _trim(_codes(parted, scale / unit, bits).to(torch.uint8), shape, block)
     grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
     scale = scale.to(scale_dtype).reshape(grid)
     return Quantized(pack(codes, bits), scale, 2 ** (bits - 1) - 0.5, bits, shape, block, x.dtype)
@@ -76,6 +86,32 @@ def least_distortion(
 
 def _codes(x: Tensor, step: Tensor, bits: int) -> Tensor:
     return (x / step).floor_().add_(2 ** (bits - 1)).clamp_(0, 2**bits - 1)
+
+
+def _near(parted: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The power of two below each block's largest number, so that squares of what is divided by it stay in range."""
+    exponent = torch.frexp(parted.abs().amax(axes, keepdim=True)).exponent - 1
+    return torch.ldexp(torch.ones_like(exponent, dtype=parted.dtype), exponent.clamp(min=-126))
+
+
+def _present(parted: Tensor, shape: tuple[int, ...], block: tuple[int, ...], axes: tuple[int, ...]) -> Tensor | None:
+    """Zeros for what fills up a short block, equal numbers of mean 1 for its own; None where no block is short."""
+    short = [-n % b for n, b in zip(shape, block, strict=True)]
+    if not any(short):
+        return None
+    padded = nn.functional.pad(parted.new_ones(shape), [n for s in reversed(short) for n in (0, s)])
+    padded = padded.reshape(parted.shape)
+    return padded / padded.mean(axes, keepdim=True)
+
+
+def _check_range(ideal: Tensor, dtype: torch.dtype) -> None:
+    """Refuse numbers whose steps are too large for the dtype, but for one of 8 bits, which takes its largest."""
+    limit = torch.finfo(dtype).max
+    if dtype.itemsize > 1 and not ideal.is_meta and bool((ideal > limit).any()):
+        raise ValueError(
+            f"x needs a scale of {float(ideal.max()):.3g}, and scale_dtype={dtype} holds scales up to {limit:.3g}; "
+            "choose a wider scale_dtype or divide x first"
+        )
 
 
 def _stored(ideal: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,10 +14,32 @@ from polyad.formats.stored.quantized import middle
 _SCALES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def largest_error(q: Quantized) -> float:
+    """The most by which ``round_to_nearest`` can miss a number, in scales of its block.
+
+    >>> largest_error(round_to_nearest(torch.ones(1, 8), 8)), largest_error(round_to_nearest(torch.ones(1, 8), 4))
+    (1.5, 0.5588235294117647)
+    """
+    if q.zero is None:  # the range reaches half a scale beyond the codes in use
+        return 0.5
+    rounding = torch.finfo(q.scale.dtype).eps / 2
+    moved = 0.5 if isinstance(q.zero, Tensor) and q.zero.is_floating_point() else 0.0
+    return 0.5 + moved + (2**q.bits - 1) * rounding / (1 - rounding)
+
+
 @method(
     "quantize",
     makes=Quantized,
-    example={"bits": 4, "group": 32},
+    example={
+        "bits": 4,
+        "group": 32,
+        "bound": largest_error,
+        "options": (
+            {"symmetric": True},
+            {"zero_dtype": torch.bfloat16},
+            {"zero_dtype": torch.float32, "scale_dtype": torch.float32},
+        ),
+    },
     papers=(
         Paper(
             "Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko",
@@ -52,8 +74,11 @@ def round_to_nearest(
     - a floating ``zero_dtype``: the range starts at the block's exact minimum and ``zero = -minimum / scale``. The
       scale is kept large enough that this dtype holds the zero point to half a code.
 
-    The error is at most half a scale (for 8 bits, or a floating zero point of few digits, up to one). Constant
-    blocks come back within the scale's precision, and blocks of zeros exactly. Takes time and memory linear in x.
+    The error is at most half a scale, and at the ends of a block more: a scale that was rounded down when it was
+    stored leaves them up to 2**bits - 1 of its roundings outside the grid, which for bfloat16 is another 0.06 scales
+    at 4 bits and a whole one at 8, and a floating zero point moves the grid by up to half a scale. Symmetric codes
+    have room at their ends. ``largest_error`` is the sum. Constant blocks come back within the scale's precision, and
+    blocks of zeros exactly. Takes time and memory linear in x.
 
     Raises ValueError for NaN and infinities, and where a block's scale leaves the range of ``scale_dtype``.
 
@@ -70,7 +95,7 @@ def round_to_nearest(
     work = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     parted, axes = _part(work, block)
     low, high = parted.amin(axes, keepdim=True), parted.amax(axes, keepdim=True)
-    ideal = _ideal(low, high, bits, None if symmetric else zero_dtype)
+    ideal = _ideal(low, high, bits, None if symmetric else zero_dtype, torch.finfo(x.dtype).max)
     scale = _store(ideal, scale_dtype)
     step = torch.where(scale == 0, 1, scale).to(work.dtype)
     zero = None if symmetric else _zero(low, step, bits, zero_dtype)
@@ -94,10 +119,11 @@ def _check_dtypes(scale_dtype: torch.dtype, zero_dtype: torch.dtype) -> None:
 
 def _block(shape: tuple[int, ...], group: int | tuple[int, ...] | None) -> tuple[int, ...]:
     """The block along every axis, never longer than the axis."""
-    ends = (shape[-1],) if group is None else (group,) if isinstance(group, int) else tuple(group)
-    if not 1 <= len(ends) <= len(shape) or min(ends) < 1:
+    ends = (shape[-1],) if group is None else tuple(group) if isinstance(group, tuple | list) else (group,)
+    whole = all(hasattr(end, "__index__") and not isinstance(end, bool) for end in ends)
+    if not 1 <= len(ends) <= len(shape) or not whole or min(ends) < 1:
         raise ValueError(
-            f"group={group} does not fit x of shape {shape}; give a number of entries of at least 1, or one such "
+            f"group={group!r} does not fit x of shape {shape}; give a number of entries of at least 1, or one such "
             f"number for each of the last axes (up to {len(shape)})"
         )
     block = (1,) * (len(shape) - len(ends)) + ends
@@ -127,15 +153,18 @@ def _trim(codes: Tensor, shape: tuple[int, ...], block: tuple[int, ...]) -> Tens
     return codes[tuple(slice(n) for n in shape)]
 
 
-def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None) -> Tensor:
-    """The scale with which the grid spans the block; ``zero_dtype`` None for centred codes."""
+def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None, most: float) -> Tensor:
+    """The scale with which the grid spans the block; ``zero_dtype`` None for centred codes.
+
+    ``most`` is the largest number of the result's dtype, in which zero points are subtracted.
+    """
     largest = torch.maximum(high, -low)
     if zero_dtype is None:
         return largest / (2 ** (bits - 1) - 1) if bits > 1 else largest * 2
     if zero_dtype == torch.uint8:
         return (high.clamp(min=0) - low.clamp(max=0)) / (2**bits - 1)
     # up to 2 / eps, neighbours in zero_dtype are at most one code apart
-    return torch.maximum((high - low) / (2**bits - 1), largest * (torch.finfo(zero_dtype).eps / 2))
+    return torch.maximum((high - low) / (2**bits - 1), largest * max(torch.finfo(zero_dtype).eps / 2, 2 / most))
 
 
 def _store(ideal: Tensor, dtype: torch.dtype) -> Tensor:
