@@ -40,6 +40,7 @@ FILES = {
 
         from __future__ import annotations
 
+        from polyad import _check
         from polyad._card import Paper, method
         from polyad.algebra import root
         from polyad.methods import _sweeps
@@ -57,12 +58,15 @@ FILES = {
             def __init__(self, n: int) -> None:
                 if n < 0:
                     raise ValueError(f"n={n} is negative")
+                _check.finite("n", n)
                 self.n = n
 
             def loss(self, x: list[int]) -> float:
                 """The loss."""
                 found = [KINDS["a"] * y for y in x]  # as it is
                 total = sum(found)
+                if total < 0:
+                    raise StopIteration("nothing left")
                 return root(_sweeps.swept(total))
     ''',
     "methods/other": "def other():\n    return 2\n",
@@ -81,6 +85,7 @@ FILES = {
     "algebra/__init__": "from polyad.algebra.roots import root\n",
     "algebra/roots": "def root(x):\n    return x\n",
     "algebra/_exact": "def doubled(x):\n    return 2 * x\n",
+    "_check": "def finite(name, x): ...\ndef whole(name, x, least): ...\n",
     "_card": "def method(*a, **b): ...\nclass Paper: ...\n",
 }
 ROOTS = [("polyad.claims.adapters.thing", "claim"), ("polyad.methods.method", "Method")]
@@ -150,8 +155,8 @@ def test_the_claim_its_method_and_private_modules_of_their_packages_count(packag
         ("methods/method", "scale: float = 2.0", "scale: float = 3.0", ["Method"]),
         ("methods/method", "scale: float = 2.0", "scale = 2.0", ["Method"]),
         ("methods/method", "curve=root", "curve=sum", ["Method"]),
-        ("methods/method", "n < 0", "n < 1", ["Method"]),
-        ("methods/method", "raise ValueError", "raise TypeError", ["Method"]),
+        ("methods/method", "raise StopIteration", "raise KeyError", ["Method"]),
+        ("methods/method", "total < 0", "total < 1", ["Method"]),
         ("methods/method", "sum(found)", "max(found)", ["Method"]),
         ("methods/method", "self, n: int", "self, m: int", ["Method"]),
         ("methods/method", "(Host)", "", ["Method"]),
@@ -184,6 +189,10 @@ def test_a_function_that_is_called_otherwise_shows(package):
         ("methods/method", "  # as it is", ""),
         ("methods/method", "x: list[int]) -> float", "x)"),
         ("methods/method", "is negative", "must be at least 0"),
+        ("methods/method", "nothing left", "no term is left"),
+        ("methods/method", "n < 0", "n < 1"),
+        ("methods/method", "raise ValueError", "raise TypeError"),
+        ("methods/method", '_check.finite("n", n)', '_check.whole("n", n, least=0)'),
         ("methods/method", '"function", papers=(PAPER,), example={"n": 1}', '"solve", papers=()'),
         ("methods/method", "found", "products"),
         ("methods/method", "for y in x", "for part in x"),

@@ -10,7 +10,10 @@ COMPUTES = frozenset({"makes", "needs", "curve", "allocate"})
 
 
 class WordStripper(ast.NodeTransformer):
-    """Removes docstrings, imports, annotations, the sentences of errors and the words of a method's card.
+    """Removes docstrings, imports, annotations, refusals, the sentences of errors and the words of a method's card.
+
+    A refusal is an ``if`` that only raises a ``ValueError`` or a ``TypeError``, or a call of ``polyad._check`` that
+    stands alone: whatever is measured was not refused.
 
     ``origins`` maps names bound by imports to dotted paths. The annotations of a class's fields, of parameters and of
     results stay in the tree, since a field may have nothing else; whoever writes the tree out leaves them out.
@@ -28,12 +31,16 @@ class WordStripper(ast.NodeTransformer):
     def visit_TypeAlias(self, node: ast.AST) -> None: ...
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+        value = node.value
+        check = isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.value
+        if isinstance(check, ast.Name) and self._origins.get(check.id) == "polyad._check":
+            return None
+        return None if isinstance(value, ast.Constant) else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        asked = node.test
-        typing = isinstance(asked, ast.Name) and asked.id == "TYPE_CHECKING"
-        return None if typing else self.generic_visit(node)
+        typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        refusal = not node.orelse and len(node.body) == 1 and _refuses(node.body[0])
+        return None if typing or refusal else self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         self._fields.update(part for part in node.body if isinstance(part, ast.AnnAssign))
@@ -59,3 +66,10 @@ class WordStripper(ast.NodeTransformer):
         ):
             node = ast.Call(node.func, [], [word for word in node.keywords if word.arg in COMPUTES])
         return self.generic_visit(node)
+
+
+def _refuses(statement: ast.stmt) -> bool:
+    """Tell whether a statement raises what polyad raises for a wrong argument."""
+    raised = statement.exc if isinstance(statement, ast.Raise) else None
+    kind = raised.func if isinstance(raised, ast.Call) else raised
+    return isinstance(kind, ast.Name) and kind.id in ("ValueError", "TypeError")

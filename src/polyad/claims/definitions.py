@@ -23,8 +23,8 @@ Follow = Callable[[str, str], bool]
 class Definition:
     """A statement at the top of a module: the names it defines, a hash of what it computes, the places it uses.
 
-    The hash does not depend on the file, nor on comments, docstrings, annotations, sentences of errors and the names
-    of local variables. A statement that defines no name counts as part of what it names (``TABLE[kind] = rule``).
+    The hash does not depend on the file, nor on comments, docstrings, annotations, refusals and the names of local
+    variables. A statement that defines no name counts as part of what it names (``TABLE[kind] = rule``).
     """
 
     names: frozenset[str]
