@@ -26,7 +26,7 @@ from polyad.formats import (
     kinds,
 )
 from polyad.formats.convert import _OF_MATRICES, _WAYS
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 
 MULTIWAY = (BlockTerm, CP, SymmetricCP, TensorRing, TensorTrain, Tucker)
 TO = {
@@ -71,7 +71,7 @@ def test_a_tensor_stays_the_same_in_every_kind(kind, shape, batch):
 
 
 @given(
-    st.sampled_from([k for k in kinds().values() if issubclass(k, _Multilinear) and k.fits((4, 6))]),
+    st.sampled_from([k for k in kinds().values() if issubclass(k, Multilinear) and k.fits((4, 6))]),
     st.integers(1, 8),
     st.integers(1, 8),
 )
@@ -85,7 +85,7 @@ def test_every_matrix_network_is_a_network(kind, n, m):
 
 @pytest.mark.parametrize(("start", "end"), [*_WAYS, *_OF_MATRICES], ids=lambda kind: kind.__name__)
 def test_every_step_is_exact_and_differentiable(start, end):
-    many = issubclass(start, _Multilinear) and start.fits((1,)) and (start, end) not in _OF_MATRICES
+    many = issubclass(start, Multilinear) and start.fits((1,)) and (start, end) not in _OF_MATRICES
     shapes = ((6, 6), (3, 2, 4, 3)) if many else ((6, 6),)
     for shape in shapes:
         x = drawn(start, shape)

@@ -60,7 +60,7 @@ def test_a_hyperedge_is_a_bond_like_any_other():
         ("ab, bc->ac", [(2, 3), (3, 4)], "is no einsum"),
         ("aa,ab->b", [(2, 2), (2, 3)], r"letters twice in \['aa'\]"),
         ("ab,bc->ad", [(2, 3), (3, 4)], r"letters of no operand \['d'\]"),
-        ("ab,ab->", [(2, 3), (2, 3)], "at least is to be left"),
+        ("ab,ab->", [(2, 3), (2, 3)], "the output must have one letter or more"),
         ("ab,bc->ac", [(2, 3), (4, 4)], r"letters of two sizes \{'b': \[3, 4\]\}"),
         ("ab,bc->ac", [(7, 2, 3), (3, 4)], r"leading batch dimensions \[\(\), \(7,\)\]"),
         ("ab,bc->ac", [(2, 3)], "does not fit operands"),

@@ -124,10 +124,10 @@ def spanning_forest(edges: Tensor, lengths: Tensor) -> Tensor:
             node = above[node]
         return node
 
-    kept, pairs = [], edges.tolist()
+    chosen, pairs = [], edges.tolist()
     for i in lengths.argsort(stable=True).tolist():
         a, b = root(pairs[i][0]), root(pairs[i][1])
         if a != b:
             above[a] = b
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
+            chosen.append(i)
+    return torch.tensor(chosen, dtype=torch.long)

@@ -83,7 +83,7 @@ class IncrementalMixture:
         self.mean = torch.cat((self.mean, point.unsqueeze(0)))
         self.precision = torch.cat((self.precision, self._spread.pow(-2).diag().unsqueeze(0)))
         self.logdet = torch.cat((self.logdet, 2 * self._spread.log().sum().reshape(1)))
-        self.mass, self._ages = (torch.cat((held, held.new_ones(1))) for held in (self.mass, self._ages))
+        self.mass, self._ages = (torch.cat((values, values.new_ones(1))) for values in (self.mass, self._ages))
 
     def _update(self, e: Tensor, product: Tensor, distance: Tensor) -> None:
         posterior = torch.softmax(self.mass.log() - (distance + self.logdet) / 2, 0)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg.sketch import drawn
+from polyad.linalg.sketch import default_generator
 
 _CHUNK = 1 << 22  # numbers held at once
 
@@ -60,7 +60,7 @@ def kernel_matvec(
     if largest == 0:
         return torch.zeros(len(queries), dtype=x.dtype, device=x.device)
     weights = (x.detach() / largest).to(dtype)
-    generator = drawn(generator)
+    generator = default_generator(generator)
     n, m = len(queries), len(keys)
     if (count := sample_size(m, eps)) >= m:
         y = torch.cat([_kernel(part, k) @ weights for part in q.split(max(1, _CHUNK // m))])
@@ -99,10 +99,10 @@ def near_pairs(
     ([0, 1], [1, 0])
     """
     _matrices(queries, keys)
-    generator = drawn(generator)
+    generator = default_generator(generator)
     width, d, m = 4 * radius, queries.shape[1], len(keys)
     projections = max(1, round(math.log2(max(m, 2)) / 2))
-    found = []
+    codes_of_pairs = []
     for _ in range(tables):
         directions = torch.randn(d, projections, generator=generator, dtype=torch.float64).to(queries)
         shift = torch.rand(projections, generator=generator, dtype=torch.float64).to(queries)
@@ -113,8 +113,8 @@ def near_pairs(
         count = torch.searchsorted(sorted_codes, codes[0], right=True) - start
         i = torch.repeat_interleave(torch.arange(len(queries), device=queries.device), count)
         within = torch.arange(len(i), device=i.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
-        found.append(i * m + order[start[i] + within])
-    pairs = torch.cat(found).unique()
+        codes_of_pairs.append(i * m + order[start[i] + within])
+    pairs = torch.cat(codes_of_pairs).unique()
     return pairs // m, pairs % m
 
 

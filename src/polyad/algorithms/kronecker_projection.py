@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg.sketch import drawn
+from polyad.linalg.sketch import default_generator
 
 
 @method(
@@ -149,7 +149,7 @@ def private_median(
     tensor(2.)
     """
     _check.share("share", share)
-    generator = drawn(generator)
+    generator = default_generator(generator)
     taken = torch.randperm(len(answers), generator=generator)[: math.ceil(share * len(answers))]
     middle = answers[taken].median(0).values
     if noise == 0:

@@ -57,12 +57,16 @@ def calibration(
     if isinstance(sources, Tensor):
         return of_inputs(sources)
     parts = splits(model, sources)
-    length = shortened(model, length)
+    length = window_length(model, length)
     each = -(-count // len(parts))
-    found = {part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts}
+    parts_windows = {
+        part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts
+    }
     probes = 2 if len(parts) == 1 else 1
-    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in found.values()])
-    return Calibration(torch.cat(list(found.values())), probe, {name: digest(w) for name, w in found.items()})
+    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in parts_windows.values()])
+    return Calibration(
+        torch.cat(list(parts_windows.values())), probe, {name: digest(w) for name, w in parts_windows.items()}
+    )
 
 
 def of_inputs(inputs: Tensor) -> Calibration:
@@ -82,7 +86,7 @@ def evaluation(
     model: Any, sources: Source | Iterable[Source], *, count: int = EVALUATION_WINDOWS, length: int = LENGTH
 ) -> dict[str, Tensor]:
     """Evenly spaced, non-overlapping windows of the evaluation part of each text, by name; (count, length)."""
-    length = shortened(model, length)
+    length = window_length(model, length)
     return {
         part.name: windows(
             part.evaluation, length, count, name=f"the evaluation part of {part.name!r}, its last 30 %,"
@@ -102,26 +106,26 @@ def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
         raise ValueError(f"two texts are called alike ({', '.join(names)}); rename one of the files")
-    return [_remembered(text, encode, identity(model)) for text in texts]
+    return [_cached_split(text, encode, identity(model)) for text in texts]
 
 
-def _remembered(text: Text, encode: Any, tokenizer: str) -> Split:
+def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:
     """A split whose token ids are kept in polyad's cache: tokenising ten megabytes takes longer than reading them."""
     key = hashlib.sha256(json.dumps([text.documents, tokenizer]).encode()).hexdigest()
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     try:
-        found = load_file(path)
-        return Split(text.name, found["calibration"], found["evaluation"])
+        tokens = load_file(path)
+        return Split(text.name, tokens["calibration"], tokens["evaluation"])
     except (OSError, KeyError, SafetensorError):
-        made = split(text, encode)
+        parted = split(text, encode)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"calibration": made.calibration.clone(), "evaluation": made.evaluation.clone()}, partial)
+        save_file({"calibration": parted.calibration.clone(), "evaluation": parted.evaluation.clone()}, partial)
         partial.replace(path)
-        return made
+        return parted
 
 
-def shortened(model: Any, length: int) -> int:
+def window_length(model: Any, length: int) -> int:
     """``length``, or the longest context that the model takes where that is shorter."""
     most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     return length if most is None else min(length, most)

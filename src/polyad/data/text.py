@@ -33,19 +33,19 @@ class Text:
 
     def joined(self) -> str:
         """The documents without repeated paragraphs, in the order of their names' sha256."""
-        seen: set[str] = set()
-        kept: list[tuple[str, str]] = []
+        earlier: set[str] = set()
+        bodies: list[tuple[str, str]] = []
         for name, characters in self.documents:
             paragraphs = []
             for paragraph in re.split(r"\n\s*\n", characters):
                 paragraph = paragraph.strip()
-                if not paragraph or (len(paragraph) >= SHORTEST_REPEAT and paragraph in seen):
+                if not paragraph or (len(paragraph) >= SHORTEST_REPEAT and paragraph in earlier):
                     continue
-                seen.add(paragraph)
+                earlier.add(paragraph)
                 paragraphs.append(paragraph)
             if paragraphs:
-                kept.append((hashlib.sha256(name.encode()).hexdigest(), "\n\n".join(paragraphs)))
-        return "\n\n".join(body for _, body in sorted(kept))
+                bodies.append((hashlib.sha256(name.encode()).hexdigest(), "\n\n".join(paragraphs)))
+        return "\n\n".join(body for _, body in sorted(bodies))
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ Read = tuple[Method, dict[str, Any], dict[str, dict[str, Tensor]]]
 """The method, its arguments, and the numbers of each layer's adapter by their names in it."""
 
 
-def _setting(stated: Mapping[str, Any], key: str, path: str) -> float:
+def _setting_of(stated: Mapping[str, Any], key: str, path: str) -> float:
     """A setting of a layer: that of the first pattern that its path ends with, else the general one."""
     pattern = {"r": "rank_pattern"}.get(key, "alpha_pattern")
-    for wanted, own in (stated.get(pattern) or {}).items():
+    for wanted, value in (stated.get(pattern) or {}).items():
         if re.match(rf"(.*\.)?({wanted})$", path):
-            return own
+            return value
     return stated[key]
 
 
@@ -41,10 +41,10 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     alphas: dict[str, float] = {}
     numbers: dict[str, dict[str, Tensor]] = {}
     for path, site in sites.items():
-        held = layers[path]
+        tensors = layers[path]
         looked = site.kind == "embedding"
         a, b = ("lora_embedding_A", "lora_embedding_B") if looked else ("lora_A", "lora_B")
-        _exact(path, held, a, b, *(["lora_magnitude_vector"] if dora else []))
+        _exact(path, tensors, a, b, *(["lora_magnitude_vector"] if dora else []))
         groups = getattr(site.layer, "groups", 1)
         if groups != 1:
             raise ValueError(
@@ -53,27 +53,31 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
             )
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
-        A, B = (held[b].mT, held[a].mT) if looked else (held[a].flatten(1), held[b].flatten(1))
+        A, B = (tensors[b].mT, tensors[a].mT) if looked else (tensors[a].flatten(1), tensors[b].flatten(1))
         rank = len(A)
-        alpha = float(_setting(stated, "lora_alpha", path))
+        alpha = float(_setting_of(stated, "lora_alpha", path))
         ranks[literal(path)] = rank
         alphas[literal(path)] = alpha * rank**0.5 if stated.get("use_rslora") else alpha
         numbers[path] = {"direction.A": A, "direction.B": B} if dora else {"A": A, "B": B}
         if dora:
-            numbers[path]["magnitude"] = held["lora_magnitude_vector"].flatten()
+            numbers[path]["magnitude"] = tensors["lora_magnitude_vector"].flatten()
     return DoRA if dora else LoRA, {"rank": ranks, "alpha": alphas}, numbers
 
 
 def _loha(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
     numbers: dict[str, dict[str, Tensor]] = {}
     for path in sites:
-        held = layers[path]
-        _exact(path, held, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        tensors = layers[path]
+        _exact(path, tensors, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
         numbers[path] = {
-            f"{ours}{i}": held[f"hada_w{i}_{half}"] for i in "12" for ours, half in (("B", "a"), ("A", "b"))
+            f"{ours}{i}": tensors[f"hada_w{i}_{half}"] for i in "12" for ours, half in (("B", "a"), ("A", "b"))
         }
-    ranks = {literal(path): len(own["A1"]) for path, own in numbers.items()}
-    return LoHa, {"rank": ranks, "alpha": {literal(p): float(_setting(stated, "alpha", p)) for p in sites}}, numbers
+    ranks = {literal(path): len(tensors_of["A1"]) for path, tensors_of in numbers.items()}
+    return (
+        LoHa,
+        {"rank": ranks, "alpha": {literal(p): float(_setting_of(stated, "alpha", p)) for p in sites}},
+        numbers,
+    )
 
 
 def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -81,13 +85,14 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     factors: dict[str, tuple[int, int]] = {}
     alphas: dict[str, float] = {}
     for path in sites:
-        held = layers[path]
+        tensors = layers[path]
         wanted = [
-            n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in held else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
+            n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in tensors else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
         ]
-        _exact(path, held, *wanted)
+        _exact(path, tensors, *wanted)
         first, second = (
-            held[f"lokr_w{i}"] if f"lokr_w{i}" in held else held[f"lokr_w{i}_a"] @ held[f"lokr_w{i}_b"] for i in "12"
+            tensors[f"lokr_w{i}"] if f"lokr_w{i}" in tensors else tensors[f"lokr_w{i}_a"] @ tensors[f"lokr_w{i}_b"]
+            for i in "12"
         )
         if second.ndim == 3:
             raise ValueError(
@@ -95,7 +100,7 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
                 "one-dimensional convolution that is no Kronecker product; it is not read"
             )
         factors[literal(path)] = (first.shape[0], first.shape[1])
-        alphas[literal(path)] = float(_setting(stated, "alpha", path)) / float(_setting(stated, "r", path))
+        alphas[literal(path)] = float(_setting_of(stated, "alpha", path)) / float(_setting_of(stated, "r", path))
         numbers[path] = {"factors.first": first[None], "factors.second": second.flatten(1)[None]}
     return LoKr, {"factor": factors, "alpha": alphas}, numbers
 

@@ -60,8 +60,8 @@ Own = tuple[Site, Adapter, Frozen]
 
 def _by_path(adapters: Adapters, name: str) -> dict[str, list[Own]]:
     """The adapters of a name by their layer's path; several where a layer is fused."""
-    own = adapters.of(name)
-    found: dict[str, list[Own]] = {}
+    adapters_of = adapters.of(name)
+    entries: dict[str, list[Own]] = {}
     for site in sites_of(adapters, name):
         if site.kind == "experts":
             raise ValueError(f"{site.name} holds experts, for which peft has no LoRA that is written here")
@@ -69,8 +69,8 @@ def _by_path(adapters: Adapters, name: str) -> dict[str, list[Own]]:
         base = next(term.base for term in layer.routes[name] if term.base.part == site.part)
         if getattr(base, "groups", 1) != 1:
             raise ValueError(f"{site.name} is a convolution of {base.groups} groups, for which no LoRA is written")  # pyright: ignore[reportAttributeAccessIssue]
-        found.setdefault(site.path, []).append((site, own[site.name], base))
-    return found
+        entries.setdefault(site.path, []).append((site, adapters_of[site.name], base))
+    return entries
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Network
-from polyad.formats.networks.arithmetic import split
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.arithmetic import split_einsum
+from polyad.formats.networks.multilinear import Multilinear
 
 __all__ = ["from_opt_einsum", "to_opt_einsum"]
 
 
-def to_opt_einsum(format: _Multilinear) -> tuple[str, tuple[Tensor, ...]]:
+def to_opt_einsum(format: Multilinear) -> tuple[str, tuple[Tensor, ...]]:
     """The einsum of a format and its operands: ``opt_einsum.contract(expression, *operands)`` is ``to_dense()``.
 
     Batch dimensions become the ellipsis of every term. The tensors are shared. Raises ValueError for formats that
@@ -25,10 +25,10 @@ def to_opt_einsum(format: _Multilinear) -> tuple[str, tuple[Tensor, ...]]:
     >>> expression.count(","), len(operands)
     (1, 2)
     """
-    if not isinstance(format, _Multilinear):
+    if not isinstance(format, Multilinear):
         raise ValueError(f"{format!r} is no tensor network; formats that state one einsum are converted")
     expression, operands = format.network()
-    terms, modes = split(expression)
+    terms, modes = split_einsum(expression)
     if any(len(mode) != 1 for mode in modes):
         raise ValueError(f"{format!r} has modes made of several axes, which no einsum can write")
     lead = "..." if format.batch else ""

@@ -52,9 +52,9 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     adapters.refuse_name(name)
     reader = READERS.get(str(stated.get("peft_type")))
     if reader is None:
-        known = ", ".join(READERS)
+        readable = ", ".join(READERS)
         raise ValueError(
-            f"{folder} holds an adapter of the type {stated.get('peft_type')}; read are {known}{INSTEAD}"
+            f"{folder} holds an adapter of the type {stated.get('peft_type')}; read are {readable}{INSTEAD}"
         )
     _refuse_settings(stated)
     layers, shared, whole = _by_layer(tensors)
@@ -133,10 +133,10 @@ def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folde
     """Refuse copies of weights that are not the model's own, up to the narrower of both dtypes."""
     there = offered(adapters.model)
     for path, tensor in whole.items():
-        own = there[path].layer._parameters.get("weight") if path in there else None
-        if own is not None and own.shape == tensor.shape:
-            narrow = min(own.dtype, tensor.dtype, key=lambda dtype: dtype.itemsize)
-            if torch.equal(own.detach().cpu().to(narrow), tensor.to(narrow)):
+        weight = there[path].layer._parameters.get("weight") if path in there else None
+        if weight is not None and weight.shape == tensor.shape:
+            narrow = min(weight.dtype, tensor.dtype, key=lambda dtype: dtype.itemsize)
+            if torch.equal(weight.detach().cpu().to(narrow), tensor.to(narrow)):
                 continue
         raise ValueError(
             f"{folder} brings a weight of its own for {path}, of shape {tuple(tensor.shape)}, which is not the "
@@ -163,13 +163,13 @@ def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
 def _fill(planned: Planned, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Give the planned adapters their numbers, and what follows from the weight."""
     for site, adapter in planned.adapters:
-        own, given = adapter.state_dict(), numbers[site.path]
-        for key, tensor in own.items():
-            if tensor.shape != given[key].shape:
+        parameters, values = adapter.state_dict(), numbers[site.path]
+        for key, tensor in parameters.items():
+            if tensor.shape != values[key].shape:
                 raise ValueError(
                     f"{site.name} needs {key} of shape {tuple(tensor.shape)} and the folder holds "
-                    f"{tuple(given[key].shape)}; it is of another model"
+                    f"{tuple(values[key].shape)}; it is of another model"
                 )
         with torch.no_grad():
-            for key, tensor in own.items():
-                tensor.copy_(given[key])
+            for key, tensor in parameters.items():
+                tensor.copy_(values[key])

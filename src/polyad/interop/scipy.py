@@ -64,8 +64,8 @@ def to_scipy_operator(format: Format) -> Any:
     flipped = format.transpose()
 
     def applied(held: Format, x: Any) -> Any:
-        given = torch.from_numpy(numpy.ascontiguousarray(x.T)).to(format.device, format.dtype)
-        return held.linear(given).detach().cpu().numpy().T
+        tensor = torch.from_numpy(numpy.ascontiguousarray(x.T)).to(format.device, format.dtype)
+        return held.linear(tensor).detach().cpu().numpy().T
 
     make: Any = LinearOperator  # its stubs know the abstract class alone
     return make(

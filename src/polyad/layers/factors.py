@@ -30,7 +30,7 @@ class Factors(nn.Module):
         self._kind: type[Format] = type(format)
         self._plain: dict[str, Any] = {}
         self._held: list[str] = []
-        for name in format._fields():
+        for name in format.field_names():
             value = getattr(format, name)
             parts = value if isinstance(value, tuple) else (value,)
             if any(isinstance(part, Tensor | Format) for part in parts):
@@ -102,8 +102,8 @@ def _register(
     if isinstance(value, Format):
         module.add_module(name, Factors(value, trainable=trainable, _seen=seen))
     elif trainable and value.is_floating_point() and not exact:
-        held = seen.setdefault(id(value), value if isinstance(value, nn.Parameter) else nn.Parameter(value))
-        module.register_parameter(name, cast(nn.Parameter, held))
+        parameter = seen.setdefault(id(value), value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+        module.register_parameter(name, cast(nn.Parameter, parameter))
     else:
         module.register_buffer(name, value.detach())
 

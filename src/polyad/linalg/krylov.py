@@ -72,7 +72,7 @@ def krylov(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     lead, (n, m) = x.shape[:-2], x.shape[-2:]
     width = 32 if rank is None else max(8, -(-(rank + 8) // 2))
-    aim = _Aim(torch.linalg.vector_norm(x, dim=(-2, -1), dtype=torch.float64).square(), rank, tol, x.dtype)
+    aim = _StoppingRule(torch.linalg.vector_norm(x, dim=(-2, -1), dtype=torch.float64).square(), rank, tol, x.dtype)
     left, right = _Side(aim.total.sqrt(), generator), _Side(aim.total.sqrt(), generator)
     start = torch.randn(m, width, generator=generator, dtype=torch.float64).to(x.device)
     v, _ = right.extend(start.expand(*lead, m, width))
@@ -82,17 +82,17 @@ def krylov(
         v, across = right.extend(x.mT @ u.to(x.dtype))
         projected = torch.cat((torch.nn.functional.pad(projected, (0, width)), across.mT), -2)
         needed = aim.needed(torch.linalg.svdvals(projected))
-        if aim.hopeless(limit):
+        if aim.is_hopeless(limit):
             return None
         if needed is not None:
             u, s, vh = _triples(left, right, projected, int(needed.max()), x.dtype)
-            found = u, s * (aim.total > 0).unsqueeze(-1), vh  # zero matrices got the noise that fills them
-            if aim.certain or _within(x, found, needed, aim.total, tol or 0.0):
-                return *found, needed
+            triples = u, s * (aim.total > 0).unsqueeze(-1), vh  # zero matrices got the noise that fills them
+            if aim.certain or _is_within(x, triples, needed, aim.total, tol or 0.0):
+                return *triples, needed
     return None
 
 
-class _Aim:
+class _StoppingRule:
     """When to stop: what the singular values of the projected matrix say of those of the whole one."""
 
     def __init__(self, total: Tensor, rank: int | None, tol: float | None, dtype: torch.dtype) -> None:
@@ -123,11 +123,11 @@ class _Aim:
             if bool((unseen > allowed).any()):
                 return None
             needed = (left > allowed[..., None]).sum(-1).clamp(min=1)
-        kept = torch.arange(s.shape[-1], device=s.device) < needed[..., None]
-        gain = ((s - before) * (s + before) * kept).sum(-1)
+        mask = torch.arange(s.shape[-1], device=s.device) < needed[..., None]
+        gain = ((s - before) * (s + before) * mask).sum(-1)
         return needed if bool((gain <= _SLACK * allowed + self._floor).all()) else None
 
-    def hopeless(self, limit: int) -> bool:
+    def is_hopeless(self, limit: int) -> bool:
         """Whether the tolerance is seen to need more columns than there may be."""
         return self._least > limit
 
@@ -142,11 +142,11 @@ def _triples(
     return u.to(dtype), s[..., :rank].to(dtype), vh.to(dtype)
 
 
-def _within(x: Tensor, found: tuple[Tensor, Tensor, Tensor], needed: Tensor, total: Tensor, tol: float) -> bool:
+def _is_within(x: Tensor, triples: tuple[Tensor, Tensor, Tensor], needed: Tensor, total: Tensor, tol: float) -> bool:
     """Whether what these triples leave of x, formed in float64 a few rows at a time, is within the tolerance."""
-    u, s, vh = (part.double() for part in found)
+    u, s, vh = (part.double() for part in triples)
     s = s * (torch.arange(s.shape[-1], device=s.device) < needed[..., None])
     squares = torch.zeros_like(total)
-    for rows, own in zip(x.split(512, -2), (u * s.unsqueeze(-2)).split(512, -2), strict=True):
-        squares += (rows.double() - own @ vh).square().sum((-2, -1))
+    for rows, part in zip(x.split(512, -2), (u * s.unsqueeze(-2)).split(512, -2), strict=True):
+        squares += (rows.double() - part @ vh).square().sum((-2, -1))
     return bool((squares <= tol**2 * total).all())

@@ -92,7 +92,7 @@ def assert_close(found: Tensor, expected: Tensor, scale: Tensor | float, dtype: 
 def exactness(format: Format) -> dict[str, bool]:
     """By dotted name, whether a tensor must keep its dtype: integers, and those that their format calls exact."""
     found: dict[str, bool] = {}
-    for field in format._fields():
+    for field in format.field_names():
         value = getattr(format, field)
         parts = enumerate(value) if isinstance(value, tuple) else ((None, value),)
         for place, part in parts:

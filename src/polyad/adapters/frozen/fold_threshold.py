@@ -13,7 +13,7 @@ from polyad.adapters.frozen.format_gradients import GRADIENTS
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.einsum import operations
 from polyad.formats import Circulant, Format, LowRank, Product, Toeplitz
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 
 NEVER = math.inf
 ROWS = 1024
@@ -80,8 +80,8 @@ def _slowness(update: Format) -> int:
 
 def _forming(update: Format, columns: int) -> int:
     """Operations of ``to_dense``, or of applying the update to a unit matrix where that is not known."""
-    if isinstance(update, _Multilinear):
-        expression, operands = update.batched()
+    if isinstance(update, Multilinear):
+        expression, operands = update.batch_network()
         return operations(expression, tuple(tuple(t.shape) for t in operands))
     return 0 if isinstance(update, Circulant | Toeplitz) else update.flops(columns)  # those are windows of a line
 

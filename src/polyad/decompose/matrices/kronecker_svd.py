@@ -7,7 +7,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import Kronecker
-from polyad.formats.structured.grid import balanced
+from polyad.formats.structured.grid import balanced_divisor
 from polyad.linalg import evenly, truncated_svd
 
 
@@ -66,7 +66,7 @@ def first_shape(x: Tensor, asked: tuple[int, int] | None) -> tuple[int, int]:
     """The shape of the first factor, checked; the divisors nearest to the roots of x's sides where none is asked."""
     if asked is None:
         rows, columns = x.shape[-2:]
-        return balanced(rows), balanced(columns)
+        return balanced_divisor(rows), balanced_divisor(columns)
     divides = len(asked) == 2 and all(k >= 1 and n % k == 0 for n, k in zip(x.shape[-2:], asked, strict=True))
     if not divides:
         raise ValueError(

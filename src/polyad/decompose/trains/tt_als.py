@@ -95,7 +95,7 @@ def _refined(
     callback: Callable[[int, int | None, dict[str, float]], None] | None,
 ) -> list[Tensor]:
     """Cores (b, r, I, s), orthonormal to the right but for the first, after all sweeps over x (b, ΠI) of norm 1."""
-    cores = trains.orthogonalised(cores, 0)
+    cores = trains.orthogonalise_train(cores, 0)
     last = len(cores) - 1
 
     def forth(n: int, w: Tensor) -> None:

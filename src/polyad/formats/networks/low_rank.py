@@ -9,13 +9,13 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.stored.dense import apply, convolve
 from polyad.linalg import evenly, near_unit, truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LowRank(_Multilinear):
+class LowRank(Multilinear):
     """``W = left @ right``: left of shape (*batch, n, r), right of shape (*batch, r, m).
 
     Stores r(n + m) numbers; ``linear`` takes 2 r (n + m) operations a row.

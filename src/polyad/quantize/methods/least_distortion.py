@@ -60,10 +60,10 @@ def least_distortion(
     block = _block(shape, group)
     parted, axes = _part(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
     ideal = parted.square().mean(axes, keepdim=True).sqrt() * GAUSSIAN[bits]
-    best, scale = torch.full_like(ideal, torch.inf), _stored(ideal, scale_dtype).to(parted.dtype)
+    best, scale = torch.full_like(ideal, torch.inf), _round_steps(ideal, scale_dtype).to(parted.dtype)
     tries = torch.tensor(AROUND, dtype=ideal.dtype, device=x.device).view(-1, *[1] * ideal.ndim)
     for factors in tries.split(max(1, AT_ONCE // max(1, parted.numel()))):
-        steps = _stored(ideal * factors, scale_dtype).to(parted.dtype)
+        steps = _round_steps(ideal * factors, scale_dtype).to(parted.dtype)
         errors = _codes(parted, steps, bits).sub_(2 ** (bits - 1) - 0.5).mul_(steps).sub_(parted).square_()
         error, which = errors.sum([axis + 1 for axis in axes], True).min(0)
         step = steps.gather(0, which.unsqueeze(0))[0]
@@ -78,7 +78,7 @@ def _codes(x: Tensor, step: Tensor, bits: int) -> Tensor:
     return (x / step).floor_().add_(2 ** (bits - 1)).clamp_(0, 2**bits - 1)
 
 
-def _stored(ideal: Tensor, dtype: torch.dtype) -> Tensor:
+def _round_steps(ideal: Tensor, dtype: torch.dtype) -> Tensor:
     """Steps in the dtype, none zero and none out of its range."""
     limits = torch.finfo(dtype)
     return ideal.clamp(limits.smallest_normal, limits.max).to(dtype)
