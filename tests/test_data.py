@@ -136,7 +136,7 @@ def test_bad_lists_of_texts(tiny_folder, tiny_text, tmp_path):
         evaluation(model, short)
     with pytest.raises(ValueError, match=r"the text 'short' has .* give a longer text"):
         calibration(model, short)
-    with pytest.raises(ValueError, match="no text was given"):
+    with pytest.raises(ValueError, match="no text is given"):
         calibration(model, [])
     with pytest.raises(ValueError, match=r"two texts are called alike \(topics, topics\)"):
         evaluation(model, [tiny_text, tiny_text])

@@ -115,7 +115,7 @@ def _as_entries(level: list[Piece], dtype: torch.dtype) -> Entries:
 
 
 def spanning_forest(edges: Tensor, lengths: Tensor) -> Tensor:
-    """Which edges of a graph make its minimum spanning tree, in the order of their lengths; Kruskal's algorithm."""
+    """The edges of a graph's minimum spanning tree, in the order of their lengths, by Kruskal's algorithm."""
     above = list(range(int(edges.max()) + 1))
 
     def root(node: int) -> int:

@@ -69,8 +69,7 @@ def coordinated_sampling(
     _check.finite("x", _check.floating("x", x))
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"x of shape {tuple(x.shape)} must be a matrix with rows and columns")
-    if rows < 1:
-        raise ValueError(f"rows={rows} is below 1; a sketch keeps at least one row")
+    _check.at_least("rows", rows, 1)
     keys = _keys(keys, x)
     seed = 0 if generator is None else generator.initial_seed()
     weight = (x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)).double().square().sum(1)

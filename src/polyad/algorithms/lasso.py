@@ -47,8 +47,7 @@ def lasso(
         _check.finite(name, _check.floating(name, t))
     if x.ndim != 2 or not x.numel() or y.ndim not in (1, 2) or len(y) != len(x):
         raise ValueError(f"x of shape {tuple(x.shape)} must be (N, d) and y of shape {tuple(y.shape)} (N,) or (N, k)")
-    if noise < 0:
-        raise ValueError(f"noise={noise} is a standard deviation; give a number from 0")
+    _check.at_least("noise", noise, 0)
     n, d = x.shape
     norms = _norms(x.detach()) / math.sqrt(n)
     present = norms > 0

@@ -48,8 +48,7 @@ class StreamingEigenvector:
     ) -> None:
         _check.rank(dimension, 1 << 40, "what fits into memory", "dimension")
         heavy = 4 * math.ceil(math.log2(dimension + 1)) if heavy is None else heavy
-        if heavy < 0:
-            raise ValueError(f"heavy={heavy} is negative; give the number of heavy rows to keep, 0 for none")
+        _check.at_least("heavy", heavy, 0)
         block = min(_check.rank(block, 1 << 20, "what is sensible", "block"), dimension)
         start = torch.randn(dimension, block, generator=default_generator(generator), dtype=torch.float64)
         self.dimension, self.capacity = dimension, heavy

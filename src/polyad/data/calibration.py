@@ -59,14 +59,10 @@ def calibration(
     parts = splits(model, sources)
     length = window_length(model, length)
     each = -(-count // len(parts))
-    parts_windows = {
-        part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts
-    }
+    by_text = {part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts}
     probes = 2 if len(parts) == 1 else 1
-    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in parts_windows.values()])
-    return Calibration(
-        torch.cat(list(parts_windows.values())), probe, {name: digest(w) for name, w in parts_windows.items()}
-    )
+    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in by_text.values()])
+    return Calibration(torch.cat(list(by_text.values())), probe, {name: digest(w) for name, w in by_text.items()})
 
 
 def of_inputs(inputs: Tensor) -> Calibration:
@@ -96,11 +92,11 @@ def evaluation(
 
 
 def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
-    """Texts, tokenised for this model and parted."""
+    """The texts, tokenised for this model, in a part for calibration and one for evaluation."""
     single = isinstance(sources, str | os.PathLike | Text)
     listed: list[Any] = [sources] if single else list(sources)  # pyright: ignore[reportArgumentType]
     if not listed:
-        raise ValueError("no text was given; name one of stdlib, sotu, or a file")
+        raise ValueError("no text is given; name one of stdlib and sotu, or a file")
     encode = encoder(model)
     texts = [source if isinstance(source, Text) else read(source) for source in listed]
     names = [text.name for text in texts]
@@ -117,12 +113,12 @@ def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:
         tokens = load_file(path)
         return Split(text.name, tokens["calibration"], tokens["evaluation"])
     except (OSError, KeyError, SafetensorError):
-        parted = split(text, encode)
+        parts = split(text, encode)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"calibration": parted.calibration.clone(), "evaluation": parted.evaluation.clone()}, partial)
+        save_file({"calibration": parts.calibration.clone(), "evaluation": parts.evaluation.clone()}, partial)
         partial.replace(path)
-        return parted
+        return parts
 
 
 def window_length(model: Any, length: int) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from polyad import _check
 from polyad._folders import data_folder
 
 PROTOCOL = "text-1"
@@ -50,7 +51,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Split:
-    """Token ids of one text, parted into what calibrates and what evaluates; int64, shape (tokens,)."""
+    """Token ids of one text in two parts, for calibration and for evaluation; int64, shape (tokens,)."""
 
     name: str
     calibration: Tensor
@@ -87,7 +88,7 @@ def read(source: str | os.PathLike[str]) -> Text:
     if path.is_dir():
         files = sorted(path.rglob("*.txt"))
         if not files:
-            raise FileNotFoundError(f"the folder {path} holds no *.txt file to read as text")
+            raise FileNotFoundError(f"the folder {path} has no *.txt file; name a folder with one or more, or a file")
         return Text(path.name, tuple((str(f.relative_to(path)), _characters(f)) for f in files))
     if not path.is_file():
         raise FileNotFoundError(
@@ -129,8 +130,8 @@ def windows(ids: Tensor, length: int, count: int, *, name: str = "the text") -> 
 
     Fewer where the text is too short for ``count``; a text shorter than one window is refused.
     """
-    if count < 1 or length < 2:
-        raise ValueError(f"{count} windows of {length} tokens hold nothing to learn; ask for one window or more")
+    _check.at_least("count", count, 1)
+    _check.at_least("length", length, 2)
     fit = min(count, len(ids) // length)
     if fit == 0:
         raise ValueError(f"{name} has {len(ids)} tokens here, fewer than one window of {length}; give a longer text")

@@ -106,7 +106,7 @@ def operations(expression: str, shapes: Shapes) -> int:
 
 
 def _is_known(n: int | torch.SymInt) -> bool:
-    """Whether the planner may see this size. A tracer calls its symbols int, so it is asked in its own words."""
+    """True if the planner may see this size. A tracer passes symbols off as int, so the tracer itself is asked."""
     if isinstance(n, int) and not torch.compiler.is_compiling():
         return True
     from torch.fx.experimental.symbolic_shapes import has_static_value

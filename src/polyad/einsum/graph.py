@@ -33,7 +33,7 @@ class Graph:
             entries = self._sizes[mask] = self._sizes[low] * self.size(mask ^ low)
         return entries
 
-    def joined(self, a: int, b: int, tensors: int) -> int:
+    def letters_left(self, a: int, b: int, tensors: int) -> int:
         """The letters left when tensors of letters a and b are contracted to the join of this set of tensors."""
         left = (a ^ b) & self.edges
         for bit in bits((a | b) & ~self.edges):
@@ -42,7 +42,7 @@ class Graph:
         return left
 
     def price(self, both: int, after: int, traffic: int = TRAFFIC) -> int:
-        """What a contraction over letters ``both`` that leaves ``after`` costs."""
+        """The cost of a contraction over letters ``both`` that leaves ``after``: operations, and numbers written."""
         return self.size(both) * (1 if both == after else 2) + traffic * self.size(after)
 
     def letters(self, tree: Tree) -> dict[int, int]:
@@ -50,7 +50,7 @@ class Graph:
         masks = {1 << i: mask for i, mask in enumerate(self.masks)}
         for subset in sorted(tree, key=int.bit_count):
             a, b = tree[subset]
-            masks[subset] = self.joined(masks[a], masks[b], subset)
+            masks[subset] = self.letters_left(masks[a], masks[b], subset)
         return masks
 
     def cost(self, tree: Tree) -> int:

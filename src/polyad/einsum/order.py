@@ -1,4 +1,4 @@
-"""In which order to contract: exact for few tensors, and for many a seeded search that is refined piece by piece.
+"""Contraction orders: exact for few tensors, and for many a seeded search that is refined piece by piece.
 
 Sets of tensors and sets of letters are bit masks. A tree maps every set of more than one tensor that it forms to the
 two sets that it is made of.
@@ -105,7 +105,7 @@ def _greedy(graph: Graph, rng: random.Random, heat: float) -> Tree:
     tree: Tree = {}
 
     def offer(a: int, b: int) -> None:
-        left = graph.joined(live[a], live[b], a | b)
+        left = graph.letters_left(live[a], live[b], a | b)
         worth = math.log(graph.size(left)) - math.log(graph.size(live[a]) + graph.size(live[b]))
         noise = heat * math.log(-math.log(rng.random() or 0.5)) if heat else 0.0
         heapq.heappush(queue, (worth + noise, a, b, left))
@@ -122,7 +122,7 @@ def _greedy(graph: Graph, rng: random.Random, heat: float) -> Tree:
                 continue
         else:  # what is not connected is joined smallest first
             a, b = sorted(live, key=lambda chosen: (graph.size(live[chosen]), chosen))[:2]
-            left = graph.joined(live[a], live[b], a | b)
+            left = graph.letters_left(live[a], live[b], a | b)
         del live[a], live[b]
         tree[a | b], live[a | b] = (a, b), left
         for other, letters in live.items():

@@ -1,4 +1,4 @@
-"""Contractions of two tensors, worked out once down to the axes and shapes that torch is told."""
+"""Contractions of two tensors, worked out once down to the axes and shapes that torch needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NARROW = 8
 
 
 class Step(NamedTuple):
-    """One contraction: where its operands stand, the product, what that is told, and the shape of its result.
+    """One contraction: the numbers of its operands, the product, its arguments, and the shape of its result.
 
     ``dot`` sums over the axes of the two; ``mul``, ``bmm`` and ``within`` multiply operands that are permuted and
     reshaped before, where that is not None: entry by entry, matrices in pairs, and one matrix with many. Anything
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 def run(contraction: Sequence[Step], operands: Sequence[Tensor]) -> Tensor:
-    """Carry the steps out; what a step used is released."""
+    """Carry out the steps; the operands of a step are released after it."""
     tensors: list[Tensor] = list(operands)
     gone = tensors[0].new_empty(0)
     dot = cast(Any, _VF).tensordot  # torch.tensordot without its checks, a third of its time

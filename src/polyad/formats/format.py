@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats._tree import decode, encode, map_tensors, named_tensors, register, represented, stored_bytes
+from polyad.formats._tree import decode, encode, map_tensors, named_tensors, number_parts, register, stored_bytes
 from polyad.formats.patches import convolve_patches
 
 _kinds: dict[str, type[Format]] = {}
@@ -40,11 +40,11 @@ class Format:
     no_round_because: ClassVar[str] = "it has no rank to lower; decompose its to_dense() into a kind that has"
     """Why a kind has no ``round``, and what to do instead."""
 
-    # What a subclass says of itself ------------------------------------------------------------------------
+    # Defined by a subclass ------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor represented, leading batch dimensions included."""
+        """Shape of the tensor number_parts, leading batch dimensions included."""
         raise NotImplementedError
 
     def to_dense(self) -> Tensor:
@@ -85,7 +85,7 @@ class Format:
         """
         return convolve_patches(self, x, kernel, **geometry)
 
-    # What follows ------------------------------------------------------------------------------------------
+    # Derived from these ---------------------------------------------------------------------------
 
     def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
         """``weight + scale · W`` as a new tensor, formed with as little traffic as the kind allows."""
@@ -110,7 +110,7 @@ class Format:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""
-        first = next(represented(self), None)
+        first = next(number_parts(self), None)
         if first is None:
             raise TypeError(f"{type(self).__name__} has no floating-point tensor, and so no dtype")
         return first.dtype
@@ -127,7 +127,7 @@ class Format:
     @property
     def parameters(self) -> int:
         """Numbers represented by what is stored: a code counts one, indices and scales none."""
-        return sum(part.numel() if isinstance(part, Tensor) else part.parameters for part in represented(self))
+        return sum(part.numel() if isinstance(part, Tensor) else part.parameters for part in number_parts(self))
 
     @property
     def nbytes(self) -> int:
@@ -146,9 +146,7 @@ class Format:
         """This format with these tensors in place of its own; every dotted name must be given."""
         missing = self.tensors().keys() - tensors.keys()
         if missing:
-            raise KeyError(
-                f"tensors lacks {sorted(missing)} of this {type(self).__name__}; give every name that tensors() has"
-            )
+            raise KeyError(f"tensors lacks {sorted(missing)}; give every name that tensors() has")
         return map_tensors(self, lambda name, _tensor, _exact: tensors[name])
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
@@ -169,10 +167,7 @@ class Format:
         """An uninitialised format of this description, by default on the meta device."""
         kind = spec.get("kind")
         if kind not in _kinds:
-            raise ValueError(
-                f"spec names the kind {kind!r}, which is no format of this version; choose from "
-                f"{', '.join(sorted(_kinds))}"
-            )
+            raise ValueError(f"kind={kind!r} is no format of this version; choose from {', '.join(kinds())}")
         fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
         return _kinds[kind](**fields)
 

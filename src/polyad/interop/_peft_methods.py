@@ -1,4 +1,4 @@
-"""How each method of peft's that is read is one of ours: arguments by layer, and numbers by name."""
+"""Readers of peft's methods as ours: the arguments by layer, and the numbers by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _exact(path: str, held: Mapping[str, Tensor], *names: str) -> None:
     """Refuse a layer whose tensors are not exactly these."""
     missing, extra = sorted(set(names) - held.keys()), sorted(held.keys() - set(names))
     if missing or extra:
-        raise ValueError(f"{path} misses the tensors {missing} and has {extra}, which are not read")
+        raise ValueError(f"{path} lacks the tensors {missing} and has {extra}, which are not read")
 
 
 def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -117,7 +117,8 @@ READERS: dict[str, Callable[..., Read]] = {"LORA": _lora, "LOHA": _loha, "LOKR":
 
 
 def shared_numbers(planned: Planned, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What peft's layers share, cut for each shape of layer; drawn as peft does where the folder leaves it out."""
+    """The matrices that peft's layers share, cut for each shape of layer; drawn as peft does if the folder has "
+    "none."""
     wanted = {key: tuple(t.shape) for key, t in planned.bank._buffers.items() if t is not None}
     if not wanted:
         return {}

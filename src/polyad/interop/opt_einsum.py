@@ -26,7 +26,10 @@ def to_opt_einsum(format: Multilinear) -> tuple[str, tuple[Tensor, ...]]:
     (1, 2)
     """
     if not isinstance(format, Multilinear):
-        raise ValueError(f"{format!r} is no tensor network; formats that state one einsum are converted")
+        raise ValueError(
+            f"{format!r} is no tensor network; give a format that states one einsum, such as CP, Tucker or "
+            "TensorTrain"
+        )
     expression, operands = format.network()
     terms, modes = split_einsum(expression)
     if any(len(mode) != 1 for mode in modes):
@@ -36,7 +39,7 @@ def to_opt_einsum(format: Multilinear) -> tuple[str, tuple[Tensor, ...]]:
 
 
 def from_opt_einsum(expression: str, *operands: Any) -> Network:
-    """What ``opt_einsum.contract(expression, *operands)`` would compute, as a ``Network``, not contracted.
+    """The ``Network`` of the tensor that ``opt_einsum.contract(expression, *operands)`` computes, not contracted.
 
     An expression without an arrow has the letters that stand once as its modes, in the order of the alphabet, as
     opt_einsum has it. An ellipsis stands for batch dimensions, which every operand must have. Operands of other

@@ -35,7 +35,7 @@ INSTEAD = "; put it into the model with peft's merge_and_unload, and load that m
 
 
 def is_peft(folder: str | Path) -> bool:
-    """Whether a folder looks like one of peft's."""
+    """True if a folder has the configuration file of a peft adapter."""
     return (Path(folder) / CONFIG).is_file()
 
 
@@ -124,7 +124,9 @@ def _by_layer(
             continue
         at = next((i for i, word in enumerate(words) if word.startswith(("lora_", "hada_", "lokr_", "vera_"))), None)
         if at is None or at != len(words) - 1:
-            raise ValueError(f"the tensor {key} is no part of an adapter that is read; what it is for is not known")
+            raise ValueError(
+                f"the tensor {key} belongs to no adapter that is read (LoRA, DoRA, LoHa, LoKr, VeRA){INSTEAD}"
+            )
         layers.setdefault(".".join(words[:at]), {})[words[at]] = tensor
     return layers, shared, whole
 

@@ -31,10 +31,16 @@ def to_quimb(format: Multilinear) -> Any:
     except ImportError:
         raise ImportError("quimb is not installed; pip install 'polyad[interop]' brings it") from None
     if not isinstance(format, Multilinear):
-        raise ValueError(f"{format!r} is no tensor network; formats that state one einsum are converted")
+        raise ValueError(
+            f"{format!r} is no tensor network; give a format that states one einsum, such as CP, Tucker or "
+            "TensorTrain"
+        )
     terms, modes = split_einsum(format.network()[0])
     if format.batch or any(len(mode) != 1 for mode in modes):
-        raise ValueError(f"{format!r} has batch dimensions or modes made of several axes, which are not converted")
+        raise ValueError(
+            f"{format!r} has batch dimensions or modes made of several axes, which quimb does not have; convert the "
+            "members of a batch one by one, and fused modes after splitting them"
+        )
     names = {mode: f"k{i}" for i, mode in enumerate(modes)}
     for letter in dict.fromkeys("".join(terms)):
         names.setdefault(letter, f"b{len(names) - len(modes)}")

@@ -64,7 +64,7 @@ def _ranks_needed(s: Tensor, rank: int | None, tol: float | None) -> tuple[Tenso
 
 
 def zero_beyond_rank(s: Tensor, needed: Tensor | None) -> Tensor:
-    """S with zeros from each matrix's own rank on."""
+    """Set the values of S beyond each matrix's rank to zero."""
     if needed is None:
         return s
     return s.masked_fill(torch.arange(s.shape[-1], device=s.device) >= needed.unsqueeze(-1), 0)

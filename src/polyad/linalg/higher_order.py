@@ -50,7 +50,7 @@ def higher_order_svd(
 
 
 def truncation_order(rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]:
-    """The modes, the one that its rank shrinks most first; by size where ranks are not known, then outer ones.
+    """The modes in the order in which to cut them: most shrunk first, else smallest first, then outer ones.
 
     Unfoldings of the first and the last mode are views.
     """
@@ -66,7 +66,7 @@ def squared_norms(x: Tensor, batch: int) -> Tensor:
 
 
 def truncated_basis(unfolded: Tensor, allowed: Tensor, modes: int, tol: float) -> tuple[Tensor, Tensor]:
-    """The left singular vectors that one of ``modes`` modes left keeps, and what of ``allowed`` (*batch) is lost.
+    """The left singular vectors to keep of one of ``modes`` remaining modes, and the error, of ``allowed`` (*batch).
 
     A mode may lose its even share of what is allowed, or nearly all of it where that more than halves its rank: at a
     floor of noise the first mode cut takes most of the noise with it, and little is left for the others to lose.

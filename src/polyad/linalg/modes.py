@@ -23,7 +23,7 @@ def unfold(x: Tensor, mode: int, batch: int = 0) -> Tensor:
 
 
 def halfway(sizes: Sequence[int]) -> int:
-    """Where to cut a list of modes in two, so that rows and columns of that unfolding are together the fewest.
+    """The number of modes to unfold into rows, so that rows and columns together are the fewest.
 
     >>> halfway((8, 8, 8, 8)), halfway((100, 5, 5))
     (2, 1)

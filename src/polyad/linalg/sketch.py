@@ -18,7 +18,7 @@ _RADIX = 32  # a product with a 32 x 32 Hadamard matrix reads memory once where 
 
 
 def default_generator(generator: Generator | None) -> Generator:
-    """The generator itself, or a fresh one with seed 0, so that calls without one repeat themselves."""
+    """The generator itself, or a new one with seed 0, so that calls without one give the same result."""
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 
@@ -55,17 +55,17 @@ def random_signs(n: int, generator: Generator) -> Tensor:
 
 
 def check_rows(x: Tensor, n: int) -> Tensor:
-    """x, refused unless it has n rows of floating-point numbers."""
+    """Refuse x unless it has n rows of floating-point numbers. Returns x."""
     _check.floating("x", x)
     if x.ndim < 2 or x.shape[-2] != n:
-        raise ValueError(f"x of shape {tuple(x.shape)} does not have the {n} rows that the sketch was drawn for")
+        raise ValueError(f"x of shape {tuple(x.shape)} must have the {n} rows that the sketch was drawn for")
     return x
 
 
 def check_size(rows: int, n: int) -> None:
     """Refuse empty sketches."""
-    if rows < 1 or n < 1:
-        raise ValueError(f"a sketch of shape ({rows}, {n}) is empty; rows and n must be at least 1")
+    _check.at_least("rows", rows, 1)
+    _check.at_least("n", n, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def next_power_of_two(n: int) -> int:
 
 
 def mix_rows(x: Tensor, signs: Tensor) -> Tensor:
-    """H D x of the rows of x, padded with zeros, for the diagonal D of signs: every row holds a bit of all."""
+    """H D x for x padded with zeros to a power of two rows, where D is the diagonal of signs."""
     n = x.shape[-2]
     x = x * signs.to(x).unsqueeze(-1)
     return walsh_hadamard(torch.nn.functional.pad(x, (0, 0, 0, next_power_of_two(n) - n)))

@@ -119,7 +119,7 @@ def evenly(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
 def _prepare(
     x: Tensor, rank: int | None, tol: float | None, limit: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The matrices in a dtype to compute in, near unit size; and by what they were divided, or None."""
+    """The matrices in float32 or float64 near unit size, and the divisors that brought them there, or None."""
     _check.floating("x", x)
     _check.dimensions("x", x, 2)
     _check.exactly_one(rank=rank, tol=tol)
@@ -172,7 +172,7 @@ def _left(
 def _few(
     x: Tensor, rank: int | None, tol: float | None, generator: Generator | None, least: int = _LEAST
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """What block Krylov iteration finds, or None where it is of no use."""
+    """The leading triples by block Krylov iteration, or None where that does not pay."""
     short = min(x.shape[-2:])
     if x.is_meta or short < least or (rank is not None and rank * 10 > short):
         return None

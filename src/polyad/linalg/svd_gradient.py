@@ -14,7 +14,7 @@ _STEPS = 200  # of conjugate gradients, where the dropped singular vectors are u
 def connect_gradient(
     x: Tensor, u: Tensor, s: Tensor, vh: Tensor, basis: Tensor | None = None, values: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """u, s and vh as differentiable functions of x, of which they are the leading triples.
+    """Give u, s and vh their gradients to x, of which they are the leading triples.
 
     x has shape (*batch, n, m), u (*batch, n, r), s (*batch, r), vh (*batch, r, m). ``basis`` (*batch, n, n) and
     ``values`` (*batch, n) are all left singular vectors and values, or None where only the leading ones are known:

@@ -26,7 +26,7 @@ def train_norm(cores: Cores) -> Tensor:
 
 
 def orthogonalise_train(cores: Cores, centre: int) -> list[Tensor]:
-    """The same tensor with cores before ``centre`` orthonormal to the left and those behind it to the right.
+    """Make the cores before ``centre`` orthonormal to the left and those behind it to the right; the tensor stays.
 
     The centre then carries the norm; where that is beyond the dtype's range, all cores share it evenly.
     """
@@ -46,7 +46,7 @@ def orthogonalise_train(cores: Cores, centre: int) -> list[Tensor]:
 
 
 def round_train(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> list[Tensor]:
-    """A train of lower ranks: those given for each bond, or the least for a relative Frobenius error of ``tol``.
+    """Lower the ranks of a train to those given for each bond, or the least for a relative error of ``tol``.
 
     One sweep of triangular factors R from the left, one of truncated SVDs from the right. With L the cores to the
     left of a bond and A all from it on, L A = Q (R A): so R A has the singular values of the unfolding and its right
@@ -68,7 +68,7 @@ def round_train(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> 
 
 
 def split_error(tol: float | None, splits: int, dtype: torch.dtype) -> float | None:
-    """What each of several nested projections may leave of what it is given; at least what roundings leave anyway."""
+    """The relative error allowed to each of several nested projections, not below two epsilons of the dtype."""
     return None if tol is None else max(tol, 2 * torch.finfo(dtype).eps) / math.sqrt(max(1, splits))
 
 
@@ -115,7 +115,8 @@ def _times(core: Tensor, x: Tensor) -> Tensor:
 
 
 def _split_scale(x: Tensor, log: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix divided by the power of two nearest to its largest entry, and the whole logarithm (base 2) so far."""
+    """Divide a matrix by the power of two nearest its largest entry. Returns it, and the logarithm (base 2) so "
+    "far."""
     size = x.detach().abs().amax((-2, -1))
     power = torch.where(size > 0, size.log2().round(), 0)
     return _times_power_of_two(x, -power[..., None, None]), log + power
@@ -128,7 +129,7 @@ def _times_power_of_two(x: Tensor, power: Tensor) -> Tensor:
 
 
 def _restore_scale(cores: list[Tensor], centre: int, log: Tensor) -> list[Tensor]:
-    """The factor 2^log on the centre, or on all cores evenly where the centre could not hold it."""
+    """Multiply the centre by 2^log, or all cores evenly where the centre alone would overflow."""
     limit = 0.8 * math.log2(torch.finfo(cores[0].dtype).max)
     even = torch.where(log.abs() < limit, 0, (log / len(cores)).trunc())
     for i, core in enumerate(cores):

@@ -136,8 +136,7 @@ class Multilinear(Format, abstract=True):
         return self.without_modes(*_indexing.multiply_mode(self, x, mode))
 
     def without_modes(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
-        """The format of these operands, some of which lost modes: ``gone`` maps letters to the numbers of "
-        "operands."""
+        """The format of these operands, without the letters ``gone``, each mapped to the operand that had it."""
         operands = _indexing.absorb_operands(self, operands, gone)
         if self.matrix and len(operands) != len(self.network()[1]):
             raise ValueError(

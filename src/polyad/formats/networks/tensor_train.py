@@ -128,10 +128,9 @@ class TensorTrain(Multilinear):
 
 
 def bond_ranks(rank: int | Sequence[int], bonds: int, what: str) -> tuple[int, ...]:
-    """One rank a bond, of one for all or of one for each; refused below 1."""
-    ranks = (rank,) * bonds if isinstance(rank, int) else tuple(rank)
-    if len(ranks) != bonds or any(r < 1 for r in ranks):
-        raise ValueError(
-            f"rank={rank} must be one number of at least 1, or one for each of the {bonds} bonds of {what}"
-        )
-    return ranks
+    """The rank of each bond, from one number for all or one for each; numbers below 1 are refused."""
+    if isinstance(rank, int):
+        return (_check.at_least("rank", rank, 1),) * bonds
+    if len(rank) != bonds:
+        raise ValueError(f"rank={rank} must be one number, or one for each of the {bonds} bonds of {what}")
+    return tuple([_check.at_least(f"rank[{i}]", r, 1) for i, r in enumerate(rank)])

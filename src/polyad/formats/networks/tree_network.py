@@ -14,6 +14,7 @@ from polyad.einsum import contract, symbol
 from polyad.formats.networks import tree_rounding as _tree_rounding
 from polyad.formats.networks.binary_tree import Tree, balanced_tree, children, leaves, parents, without
 from polyad.formats.networks.multilinear import Multilinear
+from polyad.formats.networks.tensor_train import bond_ranks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,9 +102,7 @@ class TreeNetwork(Multilinear):
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)
-        ranks = [rank] * len(self.rank) if isinstance(rank, int) else None if rank is None else list(rank)
-        if ranks is not None and (len(ranks) != len(self.rank) or min(ranks, default=1) < 1):
-            raise ValueError(f"rank={rank} must be a number from 1, or one for each of the {len(self.rank)} bonds")
+        ranks = None if rank is None else bond_ranks(rank, len(self.rank), f"{self!r}")
         return type(self)(self.tree, _tree_rounding.round_tree(self.tree, self.nodes, ranks, tol))
 
     @classmethod

@@ -20,9 +20,10 @@ def round_tree(
 ) -> tuple[Tensor, ...]:
     """Cut the bonds of a tree to smaller ones.
 
-    ``rank`` bounds every bond but the root's; ``tol`` is the relative error of the whole. A bond is cut to the leading singular vectors of the tensor unfolded there. Cutting all bonds errs by no more
-    than the root of the sum of the squares of what each cut leaves out, the two bonds of the root counting as one:
-    the projections of the children follow those of the parents, so each adds an orthogonal error.
+    ``rank`` bounds every bond but the root's, ``tol`` the relative error of the whole. A bond is cut to the leading
+    singular vectors of the tensor unfolded there. Cutting all bonds errs by no more than the root of the sum of the
+    squares of what each cut leaves out, the two bonds of the root counting as one: the projections of the children
+    follow those of the parents, so each adds an orthogonal error.
     """
     if len(nodes) == 1:
         return tuple(nodes)
