@@ -144,11 +144,11 @@ def test_nothing_is_done_to_what_is_of_the_kind():
     [
         (
             lambda: convert(drawn(Tucker, (2, 3, 4)), LowRank),
-            "no LowRank exactly; it can be converted to BlockTerm, Dense, Network, TensorRing, TensorTrain, Tree",
+            "cannot be converted to LowRank exactly; choose from BlockTerm, Dense, Network, TensorRing, TensorTrain, Tree",
         ),
-        (lambda: convert(drawn(Toeplitz, (4, 4)), LowRank), "can be converted to Dense. A decomposition"),
+        (lambda: convert(drawn(Toeplitz, (4, 4)), LowRank), "choose from Dense, or approximate it by a decomposition"),
         (lambda: convert(Circulant(torch.ones(2, 2, 3)), Toeplitz), "only a circulant matrix of one block"),
-        (lambda: convert(drawn(TreeNetwork, (2, 3, 4)), TensorTrain), "converted to Dense, Network"),
+        (lambda: convert(drawn(TreeNetwork, (2, 3, 4)), TensorTrain), "choose from Dense, Network"),
         (lambda: convert(TrainMatrix((torch.ones(2, 3),)), Kronecker), "only one of two cores"),
     ],
 )

@@ -19,8 +19,8 @@ ROOT = Path(polyad.__file__).parent
 ORDER = (
     "_card", "_check", "_callback", "_spelled", "_folders", "_moved", "linalg", "algorithms", "einsum", "formats",
     "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models", "data", "cache", "decode",
-    "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain", "equivariant", "fields", "parallel",
-    "retrieval", "generative", "inspect", "interop", "testing", "claims", "report", "cli",
+    "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain", "equivariant", "fields",
+    "parallel", "retrieval", "generative", "inspect", "interop", "testing", "claims", "report", "cli",
 )  # fmt: skip
 NUMERIC = frozenset({"_card", "_check", "_callback", "linalg", "formats", "quantize"})
 ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}

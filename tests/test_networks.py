@@ -33,7 +33,7 @@ def test_a_network_loses_several_modes_of_one_tensor():
 )
 def test_what_is_summed_in_the_middle_of_a_tensor_is_summed_where_it_stands(monkeypatch, narrow, expression):
     monkeypatch.setattr(stepping, "NARROW", narrow)
-    contraction._compiled.cache_clear()
+    contraction._compile.cache_clear()
     sizes = {"r": 7, "a": 2, "b": 3, "c": 8, "d": 4, "s": 9, "k": 2, "x": 3}
     held = [
         seeded(*[sizes[c] for c in term], seed=i).requires_grad_()
@@ -43,7 +43,7 @@ def test_what_is_summed_in_the_middle_of_a_tensor_is_summed_where_it_stands(monk
     torch.testing.assert_close(found, expected)
     for a, b in zip(*[torch.autograd.grad(y.square().sum(), held) for y in (found, expected)], strict=True):
         torch.testing.assert_close(a, b)
-    contraction._compiled.cache_clear()
+    contraction._compile.cache_clear()
 
 
 def test_a_hyperedge_is_a_bond_like_any_other():

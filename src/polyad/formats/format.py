@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Generator, Tensor
@@ -180,7 +180,7 @@ class Format:
 
     def __add__(self, other: Format) -> Format:
         """The sum, as a ``Sum``; kinds that can hold a sum of two of themselves give that instead."""
-        make_sum: Callable[..., Format] = _kinds["Sum"]  # by name, since that kind is built on this class
+        make_sum = cast(Callable[..., Format], _kinds["Sum"])  # by name, since that kind is built on this class
         return make_sum((self, other)) if isinstance(other, Format) else NotImplemented
 
     def __neg__(self) -> Format:
