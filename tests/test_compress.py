@@ -9,17 +9,22 @@ from torch import nn
 import polyad
 import tiny
 from polyad import compress
+from polyad._card import Card
 from polyad.allocate.curve import WHOLE
-from polyad.compress import Step, costs, eora, equivalent_rescaling, lord, modegpt, sizing, welore
+from polyad.compress import Step, eora, equivalent_rescaling, layer_item, lord, modegpt, welore
+from polyad.compress.budget import Budget, relative_errors
+from polyad.compress.choices import even_sizes
+from polyad.compress.costs import Prices
 from polyad.compress.importance import divergences
+from polyad.compress.items import items
 from polyad.data import Calibration
 from polyad.decompose import svd
 from polyad.evaluation import operations, parameters
-from polyad.formats import LowRank, Product, Quantized, Sum
+from polyad.formats import Format, LowRank, Product, Quantized, Sum
 from polyad.layers import Linear
 from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
-from polyad.models.calibration.collect import collect
+from polyad.models.calibration import collect
 from polyad.quantize import round_to_nearest
 
 rtn = functools.partial(round_to_nearest, bits=4)
@@ -414,12 +419,11 @@ def test_block_influence_reads_the_cosine_of_every_layers_input_and_output():
     for recipe in (lord, modegpt):
         plan = polyad.plan(model, recipe, keep=0.6, calibrate=text, allocate=polyad.allocate.block_influence)
         assert not plan.importance
-        allowed = sizing.allowed_cost(
-            model, plan.steps[0], {p: model.get_submodule(p) for p in plan.selected}, plan.curves, 0.6, "parameters",
-            costs.prices("parameters"),
-        )  # fmt: skip
+        targets, step = {p: model.get_submodule(p) for p in plan.selected}, plan.steps[0]
+        limit = Budget(model, targets, 0.6, "parameters")
+        allowed = limit.left_for(step, items(model, step, targets), plan.curves, Prices("parameters"))
         by_item = {name: scores[int(name.split(".")[2])] for name in plan.curves}
-        curves = sizing.relative(plan.curves)
+        curves = relative_errors(plan.curves)
         assert plan.sizes[0] == polyad.allocate.block_influence(curves, allowed, scores=by_item)
     hot = functools.partial(polyad.allocate.block_influence, temperature=1e-3)
     assert polyad.plan(model, lord, keep=0.6, calibrate=text, allocate=hot).sizes != plan.sizes
@@ -454,16 +458,58 @@ def test_importance_does_not_run_the_layers_before_an_item_again(kind):
 
 
 def test_sizes_are_such_that_processors_multiply_them_fast():
-    assert list(costs.even_sizes(9)) == list(range(1, 9))
-    assert set(costs.even_sizes(48)) == set(range(4, 48, 4))
-    assert {size % 8 for size in costs.even_sizes(1536)} == {0}
+    assert list(even_sizes(9)) == list(range(1, 9))
+    assert set(even_sizes(48)) == set(range(4, 48, 4))
+    assert {size % 8 for size in even_sizes(1536)} == {0}
 
 
 def test_slow_ranks_are_left_out_where_asked(monkeypatch):
-    monkeypatch.setattr(sizing, "break_even", lambda shape, dtype: 5)
+    monkeypatch.setattr(layer_item, "break_even", lambda shape, dtype: 5)
     _, plan = made(lord, keep=0.7, avoid_slow=True)
     assert set(plan.sizes[0].values()) <= {-1, 1, 2, 3, 4, 5}
     assert max(made(lord, keep=0.7)[1].sizes[0].values()) > 5
     assert made(modegpt, keep=0.7, avoid_slow=True)[1].sizes == made(modegpt, keep=0.7)[1].sizes
     with pytest.raises(ValueError, match="avoid_slow leaves nothing to choose"):
         made(round_to_nearest, keep=0.3, budget="bytes", avoid_slow=True)
+
+
+def twice(weight: torch.Tensor, stats: object, rank: int) -> Sum:
+    """A factorisation that makes two low-rank terms of the rank each."""
+    first = svd(weight, rank)
+    return Sum((first, svd(weight - first.to_dense(), min(rank, min(weight.shape)))))
+
+
+def left_over(weight, stats):
+    """Squared singular values beyond twice each rank."""
+    tails = torch.linalg.svdvals(weight.double()).square().flip(0).cumsum(0).flip(0)
+    tails = torch.cat((tails, tails.new_zeros(1)))
+    return tails[(2 * torch.arange(len(tails))).clamp(max=len(tails) - 1)]
+
+
+def pair_of_terms(shape, rank):
+    return Sum((LowRank.empty(shape, rank), LowRank.empty(shape, rank)))
+
+
+@pytest.mark.parametrize(("makes", "template"), [(Sum, None), (Sum, pair_of_terms), (Format, None)])
+@pytest.mark.parametrize("budget", ["parameters", "bytes"])
+def test_costs_come_from_what_the_method_makes(makes, template, budget):
+    card = Card("twice", "factor", twice, makes, (), curve=left_over, template=template)
+    recipe = (
+        [Step(card)] if budget == "parameters" else [Step(card), Step(polyad.card("round_to_nearest"), {"bits": 4})]
+    )
+    keep = 0.5 if budget == "parameters" else 0.3
+    model = tiny.model()
+    plan = polyad.plan(model, recipe, keep=keep, budget=budget)
+    whole = Budget(model, {p: model.get_submodule(p) for p in plan.selected}, keep, budget).whole
+    polyad.apply(model, plan)
+    now = Budget(model, {p: model.get_submodule(p) for p in plan.selected}, keep, budget).whole
+    assert 0.8 * keep * whole < now <= keep * whole * (1 + 1e-9)
+
+
+def test_a_card_that_says_less_than_is_made_is_found_out_and_nothing_is_changed():
+    card = Card("twice", "factor", twice, LowRank, (), curve=left_over)
+    model = tiny.model()
+    plan = polyad.plan(model, [Step(card)], keep=0.5)
+    with pytest.raises(ValueError, match=r"twice was to keep 0.5 of the selected parameters and keeps 0\.\d+"):
+        polyad.apply(model, plan)
+    assert not any(isinstance(module, Linear) for module in model.modules())

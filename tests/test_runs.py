@@ -12,13 +12,13 @@ import polyad
 import tiny
 from polyad.compress import compare, lord, modegpt
 from polyad.compress.compare import mark_front
-from polyad.compress.memory import Memory
 from polyad.compress.run import Asked, compressed, round_to
+from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration
-from polyad.models.calibration.collect import collect
+from polyad.models.calibration import collect
 from polyad.quantize import round_to_nearest
 
-plans = importlib.import_module("polyad.compress.plan")  # the package's attribute of that name is the function
+plans = importlib.import_module("polyad.compress.statistics_store")
 TEXT = Calibration(tiny.ids(40, 16, seed=2), tiny.ids(1, 16, seed=3), {"ids": "0"})
 
 
@@ -48,9 +48,9 @@ def test_a_killed_run_goes_on_where_its_statistics_stood(tmp_path, monkeypatch):
     runs.clear()
     stop = 2
     with pytest.raises(Killed):
-        polyad.plan(tiny.model(), recipe, memory=Memory(tmp_path / "work", "x"), **told)
+        polyad.plan(tiny.model(), recipe, memory=StatisticsStore(tmp_path / "work", "x"), **told)
     stop = 99
-    again = polyad.plan(tiny.model(), recipe, memory=Memory(tmp_path / "work", "x"), **told)
+    again = polyad.plan(tiny.model(), recipe, memory=StatisticsStore(tmp_path / "work", "x"), **told)
     assert len(runs) == 3  # two before the kill, one after
     assert again.sizes == alone.sizes
     assert again.importance == alone.importance
@@ -61,12 +61,12 @@ def test_a_killed_run_goes_on_where_its_statistics_stood(tmp_path, monkeypatch):
             assert (one is None) == (other is None)
             assert one is None or torch.equal(one, other)
     runs.clear()
-    polyad.plan(tiny.model(), recipe, memory=Memory(tmp_path / "work", "another model"), **told)
+    polyad.plan(tiny.model(), recipe, memory=StatisticsStore(tmp_path / "work", "another model"), **told)
     assert len(runs) == 3
 
 
 def test_a_damaged_memory_is_made_again_and_shared_tensors_are_written_once(tmp_path):
-    memory = Memory(tmp_path / "work", "x")
+    memory = StatisticsStore(tmp_path / "work", "x")
     model = tiny.model()
     paths = [f"model.layers.0.self_attn.{r}_proj" for r in "qk"]
     asked = {path: {"second"} for path in paths}

@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from polyad.models import Moments, collect
-from polyad.models.calibration.collect import combined
+from polyad.models.calibration import join_statistics
 
 EVERY = {"second", "mean", "peak", "output_square"}
 LAYER = "model.layers.1."
@@ -76,7 +76,7 @@ def test_parts_combine_to_the_whole():
     model, windows = tiny.model(), tiny.ids(3, 20)
     paths = {LAYER + "mlp.gate_proj": EVERY, LAYER + "mlp.up_proj": EVERY}
     whole = collect(model, paths, windows.split(1))
-    parts = combined(collect(model, paths, windows[:1].split(1)), collect(model, paths, windows[1:].split(1)))
+    parts = join_statistics(collect(model, paths, windows[:1].split(1)), collect(model, paths, windows[1:].split(1)))
     for path, moments in parts.items():
         assert moments.count == whole[path].count
         for name in EVERY:
@@ -112,7 +112,50 @@ def test_empty_calibration_is_refused(batches):
 
 
 def test_unknown_statistics_are_refused_and_missing_ones_named():
-    with pytest.raises(ValueError, match=r"needs \['third'\]; there are second, mean"):
+    with pytest.raises(ValueError, match=r"needs \['third'\]; there are influence, mean"):
         collect(tiny.model(), {LAYER + "mlp.up_proj": {"third"}}, [tiny.ids()])
     with pytest.raises(ValueError, match="'mean' was not collected; calibrate with a text"):
         Moments(1, second=torch.eye(2)).covariance()
+
+
+class Parted(torch.nn.Module):
+    """Two layers that get one tensor; at every second call the second gets another one."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.norm, self.in_place, self.calls = torch.nn.BatchNorm1d(4), in_place, 0
+
+    def forward(self, x):
+        self.calls += 1
+        x = self.norm(x)
+        y = self.first(x)
+        if self.in_place:
+            x.mul_(3)
+        elif self.calls % 2 == 0:
+            x = 2 * x
+        return y + self.second(x)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_layers_that_stop_sharing_their_input_count_for_themselves(in_place):
+    torch.manual_seed(0)
+    model, batches = Parted(in_place).train(), [torch.randn(8, 4) for _ in range(4)]
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    found = collect(model, {"first": {"second"}, "second": {"second"}}, batches)
+    assert model.training
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+    x = torch.cat(batches) / (1 + model.norm.eps) ** 0.5
+    scales = (
+        torch.full((32, 1), 3.0) if in_place else torch.tensor([1.0, 2.0, 1.0, 2.0]).repeat_interleave(8)[:, None]
+    )
+    torch.testing.assert_close(found["first"].second, x.mT @ x / 32)
+    torch.testing.assert_close(found["second"].second, (scales * x).mT @ (scales * x) / 32)
+
+
+def test_a_layer_that_is_never_called_is_named():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    model.add_module("idle", torch.nn.Linear(3, 3))
+    model.forward = lambda x: model[0](x)
+    with pytest.raises(ValueError, match="idle is never called on the calibration data"):
+        collect(model, {"idle": {"mean"}}, [torch.ones(2, 3)])

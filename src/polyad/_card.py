@@ -36,8 +36,9 @@ class Card:
     """One entry of the catalogue.
 
     ``needs`` maps a role to the calibration statistics that the method reads of it: the roles of a block, or ""
-    where a method sees one layer. ``curve`` gives the squared errors that it
-    leaves at sizes 0, 1, … without solving for each, and ``allocate`` the allocation that its paper uses.
+    where a method sees one layer. ``curve`` gives the squared errors that it leaves at sizes 0, 1, … without solving
+    for each, ``template(shape, rank, **options)`` the format that it makes, on the meta device, from which its cost
+    is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Card:
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     curve: Callable[..., Any] | None = None
     allocate: Callable[..., Any] | None = None
+    template: Callable[..., Any] | None = None
 
     @property
     def module(self) -> str:
@@ -76,6 +78,7 @@ def method(
     needs: set[str] | Mapping[str, set[str]] | None = None,
     curve: Callable[..., Any] | None = None,
     allocate: Callable[..., Any] | None = None,
+    template: Callable[..., Any] | None = None,
     name: str | None = None,
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
@@ -93,7 +96,9 @@ def method(
             raise ValueError(f"two methods are called {entry!r}: in {known.module} and {function.__module__}")
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
-        _catalogue[entry] = Card(entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate)
+        _catalogue[entry] = Card(
+            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template
+        )
         return function
 
     return record

@@ -49,6 +49,7 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
     },
     "polyad.compress": {
         "methods": "eora lord modegpt welore equivalent_rescaling",
+        "": "memory:statistics_store",
     },
     "polyad.models": {
         "calibration": "rows statistics:collect",

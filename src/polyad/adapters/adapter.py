@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from polyad.adapters.frozen.frozen import Frozen, Update
-from polyad.models.calibration.collect import Moments
+from polyad.statistics import Moments
 
 
 class Adapter(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.compress.apply import applied
+from polyad.compress.apply import apply_with_undo
 from polyad.compress.plan import Plan, plan
 from polyad.data import Calibration, calibration, digest, evaluation
 from polyad.evaluation.quality import losses, original_losses
@@ -46,7 +46,7 @@ class Bench:
     @contextmanager
     def under(self, made: Plan, callback: Callable[..., Any] | None = None) -> Iterator[Any]:
         """The model with a plan carried out, for a while."""
-        undo = applied(self.model, made, callback=callback)
+        undo = apply_with_undo(self.model, made, callback=callback)
         try:
             yield self.model
         finally:

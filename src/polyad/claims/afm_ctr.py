@@ -17,8 +17,9 @@ from polyad.compress.methods.lord import lord
 from polyad.decompose import svd
 from polyad.formats import LowRank
 from polyad.layers import Linear
-from polyad.models.calibration.collect import Moments, collect
+from polyad.models.calibration import collect
 from polyad.models.surgery import replace
+from polyad.statistics import Moments
 
 MINUTES = 1
 FIELDS, VALUES, WIDTH, HIDDEN = 8, 30, 8, 64

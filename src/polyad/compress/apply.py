@@ -7,17 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from polyad.compress import solving
-from polyad.compress.plan import Plan, rescaled
-from polyad.compress.recipe import Step
-from polyad.compress.sizing import blocks_within, named, weight_of
+from polyad.compress.budget import Budget, name_stage
+from polyad.compress.draft import Draft
+from polyad.compress.items import items
+from polyad.compress.plan import Plan, rescaled_weights
 from polyad.formats import Format
-from polyad.models.blocks import Block
-from polyad.models.replacement import Replacement, modules
-from polyad.models.surgery import Undo, replace
-
-ADDS = ("decompose", "factor")
-"""Kinds that treat what earlier steps left over and add to what these made."""
+from polyad.models.replacement import Replacement
+from polyad.models.surgery import Undo
 
 
 def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Any:
@@ -26,67 +22,49 @@ def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None)
     Steps run in order; each sees what the earlier ones made. All solving is done before the first layer is
     replaced, so an error leaves the model as it was.
     """
-    applied(model, plan, callback=callback)
+    apply_with_undo(model, plan, callback=callback)
     return model
 
 
-def applied(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
+def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
     """``apply``, returning what undoes it exactly."""
     missing = [path for path in plan.selected if path not in dict(model.named_modules())]
     if missing:
         raise ValueError(f"the plan is for another model: this one has no {', '.join(missing[:3])}")
     targets = {path: model.get_submodule(path) for path in plan.selected}
-    done: dict[str, Tensor | Format] = dict(rescaled(model, plan.steps, plan.seed).weights)
-    aims = {name: value for name, value in done.items() if isinstance(value, Tensor)}  # dense, as steps left them
-    forward: dict[str, Any] = {}
-    parts: dict[str, Block] = {}
+    draft = Draft(model)
+    draft.put(rescaled_weights(model, plan.steps, plan.seed))
     for step, sizes in zip(plan.steps, plan.sizes, strict=True):
-        report = named(callback, step.card.name)
-        if step.kind == "rescale":
-            continue
-        if step.kind == "group":
-            found = {block.name: block for block in blocks_within(model, step, targets)}
-            parts |= found
-            for number, (name, size) in enumerate(sizes.items(), 1):
-                weights = solving.parameters_of(model, found[name].roles, done)
-                made = solving.solve_block(step, size, found[name], weights, plan.stats)
-                if made is not None:
-                    done.update(made.weights)
-                    aims.update({name: v for name, v in made.weights.items() if isinstance(v, Tensor)})
-                    for home, arguments in made.forward.items():
-                        forward.setdefault(home, {}).update(arguments)
-                report(number, len(sizes), {})
-            continue
-        for number, (path, size) in enumerate(sizes.items(), 1):
-            name = path + ".weight"
-            aim = aims[name] if name in aims else weight_of(model, path)
-            if step.kind in ADDS and left_whole(plan.steps, step, done.get(name)):
-                continue
-            value = solving.solve_layer(step, size, aim, done.get(name), plan.stats.get(path))
-            if value is not None:
-                done[name] = value
+        report = name_stage(callback, step.card.name)
+        for number, item in enumerate(items(model, step, targets), 1):
+            made = item.solve(draft, plan.stats, sizes[item.name])
+            if made is not None:
+                draft.put(made, item.block)
             report(number, len(sizes), {})
+        draft.steps.append(step)
+    _shift_biases(draft, plan)
+    sized = next((step.card.name for step in plan.steps if step.sized_by_budget), None)
+    limit = Budget(model, targets, plan.keep, plan.count) if sized is not None and plan.keep is not None else None
+    undo = draft.replace()
+    try:
+        if limit is not None:
+            limit.check_met([model.get_submodule(path) for path in targets], str(sized))
+    except ValueError:
+        undo()
+        raise
+    return undo
+
+
+def _shift_biases(draft: Draft, plan: Plan) -> None:
+    """Give layers their old mean output, where means were collected."""
     for path in plan.selected:
-        value, moments = done.get(path + ".weight"), plan.stats.get(path)
-        if isinstance(value, Format) and moments is not None and moments.mean is not None:
-            aim = aims[path + ".weight"] if path + ".weight" in aims else weight_of(model, path)
-            bias = _bias(targets[path], done.get(path + ".bias"))
-            done[path + ".bias"] = shifted_bias(bias, aim, value, moments.mean)
-    return replace(model, modules(model, Replacement(done, forward), parts.values()))
+        format, moments = draft.format(path), plan.stats.get(path)
+        if format is not None and moments is not None and moments.mean is not None:
+            bias = shifted_bias(draft.bias(path), draft.aim(path), format, moments.mean)
+            draft.put(Replacement({f"{path}.bias": bias}))
 
 
-def shifted_bias(bias: Tensor | None, aim: Tensor, value: Format, mean: Tensor) -> Tensor:
-    """The bias that gives a layer its old mean output: b + (W - W') E[x]. Done where means were collected."""
-    shift = (aim - value.to_dense().to(aim.dtype)) @ mean.to(aim.dtype)
-    return shift if bias is None else bias.detach() + shift
-
-
-def _bias(layer: Any, changed: Tensor | Format | None) -> Tensor | None:
-    """A layer's bias as the steps before left it."""
-    return changed if isinstance(changed, Tensor) else layer.bias
-
-
-def left_whole(steps: tuple[Step, ...], step: Step, made: Tensor | Format | None) -> bool:
-    """Whether earlier steps could have left something over of a layer, and left the layer as it was."""
-    earlier = steps[: steps.index(step)]
-    return not isinstance(made, Format) and any(s.kind in (*ADDS, "quantize") for s in earlier)
+def shifted_bias(bias: Tensor | None, weight: Tensor, value: Format, mean: Tensor) -> Tensor:
+    """The bias that gives a layer its old mean output when ``value`` takes the weight's place: b + (W - W') E[x]."""
+    shift = (weight - value.to_dense().to(weight.dtype)) @ mean.to(weight.dtype)
+    return shift if bias is None else bias + shift

@@ -1,24 +1,17 @@
-"""What a layer costs in the unit of the budget, and the curves of choices that allocation reads."""
+"""What a layer costs in the unit of the budget, exactly: from the format that a method makes, whatever it is."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polyad.allocate.curve import WHOLE, Curve
 from polyad.compress.recipe import Step
-from polyad.compress.solving import quantized
-from polyad.formats import Dense, Format, LowRank
-from polyad.models.blocks import Block
-from polyad.models.calibration.collect import Moments
+from polyad.formats import Dense, Format, LowRank, Product, Quantized, Sum
 
 COUNTS = ("parameters", "bytes", "flops")
-BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
 def cost(format: Format, count: str) -> float:
@@ -36,85 +29,54 @@ def layer_cost(module: nn.Module, count: str) -> float:
     return cost(Dense(torch.empty(weight.shape, device="meta")), count)
 
 
-Price = Callable[..., float]
-"""The cost of a matrix of a shape or, with a rank, of factors of that shape."""
+class Prices:
+    """Costs of matrices and of what a method makes of them, once the quantisations ``later`` were applied.
 
-
-def prices(count: str, later: tuple[Step, ...] = ()) -> Price:
-    """What matrices and factors cost once the quantisations ``later`` were applied to them; no numbers are made."""
-
-    @functools.cache
-    def price(shape: tuple[int, ...], rank: int | None = None) -> float:
-        made: Format = Dense(torch.empty(shape, device="meta")) if rank is None else LowRank.empty(shape, rank)
-        for step in later if count != "parameters" else ():  # a code counts one, as the number did
-            made = quantized(step, step.size or 0, made)
-        return cost(made, count)
-
-    return price
-
-
-def layer_curve(step: Step, weight: Tensor, stats: Moments | None, count: str, price: Price) -> Curve:
-    """The choices of one layer under a method: every rank, or every number of bits, that costs less than it does."""
-    shape = tuple(weight.shape)
-    whole, errors = price(shape), None
-    if step.kind == "quantize":
-        found = [_measured(step, weight, stats, bits, count) for bits in BITS]
-    elif step.card.curve is None:
-        raise ValueError(f"{step.card.name} cannot be sized by a budget; give it a rank: {step.card.name}:rank=64")
-    else:
-        errors = step.card.curve(weight, stats, **step.options).tolist()
-        ranks = even_sizes(min(shape) + 1)
-        found = [(r, price(shape, r), errors[min(r, len(errors) - 1)]) for r in ranks]
-    return _curve([*((s, c, e) for s, c, e in found if c < whole), (WHOLE, whole, 0.0)], errors)
-
-
-def even_sizes(stop: int) -> range:
-    """The sizes below ``stop`` that are offered: all of few, every fourth of dozens, every eighth of hundreds.
-
-    Processors multiply matrices of odd widths up to half slower than the next multiple of eight.
+    A format's cost follows from its card (``template``, or low rank) without numbers. Where the card does not say
+    what the method makes, one layer of each shape is solved at each size, and its cost is remembered.
     """
-    step = 8 if stop >= 256 else 4 if stop >= 32 else 1
-    return range(step, stop, step)
+
+    def __init__(self, count: str, later: Iterable[Step] = ()) -> None:
+        if count not in COUNTS:
+            raise ValueError(f"budget={count!r} is not a unit; choose one of {', '.join(COUNTS)}")
+        self.count = count
+        self._later = [step for step in later if step.kind == "quantize" and count != "parameters"]
+        self._known: dict[tuple[Any, ...], float] = {}
+
+    def dense(self, shape: tuple[int, ...]) -> float:
+        """The cost of a dense matrix of this shape."""
+        return self._price(("dense", shape), lambda: Dense(torch.empty(shape, device="meta")))
+
+    def made(self, step: Step, shape: tuple[int, int], rank: int, solve: Callable[[], Format]) -> float:
+        """The cost of what a step makes of a matrix of this shape at a rank; ``solve`` makes it where need be."""
+
+        def format() -> Format:
+            if step.card.template is not None:
+                return step.card.template(shape, rank, **step.options)
+            return LowRank.empty(shape, rank) if step.card.makes is LowRank else solve()
+
+        return self._price((step.card.name, shape, rank), format)
+
+    def _price(self, key: tuple[Any, ...], make: Callable[[], Format]) -> float:
+        if key not in self._known:
+            format = make()
+            for step in self._later:  # in parameters a code counts one, as the number did
+                format = quantize_factors(step, step.size or 0, format)
+            self._known[key] = cost(format, self.count)
+        return self._known[key]
 
 
-def _measured(step: Step, weight: Tensor, stats: Moments | None, bits: int, count: str) -> tuple[int, float, float]:
-    made = step.card.function(weight, bits, **step.options)
-    return bits, cost(made, count), output_error(weight - made.to_dense(), stats)
-
-
-def output_error(difference: Tensor, stats: Moments | None) -> float:
-    """E|D x|² for a difference D of weights; its squared Frobenius norm where no statistics are at hand."""
-    if stats is None or stats.second is None:
-        return float(difference.square().sum())
-    return float(((difference @ stats.second.to(difference.dtype)) * difference).sum())
-
-
-def block_curve(
-    step: Step, block: Block, weights: Mapping[str, Tensor], stats: Mapping[str, Moments], price: Price
-) -> Curve:
-    """The choices of one block under a group method: every number of units that costs less than all of them."""
-    assert step.card.curve is not None
-    errors = step.card.curve(block, weights, stats, **step.options).tolist()
-    units = len(errors) - 1
-    shapes = {role: tuple(weights[path + ".weight"].shape) for role, path in block.roles.items()}
-
-    def cut(k: int) -> float:
-        inner = {role: 1 if role in ("down", "o") else 0 for role in shapes}  # the axis that is cut
-        return sum(price(tuple(n * k // units if axis == inner[r] else n for axis, n in enumerate(shape)))
-                   for r, shape in shapes.items())  # fmt: skip
-
-    whole = cut(units)
-    choices = ((k, cut(k), errors[k]) for k in even_sizes(units))
-    return _curve([*(choice for choice in choices if choice[1] < whole), (WHOLE, whole, 0.0)], errors)
-
-
-def _curve(choices: list[tuple[int, float, float]], sweep: list[float] | None) -> Curve:
-    """Sorted by cost; of choices of one cost the one of least error stays."""
-    best: dict[float, tuple[int, float, float]] = {}
-    for choice in choices:
-        if choice[1] not in best or choice[2] < best[choice[1]][2]:
-            best[choice[1]] = choice
-    ordered = [best[c] for c in sorted(best)]
-    sizes, costs, errors = (np.array(column) for column in zip(*ordered, strict=True))
-    every = None if sweep is None else np.maximum(np.array(sweep, dtype=float), 0.0)
-    return Curve(sizes.astype(np.int64), costs.astype(float), np.maximum(errors.astype(float), 0.0), every)
+def quantize_factors(step: Step, bits: int, value: Tensor | Format) -> Format:
+    """Every floating-point factor of a value, quantised."""
+    if isinstance(value, Tensor | Dense):
+        return step.card.function(value if isinstance(value, Tensor) else value.weight, bits, **step.options)
+    if isinstance(value, LowRank):
+        factors = (value.left, value.right)
+        return Product(tuple(step.card.function(factor.contiguous(), bits, **step.options) for factor in factors))
+    if isinstance(value, Product):
+        return Product(tuple(quantize_factors(step, bits, factor) for factor in value.factors))
+    if isinstance(value, Sum):
+        return Sum(tuple(quantize_factors(step, bits, term) for term in value.terms))
+    if isinstance(value, Quantized):
+        return value
+    raise ValueError(f"{step.card.name} cannot quantise a {type(value).__name__}")

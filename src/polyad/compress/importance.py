@@ -1,20 +1,56 @@
-"""How much the model's output changes when one item alone is cut."""
+"""The change of the model's output when one item alone is cut."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyad.allocate import Curve
+from polyad.compress.budget import relative_errors
+from polyad.compress.draft import Draft
+from polyad.compress.item import Item
+from polyad.data.calibration import Calibration
 from polyad.models.blocks import decoder_layers
+from polyad.models.mode import eval_mode
+from polyad.models.replacement import Replacement, modules
 from polyad.models.surgery import replace
+from polyad.statistics import Stats
 
 EVERY = 2
 """Positions between those at which the distributions are compared: neighbours say much the same."""
+PROBE_SHARE = 0.5
+"""The share of an item's cost to which it alone is cut when its importance is measured."""
+
+
+def item_importance(
+    model: Any,
+    items: list[Item],
+    curves: Mapping[str, Curve],
+    stats: Stats,
+    text: Calibration,
+    callback: Callable[..., Any] | None,
+) -> dict[str, float]:
+    """For every item, the change of output that cutting it alone to half causes, over its own error at that size."""
+    places = {item.name: curves[item.name].affordable(PROBE_SHARE * curves[item.name].whole) for item in items}
+
+    def cut(item: Item) -> dict[str, nn.Module]:
+        made = item.solve(Draft(model), stats, int(curves[item.name].sizes[places[item.name]]))
+        return modules(model, made or Replacement({}), [item.block] if item.block is not None else [])
+
+    lossy = [item for item in items if curves[item.name].errors[places[item.name]] > 0]
+    measure = divergences if predicts(model) else changes
+    with eval_mode(model):
+        moved = measure(model, {item.name: partial(cut, item) for item in lossy}, text.probe, callback=callback)
+    shares = relative_errors(curves)
+    least = 1e-3 * median(moved.values()) if moved else 0.0
+    return {name: max(change, least) / float(shares[name].errors[places[name]]) for name, change in moved.items()}
 
 
 def divergences(

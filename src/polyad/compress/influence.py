@@ -1,4 +1,4 @@
-"""What an allocation wants to know of the layers in which its items stand."""
+"""Statistics of the layers in which items stand, for allocations that read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from polyad._card import methods
 from polyad.models.blocks import decoder_layers
-from polyad.models.calibration.collect import Moments, required
+from polyad.statistics import Moments, required
 
 ROLE = "layer"
 """The role under which an allocation's card names statistics of whole layers."""
@@ -18,21 +18,21 @@ ROLE = "layer"
 
 def layer_needs(model: nn.Module, chooser: Callable[..., Any]) -> dict[str, set[str]]:
     """The statistics of the decoder's layers that an allocation reads, by path; none for most."""
-    wanted = read_by(chooser)
-    return {path: set(wanted) for path in decoder_layers(model)} if wanted else {}
+    names = layers_read_by(chooser)
+    return {path: set(names) for path in decoder_layers(model)} if names else {}
 
 
-def read_by(chooser: Callable[..., Any]) -> frozenset[str]:
+def layers_read_by(chooser: Callable[..., Any]) -> frozenset[str]:
     """The statistics of layers in an allocation's card; none for a function that is not in the catalogue."""
     function = chooser.func if isinstance(chooser, functools.partial) else chooser
     return next((c.needs.get(ROLE, frozenset()) for c in methods("allocate") if c.function is function), frozenset())
 
 
-def informed(
+def with_influence(
     chooser: Callable[..., Any], model: nn.Module, items: Iterable[str], stats: Mapping[str, Moments]
 ) -> Callable[..., Any]:
     """The allocation with the block influence of every item's layer as its ``scores``, where it asks for that."""
-    if not read_by(chooser):
+    if not layers_read_by(chooser):
         return chooser
     layers = decoder_layers(model)
     scores: dict[str, float] = {}

@@ -11,19 +11,21 @@ import numpy as np
 from torch import Generator, nn
 
 from polyad.allocate import Curve, greedy
-from polyad.compress import costs
-from polyad.compress.influence import informed, layer_needs, read_by
+from polyad.compress.budget import Budget, name_stage, relative_errors
+from polyad.compress.costs import Prices
+from polyad.compress.draft import Draft
+from polyad.compress.importance import item_importance
+from polyad.compress.influence import layer_needs, layers_read_by, with_influence
+from polyad.compress.item import Item
+from polyad.compress.items import items
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
-from polyad.compress.sizing import allowed_cost, blocks_within, item_curves, item_importance, named, quick, relative
-from polyad.data.calibration import Calibration, calibration
-from polyad.models.calibration.collect import Moments, collect, combined
+from polyad.compress.statistics_store import StatisticsStore, gather_statistics
+from polyad.data.calibration import calibration
 from polyad.models.compressible import compressible
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merged, modules
 from polyad.models.surgery import Which, replace
-
-PART = 16
-"""Windows after which statistics are kept, where a memory is given: what a kill can cost."""
+from polyad.statistics import Moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ class Plan:
             "keep": self.keep, "budget": self.count, "seed": self.seed, "calibration": dict(self.texts),
             "sizes": [dict(sizes) for sizes in self.sizes],
             "importance": dict(self.importance),
-            "curves": {name: _thinned(curve) for name, curve in self.curves.items()},
+            "curves": {name: _thin(curve) for name, curve in self.curves.items()},
             "seconds": dict(self.seconds),
         }  # fmt: skip
 
@@ -67,7 +69,7 @@ def plan(
     avoid_slow: bool = False,
     seed: int = 0,
     callback: Callable[..., Any] | None = None,
-    memory: Any = None,
+    memory: StatisticsStore | None = None,
 ) -> Plan:
     """Decide how small each layer or block becomes under a recipe, so that ``keep`` of the selected modules stays.
 
@@ -81,113 +83,79 @@ def plan(
     ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
     where the budget cannot be met, naming the nearest that can.
     """
-    found = steps(recipe)
-    targets = compressible(model, select, grouped=all(step.kind == "quantize" for step in found))
-    free = [step for step in found if step.sized_by_budget]
-    check_budget(found, keep)
-    if budget not in costs.COUNTS:
-        raise ValueError(f"budget={budget!r} is not a unit; choose one of {', '.join(costs.COUNTS)}")
+    parts = steps(recipe)
+    targets = compressible(model, select, grouped=all(step.kind == "quantize" for step in parts))
+    check_budget(parts, keep)
+    sized = next((number for number, step in enumerate(parts) if step.sized_by_budget), None)
+    prices = Prices(budget, parts[sized + 1 :] if sized is not None else ())
+    limit = Budget(model, targets, keep or 0.0, budget) if sized is not None else None
+    chooser = allocate or (parts[sized].card.allocate if sized is not None else None) or greedy
+    if importance and calibrate is None:
+        raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
     check_numbers(model)
     text = calibration(model, calibrate) if calibrate is not None else None
-    reference = rescaled(model, found, seed)
-    undo = replace(model, modules(model, reference)) if reference.weights else lambda: None
+    weigh = importance if importance is not None else text is not None and chooser is greedy
     clock = time.perf_counter()
-    seconds: dict[str, float] = {}
+    undo = replace(model, modules(model, rescaled_weights(model, parts, seed)))
     try:
-        asked = needs(model, found, targets)
-        chooser = allocate or (free[0].card.allocate if free else None) or greedy
-        asked |= layer_needs(model, chooser) if free else {}
-        stats = _statistics(model, asked, text, memory, callback)
-        seconds["statistics"] = time.perf_counter() - clock
+        work = [items(model, step, targets) for step in parts]
+        sizes = [{item.name: step.size for item in its} if step.size is not None else {}
+                 for step, its in zip(parts, work, strict=True)]  # fmt: skip
+        needs = _join_needs(work, layer_needs(model, chooser) if sized is not None else {})
+        stats = gather_statistics(model, needs, text, memory, name_stage(callback, "statistics"))
+        seconds = {"statistics": time.perf_counter() - clock}
         curves: dict[str, Curve] = {}
-        weighed: dict[str, float] = {}
-        chosen: dict[str, int] = {}
-        if free:
-            step = free[0]
-            price = costs.prices(budget, tuple(s for s in found[found.index(step) + 1 :] if s.kind == "quantize"))
-            curves = item_curves(model, step, targets, stats, budget, price, callback)
-            curves = quick(curves, step, targets) if avoid_slow else curves
-            use = importance if importance is not None else text is not None and chooser is greedy
-            if use and text is None:
-                raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
-            if use and text is not None:
-                weighed = item_importance(model, step, targets, curves, stats, text, callback)
-            allowed = allowed_cost(model, step, targets, curves, keep or 0.0, budget, price)
-            scaled = {name: curve.scaled(weighed.get(name, 1.0)) for name, curve in relative(curves).items()}
-            chosen = informed(chooser, model, scaled, stats)(scaled, allowed)
+        weights: dict[str, float] = {}
+        if sized is not None and limit is not None:
+            curves = _curves(model, work[sized], stats, prices, avoid_slow, name_stage(callback, "curves"))
+            allowed = limit.left_for(parts[sized], work[sized], curves, prices)
+            if weigh and text is not None:
+                weights = item_importance(model, work[sized], curves, stats, text, name_stage(callback, "importance"))
+            scaled = {n: curve.scaled(weights.get(n, 1.0)) for n, curve in relative_errors(curves).items()}
+            sizes[sized] = with_influence(chooser, model, scaled, stats)(scaled, allowed)
     finally:
         undo()
     seconds["all"] = time.perf_counter() - clock
-    sizes = tuple(chosen if step in free else _fixed(model, step, targets) for step in found)
     texts = text.digests if text is not None else {}
-    return Plan(found, tuple(targets), sizes, keep, budget, curves, weighed, texts, stats, seed, seconds)
+    return Plan(parts, tuple(targets), tuple(sizes), keep, budget, curves, weights, texts, stats, seed, seconds)
 
 
-def reads_text(found: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
+def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
     """Whether a recipe needs calibration text: for its statistics, or to weigh what the budget decides."""
-    choosers = [allocate or step.card.allocate or greedy for step in found if step.sized_by_budget]
-    weighs = any(chooser is greedy or read_by(chooser) for chooser in choosers)
-    return weighs or any(step.card.needs for step in found)
+    choosers = [allocate or step.card.allocate or greedy for step in parts if step.sized_by_budget]
+    weighs = any(chooser is greedy or layers_read_by(chooser) for chooser in choosers)
+    return weighs or any(step.card.needs for step in parts)
 
 
-def rescaled(model: nn.Module, found: tuple[Step, ...], seed: int) -> Replacement:
-    """What the recipe's rescalings make of the weights; drawn from the seed alone, so always the same."""
-    made = []
-    for step in found:
-        if step.kind == "rescale":
-            generator = Generator().manual_seed(seed)
-            made.append(step.card.function(model, generator=generator, **step.options))
-    return merged(made)
+def rescaled_weights(model: nn.Module, parts: tuple[Step, ...], seed: int) -> Replacement:
+    """The weights after the recipe's rescalings; drawn from the seed alone, so always the same."""
+    return merged(
+        step.card.function(model, generator=Generator().manual_seed(seed), **step.options)
+        for step in parts
+        if step.kind == "rescale"
+    )
 
 
-def needs(model: nn.Module, found: tuple[Step, ...], targets: Mapping[str, nn.Module]) -> dict[str, set[str]]:
-    """The statistics that the recipe asks for, by module path."""
-    asked: dict[str, set[str]] = {}
-    for step in found:
-        if step.kind == "group":
-            for block in blocks_within(model, step, targets):
-                for role, wanted in step.card.needs.items():
-                    if role in block.roles:
-                        asked.setdefault(block.roles[role], set()).update(wanted)
-        else:
-            wanted = set(step.card.needs.get("", ())) | ({"mean"} if step.options.get("centre") else set())
-            for path in targets if wanted else ():
-                asked.setdefault(path, set()).update(wanted)
-    return asked
+def _join_needs(work: list[list[Item]], layers: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    needs = {path: set(names) for path, names in layers.items()}
+    for item in (item for its in work for item in its):
+        for path, names in item.needs().items():
+            needs.setdefault(path, set()).update(names)
+    return needs
 
 
-def _statistics(model: Any, asked: Any, text: Calibration | None, memory: Any, callback: Any) -> dict[str, Moments]:
-    if not asked:
-        return {}
-    if text is None:
-        raise ValueError("this recipe reads activations; give calibrate='stdlib', 'sotu' or a text file")
-    stats: dict[str, Moments] = {}
-    parts = text.windows.split(PART)
-    report = named(callback, "statistics")
-    for number, part in enumerate(parts):
-        found = memory.recall(number, asked, text) if memory is not None else None
-        if found is None:
-            before = number * PART
-            found = collect(
-                model,
-                asked,
-                [w[None] for w in part],
-                callback=lambda i, _n, v, b=before: report(b + i, len(text.windows), v),
-            )
-            if memory is not None:
-                memory.keep(number, asked, text, found)
-        stats = combined(stats, found) if stats else found
-    return stats
+def _curves(
+    model: nn.Module, work: list[Item], stats: Any, prices: Prices, avoid_slow: bool, report: Callable[..., Any]
+) -> dict[str, Curve]:
+    curves: dict[str, Curve] = {}
+    draft = Draft(model)
+    for number, item in enumerate(work, 1):
+        curve = item.curve(draft, stats, prices)
+        curves[item.name] = item.without_slow(curve, draft) if avoid_slow else curve
+        report(number, len(work), {})
+    return curves
 
 
-def _fixed(model: Any, step: Step, targets: Any) -> dict[str, int]:
-    if step.size is None:
-        return {}
-    if step.kind == "group":
-        return {block.name: step.size for block in blocks_within(model, step, targets)}
-    return dict.fromkeys(targets, step.size)
-
-
-def _thinned(curve: Curve) -> dict[str, list[float]]:
+def _thin(curve: Curve) -> dict[str, list[float]]:
     at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
     return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}

@@ -13,6 +13,8 @@ from polyad._card import Card, card
 SIZE = {"decompose": "rank", "factor": "rank", "quantize": "bits", "group": "keep"}
 """The argument by which each kind of method is told how small to be."""
 KINDS = (*SIZE, "rescale")
+ADDS = ("decompose", "factor")
+"""Kinds that treat what earlier steps left over and add to what these made."""
 
 
 @dataclass(frozen=True)

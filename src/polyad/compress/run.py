@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from polyad.compress.apply import apply
-from polyad.compress.memory import Memory
 from polyad.compress.plan import Plan, plan, reads_text
 from polyad.compress.recipe import Recipe, steps
+from polyad.compress.statistics_store import StatisticsStore
 from polyad.compress.text_form import allocation_of
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
@@ -53,7 +53,7 @@ def made_smaller(
     asked: Asked,
     work: Path,
     callback: Callable[..., Any] | None = None,
-) -> tuple[Any, Plan, Memory, Mapping[str, Tensor], dict[str, float]]:
+) -> tuple[Any, Plan, StatisticsStore, Mapping[str, Tensor], dict[str, float]]:
     """The model called ``name`` after a recipe, its floats rounded to what they are stored in.
 
     Statistics are kept in the folder ``work`` and found there again: by the next point of a comparison, or by the
@@ -65,7 +65,7 @@ def made_smaller(
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in found if s.kind == "rescale"]
-    memory = Memory(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
+    memory = StatisticsStore(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
     allocate = allocation_of(asked.allocate) if asked.allocate else None
     text = None
     if reads_text(found, allocate):

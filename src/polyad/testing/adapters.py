@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.adapters import Adapted, Adapters
-from polyad.models.calibration.collect import Moments
+from polyad.statistics import Moments
 from polyad.testing._contract import seeded
 from polyad.testing._densifying import no_densifying
 
@@ -304,7 +304,8 @@ class _Any(dict[str, Moments]):
             weight = getattr(module, "weight", None)
             if isinstance(weight, Tensor):
                 n = weight.numel() // weight.shape[0]
-                self[path] = Moments(1, torch.eye(n), torch.zeros(n), torch.ones(n), torch.ones(weight.shape[0]))
+                shapes = {"mean": torch.zeros(n), "peak": torch.ones(n), "output_square": torch.ones(weight.shape[0])}
+                self[path] = Moments(1, second=torch.eye(n), **shapes)
 
 
 def _normal(*shape: int) -> Tensor:

@@ -14,8 +14,8 @@ from polyad.adapters.host.build import Method, make, needs_of, opened
 from polyad.adapters.host.sites import Parts, Site, check_patterns, chosen
 from polyad.adapters.host.stand_in import Made
 from polyad.adapters.host.start import gradients, statistics
-from polyad.models.calibration.collect import Moments
 from polyad.models.surgery import Which
+from polyad.statistics import Moments
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.frozen.frozen import is_transposed
 from polyad.adapters.host.sites import Site
-from polyad.models.calibration.collect import Moments
+from polyad.statistics import Moments
 
 
 def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
-from polyad.models.calibration.collect import Moments
+from polyad.statistics import Moments
 
 
 @method(

@@ -20,8 +20,9 @@ from polyad.adapters.training.rate_range import RateRange, rate_range
 from polyad.data.calibration import evaluation
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
-from polyad.models.calibration.collect import Moments, collect
+from polyad.models.calibration import collect
 from polyad.models.surgery import Which, decoder_linears
+from polyad.statistics import Moments
 from polyad.train.state import fingerprint
 
 NAME = "adapter"

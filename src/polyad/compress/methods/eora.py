@@ -9,7 +9,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import LowRank
 from polyad.linalg.metric import roots, tails
-from polyad.models.calibration.collect import Moments, required
+from polyad.statistics import Moments, required
 
 EORA = Paper(
     "Liu and others", 2024,

@@ -8,7 +8,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import LowRank
 from polyad.linalg.metric import principal, tails
-from polyad.models.calibration.collect import Moments, required
+from polyad.statistics import Moments, required
 
 LORD = Paper(
     "Kaushal, Vaidhya, Rish", 2023,

@@ -13,8 +13,8 @@ from polyad._card import Paper, method
 from polyad.allocate.greedy import greedy
 from polyad.linalg.metric import roots, tails
 from polyad.models.blocks import Block
-from polyad.models.calibration.collect import Moments, required
 from polyad.models.replacement import Replacement
+from polyad.statistics import Moments, required
 
 MODEGPT = Paper(
     "Lin, Gao, Smith, Patel, Tuli, Shen, Jin, Hsu", 2024,

@@ -8,7 +8,7 @@ from polyad._card import method
 from polyad.allocate.global_threshold import WELORE, global_threshold
 from polyad.decompose.matrices.svd import spectrum, svd
 from polyad.formats import LowRank
-from polyad.models.calibration.collect import Moments
+from polyad.statistics import Moments
 
 
 @method("factor", makes=LowRank, papers=(WELORE,), curve=spectrum, allocate=global_threshold, example={"rank": 2})

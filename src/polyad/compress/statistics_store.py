@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad.data.calibration import Calibration
-from polyad.models.calibration.collect import NEEDS, Moments
+from polyad.models.calibration import collect, join_statistics
+from polyad.statistics import Moments
 
 SEPARATOR = "|"
 
 
-class Memory:
+class StatisticsStore:
     """A folder of statistics by part of the calibration data.
 
     ``identity`` says what they hold for: the model's files and the steps before them. Parts of another identity,
@@ -36,7 +38,7 @@ class Memory:
             index = json.loads(path.with_suffix(".json").read_text())
             tensors = load_file(path)
             return {
-                name: Moments(count, **cast(Any, {field: tensors[key] for field, key in held.items()}))
+                name: Moments(count, **{field: tensors[key] for field, key in held.items()})
                 for name, (count, held) in index.items()
             }
         except (OSError, ValueError, KeyError, SafetensorError):
@@ -51,12 +53,10 @@ class Memory:
         index: dict[str, Any] = {}
         for module, moments in stats.items():
             held: dict[str, str] = {}
-            for field in NEEDS:
-                value = getattr(moments, field)
-                if value is not None:
-                    key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
-                    tensors[key] = value.contiguous()
-                    held[field] = key
+            for field, value in moments.values.items():
+                key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
+                tensors[key] = value.contiguous()
+                held[field] = key
             index[module] = [moments.count, held]
         partial = path.with_suffix(".partial")
         save_file(tensors, partial)
@@ -71,3 +71,35 @@ class Memory:
         wanted = {path: sorted(needs) for path, needs in asked.items()}
         key = json.dumps([self.identity, wanted, dict(text.digests)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{part}.safetensors"
+
+
+PART = 16
+"""Windows after which statistics are kept, where there is a store: what a kill can cost."""
+
+
+def gather_statistics(
+    model: Any,
+    needs: Mapping[str, set[str]],
+    text: Calibration | None,
+    store: StatisticsStore | None,
+    report: Callable[..., Any],
+) -> dict[str, Moments]:
+    """The statistics of a calibration text, part by part; those that a store has are not collected again."""
+    if not needs:
+        return {}
+    if text is None:
+        raise ValueError("this recipe reads activations; give calibrate='stdlib', 'sotu' or a text file")
+    stats: dict[str, Moments] = {}
+    for number, windows in enumerate(text.windows.split(PART)):
+        part = store.recall(number, needs, text) if store is not None else None
+        if part is None:
+            done = partial(_advance, report, number * PART, len(text.windows))
+            part = collect(model, needs, [window[None] for window in windows], callback=done)
+            if store is not None:
+                store.keep(number, needs, text, part)
+        stats = join_statistics(stats, part) if stats else part
+    return stats
+
+
+def _advance(report: Callable[..., Any], before: int, total: int, step: int, _of: int, values: Any) -> None:
+    report(before + step, total, values)

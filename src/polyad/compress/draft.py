@@ -1,0 +1,81 @@
+"""The weights of a model as the steps of a recipe leave them, before anything is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from polyad import _check
+from polyad.compress.recipe import Step
+from polyad.formats import Format
+from polyad.models.blocks import Block
+from polyad.models.compressible import as_matrix
+from polyad.models.replacement import Replacement, modules
+from polyad.models.surgery import Undo, replace
+
+
+class Draft:
+    """New values of a model's parameters, by path, on which the steps of a recipe work one after another.
+
+    ``format`` is what a layer's weight has become, ``aim`` the dense weight that all steps come near to: that of the
+    model, or the last dense one that a step made. The model itself is read and never changed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.steps: list[Step] = []  # those that are done
+        self._values: dict[str, Tensor | Format] = {}
+        self._dense: dict[str, Tensor] = {}
+        self._forward: dict[str, dict[str, Any]] = {}
+        self._blocks: list[Block] = []
+
+    def format(self, path: str) -> Format | None:
+        """The format that earlier steps made of a layer's weight; None where it is dense."""
+        value = self._values.get(f"{path}.weight")
+        return value if isinstance(value, Format) else None
+
+    def aim(self, path: str) -> Tensor:
+        """The dense weight of a layer as a matrix (out, in), checked."""
+        dense = self._dense.get(f"{path}.weight")
+        if dense is not None:
+            return as_matrix(dense)
+        weight: Any = self.model.get_submodule(path).weight
+        if not isinstance(weight, Tensor):
+            raise ValueError(
+                f"{path} is compressed already (it holds {weight()!r}); compress the original, with both methods as "
+                "the steps of one recipe, or leave the layer out of the selection"
+            )
+        return _check.finite(f"{path}.weight", as_matrix(weight.detach()))
+
+    def parameters(self, paths: Iterable[str]) -> dict[str, Tensor]:
+        """Dense weights and biases of modules, by parameter path."""
+        tensors: dict[str, Tensor] = {}
+        for path in paths:
+            if self.format(path) is not None:
+                raise ValueError(f"{path} is compressed already, so its block cannot be cut; put the cut first")
+            tensors[f"{path}.weight"] = self.aim(path)
+            bias = self.bias(path)
+            if bias is not None:
+                tensors[f"{path}.bias"] = bias
+        return tensors
+
+    def bias(self, path: str) -> Tensor | None:
+        """A layer's bias as the steps left it."""
+        changed = self._values.get(f"{path}.bias")
+        bias = changed if isinstance(changed, Tensor) else getattr(self.model.get_submodule(path), "bias", None)
+        return None if bias is None else bias.detach()
+
+    def put(self, replacement: Replacement, block: Block | None = None) -> None:
+        """Take new values in; ``block`` is the one whose forward pass they change."""
+        self._values.update(replacement.weights)
+        self._dense.update({path: value for path, value in replacement.weights.items() if isinstance(value, Tensor)})
+        for path, arguments in replacement.forward.items():
+            self._forward.setdefault(path, {}).update(arguments)
+        if block is not None:
+            self._blocks.append(block)
+
+    def replace(self) -> Undo:
+        """Put the values into the model's layers. Returns what undoes it exactly."""
+        return replace(self.model, modules(self.model, Replacement(self._values, self._forward), self._blocks))

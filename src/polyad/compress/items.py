@@ -1,0 +1,28 @@
+"""The items of a step: the layers, or the blocks of layers that are cut together, on which it works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from polyad.compress.block_item import BlockItem
+from polyad.compress.item import Item
+from polyad.compress.layer_item import LayerItem
+from polyad.compress.recipe import Step
+from polyad.models.blocks import blocks
+
+
+def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module]) -> list[Item]:
+    """The items of a step among the selected layers, in the model's order; a rescaling has none."""
+    if step.kind == "rescale":
+        return []
+    if step.kind != "group":
+        return [LayerItem(step, path) for path in targets]
+    whole = [b for b in blocks(model, step.rules) if all(path in targets for path in b.roles.values())]
+    if not whole:
+        raise ValueError(
+            f"{step.card.name} cuts matrices together ({', '.join(step.rules)}), and the selection holds no block "
+            "whole; select '*mlp*' or '*attn*', or leave the selection out"
+        )
+    return [BlockItem(step, block) for block in whole]
