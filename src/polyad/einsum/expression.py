@@ -38,7 +38,7 @@ def groups(output: str) -> tuple[str, ...]:
 
 @torch.compiler.assume_constant_result  # a tracer takes the order as given and does not look inside
 def plan(inputs: str, output: str, shapes: Shapes) -> Plan:
-    """The steps as einsums in the letters that torch knows, for a tracer: operands' places, and what to do with them.
+    """The steps as einsums in the letters that torch knows, for a tracer: operands' places, and an einsum.
 
     The places are popped and the result is appended.
     """

@@ -1,4 +1,4 @@
-"""Tensors that share letters, and what joining them costs.
+"""Graphs of tensors that share letters, and the cost of contracting them.
 
 Sets of tensors and sets of letters are bit masks.
 """
@@ -15,7 +15,7 @@ Tree = dict[int, tuple[int, int]]
 
 
 class Graph:
-    """The letters of every tensor, and what is left of them when tensors are joined."""
+    """The letters of every tensor, and those left when tensors are contracted."""
 
     def __init__(self, terms: Sequence[str], output: str, sizes: dict[str, int]) -> None:
         letters = {letter: 1 << i for i, letter in enumerate(dict.fromkeys("".join(terms)))}
@@ -46,7 +46,7 @@ class Graph:
         return self.size(both) * (1 if both == after else 2) + traffic * self.size(after)
 
     def letters(self, tree: Tree) -> dict[int, int]:
-        """The letters of every set of a tree whose parts stand before what is made of them."""
+        """The letters of every set of tensors in a tree."""
         masks = {1 << i: mask for i, mask in enumerate(self.masks)}
         for subset in sorted(tree, key=int.bit_count):
             a, b = tree[subset]

@@ -64,7 +64,7 @@ def _refine_tree(graph: Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
 
 
 def _exact(graph: Graph, masks: list[int], kept: int, traffic: int) -> tuple[Tree, int]:
-    """The cheapest tree over tensors of these letters, by dynamic programming over all sets, and what it costs."""
+    """The cheapest tree over tensors of these letters, by dynamic programming over all sets, and its cost."""
     whole = (1 << len(masks)) - 1
     union = [0] * (whole + 1)
     for chosen in range(1, whole + 1):
@@ -158,7 +158,7 @@ def _reorder_subtrees(graph: Graph, tree: Tree) -> None:
 
 
 def _number_pairs(tree: Tree, n: int) -> Pairs:
-    """The joins of a tree by number, parts before what is made of them."""
+    """The pairs of a tree by number, each after the pairs that its members come from."""
     numbers = {1 << i: i for i in range(n)}
     pairs: Pairs = []
     for subset in sorted(tree, key=lambda subset: (subset.bit_count(), subset)):

@@ -154,7 +154,7 @@ def _matmul_step(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str
 
 
 def _middle_step(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, int]) -> tuple[Step, str] | None:
-    """A product with what is summed in the middle of a large b, which stays where it is; a is rearranged."""
+    """A product that sums over letters in the middle of a large b, which is not moved; a is rearranged."""
     before, middle, behind = b.partition(summed)
     rows = "".join(c for c in a if c not in summed)
     p, n, m, k = (math.prod([sizes[c] for c in part]) for part in (before, rows, behind, summed))

@@ -1,4 +1,4 @@
-"""One format in one file: a safetensors file whose metadata holds what the numbers are."""
+"""Files of one format: a safetensors file whose metadata describes the format."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class Format:
 
     @property
     def device(self) -> torch.device:
-        """The device of the first tensor held."""
+        """The device of the first tensor."""
         return next(iter(self.tensors().values())).device
 
     @property
@@ -139,7 +139,7 @@ class Format:
         return tuple([field.name for field in dataclasses.fields(self)])  # pyright: ignore[reportArgumentType]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor held, by dotted name (``terms.0.codes``). ``replace`` inverts it."""
+        """Every tensor, by dotted name (``terms.0.codes``). ``replace`` inverts it."""
         return named_tensors(self)
 
     def replace(self, tensors: dict[str, Tensor]) -> Self:

@@ -163,7 +163,7 @@ def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
 
 
 def _fill(planned: Planned, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Give the planned adapters their numbers, and what follows from the weight."""
+    """Copy the numbers into the planned adapters."""
     for site, adapter in planned.adapters:
         parameters, values = adapter.state_dict(), numbers[site.path]
         for key, tensor in parameters.items():

@@ -40,7 +40,7 @@ def block_product_svd(
 
 
 def _common_rank(s: Tensor, tol: float) -> int:
-    """The least rank at which what is dropped from all blocks stays within ``tol`` in every grid of the batch."""
+    """The least rank of all blocks that keeps the error of every grid of the batch within ``tol``."""
     top = s.detach().double().amax((-3, -2, -1), keepdim=True)
     squares = (s.detach().double() / torch.where(top > 0, top, 1)).square().sum((-3, -2))  # (*batch, q)
     left = squares.flip(-1).cumsum(-1).flip(-1)

@@ -34,7 +34,7 @@ class _Side:
         return y - self.basis @ second, first + second
 
     def _householder(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The slow and sure way, for blocks that lack rank: noise below rounding fills what is missing."""
+        """Orthonormal columns by Householder QR, for blocks that lack rank: noise below rounding fills them up."""
         noise = torch.randn(y.shape[-2:], generator=self._generator, dtype=y.dtype).to(y.device)
         floor = (self._size * torch.finfo(y.dtype).eps / y.shape[-2] ** 0.5).clamp_min(1e-300)
         q, r = torch.linalg.qr(y + noise * floor[..., None, None])

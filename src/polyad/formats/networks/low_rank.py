@@ -102,7 +102,7 @@ class LowRank(Multilinear):
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], rank: int, *, dtype: torch.dtype = torch.float32) -> Self:
-        """One of this shape and rank on the meta device, which costs nothing and can be asked what it would."""
+        """A format of this shape and rank on the meta device, whose sizes and operations can be read at no cost."""
         left = torch.empty((*shape[:-1], rank), dtype=dtype, device="meta")
         return cls(left, torch.empty((*shape[:-2], rank, shape[-1]), dtype=dtype, device="meta"))
 

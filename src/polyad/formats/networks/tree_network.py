@@ -1,4 +1,4 @@
-"""Trees of three-way transfer tensors with a matrix at every leaf: hierarchical Tucker and its kin."""
+"""Trees of three-way transfer tensors with a matrix at every leaf: hierarchical Tucker and other binary trees."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TreeNetwork(Multilinear):
         return type(self)(self.tree, tuple(operands))
 
     def without_modes(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
-        """The tree without some leaves: what is left of a leaf goes into its parent, and that into its sibling."""
+        """The tree without some leaves: the rest of a leaf goes into its parent, and that into the leaf's sibling."""
         tree, nodes = self.tree, list(operands)
         for leaf in sorted(gone.values(), reverse=True):
             tree, nodes = _prune_leaf(tree, nodes, leaf)

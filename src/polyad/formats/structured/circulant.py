@@ -79,7 +79,7 @@ class Circulant(Pattern):
         )
 
     def _blocks(self) -> Tensor:
-        """The matrix as (*batch, p, b, q, b): W[a, c] is turned[c - a], so its rows are ever later windows."""
+        """The matrix as (*batch, p, b, q, b): W[a, c] is turned[c - a], so rows are windows, each one place back."""
         turned = self.columns.flip(-1).roll(1, -1)
         windows = torch.cat((turned, turned), -1).unfold(-1, self.block, 1)[..., 1:, :].flip(-2)
         return windows.transpose(-3, -2)

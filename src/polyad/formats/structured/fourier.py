@@ -1,4 +1,4 @@
-"""Fast Fourier transforms as formats use them: lengths, precision and what they cost."""
+"""Fast Fourier transforms as formats use them: lengths, precision and cost."""
 
 from __future__ import annotations
 

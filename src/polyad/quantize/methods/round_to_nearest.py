@@ -105,7 +105,7 @@ def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None)
 
 
 def _store(ideal: Tensor, dtype: torch.dtype) -> Tensor:
-    """The scales in ``dtype``; refuses what it cannot hold to its precision."""
+    """The scales in ``dtype``; scales out of its range are refused."""
     scale = ideal.to(dtype)
     if not scale.is_meta:
         limits = torch.finfo(dtype)
