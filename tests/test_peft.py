@@ -236,7 +236,7 @@ def test_folders_that_do_not_fit_are_refused(theirs, tmp_path):
     lost = {k: t for k, t in tensors.items() if k != key}
     for other, said in (
         (lost, r"first lacks the tensors \['lora_A'\]"),
-        ({**tensors, "base_model.model.first.weight": torch.ones(2)}, "first.weight is no part of an adapter"),
+        ({**tensors, "base_model.model.first.weight": torch.ones(2)}, "first.weight belongs to no adapter"),
         (
             {**tensors, key: tensors[key][:, :4].clone()},
             r"first needs A of shape \(3, 12\) and the folder holds \(3, 4\)",

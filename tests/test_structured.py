@@ -162,7 +162,7 @@ def test_sums_and_products_keep_the_structure():
         where = torch.tensor([[0, 0], [11, 19], [-1, 3]])
         assert torch.equal(one.entries(where), x[where[:, 0], where[:, 1]])
         assert isinstance(one + Dense(x), Sum)
-        with pytest.raises(ValueError, match="one pattern"):
+        with pytest.raises(ValueError, match="have different patterns"):
             one * Dense(x)
         with pytest.raises(ValueError, match="2 integers"):
             one.entries(torch.tensor([1, 2, 3]))

@@ -119,7 +119,7 @@ class TrainMatrix(Multilinear):
 def equal_factors(n: int, parts: int) -> tuple[int, ...]:
     """n as a product of ``parts`` factors as equal as may be, the largest first.
 
-    >>> equal_factors(1024, 3), split(6, 2), split(7, 2)
+    >>> equal_factors(1024, 3), equal_factors(6, 2), equal_factors(7, 2)
     ((16, 8, 8), (3, 2), (7, 1))
     """
     factors = [1] * parts
