@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -139,17 +140,31 @@ def encode(value: Any) -> Any:
     return value
 
 
-def decode(value: Any, device: torch.device | str, make: Callable[[dict[str, Any], Any], Any]) -> Any:
-    """The inverse of ``encode``, with empty tensors on ``device``; ``make`` turns an inner spec into a format."""
+def decode(value: Any, device: torch.device | str, kinds: Mapping[str, type]) -> Any:
+    """The inverse of ``encode``, with empty tensors on ``device``."""
     if isinstance(value, list):
-        return tuple(decode(inner, device, make) for inner in value)
+        return tuple(decode(inner, device, kinds) for inner in value)
     if not isinstance(value, dict):
         return value
     if "kind" in value:
-        return make(value, device)
+        return build(value, kinds, device)
     if "torch" in value:
         return getattr(torch, value["torch"])
     return torch.empty(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
+
+
+def build(spec: dict[str, Any], kinds: Mapping[str, type], device: torch.device | str) -> Any:
+    """The uninitialised format of a spec; kinds and fields that this version does not have are refused."""
+    kind, fields = spec.get("kind"), spec.get("fields", {})
+    if kind not in kinds:
+        raise ValueError(f"kind={kind!r} is no format of this version; choose from {', '.join(sorted(kinds))}")
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(kinds[kind])}
+    if unknown:
+        raise ValueError(
+            f"a {kind} has no {' or '.join(sorted(unknown))} here; a newer polyad wrote it: upgrade this one with "
+            "pip install -U polyad"
+        )
+    return kinds[kind](**{name: decode(value, device, kinds) for name, value in fields.items()})
 
 
 def merge_growth(field: str, growths: Iterable[dict[str, int] | None]) -> dict[str, int] | None:

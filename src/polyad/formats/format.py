@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats._tree import decode, encode, map_tensors, named_tensors, number_parts, register, stored_bytes
+from polyad.formats._tree import build, encode, map_tensors, named_tensors, number_parts, register, stored_bytes
+from polyad.formats.batch_entries import entries
 from polyad.formats.patches import convolve_patches
 
 _kinds: dict[str, type[Format]] = {}
@@ -107,13 +108,16 @@ class Format:
         """This format of other tensors, which stand for this number of rows."""
         return self.replace(tensors)
 
+    def select(self, index: Tensor) -> Format:
+        """These entries (n,) of the batch that the first dimension counts; tensors expanded over it stay so."""
+        return self.with_rows({name: entries(t, index) for name, t in self.tensors().items()}, self.shape[-2])
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""
-        first = next(number_parts(self), None)
-        if first is None:
-            raise TypeError(f"{type(self).__name__} has no floating-point tensor, and so no dtype")
-        return first.dtype
+        for part in number_parts(self):
+            return part.dtype
+        raise TypeError(f"{type(self).__name__} has no floating-point tensor, and so no dtype")
 
     @property
     def device(self) -> torch.device:
@@ -165,11 +169,7 @@ class Format:
     @classmethod
     def from_spec(cls, spec: dict[str, Any], device: torch.device | str = "meta") -> Format:
         """An uninitialised format of this description, by default on the meta device."""
-        kind = spec.get("kind")
-        if kind not in _kinds:
-            raise ValueError(f"kind={kind!r} is no format of this version; choose from {', '.join(kinds())}")
-        fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
-        return _kinds[kind](**fields)
+        return build(spec, _kinds, device)
 
     def round(self, rank: Any = None, *, tol: float | None = None) -> Format:
         """The same kind with lower ranks: at most ``rank``, or with a relative Frobenius error of at most ``tol``.

@@ -1,4 +1,4 @@
-"""Short trainings: a loop that goes on after a kill, and modules that learn to stand in for others."""
+"""Short trainings: a loop that can be resumed, and the training of modules that replace others."""
 
 from polyad.train.descend import descend
 from polyad.train.heal import heal

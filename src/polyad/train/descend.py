@@ -1,4 +1,4 @@
-"""Adam on a loss of steps: the short trainings that are no training of one adapter."""
+"""Adam on a loss of steps, for short trainings other than those of adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.train.state import keep, resumed
+from polyad.train.state import keep, resume
 
 
 def descend(
@@ -27,7 +27,7 @@ def descend(
     asked: Mapping[str, Any] | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> list[float]:
-    """Adam at ``rate`` on ``loss(step)``; returns the losses. The rate falls as a cosine.
+    """Minimise ``loss(step)`` by Adam at ``rate``, which falls as a cosine. Returns the losses.
 
     A loss that is not finite is refused before it reaches the parameters; gradients longer than ``clip`` are
     shortened. With ``state``, a file, the training is kept ``every`` so many steps and goes on from there to the same
@@ -42,11 +42,11 @@ def descend(
         raise ValueError(f"steps={steps} leaves nothing to train; give 1 or more")
     parameters = list(parameters)
     optimizer = torch.optim.Adam(parameters, rate)
-    held = {str(i): p for i, p in enumerate(parameters)}
+    by_name = {str(i): p for i, p in enumerate(parameters)}
     identity = json.dumps({**(asked or {}), "steps": steps, "rate": rate}, sort_keys=True, default=str)
     file = None if state is None else Path(state)
-    known = None if file is None else resumed(file, held, optimizer, identity)
-    losses: list[float] = [] if known is None else list(known["losses"])
+    progress = None if file is None else resume(file, by_name, optimizer, identity)
+    losses: list[float] = [] if progress is None else list(progress["losses"])
     for step in range(len(losses), steps):
         optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         value = loss(step)
@@ -59,7 +59,7 @@ def descend(
             torch.nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
-            keep(file, held, optimizer, {"asked": identity, "losses": losses})
+            keep(file, by_name, optimizer, {"asked": identity, "losses": losses})
         if callback is not None:
             callback(step + 1, steps, {"stage": stage, "loss": losses[-1]})
     return losses
