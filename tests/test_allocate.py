@@ -160,7 +160,7 @@ def test_global_threshold_compares_with_the_largest_singular_value_also_beyond_t
 
 def test_global_threshold_refuses_what_is_no_rank():
     bits = Curve(np.array([2, 3, WHOLE]), np.array([2.0, 3.0, 16.0]), np.array([4.0, 1.0, 0.0]))
-    with pytest.raises(ValueError, match=r"the sizes of layer are not ranks; allocate with greedy"):
+    with pytest.raises(ValueError, match=r"its sizes are not ranks.*allocate with greedy"):
         global_threshold({"layer": bits}, 8.0)
 
 
@@ -179,7 +179,7 @@ def test_a_budget_out_of_reach_names_the_nearest_and_a_large_one_leaves_all_whol
         allocate(items, 3.9)
     with pytest.raises(ValueError, match="no allocation meets the budget of nan"):
         allocate(items, float("nan"))
-    with pytest.raises(ValueError, match="no items were given"):
+    with pytest.raises(ValueError, match="items is empty"):
         allocate({}, 3.0)
     assert allocate(items, 10.0) == {"a": WHOLE, "b": WHOLE}
 

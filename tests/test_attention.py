@@ -223,9 +223,9 @@ def test_decoding_from_factors_forms_no_keys_and_no_values(monkeypatch):
     cache, ids = DynamicCache(), tiny.ids(2, 24) % 50
     model(ids, cache)
     lengths = []
-    formed = TensorProductAttention._formed
+    formed = TensorProductAttention._form_heads
     monkeypatch.setattr(
-        TensorProductAttention, "_formed", lambda self, f: lengths.append(f.shape[2]) or formed(self, f)
+        TensorProductAttention, "_form_heads", lambda self, f: lengths.append(f.shape[2]) or formed(self, f)
     )
     model(ids[:, :1], cache)
     assert lengths == [1, 1]  # the queries of two layers

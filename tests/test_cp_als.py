@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polyad.decompose import cp_als
 from polyad.decompose.alternating.mttkrp import Products, residual
 from polyad.decompose.cp._newton import levenberg
-from polyad.decompose.cp._sweeps import Sweeps, descend, refine
+from polyad.decompose.cp._sweeps import Sweeps, damped_step, refine_factors
 from polyad.formats import CP
 
 
@@ -89,10 +89,10 @@ def test_the_account_of_the_error_is_right_to_the_last_digits():
 
 def test_steps_are_taken_whatever_the_matrix():
     for size in (0.0, 1e-300, 1.0, 1e200):
-        step, gain = descend(size * torch.ones(2, 3, 3).double(), size * torch.ones(2, 3, 4).double(), 1e-16)
+        step, gain = damped_step(size * torch.ones(2, 3, 3).double(), size * torch.ones(2, 3, 4).double(), 1e-16)
         assert torch.isfinite(step).all()
         assert (gain >= 0).all()
-    step, _ = descend(torch.tensor([[1.0, 1], [1, 1]]).double(), torch.ones(2, 4).double(), 1e-16)
+    step, _ = damped_step(torch.tensor([[1.0, 1], [1, 1]]).double(), torch.ones(2, 4).double(), 1e-16)
     assert torch.allclose(step.sum(0), torch.ones(4).double())
 
 
@@ -114,7 +114,7 @@ def test_sweeps_alone_reach_what_newton_reaches():
     x = uniform((6, 7, 8), 3, 2, noise=0.1)[None]
     norm = x.flatten(1).norm(dim=1)
     start = rows(1, 4, 3, (6, 7, 8))
-    slow = refine(x, start, norm, stop=1e-9, max_iter=2000)[1]
+    slow = refine_factors(x, start, norm, stop=1e-9, max_iter=2000)[1]
     fast = levenberg(x / norm, start, max_iter=200, stop=1e-9, ridge=0.0, enough=torch.zeros(1).double())[1]
     assert float(slow.min()) == pytest.approx(float(fast.min()), rel=1e-4)
 

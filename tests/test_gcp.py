@@ -108,7 +108,7 @@ def test_losses_reported_only_fall():
     [
         (lambda x: gcp(-x, 1, loss="poisson"), ValueError, "this loss allows 0"),
         (lambda x: gcp(2 * x, 1, loss="bernoulli"), ValueError, "this loss allows 0"),
-        (lambda x: gcp(x, 1, loss="huber"), ValueError, "loss='huber' is neither"),
+        (lambda x: gcp(x, 1, loss="huber"), ValueError, "loss='huber' is not known"),
         (lambda x: gcp(x, 13), ValueError, "rank=13 exceeds"),
         (lambda x: gcp(x / 0, 1), ValueError, "60 infinite"),
         (lambda x: gcp(x, 1, mask=x > 5), ValueError, "hides every entry"),

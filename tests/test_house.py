@@ -17,13 +17,13 @@ from polyad._moved import moved_modules
 
 ROOT = Path(polyad.__file__).parent
 ORDER = (
-    "_card", "_check", "_arguments", "_folders", "_versions", "_moved", "linalg", "algorithms", "einsum",
-    "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models", "data",
-    "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain",
+    "_card", "_check", "_callback", "_arguments", "_folders", "_versions", "_moved", "linalg", "algorithms",
+    "einsum", "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models",
+    "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain",
     "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing", "claims",
     "report", "cli",
 )  # fmt: skip
-NUMERIC = frozenset({"_card", "_check", "_versions", "linalg", "formats", "quantize"})
+NUMERIC = frozenset({"_card", "_check", "_callback", "_versions", "linalg", "formats", "quantize"})
 ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}
 ALSO: dict[str, set[str]] = {}
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(ROOT)], "polyad.") if not m.name.endswith("__main__"))
@@ -139,3 +139,7 @@ def test_modules_of_the_first_version_are_found_where_they_are_now():
         assert polyad.linalg.lasso is polyad.algorithms.lasso
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = polyad.linalg.nothing
+    with pytest.warns(DeprecationWarning, match="polyad.attention.mix_latent now"):
+        assert polyad.attention.mixed is polyad.attention.mix_latent
+    with pytest.warns(DeprecationWarning, match="compare_formats.compare_formats now"):
+        assert importlib.import_module("polyad.decompose.trade").trade.__name__ == "compare_formats"

@@ -122,11 +122,11 @@ def test_sparse_tensors_are_exact_at_the_tolerance_zero():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda x, m: hooi(x, tol=0.1, mask=m), "tol=0.1 with a mask: .* give rank"),
+        (lambda x, m: hooi(x, tol=0.1, mask=m), "tol=0.1 was given with a mask.* give rank"),
         (lambda x, m: nonnegative_cp(-x, tol=0.1), "tol=0.1 cannot be reached: x has negative entries"),
         (lambda x, m: nonnegative_cp(x, 2, tol=0.1), "exactly one of rank, tol"),
         (lambda x, m: sparse_cp_als(x), "exactly one of rank, tol"),
-        (lambda x, m: sparse_cp_als(x, 2, mask="seen"), "mask='seen' is neither 'stored' nor"),
+        (lambda x, m: sparse_cp_als(x, 2, mask="seen"), "mask='seen' is not known; give 'stored'"),
         (lambda x, m: sparse_cp_als(x.to_sparse(), 2, mask=~(x != 0)), "mask hides every entry"),
         (lambda x, m: cp_als(x, 2, mask=m[0]), r"mask of torch.bool and shape \(13, 12\) must hold bools in x's"),
     ],

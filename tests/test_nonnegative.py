@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.decompose import nmf, nonnegative_cp
-from polyad.decompose.alternating.mttkrp import sweep
+from polyad.decompose.alternating.mttkrp import mttkrp_sweep
 
 MODES = "abcdefgh"
 
@@ -33,7 +33,7 @@ def test_shared_products_are_those_of_the_factors_of_the_moment(shape):
     x = torch.randn(2, *shape, generator=draw, dtype=torch.float64)
     factors = [torch.randn(2, 3, n, generator=draw, dtype=torch.float64) for n in shape]
     letters, seen = MODES[: len(shape)], []
-    for mode, product in sweep(x, factors):
+    for mode, product in mttkrp_sweep(x, factors):
         others = [f"yz{c}" for m, c in enumerate(letters) if m != mode]
         rest = [f for m, f in enumerate(factors) if m != mode]
         expected = torch.einsum(f"y{letters},{','.join(others)}->yz{letters[mode]}", x, *rest)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyad.decompose import core_shapes, st_hosvd
-from polyad.decompose.ranks.choose_rank import by_budget, by_elbow, by_energy, by_tolerance, mode_spectra
+from polyad.decompose.ranks.choose_rank import by_budget, by_elbow, by_energy, by_tolerance
+from polyad.decompose.ranks.spectra import mode_spectra
 
 
 def seeded(*shape, seed=0):

@@ -132,7 +132,7 @@ def test_a_record_of_holes_only_is_still_drawn(tmp_path, one):
 
 
 def test_the_table_says_what_was_measured(one):
-    found = " ".join(re.sub("<[^>]*>", " ", tables.beside(one)).split())
+    found = " ".join(re.sub("<[^>]*>", " ", tables.comparison_table(one)).split())
     assert "1.120 ± 0.010" in found
     assert "12.50 (12.10 to 12.90)" in found
     assert "85.0 %" in found
@@ -140,13 +140,13 @@ def test_the_table_says_what_was_measured(one):
 
 
 def test_slow_layers_are_named_below_the_table(one):
-    assert "takes longer" not in tables.beside(one)
+    assert "takes longer" not in tables.comparison_table(one)
     for layer in one["layers"]:
         layer["time"] = {"1": 0.7, "64": 0.9}
-    assert "None of the" in tables.beside(one)
+    assert "None of the" in tables.comparison_table(one)
     one["layers"][0]["time"]["64"] = 1.5
     name = one["layers"][0]["path"].rsplit(".", 1)[-1]
-    said = tables.beside(one)
+    said = tables.comparison_table(one)
     assert f"1 of {len(one['layers'])} layers take longer than those that they replace: {name}, " in said
     assert "up to 1.50 times with 64 rows" in said
 
@@ -182,7 +182,7 @@ def test_the_geometric_mean_has_the_error_of_its_parts(one):
 
 
 def test_the_front_joins_what_no_other_beats(many):
-    found = front.front(many)
+    found = front.front_figures(many)
     assert set(found) == {f"{x}|{y}" for x in front.SIZES for y in ("mean", "text0", "text1")}
     line = found["bytes|mean"]["data"][0]
     assert line["name"] == "front"
@@ -194,8 +194,8 @@ def test_the_front_joins_what_no_other_beats(many):
 
 
 def test_best_keeps_equal_points_and_drops_beaten_ones():
-    assert front.best([(1.0, 2.0), (1.0, 2.0), (1.0, 3.0), (2.0, 1.0)], more=False) == [0, 1, 3]
-    assert front.best([(1.0, 2.0), (2.0, 2.0)], more=True) == [1]
+    assert front.pareto_front([(1.0, 2.0), (1.0, 2.0), (1.0, 3.0), (2.0, 1.0)], more=False) == [0, 1, 3]
+    assert front.pareto_front([(1.0, 2.0), (2.0, 2.0)], more=True) == [1]
 
 
 def test_heat_maps_hold_shares_errors_and_importance(one):
@@ -205,7 +205,7 @@ def test_heat_maps_hold_shares_errors_and_importance(one):
     assert left["x"] == ["q_proj", "v_proj", "up_proj", "down_proj"]
     assert left["z"][0][0] == 1.0
     assert left["z"][1][2] == pytest.approx(0.82, abs=1e-3)
-    shares = {name: share for name, (share, _) in heat.errors(one["plan"]).items()}
+    shares = {name: share for name, (share, _) in heat.chosen_errors(one["plan"]).items()}
     assert shares["model.layers.0.self_attn.q_proj"] == 0.0
     assert shares["model.layers.1.self_attn.v_proj"] == pytest.approx(0.45**2)
     weighed = found["importance"]["data"][0]
@@ -219,9 +219,9 @@ def test_a_module_that_lost_rows_shows_what_it_had(one):
 
 
 def test_errors_between_kept_choices_lie_on_a_line():
-    assert heat.at([1, 3, -1], [9.0, 5.0, 0.0], 2) == 7.0
-    assert heat.at([1, 3, -1], [9.0, 5.0, 0.0], 5) == 5.0
-    assert heat.at([1, 3, -1], [9.0, 5.0, 0.0], -1) == 0.0
+    assert heat.interpolate([1, 3, -1], [9.0, 5.0, 0.0], 2) == 7.0
+    assert heat.interpolate([1, 3, -1], [9.0, 5.0, 0.0], 5) == 5.0
+    assert heat.interpolate([1, 3, -1], [9.0, 5.0, 0.0], -1) == 0.0
 
 
 def test_spectra_mark_the_chosen_size(one, many):
@@ -239,8 +239,8 @@ def test_spectra_mark_the_chosen_size(one, many):
 def test_numbers_read_well():
     assert words.clean([math.inf, {"a": (math.nan, True)}]) == [None, {"a": [None, True]}]
     assert words.short(None) == words.figure(math.nan) == "–"
-    assert words.smaller(None) == "of unknown size"
-    assert words.higher(1.0) == "the same"
+    assert words.size_phrase(None) == "of unknown size"
+    assert words.change_phrase(1.0) == "the same"
 
 
 @pytest.mark.parametrize(

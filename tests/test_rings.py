@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polyad.decompose import tr_als, tr_svd, tt_als, tt_svd
-from polyad.decompose.ranks.compare_formats import trade
+from polyad.decompose.ranks.compare_formats import compare_formats
 from polyad.formats import BlockTerm, KhatriRao, LowDisplacement, TensorRing, TensorTrain
 
 F32, F64 = torch.float32, torch.float64
@@ -240,7 +240,7 @@ def test_other_kinds_round_what_is_redundant():
 
 
 def test_rings_stand_in_the_trade_table():
-    (point,) = trade(seeded(6, 5, 4), ["ring"], tol=[0.1])
+    (point,) = compare_formats(seeded(6, 5, 4), ["ring"], tol=[0.1])
     assert isinstance(point.made, TensorRing)
     assert point.error is not None
     assert point.error <= 0.1

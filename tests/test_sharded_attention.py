@@ -6,7 +6,7 @@ import torch.multiprocessing as mp
 from torch import distributed
 from transformers import DynamicCache
 
-from polyad.attention import KroneckerAttention, LatentAttention, ShardedLatentAttention, mixed
+from polyad.attention import KroneckerAttention, LatentAttention, ShardedLatentAttention, mix_latent
 from polyad.attention.methods.kronecker import axis_averages, outer_sum
 from polyad.attention.rotary import tables
 
@@ -39,7 +39,7 @@ def summed(made, world, scale=None):
 @pytest.mark.parametrize("how", ["hadamard", "pca"])
 def test_mixing_changes_nothing_in_the_whole_layer(how):
     expected = layer()(*inputs())[0]
-    torch.testing.assert_close(mixed(layer(), how, moment(layer()))(*inputs())[0], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(mix_latent(layer(), how, moment(layer()))(*inputs())[0], expected, atol=1e-12, rtol=0)
 
 
 def test_one_rank_and_scores_without_the_latent_are_exact():
@@ -51,8 +51,8 @@ def test_mixing_makes_the_error_of_the_cut_smaller():
     whole = layer()(*inputs())[0]
     error = lambda made, scale=None: float((summed(made, 2, scale) - whole).norm() / whole.norm())  # noqa: E731
     plain = error(layer())
-    assert error(mixed(layer(), "hadamard")) < 0.8 * plain
-    assert error(mixed(layer(), "pca", moment(layer())), 1.0) < 0.7 * plain
+    assert error(mix_latent(layer(), "hadamard")) < 0.8 * plain
+    assert error(mix_latent(layer(), "pca", moment(layer())), 1.0) < 0.7 * plain
 
 
 def part(rank, folder):
@@ -60,7 +60,7 @@ def part(rank, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     x, (cos, sin) = inputs()
-    cache, mine = DynamicCache(), ShardedLatentAttention(mixed(layer(), "hadamard"), rank, 2)
+    cache, mine = DynamicCache(), ShardedLatentAttention(mix_latent(layer(), "hadamard"), rank, 2)
     outs = []
     with torch.no_grad():
         for piece in (slice(0, TOKENS - 1), slice(TOKENS - 1, TOKENS)):
@@ -74,7 +74,7 @@ def part(rank, folder):
 
 def test_two_processes_add_up_to_what_one_simulates_each_with_half_the_latents(tmp_path):
     mp.spawn(part, (str(tmp_path),), nprocs=2)
-    expected = summed(mixed(layer(), "hadamard"), 2)
+    expected = summed(mix_latent(layer(), "hadamard"), 2)
     for rank in range(2):
         out, held = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(out, expected.detach(), atol=1e-12, rtol=0)

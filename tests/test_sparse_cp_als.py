@@ -99,7 +99,7 @@ def test_extremes():
 @pytest.mark.parametrize(
     ("x", "rank", "kind", "sentence"),
     [
-        (torch.ones(3, 4, 5).to_sparse(), 13, ValueError, "rank=13 exceeds what a tensor of shape"),
+        (torch.ones(3, 4, 5).to_sparse(), 13, ValueError, "rank=13 exceeds what any tensor of shape"),
         (torch.ones(3, 4, 5).to_sparse(), 0, ValueError, "rank=0 is below 1"),
         (torch.ones(3).to_sparse(), 1, ValueError, "1 dimensions"),
         (torch.ones(3, 4).to_sparse(1), 1, ValueError, "1 dense dimensions"),

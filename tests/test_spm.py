@@ -80,7 +80,7 @@ def test_the_format_leaves_the_symmetry_as_a_cp():
         (lambda: spm(torch.rand(3, 3, 3)), "when two modes are swapped"),
         (lambda: spm(torch.rand(3, 3, 4)), "all modes must have one size"),
         (lambda: spm(torch.eye(3)), "at least 3 are needed"),
-        (lambda: spm(planted(4, 4, 3).to_dense(), 7), "rank=7 exceeds what can be told apart"),
+        (lambda: spm(planted(4, 4, 3).to_dense(), 7), "rank=7 exceeds the number of terms that can be told apart"),
         (lambda: spm(planted(4, 4, 3).to_dense() * float("inf")), "infinite"),
         (lambda: SymmetricCP(torch.ones(3, 2), torch.ones(3), 3), "do not agree"),
         (lambda: SymmetricCP.random((3, 4, 3), generator=torch.Generator()), "modes of one size"),

@@ -17,8 +17,8 @@ from polyad.decompose import (
     tnale,
     tt_svd,
 )  # fmt: skip
-from polyad.decompose.networks._moves import grown, halved, merged, shrunk
-from polyad.decompose.networks.sweeps import drawn, refine
+from polyad.decompose.networks._moves import grow_edge, node_merges, node_splits, shrink_edge
+from polyad.decompose.networks.sweeps import random_network, refine_network
 from polyad.formats import Network
 
 
@@ -27,7 +27,7 @@ def seeded(seed=0):
 
 
 def planted(expression, seed=0, n=5, **ranks):
-    return drawn(expression, ranks | dict.fromkeys(expression.split("->")[1], n), seeded(seed))
+    return random_network(expression, ranks | dict.fromkeys(expression.split("->")[1], n), seeded(seed))
 
 
 def error(found, x):
@@ -89,16 +89,16 @@ def test_any_loss_grows_a_network_completion_and_a_layer():
 def test_moves_keep_the_tensor():
     network = planted(*RING[:1], **RING[1])
     x = network.to_dense()
-    assert all(error(grown(network, pair, seeded()), x) < 1e-12 for pair in itertools.combinations(range(4), 2))
-    assert all(error(one, x) < 1e-12 for one in merged(network, 1000))
-    assert len(list(merged(network, 1000))) == 4
-    wide = grown(network, (0, 1), seeded())
+    assert all(error(grow_edge(network, pair, seeded()), x) < 1e-12 for pair in itertools.combinations(range(4), 2))
+    assert all(error(one, x) < 1e-12 for one in node_merges(network, 1000))
+    assert len(list(node_merges(network, 1000))) == 4
+    wide = grow_edge(network, (0, 1), seeded())
     (bond,) = [c for c, r in wide.rank.items() if r == 3 and c == "q"]
-    assert error(shrunk(wide, bond), x) < 1e-12
+    assert error(shrink_edge(wide, bond), x) < 1e-12
     node = Network("apq,pb,qc->abc", (torch.outer(torch.arange(1.0, 6), torch.ones(4)).view(5, 2, 2).double(),
                                       torch.randn(2, 5, generator=seeded()).double(),
                                       torch.randn(2, 5, generator=seeded()).double()))  # fmt: skip
-    one = next(halved(node, 1e-6))
+    one = next(node_splits(node, 1e-6))
     assert error(one, node.to_dense()) < 1e-12
     assert one.parameters < node.parameters
 
@@ -106,9 +106,9 @@ def test_moves_keep_the_tensor():
 def test_no_sweep_raises_the_error():
     x = torch.randn(4, 5, 6, generator=seeded(), dtype=torch.float64)
     errors = []
-    refine(
+    refine_network(
         x / x.norm(),
-        drawn("axy,byz,czx->abc", dict(zip("abcxyz", (4, 5, 6, 2, 2, 2), strict=True)), seeded()),
+        random_network("axy,byz,czx->abc", dict(zip("abcxyz", (4, 5, 6, 2, 2, 2), strict=True)), seeded()),
         max_iter=20,
         after=lambda _, e: errors.append(e),
     )

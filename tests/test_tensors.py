@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from polyad.data.tensors import read_tensors
-from polyad.decompose.ranks import compare_formats as trade
+from polyad.decompose.ranks import compare_formats as comparison
 from polyad.formats import Format, LowRank, Sum, kinds, load_format, save_format
 from polyad.testing import formats
 
@@ -90,7 +90,7 @@ def test_objects_are_not_unpickled(tmp_path):
 
 def test_points_keep_what_they_were_asked():
     x = seeded(8, 9) * torch.logspace(0, -4, 9)
-    points = trade.trade(x, ["matrix"], tol=[0.01, 0.3])
+    points = comparison.compare_formats(x, ["matrix"], tol=[0.01, 0.3])
     assert [point.asked["tol"] for point in points] == [0.3, 0.01]
     for point in points:
         assert isinstance(point.made, Format)
@@ -98,16 +98,16 @@ def test_points_keep_what_they_were_asked():
         assert point.error == pytest.approx(float((point.made.to_dense() - x).norm() / x.norm()), rel=1e-4)
         assert (point.parameters, point.nbytes) == (point.made.parameters, point.made.nbytes)
     assert points[0].nbytes < points[1].nbytes
-    (kept,) = trade.trade(x, ["matrix"], tol=[0.01, 0.3], budget=points[0].nbytes)
+    (kept,) = comparison.compare_formats(x, ["matrix"], tol=[0.01, 0.3], budget=points[0].nbytes)
     assert kept.asked == {"tol": 0.3}
 
 
 def test_a_format_that_does_not_suit_says_why():
-    (point,) = trade.trade(seeded(2, 3, 4), ["matrix"], tol=[0.1])
+    (point,) = comparison.compare_formats(seeded(2, 3, 4), ["matrix"], tol=[0.1])
     assert point.made is None
     assert point.reason == "a matrix has two modes, this tensor 3"
     with pytest.raises(ValueError, match="format 'cubic' is not known; choose from matrix"):
-        trade.trade(seeded(2, 3), ["cubic"])
+        comparison.compare_formats(seeded(2, 3), ["cubic"])
 
 
 def test_the_command(tmp_path, polyad_command):
@@ -204,4 +204,4 @@ def test_places_and_budgets_that_do_not_do(tmp_path, polyad_command):
 
 def test_errors_of_huge_numbers_are_numbers():
     x = 1e300 * torch.outer(torch.arange(1.0, 9), torch.ones(6)).double()
-    assert trade.trade(x, ["matrix"], tol=[0.1])[0].error < 1e-12
+    assert comparison.compare_formats(x, ["matrix"], tol=[0.1])[0].error < 1e-12

@@ -231,7 +231,7 @@ def test_tt_matrix_keeps_the_contract(check):
     ("call", "sentence"),
     [
         (lambda: tt_matrix(seeded(6, 4), 2, modes=((3, 2), (2, 3))), "do not split the 6 rows and 4 columns"),
-        (lambda: tt_matrix(seeded(2, 6, 4), 2), "is no matrix"),
+        (lambda: tt_matrix(seeded(2, 6, 4), 2), "is not a matrix"),
         (lambda: TrainMatrix((torch.ones(2, 3, 2), torch.ones(3, 2, 2))), "do not make a train matrix"),
         (lambda: TrainMatrix((torch.ones(2, 3, 2), torch.ones(2))), "do not make a train matrix"),
         (lambda: TrainMatrix(()), "do not make a train matrix"),

@@ -90,6 +90,13 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
 }
 """Package -> room in it -> the modules that stood in the package itself; ``old:new`` where a file's name changed."""
 
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "polyad.attention": {"mixed": "mix_latent"},
+    "polyad.attention.methods.tpla": {"mixed": "mix_latent"},
+    "polyad.decompose.ranks.compare_formats": {"trade": "compare_formats"},
+}
+"""Package or module -> names in it that have changed, and what they are now."""
+
 ALGORITHMS = (
     "CoordinatedSketch", "IncrementalMixture", "KroneckerProjection", "MetaFactors", "Pivoted",
     "StreamingEigenvector", "TreeField", "UpdatingSVD", "coordinated_sampling", "coupling",
@@ -127,6 +134,8 @@ def keep_old_names() -> None:
         shown = vars(sys.modules[package])
         if name not in shown and not (package == "polyad.linalg" and name in ALGORITHMS):
             shown[name] = alias
+    for package in RENAMED.keys() & ROOMS.keys():
+        vars(sys.modules[package]).setdefault("__getattr__", _forward(package, package, tuple(RENAMED[package])))
     vars(sys.modules["polyad.linalg"])["__getattr__"] = _forward("polyad.linalg", "polyad.algorithms", ALGORITHMS)
 
 
@@ -137,10 +146,11 @@ def _forward(old: str, new: str, names: tuple[str, ...] | None = None) -> Callab
         if (name.startswith("__") and name.endswith("__")) or (names is not None and name not in names):
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
         try:
-            value = getattr(import_module(new), name)
+            now = RENAMED.get(new, {}).get(name, name)
+            value = getattr(import_module(new), now)
         except AttributeError:
             raise AttributeError(f"module {old!r} has moved to {new!r}, which has no {name!r}") from None
-        warnings.warn(f"{old}.{name} is {new}.{name} now", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old}.{name} is {new}.{now} now", DeprecationWarning, stacklevel=2)
         return value
 
     return look_up

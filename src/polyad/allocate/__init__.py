@@ -1,4 +1,4 @@
-"""One budget over many items."""
+"""Allocations: the sizes of many items under one budget."""
 
 from polyad.allocate.block_influence import block_influence
 from polyad.allocate.curve import Curve, Sizes

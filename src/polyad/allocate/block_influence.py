@@ -1,4 +1,4 @@
-"""Less of the layers that change their input least."""
+"""Allocation by block influence: layers that change their input least are cut most."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from polyad._card import Paper, method
-from polyad.allocate.curve import Curve, Sizes, checked, spend_rest
+from polyad.allocate.curve import Curve, Sizes, check_budget, spend_rest
 
 SHORTGPT = Paper("Men, Xu, Zhang, Yuan, Wang, Lin, Lu, Han, Chen", 2024,
                  "ShortGPT: Layers in Large Language Models are More Redundant Than You Expect",
@@ -34,7 +34,7 @@ def block_influence(
     >>> block_influence({"first": curve, "second": curve}, 14.0, scores={"first": 0.3, "second": 0.2})
     {'first': 8, 'second': 6}
     """
-    checked(items, budget)
+    check_budget(items, budget)
     if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature!r} is not above 0; give a number such as temperature=0.1")
     missing = [name for name in items if not math.isfinite(scores.get(name, math.nan))]
@@ -46,8 +46,8 @@ def block_influence(
     logs = {name: -(scores[name] - least) / temperature for name in items}  # of the cut share, up to a factor
 
     def places(level: float) -> dict[str, int]:
-        kept = {name: -math.expm1(min(level + log, 0.0)) for name, log in logs.items()}
-        return {name: curve.affordable(kept[name] * curve.whole) for name, curve in items.items()}
+        shares = {name: -math.expm1(min(level + log, 0.0)) for name, log in logs.items()}
+        return {name: curve.affordable(shares[name] * curve.whole) for name, curve in items.items()}
 
     def fits(level: float) -> bool:
         return sum(float(items[n].costs[at]) for n, at in places(level).items()) <= budget * (1 + 1e-12)

@@ -1,4 +1,4 @@
-"""What an item may be cut to, what each size costs and what it loses."""
+"""The curve of an item: the sizes to which it can be cut, with the cost and the error of each."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ class Curve:
     sweep: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.sizes) == len(self.costs) == len(self.errors) > 0:
-            raise ValueError(
-                f"a curve has {len(self.sizes)} sizes, {len(self.costs)} costs, {len(self.errors)} errors"
-            )
+        a, b, c = len(self.sizes), len(self.costs), len(self.errors)
+        if not a == b == c > 0:
+            raise ValueError(f"a curve has {a} sizes, {b} costs and {c} errors; give one or more, equally many")
         if not (np.isfinite(self.errors).all() and (np.diff(self.costs) > 0).all()):
             raise ValueError("a curve needs finite errors and costs that rise strictly")
 
@@ -42,22 +41,24 @@ class Curve:
         """The cost of leaving the item as it is."""
         return float(self.costs[-1])
 
-    def scaled(self, weight: float) -> Curve:
-        """The same choices with errors times ``weight``, to compare items whose errors differ in unit."""
+    def weigh(self, weight: float) -> Curve:
+        """Multiply the errors by ``weight``, to compare items whose errors differ in unit."""
         sweep = None if self.sweep is None else self.sweep * weight
         return Curve(self.sizes, self.costs, self.errors * weight, sweep)
 
+    scaled = weigh  # its name in 0.1.0
+
     def affordable(self, budget: float) -> int:
-        """Place of the largest choice that costs at most ``budget``; the cheapest where none does."""
+        """The index of the largest choice that costs at most ``budget``; 0, the cheapest, where none does."""
         return max(int(np.searchsorted(self.costs, budget * (1 + 1e-12), side="right")) - 1, 0)
 
 
-def checked(items: Mapping[str, Curve], budget: float) -> float:
+def check_budget(items: Mapping[str, Curve], budget: float) -> float:
     """Refuse budgets that no choice of sizes can meet, naming the nearest that one can. Returns the budget."""
     least = sum(float(curve.costs[0]) for curve in items.values())
     whole = sum(curve.whole for curve in items.values())
     if not items:
-        raise ValueError("there is nothing to allocate to: no items were given")
+        raise ValueError("items is empty; give a curve for each item")
     if not budget >= least * (1 - 1e-12):
         raise ValueError(
             f"no allocation meets the budget of {budget:,.0f}: the {len(items)} items cost {whole:,.0f} as they are "
@@ -67,7 +68,7 @@ def checked(items: Mapping[str, Curve], budget: float) -> float:
 
 
 def spend_rest(items: Mapping[str, Curve], places: dict[str, int], budget: float) -> Sizes:
-    """Give what coarse steps leave over to the items with the finest ones; then places become sizes."""
+    """Spend what coarse steps leave over on the items with the finest ones; the sizes at the places reached."""
     places = dict(places)
     rest = budget - sum(float(items[name].costs[place]) for name, place in places.items())
     by_step = sorted(items, key=lambda name: (float(np.diff(items[name].costs, prepend=0).min()), name), reverse=True)

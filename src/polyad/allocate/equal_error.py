@@ -1,4 +1,4 @@
-"""One error level for every item."""
+"""Allocation at one relative error for every item."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from polyad._card import Paper, method
-from polyad.allocate.curve import Curve, Sizes, checked, spend_rest
+from polyad.allocate.curve import Curve, Sizes, check_budget, spend_rest
 
 ALDS = Paper("Liebenwein, Maalouf, Gal, Feldman, Rus", 2021,
              "Compressing Neural Networks: Towards Determining the Optimal Layer-wise Decomposition",
@@ -29,7 +29,7 @@ def equal_error(items: Mapping[str, Curve], budget: float) -> Sizes:
     >>> equal_error({"flat": flat, "steep": steep}, 5.0)
     {'flat': 2, 'steep': 3}
     """
-    checked(items, budget)
+    check_budget(items, budget)
     relative = {name: curve.errors / max(float(curve.errors[0]), 1e-300) for name, curve in items.items()}
 
     def places(level: float) -> dict[str, int]:

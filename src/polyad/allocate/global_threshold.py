@@ -1,4 +1,4 @@
-"""One threshold on normalised singular values."""
+"""Allocation by one threshold on normalised singular values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from polyad._card import Paper, method
-from polyad.allocate.curve import Curve, Sizes, checked, spend_rest
+from polyad.allocate.curve import Curve, Sizes, check_budget, spend_rest
 
 WELORE = Paper("Jaiswal, Yin, Zhang, Liu, Zhao, Tian, Wang", 2024,
                "From GaLore to WeLore: How Low-Rank Weights Non-uniformly Emerge from Low-Rank Gradients",
@@ -30,11 +30,11 @@ def global_threshold(items: Mapping[str, Curve], budget: float) -> Sizes:
     >>> global_threshold({"slow": slow, "fast": fast}, 5.0)
     {'slow': 4, 'fast': 1}
     """
-    checked(items, budget)
-    kept = {name: _normalised(name, curve) for name, curve in items.items()}
+    check_budget(items, budget)
+    spectra = {name: _relative_singular_values(name, curve) for name, curve in items.items()}
 
     def places(k: float) -> dict[str, int]:
-        return {name: _place(items[name], int((values > k).sum())) for name, values in kept.items()}
+        return {name: _place(items[name], int((values > k).sum())) for name, values in spectra.items()}
 
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -49,12 +49,12 @@ def _place(curve: Curve, size: int) -> int:
     return int(np.searchsorted(curve.sizes[:-1], size))
 
 
-def _normalised(name: str, curve: Curve) -> np.ndarray:
+def _relative_singular_values(name: str, curve: Curve) -> np.ndarray:
     """Singular values, one for each size from 1, relative to the largest."""
     if curve.sweep is None:
         raise ValueError(
-            f"global_threshold compares singular values, and the sizes of {name} are not ranks; allocate with "
-            "greedy, equal_error or uniform"
+            f"items[{name!r}] has no sweep: its sizes are not ranks, and global_threshold compares singular values; "
+            "allocate with greedy, equal_error or uniform"
         )
     values = np.sqrt(np.maximum(-np.diff(curve.sweep), 0.0))
     return values / max(float(values.max(initial=0.0)), 1e-300)

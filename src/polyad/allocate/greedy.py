@@ -1,4 +1,4 @@
-"""The best trade of error against cost over all items."""
+"""Allocation by the best trade of error against cost over all items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from polyad._card import Paper, method
-from polyad.allocate.curve import Curve, Sizes, checked, spend_rest
+from polyad.allocate.curve import Curve, Sizes, check_budget, spend_rest
 
 SHOHAM = Paper(
     "Shoham, Gersho", 1988, "Efficient bit allocation for an arbitrary set of quantizers", "doi:10.1109/29.90373",
@@ -29,7 +29,7 @@ def greedy(items: Mapping[str, Curve], budget: float) -> Sizes:
     >>> greedy({"a": a, "b": b}, 3.0)
     {'a': 2, 'b': 1}
     """
-    rest = checked(items, budget) - sum(float(curve.costs[0]) for curve in items.values())
+    rest = check_budget(items, budget) - sum(float(curve.costs[0]) for curve in items.values())
     hulls = {name: lower_hull(curve) for name, curve in items.items()}
     places = dict.fromkeys(items, 0)
     steps = [_step(name, items[name], hull, 0) for name, hull in hulls.items() if len(hull) > 1]
@@ -65,6 +65,6 @@ def lower_hull(curve: Curve) -> list[int]:
 
 
 def _below(curve: Curve, a: int, b: int, c: int) -> bool:
-    """Whether b lies strictly under the line from a to c."""
+    """True where b lies strictly under the line from a to c."""
     run = (curve.costs[b] - curve.costs[a]) / (curve.costs[c] - curve.costs[a])
     return bool(curve.errors[b] < curve.errors[a] + run * (curve.errors[c] - curve.errors[a]))

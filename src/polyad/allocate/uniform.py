@@ -1,11 +1,11 @@
-"""The same share of every item."""
+"""Allocation of the same share to every item."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from polyad._card import Paper, method
-from polyad.allocate.curve import Curve, Sizes, checked, spend_rest
+from polyad.allocate.curve import Curve, Sizes, check_budget, spend_rest
 
 EXAMPLE = Paper("Sainath, Kingsbury, Sindhwani, Arisoy, Ramabhadran", 2013,
                 "Low-rank matrix factorization for deep neural network training with high-dimensional output targets",
@@ -24,7 +24,7 @@ def uniform(items: Mapping[str, Curve], budget: float) -> Sizes:
     >>> uniform({"a": curve, "b": curve}, 4.0)
     {'a': 2, 'b': 2}
     """
-    share = checked(items, budget) / sum(curve.whole for curve in items.values())
+    share = check_budget(items, budget) / sum(curve.whole for curve in items.values())
     low, high = 0.0, max(share, 1.0)
     for _ in range(60):  # the largest common share whose rounded-down choices fit
         middle = (low + high) / 2

@@ -7,9 +7,9 @@ from polyad.attention.methods.grouped import GroupedAttention
 from polyad.attention.methods.kronecker import KroneckerAttention
 from polyad.attention.methods.latent import LatentAttention
 from polyad.attention.methods.tensor_product import TensorProductAttention
-from polyad.attention.methods.tpla import ShardedLatentAttention, mixed
+from polyad.attention.methods.tpla import ShardedLatentAttention, mix_latent
 
 __all__ = [
     "Decoder", "GroupedAttention", "KroneckerAttention", "LatentAttention", "ShardedLatentAttention",
-    "TensorProductAttention", "convert", "decoder", "mixed", "transmla",
+    "TensorProductAttention", "convert", "decoder", "mix_latent", "transmla",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A small decoder into which any of the attentions goes: T6 with tensor products, and its rivals of equal size."""
+"""A small decoder for any kind of attention: T6 with tensor products, and its rivals of equal size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A causal decoder on token ids with one matrix for embedding and output, whose attention ``attention`` makes.
+    """A causal decoder on token ids with one matrix for embedding and output; ``attention(i)`` makes its modules.
 
     >>> model = decoder("tpa", 20, width=16, layers=2, heads=2, hidden=24)
     >>> model(torch.ones(1, 5, dtype=torch.int64)).shape
@@ -65,7 +65,7 @@ class Decoder(nn.Module):
 
 
 def attention(kind: str, width: int, heads: int) -> MakeAttention:
-    """What makes attention number i of this kind, heads of width / heads numbers; sizes as the papers choose them."""
+    """A function that makes attention number i of this kind, with sizes as the papers choose them."""
     d = width // heads
     if kind == "tpa":
         return lambda i: TensorProductAttention(width, heads, d, layer_idx=i)
@@ -76,7 +76,7 @@ def attention(kind: str, width: int, heads: int) -> MakeAttention:
         return lambda i: latent(layer_idx=i, pairs=pairs.clone())
     shared = {"mha": heads, "gqa": next(n for n in (3, 2, 1) if heads % n == 0), "mqa": 1}
     if kind not in shared:
-        raise ValueError(f"kind={kind!r} is not an attention; choose one of {', '.join(ATTENTIONS)}")
+        raise ValueError(f"kind={kind!r} is not known; choose from {', '.join(ATTENTIONS)}")
     return lambda i: GroupedAttention(width, heads, d, key_heads=shared[kind], layer_idx=i)
 
 

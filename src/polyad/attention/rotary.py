@@ -1,4 +1,4 @@
-"""Rotation of pairs by position, and the mask of tokens that are not seen yet."""
+"""Rotation of pairs by position, and the mask of later tokens."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def tables(first: int, tokens: int, width: int, *, theta: float = 10_000.0) -> t
     return both.cos(), both.sin()
 
 
-def paired(table: Tensor, pairs: Tensor) -> Tensor:
-    """Cosines or sines (batch, tokens, table) of chosen pairs, (batch, 1, tokens, 2 pairs)."""
+def select_pairs(table: Tensor, pairs: Tensor) -> Tensor:
+    """Select pairs of cosines or sines (batch, tokens, table): (batch, 1, tokens, 2 pairs)."""
     return table[..., pairs].repeat(1, 1, 2).unsqueeze(1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x of shape (batch, heads, tokens, channels), number i turned with number i + channels / 2."""
+    """Rotate x (batch, heads, tokens, channels), number i together with number i + channels / 2."""
     first, second = x.chunk(2, -1)
     return x * cos.to(x.dtype) + torch.cat((-second, first), -1) * sin.to(x.dtype)
 
 
 def causal(mask: Tensor | None, query: Tensor, keys: Tensor) -> Tensor | None:
-    """The mask (batch, 1, tokens, length), made where none was given and torch's own causal one would not do."""
+    """The mask (batch, 1, tokens, length), built where none was given and torch's own causal one would not do."""
     tokens, length = query.shape[-2], keys.shape[-2]
     if mask is None and tokens > 1 and (tokens <= FEW or tokens < length):
         every = torch.ones(tokens, length, dtype=torch.bool, device=query.device)
         return every.tril(length - tokens)[None, None]
     if mask is not None and mask.ndim != 4:
         raise ValueError(
-            f"the mask has shape {tuple(mask.shape)}, not (batch, 1, tokens, all tokens); choose another attention "
-            "implementation: model.set_attn_implementation('sdpa')"
+            f"attention_mask has shape {tuple(mask.shape)}, not (batch, 1, tokens, all tokens); choose another "
+            "attention implementation: model.set_attn_implementation('sdpa')"
         )
     return None if mask is None else mask[..., :length]

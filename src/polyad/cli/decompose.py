@@ -31,7 +31,7 @@ def decompose(
 ) -> None:
     """Show what each format makes of the tensor in FILE, and save the smallest."""
     from polyad.data.tensors import read_tensors
-    from polyad.decompose.ranks.compare_formats import SHORT, TOLERANCES, trade
+    from polyad.decompose.ranks.compare_formats import SHORT, TOLERANCES, compare_formats
     from polyad.formats.files import save_format
 
     options.seeded(seed)
@@ -44,7 +44,7 @@ def decompose(
         raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
     tolerances = TOLERANCES if tol is None else [_error(part) for part in tol.split(",")]
     with progress() as callback:
-        every = trade(x, wanted, tol=tolerances, callback=callback)
+        every = compare_formats(x, wanted, tol=tolerances, callback=callback)
     points = [p for p in every if budget is None or (p.nbytes or 0) <= budget]
     good = [p for p in points if p.made is not None and p.error is not None and p.error <= min(tolerances)]
     best = min(good, key=lambda p: p.nbytes or 0, default=None)

@@ -16,7 +16,7 @@ from polyad.models.compressible import CONVOLUTIONS
 
 def relative_errors(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     """Errors as shares of each item's error at its cheapest choice, so that units cancel."""
-    return {name: curve.scaled(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
+    return {name: curve.weigh(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
 
 
 class Budget:

@@ -111,7 +111,7 @@ def plan(
             allowed = limit.left_for(parts[sized], work[sized], curves, prices)
             if weigh and text is not None:
                 weights = item_importance(model, work[sized], curves, stats, text, name_stage(callback, "importance"))
-            scaled = {n: curve.scaled(weights.get(n, 1.0)) for n, curve in relative_errors(curves).items()}
+            scaled = {n: curve.weigh(weights.get(n, 1.0)) for n, curve in relative_errors(curves).items()}
             sizes[sized] = with_influence(chooser, model, scaled, stats)(scaled, allowed)
     finally:
         undo()

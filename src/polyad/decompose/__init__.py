@@ -1,4 +1,4 @@
-"""From a tensor to a format, by itself alone."""
+"""Decompositions: functions that turn a tensor into a format."""
 
 from polyad.decompose.cp.cp_als import cp_als
 from polyad.decompose.cp.gcp import gcp

@@ -1,9 +1,9 @@
-"""The optimiser: it owns steps, weight decay, state dicts and their dtypes; a transform owns the idea."""
+"""The optimiser that hosts a transform: steps, weight decay, state dicts and their dtypes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -11,21 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from polyad._versions import NEWEST, read_version
 from polyad.formats import Format
-
-State = dict[str, Any]
-"""What a transform keeps for one parameter: tensors, formats and plain numbers, by name."""
-
-
-class Transform(Protocol):
-    """Turns a gradient into the direction to descend, with a state of its own for each parameter."""
-
-    def init(self, param: Tensor) -> State:
-        """The state before the first step. Its tensors own their storage, so that saving stores no more."""
-        ...
-
-    def update(self, grad: Tensor, state: State, param: Tensor) -> Tensor:
-        """The direction, of param's shape; the host subtracts it times the learning rate. Changes ``state``."""
-        ...
+from polyad.optim.transform import Transform
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -81,10 +67,10 @@ class Optimizer(torch.optim.Optimizer):
         return sum(_nbytes(value) for state in self.state.values() for value in state.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch has it, with formats taken apart into their description and tensors."""
-        found = super().state_dict()
-        found["state"] = {i: {k: _pack(v) for k, v in state.items()} for i, state in found["state"].items()}
-        return found | {"version": NEWEST["optimizer"]}
+        """The state as torch has it, formats taken apart into their description and tensors."""
+        packed = super().state_dict()
+        packed["state"] = {i: {k: _pack(v) for k, v in state.items()} for i, state in packed["state"].items()}
+        return packed | {"version": NEWEST["optimizer"]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of ``state_dict``; moves state to its parameter's device and never casts it."""

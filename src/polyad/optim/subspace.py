@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from polyad.optim.host import State
+from polyad.optim.transform import State
 
 
 class Subspace(Protocol):

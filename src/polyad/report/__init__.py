@@ -1,4 +1,4 @@
-"""One HTML file that shows what was done to a model, from the record of it alone."""
+"""Reports: one HTML file that shows what was done to a model, from its record alone."""
 
 from polyad.report.study import Quantity, Study, Trial, write_study
 from polyad.report.write import check, write

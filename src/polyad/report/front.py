@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from polyad.report.points import SIZES, Record, failed, label, mean_quality, method, quality, size, texts
-from polyad.report.words import figure, known, ratio, short
+from polyad.report.points import (
+    SIZES,
+    Record,
+    has_failed,
+    label,
+    mean_quality,
+    measured_size,
+    method_name,
+    quality,
+    texts,
+)
+from polyad.report.words import figure, is_number, ratio, short
 
 COLOURS = ("#3f86cf", "#d5651a", "#0f9d76", "#c4689a", "#a8821a", "#8478d8", "#5f8f2e", "#c0504d")
-"""Told apart by people who are colour-blind, and visible on white and on black."""
+"""Colours that colour-blind people can distinguish, visible on white and on black."""
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x", "star", "hexagon")
 AXES = {
     "bytes": ("bytes", "bytes, % of the original's"),
@@ -22,37 +32,37 @@ AXES = {
 
 def axes(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
     """Names of the axes that were measured: (sizes, qualities), each {key: what a menu calls it}."""
-    good = [r for r in records if not failed(r)]
+    good = [r for r in records if not has_failed(r)]
     x = {key: AXES[key][0] for key in SIZES if any(_share(r, key) is not None for r in good)}
     y = {"mean": "geometric mean over the texts"} | {f"text{i}": f"on {name}" for i, name in enumerate(texts(good))}
     return x, y
 
 
-def front(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def front_figures(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """A figure {data, layout} for every pair of axes, by ``x|y``."""
-    good = [r for r in records if not failed(r)]
+    good = [r for r in records if not has_failed(r)]
     x, y = axes(good)
     return {f"{a}|{b}": _figure(good, a, b, texts(good)) for a in x for b in y}
 
 
-def best(places: Sequence[tuple[float, float]], more: bool) -> list[int]:
+def pareto_front(places: Sequence[tuple[float, float]], more: bool) -> list[int]:
     """Indices of the points that no other beats in both coordinates, from left to right.
 
     The second coordinate is better when smaller; the first when smaller, or larger where ``more`` says so.
 
-    >>> best([(1.0, 3.0), (2.0, 2.0), (3.0, 2.5)], more=False)
+    >>> pareto_front([(1.0, 3.0), (2.0, 2.0), (3.0, 2.5)], more=False)
     [0, 1]
     """
     signed = [(-a if more else a, b) for a, b in places]
-    kept = [
+    indices = [
         i for i, mine in enumerate(signed)
         if not any(a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in signed)
     ]  # fmt: skip
-    return sorted(kept, key=lambda i: places[i])
+    return sorted(indices, key=lambda i: places[i])
 
 
 def _share(record: Record, key: str) -> float | None:
-    return ratio(size(record["compressed"], key), size(record["original"], key))
+    return ratio(measured_size(record["compressed"], key), measured_size(record["original"], key))
 
 
 def _quality(record: Record, key: str, names: Sequence[str]) -> tuple[float | None, float | None]:
@@ -63,12 +73,12 @@ def _figure(good: Sequence[Record], a: str, b: str, names: Sequence[str]) -> dic
     placed = [(r, _share(r, a), _quality(r, b, names)) for r in good]
     placed = [(r, 100 * x, y) for r, x, y in placed if x is not None and y[0] is not None]
     places = [(x, float(y[0] or 0.0)) for _, x, y in placed]
-    line = best(places, more=a == "decode")
+    line = pareto_front(places, more=a == "decode")
     data = [front_line([places[i] for i in line])] if len(line) > 1 else []
     data += [_original()]
-    groups = list(dict.fromkeys(method(r) for r in good))
+    groups = list(dict.fromkeys(method_name(r) for r in good))
     for number, group in enumerate(groups):
-        mine = [(r, x, y) for r, x, y in placed if method(r) == group]
+        mine = [(r, x, y) for r, x, y in placed if method_name(r) == group]
         if mine:
             data.append(_group(group, mine, number, a))
     heights = [y for _, y in places] + [1.0]
@@ -93,7 +103,7 @@ def _layout(a: str, b: str, names: Sequence[str], spread: float) -> dict[str, An
 
 
 def front_line(places: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """The dotted line through points that no other beats."""
+    """A trace: the dotted line through the points that no other beats."""
     return {
         "type": "scatter", "mode": "lines", "name": "front", "hoverinfo": "skip",
         "x": [x for x, _ in places], "y": [y for _, y in places],
@@ -123,10 +133,10 @@ def _group(name: str, mine: Sequence[Any], number: int, axis: str) -> dict[str, 
 
 
 def _hover(record: Record, axis: str) -> str:
-    before, after = size(record["original"], axis), size(record["compressed"], axis)
+    before, after = measured_size(record["original"], axis), measured_size(record["compressed"], axis)
     write = (lambda v: short(v, "B")) if axis == "bytes" else figure if axis == "decode" else short
     unit = {"decode": " tokens a second", "parameters": " parameters", "operations": " operations a token"}
-    kept = f"{write(after)} in place of {write(before)}{unit.get(axis, '')}"
+    comparison = f"{write(after)} in place of {write(before)}{unit.get(axis, '')}"
     top = (record.get("agreement") or {}).get("top1")
-    same = f"<br>same top token {100 * top:.1f} %" if known(top) else ""
-    return f"<b>{escape(label(record), quote=False)}</b><br>{kept}{same}"
+    same = f"<br>same top token {100 * top:.1f} %" if is_number(top) else ""
+    return f"<b>{escape(label(record), quote=False)}</b><br>{comparison}{same}"

@@ -1,4 +1,4 @@
-"""Layer by module: what is left, what it cost in error, and what mattered."""
+"""Heat maps of layer by module: numbers left, error, and importance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from polyad.report.points import Record
-from polyad.report.words import clean, figure, known, percent, ratio
+from polyad.report.words import clean, figure, is_number, percent, ratio
 
 MEASURES = {"left": "numbers left", "error": "error at the chosen size", "importance": "importance"}
 ELSEWHERE = "other"
@@ -16,11 +16,11 @@ ROW = 17
 """Pixels that a layer takes in the heat map."""
 
 
-def place(name: str) -> tuple[str, str]:
+def layer_and_module(name: str) -> tuple[str, str]:
     """(layer, module) of a module's path or an item's name; the layer is the first number in it.
 
-    >>> place("model.layers.12.mlp.up_proj"), place("model.layers.3:vo"), place("lm_head")
-    (('12', 'mlp.up_proj'), ('3', 'vo'), ('other', 'lm_head'))
+    >>> [layer_and_module(name) for name in ("model.layers.12.mlp.up_proj", "model.layers.3:vo", "lm_head")]
+    [('12', 'mlp.up_proj'), ('3', 'vo'), ('other', 'lm_head')]
     """
     parts = name.replace(":", ".").split(".")
     for i, part in enumerate(parts[:-1]):
@@ -29,23 +29,23 @@ def place(name: str) -> tuple[str, str]:
     return ELSEWHERE, name
 
 
-def errors(plan: Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
-    """For every item (its error at the chosen size over its error when cut most, the size).
+def chosen_errors(plan: Mapping[str, Any]) -> dict[str, tuple[float, Any]]:
+    """By item, (its error at the chosen size over its error when cut most, the size).
 
     The plan keeps some of the choices only; between two of them the error is taken as on a straight line.
     """
-    found: dict[str, tuple[float, Any]] = {}
+    shares: dict[str, tuple[float, Any]] = {}
     for name, curve in (plan.get("curves") or {}).items():
         for sizes in plan.get("sizes") or []:
             if name in sizes:
-                error = at(curve["sizes"], curve["errors"], sizes[name])
+                error = interpolate(curve["sizes"], curve["errors"], sizes[name])
                 share = ratio(error, curve["errors"][0])
-                found[name] = (0.0 if share is None and error == 0 else share or 0.0, sizes[name])
-    return found
+                shares[name] = (0.0 if share is None and error == 0 else share or 0.0, sizes[name])
+    return shares
 
 
-def at(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
-    """The value at a size, between the sizes that are known on a straight line; sizes below 0 mean: left whole."""
+def interpolate(sizes: Sequence[float], values: Sequence[float], size: float) -> float:
+    """Interpolate the value at a size, linearly between the sizes given; one below 0 stands for the whole item."""
     if size < 0:
         return values[-1]
     known_sizes = [(s, v) for s, v in zip(sizes, values, strict=True) if s >= 0]
@@ -62,9 +62,9 @@ def heat(record: Record) -> dict[str, Any]:
     left = {row["path"]: _left(row) for row in record.get("layers") or []}
     lost = {
         name: (value, f"error {figure(value)} of that when cut most, at {_size(size)}")
-        for name, (value, size) in errors(plan).items()
+        for name, (value, size) in chosen_errors(plan).items()
     }
-    weighed = {n: (v, f"importance {figure(v)}") for n, v in (plan.get("importance") or {}).items() if known(v)}
+    weighed = {n: (v, f"importance {figure(v)}") for n, v in (plan.get("importance") or {}).items() if is_number(v)}
     return {
         "left": _figure(left, "share of numbers left", False) if left else "The record holds no list of layers.",
         "error": _figure(lost, "error, as a share of the item's when cut most", True)
@@ -78,12 +78,12 @@ def heat(record: Record) -> dict[str, Any]:
 
 def height(records: Sequence[Record]) -> int:
     """Pixels that the tallest heat map takes."""
-    rows = [len({place(row["path"])[0] for row in r.get("layers") or []}) for r in records]
+    rows = [len({layer_and_module(row["path"])[0] for row in r.get("layers") or []}) for r in records]
     return 170 + ROW * max([*rows, 8])
 
 
 def _size(size: Any) -> str:
-    return "its whole size" if known(size) and size < 0 else f"size {size}"
+    return "its whole size" if is_number(size) and size < 0 else f"size {size}"
 
 
 def _left(row: Mapping[str, Any]) -> tuple[float, str]:
@@ -94,15 +94,15 @@ def _left(row: Mapping[str, Any]) -> tuple[float, str]:
 
 
 def _figure(cells: Mapping[str, tuple[float, str]], title: str, spread: bool) -> dict[str, Any]:
-    places = {place(name): value for name, value in cells.items()}
+    places = {layer_and_module(name): value for name, value in cells.items()}
     layers = sorted({layer for layer, _ in places}, key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0))
     columns = list(dict.fromkeys(module for _, module in places))
-    values = [v for v, _ in places.values() if known(v)]
+    values = [v for v, _ in places.values() if is_number(v)]
     positive = [v for v in values if v > 0]
     logs = spread and bool(positive) and max(positive) > 30 * min(positive)
     floor = max(min(positive), max(positive) * 1e-6) if logs else 0.0
     colour = (lambda v: math.log10(max(v, floor))) if logs else (lambda v: v)
-    cell = {key: (colour(v) if known(v) else None, text) for key, (v, text) in places.items()}
+    cell = {key: (colour(v) if is_number(v) else None, text) for key, (v, text) in places.items()}
     shown = [v for v, _ in cell.values() if v is not None]
     trace = {
         "type": "heatmap", "colorscale": "Cividis", "xgap": 1, "ygap": 1, "hoverongaps": False,
@@ -125,7 +125,7 @@ def _range(shown: Sequence[float], spread: bool) -> dict[str, float]:
 
 
 def column_name(column: str, columns: Sequence[str]) -> str:
-    """What a picture calls a module: its last part where no other column has the same; escaped."""
+    """The name of a module in a figure: its last part where no other column has the same; escaped."""
     last = column.rsplit(".", 1)[-1]
     alone = sum(c.rsplit(".", 1)[-1] == last for c in columns) == 1
     return escape(last if alone else column, quote=False)

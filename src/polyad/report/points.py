@@ -1,4 +1,4 @@
-"""What a record says of one result, found in one place."""
+"""Access to the record of one result: names, sizes, qualities, speeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polyad._versions import read_version
-from polyad.report.words import known, ratio
+from polyad.report.words import is_number, ratio
 
 Record = Mapping[str, Any]
 SIZES = {
@@ -16,11 +16,11 @@ SIZES = {
     "operations": ("operations_per_token",),
     "decode": ("decode_tokens_per_second",),
 }
-"""Where a size stands in what was measured of a model, by the name of its axis."""
+"""The keys under which a size stands in the record of a model, by the name of its axis."""
 
 
 def check_records(records: Sequence[Record]) -> None:
-    """Refuse what is no list of records, naming the first that is none."""
+    """Refuse all but a list of records, naming the first entry that is not one."""
     if not isinstance(records, list) or not records:
         raise ValueError(
             f"records={records!r:.60} is not a list that holds a record; give a list with what "
@@ -32,7 +32,7 @@ def check_records(records: Sequence[Record]) -> None:
     check_versions(records)
     for number, record in enumerate(records):
         missing = [key for key in ("original", "compressed", "plan") if not isinstance(record.get(key), Mapping)]
-        if missing and not failed(record):
+        if missing and not has_failed(record):
             raise ValueError(
                 f"records[{number}] lacks {' and '.join(missing)} and has no error; give what polyad compress --json "
                 "or polyad compare --json printed"
@@ -45,39 +45,39 @@ def check_versions(records: Sequence[Record]) -> None:
         read_version("record", f"records[{number}]", record.get("version"))
 
 
-def failed(record: Record) -> bool:
-    """Whether this point failed."""
+def has_failed(record: Record) -> bool:
+    """True where this point failed."""
     return record.get("error") is not None
 
 
 def label(record: Record) -> str:
-    """A name for a point: its method and what it keeps, as they were asked for."""
+    """The name of a point: its method and the share to keep, as they were given."""
     plan = record.get("plan") or {}
-    method = record.get("method") or " + ".join(str(step["method"]) for step in plan.get("recipe", ()))
+    name = record.get("method") or " + ".join(str(step["method"]) for step in plan.get("recipe", ()))
     keep = record.get("keep", plan.get("keep"))
-    return f"{method or 'result'}, keep {keep:g}" if known(keep) else str(method or "result")
+    return f"{name or 'result'}, keep {keep:g}" if is_number(keep) else str(name or "result")
 
 
-def method(record: Record) -> str:
-    """What points that differ only in budget have in common."""
+def method_name(record: Record) -> str:
+    """The method of a point without its budget, by which points are grouped."""
     return str(record.get("method") or label(record).rsplit(", keep ", 1)[0])
 
 
 def texts(records: Sequence[Record]) -> list[str]:
     """Names of the texts that perplexity was measured on, in order."""
-    found = [name for r in records if not failed(r) for name in r["compressed"].get("perplexity") or {}]
-    return list(dict.fromkeys(found))
+    names = [name for r in records if not has_failed(r) for name in r["compressed"].get("perplexity") or {}]
+    return list(dict.fromkeys(names))
 
 
 def quality(record: Record, text: str) -> tuple[float | None, float | None]:
     """(perplexity over the original's, its standard error) on one text; None where it was not measured."""
     after, before = record["compressed"], record["original"]
     detail = ((after.get("details") or {}).get("perplexity") or {}).get(text) or {}
-    found = detail.get("ratio")
-    if not known(found):
-        found = ratio((after.get("perplexity") or {}).get(text), (before.get("perplexity") or {}).get(text))
+    value = detail.get("ratio")
+    if not is_number(value):
+        value = ratio((after.get("perplexity") or {}).get(text), (before.get("perplexity") or {}).get(text))
     error = detail.get("error")
-    return found if known(found) and found > 0 else None, error if known(error) else None
+    return value if is_number(value) and value > 0 else None, error if is_number(error) else None
 
 
 def mean_quality(record: Record) -> tuple[float | None, float | None]:
@@ -93,12 +93,12 @@ def mean_quality(record: Record) -> tuple[float | None, float | None]:
     return mean, mean * math.sqrt(sum(share**2 for share in shares)) / len(shares)
 
 
-def size(measured: Mapping[str, Any], axis: str) -> Any:
-    """A size of what was measured of one model, by the name of its axis."""
-    found: Any = measured
+def measured_size(measured: Mapping[str, Any], axis: str) -> Any:
+    """A size of one model, by the name of its axis."""
+    part: Any = measured
     for key in SIZES[axis]:
-        found = (found or {}).get(key)
-    return found
+        part = (part or {}).get(key)
+    return part
 
 
 def rate(measured: Mapping[str, Any], stage: str) -> tuple[Any, Any, Any]:
@@ -107,10 +107,10 @@ def rate(measured: Mapping[str, Any], stage: str) -> tuple[Any, Any, Any]:
     return measured.get(f"{stage}_tokens_per_second"), detail.get("low"), detail.get("high")
 
 
-def apart(record: Record, stage: str) -> bool | None:
-    """Whether the quartiles of the two models' rates do not overlap; None where they are not known."""
+def speeds_differ(record: Record, stage: str) -> bool | None:
+    """True where the quartiles of the two models' rates do not overlap; None where they are not known."""
     _, low, high = rate(record["compressed"], stage)
     _, below, above = rate(record["original"], stage)
-    if not all(known(v) for v in (low, high, below, above)):
+    if not all(is_number(v) for v in (low, high, below, above)):
         return None
     return low > above or high < below

@@ -1,4 +1,4 @@
-"""Which layers take longer than what they replace, in a sentence."""
+"""A sentence on the layers that take longer than those they replace."""
 
 from __future__ import annotations
 
@@ -30,13 +30,11 @@ def slow_layers(record: Mapping[str, Any]) -> str | None:
             groups[str(layer["path"]).rsplit(".", 1)[-1], str(layer["kind"]), shape].append((worst, rows))
     if not groups:
         return f"None of the {len(timed)} layers takes longer than the one that it replaces."
-    told: list[str] = []
+    phrases: list[str] = []
     for (name, kind, shape), times in sorted(groups.items(), key=lambda item: -max(item[1])[0]):
         worst, rows = max(times)
         unit = "row" if rows == "1" else "rows"
-        told.append(f"{name}, {kind} of {shape} ({len(times)}, up to {worst:.2f} times with {rows} {unit})")
-    more = f"; and {len(told) - NAMED} more kinds" if len(told) > NAMED else ""
-    count = sum(map(len, groups.values()))
-    return (
-        f"{count} of {len(timed)} layers take longer than those that they replace: {'; '.join(told[:NAMED])}{more}."
-    )
+        phrases.append(f"{name}, {kind} of {shape} ({len(times)}, up to {worst:.2f} times with {rows} {unit})")
+    more = f"; and {len(phrases) - NAMED} more kinds" if len(phrases) > NAMED else ""
+    count, named = sum(map(len, groups.values())), "; ".join(phrases[:NAMED])
+    return f"{count} of {len(timed)} layers take longer than those that they replace: {named}{more}."

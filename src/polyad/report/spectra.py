@@ -1,4 +1,4 @@
-"""Error against size: what each item would lose at every size that it could be cut to."""
+"""Figures of error against size, for every item and every size to which it could be cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from polyad.report.front import COLOURS, SYMBOLS
-from polyad.report.heat import ELSEWHERE, at, column_name, errors, place
+from polyad.report.heat import ELSEWHERE, chosen_errors, column_name, interpolate, layer_and_module
 from polyad.report.points import Record
 from polyad.report.words import clean, figure, ratio
 
@@ -27,11 +27,11 @@ def spectra(record: Record) -> dict[str, Any] | str:
     curves = plan.get("curves") or {}
     if not curves:
         return NONE
-    chosen = errors(plan)
-    columns = list(dict.fromkeys(place(name)[1] for name in curves))
+    chosen = chosen_errors(plan)
+    columns = list(dict.fromkeys(layer_and_module(name)[1] for name in curves))
     items, groups = {}, {}
     for name, curve in curves.items():
-        layer, module = place(name)
+        layer, module = layer_and_module(name)
         groups.setdefault("other modules" if layer == ELSEWHERE else f"layer {layer}", []).append(name)
         items[name] = _traces(name, column_name(module, columns), curve, chosen.get(name), columns.index(module))
     return clean({"items": items, "groups": list(groups.items()), "layout": _layout(str(plan.get("budget")))})
@@ -57,7 +57,7 @@ def _traces(
     if chosen is None:
         return [line]
     whole = chosen[1] < 0
-    cost = costs[-1] if whole else at(curve["sizes"], costs, chosen[1])
+    cost = costs[-1] if whole else interpolate(curve["sizes"], costs, chosen[1])
     mark = common | {
         "mode": "markers", "showlegend": False, "x": [100 * cost / costs[-1]], "y": [max(chosen[0], LEAST)],
         "text": [title + ("chosen: left whole" if whole else f"chosen: size {chosen[1]}")],

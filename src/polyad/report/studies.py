@@ -1,15 +1,13 @@
-"""Pages on what ``polyad cache`` and ``polyad adapt --compare`` measured, from the records that they print."""
+"""Pages of the results of ``polyad cache`` and ``polyad adapt --compare``, from the records that they print."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polyad.report.points import check_versions
+from polyad.report.points import Record, check_versions
 from polyad.report.study import Quantity, Study, Trial
-from polyad.report.words import figure, known, short
-
-Record = Mapping[str, Any]
+from polyad.report.words import figure, is_number, short
 
 
 def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str, Any]) -> Study:
@@ -39,10 +37,10 @@ def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str,
     trials = [_cache(record, names) for record in records]
     context = records[0]["context"]
     small = min(records, key=lambda r: r["bytes_per_token"])
-    sentence = f"Smallest of {len(records)} is {_told(small)}."
+    sentence = f"Smallest of {len(records)} is {_summary(small)}."
     others = [r for r in records if small["bytes_per_token"] < r["bytes_per_token"] < _largest(records)]
     if others:
-        sentence += f" Of those between it and the largest, least is lost by {_told(min(others, key=_worst))}."
+        sentence += f" Of those between it and the largest, least is lost by {_summary(min(others, key=_worst))}."
     if best is not None:
         sentence += f" For the bytes that were asked for, {best} is recommended."
     command = str(records[0].get("command", "not recorded"))
@@ -54,7 +52,7 @@ def _cache(record: Record, names: Sequence[str]) -> Trial:
     values = {
         "bytes": record["bytes_per_token"],
         "smaller": record.get("times_smaller"),
-        "time": mine / theirs if known(mine) and known(theirs) else None,
+        "time": mine / theirs if is_number(mine) and is_number(theirs) else None,
         "shared": record.get("shared_bytes"),
         **{f"text{i}": 100 * (record["perplexity"][name]["ratio"] - 1) for i, name in enumerate(names)},
     }
@@ -62,7 +60,7 @@ def _cache(record: Record, names: Sequence[str]) -> Trial:
     return Trial(record["method"], values, errors)
 
 
-def _told(record: Record) -> str:
+def _summary(record: Record) -> str:
     size = short(record["bytes_per_token"], "B")
     return f"{record['method']}: {size} a token, {100 * (_worst(record) - 1):+.2f} % perplexity"
 
@@ -72,7 +70,7 @@ def _largest(records: Sequence[Record]) -> float:
 
 
 def _worst(record: Record) -> float:
-    return max(found["ratio"] for found in record["perplexity"].values())
+    return max(quality["ratio"] for quality in record["perplexity"].values())
 
 
 def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
@@ -94,10 +92,10 @@ def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
     trials = [_adapter(record, names) for record in records]
     sentence = "Nothing could be measured: every adapter failed. The table gives the reasons."
     if good:
-        best = min(good, key=lambda r: sum(held["after"] for held in r["held_out"].values()))
+        best = min(good, key=lambda r: sum(losses_of["after"] for losses_of in r["held_out"].values()))
         losses = "; ".join(
-            f"{figure(held['before'])} before and {figure(held['after'])} after on {name}"
-            for name, held in best["held_out"].items()
+            f"{figure(losses_of['before'])} before and {figure(losses_of['after'])} after on {name}"
+            for name, losses_of in best["held_out"].items()
         )
         sentence = f"The held-out loss is {losses}."
         if len(records) > 1:

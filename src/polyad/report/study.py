@@ -1,4 +1,4 @@
-"""A page on things that were tried alike: a table, a figure for every pair of quantities, and curves."""
+"""A page that compares trials: a table, a figure for every pair of quantities, and curves."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from polyad.report.front import COLOURS, SYMBOLS, best, front_line
+from polyad.report.front import COLOURS, SYMBOLS, front_line, pareto_front
 from polyad.report.tables import table
-from polyad.report.words import figure, known, number, short
-from polyad.report.write import check, embedded, filled, option, placed
+from polyad.report.words import figure, is_number, number, short
+from polyad.report.write import check, fill_template, option, replace_file, script_json
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What was measured of every trial: how it is called, written, and which way is better."""
+    """A quantity measured of every trial: its name, its unit, and which way is better."""
 
     name: str
     unit: str = ""
@@ -25,20 +25,20 @@ class Quantity:
 
     def written(self, value: Any, error: Any = None) -> str:
         """A value with its standard error, as HTML."""
-        if not known(value):
+        if not is_number(value):
             return "–"
         if self.unit == "%":
-            told = f"{value:+.2f} %"
+            text = f"{value:+.2f} %"
         elif self.unit in ("", "B"):
-            told = short(value, self.unit) if abs(value) >= 1000 or self.unit else figure(value)
+            text = short(value, self.unit) if abs(value) >= 1000 or self.unit else figure(value)
         else:
-            told = f"{figure(value)} {escape(self.unit, quote=False)}"
-        return told + (f" <small>± {number(error)}</small>" if known(error) else "")
+            text = f"{figure(value)} {escape(self.unit, quote=False)}"
+        return text + (f" <small>± {number(error)}</small>" if is_number(error) else "")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that was tried: its values and their standard errors by quantity, or why it failed."""
+    """One trial: its values and their standard errors by quantity, or why it failed."""
 
     name: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """What a page shows. ``across`` and ``up`` are the quantities that its figure opens with."""
+    """The contents of a page. ``across`` and ``up`` are the quantities that its figure opens with."""
 
     title: str
     sentence: str
@@ -65,16 +65,16 @@ class Study:
 def write_study(path: Path, study: Study) -> Path:
     """Write one HTML file that shows a study and needs nothing beside itself. Returns its path.
 
-    The file is written beside and moved into place; folders above it are made. Raises IsADirectoryError where
-    ``path`` is a folder and ImportError where plotly is missing.
+    The file is written under another name and moved into place; folders above it are made. Raises
+    IsADirectoryError where ``path`` is a folder and ImportError where plotly is missing.
 
     >>> from tempfile import TemporaryDirectory
     >>> sizes = {"size": Quantity("bytes", "B"), "loss": Quantity("loss")}
-    >>> found = Study(
+    >>> study = Study(
     ...     "caches", "two", "polyad cache", sizes, [Trial("plain", {"size": 8, "loss": 1})], "size", "loss", {}
     ... )
     >>> with TemporaryDirectory() as folder:
-    ...     "plain" in write_study(Path(folder) / "study.html", found).read_text()
+    ...     "plain" in write_study(Path(folder) / "study.html", study).read_text()
     True
     """
     path = Path(path)
@@ -84,13 +84,13 @@ def write_study(path: Path, study: Study) -> Path:
     facts = table("What was measured, and with what", ["what", "value"], [
         [escape(str(name)), escape(str(value))] for name, value in study.facts.items()
     ], "facts")  # fmt: skip
-    text = filled(
+    text = fill_template(
         "page.html",
         title=escape(study.title), sentence=escape(study.sentence), tiles="", points=_table(study),
         figures=_figures(study, curves) if good else "", command=escape(study.command), facts=facts,
-        data=embedded({"front": _fronts(study, good)} | ({"curves": _curves(study, good)} if curves else {})),
+        data=script_json({"front": _fronts(study, good)} | ({"curves": _curves(study, good)} if curves else {})),
     )  # fmt: skip
-    return placed(path, text)
+    return replace_file(path, text)
 
 
 def _table(study: Study) -> str:
@@ -112,7 +112,7 @@ def _figures(study: Study, curves: bool) -> str:
         keys = [first, *(key for key in study.quantities if key != first)]
         return "".join(option(key, study.quantities[key].name) for key in keys)
 
-    return filled(
+    return fill_template(
         "study.html", x=menu(study.across), y=menu(study.up), hidden="" if curves else "hidden",
         over=escape(study.curve[0]), what=escape(study.curve[1]),
     )  # fmt: skip
@@ -125,27 +125,27 @@ def _fronts(study: Study, good: Sequence[Trial]) -> dict[str, Any]:
 
 def _front(study: Study, good: Sequence[Trial], a: str, b: str) -> dict[str, Any] | str:
     across, up = study.quantities[a], study.quantities[b]
-    shown = [(i, t) for i, t in enumerate(good) if known(t.values.get(a)) and known(t.values.get(b))]
+    shown = [(i, t) for i, t in enumerate(good) if is_number(t.values.get(a)) and is_number(t.values.get(b))]
     if not shown:
         return "Nothing was measured on these axes."
     places = [(float(t.values[a]), float(t.values[b])) for _, t in shown]
-    line = best([(x, -y if up.more else y) for x, y in places], more=across.more)
+    line = pareto_front([(x, -y if up.more else y) for x, y in places], more=across.more)
     data = [front_line([places[i] for i in line])] if len(line) > 1 and a != b else []
     for (i, trial), (x, y) in zip(shown, places, strict=True):
-        told = "<br>".join(
+        lines = "<br>".join(
             f"{escape(q.name, quote=False)}: {q.written(trial.values.get(k))}" for k, q in study.quantities.items()
         )
         data.append({
             "type": "scatter", "mode": "markers", "name": escape(trial.name, quote=False), "x": [x], "y": [y],
             "error_y": {"type": "data", "array": [trial.errors.get(b) or 0.0], "visible": True, "thickness": 1.2},
-            "text": [f"<b>{escape(trial.name, quote=False)}</b><br>{told}"],
+            "text": [f"<b>{escape(trial.name, quote=False)}</b><br>{lines}"],
             "hovertemplate": "%{text}<extra></extra>",
             "marker": {"size": 12, "color": COLOURS[i % len(COLOURS)], "symbol": SYMBOLS[i % len(SYMBOLS)]},
         })  # fmt: skip
-    return {"data": data, "layout": _layout(_titled(across, "right", "left"), _titled(up, "up", "down"))}
+    return {"data": data, "layout": _layout(_axis_title(across, "right", "left"), _axis_title(up, "up", "down"))}
 
 
-def _titled(quantity: Quantity, more: str, less: str) -> str:
+def _axis_title(quantity: Quantity, more: str, less: str) -> str:
     unit = f", {escape(quantity.unit, quote=False)}" if quantity.unit else ""
     return f"{escape(quantity.name, quote=False)}{unit}<br>({more if quantity.more else less} is better)"
 

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from polyad.report.points import Record, failed, label, quality, rate, size, texts
+from polyad.report.points import Record, has_failed, label, measured_size, quality, rate, texts
 from polyad.report.slow import slow_layers
-from polyad.report.words import figure, known, number, percent, ratio, short
-
-NONE = "–"
+from polyad.report.words import NONE, figure, is_number, number, percent, ratio, short
 
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], classes: str = "") -> str:
@@ -31,8 +29,8 @@ def _cell(text: str) -> str:
     return text if text.startswith("<td") else f"<td>{text}</td>"
 
 
-def beside(record: Record) -> str:
-    """The original beside the compressed model, every quantity that was measured."""
+def comparison_table(record: Record) -> str:
+    """A table of the original beside the compressed model, every quantity that was measured."""
     before, after = record["original"], record["compressed"]
     agreement = record.get("agreement") or {}
     rows = [_quality_row(record, text) for text in texts([record])]
@@ -49,25 +47,28 @@ def beside(record: Record) -> str:
     rows.append(["Peak memory", short(old, "B"), short(new, "B"), percent(ratio(new, old))])
     rows.append(["KL from the original, nats", "0", number(agreement.get("kl"), 4), ""])
     rows.append(["Same top token", "100.0 %", percent(agreement.get("top1")), ""])
-    said = slow_layers(record)
-    below = f"<p class='note'>{escape(said)}</p>" if said else ""
+    sentence = slow_layers(record)
+    below = f"<p class='note'>{escape(sentence)}</p>" if sentence else ""
     return table(label(record), ["", "original", "compressed", "compressed / original"], rows) + below
 
 
-def points(records: Sequence[Record]) -> str:
-    """Every point of a comparison, the failed ones with their reason across the columns that they lack."""
+def points_table(records: Sequence[Record]) -> str:
+    """A table of every point of a comparison, the failed ones with their reason across the columns that they lack."""
     names = texts(records)
     rows: list[list[str]] = []
     for record in records:
         keep = record.get("keep")
-        head = [escape(str(record.get("method") or label(record))), f"{keep:g}" if known(keep) else NONE]
-        if failed(record):
+        head = [escape(str(record.get("method") or label(record))), f"{keep:g}" if is_number(keep) else NONE]
+        if has_failed(record):
             reason = f"<span class='bad'>failed</span>: {_reason(record)}"
             rows.append([*head, f"<td class='reason' colspan='{len(names) + 6}'><div>{reason}</div></td>"])
             continue
         before, after = record["original"], record["compressed"]
-        shares = [percent(ratio(size(after, k), size(before, k))) for k in ("bytes", "parameters", "operations")]
-        speed = percent(ratio(size(after, "decode"), size(before, "decode")))
+        shares = [
+            percent(ratio(measured_size(after, k), measured_size(before, k)))
+            for k in ("bytes", "parameters", "operations")
+        ]
+        speed = percent(ratio(measured_size(after, "decode"), measured_size(before, "decode")))
         top = percent((record.get("agreement") or {}).get("top1"))
         state = "<span class='good'>yes</span>" if record.get("pareto") else ""
         rows.append([*head, *(_ratio(record, name) for name in names), *shares, speed, top, state])
@@ -76,16 +77,16 @@ def points(records: Sequence[Record]) -> str:
     return table("All points, relative to the original", columns, rows, "points")
 
 
-def reproduction(record: Record) -> str:
-    """Seed, versions, digests of the texts and seconds by stage of one result."""
+def reproduction_table(record: Record) -> str:
+    """A table of seed, versions, digests of the texts and seconds by stage of one result."""
     plan = record["plan"]
     rows = [["Seed", escape(str(record.get("seed", plan.get("seed"))))]]
     rows += [["Floats stored as", escape(str(record["store"]))]] if record.get("store") else []
     rows += [[f"Version of {escape(str(k))}", escape(str(v))] for k, v in (record.get("versions") or {}).items()]
     speed = ((record["compressed"].get("details") or {}).get("speed")) or {}
     if speed:
-        told = f"{speed.get('threads')} thread(s), {speed.get('dtype')}"
-        rows.append(["Speed measured with", escape(told)])
+        text = f"{speed.get('threads')} thread(s), {speed.get('dtype')}"
+        rows.append(["Speed measured with", escape(text)])
     rows += [[f"sha256 of {escape(k)}, base model", _code(v)] for k, v in _base(record).items()]
     rows += [[f"sha256 of {escape(k)}, calibration", _code(v)] for k, v in (plan.get("calibration") or {}).items()]
     for name, detail in ((record["compressed"].get("details") or {}).get("perplexity") or {}).items():
@@ -99,8 +100,8 @@ def reproduction(record: Record) -> str:
 
 
 def _base(record: Record) -> dict[str, Any]:
-    found = (record.get("base") or {}).get("sha256")
-    return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}
+    hashes = (record.get("base") or {}).get("sha256")
+    return {str(k): v for k, v in hashes.items()} if isinstance(hashes, dict) else {}
 
 
 def _code(value: Any) -> str:
@@ -125,5 +126,5 @@ def _ratio(record: Record, text: str) -> str:
 
 def _rate(measured: Any, stage: str) -> str:
     middle, low, high = rate(measured, stage)
-    spread = f" <small>({figure(low)} to {figure(high)})</small>" if known(low) and known(high) else ""
+    spread = f" <small>({figure(low)} to {figure(high)})</small>" if is_number(low) and is_number(high) else ""
     return figure(middle) + spread

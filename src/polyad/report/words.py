@@ -1,4 +1,4 @@
-"""Numbers as people read them, and as JSON can hold them."""
+"""Numbers in words and figures, and as JSON can hold them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 NONE = "–"
 
 
-def known(value: Any) -> TypeGuard[float]:
-    """Whether this is a finite number."""
+def is_number(value: Any) -> TypeGuard[float]:
+    """True for finite numbers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -32,12 +32,12 @@ def clean(value: Any) -> Any:
 
 def number(value: Any, digits: int = 2) -> str:
     """A number with thousands separated; an en dash where there is none."""
-    return f"{value:,.{digits}f}" if known(value) else NONE
+    return f"{value:,.{digits}f}" if is_number(value) else NONE
 
 
 def figure(value: Any) -> str:
     """A number with four significant digits, and thousands separated where they are whole."""
-    if not known(value):
+    if not is_number(value):
         return NONE
     return f"{value:,.0f}" if abs(value) >= 999.95 or value == 0 else f"{value:#.4g}"
 
@@ -48,7 +48,7 @@ def short(value: Any, unit: str = "") -> str:
     >>> short(269_060_000, "B"), short(12)
     ('269.1 MB', '12')
     """
-    if not known(value):
+    if not is_number(value):
         return NONE
     for size, prefix in UNITS:
         if abs(value) >= size:
@@ -58,34 +58,34 @@ def short(value: Any, unit: str = "") -> str:
 
 def ratio(part: Any, whole: Any) -> float | None:
     """One number over another; None where either is missing or the second is 0."""
-    return part / whole if known(part) and known(whole) and whole else None
+    return part / whole if is_number(part) and is_number(whole) and whole else None
 
 
 def percent(value: Any, digits: int = 1) -> str:
     """A share as a percentage."""
-    return f"{100 * value:.{digits}f} %" if known(value) else NONE
+    return f"{100 * value:.{digits}f} %" if is_number(value) else NONE
 
 
-def smaller(share: float | None) -> str:
-    """How many times smaller something of this share of its old size is, in words.
+def size_phrase(share: float | None) -> str:
+    """A share of an old size in words: so many times smaller or larger.
 
-    >>> smaller(0.5), smaller(1.25), smaller(1.0)
+    >>> size_phrase(0.5), size_phrase(1.25), size_phrase(1.0)
     ('2.00 times smaller', '1.25 times larger', 'the same size')
     """
-    if not known(share) or not share:
+    if not is_number(share) or not share:
         return "of unknown size"
     if abs(share - 1) < 0.0005:
         return "the same size"
     return f"{1 / share:.2f} times smaller" if share < 1 else f"{share:.2f} times larger"
 
 
-def higher(share: float | None) -> str:
-    """How much higher something is than before, in words: perplexity is better when it is lower.
+def change_phrase(share: float | None) -> str:
+    """A ratio to an old value in words: so much higher or lower.
 
-    >>> higher(1.031), higher(3.0), higher(0.99)
+    >>> change_phrase(1.031), change_phrase(3.0), change_phrase(0.99)
     ('3.1 % higher', '3.00 times as high', '1.0 % lower')
     """
-    if not known(share) or share is None:
+    if not is_number(share) or share is None:
         return "not known"
     if abs(share - 1) < 0.0005:
         return "the same"
@@ -94,13 +94,13 @@ def higher(share: float | None) -> str:
     return f"{100 * abs(share - 1):.1f} % {'higher' if share > 1 else 'lower'}"
 
 
-def faster(share: float | None) -> str:
-    """How many times faster something is, in words.
+def speed_phrase(share: float | None) -> str:
+    """A ratio of speeds in words: so many times faster or slower.
 
-    >>> faster(1.5), faster(0.5)
+    >>> speed_phrase(1.5), speed_phrase(0.5)
     ('1.50 times faster', '2.00 times slower')
     """
-    if not known(share) or not share:
+    if not is_number(share) or not share:
         return "not measured"
     if abs(share - 1) < 0.005:
         return "as fast as before"

@@ -1,4 +1,4 @@
-"""Putting the page together, and writing it in one move."""
+"""The page put together, and written in one move."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from polyad.interop.plotly import javascript
 from polyad.models.folder import check_above
 from polyad.report import front, headline, heat, spectra, tables
-from polyad.report.points import Record, check_records, failed, label
+from polyad.report.points import Record, check_records, has_failed, label
 from polyad.report.words import clean
 
 
 def check(path: Path) -> None:
-    """Refuse what a report could not be written to, before hours of work: a folder, a place in which no file can be
-    made, or plotly missing.
+    """Refuse paths to which no report can be written, before hours of work: a folder, or a place in which no file can
+    be made; and a missing plotly.
 
     Raises IsADirectoryError, NotADirectoryError, PermissionError and ImportError.
     """
@@ -35,25 +35,25 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
     """Write one HTML file, about 5 MB, that shows the records and needs nothing beside itself. Returns its path.
 
     ``records`` are what ``polyad compress --json`` (one) or ``polyad compare --json`` (several) print; points that
-    failed stay in the page with their reason. The file is written beside and moved into place; folders above it are
-    made. Raises ValueError and TypeError where a record lacks what is shown, IsADirectoryError where ``path`` is a
-    folder, ImportError where plotly is missing.
+    failed stay in the page with their reason. The file is written under another name and moved into place; folders
+    above it are made. Raises ValueError and TypeError where a record lacks what is shown, IsADirectoryError where
+    ``path`` is a folder, ImportError where plotly is missing.
 
     >>> from tempfile import TemporaryDirectory
-    >>> failed = {"method": "modegpt", "keep": 0.8, "error": "no text"}
+    >>> record = {"method": "modegpt", "keep": 0.8, "error": "no text"}
     >>> with TemporaryDirectory() as folder:
-    ...     made = write(Path(folder) / "report.html", [failed])
-    ...     "no text" in made.read_text()
+    ...     page = write(Path(folder) / "report.html", [record])
+    ...     "no text" in page.read_text()
     True
     """
     path = Path(path)
     check_records(records)
     check(path)
-    return placed(path, page(records))
+    return replace_file(path, page(records))
 
 
-def placed(path: Path, text: str) -> Path:
-    """Write a file beside and move it into place; folders above it are made. Returns its path."""
+def replace_file(path: Path, text: str) -> Path:
+    """Write a file under another name and move it into place; folders above it are made. Returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -66,22 +66,22 @@ def placed(path: Path, text: str) -> Path:
 
 def page(records: Sequence[Record]) -> str:
     """The whole page as HTML."""
-    good = [r for r in records if not failed(r)]
-    return filled(
+    good = [r for r in records if not has_failed(r)]
+    return fill_template(
         "page.html",
         title=escape(headline.title(records)),
         sentence=escape(headline.sentence(records)),
         tiles=headline.tiles(good[0]) if len(records) == 1 and good else "",
-        points=tables.points(records) if len(records) > 1 or not good else "",
+        points=tables.points_table(records) if len(records) > 1 or not good else "",
         figures=_figures(good) if good else "",
         command=escape(str(next((r["command"] for r in records if r.get("command")), "not recorded"))),
-        facts=_choice("facts", [tables.reproduction(r) for r in good]),
-        data=embedded(_data(good)),
+        facts=_choice("facts", [tables.reproduction_table(r) for r in good]),
+        data=script_json(_data(good)),
     )  # fmt: skip
 
 
-def filled(name: str, **parts: str) -> str:
-    """A part of the page with its places filled; the style and the scripts are known."""
+def fill_template(name: str, **parts: str) -> str:
+    """Fill the places of a template; the page gets its style and scripts as well."""
     text = (resources.files("polyad.report") / name).read_text(encoding="utf-8")
     if name != "page.html":
         return Template(text).substitute(parts)
@@ -91,10 +91,10 @@ def filled(name: str, **parts: str) -> str:
     return Template(text).substitute(parts, style=style, script=script, plotly=javascript())
 
 
-def embedded(data: Any) -> str:
+def script_json(data: Any) -> str:
     """JSON that can stand in a script element: no ``<`` is left in it, and no number that is not finite.
 
-    >>> embedded({"name": "</script>", "loss": float("nan")})
+    >>> script_json({"name": "</script>", "loss": float("nan")})
     '{"name": "\\\\u003c/script>", "loss": null}'
     """
     return json.dumps(clean(data), allow_nan=False).replace("<", "\\u003c")
@@ -102,7 +102,7 @@ def embedded(data: Any) -> str:
 
 def _data(good: Sequence[Record]) -> dict[str, Any]:
     return {
-        "front": front.front(good),
+        "front": front.front_figures(good),
         "heat": [heat.heat(r) for r in good],
         "spectra": [spectra.spectra(r) for r in good],
     }
@@ -111,13 +111,13 @@ def _data(good: Sequence[Record]) -> dict[str, Any]:
 def _figures(good: Sequence[Record]) -> str:
     x, y = front.axes(good)
     shown = "".join(option(str(i), label(r)) for i, r in enumerate(good))
-    return filled(
+    return fill_template(
         "figures.html",
         x="".join(option(key, name) for key, name in x.items()),
         y="".join(option(key, name) for key, name in y.items()),
         measures="".join(option(key, name) for key, name in heat.MEASURES.items()),
         chooser="" if len(good) > 1 else "hidden", shown=shown, height=str(heat.height(good)),
-        beside=_choice("beside", [tables.beside(r) for r in good]),
+        beside=_choice("beside", [tables.comparison_table(r) for r in good]),
     )  # fmt: skip
 
 

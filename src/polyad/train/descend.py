@@ -30,7 +30,7 @@ def descend(
     schedule: Schedule | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> list[float]:
-    """Adam at ``rate`` on ``loss(step)``; returns the losses. The rate falls as a cosine.
+    """Minimise ``loss(step)`` by Adam at ``rate``, which falls as a cosine. Returns the losses.
 
     ``parameters`` are tensors, or a module, of which everything that requires a gradient is trained. ``schedule``, a
     training procedure, takes part in every step of a module's training; the losses are without its penalty.

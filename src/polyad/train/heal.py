@@ -1,4 +1,4 @@
-"""Modules that learn to stand in a model for those at their paths."""
+"""Training of modules that replace those of a model at their paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def heal(
     asked: Mapping[str, Any] | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> list[float]:
-    """Train ``modules`` so that the model with them at their paths says what it says with its own; the divergences.
+    """Train ``modules`` so that the model predicts with them as it does with its own. Returns the divergences.
 
     ``rows(step)`` are token ids (batch, tokens). The loss is the mean divergence, in nats a token, of the changed
     model's next-token distribution from the model's own, which is the teacher: nothing is held twice. Only parameters
@@ -38,12 +38,12 @@ def heal(
     >>> from polyad.attention import transmla
     >>> sizes = {"hidden_size": 32, "intermediate_size": 8, "num_attention_heads": 4, "vocab_size": 9}
     >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, num_key_value_heads=2, **sizes))
-    >>> made = transmla(model)
-    >>> max(heal(model, made, lambda step: torch.ones(1, 8, dtype=torch.int64), steps=2)) < 1e-4
+    >>> latent = transmla(model)
+    >>> max(heal(model, latent, lambda step: torch.ones(1, 8, dtype=torch.int64), steps=2)) < 1e-4
     True
     """
     if not modules:
-        raise ValueError("no modules were given to train; make them first, such as with polyad.attention.transmla")
+        raise ValueError("modules is empty; give those to train, such as polyad.attention.transmla makes")
     if state is not None:
         asked = {**(asked or {}), "model": fingerprint(model)}
     trained = {id(p): p for module in modules.values() for p in module.parameters()}
@@ -55,10 +55,10 @@ def heal(
             expected = model(ids, use_cache=False).logits.flatten(0, 1).float().log_softmax(-1)
         undo = replace(model, modules)
         try:
-            found = model(ids, use_cache=False).logits.flatten(0, 1).float().log_softmax(-1)
+            predicted = model(ids, use_cache=False).logits.flatten(0, 1).float().log_softmax(-1)
         finally:
             undo()
-        return F.kl_div(found, expected, log_target=True, reduction="batchmean")
+        return F.kl_div(predicted, expected, log_target=True, reduction="batchmean")
 
     for p in frozen:
         p.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A training kept in a file, so that one that was killed goes on to the same numbers."""
+"""The state of a training in a file, from which it resumes to the same numbers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def fingerprint(model: nn.Module) -> str:
     >>> len(fingerprint(nn.Linear(2, 2)))
     16
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def keep(
@@ -37,43 +37,43 @@ def keep(
     stated: Mapping[str, Any],
     schedule: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the tensors that training changes, the optimiser's and the random generator's, and what is ``stated``.
+    """Write the tensors that training changes, the optimiser's, the random generator's, and what is ``stated``.
 
-    ``stated["asked"]`` says what the training is of; ``schedule`` is what its schedule knows. The file is written
-    beside and moved into place.
+    ``stated["asked"]`` says what the training is of, and ``schedule`` holds the state of its schedule. The file is
+    written under another name and moved into place.
     """
-    held = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
-    held |= {f"schedule/{key}": t.detach().clone().contiguous() for key, t in (schedule or {}).items()}
-    for i, own in optimizer.state_dict()["state"].items():
-        held |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in own.items()}
-    held["random"] = torch.get_rng_state()
+    state = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
+    state |= {f"schedule/{key}": t.detach().clone().contiguous() for key, t in (schedule or {}).items()}
+    for i, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer/{i}/{key}": t.detach().clone().contiguous() for key, t in moments.items()}
+    state["random"] = torch.get_rng_state()
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     try:
-        save_file(held, partial, metadata={"polyad": json.dumps(dict(stated)), **stamp("training")})
+        save_file(state, partial, metadata={"polyad": json.dumps(dict(stated)), **stamp("training")})
         partial.replace(file)
     except (SafetensorError, OSError) as error:  # the first is what writing says of a full disk
         partial.unlink(missing_ok=True)
         raise OSError(errno.EIO, f"the state of the training could not be kept in {file}: {error}") from error
 
 
-def resumed(
+def resume(
     file: Path, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, asked: str
 ) -> dict[str, Any] | None:
-    """What a file states, its numbers put into the tensors and the optimiser; nothing where there is no file.
+    """Put a file's numbers into the tensors and the optimiser; what was ``stated``, or None where there is no file.
 
     ``asked`` is a JSON object; a file of another training, or a broken one, is refused.
     """
     state = read_state(file, asked)
     if state is None:
         return None
-    stated, numbers = state
-    restore(numbers, tensors, optimizer)
+    stated, stored = state
+    restore(stored, tensors, optimizer)
     return stated
 
 
 def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """The statements of a file and its numbers, refused as ``resumed`` says; None where there is no file."""
+    """The statements of a file and its numbers, refused as ``resume`` says; None where there is no file."""
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; give a file to keep the state of the training in")
     if not file.is_file():
@@ -82,7 +82,7 @@ def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             stated = json.loads(metadata["polyad"])
-            numbers = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+            stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
     read_version("training", file, metadata.get(KEY))
@@ -91,26 +91,26 @@ def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor
             f"{file} is of another training ({difference(stated['asked'], asked)}); ask for the same again, or "
             "remove the file to begin anew"
         )
-    return stated, numbers
+    return stated, stored
 
 
-def restore(numbers: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def restore(stored: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Put the numbers of a file into the tensors, the optimiser and torch's random generator."""
     with torch.no_grad():
         for key, tensor in tensors.items():
-            tensor.copy_(numbers[f"tensor/{key}"])
+            tensor.copy_(stored[f"tensor/{key}"])
     states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in numbers.items():
+    for key, tensor in stored.items():
         part, _, rest = key.partition("/")
         if part == "optimizer":
             index, _, what = rest.partition("/")
             states.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(numbers["random"])
+    torch.set_rng_state(stored["random"])
 
 
 def difference(one: str, other: str) -> str:
-    """Which of the things asked differ, in words."""
+    """The differences between the arguments of two trainings, in words."""
     mine, theirs = json.loads(other), json.loads(one)
     keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
     return ", ".join(f"{key} was {theirs.get(key)} and is {mine.get(key)}" for key in sorted(keys)[:3])

@@ -18,7 +18,7 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.operations.absorb import absorb
 from polyad.adapters.sharded import sharded
-from polyad.train.state import keep, resumed
+from polyad.train.state import keep, resume
 
 WARM = 0.06
 """The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
@@ -195,7 +195,7 @@ def _kept(held: Mapping[str, Tensor], run: _Run, identity: str) -> dict[str, Any
 
 def _resumed(file: Path | None, held: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: str) -> _Run:
     """The run that a file tells of, put into the adapter and the optimiser; a new one where there is no file."""
-    stated = None if file is None else resumed(file, held, optimizer, identity)
+    stated = None if file is None else resume(file, held, optimizer, identity)
     if stated is None:
         return _Run([], 0.0)
     for key in stated["frozen"]:

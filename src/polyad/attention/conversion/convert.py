@@ -31,9 +31,9 @@ def convert(
     state: str | Path | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> Undo:
-    """Put ``transmla`` in place of the model's attention, calibrated on windows of token ids; what undoes it.
+    """Put ``transmla`` in place of the model's attention, calibrated on windows of token ids. Returns its undo.
 
-    With ``heal``, a number of steps, the new attention is then trained to say what the model said, on two rows of
+    With ``heal``, a number of steps, the new attention is then trained to predict as the model did, on two rows of
     256 tokens of the windows a step (``polyad.train.heal``, which explains ``rate`` and ``state``).
     """
     moments, windows = None, list(windows)

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.attention.methods.latent import LatentAttention, inherited
-from polyad.models import Block, Moments, blocks, decoder_layers, replace
+from polyad.attention.conversion._example import draw_decoder, logits_change
+from polyad.attention.methods.latent import LatentAttention, settings_of
+from polyad.attention.module import check_pairs
+from polyad.models import Block, Moments, blocks, decoder_layers
 
 TRANSMLA = Paper(
     "Meng, Tang, Tang, Yao, Sun, Zhang", 2025, "TransMLA: Multi-Head Latent Attention Is All You Need",
@@ -26,8 +28,8 @@ POSITIONS = 1024
 @method(
     "operation",
     example={
-        "arguments": lambda g: {"model": _draw_decoder(g)},
-        "off": lambda modules, model: _change(modules, model) / 1e-4,
+        "arguments": lambda g: {"model": draw_decoder(g)},
+        "off": lambda modules, model: logits_change(modules, model) / 1e-4,
     },
     papers=(TRANSMLA,),
 )
@@ -57,31 +59,32 @@ def transmla(
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> sizes = {"hidden_size": 32, "intermediate_size": 8, "num_attention_heads": 4, "vocab_size": 9}
     >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, num_key_value_heads=2, **sizes))
-    >>> made = transmla(model)["model.layers.0.self_attn"]
-    >>> made.rope, made.rank
+    >>> latent = transmla(model)["model.layers.0.self_attn"]
+    >>> latent.rope, latent.rank
     (16, 16)
     """
-    found = {b.home: b for b in blocks(model, ("qk",))}
-    absent = [p for p in decoder_layers(model) if not any(home.startswith(f"{p}.") for home in found)]
+    sites = {b.home: b for b in blocks(model, ("qk",))}
+    absent = [p for p in decoder_layers(model) if not any(home.startswith(f"{p}.") for home in sites)]
     if absent:
         raise ValueError(f"the attention of {absent[0]} is not of a kind that can be converted; nothing was changed")
     if rank is None and rope is not None:
         raise ValueError(f"rope={rope} was given without rank; the exact conversion rotates all keys")
-    first = next(iter(found.values()))
+    first = next(iter(sites.values()))
     if rank is not None:
         rope, every = first.width if rope is None else rope, first.key_heads * first.width
         _check.rank(rope, every, f"the width of all keys, {first.key_heads} x {first.width}", "rope")
-        if rope % 2:
-            raise ValueError(f"rope={rope} must be even: numbers are rotated in pairs")
+        check_pairs("rope", rope)
         _check.rank(rank, 2 * every - rope, f"what is left of keys and values beside rope={rope}")
         if moments is None:
-            raise ValueError(f"rank={rank} needs moments; collect them, or call convert with calibrate='stdlib'")
+            raise ValueError(
+                f"rank={rank} needs moments; give those of polyad.models.collect, or call polyad.attention.convert"
+            )
     harm = _harm(model, first.width // 2)
     return {
         path: _Conversion(model.get_submodule(path), block).module(
             rank, rope, None if moments is None else moments[block.roles["k"]], harm
         )
-        for path, block in found.items()
+        for path, block in sites.items()
     }
 
 
@@ -141,12 +144,12 @@ class _Conversion:
         key_up = spread.view(self.heads, n, self.d).mT[:, : self.d if n else 0] @ basis[:n]
         value_up = basis[n:].unflatten(0, (self.groups, self.d)).repeat_interleave(self.heads // self.groups, 0)
         queries = torch.cat((self.q.flatten(1, 2), rotary), 1) if n else rotary
-        return self._made(
+        return self._build(
             queries, torch.cat((latent, keys[:, kept].flatten(0, 1))), key_up, value_up, kept % self.half
         )
 
     def _basis(self, keys: Tensor, moment: Tensor | None, rank: int | None) -> tuple[Tensor, Tensor]:
-        """What makes unrotated keys and values of a latent, (n + g d, rank), and the rows that make the latent."""
+        """The matrix (n + g d, rank) from latents to unrotated keys and values, and the rows that make the latent."""
         if moment is None:
             return torch.eye(len(self.v), dtype=torch.float64), self.v
         squares = [float(torch.einsum("nx,xy,ny->", rows, moment, rows)) for rows in (keys, self.v)]
@@ -157,47 +160,28 @@ class _Conversion:
         basis[: len(keys)] /= scale
         return basis, vectors.mT @ rows
 
-    def _made(
+    def _build(
         self, queries: Tensor, down: Tensor, key_up: Tensor, value_up: Tensor, pairs: Tensor
     ) -> LatentAttention:
         old: Any = self.before.get_submodule("q_proj")
         with torch.device("meta"):  # every number is set below, none is drawn
-            made = LatentAttention(
+            module = LatentAttention(
                 old.in_features, self.heads, rank=value_up.shape[-1], nope=key_up.shape[1], rope=2 * len(pairs),
                 value=self.d, pairs=pairs, scaling=float(getattr(self.before, "scaling", self.d**-0.5)),  # pyright: ignore[reportArgumentType]
                 query_bias=self.biased["q"], latent_bias=self.biased["k"] or self.biased["v"],
-                **copy.deepcopy(inherited(self.before)),  # training what is made here must not change the model
+                **copy.deepcopy(settings_of(self.before)),  # training what is made here must not change the model
             )  # fmt: skip
-        for layer, rows in ((made.q_proj, queries.flatten(0, 1)), (made.kv_down, down)):
+        for layer, rows in ((module.q_proj, queries.flatten(0, 1)), (module.kv_down, down)):
             layer.weight = nn.Parameter(rows[:, :-1].to(old.weight))
             if layer.bias is not None:
                 layer.bias = nn.Parameter(rows[:, -1].to(old.weight))
-        made.key_up = nn.Parameter(key_up.to(old.weight))
-        made.value_up = nn.Parameter(value_up.to(old.weight))
-        made.pairs = pairs.to(old.weight.device)
-        return made
+        module.key_up = nn.Parameter(key_up.to(old.weight))
+        module.value_up = nn.Parameter(value_up.to(old.weight))
+        module.pairs = pairs.to(old.weight.device)
+        return module
 
 
 def _moment(stats: Moments) -> Tensor:
     """E[x xᵀ] of inputs with a one behind them, for the biases."""
     second, mean = (t.double().cpu() for t in (stats.second, stats.mean) if t is not None)
     return torch.cat((torch.cat((second, mean[:, None]), 1), torch.cat((mean[None], torch.ones(1, 1)), 1)))
-
-
-def _draw_decoder(generator: Generator) -> nn.Module:
-    """A decoder of one layer with four heads of queries and two of keys."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes: Any = {"hidden_size": 32, "intermediate_size": 8, "num_attention_heads": 4, "vocab_size": 9}
-    model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, num_key_value_heads=2, **sizes)).eval()
-    model.load_state_dict({n: torch.randn(p.shape, generator=generator) / 4 for n, p in model.state_dict().items()})
-    return model
-
-
-@torch.no_grad()
-def _change(modules: Mapping[str, nn.Module], model: Any) -> float:
-    """The relative change of the logits with these modules in the model."""
-    before, undo = model(torch.arange(9)[None]).logits, replace(model, modules)
-    change = model(torch.arange(9)[None]).logits - before
-    undo()
-    return float(change.norm() / before.norm())

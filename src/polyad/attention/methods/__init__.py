@@ -1,1 +1,1 @@
-"""Attention layers, one a file."""
+"""Attention layers, one in each file."""

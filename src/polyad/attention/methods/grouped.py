@@ -1,14 +1,13 @@
-"""Multi-head, grouped-query and multi-query attention, as the yardstick of the others."""
+"""Multi-head, grouped-query and multi-query attention, the baseline of the others."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
-from polyad.attention.rotary import causal, rotate
+from polyad.attention.module import Attend, AttentionModule, check_divides, check_pairs
+from polyad.attention.rotary import rotate
 
 GQA = Paper(
     "Ainslie, Lee-Thorp, de Jong, Zemlyanskiy, Lebrón, Sanghai", 2023,
@@ -25,7 +24,7 @@ GQA = Paper(
         "x": (2, 30, 24), "table": 6, "parameters": 3 * 24 * 24, "held": 2 * 2 * 6,
     },
 )  # fmt: skip
-class GroupedAttention(nn.Module):
+class GroupedAttention(AttentionModule):
     """``heads`` query heads that share ``key_heads`` heads of keys and values: all of them, some, or one.
 
     Called as a decoder of transformers calls its attention; transformers' cache, or a layer of polyad's. Any floating
@@ -38,42 +37,30 @@ class GroupedAttention(nn.Module):
     """
 
     def __init__(self, width: int, heads: int, head_width: int, *, key_heads: int, layer_idx: int = 0) -> None:
-        super().__init__()
-        if key_heads < 1 or heads % key_heads:
-            raise ValueError(f"key_heads={key_heads} does not divide heads={heads}")
-        self.key_heads, self.head_width, self.layer_idx, self.is_causal = key_heads, head_width, layer_idx, True
+        super().__init__(scaling=head_width**-0.5, layer_idx=layer_idx)
+        check_divides("key_heads", key_heads, "heads", heads)
+        check_pairs("head_width", head_width)
+        self.key_heads, self.head_width = key_heads, head_width
         self.q_proj = nn.Linear(width, heads * head_width, bias=False)
         self.kv_proj = nn.Linear(width, 2 * key_heads * head_width, bias=False)
         self.o_proj = nn.Linear(heads * head_width, width, bias=False)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-    ) -> tuple[Tensor, None]:
-        """The output (batch, tokens, width); no weights of attention are given back."""
+    def project(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Attend]:
+        """Queries, keys and values of all heads, the first two rotated."""
         cos, sin = (table.unsqueeze(1) for table in position_embeddings)
         q = rotate(self.q_proj(hidden_states).unflatten(-1, (-1, self.head_width)).transpose(1, 2), cos, sin)
         both = self.kv_proj(hidden_states).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         k, v = both.split(self.key_heads, 1)
-        k = rotate(k, cos, sin)
-        if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)
-        if isinstance(k, Tensor):
-            out = _over(self, q, k, v, attention_mask)[0]
-        else:  # a layer of polyad's caches
-            out = k.attend(self, q, attention_mask, _over, {"scaling": self.head_width**-0.5})
-        return self.o_proj(out.flatten(2)), None
+        return q, rotate(k, cos, sin), v, _attend
 
 
-def _over(_module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **_: Any) -> tuple[Tensor, None]:
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention (batch, tokens, heads, channels)."""
-    mask = causal(mask, q, k)
     if mask is None and q.shape[-2] == 1:  # the heads of a group lie side by side, and read their keys once
         rows = q.reshape(*k.shape[:2], -1, q.shape[-1])
-        return F.scaled_dot_product_attention(rows, k, v).reshape(q.shape).transpose(1, 2), None
+        return F.scaled_dot_product_attention(rows, k, v).reshape(q.shape).transpose(1, 2)
     alone = mask is None
     grouped = k.shape[1] != q.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=alone, enable_gqa=grouped).transpose(1, 2), None
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=alone, enable_gqa=grouped).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Attention on pictures and volumes that looks at averages along the axes and not at every place."""
+"""Attention on pictures and volumes over averages along the axes, not over every place."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
+from polyad.attention.module import check_divides
 
 KRONECKER = Paper(
     "Gao, Wang, Ji", 2020, "Kronecker Attention Networks", "doi:10.1145/3394486.3403065", "kronecker-attention-nets",
@@ -37,8 +38,7 @@ class KroneckerAttention(nn.Module):
 
     def __init__(self, channels: int, *, heads: int = 1, averages: Literal["kv", "qkv"] = "kv") -> None:
         super().__init__()
-        if heads < 1 or channels % heads:
-            raise ValueError(f"heads={heads} does not divide channels={channels}")
+        check_divides("heads", heads, "channels", channels)
         if averages not in ("kv", "qkv"):
             raise ValueError(f"averages={averages!r} is not known; choose 'kv' or 'qkv'")
         self.heads, self.averages = heads, averages
@@ -53,12 +53,12 @@ class KroneckerAttention(nn.Module):
             )
         sizes = x.shape[2:]
         context = axis_averages(x)
-        asked = x.flatten(2).mT if self.averages == "kv" else context
-        out = self.o_proj(self._attend(asked, context)).mT
+        places = x.flatten(2).mT if self.averages == "kv" else context
+        out = self.o_proj(self._attend(places, context)).mT
         return out.unflatten(2, sizes) if self.averages == "kv" else outer_sum(out, sizes)
 
-    def _attend(self, asked: Tensor, context: Tensor) -> Tensor:
-        parts = (self.q_proj(asked), *self.kv_proj(context).chunk(2, -1))
+    def _attend(self, places: Tensor, context: Tensor) -> Tensor:
+        parts = (self.q_proj(places), *self.kv_proj(context).chunk(2, -1))
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
-from polyad.attention.rotary import causal, paired, rotate
+from polyad.attention.module import Attend, AttentionModule, check_pairs
+from polyad.attention.rotary import rotate, select_pairs
 from polyad.cache.host.attention import FEW, over_pieces
 from polyad.models.described import described
 
@@ -29,7 +30,7 @@ DEEPSEEK = Paper(
         "x": (2, 30, 24), "table": 4, "parameters": 24 * 4 * 8 + 24 * 14 + 4 * 9 * 10 + 4 * 5 * 24, "held": 10 + 4,
     },
 )  # fmt: skip
-class LatentAttention(nn.Module):
+class LatentAttention(AttentionModule):
     """Attention of ``heads`` heads over a latent c of ``rank`` numbers a token and one rotary key for all heads.
 
     A head's score is ``q_nope · (K c) + q_rope · k_rope`` and its output ``V Σ p c``, with ``K`` (heads, nope, rank)
@@ -68,17 +69,15 @@ class LatentAttention(nn.Module):
         layer_idx: int = 0,
         out: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        if rope < 2 or rope % 2:
-            raise ValueError(f"rope={rope} must be even and at least 2: the rotary key is made of pairs")
+        super().__init__(scaling=(nope + rope) ** -0.5 if scaling is None else scaling, layer_idx=layer_idx)
+        check_pairs("rope", rope)
         if min(rank, heads, value) < 1 or nope < 0:
             raise ValueError(
                 f"rank={rank}, heads={heads} and value={value} must be at least 1 and nope={nope} at least 0"
             )
         self.heads, self.rank, self.nope, self.rope, self.value = heads, rank, nope, rope, value
-        self.key_heads, self.num_key_value_groups = 1, heads  # what a cache sees
-        self.scaling = (nope + rope) ** -0.5 if scaling is None else scaling
-        self.layer_idx, self.is_causal, self.attention_dropout = layer_idx, True, dropout
+        self.key_heads, self.num_key_value_groups = 1, heads  # as a cache sees it
+        self.attention_dropout = dropout
         self.q_proj = nn.Linear(width, heads * (nope + rope), bias=query_bias)
         self.kv_down = nn.Linear(width, rank + rope, bias=latent_bias)
         self.key_up = nn.Parameter(torch.randn(heads, nope, rank) * rank**-0.5)
@@ -86,35 +85,29 @@ class LatentAttention(nn.Module):
         self.o_proj = nn.Linear(heads * value, width, bias=False) if out is None else out
         self.register_buffer("pairs", torch.arange(rope // 2) if pairs is None else pairs)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **others: Any,  # noqa: ARG002 - what other attention modules are told
-    ) -> tuple[Tensor, None]:
-        """The output (batch, tokens, width); no weights of attention are given back."""
-        nope, query, latent, key = self.projected(hidden_states, position_embeddings)
-        if past_key_values is not None:
-            key, latent = past_key_values.update(key, latent, self.layer_idx)
-        absorbed = nope.shape[-2] <= FEW or self.value > self.rank
+    def project(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Attend]:
+        """Rotated queries of all heads, and the rotated key and the latent that are cached."""
+        nope, query, latent, key = self.projections(hidden_states, position_embeddings)
+        over = self._over_latents if self._absorbs(nope.shape[-2]) else self._over_heads
 
-        def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
-            keys, latents = keys[..., : self.rope], latents[..., : self.rank]
-            mask = causal(mask, query, keys)
-            attend = self._over_latents if absorbed else self._over_heads
-            return attend(nope, query[..., : self.rope], keys, latents, mask), None
+        def attend(query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
+            return over(nope, query[..., : self.rope], keys[..., : self.rope], latents[..., : self.rank], mask)
 
-        if isinstance(key, Tensor):
-            out = over(self, query, key, latent, attention_mask)[0]
-        else:  # a layer of polyad's caches, which may widen what it hands over
-            out = key.attend(self, query, attention_mask, over, {"scaling": self.scaling})
-        if absorbed:
+        return query, key, latent, attend
+
+    def output(self, out: Tensor) -> Tensor:
+        """The output (batch, tokens, width) of latents or of values, by head."""
+        if self._absorbs(out.shape[1]):
             out = torch.einsum("bthr,hvr->bthv", out, self.value_up)
-        return self.o_proj(out.flatten(2)), None
+        return self.o_proj(out.flatten(2))
 
-    def projected(
+    def _absorbs(self, tokens: int) -> bool:
+        """True where up projections are absorbed into queries and outputs."""
+        return tokens <= FEW or self.value > self.rank
+
+    def projections(
         self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries without rotation (batch, heads, tokens, nope) and with it (…, rope), latents and rotated keys of
@@ -122,7 +115,7 @@ class LatentAttention(nn.Module):
         q = self.q_proj(hidden_states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         nope, query = q.split((self.nope, self.rope), -1)
         latent, key = self.kv_down(hidden_states).unsqueeze(1).split((self.rank, self.rope), -1)
-        cos, sin = (paired(table, self.pairs) for table in position_embeddings)
+        cos, sin = (select_pairs(table, self.pairs) for table in position_embeddings)
         return nope, rotate(query, cos, sin), latent, rotate(key, cos, sin)
 
     def _over_latents(
@@ -162,11 +155,11 @@ class LatentAttention(nn.Module):
         """An uninitialised module of this description, in place of ``before``, whose output projection it has."""
         sizes = {name: value for name, value in spec.items() if name != "layer"}
         with torch.device("meta"):
-            return cls(**sizes, **inherited(before))
+            return cls(**sizes, **settings_of(before))
 
 
-def inherited(before: nn.Module) -> dict[str, Any]:
-    """What a module that takes the place of ``before`` has of it."""
+def settings_of(before: nn.Module) -> dict[str, Any]:
+    """Arguments of a module that takes the place of ``before``: its output projection, index and dropout."""
     return {
         "out": before.get_submodule("o_proj"),
         "layer_idx": getattr(before, "layer_idx", 0),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
-from polyad.attention.rotary import causal, rotate
+from polyad.attention.module import Attend, AttentionModule, check_pairs
+from polyad.attention.rotary import rotate
 from polyad.cache.host.attention import FEW
 
 TPA = Paper(
@@ -27,7 +26,7 @@ TPA = Paper(
         "x": (2, 30, 24), "table": 6, "parameters": 24 * 7 * (4 + 6) + 24 * 24, "held": (2 + 2) * (4 + 6),
     },
 )  # fmt: skip
-class TensorProductAttention(nn.Module):
+class TensorProductAttention(AttentionModule):
     """A token's keys of all heads are ``1/R Σ_r a_r ⊗ b_r``, a of ``heads`` and b of ``head_width`` numbers.
 
     So are its queries and values; all factors are linear in the token. The rotation acts on the b of queries and
@@ -55,56 +54,40 @@ class TensorProductAttention(nn.Module):
         rank_v: int = 2,
         layer_idx: int = 0,
     ) -> None:
-        super().__init__()
-        if head_width % 2 or min(heads, head_width, rank_q, rank_k, rank_v) < 1:
-            raise ValueError(
-                f"heads={heads}, rank_q={rank_q}, rank_k={rank_k}, rank_v={rank_v} must be at least 1 and "
-                f"head_width={head_width} even"
-            )
+        super().__init__(scaling=head_width**-0.5, layer_idx=layer_idx)
+        check_pairs("head_width", head_width)
+        if min(heads, rank_q, rank_k, rank_v) < 1:
+            raise ValueError(f"heads={heads}, rank_q={rank_q}, rank_k={rank_k}, rank_v={rank_v} must be at least 1")
         self.heads, self.head_width, self.ranks = heads, head_width, (rank_q, rank_k, rank_v)
-        self.scaling, self.layer_idx, self.is_causal = head_width**-0.5, layer_idx, True
         self.factors = nn.Linear(width, sum(self.ranks) * (heads + head_width), bias=False)
         self.o_proj = nn.Linear(heads * head_width, width, bias=False)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **others: Any,  # noqa: ARG002 - what other attention modules are told
-    ) -> tuple[Tensor, None]:
-        """The output (batch, tokens, width); no weights of attention are given back."""
-        made = self.factors(hidden_states).unflatten(-1, (-1, self.heads + self.head_width)).transpose(1, 2)
+    def project(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Attend]:
+        """Queries of all heads, and the factors of keys and values that are cached."""
+        factors = self.factors(hidden_states).unflatten(-1, (-1, self.heads + self.head_width)).transpose(1, 2)
         cos, sin = (table.unsqueeze(1) for table in position_embeddings)
-        query, key, value = made.split(self.ranks, 1)
-        query, key = self._rotated(query, cos, sin), self._rotated(key, cos, sin)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = self._over_factors if hidden_states.shape[1] <= FEW else self._over_heads
+        query, key, value = factors.split(self.ranks, 1)
+        query, key = self._rotate_factors(query, cos, sin), self._rotate_factors(key, cos, sin)
+        over = self._over_factors if hidden_states.shape[1] <= FEW else self._over_heads
 
-        def over(_module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any) -> Any:
-            mask = causal(mask, query, keys)
-            return attend(query, keys, values, mask).transpose(1, 2), None
+        def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+            return over(query, keys, values, mask).transpose(1, 2)
 
-        query = self._formed(query)
-        if isinstance(key, Tensor):
-            out = over(self, query, key, value, attention_mask)[0]
-        else:  # a layer of polyad's caches
-            out = key.attend(self, query, attention_mask, over, {"scaling": self.scaling})
-        return self.o_proj(out.flatten(2)), None
+        return self._form_heads(query), key, value, attend
 
-    def _rotated(self, factors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _rotate_factors(self, factors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         a, b = factors.split((self.heads, self.head_width), -1)
         return torch.cat((a, rotate(b, cos, sin)), -1)
 
-    def _formed(self, factors: Tensor) -> Tensor:
+    def _form_heads(self, factors: Tensor) -> Tensor:
         """Queries, keys or values (batch, heads, tokens, channels) of factors (batch, rank, tokens, both)."""
         a, b = factors.split((self.heads, self.head_width), -1)
         return torch.einsum("brth,brtd->bhtd", a, b) / factors.shape[1]
 
     def _over_heads(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        k, v = self._formed(keys), self._formed(values)
+        k, v = self._form_heads(keys), self._form_heads(values)
         alone = mask is None and query.shape[-2] > 1
         query = query[..., : self.head_width]
         return F.scaled_dot_product_attention(query, k, v, mask, is_causal=alone, scale=self.scaling)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyad._card import Paper, method
 from polyad.attention.methods.latent import LatentAttention
-from polyad.attention.rotary import causal
+from polyad.attention.module import Attend, AttentionModule
 from polyad.linalg import walsh_hadamard
 
 TPLA = Paper(
@@ -28,12 +28,12 @@ TPLA = Paper(
         "x": (2, 30, 24), "table": 4, "parameters": 24 * 4 * 8 + 24 * 14 + 4 * 9 * 10 + 4 * 5 * 24, "held": 5 + 4,
     },
 )  # fmt: skip
-class ShardedLatentAttention(nn.Module):
+class ShardedLatentAttention(AttentionModule):
     """Rank ``rank`` of ``world`` of latent attention: a slice of the latent, and the whole rotary key.
 
     The score of a slice is ``scale · q_slice · c_slice + q_rope · k_rope`` and each rank has its own softmax; the
     sum of the outputs over ranks takes the place of the whole one's. The softmax makes this approximate, for world
-    > 1. An orthogonal matrix on the latent (``mixed``) before the cut changes nothing in the whole layer and the
+    > 1. An orthogonal matrix on the latent (``mix_latent``) before the cut changes nothing in the whole layer and the
     error of the parts: after a Hadamard transform each slice holds about 1 / world of every score (``scale`` is
     ``world``), after a PCA the first slice holds nearly all of it and the others little of the values (``scale`` 1).
     Bytes of the cache a rank: rope + rank / world numbers a token. The paper's norm on the latent is not here, since
@@ -49,45 +49,39 @@ class ShardedLatentAttention(nn.Module):
     """
 
     def __init__(self, whole: LatentAttention, rank: int, world: int, *, scale: float | None = None) -> None:
-        super().__init__()
+        super().__init__(scaling=whole.scaling, layer_idx=whole.layer_idx)
         if world < 1 or whole.rank % world or not 0 <= rank < world:
             raise ValueError(f"rank={rank} of world={world} has no slice of a latent of {whole.rank} numbers")
         self.whole, self.width = whole, whole.rank // world
         self.slice = slice(rank * self.width, (rank + 1) * self.width)
         self.scale = float(world) if scale is None else scale
-        self.layer_idx, self.is_causal, self.key_heads = whole.layer_idx, True, 1
+        self.key_heads = 1
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-    ) -> tuple[Tensor, None]:
+    def project(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Attend]:
+        """Rotated queries, and the rotary key and the slice of the latent that are cached."""
+        nope, query, latent, key = self.whole.projections(hidden_states, position_embeddings)
+        absorbed = nope @ self.whole.key_up[..., self.slice]
+        rope = key.shape[-1]
+
+        def attend(query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
+            keys, latents = keys[..., :rope], latents[..., : self.width]
+            scores = (self.scale * (absorbed @ latents.mT) + query[..., :rope] @ keys.mT) * self.scaling
+            return (_mask_scores(scores, mask).softmax(-1) @ latents).transpose(1, 2)
+
+        return query, key, latent[..., self.slice], attend
+
+    def output(self, out: Tensor) -> Tensor:
         """This rank's addend of the output (batch, tokens, width)."""
-        whole = self.whole
-        nope, query, latent, key = whole.projected(hidden_states, position_embeddings)
-        latent = latent[..., self.slice]
-        if past_key_values is not None:
-            key, latent = past_key_values.update(key, latent, self.layer_idx)
-        absorbed = nope @ whole.key_up[..., self.slice]
-
-        def over(_module: Any, query: Tensor, keys: Tensor, latents: Tensor, mask: Tensor | None, **_: Any) -> Any:
-            keys, latents = keys[..., : whole.rope], latents[..., : self.width]
-            scores = self.scale * (absorbed @ latents.mT) + query[..., : whole.rope] @ keys.mT
-            weights = _masked(scores * whole.scaling, causal(mask, query, keys)).softmax(-1)
-            return (weights @ latents).transpose(1, 2), None
-
-        if isinstance(key, Tensor):
-            out = over(self, query, key, latent, attention_mask)[0]
-        else:  # a layer of polyad's caches, which may widen what it hands over
-            out = key.attend(self, query, attention_mask, over, {"scaling": whole.scaling})
-        out = torch.einsum("bthr,hvr->bthv", out, whole.value_up[..., self.slice])
-        return whole.o_proj(out.flatten(2)), None
+        values = torch.einsum("bthr,hvr->bthv", out, self.whole.value_up[..., self.slice])
+        return self.whole.o_proj(values.flatten(2))
 
 
-def mixed(whole: LatentAttention, how: Literal["hadamard", "pca"], moment: Tensor | None = None) -> LatentAttention:
-    """The same layer with an orthogonal matrix on its latent, in place; ``moment`` (rank, rank) is E[c cᵀ] for PCA.
+def mix_latent(
+    whole: LatentAttention, how: Literal["hadamard", "pca"], moment: Tensor | None = None
+) -> LatentAttention:
+    """Put an orthogonal matrix on the latent of a layer, in place; ``moment`` (rank, rank) is E[c cᵀ] for PCA.
 
     The Hadamard matrix is normalised and its input's signs are drawn from a fixed seed; the latent's width must be a
     power of two for it.
@@ -115,7 +109,7 @@ def mixed(whole: LatentAttention, how: Literal["hadamard", "pca"], moment: Tenso
     return whole
 
 
-def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+def _mask_scores(scores: Tensor, mask: Tensor | None) -> Tensor:
     tokens, length = scores.shape[-2:]
     if mask is None:
         mask = torch.ones(tokens, length, dtype=torch.bool, device=scores.device).tril(length - tokens)

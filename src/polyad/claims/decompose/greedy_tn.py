@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from polyad.claims._data_hash import sha
 from polyad.claims.record import Result
 from polyad.decompose import greedy_tn, st_hosvd, tt_svd
-from polyad.decompose.networks.sweeps import drawn, refine
+from polyad.decompose.networks.sweeps import random_network, refine_network
 from polyad.formats import Network
 
 MINUTES = 3
@@ -32,7 +32,7 @@ def planted(name: str, seed: int) -> Network:
     """A network of this kind with normal nodes and modes of ``SIZE``."""
     expression, ranks = PLANTED[name]
     sizes = ranks | dict.fromkeys(expression.split("->")[1], SIZE)
-    return drawn(expression, sizes, Generator().manual_seed(seed))
+    return random_network(expression, sizes, Generator().manual_seed(seed))
 
 
 def graph(network: Network) -> list[tuple[list[str], int]]:
@@ -53,8 +53,8 @@ def ring(x: Tensor) -> int:
     for rank in range(1, SIZE):
         for seed in range(3):
             sizes = dict.fromkeys(modes, SIZE) | dict.fromkeys(bonds, rank)
-            start = drawn(f"{terms}->{modes}", sizes, Generator().manual_seed(seed))
-            if refine(unit, start, max_iter=100, stop=1e-3, target=TOL**2)[1] <= TOL**2:
+            start = random_network(f"{terms}->{modes}", sizes, Generator().manual_seed(seed))
+            if refine_network(unit, start, max_iter=100, stop=1e-3, target=TOL**2)[1] <= TOL**2:
                 return start.parameters
     return x.numel()
 
@@ -65,8 +65,8 @@ def fitted(x: Tensor, ranks: tuple[int, ...], seed: int) -> tuple[float, int]:
     bonds = {pair: "pqrstu"[k] for k, (pair, r) in enumerate(zip(pairs, ranks, strict=True)) if r > 1}
     terms = ",".join(modes[i] + "".join(c for pair, c in bonds.items() if i in pair) for i in range(4))
     sizes = dict.fromkeys(modes, SIZE) | {bonds[p]: r for p, r in zip(pairs, ranks, strict=True) if r > 1}
-    start = drawn(f"{terms}->{modes}", sizes, Generator().manual_seed(seed))
-    return refine(x, start, max_iter=20, stop=1e-2, target=TOL**2)[1], start.parameters
+    start = random_network(f"{terms}->{modes}", sizes, Generator().manual_seed(seed))
+    return refine_network(x, start, max_iter=20, stop=1e-2, target=TOL**2)[1], start.parameters
 
 
 def genetic(x: Tensor, goal: int, seed: int, most: float) -> int | None:

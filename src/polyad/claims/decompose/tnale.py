@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.claims.record import Result
-from polyad.decompose.networks.sweeps import refine
-from polyad.decompose.networks.tnale import Structure, local_enumeration, ring
+from polyad.decompose.networks.sweeps import refine_network
+from polyad.decompose.networks.tnale import Structure, local_enumeration, random_ring
 from polyad.formats import Network
 
 MINUTES = 10
@@ -26,7 +26,7 @@ def planted(n: int, seed: int) -> tuple[Structure, Tensor]:
     generator = Generator().manual_seed(seed)
     rank = tuple(torch.randint(2, 4, (n,), generator=generator).tolist())
     structure = Structure(rank, tuple(torch.randperm(n, generator=generator).tolist()))
-    x = ring(torch.empty([SIZES[n]] * n), structure, generator).to_dense()
+    x = random_ring(torch.empty([SIZES[n]] * n), structure, generator).to_dense()
     return structure, x / x.norm()
 
 
@@ -52,8 +52,8 @@ class Objective:
         if key not in self.fits:
             best: tuple[Network, float] | None = None
             for seed in range(2):
-                start = ring(self.x, key, Generator().manual_seed(seed))
-                found = refine(self.x, start, max_iter=30, stop=2e-2, target=TOL**2)
+                start = random_ring(self.x, key, Generator().manual_seed(seed))
+                found = refine_network(self.x, start, max_iter=30, stop=2e-2, target=TOL**2)
                 best = found if best is None or found[1] < best[1] else best
                 if best[1] <= TOL**2:
                     break

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyad.attention import LatentAttention, ShardedLatentAttention, convert, mixed
+from polyad.attention import LatentAttention, ShardedLatentAttention, convert, mix_latent
 from polyad.claims.record import Result
 from polyad.data import calibration, digest, evaluation
 from polyad.evaluation.quality import losses
@@ -46,9 +46,9 @@ def claim(callback: Any = None) -> Result:
     found = {"as it is": _cut(model, latent, windows, WORLD)}
     needs = {f"{p}.kv_down": ("second",) for p in latent}
     moments = {p: m.second for p, m in collect(model, needs, seen.windows, callback=callback).items()}
-    _turn(latent, lambda _path, m: mixed(m, "hadamard"))
+    _turn(latent, lambda _path, m: mix_latent(m, "hadamard"))
     found["hadamard"] = _cut(model, latent, windows, WORLD)
-    _turn(latent, lambda path, m: mixed(m, "pca", _of_latent(m, moments[f"{path}.kv_down"])))
+    _turn(latent, lambda path, m: mix_latent(m, "pca", _of_latent(m, moments[f"{path}.kv_down"])))
     found["pca"] = _cut(model, latent, windows, 1.0)
     ratios = {name: value / whole for name, value in found.items()}
     return Result(
@@ -66,7 +66,7 @@ def shuffled(latent: dict[str, LatentAttention]) -> None:
     g = torch.Generator().manual_seed(0)
     for module in latent.values():
         turn = torch.linalg.qr(torch.randn(RANK, RANK, generator=g, dtype=torch.float64))[0]
-        mixed(module, "pca", turn @ torch.diag(torch.arange(1.0, RANK + 1).double()) @ turn.mT)
+        mix_latent(module, "pca", turn @ torch.diag(torch.arange(1.0, RANK + 1).double()) @ turn.mT)
 
 
 def _turn(latent: dict[str, LatentAttention], how: Callable[[str, LatentAttention], Any]) -> None:

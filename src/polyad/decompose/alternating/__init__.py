@@ -1,1 +1,1 @@
-"""Least-squares pieces that alternating methods share."""
+"""Least-squares steps that alternating methods share."""

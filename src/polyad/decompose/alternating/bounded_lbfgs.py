@@ -21,7 +21,7 @@ def minimise(
     stop: float,
     after: Callable[[float], None],
 ) -> Tensor:
-    """A local minimum of ``function``, which gives value and gradient, from ``start``, a vector.
+    """Minimise ``function``, which gives value and gradient, from the vector ``start``; a local minimum.
 
     L-BFGS. With bounds, entries at zero whose gradient would push them below are held for a step, and steps are
     searched along the projected path (Bertsekas 1982). Ends after ``max_iter`` steps, when two in a row gain less
@@ -35,12 +35,12 @@ def minimise(
         direction = -_times_inverse(slope, pairs) * free
         if not pairs or float(direction @ slope) > -1e-10 * float(direction.norm() * slope.norm()):
             pairs, direction = [], -slope / slope.norm().clamp(min=1)
-        found = _search(function, x, value, slope, direction, nonnegative)
-        if found is None and pairs:  # the memory has led astray
-            pairs, found = [], _search(function, x, value, slope, -slope / slope.norm().clamp(min=1), nonnegative)
-        if found is None:
+        accepted = _search(function, x, value, slope, direction, nonnegative)
+        if accepted is None and pairs:  # the memory has led astray
+            pairs, accepted = [], _search(function, x, value, slope, -slope / slope.norm().clamp(min=1), nonnegative)
+        if accepted is None:
             break
-        new, lower, changed = found
+        new, lower, changed = accepted
         s, y = new - x, changed - gradient
         if float(s @ y) > 1e-10 * float(s.norm() * y.norm()):
             pairs = [*pairs[1 - _MEMORY :], (s, y)]

@@ -1,4 +1,4 @@
-"""Alternating updates of CP factors with extrapolation, whatever updates a factor and whatever holds the tensor.
+"""Alternating updates of CP factors with extrapolation, for any update of a factor and any storage of the tensor.
 
 Inside, factors are (b, R, I_n): a component is a row, so that updates by component read memory in order.
 """
@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad._card import Paper
 from polyad.decompose.alternating.mttkrp import hadamard
-from polyad.decompose.alternating.seen_entries import applied, pairs, row_matrices
+from polyad.decompose.alternating.seen_entries import apply_row_matrices, pairs, row_matrices
 from polyad.linalg import near_unit
 
 EXTRAPOLATION = Paper(
@@ -24,7 +25,6 @@ EXTRAPOLATION = Paper(
     adds="extrapolation between sweeps, taken back where the error grows",
 )
 
-Callback = Callable[[int, int | None, dict[str, float]], None]
 Sweep = Callable[[list[Tensor]], Iterator[tuple[int, Tensor]]]
 Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -40,9 +40,9 @@ def alternate(
     max_iter: int,
     stop: float,
     callback: Callback | None = None,
-    seen: Sweep | None = None,
+    mask_sweep: Sweep | None = None,
 ) -> tuple[list[Tensor], Tensor]:
-    """The factors of least error on the way, and its square (b,); the tensors have norm 1 (or 0).
+    """Update the factors in turn; those of least error on the way, and its square (b,). Tensors have norm 1 (or 0).
 
     ``sweep(factors)`` yields (mode, MTTKRP) in turn, each with the factors as they are when it is asked for;
     ``solve(factor, product, gram)`` improves one factor. ``keep`` is None where signs are free, else the share of a
@@ -50,16 +50,16 @@ def alternate(
     the error has grown by that, the tensor goes back to the factors before the move and its step shrinks (Ang,
     Cohen, Gillis, Hien 2020). The error costs nothing: it comes with the last mode's product.
 
-    Where entries are missing, they are zero in the tensor and ``seen`` is the sweep of the mask. Then ``gram`` has a
-    matrix a row, (b, I_n, R, R), and the error is that of the entries seen.
+    Where entries are missing, they are zero in the tensor and ``mask_sweep`` is the sweep of the mask. Then ``gram``
+    has a matrix a row, (b, I_n, R, R), and the error is that of the entries seen.
     """
     b = len(factors[0])
     plain, hat = list(factors), list(factors)  # before and after moving on
     step, limit, before = (factors[0].new_full((b,), value).double() for value in (0.5, 1.0, math.inf))
     best, least, calm = list(factors), before, 0
     for iteration in range(max_iter):
-        grams = [gram(factor) for factor in hat] if seen is None else [pairs(factor) for factor in hat]
-        weights = None if seen is None else seen(grams)
+        grams = [gram(factor) for factor in hat] if mask_sweep is None else [pairs(factor) for factor in hat]
+        weights = None if mask_sweep is None else mask_sweep(grams)
         after = before
         for mode, product in sweep(hat):
             if weights is None:
@@ -74,12 +74,12 @@ def alternate(
                 hat[mode] = new
             plain[mode] = new
             if mode < len(hat) - 1:
-                grams[mode] = gram(hat[mode]) if seen is None else pairs(hat[mode])
+                grams[mode] = gram(hat[mode]) if mask_sweep is None else pairs(hat[mode])
             else:
                 after = _error(product, new, v)
-        known = [*hat[:-1], plain[-1]]
+        evaluated = [*hat[:-1], plain[-1]]
         worse, better = after > before, after < least
-        best = [_where(better, new, old) for new, old in zip(known, best, strict=True)]
+        best = [_where(better, new, old) for new, old in zip(evaluated, best, strict=True)]
         least = torch.minimum(least, after)
         hat = [_where(worse, old, new) for old, new in zip(plain, hat, strict=True)]
         limit = torch.where(worse, step, (_GROW_LIMIT * limit).clamp(max=1))
@@ -107,33 +107,33 @@ def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     return one, norm if scale is None else norm * scale.double()
 
 
-def balanced(factors: list[Tensor], scale: Tensor) -> tuple[Tensor, ...]:
-    """Factors (b, I_n, R) of the tensors scaled back, each component with equal norms in all modes."""
+def balance_components(factors: list[Tensor], scale: Tensor) -> tuple[Tensor, ...]:
+    """Give each component equal norms in all modes: factors (b, I_n, R) of the tensors scaled back."""
     norms = torch.stack([torch.linalg.vector_norm(f, dim=2, dtype=torch.float64) for f in factors])
     together = norms.log().mean(0).exp() * scale.unsqueeze(1) ** (1 / len(factors))
     gains = torch.where(norms > 0, together / norms, 0)
     return tuple([(f * g.to(f.dtype).unsqueeze(2)).mT.contiguous() for f, g in zip(factors, gains, strict=True)])
 
 
-def uniform(
+def random_factors(
     shape: tuple[int, ...], rank: int, b: int, like: Tensor, generator: Generator | None, *, signed: bool
 ) -> list[Tensor]:
-    """A random start: entries from [0, 1), or normal ones where signs are wanted, with components of norm 1."""
+    """Random factors to start from, uniform in [0, 1) or, where ``signed``, normal; components have norm 1."""
     generator = generator or torch.Generator(like.device).manual_seed(0)
     draw = torch.randn if signed else torch.rand
-    made = []
+    factors = []
     for n in shape:
         factor = draw(b, rank, n, generator=generator, dtype=torch.float64, device=generator.device)
-        made.append(torch.nn.functional.normalize(factor, dim=2).to(like))
-    return made
+        factors.append(torch.nn.functional.normalize(factor, dim=2).to(like))
+    return factors
 
 
 def _error(product: Tensor, factor: Tensor, v: Tensor) -> Tensor:
     """Squared errors (b,) of tensors of norm 1."""
     inner = (product * factor).sum((1, 2), dtype=torch.float64)
-    quadratic = v * gram(factor) if v.ndim == 3 else applied(v, factor) * factor
-    own = quadratic.sum((1, 2), dtype=torch.float64)
-    return (1 - 2 * inner + own).clamp(min=0)
+    quadratic = v * gram(factor) if v.ndim == 3 else apply_row_matrices(v, factor) * factor
+    square = quadratic.sum((1, 2), dtype=torch.float64)
+    return (1 - 2 * inner + square).clamp(min=0)
 
 
 def _where(choice: Tensor, a: Tensor, b: Tensor) -> Tensor:

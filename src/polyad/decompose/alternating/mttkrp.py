@@ -1,4 +1,4 @@
-"""Products of a dense tensor with all factors but one (MTTKRP), with what neighbouring modes share kept.
+"""Products of a dense tensor with all factors but one (MTTKRP), reusing what neighbouring modes share.
 
 Factors are kept transposed, as rows: (batch, starts, rank, I_n). The starts share one product with the tensor.
 """
@@ -25,8 +25,8 @@ def hadamard(matrices: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.mul, matrices)
 
 
-def sweep(x: Tensor, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Each mode in turn and its product (batch, rank, I_n) with the rows of the others as they are when it is asked.
+def mttkrp_sweep(x: Tensor, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Each mode in turn and its product (batch, rank, I_n) with the rows of the others as they are at that moment.
 
     Nothing is kept from one sweep to the next, so factors may change between them: two large products each.
     """
@@ -36,12 +36,12 @@ def sweep(x: Tensor, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
 
 
 class Products:
-    """x times all factors but one, asked for mode after mode, with what neighbouring modes share kept.
+    """x times all factors but one, called mode after mode, reusing what neighbouring modes share.
 
     x is (batch, I₁, …, I_N), N ≥ 2; called with modes 0, 1, …, N - 1, 0, … and the factors as they are then. At order
     3, and above it wherever that leaves less than a third of x, x is multiplied by the factor updated last, which
     serves the N - 1 modes that come next: N large products for N - 1 sweeps. Else each half of the modes shares one
-    product, two a sweep. A binary tree is below either. No layout but x's own is ever made.
+    product, two a sweep. Either is halved further as a binary tree. x is never copied to another layout.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -50,7 +50,7 @@ class Products:
         self.nodes: list[tuple[tuple[int, ...], tuple[int, ...], Tensor]] = []
 
     def __call__(self, mode: int, factors: list[Tensor]) -> Tensor:
-        """Σ over all other modes, of shape (batch, starts, rank, I_mode), in x's dtype."""
+        """The sum over all other modes, of shape (batch, starts, rank, I_mode), in x's dtype."""
         lead = factors[0].shape[:3]
         while self.nodes and (mode not in self._modes() or len(self.nodes[-1][2]) != math.prod(lead)):
             self.nodes.pop()
@@ -62,19 +62,19 @@ class Products:
             else:
                 self._half(mode, factors)
         while len(self._modes()) > 1:
-            left, right, held = self.nodes[-1]
+            left, right, partial = self.nodes[-1]
             keep, drop = (left, right) if mode in left else (right, left)
-            vector = khatri_rao([factors[i].to(self.x.dtype) for i in drop]).reshape(len(held), 1, -1)
-            self._put(keep, vector @ (held.mT if keep is left else held))
+            vector = khatri_rao([factors[i].to(self.x.dtype) for i in drop]).reshape(len(partial), 1, -1)
+            self._put(keep, vector @ (partial.mT if keep is left else partial))
         return self.nodes[-1][2].reshape(*lead, -1)
 
     def _modes(self) -> tuple[int, ...]:
         return self.nodes[-1][0] + self.nodes[-1][1]
 
-    def _put(self, modes: tuple[int, ...], made: Tensor) -> None:
+    def _put(self, modes: tuple[int, ...], product: Tensor) -> None:
         cut = halfway(sizes) if len(sizes := [self.x.shape[i + 1] for i in modes]) > 1 else 1
         self.nodes.append(
-            (modes[:cut], modes[cut:], made.reshape(-1, math.prod(sizes[:cut]), math.prod(sizes[cut:])))
+            (modes[:cut], modes[cut:], product.reshape(-1, math.prod(sizes[:cut]), math.prod(sizes[cut:])))
         )
 
     def _without(self, gone: int, factor: Tensor) -> None:
@@ -88,11 +88,11 @@ class Products:
             cut, slices = gone, x.flatten(1, gone).flatten(3)
         rows = factor.to(x.dtype).flatten(1, 2)
         if len(x) == 1:  # an expanded batch of rows needs no copy in bmm
-            made = torch.bmm(rows.expand(slices.shape[1], -1, -1), slices[0]).transpose(0, 1)
+            product = torch.bmm(rows.expand(slices.shape[1], -1, -1), slices[0]).transpose(0, 1)
         else:
-            made = (rows.unsqueeze(1) @ slices).transpose(1, 2).flatten(0, 1)
+            product = (rows.unsqueeze(1) @ slices).transpose(1, 2).flatten(0, 1)
         left, right = (tuple(i for i in part if i != gone) for part in (range(cut), range(cut, n)))
-        self.nodes.append((left, right, made))
+        self.nodes.append((left, right, product))
 
     def _half(self, mode: int, factors: list[Tensor]) -> None:
         """x summed over the half of its modes that this one is not in."""

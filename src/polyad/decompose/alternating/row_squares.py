@@ -1,4 +1,4 @@
-"""Weighted least squares row by row: what every alternating method for matrices with missing entries solves."""
+"""Weighted least squares row by row, the step of every alternating method for matrices with missing entries."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def solve_squares(gram: Tensor, right: Tensor, old: Tensor, ridge: float | Tenso
     return torch.cholesky_solve((right + hair * old).mT, torch.linalg.cholesky_ex(system).L).mT
 
 
-def settled(before: Tensor, after: Tensor, stop: float, eps: float) -> bool:
-    """Whether no error of a batch falls by a share of more than ``stop``, or all are rounding."""
+def has_converged(before: Tensor, after: Tensor, stop: float, eps: float) -> bool:
+    """True where no error of a batch falls by more than the share ``stop``, or all are rounding."""
     return bool(((before - after <= stop * before) | (after <= 8 * eps)).all())

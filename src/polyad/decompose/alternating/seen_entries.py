@@ -1,4 +1,4 @@
-"""Least squares over the entries that were seen: each row of a factor has normal equations of its own.
+"""Least squares over the entries that a mask shows: each row of a factor has normal equations of its own.
 
 The matrix of a row is ``Σ_seen d dᵀ``, d the products of the other factors' rows. Its entry (r, s) is an MTTKRP of
 the mask with the products ``a_r a_s`` of each factor's components. So whatever multiplies a tensor with its factors
@@ -28,30 +28,30 @@ def pairs(factor: Tensor) -> Tensor:
 def row_matrices(upper: Tensor, rank: int) -> Tensor:
     """The symmetric matrices (b, I, R, R) of rows whose entries r ≤ s are given, (b, R (R + 1) / 2, I)."""
     i, j = torch.triu_indices(rank, rank, device=upper.device)
-    found = upper.new_empty(len(upper), upper.shape[2], rank, rank)
-    found[..., i, j] = upper.mT
-    found[..., j, i] = upper.mT
-    return found
+    matrices = upper.new_empty(len(upper), upper.shape[2], rank, rank)
+    matrices[..., i, j] = upper.mT
+    matrices[..., j, i] = upper.mT
+    return matrices
 
 
-def applied(v: Tensor, factor: Tensor) -> Tensor:
+def apply_row_matrices(v: Tensor, factor: Tensor) -> Tensor:
     """``V A`` for one matrix (b, R, R) of all rows, or one of each (b, I, R, R); A is (b, R, I)."""
     return v @ factor if v.ndim == 3 else (v @ factor.mT.unsqueeze(-1)).squeeze(-1).mT
 
 
-def least_squares_rows(modes: int, ridge: float = 0.0, *, settled: bool = False) -> Solve:
-    """The minimum of each row, to be asked for mode after mode; a row of which nothing was seen becomes zero.
+def least_squares_rows(modes: int, ridge: float = 0.0, *, warm: bool = False) -> Solve:
+    """A solver for the minimum of each row, to be called mode after mode; rows of which nothing was seen become zero.
 
     Few entries a row are fitted by huge terms that cancel where something was seen and nowhere else, and sweeps do
     not come back from there. So a ridge starts at ``_FIRST`` of the mean diagonal of the rows' matrices, shrinks by
-    ``_DECAY`` a sweep of ``modes`` calls, and stays at ``_LAST``, where it is at once for factors that are
-    ``settled``. ``ridge`` comes on top of it.
+    ``_DECAY`` a sweep of ``modes`` calls, and stays at ``_LAST``, where it is at once from a
+    ``warm`` start. ``ridge`` comes on top of it.
     """
     calls = 0
 
     def solve(_factor: Tensor, product: Tensor, v: Tensor) -> Tensor:
         nonlocal calls
-        share = _LAST if settled else max(_FIRST * _DECAY ** (calls // modes), _LAST)
+        share = _LAST if warm else max(_FIRST * _DECAY ** (calls // modes), _LAST)
         calls += 1
         diagonal = v.diagonal(dim1=-2, dim2=-1)
         tiny = torch.finfo(v.dtype).tiny
@@ -64,7 +64,7 @@ def least_squares_rows(modes: int, ridge: float = 0.0, *, settled: bool = False)
 
 
 def hals_rows(inner: int) -> Solve:
-    """Each component in turn to its best that is not negative, ``inner`` times over."""
+    """A solver that sets each component in turn to its non-negative best, ``inner`` times over."""
 
     def solve(factor: Tensor, product: Tensor, v: Tensor) -> Tensor:
         diagonal = v.diagonal(dim1=-2, dim2=-1).mT
@@ -79,18 +79,28 @@ def hals_rows(inner: int) -> Solve:
     return solve
 
 
-def shown(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def check_mask(mask: Tensor, x: Tensor) -> Tensor:
+    """Refuse masks, dense or sparse, that are not bools in x's shape. Returns the mask."""
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == x.shape:
+        return mask
+    name = f"of {mask.dtype} and shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+    raise ValueError(f"mask {name} must hold bools in x's shape {tuple(x.shape)}, True where x was seen")
+
+
+def check_shows(any_seen: bool | Tensor) -> None:
+    """Refuse masks that hide every entry."""
+    if not bool(any_seen):
+        raise ValueError("mask hides every entry of x; at least one must be True")
+
+
+def apply_mask(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """x with zeros where the mask is False, and the mask, or None where it hides nothing.
 
     Refuses masks that are not bools in x's shape, that hide everything, or that show NaN and infinities.
     """
     if mask is None:
         return x, None
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != x.shape:
-        said = f"of {mask.dtype} and shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
-        raise ValueError(f"mask {said} must hold bools in x's shape {tuple(x.shape)}, True where x was seen")
-    if not bool(mask.any()):
-        raise ValueError("mask hides every entry of x; at least one must be True")
+    check_shows(check_mask(mask, x).any())
     if bool(mask.all()):
         return _check.finite("x", x), None
     return _check.finite("x where mask is True,", x.where(mask, 0)), mask

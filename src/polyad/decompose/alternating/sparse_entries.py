@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
+from polyad.decompose.alternating.seen_entries import check_mask, check_shows
 
 _BLOCK = 170_000  # numbers of a block's gathered rows: two such blocks stay in the cache
 
@@ -58,7 +59,7 @@ class Entries:
         return out
 
     def sweep(self, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """Each mode and its product (1, R, I_n) with the other factors (1, R, I_m) as they are when it is asked."""
+        """Each mode and its product (1, R, I_n) with the other factors (1, R, I_m) as they are at that moment."""
         rows = [factor[0].mT.contiguous() for factor in factors]
         for mode in range(len(factors)):
             yield mode, self.mttkrp(rows, mode).mT.unsqueeze(0)
@@ -89,25 +90,21 @@ class Entries:
 
 def seen_entries(x: Tensor, mask: Tensor) -> Tensor:
     """The entries of a coalesced x at which a mask, dense or sparse, is True; zeros where x stores nothing."""
-    if mask.dtype != torch.bool or mask.shape != x.shape:
-        raise ValueError(
-            f"mask of {mask.dtype} and shape {tuple(mask.shape)} must hold bools in x's shape {tuple(x.shape)}"
-        )
+    check_mask(mask, x)
     sparse = (mask if mask.is_sparse else mask.to_sparse()).coalesce()
     index = sparse.indices()[:, sparse.values()]
-    if not index.shape[1]:
-        raise ValueError("mask hides every entry of x; at least one must be True")
-    own, wanted = (_flat(i, tuple(x.shape)) for i in (x.indices(), index))
+    check_shows(index.shape[1] > 0)
+    stored, wanted = (_flat(i, tuple(x.shape)) for i in (x.indices(), index))
     values = x.values().new_zeros(len(wanted))
-    if len(own):
-        place = torch.searchsorted(own, wanted).clamp(max=len(own) - 1)
-        values = torch.where(own[place] == wanted, x.values()[place], 0)
+    if len(stored):
+        place = torch.searchsorted(stored, wanted).clamp(max=len(stored) - 1)
+        values = torch.where(stored[place] == wanted, x.values()[place], 0)
     _check.finite("x.values() where mask is True,", values)
     return torch.sparse_coo_tensor(index, values, x.shape, is_coalesced=True, check_invariants=False)
 
 
 def _flat(index: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Places in row-major order."""
+    """Positions in row-major order."""
     flat = index[0]
     for row, n in zip(index[1:], shape[1:], strict=True):
         flat = flat * n + row

@@ -1,4 +1,4 @@
-"""What is the same for every way to a sum of outer products: its one form, its size, and whether terms cancel."""
+"""The canonical form of a sum of outer products, its size, and the test for terms that cancel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from polyad.decompose.cp._newton import balanced
+from polyad.decompose.cp._newton import balance_terms
 from polyad.formats import CP
 from polyad.linalg import near_unit
 
@@ -28,8 +28,8 @@ def norms(x: Tensor) -> Tensor:
     return total.sqrt()
 
 
-def scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (batch, …), brought near unit size where it is far from it; its norms; and what it was divided by.
+def bring_near_unit(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale x (batch, …) near unit size where it is far from it; x, its norms, and what it was divided by.
 
     The norm of a zero tensor is given as 1. Refuses NaN and infinities.
     """
@@ -39,13 +39,13 @@ def scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.where(norm > 0, norm, 1), scale
 
 
-def canonical(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtype: torch.dtype) -> CP:
-    """The form that has no freedom left: rows (batch, 1, rank, I_n) times ``size`` (batch,) as a CP.
+def canonical_form(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtype: torch.dtype) -> CP:
+    """The unique form of rows (batch, 1, rank, I_n) times ``size`` (batch,), as a CP.
 
     Columns have norm 1, weights descend from the largest and are not negative, and the entry of greatest magnitude
     is positive in the columns of every factor but the last.
     """
-    rows = [row.squeeze(1) for row in balanced(rows)]
+    rows = [row.squeeze(1) for row in balance_terms(rows)]
     lengths = [row.norm(dim=-1, keepdim=True) for row in rows]
     weights = torch.stack(lengths).squeeze(-1).prod(0)
     unit = []
@@ -55,20 +55,20 @@ def canonical(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtype: to
         unit.append(torch.where(length > 0, row / length, first))
     sign = torch.ones_like(weights).unsqueeze(-1)
     for i, row in enumerate(unit[:-1]):
-        own = torch.where(row.gather(-1, row.abs().argmax(-1, keepdim=True)) < 0, -1.0, 1.0)
-        unit[i], sign = row * own, sign * own
+        flip = torch.where(row.gather(-1, row.abs().argmax(-1, keepdim=True)) < 0, -1.0, 1.0)
+        unit[i], sign = row * flip, sign * flip
     unit[-1] = unit[-1] * sign
     order = weights.argsort(dim=-1, descending=True, stable=True)
-    found = []
+    factors = []
     for row in unit:
         ordered = row.gather(1, order.unsqueeze(-1).expand_as(row)).mT.to(dtype)
-        found.append(ordered.contiguous().reshape(*lead, *ordered.shape[1:]))
+        factors.append(ordered.contiguous().reshape(*lead, *ordered.shape[1:]))
     weights = weights.gather(1, order) * size.unsqueeze(-1)
-    return CP(tuple(found), weights.to(dtype).reshape(*lead, -1))
+    return CP(tuple(factors), weights.to(dtype).reshape(*lead, -1))
 
 
-def degenerate(rows: list[Tensor]) -> Tensor:
-    """Per entry of the batch, whether terms outgrow the sum by far and two nearly cancel; for x of norm 1."""
+def terms_cancel(rows: list[Tensor]) -> Tensor:
+    """True for tensors of the batch whose terms outgrow the sum by far and nearly cancel in pairs; x has norm 1."""
     grams = [(row @ row.mT).squeeze(1) for row in rows]
     inner = torch.stack(grams).prod(0)
     size = inner.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
@@ -76,7 +76,7 @@ def degenerate(rows: list[Tensor]) -> Tensor:
     return (size.square().sum(-1) > CANCELS) & (cosines.flatten(1).amin(1) < COLLINEAR)
 
 
-def exact(x: Tensor) -> list[Tensor]:
+def fibre_terms(x: Tensor) -> list[Tensor]:
     """x (batch, I₁, …, I_N) as a sum of its fibres along the longest mode: rows (batch, 1, ΠI/max I, I_n)."""
     sizes = x.shape[1:]
     long = max(range(len(sizes)), key=lambda mode: sizes[mode])

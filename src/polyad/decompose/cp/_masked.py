@@ -1,4 +1,4 @@
-"""Sums of outer products of which only some entries were seen: starts compete, the best is refined."""
+"""Sums of outer products fitted to the entries that a mask shows: starts compete, the best is refined."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from polyad.decompose.alternating.extrapolation import Callback, alternate, uniform, unit
-from polyad.decompose.alternating.mttkrp import sweep
+from polyad._callback import Callback
+from polyad.decompose.alternating.extrapolation import alternate, random_factors, unit
+from polyad.decompose.alternating.mttkrp import mttkrp_sweep
 from polyad.decompose.alternating.seen_entries import least_squares_rows
 
 _TRIAL = 40
@@ -29,29 +30,31 @@ def complete(
     generator: Generator,
     callback: Callback | None = None,
 ) -> tuple[list[Tensor], Tensor]:
-    """Rows (b, 1, rank, I_n) for x (b, …) with zeros where the mask (b, …) hides, over the norms (b,) also returned.
+    """Fit x (b, …), zero where the mask (b, …) hides; rows (b, 1, rank, I_n), to be multiplied by the norms (b,).
 
     Of ``restarts`` random starts each tensor's best goes on; none is tried once what is left is rounding.
     """
     work, norm = unit(x)
     work = work.double()
-    seen, products = partial(sweep, mask.double()), partial(sweep, work)
+    mask_sweep, products = partial(mttkrp_sweep, mask.double()), partial(mttkrp_sweep, work)
     shape, enough = tuple(x.shape[1:]), (30 * torch.finfo(x.dtype).eps) ** 2
-    best, least = uniform(shape, rank, len(x), work, generator, signed=True), work.new_full((len(x),), torch.inf)
+    best = random_factors(shape, rank, len(x), work, generator, signed=True)
+    least = work.new_full((len(x),), torch.inf)
     for _ in range(restarts):
-        start = uniform(shape, rank, len(x), work, generator, signed=True)
+        start = random_factors(shape, rank, len(x), work, generator, signed=True)
         solve = least_squares_rows(len(shape), ridge)
-        found, left = alternate(
-            products, solve, start, keep=None, max_iter=min(_TRIAL, max_iter), stop=stop, seen=seen
+        factors, left = alternate(
+            products, solve, start, keep=None, max_iter=min(_TRIAL, max_iter), stop=stop, mask_sweep=mask_sweep
         )
         better = left < least
-        best = [torch.where(better.view(-1, 1, 1), new, old) for new, old in zip(found, best, strict=True)]
+        best = [torch.where(better.view(-1, 1, 1), new, old) for new, old in zip(factors, best, strict=True)]
         least = torch.minimum(left, least)
         if bool((least <= max(enough, stop)).all()):
             break
-    solve = least_squares_rows(len(shape), ridge, settled=True)
+    solve = least_squares_rows(len(shape), ridge, warm=True)
     best, _ = alternate(
-        products, solve, best, keep=None, max_iter=max_iter, stop=_SETTLED * stop, callback=callback, seen=seen
-    )
+        products, solve, best, keep=None, max_iter=max_iter, stop=_SETTLED * stop, callback=callback,
+        mask_sweep=mask_sweep,
+    )  # fmt: skip
     alive = work.flatten(1).any(1).view(-1, 1, 1)
     return [(factor * alive).unsqueeze(1) for factor in best], norm

@@ -1,4 +1,4 @@
-"""All factors at once: damped Gauss-Newton steps for small tensors, many tensors and many starts in one loop."""
+"""Damped Gauss-Newton steps on all factors at once: many small tensors and many starts in one loop."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ENTRIES = 1 << 25  # numbers in all normal matrices together
 LAST = 100  # times ``enough``: what the last step may gain, since the next would gain some thousandths of that
 
 
-def fits(x: Tensor, starts: int, rank: int) -> bool:
-    """Whether the normal matrices of tensors x (batch, I₁, …, I_N) are small enough."""
+def is_small(x: Tensor, starts: int, rank: int) -> bool:
+    """True where the normal matrices of tensors x (batch, I₁, …, I_N) are small enough for these steps."""
     unknowns = rank * sum(x.shape[1:])
     return unknowns <= LARGEST and len(x) * starts * (unknowns**2 + x[0].numel()) <= ENTRIES
 
@@ -31,7 +31,7 @@ def levenberg(
     of its error, or the best is below ``enough`` by a step that gained little more; the others go on without it.
     Damping starts with the residual's norm, so that steps from a good start converge quadratically.
     """
-    whole = balanced(factors)
+    whole = balance_terms(factors)
     half = halfway(x.shape[1:])
     target = x.unsqueeze(1).reshape(len(x), 1, math.prod(x.shape[1 : half + 1]), -1)
     errors, rest = _error(target, whole, half, ridge)
@@ -45,25 +45,25 @@ def levenberg(
             active, target, error, rest, damping = (t[going] for t in (active, target, error, rest, damping))
             factors = [factor[going] for factor in factors]
         step = _step(rest, factors, damping, ridge)
-        tried = [factor + change for factor, change in zip(factors, step, strict=True)]
-        found, left = _error(target, tried, half, ridge)
-        better = found < error
-        gain = torch.where(better, error - found, 0)
-        near = better & (gain <= stop * found)
-        factors = [torch.where(better[..., None, None], b, a) for a, b in zip(factors, tried, strict=True)]
-        rest, error = torch.where(better[..., None, None], left, rest), torch.where(better, found, error)
+        trial = [factor + change for factor, change in zip(factors, step, strict=True)]
+        trial_error, trial_rest = _error(target, trial, half, ridge)
+        better = trial_error < error
+        gain = torch.where(better, error - trial_error, 0)
+        near = better & (gain <= stop * trial_error)
+        factors = [torch.where(better[..., None, None], b, a) for a, b in zip(factors, trial, strict=True)]
+        rest, error = torch.where(better[..., None, None], trial_rest, rest), torch.where(better, trial_error, error)
         damping = torch.where(better, damping / 10, damping * 8).clamp(min=1e-12)
         least, best = error.min(1)
-        settled = (least <= enough[active]) & (gain.gather(1, best[:, None]).squeeze(1) <= LAST * enough[active])
-        going = (~near & (damping < 1e6)).any(1) & ~settled
+        done = (least <= enough[active]) & (gain.gather(1, best[:, None]).squeeze(1) <= LAST * enough[active])
+        going = (~near & (damping < 1e6)).any(1) & ~done
         errors[active] = error
         for out, factor in zip(whole, factors, strict=True):
             out[active] = factor
     return whole, errors - _penalty(whole, ridge)
 
 
-def balanced(factors: list[Tensor]) -> list[Tensor]:
-    """The same terms with each term's norm shared evenly by its vectors; terms that vanish stay as they are."""
+def balance_terms(factors: list[Tensor]) -> list[Tensor]:
+    """Share each term's norm evenly among its vectors; terms that vanish stay as they are."""
     sizes = torch.stack([factor.norm(dim=-1) for factor in factors])
     mean = sizes.clamp(min=1e-150).log().mean(0).exp()
     scale = torch.where((sizes > 1e-150).all(0), mean / sizes.clamp(min=1e-150), 1)
@@ -98,8 +98,8 @@ def _gradient(rest: Tensor, factors: list[Tensor]) -> Tensor:
     n = len(factors)
     parts = []
     for mode in range(n):
-        held = rest.movedim(2 + mode, 2).flatten(3)
-        parts.append(khatri_rao([factors[i] for i in range(n) if i != mode]) @ held.mT)
+        unfolded = rest.movedim(2 + mode, 2).flatten(3)
+        parts.append(khatri_rao([factors[i] for i in range(n) if i != mode]) @ unfolded.mT)
     return torch.cat([part.flatten(2) for part in parts], 2)
 
 
@@ -111,7 +111,7 @@ def _normal_matrix(factors: list[Tensor]) -> Tensor:
     starts = [0]
     for factor in factors:
         starts.append(starts[-1] + rank * factor.shape[-1])
-    found = factors[0].new_empty(*lead, starts[-1], starts[-1])
+    normal = factors[0].new_empty(*lead, starts[-1], starts[-1])
     for a in range(n):
         rows = slice(starts[a], starts[a + 1])
         for b in range(a + 1):
@@ -123,5 +123,5 @@ def _normal_matrix(factors: list[Tensor]) -> Tensor:
             else:  # entry (r, i), (s, j): common[r, s] · factors[a][s, i] · factors[b][r, j]
                 right = (common.unsqueeze(-1) * factors[b].unsqueeze(3)).unsqueeze(3)  # (r, 1, s, j)
                 block = right * factors[a].mT[..., None, :, :, None]
-            found[..., rows, columns] = block.reshape(*lead, rows.stop - rows.start, columns.stop - columns.start)
-    return found
+            normal[..., rows, columns] = block.reshape(*lead, rows.stop - rows.start, columns.stop - columns.start)
+    return normal

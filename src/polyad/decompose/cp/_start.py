@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from polyad.decompose.cp._newton import fits, levenberg
-from polyad.decompose.cp._sweeps import refine
+from polyad.decompose.cp._newton import is_small, levenberg
+from polyad.decompose.cp._sweeps import refine_factors
 from polyad.linalg import left_singular
 
 ROUND = 10  # steps of every start before the worse half is dropped
@@ -71,7 +71,7 @@ def race(
     """
     best, left = None, torch.ones(len(core), dtype=torch.bool, device=core.device)
     if sum(k == rank for k in core.shape[1:]) > 1:
-        best, left = _eigenvectors(core, rank, ridge, enough, stop, generator, 1e3 * eps)
+        best, left = _best_eigenvector_start(core, rank, ridge, enough, stop, generator, 1e3 * eps)
     if best is not None and not bool(left.any()):
         return best
     part, allowed = core[left], enough[left]
@@ -90,25 +90,29 @@ def race(
     return best
 
 
-def _eigenvectors(
+def _best_eigenvector_start(
     core: Tensor, rank: int, ridge: float, enough: Tensor, stop: float, generator: Generator, eps: float
 ) -> tuple[list[Tensor], Tensor]:
-    """The best of two algebraic starts, refined, and where neither is good enough.
+    """The best of two starts from eigenvectors, refined; and a mask of tensors for which neither is good enough.
 
     Few tensors try both at once; of many, those the second for which the first was not good enough.
     """
     both = len(core) < MANY
-    found, errors = _improve(core, algebraic(core, rank, 1 + both, generator, eps), ROUND, stop, ridge, enough)
-    best, errors = _pick(found, errors, 1), errors.min(1).values
+    factors, errors = _improve(
+        core, eigenvector_starts(core, rank, 1 + both, generator, eps), ROUND, stop, ridge, enough
+    )
+    best, errors = _pick(factors, errors, 1), errors.min(1).values
     left = errors > 10 * enough
     if not both and bool(left.any()):
         part = core[left]
-        again, found = _improve(part, algebraic(part, rank, 1, generator, eps), ROUND, stop, ridge, enough[left])
+        again, new_errors = _improve(
+            part, eigenvector_starts(part, rank, 1, generator, eps), ROUND, stop, ridge, enough[left]
+        )
         field = [torch.cat((one[left], many), 1) for one, many in zip(best, again, strict=True)]
-        picked = _pick(field, torch.cat((errors[left].unsqueeze(1), found), 1), 1)
+        picked = _pick(field, torch.cat((errors[left].unsqueeze(1), new_errors), 1), 1)
         for one, many in zip(best, picked, strict=True):
             one[left] = many
-        errors[left] = torch.minimum(errors[left], found[:, 0])
+        errors[left] = torch.minimum(errors[left], new_errors[:, 0])
     return best, errors > 10 * enough
 
 
@@ -116,14 +120,16 @@ def _improve(
     core: Tensor, factors: list[Tensor], steps: int, stop: float, ridge: float, enough: Tensor
 ) -> tuple[list[Tensor], Tensor]:
     """Gauss-Newton steps where the core is small enough for them, else sweeps."""
-    if fits(core, factors[0].shape[1], factors[0].shape[2]):
+    if is_small(core, factors[0].shape[1], factors[0].shape[2]):
         return levenberg(core, factors, max_iter=steps, stop=stop, ridge=ridge, enough=enough)
-    return refine(core, factors, core.new_ones(len(core)), stop=stop, max_iter=steps, ridge=ridge, enough=enough)
+    return refine_factors(
+        core, factors, core.new_ones(len(core)), stop=stop, max_iter=steps, ridge=ridge, enough=enough
+    )
 
 
 def _normal(*shape: int, like: Tensor, generator: Generator) -> Tensor:
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    return (drawn / shape[-1] ** 0.5).to(like.device)
+    entries = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return (entries / shape[-1] ** 0.5).to(like.device)
 
 
 def _pick(factors: list[Tensor], errors: Tensor, keep: int) -> list[Tensor]:
@@ -135,8 +141,10 @@ def _pick(factors: list[Tensor], errors: Tensor, keep: int) -> list[Tensor]:
     return [factor.gather(1, chosen[..., None, None].expand(-1, -1, *factor.shape[2:])) for factor in factors]
 
 
-def algebraic(core: Tensor, rank: int, starts: int, generator: Generator, eps: float = 1e-12) -> list[Tensor]:
-    """Starts that are exact where the tensor is: factors (batch, starts, rank, k_n).
+def eigenvector_starts(
+    core: Tensor, rank: int, starts: int, generator: Generator, eps: float = 1e-12
+) -> list[Tensor]:
+    """Starts from eigenvectors, exact where the tensor is of this rank: factors (batch, starts, rank, k_n).
 
     Two modes of the core have ``rank`` entries. Random combinations of its slices along these are A D Bᵀ, so the
     factor A is made of eigenvectors of a quotient of two of them. Without A every row that is left is one outer
@@ -153,11 +161,11 @@ def algebraic(core: Tensor, rank: int, starts: int, generator: Generator, eps: f
     columns = torch.where(values.imag.unsqueeze(-2) < 0, vectors.imag, vectors.real)
     columns = columns / columns.norm(dim=-2, keepdim=True).clamp(min=1e-30)
     terms = torch.linalg.pinv(columns, rtol=eps) @ slices.flatten(2).unsqueeze(1)  # (batch, starts, rank, b rest)
-    found: dict[int, Tensor] = {a: columns.mT}
+    rows: dict[int, Tensor] = {a: columns.mT}
     for mode in (b, *rest[:-1]):
         matrix = terms.unflatten(-1, (sizes[mode], -1))
         vector = left_singular(matrix, 1)[0]
-        found[mode] = vector.squeeze(-1)
+        rows[mode] = vector.squeeze(-1)
         terms = (vector.mT @ matrix).squeeze(-2)
-    found[rest[-1]] = terms
-    return [found[mode].reshape(batch, starts, rank, -1).contiguous() for mode in range(len(sizes))]
+    rows[rest[-1]] = terms
+    return [rows[mode].reshape(batch, starts, rank, -1).contiguous() for mode in range(len(sizes))]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.decompose.alternating.mttkrp import Products, hadamard, residual
 
-Callback = Callable[[int, int | None, dict[str, float]], None]
 
-
-def refine(
+def refine_factors(
     x: Tensor,
     factors: list[Tensor],
     norm: Tensor,
@@ -24,7 +22,7 @@ def refine(
     enough: Tensor | None = None,
     callback: Callback | None = None,
 ) -> tuple[list[Tensor], Tensor]:
-    """Sweeps from ``factors``, float64 of shape (batch, starts, rank, I_n), towards ``x / norm``.
+    """Refine ``factors``, float64 of shape (batch, starts, rank, I_n), by sweeps towards ``x / norm``.
 
     x is (batch, I₁, …, I_N) and ``norm`` (batch,). Returns the factors and the squared errors (batch, starts). An
     entry of the batch is done when a sweep of each of its starts gains less than ``stop`` of the squared error, or
@@ -49,16 +47,16 @@ def refine(
             if last:
                 break
             active = active[going]
-            run = run.only(going)
+            run = run.subset(going)
     return out, errors
 
 
 class Sweeps:
-    """Factors on their way, with their Gram matrices and an account of the squared error.
+    """Factors under refinement, with their Gram matrices and a running squared error.
 
     A least-squares step lowers the squared error by an amount that is known to full relative precision, since it
-    is a sum of squares. The account is the usual difference of norms while that is accurate, then a residual formed
-    once, less the gains since.
+    is a sum of squares. The running error is the usual difference of norms while that is accurate, then a residual
+    formed once, less the gains since.
     """
 
     def __init__(self, x: Tensor, factors: list[Tensor], norm: Tensor, ridge: float) -> None:
@@ -71,7 +69,7 @@ class Sweeps:
         self.slack = self.error  # how far the account may be off
 
     def sweep(self) -> Tensor:
-        """Update every mode once; what the squared error has lost by it, (batch, starts)."""
+        """Update every mode once; by how much the squared error fell, (batch, starts)."""
         gain = torch.zeros_like(self.error)
         product = hessian = torch.empty(0)
         for mode in range(len(self.factors)):
@@ -79,19 +77,19 @@ class Sweeps:
             hessian = hadamard([gram for other, gram in enumerate(self.grams) if other != mode])
             if self.ridge:
                 hessian = hessian + self.ridge * torch.eye(hessian.shape[-1]).to(hessian)
-            step, lost = descend(hessian, product - hessian @ self.factors[mode], self.eps)
+            step, lost = damped_step(hessian, product - hessian @ self.factors[mode], self.eps)
             self.factors[mode] = self.factors[mode] + step
             self.grams[mode] = self.factors[mode] @ self.factors[mode].mT
             gain = gain + lost
-        self._account(product, hessian, gain)
+        self._update_error(product, hessian, gain)
         return gain
 
     def fit(self) -> Tensor:
         """The squared error without the ridge's penalty, (batch, starts)."""
         return (self.error - self._penalty()).clamp(min=0)
 
-    def only(self, going: Tensor) -> Sweeps:
-        """The same for some entries of the batch."""
+    def subset(self, going: Tensor) -> Sweeps:
+        """The same for some tensors of the batch."""
         rest = Sweeps(self.x[going], [factor[going] for factor in self.factors], self.norm[going], self.ridge)
         rest.error, rest.slack = self.error[going], self.slack[going]
         return rest
@@ -101,23 +99,23 @@ class Sweeps:
             return 0.0
         return self.ridge * sum(gram.diagonal(dim1=-2, dim2=-1).sum(-1) for gram in self.grams)
 
-    def _account(self, product: Tensor, hessian: Tensor, gain: Tensor) -> None:
+    def _update_error(self, product: Tensor, hessian: Tensor, gain: Tensor) -> None:
         last = self.factors[-1]
         inner, square = (product * last).sum((-2, -1)), ((hessian @ last) * last).sum((-2, -1))
         if self.ridge:
             square = square - self.ridge * last.square().sum((-2, -1))
         loose = 100 * self.eps * (1 + square + 2 * inner.abs())
         direct = 1 - 2 * inner + square + self._penalty()
-        known = direct > 100 * loose
-        kept = self.error - gain
-        self.error = torch.where(known, direct, kept)
-        self.slack = torch.where(known, loose, self.slack + 1e-6 * gain)
+        accurate = direct > 100 * loose
+        running = self.error - gain
+        self.error = torch.where(accurate, direct, running)
+        self.slack = torch.where(accurate, loose, self.slack + 1e-6 * gain)
         if not bool((self.error > 10 * self.slack).all()):
             self.error = residual(self.x, self.factors, self.norm) + self._penalty()
             self.slack = 1e-4 * self.error
 
 
-def descend(hessian: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def damped_step(hessian: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """A step towards the minimum of a quadratic, and what it gains; singular or not, it never fails.
 
     ``hessian`` is (…, r, r), positive semidefinite up to rounding, ``gradient`` (…, r, n), good to ``eps``. The
@@ -136,7 +134,7 @@ def descend(hessian: Tensor, gradient: Tensor, eps: float) -> tuple[Tensor, Tens
         diagonal += 99 * added
         added *= 100
         lower, info = torch.linalg.cholesky_ex(cosines)
-    scaled = gradient * scale
-    step = torch.cholesky_solve(scaled, lower)
-    gain = (scaled * step).sum((-2, -1)) + added * step.square().sum((-2, -1))
+    right = gradient * scale
+    step = torch.cholesky_solve(right, lower)
+    gain = (right * step).sum((-2, -1)) + added * step.square().sum((-2, -1))
     return step * scale, gain

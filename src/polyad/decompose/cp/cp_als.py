@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import torch
 from torch import Generator, Tensor
 
-from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.seen_entries import shown
-from polyad.decompose.cp._form import canonical, degenerate, exact, norms, scaled
+from polyad.decompose.alternating.seen_entries import apply_mask
+from polyad.decompose.cp._arguments import check_rank_or_tol, largest_rank
+from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, norms, terms_cancel
 from polyad.decompose.cp._masked import complete
 from polyad.decompose.cp._start import compress, race
-from polyad.decompose.cp._sweeps import Callback, refine
-from polyad.decompose.cp._tolerance_rank import distance, error, least
+from polyad.decompose.cp._sweeps import refine_factors
+from polyad.decompose.cp._tolerance_rank import dense_error, rounded_error, search_rank
 from polyad.formats import CP
 from polyad.linalg import truncated_svd
 
@@ -106,41 +106,40 @@ def cp_als(
     unless one of rank and tol is given.
 
     >>> planted = CP.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
-    >>> found = cp_als(planted.to_dense(), rank=2)
-    >>> found.factors[1].shape, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
+    >>> fit = cp_als(planted.to_dense(), rank=2)
+    >>> fit.factors[1].shape, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
     (torch.Size([5, 2]), True)
     """
-    _check_arguments(x, rank, tol, batch, restarts, ridge, max_iter)
-    lead, sizes = tuple(x.shape[:batch]), tuple(x.shape[batch:])
+    sizes, lead = check_rank_or_tol(x, rank, tol, batch), tuple(x.shape[:batch])
+    _check_search(restarts, ridge, max_iter)
     work = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
-    work, mask = shown(work, mask)
-    seen = None if mask is None else mask.reshape(-1, *sizes)
-    work, norm, scale = scaled(work.reshape(-1, *sizes).contiguous())
+    work, mask = apply_mask(work, mask)
+    masks = None if mask is None else mask.reshape(-1, *sizes)
+    work, norm, scale = bring_near_unit(work.reshape(-1, *sizes).contiguous())
     generator = generator if generator is not None else Generator().manual_seed(0)
 
     def solve(r: int) -> CP:
-        if seen is None:
+        if masks is None:
             rows = _rows(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
         else:
             rows = complete(
-                work, seen, r, restarts, ridge=ridge, stop=stop, max_iter=max_iter, generator=generator,
+                work, masks, r, restarts, ridge=ridge, stop=stop, max_iter=max_iter, generator=generator,
                 callback=callback,
             )[0]  # fmt: skip
-        if rank is not None and bool(degenerate(rows).any()):
+        if rank is not None and bool(terms_cancel(rows).any()):
             warnings.warn(
                 f"terms of rank {r} grow and nearly cancel: a tensor of shape {sizes} may have no best approximation "
                 "of this rank; choose another rank, or bound the terms with ridge=1e-4",
                 stacklevel=3,
             )
-        return canonical(rows, norm * scale, lead, x.dtype)
+        return canonical_form(rows, norm * scale, lead, x.dtype)
 
     if rank is not None:
         return solve(rank)
     assert tol is not None
-    limit = math.prod(sizes) // max(sizes)
-    return least(
-        solve, lambda: canonical(exact(work), scale, lead, x.dtype), limit, tol,
-        lambda found: error(work, found, norm, scale) if seen is None else distance(work, found, scale, seen),
+    return search_rank(
+        solve, lambda: canonical_form(fibre_terms(work), scale, lead, x.dtype), largest_rank(sizes), tol,
+        lambda fit: rounded_error(work, fit, norm, scale) if masks is None else dense_error(work, fit, scale, masks),
     )  # fmt: skip
 
 
@@ -170,7 +169,9 @@ def _rows(
     even = share.pow(1 / len(rows)).view(-1, 1, 1, 1)
     rows = [row * even for row in rows]
     return (
-        refine(x, rows, norm, stop=stop, max_iter=max_iter, ridge=ridge, callback=callback)[0] if max_iter else rows
+        refine_factors(x, rows, norm, stop=stop, max_iter=max_iter, ridge=ridge, callback=callback)[0]
+        if max_iter
+        else rows
     )
 
 
@@ -180,17 +181,7 @@ def _matrix(x: Tensor, norm: Tensor, rank: int) -> list[Tensor]:
     return [(u * s.unsqueeze(-2)).mT.double().unsqueeze(1) / norm.view(-1, 1, 1, 1), vh.double().unsqueeze(1)]
 
 
-def _check_arguments(
-    x: Tensor, rank: int | None, tol: float | None, batch: int, restarts: int, ridge: float, max_iter: int
-) -> None:
-    _check.floating("x", x)
-    _check.batch(batch, x, 2)
-    _check.exactly_one(rank=rank, tol=tol)
-    sizes = tuple(x.shape[batch:])
-    if rank is not None:
-        _check.rank(rank, math.prod(sizes) // max(sizes), f"what any tensor of shape {sizes} has")
-    if tol is not None:
-        _check.tolerance(tol)
+def _check_search(restarts: int, ridge: float, max_iter: int) -> None:
     if restarts < 1:
         raise ValueError(f"restarts={restarts} leaves no start; choose 1 or more")
     if ridge < 0:

@@ -11,10 +11,13 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.bounded_lbfgs import minimise
-from polyad.decompose.alternating.extrapolation import Callback, balanced, uniform
-from polyad.decompose.alternating.mttkrp import sweep
+from polyad.decompose.alternating.extrapolation import balance_components, random_factors
+from polyad.decompose.alternating.mttkrp import mttkrp_sweep
+from polyad.decompose.alternating.seen_entries import check_mask, check_shows
+from polyad.decompose.cp._arguments import check_rank
 from polyad.formats import CP
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -22,7 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class _Kind:
-    """Losses (x, m) entry by entry, to be minimised in turn, and what they ask of x and of the factors.
+    """Losses (x, m) entry by entry, to be minimised in turn, and the bounds they set on x and on the factors.
 
     ``least`` and ``most`` bound x. ``scales`` says that c x is approximated by c m, so that x may be scaled.
     """
@@ -34,14 +37,14 @@ class _Kind:
     scales: bool = True
 
 
-def _rounded(width: float, x: Tensor, m: Tensor) -> Tensor:
+def _smooth_distance(width: float, x: Tensor, m: Tensor) -> Tensor:
     """The absolute difference, rounded off where it is below ``width``."""
     return ((x - m).square() + width**2).sqrt() - width
 
 
 _KINDS = {
     "normal": _Kind((lambda x, m: (x - m).square(),)),
-    "l1": _Kind(tuple([partial(_rounded, width) for width in (1e-1, 1e-2, 1e-3)])),
+    "l1": _Kind(tuple([partial(_smooth_distance, width) for width in (1e-1, 1e-2, 1e-3)])),
     "poisson": _Kind((lambda x, m: m - x * (m + 1e-10).log(),), nonnegative=True, least=0),
     "bernoulli": _Kind((lambda x, m: torch.nn.functional.softplus(m) - x * m,), least=0, most=1, scales=False),
 }
@@ -79,9 +82,9 @@ def gcp(
     generator: Generator | None = None,
     callback: Callback | None = None,
 ) -> CP:
-    """A canonical polyadic tensor M of least mean loss over the entries that are there.
+    """A canonical polyadic tensor M of least mean loss over the entries that were observed.
 
-    x has shape (I₁, …, I_N), N ≥ 2, and is one tensor. ``mask``, of bools in x's shape, is true where an entry was
+    x has shape (I₁, …, I_N), N ≥ 2, and is one tensor. ``mask``, of bools in x's shape, is True where an entry was
     observed; elsewhere x may hold anything, NaN included. ``loss`` is one of
 
     - ``"normal"``: (x - m)²;
@@ -112,15 +115,17 @@ def gcp(
     tensor(12.)
     """
     kind = _kind(loss)
-    work, seen = _prepared(x, rank, kind, mask)
+    work = _prepare(x, rank, kind, mask)
     bounded = kind.nonnegative if nonnegative is None else nonnegative
     shape, scale = tuple(x.shape), torch.ones(1, dtype=torch.float64, device=x.device)
     if kind.scales:
-        work, scale = _scaled(work, seen)
+        work, scale = _scale_to_unit(work, mask)
         if not bool(work.any()):
             return CP(tuple([x.new_zeros(n, rank) for n in shape]))
     size = (x.numel() / rank) ** (0.5 / x.ndim)
-    vector = torch.cat([f.flatten() * size for f in uniform(shape, rank, 1, work, generator, signed=not bounded)])
+    vector = torch.cat(
+        [f.flatten() * size for f in random_factors(shape, rank, 1, work, generator, signed=not bounded)]
+    )
     count = 0
 
     def after(value: float) -> None:
@@ -131,9 +136,9 @@ def gcp(
 
     for place, stage in enumerate(kind.stages):
         left = (max_iter - count) // (len(kind.stages) - place)
-        function = partial(_evaluate, stage, work, seen, rank)
+        function = partial(_evaluate, stage, work, mask, rank)
         vector = minimise(function, vector, nonnegative=bounded, max_iter=left, stop=stop, after=after)
-    factors = balanced(_factors(vector, shape, rank), scale)
+    factors = balance_components(_factors(vector, shape, rank), scale)
     return CP(tuple([factor[0].to(x.dtype) for factor in factors]))
 
 
@@ -141,32 +146,26 @@ def _kind(loss: str | Loss) -> _Kind:
     if callable(loss):
         return _Kind((loss,), scales=False)
     if loss not in _KINDS:
-        raise ValueError(f"loss={loss!r} is neither a function nor one of {', '.join(_KINDS)}")
+        raise ValueError(f"loss={loss!r} is not known; give a function, or choose from {', '.join(_KINDS)}")
     return _KINDS[loss]
 
 
-def _prepared(x: Tensor, rank: int, kind: _Kind, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """x without what was not observed, in the dtype of computation, and the mask."""
-    shape = tuple(_check.dimensions("x", _check.floating("x", x), 2).shape)
-    _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
+def _prepare(x: Tensor, rank: int, kind: _Kind, mask: Tensor | None) -> Tensor:
+    """Check the arguments; x without what was not observed, in the dtype of computation."""
+    check_rank(rank, tuple(_check.dimensions("x", _check.floating("x", x), 2).shape))
     x = x.detach().to(torch.float32 if x.dtype not in (torch.float32, torch.float64) else x.dtype)
     if mask is not None:
-        if mask.dtype != torch.bool or mask.shape != x.shape:
-            raise ValueError(
-                f"mask of {mask.dtype} and shape {tuple(mask.shape)} must hold bools in x's shape {shape}"
-            )
-        if not bool(mask.any()):
-            raise ValueError("mask hides every entry of x; at least one must be true")
+        check_shows(check_mask(mask, x).any())
     least, most = max(kind.least, -math.inf), kind.most
-    kept = x if mask is None else x[mask]
-    _check.finite("x", kept)
-    if bool(((kept < least) | (kept > most)).any()):
-        raise ValueError(f"x has entries from {float(kept.min())} to {float(kept.max())}; this loss allows "
+    values = x if mask is None else x[mask]
+    _check.finite("x", values)
+    if bool(((values < least) | (values > most)).any()):
+        raise ValueError(f"x has entries from {float(values.min())} to {float(values.max())}; this loss allows "
                          f"{least} to {most}")  # fmt: skip
-    return (x if mask is None else torch.where(mask, x, max(least, 0.0))).contiguous(), mask
+    return (x if mask is None else torch.where(mask, x, max(least, 0.0))).contiguous()
 
 
-def _scaled(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _scale_to_unit(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """x with a root mean square of 1 over the entries observed, and what it was divided by."""
     largest = x.abs().max()
     if float(largest) == 0:
@@ -192,5 +191,5 @@ def _evaluate(loss: Loss, x: Tensor, mask: Tensor | None, rank: int, vector: Ten
             losses = torch.where(mask, losses, 0)
         mean = losses.sum(dtype=torch.float64) / (x.numel() if mask is None else mask.sum())
         (change,) = torch.autograd.grad(mean, m)
-    gradient = torch.cat([product.flatten() for _, product in sweep(change.unsqueeze(0), factors)])
+    gradient = torch.cat([product.flatten() for _, product in mttkrp_sweep(change.unsqueeze(0), factors)])
     return float(mean.detach()), gradient

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.extrapolation import EXTRAPOLATION, Callback, alternate, balanced, uniform, unit
-from polyad.decompose.alternating.mttkrp import sweep
-from polyad.decompose.alternating.nonnegative_updates import ACCELERATED, ROW_SOLVERS, SOLVERS
-from polyad.decompose.alternating.seen_entries import shown
-from polyad.decompose.cp._form import exact
-from polyad.decompose.cp._tolerance_rank import distance, least
+from polyad.decompose.alternating.extrapolation import (
+    EXTRAPOLATION,
+    alternate,
+    balance_components,
+    random_factors,
+    unit,
+)
+from polyad.decompose.alternating.mttkrp import mttkrp_sweep
+from polyad.decompose.alternating.nonnegative_updates import (
+    ACCELERATED,
+    ROW_SOLVERS,
+    SOLVERS,
+    check_signs,
+    check_update,
+)
+from polyad.decompose.alternating.seen_entries import apply_mask
+from polyad.decompose.cp._arguments import check_rank_or_tol
+from polyad.decompose.cp._form import fibre_terms
+from polyad.decompose.cp._tolerance_rank import dense_error, search_rank
 from polyad.formats import CP
 
 
@@ -76,41 +88,42 @@ def nonnegative_cp(
     max(I_n), unless one of rank and tol is given, and for a tol that negative entries keep from being reached.
 
     >>> planted = CP(tuple(torch.arange(1.0, 1 + 2 * n).reshape(n, 2) % 5 for n in (4, 5, 6)))
-    >>> found = nonnegative_cp(planted.to_dense(), 2)
-    >>> error = (found.to_dense() - planted.to_dense()).norm() / planted.to_dense().norm()
-    >>> bool(error < 1e-2), all(bool((factor >= 0).all()) for factor in found.factors)
+    >>> fit = nonnegative_cp(planted.to_dense(), 2)
+    >>> error = (fit.to_dense() - planted.to_dense()).norm() / planted.to_dense().norm()
+    >>> bool(error < 1e-2), all(bool((factor >= 0).all()) for factor in fit.factors)
     (True, True)
     """
-    shape = _checked(x, rank, tol, batch, update)
+    shape = check_rank_or_tol(x, rank, tol, batch)
+    check_update(update)
     half = x.dtype not in (torch.float32, torch.float64)
-    held = x.detach().to(torch.float32 if half else x.dtype)
-    held, mask = shown(held, mask)
-    if update == "mu" and bool((held < 0).any()):
-        raise ValueError("x has negative entries, which update='mu' cannot treat; use update='hals'")
-    held = held.reshape(-1, *shape).contiguous()
-    work, scale = unit(held)  # refuses NaN and infinities in the pass that it makes anyway
-    seen = None if mask is None else partial(sweep, mask.reshape(work.shape).to(work.dtype))
-    solve, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
+    dense = x.detach().to(torch.float32 if half else x.dtype)
+    dense, mask = apply_mask(dense, mask)
+    check_signs(update, dense)
+    dense = dense.reshape(-1, *shape).contiguous()
+    work, scale = unit(dense)  # refuses NaN and infinities in the pass that it makes anyway
+    mask_sweep = None if mask is None else partial(mttkrp_sweep, mask.reshape(work.shape).to(work.dtype))
+    update_factor, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
     alive = (torch.linalg.vector_norm(work.flatten(1), dim=1) > 0).view(-1, 1, 1)
 
-    def solved(r: int) -> CP:
-        start = uniform(shape, r, len(work), work, generator, signed=False)
-        found, _ = alternate(
-            partial(sweep, work), solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback, seen=seen
-        )
-        return _as_cp(balanced([factor * alive for factor in found], scale), x, batch)
+    def fit(r: int) -> CP:
+        start = random_factors(shape, r, len(work), work, generator, signed=False)
+        factors, _ = alternate(
+            partial(mttkrp_sweep, work), update_factor, start, keep=keep, max_iter=max_iter, stop=stop,
+            callback=callback, mask_sweep=mask_sweep,
+        )  # fmt: skip
+        return _as_cp(balance_components([factor * alive for factor in factors], scale), x, batch)
 
     if rank is not None:
-        return solved(rank)
+        return fit(rank)
     assert tol is not None
-    _reachable(work, tol)
+    _refuse_unreachable(work, tol)
     one = torch.ones(len(work), dtype=torch.float64, device=x.device)
-    rows = exact(held.clamp(min=0))
+    rows = fibre_terms(dense.clamp(min=0))
 
     def whole() -> CP:
-        return _as_cp(balanced([row.squeeze(1) for row in rows], one), x, batch)
+        return _as_cp(balance_components([row.squeeze(1) for row in rows], one), x, batch)
 
-    return least(solved, whole, rows[0].shape[2], tol, lambda found: distance(held, found, mask=mask))
+    return search_rank(fit, whole, rows[0].shape[2], tol, lambda model: dense_error(dense, model, mask=mask))
 
 
 def _as_cp(factors: tuple[Tensor, ...], x: Tensor, batch: int) -> CP:
@@ -118,7 +131,7 @@ def _as_cp(factors: tuple[Tensor, ...], x: Tensor, batch: int) -> CP:
     return CP(tuple([f.to(x.dtype).reshape(*x.shape[:batch], *f.shape[1:]) for f in factors]))
 
 
-def _reachable(x: Tensor, tol: float) -> None:
+def _refuse_unreachable(x: Tensor, tol: float) -> None:
     """Refuse tolerances below what the negative entries alone leave, for x (b, …) of norm 1."""
     below = float(torch.linalg.vector_norm(x.clamp(max=0).flatten(1), dim=1, dtype=torch.float64).max())
     if below > tol:
@@ -126,18 +139,3 @@ def _reachable(x: Tensor, tol: float) -> None:
             f"tol={tol} cannot be reached: x has negative entries, and without them no error is below {below:.3g}; "
             "ask for more, or use cp_als, whose factors have signs"
         )
-
-
-def _checked(x: Tensor, rank: int | None, tol: float | None, batch: int, update: str) -> tuple[int, ...]:
-    """The shape of one tensor."""
-    _check.floating("x", x)
-    _check.batch(batch, x, 2)
-    _check.exactly_one(rank=rank, tol=tol)
-    shape = tuple(x.shape[batch:])
-    if rank is not None:
-        _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
-    if tol is not None:
-        _check.tolerance(tol)
-    if update not in ("hals", "mu"):
-        raise ValueError(f"update={update!r} is neither 'hals' nor 'mu'")
-    return shape

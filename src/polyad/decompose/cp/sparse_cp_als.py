@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.extrapolation import EXTRAPOLATION, Callback, alternate, balanced, uniform, unit
-from polyad.decompose.alternating.seen_entries import least_squares_rows, shown
+from polyad.decompose.alternating.extrapolation import (
+    EXTRAPOLATION,
+    alternate,
+    balance_components,
+    random_factors,
+    unit,
+)
+from polyad.decompose.alternating.seen_entries import apply_mask, least_squares_rows
 from polyad.decompose.alternating.sparse_entries import Entries, seen_entries
-from polyad.decompose.cp._tolerance_rank import least
+from polyad.decompose.cp._arguments import check_rank_or_tol
+from polyad.decompose.cp._tolerance_rank import search_rank
 from polyad.formats import CP
 
 
@@ -76,11 +83,11 @@ def sparse_cp_als(
 
     >>> index = torch.tensor([[0, 1, 2], [3, 1, 0], [0, 2, 2]])
     >>> x = torch.zeros(5, 4, 3).index_put(tuple(index), torch.tensor([3.0, 2.0, 1.0])).to_sparse()
-    >>> found = sparse_cp_als(x, 3)
-    >>> found.rank, bool((found.to_dense() - x).norm() < 1e-3)
+    >>> fit = sparse_cp_als(x, 3)
+    >>> fit.rank, bool((fit.to_dense() - x).norm() < 1e-3)
     (3, True)
     """
-    x = _prepared(x, rank, tol, mask)
+    x = _prepare(x, rank, tol, mask)
     shape = tuple(x.shape)
     whole = mask is None or x.values().numel() == x.numel()  # a mask that hides nothing is none
     half = x.dtype not in (torch.float32, torch.float64)
@@ -89,61 +96,57 @@ def sparse_cp_als(
     values, scale = unit(x.values().unsqueeze(0).to(torch.float32 if half else x.dtype))
     left = scale.new_ones(1)
 
-    def solved(r: int) -> CP:
-        entries, seen, solve = Entries(x.indices(), values[0], shape, r), None, least_squares
+    def fit(r: int) -> CP:
+        entries, mask_sweep, solve = Entries(x.indices(), values[0], shape, r), None, least_squares
         if not whole:
             ones, solve = torch.ones_like(values[0]), least_squares_rows(len(shape))
-            seen = Entries(x.indices(), ones, shape, r * (r + 1) // 2).sweep
-        start = uniform(shape, r, 1, values, generator, signed=True)
-        found, square = alternate(
-            entries.sweep, solve, start, keep=None, max_iter=max_iter, stop=stop, callback=callback, seen=seen
-        )
+            mask_sweep = Entries(x.indices(), ones, shape, r * (r + 1) // 2).sweep
+        start = random_factors(shape, r, 1, values, generator, signed=True)
+        factors, square = alternate(
+            entries.sweep, solve, start, keep=None, max_iter=max_iter, stop=stop, callback=callback,
+            mask_sweep=mask_sweep,
+        )  # fmt: skip
         left.copy_(square)
-        return CP(tuple([factor[0].to(x.dtype) for factor in balanced(found, scale)]))
+        return CP(tuple([factor[0].to(x.dtype) for factor in balance_components(factors, scale)]))
 
     if rank is not None:
-        return solved(rank)
+        return fit(rank)
     assert tol is not None
     # the squared error is a difference of numbers up to 1: what it may be off counts against the tolerance
     off = 64 * torch.finfo(values.dtype).eps + torch.finfo(x.dtype).eps ** 2
     fibres = _fibres(x)
-    return least(solved, lambda: _exact(x, *fibres), fibres[1].shape[1], tol, lambda _: float(left + off) ** 0.5)
+    return search_rank(
+        fit, lambda: _fibre_terms(x, *fibres), fibres[1].shape[1], tol, lambda _: float(left + off) ** 0.5
+    )
 
 
-def _prepared(x: Tensor, rank: int | None, tol: float | None, mask: Tensor | str | None) -> Tensor:
-    """The entries that count: coalesced, floating, finite; half precision keeps its dtype here."""
-    _check.floating("x", x)
-    shape = tuple(x.shape)
-    _check.dimensions("x", x, 2)
-    _check.exactly_one(rank=rank, tol=tol)
-    if rank is not None:
-        _check.rank(rank, math.prod(shape) // max(shape), f"what a tensor of shape {shape} can need")
-    if tol is not None:
-        _check.tolerance(tol)
+def _prepare(x: Tensor, rank: int | None, tol: float | None, mask: Tensor | str | None) -> Tensor:
+    """Check the arguments; the entries that count, coalesced and finite, in the dtype that x has."""
+    shape = check_rank_or_tol(x, rank, tol)
     if x.layout == torch.strided:
         dense = mask if isinstance(mask, Tensor) and not mask.is_sparse else None
-        x = shown(x, dense)[0].detach().to_sparse()
+        x = apply_mask(x, dense)[0].detach().to_sparse()
     if x.layout != torch.sparse_coo or x.dense_dim():
         raise ValueError(f"x has layout {x.layout} and {x.dense_dim()} dense dimensions; give x.to_sparse_coo()")
     x = x.detach().coalesce()
     if isinstance(mask, Tensor):
         return seen_entries(x, mask)
     if mask not in (None, "stored"):
-        raise ValueError(f"mask={mask!r} is neither 'stored' nor a tensor of bools in x's shape {shape}")
+        raise ValueError(f"mask={mask!r} is not known; give 'stored', or a tensor of bools in x's shape {shape}")
     _check.finite("x.values()", x.values())
     return x
 
 
 def _fibres(x: Tensor) -> tuple[int, Tensor, Tensor]:
     """The mode whose fibres with entries are fewest, their places in the other modes, and each entry's fibre."""
-    found = []
+    choices = []
     for mode in range(x.ndim):
         others = torch.cat((x.indices()[:mode], x.indices()[mode + 1 :]))
-        found.append((mode, *torch.unique(others, dim=1, return_inverse=True)))
-    return min(found, key=lambda one: one[1].shape[1])
+        choices.append((mode, *torch.unique(others, dim=1, return_inverse=True)))
+    return min(choices, key=lambda one: one[1].shape[1])
 
 
-def _exact(x: Tensor, mode: int, places: Tensor, fibre: Tensor) -> CP:
+def _fibre_terms(x: Tensor, mode: int, places: Tensor, fibre: Tensor) -> CP:
     """x as the sum of its fibres along one mode, each times unit vectors."""
     values = x.values()
     count = torch.arange(places.shape[1], device=values.device)

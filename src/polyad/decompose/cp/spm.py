@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose.alternating.mttkrp import khatri_rao
-from polyad.decompose.cp._form import scaled
+from polyad.decompose.cp._form import bring_near_unit
 from polyad.formats import SymmetricCP
 
 STARTS = 8  # power iterations that run side by side
@@ -46,7 +46,7 @@ def spm(
     max_iter: int = 2000,
     generator: Generator | None = None,
 ) -> SymmetricCP:
-    """The terms of a symmetric tensor of low rank, one by one, without being told how many there are.
+    """The terms of a symmetric tensor of low rank, found one by one; how many there are need not be known.
 
     x has shape (d,) * m with m ≥ 3 and does not change when its modes are permuted; it is one tensor, without batch
     dimensions. Flattened to (dⁿ, dᵐ⁻ⁿ), n = ⌈m/2⌉, its rank is that of the decomposition, counted as singular
@@ -64,15 +64,15 @@ def spm(
     C(d + n - 1, n) - d, or the flattening's smaller side.
 
     >>> planted = SymmetricCP.random((5, 5, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    >>> found = spm(planted.to_dense())
-    >>> found.rank == planted.rank, bool((found.weights - planted.weights).isfinite().all())
+    >>> fit = spm(planted.to_dense())
+    >>> fit.rank == planted.rank, bool((fit.weights - planted.weights).isfinite().all())
     (True, True)
-    >>> bool((found.to_dense() - planted.to_dense()).norm() < 1e-9 * planted.norm())
+    >>> bool((fit.to_dense() - planted.to_dense()).norm() < 1e-9 * planted.norm())
     True
     """
     _check.floating("x", x)
     _check.dimensions("x", x, 3)
-    work, norm, scale = scaled(x.detach().to(torch.promote_types(x.dtype, torch.float32))[None].contiguous())
+    work, norm, scale = bring_near_unit(x.detach().to(torch.promote_types(x.dtype, torch.float32))[None].contiguous())
     work = work[0].double() / norm
     eps = torch.finfo(x.dtype).eps
     _check_symmetric(work, 100 * eps)
@@ -85,7 +85,7 @@ def spm(
         vectors.append(a)
         left, middle, right = _deflate(left, middle, right, a, order)
     factor = torch.stack(vectors, 1) if vectors else work.new_ones(d, 1) / d**0.5
-    return _fitted(work, factor, float(norm * scale), x.dtype)
+    return _fit_weights(work, factor, float(norm * scale), x.dtype)
 
 
 def climb(
@@ -116,9 +116,9 @@ def climb(
         if len(a) > 1 and 1 - float(value[best]) <= FOUND:
             a, powers, within, best = a[best : best + 1], powers[best : best + 1], within[best : best + 1], 0
         gradient = ((within @ space.T).unflatten(1, (d, -1)) @ powers.unsqueeze(-1)).squeeze(-1)
-        moved = gradient + shift * a
-        moved = moved / moved.norm(dim=1, keepdim=True)
-        a, step = moved, float((moved - a)[best].norm())
+        ascended = gradient + shift * a
+        ascended = ascended / ascended.norm(dim=1, keepdim=True)
+        a, step = ascended, float((ascended - a)[best].norm())
         if step <= stop:
             break
     return a[best]
@@ -146,15 +146,15 @@ def _spaces(x: Tensor, rank: int | None, threshold: float) -> tuple[Tensor, Tens
     u, s, vh = torch.linalg.svd(x.reshape(d**n, -1), full_matrices=False)
     count = rank if rank is not None else int((s > threshold * s[0].clamp(min=1e-300)).sum())
     limit = max(1, min(math.comb(d + n - 1, n) - d, math.comb(d + x.ndim - n - 1, x.ndim - n)))
-    _check.rank(max(count, 1), limit, f"what can be told apart at size {d} and order {x.ndim}")
+    most = f"the number of terms that can be told apart at size {d} and order {x.ndim}"
+    _check.rank(max(count, 1) if rank is None else rank, limit, most)
     if rank is not None:
-        _check.rank(rank, limit, "what can be told apart")
         count = min(rank, int((s > 1e-14 * s[0].clamp(min=1e-300)).sum()))
     return u[:, :count], torch.diag(s[:count]), vh[:count].T
 
 
 def _deflate(left: Tensor, middle: Tensor, right: Tensor, a: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Take the multiple of a's powers away that lowers the rank by one."""
+    """Subtract the multiple of a's powers that lowers the rank by one."""
     n = (order + 1) // 2
     alpha, beta = _power(a[None], n)[0] @ left, _power(a[None], order - n)[0] @ right
     inverse = torch.linalg.pinv(middle, rtol=1e-14)  # lstsq differs in its last digit from call to call
@@ -166,17 +166,17 @@ def _deflate(left: Tensor, middle: Tensor, right: Tensor, a: Tensor, order: int)
 
 
 def _complement(v: Tensor) -> Tensor:
-    """An orthonormal basis of what is orthogonal to v: (r, r - 1)."""
+    """An orthonormal basis of the vectors orthogonal to v: (r, r - 1)."""
     return torch.linalg.qr(v.unsqueeze(1), mode="complete")[0][:, 1:]
 
 
-def _fitted(x: Tensor, factor: Tensor, size: float, dtype: torch.dtype) -> SymmetricCP:
-    """Least-squares weights of the terms, signs of odd orders moved into the columns, largest first."""
-    held = x.movedim(-1, 0).flatten(1).T @ factor  # (dᵐ⁻¹, R), then one mode fewer each time
+def _fit_weights(x: Tensor, factor: Tensor, size: float, dtype: torch.dtype) -> SymmetricCP:
+    """Fit the terms' weights by least squares, move signs of odd orders into the columns, and sort, largest first."""
+    products = x.movedim(-1, 0).flatten(1).T @ factor  # (dᵐ⁻¹, R), then one mode fewer each time
     for _ in range(x.ndim - 1):
-        held = (held.unflatten(0, (-1, len(factor))) * factor).sum(1)
+        products = (products.unflatten(0, (-1, len(factor))) * factor).sum(1)
     gram = (factor.T @ factor) ** x.ndim
-    weights = torch.linalg.pinv(gram, rtol=1e-14, hermitian=True) @ held.reshape(-1)
+    weights = torch.linalg.pinv(gram, rtol=1e-14, hermitian=True) @ products.reshape(-1)
     if x.ndim % 2:
         sign = torch.where(weights < 0, -1.0, 1.0)
     else:

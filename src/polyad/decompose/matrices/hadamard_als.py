@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
-from polyad.decompose.alternating.row_squares import settled, solve_rows
-from polyad.decompose.matrices.masked_als import LU, Callback, prepare, relative
+from polyad.decompose.alternating.row_squares import has_converged, solve_rows
+from polyad.decompose.matrices.masked_als import LU, prepare, relative_errors
 from polyad.formats import Hadamard
 
 Factors = list[tuple[Tensor, Tensor]]
@@ -30,7 +31,7 @@ def hadamard_als(
     generator: Generator | None = None,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> Hadamard:
     """``(U₁ V₁) * (U₂ V₂) * …`` near the entries of x that ``mask`` marks as seen, by alternating least squares.
 
@@ -49,8 +50,8 @@ def hadamard_als(
     >>> g = torch.Generator().manual_seed(0)
     >>> left, right = torch.randn(2, 30, 2, generator=g), torch.randn(2, 2, 25, generator=g)
     >>> planted = Hadamard(tuple(left), tuple(right))
-    >>> found = hadamard_als(planted.to_dense(), 2, starts=8)
-    >>> bool((found.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
+    >>> fit = hadamard_als(planted.to_dense(), 2, starts=8)
+    >>> bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
     True
     """
     work, weight, scale = prepare(x, mask, ridge)
@@ -62,13 +63,13 @@ def hadamard_als(
         raise ValueError(f"starts={starts} is below 1; at least one start is needed")
     factors = _start(work, weight, ranks, starts, generator or Generator().manual_seed(0))
     total = work.square().sum((-2, -1))
-    error = relative(work, weight, _product(factors), total)
+    error = relative_errors(work, weight, _product(factors), total)
     for sweep in range(max_iter):
         factors = _sweep(work, weight, factors, ridge)
-        before, error = error, relative(work, weight, _product(factors), total)
+        before, error = error, relative_errors(work, weight, _product(factors), total)
         if callback is not None:
             callback(sweep, max_iter, {"error": float(error.max())})
-        if settled(before, error, stop, torch.finfo(work.dtype).eps):
+        if has_converged(before, error, stop, torch.finfo(work.dtype).eps):
             break
     root = scale ** (0.5 / len(ranks))
     lefts = tuple([(left * root).to(x.dtype) for left, _ in factors])
@@ -98,10 +99,10 @@ def _start(x: Tensor, weight: Tensor | None, ranks: tuple[int, ...], starts: int
     n, m = x.shape[-2:]
     lead = (starts, *x.shape[:-2])
 
-    def drawn(size: int, r: int) -> Tensor:
+    def normal(size: int, r: int) -> Tensor:
         return torch.randn(*lead, size, r, generator=generator, dtype=x.dtype).to(x.device) * r**-0.25
 
-    factors = [(drawn(n, r), drawn(m, r)) for r in ranks]
+    factors = [(normal(n, r), normal(m, r)) for r in ranks]
     count = torch.full((), float(n * m)) if weight is None else weight.sum((-2, -1), keepdim=True)
     full = (_RIDGE * count.to(x).sqrt()).expand(*lead, 1, 1).clone()
     lam = full
@@ -109,20 +110,20 @@ def _start(x: Tensor, weight: Tensor | None, ranks: tuple[int, ...], starts: int
     total = total.where(total > 0, 1)
     for _ in range(_SWEEPS):
         factors = _sweep(x, weight, factors, lam)
-        found = _product(factors)
-        seen = found if weight is None else found * weight
-        size = (seen.square().sum((-2, -1), keepdim=True) / total).sqrt()
+        product = _product(factors)
+        masked = product if weight is None else product * weight
+        size = (masked.square().sum((-2, -1), keepdim=True) / total).sqrt()
         # nothing comes back from zero: a product about to vanish is lifted, and its ridge let go of faster
         low = size < 0.3
         lift = torch.where(low, (0.5 / size.clamp(min=1e-12)) ** (0.5 / len(ranks)), 1)
         factors = [(left * lift, right * lift) for left, right in factors]
         lam = (lam * torch.where(low, 0.85, _DECAY)).clamp(min=1e-7)
-    error = relative(x, weight, _product(_sweep(x, weight, factors, 0.0)), total.squeeze(-1).squeeze(-1))
+    error = relative_errors(x, weight, _product(_sweep(x, weight, factors, 0.0)), total.squeeze(-1).squeeze(-1))
     best = error.argmin(0)
-    return [tuple(_chosen(part, best) for part in pair) for pair in factors]  # pyright: ignore[reportReturnType]
+    return [tuple(_select_best(part, best) for part in pair) for pair in factors]  # pyright: ignore[reportReturnType]
 
 
-def _chosen(x: Tensor, best: Tensor) -> Tensor:
-    """x[best[b], b] for every place b of the batch."""
+def _select_best(x: Tensor, best: Tensor) -> Tensor:
+    """Select x[best[b], b] for every place b of the batch."""
     index = best.reshape(1, *best.shape, 1, 1).expand(1, *x.shape[1:])
     return x.gather(0, index).squeeze(0)

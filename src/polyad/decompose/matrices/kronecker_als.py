@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
-from polyad.decompose.matrices.kronecker_svd import first_shape, rearranged
-from polyad.decompose.matrices.masked_als import LU, Callback, alternate, prepare
+from polyad.decompose.matrices.kronecker_svd import first_shape, rearrange_blocks
+from polyad.decompose.matrices.masked_als import LU, alternate_factors, prepare
 from polyad.formats import Kronecker
 
 
@@ -21,7 +22,7 @@ def kronecker_als(
     ridge: float = 0.0,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> Kronecker:
     """A sum of ``rank`` Kronecker products near the entries of x that ``mask`` marks, by alternating least squares.
 
@@ -31,16 +32,18 @@ def kronecker_als(
 
     >>> x = torch.kron(torch.ones(3, 2), torch.arange(12.0).reshape(3, 4))
     >>> seen = torch.rand(9, 8, generator=torch.Generator().manual_seed(0)) < 0.6
-    >>> found = kronecker_als(x.where(seen, torch.nan), 1, mask=seen, shape_of_first=(3, 2))
-    >>> bool((found.to_dense() - x).norm() < 1e-4 * x.norm())
+    >>> fit = kronecker_als(x.where(seen, torch.nan), 1, mask=seen, shape_of_first=(3, 2))
+    >>> bool((fit.to_dense() - x).norm() < 1e-4 * x.norm())
     True
     """
     work, weight, scale = prepare(x, mask, ridge)
     a, c = first_shape(x, shape_of_first)
-    rows = rearranged(work, (a, c))
+    rows = rearrange_blocks(work, (a, c))
     _check.rank(rank, min(rows.shape[-2:]), f"what blocks of a matrix of shape {tuple(x.shape[-2:])} allow")
-    seen = None if weight is None else rearranged(weight, (a, c))
-    left, right = (part * scale.sqrt() for part in alternate(rows, seen, rank, ridge, max_iter, stop, callback))
+    weights = None if weight is None else rearrange_blocks(weight, (a, c))
+    left, right = (
+        part * scale.sqrt() for part in alternate_factors(rows, weights, rank, ridge, max_iter, stop, callback)
+    )
     first = left.mT.unflatten(-1, (a, c)).contiguous()
     second = right.mT.unflatten(-1, (x.shape[-2] // a, x.shape[-1] // c)).contiguous()
     return Kronecker(first.to(x.dtype), second.to(x.dtype))

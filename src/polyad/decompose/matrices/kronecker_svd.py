@@ -42,34 +42,32 @@ def kronecker_svd(
     infinities, and unless one of rank and tol is given.
 
     >>> planted = Kronecker.random((6, 8), generator=torch.Generator().manual_seed(0))
-    >>> found = kronecker_svd(planted.to_dense(), tol=1e-5, shape_of_first=(2, 2))
-    >>> found.rank, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
+    >>> fit = kronecker_svd(planted.to_dense(), tol=1e-5, shape_of_first=(2, 2))
+    >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
     (2, True)
     """
     _check.floating("x", x)
     _check.dimensions("x", x, 2)
     a, c = first_shape(x, shape_of_first)
-    left, right = evenly(*truncated_svd(rearranged(x, (a, c)), rank, tol=tol))
+    left, right = evenly(*truncated_svd(rearrange_blocks(x, (a, c)), rank, tol=tol))
     first = left.mT.unflatten(-1, (a, c))
     second = right.unflatten(-1, (x.shape[-2] // a, x.shape[-1] // c))
     return Kronecker(first.to(x.dtype).contiguous(), second.to(x.dtype).contiguous())
 
 
-def rearranged(x: Tensor, shape_of_first: tuple[int, int]) -> Tensor:
-    """The blocks of x (*batch, a b, c d) as the rows of a matrix (*batch, a c, b d): Van Loan and Pitsianis' R(x)."""
+def rearrange_blocks(x: Tensor, shape_of_first: tuple[int, int]) -> Tensor:
+    """Rearrange the blocks of x (*batch, a b, c d) as rows (*batch, a c, b d): Van Loan and Pitsianis' R(x)."""
     a, c = shape_of_first
     blocks = x.unflatten(-1, (c, -1)).unflatten(-3, (a, -1))  # (*batch, a, b, c, d)
     return blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2)
 
 
-def first_shape(x: Tensor, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """The shape of the first factor, checked; the divisors nearest to the roots of x's sides where none is asked."""
-    if asked is None:
+def first_shape(x: Tensor, shape_of_first: tuple[int, int] | None) -> tuple[int, int]:
+    """The shape of the first factor, checked; the divisors nearest to the roots of x's sides where none is given."""
+    if shape_of_first is None:
         rows, columns = x.shape[-2:]
         return balanced(rows), balanced(columns)
-    divides = len(asked) == 2 and all(k >= 1 and n % k == 0 for n, k in zip(x.shape[-2:], asked, strict=True))
-    if not divides:
-        raise ValueError(
-            f"shape_of_first={asked} must hold a divisor of each of the two sides of x, {tuple(x.shape[-2:])}"
-        )
-    return asked[0], asked[1]
+    sides = tuple(x.shape[-2:])
+    if len(shape_of_first) != 2 or any(k < 1 or n % k for n, k in zip(sides, shape_of_first, strict=True)):
+        raise ValueError(f"shape_of_first={shape_of_first} must hold a divisor of each side of x, {sides}")
+    return shape_of_first[0], shape_of_first[1]

@@ -63,8 +63,8 @@ def low_displacement(x: Tensor, rank: int | None = None, *, tol: float | None = 
     whole = LowDisplacement(*_generators(left[..., 0, 0, :, :], right[..., 0, 0, :, :].mT), shifts)
     if tol is not None:
         rank = _least(whole, work.detach(), tol, x.dtype)
-    found = _cut(whole, rank or limit)
-    return LowDisplacement((found.left * scale).to(x.dtype), found.right.to(x.dtype), shifts)
+    cut = _cut(whole, rank or limit)
+    return LowDisplacement((cut.left * scale).to(x.dtype), cut.right.to(x.dtype), shifts)
 
 
 def _displacement(x: Tensor, shifts: tuple[float, float]) -> Tensor:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.row_squares import settled, solve_rows
+from polyad.decompose.alternating.row_squares import has_converged, solve_rows
+from polyad.decompose.alternating.seen_entries import check_mask
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
 
 LU = Paper("Lu", 2024, "Low-Rank Approximation, Adaptation, and Other Tales", "arXiv:2408.05883", "lowrank-tales")
 """The survey whose alternating solvers these are."""
-
-Callback = Callable[[int, int | None, dict[str, float]], None] | None
 
 
 @method("decompose", makes=LowRank, example={"x": (3, 7, 6), "rank": 2}, papers=(LU,))
@@ -28,7 +26,7 @@ def masked_als(
     ridge: float = 0.0,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> LowRank:
     """A matrix of rank ``rank`` near the entries of x that ``mask`` marks as seen, by alternating least squares.
 
@@ -49,13 +47,13 @@ def masked_als(
     >>> planted = LowRank.random((9, 8), generator=torch.Generator().manual_seed(0))
     >>> x = planted.to_dense()[:, :7] @ torch.ones(7, 8)
     >>> seen = torch.rand(9, 8, generator=torch.Generator().manual_seed(1)) < 0.7
-    >>> found = masked_als(x.where(seen, torch.nan), 1, mask=seen)
-    >>> bool((found.to_dense() - x).norm() < 1e-4 * x.norm())
+    >>> fit = masked_als(x.where(seen, torch.nan), 1, mask=seen)
+    >>> bool((fit.to_dense() - x).norm() < 1e-4 * x.norm())
     True
     """
     work, weight, scale = prepare(x, mask, ridge)
     _check.rank(rank, min(x.shape[-2:]), f"what a matrix of shape {tuple(x.shape[-2:])} has")
-    left, right = alternate(work, weight, rank, ridge, max_iter, stop, callback)
+    left, right = alternate_factors(work, weight, rank, ridge, max_iter, stop, callback)
     root = scale.sqrt()
     return LowRank((left * root).to(x.dtype), (right * root).mT.contiguous().to(x.dtype))
 
@@ -66,15 +64,12 @@ def prepare(x: Tensor, mask: Tensor | None, ridge: float) -> tuple[Tensor, Tenso
     _check.dimensions("x", x, 2)
     if ridge < 0:
         raise ValueError(f"ridge={ridge} is negative; give 0 or a small positive number, such as 0.01")
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
-        raise ValueError(
-            f"mask of shape {tuple(mask.shape)} and {mask.dtype} must be boolean of x's shape {tuple(x.shape)}, True "
-            "where x is seen"
-        )
+    if mask is not None:
+        check_mask(mask, x)
     x = x.detach()
-    seen = x if mask is None else x.where(mask, 0)
-    _check.finite("x" if mask is None else "x where mask is True,", seen)
-    work = seen if x.dtype in (torch.float32, torch.float64) else seen.float()
+    entries = x if mask is None else x.where(mask, 0)
+    _check.finite("x" if mask is None else "x where mask is True,", entries)
+    work = entries if x.dtype in (torch.float32, torch.float64) else entries.float()
     count = x.shape[-1] * x.shape[-2] if mask is None else mask.sum((-2, -1), keepdim=True).clamp(min=1)
     peak = work.abs().amax((-2, -1), keepdim=True)
     unit = work / peak.where(peak > 0, 1)
@@ -83,14 +78,14 @@ def prepare(x: Tensor, mask: Tensor | None, ridge: float) -> tuple[Tensor, Tenso
     return unit / size, None if mask is None else mask.to(work.dtype), size * peak
 
 
-def alternate(
+def alternate_factors(
     x: Tensor,
     weight: Tensor | None,
     rank: int,
     ridge: float,
     max_iter: int,
     stop: float,
-    callback: Callback,
+    callback: Callback | None,
 ) -> tuple[Tensor, Tensor]:
     """U (*batch, n, r) and V (*batch, m, r) with U Vᵀ near x where weight is one; x must be zero elsewhere."""
     u, s, vh = truncated_svd(x, rank)
@@ -101,19 +96,19 @@ def alternate(
         return left, right
     across = None if weight is None else weight.mT
     total = x.square().sum((-2, -1))
-    error = relative(x, weight, left @ right.mT, total)
+    error = relative_errors(x, weight, left @ right.mT, total)
     for sweep in range(max_iter):
         left = solve_rows(right, weight, x, left, ridge)
         right = solve_rows(left, across, x.mT, right, ridge)
-        before, error = error, relative(x, weight, left @ right.mT, total)
+        before, error = error, relative_errors(x, weight, left @ right.mT, total)
         if callback is not None:
             callback(sweep, max_iter, {"error": float(error.max())})
-        if settled(before, error, stop, torch.finfo(x.dtype).eps):
+        if has_converged(before, error, stop, torch.finfo(x.dtype).eps):
             break
     return left, right
 
 
-def relative(x: Tensor, weight: Tensor | None, found: Tensor, total: Tensor) -> Tensor:
+def relative_errors(x: Tensor, weight: Tensor | None, model: Tensor, total: Tensor) -> Tensor:
     """Relative errors over the entries seen, of shape (*batch)."""
-    rest = x - (found if weight is None else found * weight)
+    rest = x - (model if weight is None else model * weight)
     return (rest.square().sum((-2, -1)) / total.where(total > 0, 1)).sqrt()

@@ -47,8 +47,8 @@ def nearest_block_tensor_train(
     rank and tol is given.
 
     >>> planted = BlockTensorTrain.random((12, 20), generator=torch.Generator().manual_seed(0))
-    >>> found = nearest_block_tensor_train(planted.to_dense(), tol=1e-5)
-    >>> found.rank, found.blocks, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
+    >>> fit = nearest_block_tensor_train(planted.to_dense(), tol=1e-5)
+    >>> fit.rank, fit.blocks, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
     (2, (3, 4), True)
     """
     _check.floating("x", x)

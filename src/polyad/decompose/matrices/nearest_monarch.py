@@ -36,9 +36,9 @@ def nearest_monarch(x: Tensor, *, blocks: tuple[int, int] | None = None, interle
     Raises ValueError for blocks that do not divide x, and for NaN and infinities.
 
     >>> planted = Monarch.random((12, 20), generator=torch.Generator().manual_seed(0))
-    >>> found = nearest_monarch(planted.to_dense())
-    >>> found.blocks, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
+    >>> fit = nearest_monarch(planted.to_dense())
+    >>> fit.blocks, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
     ((3, 4), True)
     """
-    found = nearest_block_tensor_train(x, 1, blocks=blocks, interleaved=interleaved)
-    return Monarch(found.left.squeeze(-1), found.right.squeeze(-3), interleaved)
+    train = nearest_block_tensor_train(x, 1, blocks=blocks, interleaved=interleaved)
+    return Monarch(train.left.squeeze(-1), train.right.squeeze(-3), interleaved)

@@ -9,10 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.extrapolation import Callback, alternate, balanced, uniform, unit
-from polyad.decompose.alternating.mttkrp import sweep
-from polyad.decompose.alternating.nonnegative_updates import ACCELERATED, SOLVERS
+from polyad.decompose.alternating.extrapolation import alternate, balance_components, random_factors, unit
+from polyad.decompose.alternating.mttkrp import mttkrp_sweep
+from polyad.decompose.alternating.nonnegative_updates import ACCELERATED, SOLVERS, check_signs, check_update
 from polyad.decompose.alternating.sparse_entries import Entries
 from polyad.formats import LowRank
 
@@ -66,13 +67,13 @@ def nmf(
 
     Raises ValueError for a rank beyond the matrix, and for NaN and infinities.
 
-    >>> found = nmf(torch.tensor([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 3.0]]), 2)
-    >>> found.to_dense().round(decimals=2).abs()
+    >>> fit = nmf(torch.tensor([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 3.0]]), 2)
+    >>> fit.to_dense().round(decimals=2).abs()
     tensor([[1., 2., 0.],
             [2., 4., 0.],
             [0., 0., 3.]])
     """
-    shape = _checked(x, rank, update)
+    shape = _check_arguments(x, rank, update)
     lead, x = x.shape[:-2], x.detach()
     wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     if x.layout == torch.sparse_coo:
@@ -84,24 +85,22 @@ def nmf(
         products = Entries(x.indices(), work[0], shape, rank).sweep
     else:
         work, scale = unit(_check.finite("x", x).to(wide).reshape(-1, *shape).contiguous())
-        products = partial(sweep, work)
-    start = uniform(shape, rank, len(work), work, generator, signed=False)
+        products = partial(mttkrp_sweep, work)
+    start = random_factors(shape, rank, len(work), work, generator, signed=False)
     solve, keep = SOLVERS[update]
-    found, _ = alternate(products, solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
+    factors, _ = alternate(products, solve, start, keep=keep, max_iter=max_iter, stop=stop, callback=callback)
     alive = work.flatten(1).any(1).view(-1, 1, 1)
-    left, right = balanced([factor * alive for factor in found], scale)
+    left, right = balance_components([factor * alive for factor in factors], scale)
     return LowRank(left.to(x.dtype).reshape(*lead, *left.shape[1:]), right.mT.to(x.dtype).reshape(*lead, rank, -1))
 
 
-def _checked(x: Tensor, rank: int, update: str) -> tuple[int, int]:
-    """The shape of one matrix."""
+def _check_arguments(x: Tensor, rank: int, update: str) -> tuple[int, int]:
+    """Refuse wrong arguments; the shape of one matrix."""
     _check.dimensions("x", _check.floating("x", x), 2)
     n, m = x.shape[-2:]
     _check.rank(rank, min(n, m), f"what a matrix of shape {(n, m)} has")
     if x.layout not in (torch.strided, torch.sparse_coo) or (x.is_sparse and (x.ndim > 2 or x.dense_dim())):
         raise ValueError(f"x of layout {x.layout} and shape {tuple(x.shape)} must be dense or one sparse COO matrix")
-    if update not in ("hals", "mu"):
-        raise ValueError(f"update={update!r} is neither 'hals' nor 'mu'")
-    if update == "mu" and bool(((x.coalesce().values() if x.is_sparse else x) < 0).any()):
-        raise ValueError("x has negative entries, which update='mu' cannot treat; use update='hals'")
+    check_update(update)
+    check_signs(update, x.coalesce().values() if x.is_sparse else x)
     return n, m

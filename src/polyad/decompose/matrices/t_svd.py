@@ -43,8 +43,8 @@ def t_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -> Tu
     and tol is given.
 
     >>> planted = Tubal.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
-    >>> found = t_svd(planted.to_dense(), tol=1e-4)
-    >>> found.rank, bool((found.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
+    >>> fit = t_svd(planted.to_dense(), tol=1e-4)
+    >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
     (2, True)
     """
     _check.floating("x", x)

@@ -1,4 +1,7 @@
-"""Small changes of a tensor network: an edge one larger or smaller, a node split. Edges of one are not there."""
+"""Small changes of a tensor network: an edge one larger or smaller, a node split, two merged.
+
+Edges of size one are left out.
+"""
 
 from __future__ import annotations
 
@@ -18,37 +21,37 @@ Edge = tuple[int, int]
 _NOISE = 1e-7  # of the strongest direction, below which others are rounding
 
 
-def edges(network: Network, limit: int | None = None) -> list[Edge]:
-    """The pairs of nodes whose edge can grow, to ``limit`` or to what the other sides of its nodes hold."""
+def growable_edges(network: Network, limit: int | None = None) -> list[Edge]:
+    """The pairs of nodes whose edge can grow: up to ``limit``, and to the size of either node's other sides."""
     terms, _ = split(network.expression)
-    found = []
+    pairs = []
     for i, j in itertools.combinations(range(len(terms)), 2):
         size = _size(network, _bond(network, i, j))
         if size < min([limit or math.inf, *[network.operands[k].numel() // size for k in (i, j)]]):
-            found.append((i, j))
-    return found
+            pairs.append((i, j))
+    return pairs
 
 
-def grown(network: Network, edge: Edge, generator: Generator) -> Network:
-    """The same tensor with this edge one larger: a slice of zeros at the first node, a random one at the second."""
+def grow_edge(network: Network, edge: Edge, generator: Generator) -> Network:
+    """Make this edge one larger, by zeros at the first node and random numbers at the second; the tensor stays."""
     terms, _ = split(network.expression)
     letter, nodes = _bond(network, *edge), list(network.operands)
     if letter is None:
-        letter = _unused(network.expression)
+        letter = _free_letter(network.expression)
         for place in edge:
             terms[place] += letter
             nodes[place] = nodes[place].unsqueeze(-1)
     for place, noise in zip(edge, (0.0, 1.0), strict=True):
         axis = terms[place].index(letter)
         part = nodes[place].narrow(axis, 0, 1)
-        drawn = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+        entries = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
         size = noise * nodes[place].square().mean().sqrt()
-        nodes[place] = torch.cat((nodes[place], drawn * size), axis)
-    return _tidied(network, terms, nodes)
+        nodes[place] = torch.cat((nodes[place], entries * size), axis)
+    return _tidy(network, terms, nodes)
 
 
-def shrunk(network: Network, letter: str) -> Network:
-    """The network with this edge one smaller, or more: without the weakest direction and those that are rounding."""
+def shrink_edge(network: Network, letter: str) -> Network:
+    """Make this edge one smaller, or more: without the weakest direction and those that are rounding."""
     terms, _ = split(network.expression)
     nodes = list(network.operands)
     ends = [i for i, term in enumerate(terms) if letter in term]
@@ -62,16 +65,16 @@ def shrunk(network: Network, letter: str) -> Network:
         nodes[i] = cut[..., 0] if keep == 1 else cut.movedim(-1, terms[i].index(letter))
     if keep == 1:
         terms = [term.replace(letter, "") for term in terms]
-    return _tidied(network, terms, nodes)
+    return _tidy(network, terms, nodes)
 
 
-def halved(network: Network, share: float) -> Iterator[Network]:
+def node_splits(network: Network, share: float) -> Iterator[Network]:
     """Networks of fewer numbers with one node split in two, that lose at most this share of the node's squares.
 
     Those that save most come first. A mode may be split off alone, as a factor of a core; an edge may not.
     """
     terms, modes = split(network.expression)
-    outer, found = set("".join(modes)), []
+    outer, splits = set("".join(modes)), []
     for place, term in enumerate(terms):
         for left, right in _parts(term, outer):
             x = network.operands[place].permute([term.index(c) for c in left + right])
@@ -83,12 +86,12 @@ def halved(network: Network, share: float) -> Iterator[Network]:
             tails = s.square().flip(0).cumsum(0).flip(0)
             rank = max(1, int((tails > share * tails[0]).sum()))
             if rank <= limit:
-                found.append((rank * sum(matrix.shape) - matrix.numel(), place, left, right, rank))
-    for _, place, left, right, rank in sorted(found):
+                splits.append((rank * sum(matrix.shape) - matrix.numel(), place, left, right, rank))
+    for _, place, left, right, rank in sorted(splits):
         yield _split(network, place, left, right, rank)
 
 
-def merged(network: Network, more: int = 0) -> Iterator[Network]:
+def node_merges(network: Network, more: int = 0) -> Iterator[Network]:
     """The same tensor with two nodes contracted to one that holds no more numbers than both did, or ``more``."""
     terms, _ = split(network.expression)
     for i, j in itertools.combinations(range(len(terms)), 2):
@@ -100,7 +103,7 @@ def merged(network: Network, more: int = 0) -> Iterator[Network]:
         if node.numel() <= network.operands[i].numel() + network.operands[j].numel() + more:
             left = [k for k in range(len(terms)) if k not in (i, j)]
             nodes = [network.operands[k] for k in left]
-            yield _tidied(network, [*[terms[k] for k in left], term], [*nodes, node])
+            yield _tidy(network, [*[terms[k] for k in left], term], [*nodes, node])
 
 
 def parameters(network: Network) -> int:
@@ -119,7 +122,7 @@ def _parts(term: str, outer: set[str]) -> Iterator[tuple[str, str]]:
 
 def _split(network: Network, place: int, left: str, right: str, rank: int) -> Network:
     terms, _ = split(network.expression)
-    nodes, term, letter = list(network.operands), terms[place], _unused(network.expression)
+    nodes, term, letter = list(network.operands), terms[place], _free_letter(network.expression)
     x = nodes[place].permute([term.index(c) for c in left + right])
     u, s, vh = torch.linalg.svd(x.reshape(math.prod(x.shape[: len(left)]), -1), full_matrices=False)
     root = s[:rank].sqrt()
@@ -129,11 +132,11 @@ def _split(network: Network, place: int, left: str, right: str, rank: int) -> Ne
         halves = (halves[0][..., 0], halves[1][0])
     nodes[place : place + 1] = [halves[0], halves[1].reshape(*((rank,) if letter else ()), *x.shape[len(left) :])]
     terms[place : place + 1] = [left + letter, letter + right]
-    return _tidied(network, terms, nodes)
+    return _tidy(network, terms, nodes)
 
 
-def _tidied(network: Network, terms: list[str], nodes: list[Tensor]) -> Network:
-    """A network of the same modes: nodes without letters go into others, edges between the same nodes become one."""
+def _tidy(network: Network, terms: list[str], nodes: list[Tensor]) -> Network:
+    """Tidy a network: nodes without letters go into others, edges between the same two nodes become one."""
     for place in reversed(range(len(terms))):
         if not terms[place] and len(terms) > 1:
             number = nodes.pop(place)
@@ -158,5 +161,5 @@ def _size(network: Network, letter: str | None) -> int:
     return 1 if letter is None else network.rank[letter]
 
 
-def _unused(expression: str) -> str:
+def _free_letter(expression: str) -> str:
     return next(letter for letter in map(symbol, itertools.count()) if letter not in expression)

@@ -1,4 +1,4 @@
-"""Tensor networks whose graph and ranks grow with what the data ask for."""
+"""Tensor networks whose graph and ranks grow as the data need."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.bounded_lbfgs import minimise
-from polyad.decompose.networks._search import Callback, Search
-from polyad.decompose.networks.sweeps import drawn, refine
+from polyad.decompose.networks._search import Search
+from polyad.decompose.networks.sweeps import random_network, refine_network
 from polyad.einsum import symbol
 from polyad.formats import Network
 from polyad.linalg import near_unit
@@ -71,33 +72,35 @@ def greedy_tn(
     Raises ValueError for NaN and infinities, a budget that holds no node a mode, and without any bound.
 
     >>> ring = Network.random((5, 4, 5, 4), generator=torch.Generator().manual_seed(0)).to_dense()
-    >>> found = greedy_tn(ring, tol=1e-4)
-    >>> found.shape, found.parameters < 120, bool((found.to_dense() - ring).norm() < 1e-4 * ring.norm())
+    >>> fit = greedy_tn(ring, tol=1e-4)
+    >>> fit.shape, fit.parameters < 120, bool((fit.to_dense() - ring).norm() < 1e-4 * ring.norm())
     ((5, 4, 5, 4), True, True)
     """
-    _checked(x, rank, tol, budget)
+    _check_arguments(x, rank, tol, budget)
     work, scale = near_unit(x.detach().double(), x.ndim)
     norm = work.norm()
     modes = "".join([symbol(i) for i in range(x.ndim)])
     generator = generator or Generator().manual_seed(0)
-    start = drawn(f"{','.join(modes)}->{modes}", dict(zip(modes, x.shape, strict=True)), generator)
+    start = random_network(f"{','.join(modes)}->{modes}", dict(zip(modes, x.shape, strict=True)), generator)
     if float(norm) == 0:
         return Network(start.expression, tuple([torch.zeros_like(node).to(x) for node in start.operands]))
     unit, target = work / norm, max(_ROUNDING, (tol or 0.0) * (1 - 1e-6)) ** 2
 
-    def improved(network: Network, steps: int, first: int) -> tuple[Network, float]:
-        found, error = refine(unit, network, max_iter=steps, stop=stop, target=target, first=first)
-        return found, error if error > _TRUSTED else float((found.to_dense() - unit).square().sum())
+    def improve(network: Network, steps: int, first: int) -> tuple[Network, float]:
+        network, error = refine_network(unit, network, max_iter=steps, stop=stop, target=target, first=first)
+        return network, error if error > _TRUSTED else float((network.to_dense() - unit).square().sum())
 
     most = math.inf if budget is None else budget
-    search = Search(improved, start, target=target, budget=most, few=min(_FEW, max_iter), many=max_iter)
-    found = search.run(rank, x.numel(), generator, callback)
+    search = Search(improve, start, target=target, budget=most, few=min(_FEW, max_iter), many=max_iter)
+    network = search.run(rank, x.numel(), generator, callback)
     if search.loss > target:
-        found, _ = refine(unit, found, max_iter=_LAST, stop=stop)
+        network, _ = refine_network(unit, network, max_iter=_LAST, stop=stop)
     size = norm if scale is None else norm * scale
-    nodes = [node * size ** (1 / len(found.operands)) for node in found.operands]
-    made = Network(found.expression, tuple([node.to(x) for node in nodes]))
-    return made if _good(made, x, work, scale, tol) else Network(f"{modes}->{modes}", (x.detach().clone(),))
+    nodes = [node * size ** (1 / len(network.operands)) for node in network.operands]
+    result = Network(network.expression, tuple([node.to(x) for node in nodes]))
+    if _is_acceptable(result, x, work, scale, tol):
+        return result
+    return Network(f"{modes}->{modes}", (x.detach().clone(),))
 
 
 def grow_network(
@@ -124,30 +127,30 @@ def grow_network(
     >>> planted = torch.outer(torch.arange(1.0, 6), torch.arange(1.0, 5))
     >>> seen = torch.ones(5, 4, dtype=torch.bool)
     >>> seen[2, 3] = False
-    >>> found = grow_network(lambda m: (m.to_dense() - planted)[seen].square().mean(), (5, 4), budget=9)
-    >>> found.to_dense()[2, 3].round(decimals=1)
+    >>> fit = grow_network(lambda m: (m.to_dense() - planted)[seen].square().mean(), (5, 4), budget=9)
+    >>> fit.to_dense()[2, 3].round(decimals=1)
     tensor(12.)
     """
     groups = [(n,) if isinstance(n, int) else tuple(n) for n in shape]
     sizes = [n for group in groups for n in group]
-    _bounded(sizes, rank, budget, target)
+    _check_bounds(sizes, rank, budget, target)
     letters = iter([symbol(i) for i in range(len(sizes))])
     names = ["".join([next(letters) for _ in group]) for group in groups]
     inputs, output = ",".join("".join(names)), "".join(n if len(n) == 1 else f"({n})" for n in names)
     generator = generator or Generator().manual_seed(0)
-    start = drawn(f"{inputs}->{output}", dict(zip("".join(names), sizes, strict=True)), generator)
+    start = random_network(f"{inputs}->{output}", dict(zip("".join(names), sizes, strict=True)), generator)
     search = Search(
-        partial(_descended, loss, stop), Network(start.expression, tuple([n.to(dtype) for n in start.operands])),
+        partial(_minimise_loss, loss, stop), Network(start.expression, tuple([n.to(dtype) for n in start.operands])),
         target=-math.inf if target is None else target, budget=math.inf if budget is None else budget,
         few=min(16, max_iter), many=max_iter,
     )  # fmt: skip
     return search.run(rank, math.prod(sizes), generator, callback)
 
 
-def _descended(
+def _minimise_loss(
     loss: Callable[[Network], Tensor], stop: float, network: Network, steps: int, _: int
 ) -> tuple[Network, float]:
-    """The network after some steps of L-BFGS on all of its nodes."""
+    """Minimise the loss by some steps of L-BFGS on all nodes; the network and its loss."""
     shapes = [node.shape for node in network.operands]
 
     def put(vector: Tensor) -> Network:
@@ -167,15 +170,15 @@ def _descended(
     return put(end), values[-1] if values else function(end)[0]
 
 
-def _checked(x: Tensor, rank: int | None, tol: float | None, budget: int | None) -> None:
+def _check_arguments(x: Tensor, rank: int | None, tol: float | None, budget: int | None) -> None:
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 2))
     if tol is not None:
         _check.tolerance(tol)
-    _bounded(list(x.shape), rank, budget, tol)
+    _check_bounds(list(x.shape), rank, budget, tol)
 
 
-def _bounded(sizes: list[int], rank: int | None, budget: int | None, end: float | None) -> None:
+def _check_bounds(sizes: list[int], rank: int | None, budget: int | None, end: float | None) -> None:
     if rank is None and budget is None and end is None:
         raise ValueError(
             "nothing bounds the network; give tol or target, a budget of numbers, or a rank for all edges"
@@ -186,10 +189,10 @@ def _bounded(sizes: list[int], rank: int | None, budget: int | None, end: float 
         raise ValueError(f"budget={budget} does not hold a network without edges, which stores {sum(sizes)} numbers")
 
 
-def _good(made: Network, x: Tensor, work: Tensor, scale: Tensor | None, tol: float | None) -> bool:
-    """Whether the rounded network is smaller than x, and within tol where one was asked for."""
+def _is_acceptable(result: Network, x: Tensor, work: Tensor, scale: Tensor | None, tol: float | None) -> bool:
+    """True where the rounded network is smaller than x, and within tol if one is given."""
     if tol is None or x.dtype not in (torch.float32, torch.float64):
-        return made.parameters < x.numel()
-    dense = made.to_dense().double()
+        return result.parameters < x.numel()
+    dense = result.to_dense().double()
     off = (dense if scale is None else dense / scale) - work
-    return made.parameters < x.numel() and float(off.norm()) <= tol * float(work.norm())
+    return result.parameters < x.numel() and float(off.norm()) <= tol * float(work.norm())

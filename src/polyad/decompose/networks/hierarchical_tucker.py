@@ -80,13 +80,13 @@ def _ranks(rank: int | tuple[int, ...] | None, bonds: int) -> list[int] | None:
 
 
 def _cut_upwards(x: Tensor, batch: int, tree: Tree, ranks: list[int] | None, tol: float | None) -> list[Tensor]:
-    """The nodes: leaves first, the widest first of all, then inner nodes upwards; what is left is the root."""
+    """Cut off the nodes: leaves, widest first, then inner nodes upwards; the rest is the root."""
     below = children(tree)
     axes = {mode: node for node, (mode, pair) in enumerate(below) if pair is None}
     order = [axes[mode] for mode in sorted(axes)]  # the node whose bond each axis of the core is
     by_width = sorted(order, key=lambda node: -x.shape[batch + below[node][0]])
     inner = [node for node in reversed(range(1, len(below))) if below[node][1] is not None]
-    core, found = x, {}
+    core, nodes = x, {}
     left = None if tol is None else (tol * (1 - 1e-9)) ** 2 * _squares(core, batch)
     for place, node in enumerate([*by_width, *inner]):
         taken = [node] if below[node][1] is None else list(below[node][1] or ())
@@ -105,10 +105,10 @@ def _cut_upwards(x: Tensor, batch: int, tree: Tree, ranks: list[int] | None, tol
             lost = left / cuts if (share or 0) ** 2 < noise else (energy - _squares(matrix, batch)).clamp(min=0)
             left = (left - lost).clamp(min=0)
         core = matrix.reshape(*matrix.shape[: batch + 1], *rest)
-        found[node] = basis.reshape(*basis.shape[:-2], *sizes, basis.shape[-1])
+        nodes[node] = basis.reshape(*basis.shape[:-2], *sizes, basis.shape[-1])
     first = order.index(1)
-    found[0] = core if first == 0 else core.mT
-    return [found[node] for node in range(len(below))]
+    nodes[0] = core if first == 0 else core.mT
+    return [nodes[node] for node in range(len(below))]
 
 
 def _squares(x: Tensor, batch: int) -> Tensor:
@@ -116,7 +116,7 @@ def _squares(x: Tensor, batch: int) -> Tensor:
 
 
 def _share(left: Tensor | None, matrix: Tensor, batch: int, cuts: int) -> tuple[float | None, Tensor]:
-    """The relative error allowed to this cut, an equal part of the squared error that is left, and all squares."""
+    """The relative error allowed to this cut, an equal part of the squared error that remains, and all squares."""
     energy = _squares(matrix, batch)
     if left is None:
         return None, energy
@@ -124,7 +124,7 @@ def _share(left: Tensor | None, matrix: Tensor, batch: int, cuts: int) -> tuple[
 
 
 def _basis(matrix: Tensor, rank: int | None, share: float | None) -> Tensor:
-    """Leading left singular vectors, through the Gram matrix where that resolves them and no gradient is asked."""
+    """Leading left singular vectors, through the Gram matrix where that resolves them and no gradient is needed."""
     if matrix.requires_grad or (share is not None and share < _GRAM):
         return truncated_svd(matrix, rank, tol=share)[0]
     return left_singular(matrix, rank, tol=share)[0]

@@ -15,14 +15,14 @@ from polyad.formats.networks.arithmetic import split
 _HAIR = 64 * torch.finfo(torch.float64).eps
 
 
-def drawn(expression: str, sizes: dict[str, int], generator: Generator) -> Network:
-    """Normal nodes of unit norm; ``sizes`` has every letter's."""
+def random_network(expression: str, sizes: dict[str, int], generator: Generator) -> Network:
+    """A network of normal nodes of unit norm; ``sizes`` has that of every letter."""
     terms, _ = split(expression)
     nodes = [torch.randn([sizes[c] for c in t], generator=generator, dtype=torch.float64) for t in terms]
     return Network(expression, tuple([node / node.norm() for node in nodes]))
 
 
-def refine(
+def refine_network(
     x: Tensor,
     network: Network,
     *,
@@ -32,7 +32,7 @@ def refine(
     first: int = 0,
     after: Callable[[int, float], None] | None = None,
 ) -> tuple[Network, float]:
-    """The network after some sweeps, and its squared error, which no node's update raises.
+    """Refine a network by sweeps; the network, and its squared error, which no node's update raises.
 
     A sweep renews every node by least squares, beginning with node ``first``. It ends after ``max_iter`` sweeps, at a
     squared error of ``target``, or when a sweep lowers it by no more than the share ``stop``.
@@ -43,8 +43,8 @@ def refine(
     for sweep in range(max_iter):
         before = error
         for place in order:
-            nodes[place], error = _renewed(x, outer, terms, nodes, place)
-        nodes = _evened(nodes)
+            nodes[place], error = _best_node(x, outer, terms, nodes, place)
+        nodes = _balance_nodes(nodes)
         if after is not None:
             after(sweep, error)
         if error <= target or (sweep and before - error <= stop * before):
@@ -52,14 +52,14 @@ def refine(
     return Network(network.expression, tuple(nodes)), error
 
 
-def _renewed(x: Tensor, outer: str, terms: list[str], nodes: list[Tensor], place: int) -> tuple[Tensor, float]:
-    """The node that is best while all others stand, and the squared error then."""
+def _best_node(x: Tensor, outer: str, terms: list[str], nodes: list[Tensor], place: int) -> tuple[Tensor, float]:
+    """The best node while all others stay, and the squared error then."""
     term = terms[place]
-    own = [c for c in term if c in outer]
+    modes = [c for c in term if c in outer]
     bonds = [c for c in term if c not in outer]
-    rest = [c for c in outer if c not in own]
-    target = x.permute([outer.index(c) for c in (*own, *rest)])
-    target = target.reshape(math.prod(target.shape[: len(own)]), -1)
+    rest = [c for c in outer if c not in modes]
+    target = x.permute([outer.index(c) for c in (*modes, *rest)])
+    target = target.reshape(math.prod(target.shape[: len(modes)]), -1)
     others = [i for i in range(len(terms)) if i != place]
     if others:
         inputs = ",".join([terms[i] for i in others])
@@ -67,14 +67,14 @@ def _renewed(x: Tensor, outer: str, terms: list[str], nodes: list[Tensor], place
         around = around.reshape(-1, target.shape[1])
     else:
         around = x.new_ones(1, 1)
-    letters = [*own, *bonds]
+    letters = [*modes, *bonds]
     old = nodes[place].permute([term.index(c) for c in letters])
-    new, error = _solved(target, around, old.reshape(len(target), len(around)))
+    new, error = _solve_node(target, around, old.reshape(len(target), len(around)))
     return new.reshape(old.shape).permute([letters.index(c) for c in term]).contiguous(), error
 
 
-def _solved(target: Tensor, around: Tensor, old: Tensor) -> tuple[Tensor, float]:
-    """The rows G of least ``‖target - G around‖²``, those nearest to the old ones where that leaves a choice."""
+def _solve_node(target: Tensor, around: Tensor, old: Tensor) -> tuple[Tensor, float]:
+    """Solve for the rows G of least ``‖target - G around‖²``, nearest to the old ones where several are."""
     gram, right = around @ around.mT, target @ around.mT
     hair = _HAIR * gram.diagonal().sum().clamp_min(torch.finfo(torch.float64).tiny)
     damped = gram + hair * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -83,8 +83,8 @@ def _solved(target: Tensor, around: Tensor, old: Tensor) -> tuple[Tensor, float]
     return new, max(0.0, float(error))
 
 
-def _evened(nodes: list[Tensor]) -> list[Tensor]:
-    """The same tensor of nodes of one norm."""
+def _balance_nodes(nodes: list[Tensor]) -> list[Tensor]:
+    """Give all nodes the same norm; the tensor stays."""
     norms = torch.stack([node.norm() for node in nodes])
     if not bool((norms > 0).all()):
         return nodes

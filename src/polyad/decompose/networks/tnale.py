@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.networks.sweeps import drawn, refine
+from polyad.decompose.networks.sweeps import random_network, refine_network
 from polyad.einsum import symbol
 from polyad.formats import Network
 from polyad.linalg import near_unit
 
 _SLOW = 1e-2  # least share of the squared error that a sweep is to gain: what gains less will not fit
-Callback = Callable[[int, int | None, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def tnale(
     >>> generator = torch.Generator().manual_seed(0)
     >>> nodes = torch.randn(4, 4, 2, 2, generator=generator).unbind()
     >>> planted = Network("axy,czx,bwz,dyw->abcd", nodes).to_dense()
-    >>> found = tnale(planted, 3, tol=1e-3)
-    >>> found.parameters < planted.numel() / 2, bool((found.to_dense() - planted).norm() < 1e-3 * planted.norm())
+    >>> fit = tnale(planted, 3, tol=1e-3)
+    >>> fit.parameters < planted.numel() / 2, bool((fit.to_dense() - planted).norm() < 1e-3 * planted.norm())
     (True, True)
     """
     _check.floating("x", x)
@@ -82,30 +82,30 @@ def tnale(
     work, scale = near_unit(x.detach().double(), x.ndim)
     norm = work.norm()
     if float(norm) == 0:
-        return _rescaled(ring(work, Structure((1,) * x.ndim, tuple(range(x.ndim))), Generator()), norm, None, x)
+        return _rescale(random_ring(work, Structure((1,) * x.ndim, tuple(range(x.ndim))), Generator()), norm, None, x)
     unit, generator = work / norm, generator or Generator().manual_seed(0)
     fits: dict[Structure, tuple[Network, float]] = {}
 
     def objective(structure: Structure) -> float:
-        tries = (ring(unit, structure, generator) for _ in range(starts))
+        tries = (random_ring(unit, structure, generator) for _ in range(starts))
         target = (tol * (1 - 1e-6)) ** 2
-        rings = (refine(unit, one, max_iter=max_iter, stop=_SLOW, target=target) for one in tries)
-        fits[structure] = found, error = _first(rings, target)
-        value = found.parameters / x.numel() + (weight * error**0.5 if error > target else 0.0)
+        rings = (refine_network(unit, one, max_iter=max_iter, stop=_SLOW, target=target) for one in tries)
+        fits[structure] = network, error = _first_fit(rings, target)
+        value = network.parameters / x.numel() + (weight * error**0.5 if error > target else 0.0)
         if callback is not None:
             callback(len(fits) - 1, None, {"objective": value})
         return value
 
     most = max(x.shape) if rank is None else rank
     start = Structure((min(2, most),) * x.ndim, tuple(range(x.ndim)))
-    found = fits[local_enumeration(objective, start, most=most)][0]
-    made = _rescaled(found, norm, scale, x)
-    dense = made.to_dense().double()
+    network = fits[local_enumeration(objective, start, most=most)][0]
+    result = _rescale(network, norm, scale, x)
+    dense = result.to_dense().double()
     off = (dense if scale is None else dense / scale) - work
-    if rank is None and (made.parameters >= x.numel() or float(off.norm()) > tol * float(norm)):
+    if rank is None and (result.parameters >= x.numel() or float(off.norm()) > tol * float(norm)):
         modes = "".join([symbol(i) for i in range(x.ndim)])
         return Network(f"{modes}->{modes}", (x.detach().clone(),))
-    return made
+    return result
 
 
 def local_enumeration(
@@ -121,12 +121,12 @@ def local_enumeration(
     >>> local_enumeration(lambda s: abs(s.rank[0] - 5) + abs(s.order[0] - 2), Structure((1,), (0, 1, 2)), most=9)
     Structure(rank=(5,), order=(2, 1, 0))
     """
-    known: dict[Structure, float] = {}
+    values: dict[Structure, float] = {}
 
     def value(structure: Structure) -> float:
-        if structure not in known:
-            known[structure] = objective(structure)
-        return known[structure]
+        if structure not in values:
+            values[structure] = objective(structure)
+        return values[structure]
 
     there = [*range(len(start.rank)), None]
     current = start
@@ -151,24 +151,24 @@ def _neighbours(current: Structure, variable: int | None, steps: tuple[int, ...]
         yield replace(current, rank=rank)
 
 
-def ring(x: Tensor, structure: Structure, generator: Generator) -> Network:
+def random_ring(x: Tensor, structure: Structure, generator: Generator) -> Network:
     """A random ring: ``order[i]`` is the mode of its i-th node, ``rank[i]`` the edge between that and the next."""
     n = x.ndim
     modes, bonds = [symbol(i) for i in range(n)], [symbol(n + i) for i in range(n)]
-    kept = {bond: r for bond, r in zip(bonds, structure.rank, strict=True) if r > 1}
+    open_bonds = {bond: r for bond, r in zip(bonds, structure.rank, strict=True) if r > 1}
     terms = [""] * n
     for i, mode in enumerate(structure.order):
-        terms[mode] = modes[mode] + "".join(b for b in (bonds[i - 1], bonds[i]) if b in kept)
-    sizes = dict(zip(modes, x.shape, strict=True)) | kept
-    return drawn(f"{','.join(terms)}->{''.join(modes)}", sizes, generator)
+        terms[mode] = modes[mode] + "".join(b for b in (bonds[i - 1], bonds[i]) if b in open_bonds)
+    sizes = dict(zip(modes, x.shape, strict=True)) | open_bonds
+    return random_network(f"{','.join(terms)}->{''.join(modes)}", sizes, generator)
 
 
-def _first(fits: Iterator[tuple[Network, float]], target: float) -> tuple[Network, float]:
+def _first_fit(fits: Iterator[tuple[Network, float]], target: float) -> tuple[Network, float]:
     """The first fit within the target, or the best of all."""
     best: tuple[Network, float] | None = None
-    for found in fits:
-        if best is None or found[1] < best[1]:
-            best = found
+    for fit in fits:
+        if best is None or fit[1] < best[1]:
+            best = fit
         if best[1] <= target:
             break
     if best is None:
@@ -176,6 +176,6 @@ def _first(fits: Iterator[tuple[Network, float]], target: float) -> tuple[Networ
     return best
 
 
-def _rescaled(network: Network, norm: Tensor, scale: Tensor | None, like: Tensor) -> Network:
+def _rescale(network: Network, norm: Tensor, scale: Tensor | None, like: Tensor) -> Network:
     size = (norm if scale is None else norm * scale) ** (1 / like.ndim)
     return Network(network.expression, tuple([(node * size).to(like) for node in network.operands]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.networks._basis_update import Terms, basis_update
 from polyad.formats import TreeNetwork
@@ -45,7 +46,7 @@ def ttn_bug(
     steps: int,
     tol: float = 1e-8,
     rank: int | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> TreeNetwork:
     """The solution at ``time`` of dY/dt = Σ_k (⊗_n A_kn) Y from Y = ``start``, in ``steps`` basis updates.
 

@@ -11,10 +11,10 @@ from polyad.formats.networks.binary_tree import Tree, children, leaves
 from polyad.linalg import left_singular
 
 _FINE, _LEAST = 0.01, 1e-12
-"""Losses are told apart to this share, from one down to the second number; below that all are the same."""
+"""Losses that differ by less than the first share count as equal; so do all below the second number."""
 
 Fronts = dict[int, tuple[Tensor, Tensor]]
-"""By the bond's size: numbers stored in a subtree, and what is lost there, in step."""
+"""By the bond's size: numbers stored in a subtree, and squares lost there, in step."""
 Choices = dict[int, list[tuple[int, int, int, int]]]
 
 
@@ -25,7 +25,7 @@ def tree_shapes(x: Tensor, budget: int, tree: Tree) -> tuple[int, ...]:
     a hundredth of each other count as one at every node, so the result loses at most that a level more than the best.
     """
     below = children(tree)
-    tails = _tails(x, tree)
+    tails = _bond_losses(x, tree)
     fronts: dict[int, Fronts] = {}
     chosen: dict[int, Choices] = {}
     for node in reversed(range(1, len(below))):
@@ -34,7 +34,7 @@ def tree_shapes(x: Tensor, budget: int, tree: Tree) -> tuple[int, ...]:
             sizes = range(1, len(tails[node]))
             fronts[node] = {r: (torch.tensor([x.shape[mode] * r]), tails[node][r : r + 1].clone()) for r in sizes}
         else:
-            fronts[node], chosen[node] = _joined(fronts[pair[0]], fronts[pair[1]], tails[node], budget)
+            fronts[node], chosen[node] = _join_fronts(fronts[pair[0]], fronts[pair[1]], tails[node], budget)
     first, second = below[0][1] or (1, 1)
     best: tuple[float, float, int, int, int] | None = None
     for r in set(fronts[first]) & set(fronts[second]):
@@ -42,9 +42,9 @@ def tree_shapes(x: Tensor, budget: int, tree: Tree) -> tuple[int, ...]:
         lost = (fronts[first][r][1][:, None] + fronts[second][r][1]).masked_fill(stored > budget, math.inf)
         least = float(lost.min())
         place = int(torch.where(lost <= least * (1 + 1e-9), stored, stored.max() + 1).argmin())
-        known = (least, float(stored.flatten()[place]), r, *divmod(place, lost.shape[1]))
-        if least < math.inf and (best is None or known < best):
-            best = known
+        candidate = (least, float(stored.flatten()[place]), r, *divmod(place, lost.shape[1]))
+        if least < math.inf and (best is None or candidate < best):
+            best = candidate
     if best is None:
         raise ValueError(f"budget={budget} does not hold bonds of one in tree={tree}")
     bonds = [0] * len(below)
@@ -53,8 +53,8 @@ def tree_shapes(x: Tensor, budget: int, tree: Tree) -> tuple[int, ...]:
     return tuple(bonds[1:])
 
 
-def _tails(x: Tensor, tree: Tree) -> dict[int, Tensor]:
-    """By node, the squares lost by each size of its bond; only the first of the root's two children, which share."""
+def _bond_losses(x: Tensor, tree: Tree) -> dict[int, Tensor]:
+    """By node, the squares lost at each size of its bond; the root's two children share one, counted at the first."""
     parts: list[Tree] = []
 
     def visit(part: Tree) -> None:
@@ -64,7 +64,7 @@ def _tails(x: Tensor, tree: Tree) -> dict[int, Tensor]:
             visit(part[1])
 
     visit(tree)
-    found: dict[int, Tensor] = {}
+    losses: dict[int, Tensor] = {}
     _, pair = children(tree)[0]
     for node, part in enumerate(parts[1:], 1):
         inside = leaves(part)
@@ -74,15 +74,15 @@ def _tails(x: Tensor, tree: Tree) -> dict[int, Tensor]:
         squares = left_singular(matrix, len(matrix), exact=True)[1].square()
         left = torch.cat((squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)))
         useful = int((left > _LEAST * left[0]).sum()) + 1  # one that loses nothing is enough
-        found[node] = left[:useful].clone()
+        losses[node] = left[:useful].clone()
         if pair is not None and node == pair[1]:
-            found[node] = torch.zeros_like(found[node])
-    return found
+            losses[node] = torch.zeros_like(losses[node])
+    return losses
 
 
-def _joined(left: Fronts, right: Fronts, tail: Tensor, budget: int) -> tuple[Fronts, Choices]:
-    """The fronts of a node over those of its two children, and which of their points each point stands for."""
-    a, b = _stacked(left), _stacked(right)
+def _join_fronts(left: Fronts, right: Fronts, tail: Tensor, budget: int) -> tuple[Fronts, Choices]:
+    """Join the fronts of two children to their parent's; and by which of their points each point was reached."""
+    a, b = _stack_fronts(left), _stack_fronts(right)
     stored = a[1][:, None] + b[1]
     core, lost = a[0][:, None] * b[0], a[2][:, None] + b[2]
     fits = (stored + core <= budget).flatten().nonzero().flatten()
@@ -100,19 +100,19 @@ def _joined(left: Fronts, right: Fronts, tail: Tensor, budget: int) -> tuple[Fro
         firsts = torch.full((int(bucket.max()) + 1,), len(order)).scatter_reduce(
             0, bucket[order], torch.arange(len(order)), "amin"
         )
-        kept = order[firsts[firsts < len(order)].sort().values]
-        falling = lost[kept].cummin(0).values
+        chosen = order[firsts[firsts < len(order)].sort().values]
+        falling = lost[chosen].cummin(0).values
         better = torch.cat((falling.new_ones(1, dtype=torch.bool), falling[1:] < falling[:-1]))
-        kept = kept[better]
-        fronts[r] = (total[kept], lost[kept] + tail[r])
-        i, j = fits[kept] // len(b[0]), fits[kept] % len(b[0])
+        chosen = chosen[better]
+        fronts[r] = (total[chosen], lost[chosen] + tail[r])
+        i, j = fits[chosen] // len(b[0]), fits[chosen] % len(b[0])
         rows = zip(a[0][i].tolist(), a[3][i].tolist(), b[0][j].tolist(), b[3][j].tolist(), strict=True)
         choices[r] = list(rows)
     return fronts, choices
 
 
-def _stacked(fronts: Fronts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All points of a node: their bond, numbers, losses, and places in the bond's front."""
+def _stack_fronts(fronts: Fronts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Stack all points of a node: their bond, numbers, losses, and places in the bond's front."""
     sizes = [torch.full_like(stored, r) for r, (stored, _) in fronts.items()]
     places = [torch.arange(len(stored)) for stored, _ in fronts.values()]
     stored, lost = zip(*fronts.values(), strict=True)

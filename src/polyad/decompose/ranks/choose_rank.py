@@ -1,4 +1,4 @@
-"""From spectra to ranks: rules that say how much to keep of a mode, by tolerance, energy, elbow or budget.
+"""Ranks from spectra, by tolerance, energy, elbow or budget.
 
 A spectrum is a vector of squared singular values, largest first, as ``mode_spectra`` and ``bond_spectra`` give them.
 ``choose_rank`` applies one rule to all spectra of a format.
@@ -12,39 +12,8 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad.linalg import left_singular, near_unit, unfold
-
-
-def mode_spectra(x: Tensor) -> list[Tensor]:
-    """The squared singular values of every unfolding of x (I₁, …, I_N), relative to ``‖x‖²``; float64, (I_n,) each.
-
-    Each costs 2 I_n numel(x) operations and an eigenvalue problem of size I_n. Zero for a zero tensor.
-
-    >>> [s.tolist() for s in mode_spectra(torch.diag(torch.tensor([2.0, 1.0])))]
-    [[0.8, 0.2], [0.8, 0.2]]
-    """
-    x, _ = near_unit(_check.floating("x", x).detach(), x.ndim)
-    found: list[Tensor] = []
-    for mode, n in enumerate(x.shape):
-        squares = left_singular(unfold(x, mode).double(), n, exact=True)[1].square()
-        found.append(squares / squares.sum().clamp_min(torch.finfo(torch.float64).tiny))
-    return found
-
-
-def bond_spectra(x: Tensor) -> list[Tensor]:
-    """The squared singular values of x (I₁, …, I_N) cut in two after each mode but the last, relative to ``‖x‖²``.
-
-    >>> [s.tolist() for s in bond_spectra(torch.diag(torch.tensor([2.0, 1.0])))]
-    [[0.8, 0.2]]
-    """
-    x, _ = near_unit(_check.floating("x", x).detach(), x.ndim)
-    found: list[Tensor] = []
-    for cut in range(1, x.ndim):
-        matrix = x.double().flatten(cut).flatten(0, cut - 1)
-        matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.mT
-        squares = left_singular(matrix, len(matrix), exact=True)[1].square()
-        found.append(squares / squares.sum().clamp_min(torch.finfo(torch.float64).tiny))
-    return found
+from polyad.decompose.ranks.core_shapes import core_shapes
+from polyad.decompose.ranks.spectra import bond_spectra, mode_spectra
 
 
 def choose_rank(
@@ -78,7 +47,7 @@ def choose_rank(
     if format not in ("tucker", "tt", "cp"):
         raise ValueError(f"format={format!r} is not known; choose from tucker, tt, cp")
     if budget is not None:
-        return _within(x, format, budget)
+        return _ranks_in_budget(x, format, budget)
     spectra = bond_spectra(x) if format == "tt" else mode_spectra(x)
     parts = 1 if format == "cp" else len(spectra)
     if elbow:
@@ -89,9 +58,7 @@ def choose_rank(
     return max(ranks) if format == "cp" else ranks
 
 
-def _within(x: Tensor, format: str, budget: int) -> int | tuple[int, ...]:
-    from polyad.decompose.ranks.core_shapes import core_shapes  # which reads spectra from here
-
+def _ranks_in_budget(x: Tensor, format: str, budget: int) -> int | tuple[int, ...]:
     shape = tuple(x.shape)
     if format == "tucker":
         return core_shapes(x, budget)
@@ -102,15 +69,15 @@ def _within(x: Tensor, format: str, budget: int) -> int | tuple[int, ...]:
         raise ValueError(f"budget={budget} does not hold a train of ranks of one, which stores {sum(shape)} numbers")
     spectra, ranks = bond_spectra(x), [1] * (len(shape) - 1)
 
-    def stored(ranks: list[int]) -> int:
+    def storage(ranks: list[int]) -> int:
         return sum(a * n * b for a, n, b in zip((1, *ranks), shape, (*ranks, 1), strict=True))
 
     while True:
         tried: list[tuple[float, int]] = []
         for bond, r in enumerate(ranks):
-            more = stored([*ranks[:bond], r + 1, *ranks[bond + 1 :]])
+            more = storage([*ranks[:bond], r + 1, *ranks[bond + 1 :]])
             if r < len(spectra[bond]) and more <= budget:
-                tried.append((float(spectra[bond][r]) / (more - stored(ranks)), bond))
+                tried.append((float(spectra[bond][r]) / (more - storage(ranks)), bond))
         if not tried or max(tried)[0] <= 0:
             return tuple(ranks)
         ranks[max(tried)[1]] += 1
@@ -123,7 +90,7 @@ def by_tolerance(spectrum: Tensor, tol: float) -> int:
     2
     """
     _check.tolerance(tol)
-    left = _left(spectrum)
+    left = _remaining_squares(spectrum)
     return max(1, int((left > tol**2 * left[0]).sum()))
 
 
@@ -172,6 +139,6 @@ def _vector(spectrum: Tensor) -> Tensor:
     return _check.finite("spectrum", spectrum.detach()).double()
 
 
-def _left(spectrum: Tensor) -> Tensor:
-    """What is left of the squares from each rank on."""
+def _remaining_squares(spectrum: Tensor) -> Tensor:
+    """The squares that remain from each rank on."""
     return _vector(spectrum).flip(0).cumsum(0).flip(0)

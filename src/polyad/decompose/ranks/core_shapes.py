@@ -8,7 +8,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose.ranks._tree_shapes import tree_shapes
-from polyad.decompose.ranks.choose_rank import mode_spectra
+from polyad.decompose.ranks.spectra import mode_spectra
 from polyad.formats.networks.binary_tree import Tree, leaves
 from polyad.linalg import left_singular, mode_product, near_unit, unfold
 
@@ -62,18 +62,18 @@ def core_shapes(x: Tensor, budget: int, *, tree: Tree | None = None, measured: b
     _check.finite("x", _check.dimensions("x", x, 2))
     shape = tuple(x.shape)
     if tree is not None:
-        return _of_tree(x, budget, tree, measured)
+        return _tree_ranks(x, budget, tree, measured)
     if budget < 1 + sum(shape):
         raise ValueError(f"budget={budget} does not hold ranks of one, which store {1 + sum(shape)} numbers")
     if measured:
         return _largest_corner(x, budget)
     gains = [torch.cat((s.new_zeros(1), s.cumsum(0))) for s in mode_spectra(x)]
     best, value = _greedy(gains, shape, budget)
-    found = _search(gains, shape, budget, value)
-    return best if found is None else found
+    better = _search(gains, shape, budget, value)
+    return best if better is None else better
 
 
-def _of_tree(x: Tensor, budget: int, tree: Tree, measured: bool) -> tuple[int, ...]:
+def _tree_ranks(x: Tensor, budget: int, tree: Tree, measured: bool) -> tuple[int, ...]:
     if isinstance(tree, int) or sorted(leaves(tree)) != list(range(x.ndim)):
         raise ValueError(f"tree={tree} must nest the {x.ndim} modes of x, 0 to {x.ndim - 1}, in pairs")
     if measured:
@@ -91,24 +91,24 @@ def _largest_corner(x: Tensor, budget: int) -> tuple[int, ...]:
     stored, product = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.long)
     for mode, n in enumerate(x.shape):
         core = mode_product(core, left_singular(unfold(core, mode), n, exact=True)[0].mT, mode)
-    kept = core.square()
+    squares = core.square()
     for mode, n in enumerate(x.shape):
-        kept = kept.cumsum(mode)
+        squares = squares.cumsum(mode)
         rank = torch.arange(1, n + 1).reshape(-1, *[1] * (x.ndim - 1 - mode))
         stored, product = stored + n * rank, product * rank
-    kept = kept.masked_fill((stored + product > budget).to(x.device), -1)
-    place, found = int(kept.argmax()), list[int]()
+    squares = squares.masked_fill((stored + product > budget).to(x.device), -1)
+    place, ranks = int(squares.argmax()), list[int]()
     for n in reversed(x.shape):
         place, r = divmod(place, n)
-        found.append(r + 1)
-    return tuple(reversed(found))
+        ranks.append(r + 1)
+    return tuple(reversed(ranks))
 
 
 def _greedy(gains: list[Tensor], shape: tuple[int, ...], budget: int) -> tuple[tuple[int, ...], float]:
-    """Ranks grown one at a time by what a number stored buys, and what they keep."""
+    """Grow ranks one at a time by gain for each number stored; the ranks and the squares that they keep."""
     ranks = [1] * len(shape)
 
-    def stored(ranks: list[int]) -> int:
+    def storage(ranks: list[int]) -> int:
         core = 1
         for r in ranks:
             core *= r
@@ -118,23 +118,23 @@ def _greedy(gains: list[Tensor], shape: tuple[int, ...], budget: int) -> tuple[t
         tried: list[tuple[float, int]] = []
         for mode, r in enumerate(ranks):
             larger = [*ranks[:mode], r + 1, *ranks[mode + 1 :]]
-            if r < shape[mode] and stored(larger) <= budget:
-                tried.append((float(gains[mode][r + 1] - gains[mode][r]) / (stored(larger) - stored(ranks)), mode))
+            if r < shape[mode] and storage(larger) <= budget:
+                tried.append((float(gains[mode][r + 1] - gains[mode][r]) / (storage(larger) - storage(ranks)), mode))
         if not tried:
             return tuple(ranks), sum(float(g[r]) for g, r in zip(gains, ranks, strict=True))
         ranks[max(tried)[1]] += 1
 
 
 def _search(gains: list[Tensor], shape: tuple[int, ...], budget: int, value: float) -> tuple[int, ...] | None:
-    """The shape that keeps most, or None where none keeps more than ``value``. Depth first over chunks of shapes."""
+    """Search the shape that keeps most, depth first over chunks; None where none keeps more than ``value``."""
     best: tuple[int, ...] | None = None
     stack = [torch.zeros((1, 0), dtype=torch.long)]
     while stack:
         partial = stack.pop()
         mode = partial.shape[1]
-        core, spent, kept = _sums(partial, gains, shape)
+        core, spent, gained = _sums(partial, gains, shape)
         rest = budget - spent - sum(shape[mode:])  # once every open mode has its rank of one
-        bound = kept.clone()
+        bound = gained.clone()
         for other in range(mode, len(shape)):
             most = ((rest + shape[other]) // (core + shape[other])).clamp(max=shape[other])
             bound += gains[other][most.clamp(min=0)]
@@ -157,14 +157,14 @@ def _search(gains: list[Tensor], shape: tuple[int, ...], budget: int, value: flo
 
 
 def _sums(partial: Tensor, gains: list[Tensor], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of partial shapes (count, modes): the product of their ranks, the numbers in their factors, what they keep."""
+    """The product of ranks, the numbers in the factors, and the squares kept, of partial shapes (count, modes)."""
     modes = partial.shape[1]
     core = partial.prod(1)
     spent = (partial * torch.tensor(shape[:modes], dtype=torch.long)).sum(1)
-    kept = torch.zeros(len(partial), dtype=torch.float64)
+    gained = torch.zeros(len(partial), dtype=torch.float64)
     for mode in range(modes):
-        kept += gains[mode][partial[:, mode]]
-    return core, spent, kept
+        gained += gains[mode][partial[:, mode]]
+    return core, spent, gained
 
 
 def _regret(ranks: tuple[int, ...], x: Tensor, budget: int) -> float:

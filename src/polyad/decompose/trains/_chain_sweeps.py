@@ -1,4 +1,4 @@
-"""Visits to the cores of a chain, each with the tensor contracted with all other cores: for trains and for rings.
+"""Sweeps over the cores of a chain, a train or a ring, each with the tensor contracted with all other cores.
 
 Cores are (b, r, I, s) in float64; a train's outer bonds are of size one. Tensors are (b, numbers).
 """
@@ -17,7 +17,7 @@ from polyad.linalg.modes import halfway
 Renew = Callable[[int, Tensor], None]
 
 
-def sweep(x: Tensor, cores: list[Tensor], renew: Renew, *, backwards: bool = False) -> None:
+def sweep_cores(x: Tensor, cores: list[Tensor], renew: Renew, *, backwards: bool = False) -> None:
     """Call ``renew(n, w)`` for each core in order, w (b, r, I, s) being x contracted with all other cores.
 
     ``renew`` may change ``cores[n]`` in place of the list, and its bonds; later visits see it. x is read twice, for
@@ -36,11 +36,11 @@ def sweep(x: Tensor, cores: list[Tensor], renew: Renew, *, backwards: bool = Fal
         w = taken.unflatten(-1, (outer, inner)).permute(0, 3, 1, 2)
         _visit(w, cores, low, high, renew, backwards)
 
-    for span in _ordered((0, middle), (middle, len(cores)), backwards):
+    for span in _in_order((0, middle), (middle, len(cores)), backwards):
         half(*span)
 
 
-def _ordered(first: Any, second: Any, backwards: bool) -> tuple[Any, Any]:
+def _in_order(first: Any, second: Any, backwards: bool) -> tuple[Any, Any]:
     return (second, first) if backwards else (first, second)
 
 
@@ -61,7 +61,7 @@ def _visit(w: Tensor, cores: list[Tensor], low: int, high: int, renew: Renew, ba
         right = others.mT @ w.flatten(-3, -2).unflatten(-2, (others.shape[-2], -1)).flatten(-2)
         _visit(right.unflatten(-1, (-1, w.shape[-1])), cores, middle, high, renew, backwards)
 
-    for half in _ordered(first, second, backwards):
+    for half in _in_order(first, second, backwards):
         half()
 
 

@@ -34,7 +34,7 @@ class Cross:
         self.forward = True
 
     def add(self, index: Tensor) -> None:
-        """Take these entries (N, d) into the sets that the next sweep starts from: every train then passes them."""
+        """Add entries (N, d) to the sets that the next sweep starts from: every train then interpolates them."""
         for k in range(1, len(self.shape)):
             if self.forward:
                 self.right[k] = torch.cat((self.right[k], index[:, k:])).unique(dim=0)
@@ -42,7 +42,7 @@ class Cross:
                 self.left[k] = torch.cat((self.left[k], index[:, :k])).unique(dim=0)
 
     def sweep(self) -> TensorTrain:
-        """One sweep, in the direction that the last one ended at; the train that it found, in float64."""
+        """One sweep, in the direction opposite to the last; the train in float64."""
         d = len(self.shape)
         cores = [torch.empty(0)] * d
         for k in range(d) if self.forward else reversed(range(d)):
@@ -71,19 +71,19 @@ class Cross:
         return self.ask(index.reshape(r * n * s, -1)).reshape(r, n, s)
 
     def _rightwards(self, k: int, values: Tensor) -> Tensor:
-        rows, c = self._chosen(values.flatten(0, 1))
+        rows, c = self._interpolation(values.flatten(0, 1))
         n = self.shape[k]
         self.left[k + 1] = torch.cat((self.left[k][rows // n], (rows % n)[:, None]), 1)
         return c.reshape(*values.shape[:2], -1)
 
     def _leftwards(self, k: int, values: Tensor) -> Tensor:
-        columns, c = self._chosen(values.flatten(1).mT)
+        columns, c = self._interpolation(values.flatten(1).mT)
         s = values.shape[2]
         self.right[k] = torch.cat(((columns // s)[:, None], self.right[k + 1][columns % s]), 1)
         return c.mT.reshape(-1, *values.shape[1:])
 
-    def _chosen(self, m: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows that interpolate m (N, r) and their coefficients; more than m's rank where all columns count."""
+    def _interpolation(self, m: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows that interpolate m (N, r) and their coefficients; more rows than m's rank where all columns count."""
         u, s, _ = torch.linalg.svd(m, full_matrices=False)
         count = max(1, int((s > self.trim * s[0]).sum()))
         most = min(self.most or m.shape[0], m.shape[0])

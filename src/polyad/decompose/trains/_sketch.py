@@ -14,24 +14,24 @@ _FIRST = 32  # vectors that the first attempt draws
 _ROOM = 0.8  # share of the tolerance that a basis may use up
 
 
-def factored(x: Tensor, tol: float, generator: Generator | None) -> tuple[Tensor, Tensor, float] | None:
+def factor_by_sketch(x: Tensor, tol: float, generator: Generator | None) -> tuple[Tensor, Tensor, float] | None:
     """Q (m, k) with orthonormal columns, Qᵀ x (k, n), and the relative Frobenius error of Q Qᵀ x, below ``tol``.
 
     x is (m, n), of float32 or float64. None where fewer than a quarter of min(m, n) vectors do not suffice, and for
-    a ``tol`` near the dtype's epsilon, where the error could not be told.
+    a ``tol`` near the dtype's epsilon, where the error could not be measured.
     """
     if tol < 50 * torch.finfo(x.dtype).eps:
         return None
     generator = generator or torch.Generator().manual_seed(0)
     q = _basis(lambda n: _columns(x, n, generator), tol, min(x.shape) // 4)
-    found = None if q is None else _projected(x, q, tol)
-    if found is not None:
-        return found
+    factors = None if q is None else _project(x, q, tol)
+    if factors is not None:
+        return factors
     q = _basis(lambda n: (_normal(n, x, generator) @ x).mT, tol, min(x.shape) // 4)
-    found = None if q is None else _projected(x.mT, q, tol)
-    if found is None:
+    factors = None if q is None else _project(x.mT, q, tol)
+    if factors is None:
         return None
-    v, right, missed = found
+    v, right, missed = factors
     q, r = torch.linalg.qr(right.mT)
     return q, r @ v.mT, missed
 
@@ -56,9 +56,11 @@ def _basis(draw: Draw, tol: float, most: int) -> Tensor | None:
         spanning, tests = draw(2 * count).split(count, dim=1)
         q, r = torch.linalg.qr(spanning)
         q = q @ torch.linalg.svd(r).U
-        seen = q.mT @ tests
-        beyond = (tests - q @ seen).double().square().sum()
-        left = torch.cat((seen.double().square().sum(1), beyond[None])).flip(0).cumsum(0).flip(0)  # without q[:, i:]
+        inside = q.mT @ tests
+        beyond = (tests - q @ inside).double().square().sum()
+        left = (
+            torch.cat((inside.double().square().sum(1), beyond[None])).flip(0).cumsum(0).flip(0)
+        )  # without q[:, i:]
         limit = torch.maximum(left[0] * (tol / 3) ** 2, 1.2 * beyond)
         rank = max(1, int((left > limit).sum()))
         if float(limit) <= float(left[0]) * (_ROOM * tol) ** 2 and 4 * rank <= 3 * count and float(left[0]) > 0:
@@ -67,7 +69,7 @@ def _basis(draw: Draw, tol: float, most: int) -> Tensor | None:
     return None
 
 
-def _projected(x: Tensor, q: Tensor, tol: float) -> tuple[Tensor, Tensor, float] | None:
+def _project(x: Tensor, q: Tensor, tol: float) -> tuple[Tensor, Tensor, float] | None:
     """Q, Qᵀ x and the relative error that is left, or None where it is too large."""
     b = q.mT @ x
     total = float(torch.linalg.vector_norm(x))

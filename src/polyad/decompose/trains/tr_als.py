@@ -10,15 +10,14 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import method
 from polyad.decompose.alternating.extrapolation import unit
-from polyad.decompose.alternating.row_squares import settled, solve_squares
-from polyad.decompose.trains._chain_sweeps import misfit, sweep
+from polyad.decompose.alternating.row_squares import has_converged, solve_squares
+from polyad.decompose.trains._chain_sweeps import misfit, sweep_cores
 from polyad.decompose.trains.tr_svd import ZHAO, tr_svd
 from polyad.formats import TensorRing
 from polyad.formats.networks.tensor_train import bond_ranks
-
-Callback = Callable[[int, int | None, dict[str, float]], None] | None
 
 
 @method("decompose", makes=TensorRing, example={"rank": 2, "restarts": 1, "max_iter": 40}, papers=(ZHAO,))
@@ -33,7 +32,7 @@ def tr_als(
     stop: float = 1e-5,
     max_iter: int = 500,
     generator: Generator | None = None,
-    callback: Callback = None,
+    callback: Callback | None = None,
 ) -> TensorRing:
     """A tensor ring near x: the best of several starts, each core in turn solving its least-squares problem.
 
@@ -57,8 +56,8 @@ def tr_als(
     Raises ValueError for NaN and infinities, ranks below 1, and unless one of rank, tol and start is given.
 
     >>> planted = TensorRing.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
-    >>> found = tr_als(planted.to_dense(), rank=2)
-    >>> found.rank, bool((found.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
+    >>> fit = tr_als(planted.to_dense(), rank=2)
+    >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
     ((2, 2, 2), True)
     """
     _check.floating("x", x)
@@ -74,20 +73,20 @@ def tr_als(
     def solve(ranks: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
         first = tr_svd(work, ranks, batch=1).cores
         pairs = list(zip(ranks, (*ranks[1:], ranks[0]), strict=True))
-        starts = [[_widened(core, pair, generator) for core, pair in zip(first, pairs, strict=True)]]
+        starts = [[_widen(core, pair, generator) for core, pair in zip(first, pairs, strict=True)]]
         for _ in range(restarts):
-            starts.append([_drawn(work, n, pair, generator) for n, pair in zip(sizes, pairs, strict=True)])
+            starts.append([_random_core(work, n, pair, generator) for n, pair in zip(sizes, pairs, strict=True)])
         best, least = starts[0], torch.full_like(norm, torch.inf)
         for cores in starts:
-            found, error = _run(work, cores, stop, max_iter, callback)
-            best = _where(error < least, found, best)
+            refined, error = _run(work, cores, stop, max_iter, callback)
+            best = _where(error < least, refined, best)
             least = torch.minimum(error, least)
             if bool((least <= 8 * torch.finfo(work.dtype).eps).all()):
                 break
         return best, least
 
     if start is not None:
-        cores = _given(start, x, norm)
+        cores = _start_cores(start, x, norm)
         cores = _run(work, cores, stop, max_iter, callback)[0]
     elif rank is not None:
         ranks = bond_ranks(rank, len(sizes), f"a ring of shape {sizes}")
@@ -100,13 +99,15 @@ def tr_als(
         cores = solve(ranks)[0]
     else:
         assert tol is not None
-        cores = _within(work, tol, solve)
+        cores = _ring_within(work, tol, solve)
     even = norm.pow(1 / len(sizes))[:, None, None, None]
-    cores = [(core * even).to(x.dtype).reshape(*lead, *core.shape[1:]) for core in _balanced(cores)]
+    cores = [(core * even).to(x.dtype).reshape(*lead, *core.shape[1:]) for core in _balance_cores(cores)]
     return TensorRing(tuple(cores))
 
 
-def _within(x: Tensor, tol: float, solve: Callable[[tuple[int, ...]], tuple[list[Tensor], Tensor]]) -> list[Tensor]:
+def _ring_within(
+    x: Tensor, tol: float, solve: Callable[[tuple[int, ...]], tuple[list[Tensor], Tensor]]
+) -> list[Tensor]:
     """The ring of least equal ranks within ``tol``, or that of singular value decompositions if that is smaller."""
     whole = tr_svd(x, tol=tol, batch=1)
     sizes = x.shape[1:]
@@ -118,11 +119,11 @@ def _within(x: Tensor, tol: float, solve: Callable[[tuple[int, ...]], tuple[list
 
 
 def _run(
-    x: Tensor, cores: list[Tensor], stop: float, max_iter: int, callback: Callback
+    x: Tensor, cores: list[Tensor], stop: float, max_iter: int, callback: Callback | None
 ) -> tuple[list[Tensor], Tensor]:
-    """The cores of least error on the way, and the errors (b,) of x, of norm 1."""
+    """Sweep over the cores; those of least error on the way, and the errors (b,) of x, of norm 1."""
     flat = x.flatten(1)
-    best = _balanced(cores)
+    best = _balance_cores(cores)
     least = error = misfit(flat, best)
     cores = list(best)
     for iteration in range(max_iter):
@@ -133,18 +134,18 @@ def _run(
             gram = reduce(torch.matmul, [*transfers[n + 1 :], *transfers[:n]])  # (b, s s', r r')
             gram = gram.unflatten(1, (s, s)).unflatten(3, (r, r)).permute(0, 3, 1, 4, 2).reshape(-1, r * s, r * s)
             right, old = (t.transpose(1, 2).flatten(2) for t in (w.double(), cores[n]))
-            found = solve_squares(gram, right, old)
-            cores[n] = found.unflatten(2, (r, s)).transpose(1, 2).contiguous()
+            solution = solve_squares(gram, right, old)
+            cores[n] = solution.unflatten(2, (r, s)).transpose(1, 2).contiguous()
             transfers[n] = _transfer(cores[n])
 
-        sweep(flat, cores, renew)
-        cores = _balanced(cores)
+        sweep_cores(flat, cores, renew)
+        cores = _balance_cores(cores)
         before, error = error, misfit(flat, cores)
         best = _where(error < least, cores, best)
         least = torch.minimum(least, error)
         if callback is not None:
             callback(iteration, max_iter, {"error": float(error.max())})
-        if settled(before, error, stop, torch.finfo(x.dtype).eps):
+        if has_converged(before, error, stop, torch.finfo(x.dtype).eps):
             break
     return best, least
 
@@ -159,30 +160,31 @@ def _where(choice: Tensor, new: list[Tensor], old: list[Tensor]) -> list[Tensor]
     return [torch.where(choice[:, None, None, None], a, b) for a, b in zip(new, old, strict=True)]
 
 
-def _balanced(cores: Sequence[Tensor]) -> list[Tensor]:
-    """Cores of equal norms, with the same product; all zero where one is."""
+def _balance_cores(cores: Sequence[Tensor]) -> list[Tensor]:
+    """Give the cores equal norms, with the same product; all zero where one is."""
     norms = torch.stack([core.flatten(1).norm(dim=1) for core in cores])
     even = norms.log().mean(0).exp()
     gains = torch.where((norms > 0).all(0), even / norms, 0)
     return [core * gain[:, None, None, None] for core, gain in zip(cores, gains, strict=True)]
 
 
-def _drawn(x: Tensor, n: int, pair: tuple[int, int], generator: Generator) -> Tensor:
+def _random_core(x: Tensor, n: int, pair: tuple[int, int], generator: Generator) -> Tensor:
     """A random core, the same for every tensor of the batch, so that each is decomposed as it would be alone."""
     r, s = pair
     core = torch.randn(r, n, s, generator=generator, dtype=torch.float64, device=generator.device)
     return core.to(x.device).expand(len(x), r, n, s)
 
 
-def _widened(core: Tensor, pair: tuple[int, int], generator: Generator) -> Tensor:
-    """A core of the bonds asked for, with small random numbers where the one given has none."""
-    wide = _drawn(core, core.shape[2], pair, generator)
+def _widen(core: Tensor, pair: tuple[int, int], generator: Generator) -> Tensor:
+    """Widen a core to these bonds, with small random numbers where it has none."""
+    wide = _random_core(core, core.shape[2], pair, generator)
     wide = wide * 0.1 * core.double().square().mean((1, 2, 3), keepdim=True).sqrt()
     wide[:, : core.shape[1], :, : core.shape[3]] = core.double()
     return wide
 
 
-def _given(start: TensorRing, x: Tensor, norm: Tensor) -> list[Tensor]:
+def _start_cores(start: TensorRing, x: Tensor, norm: Tensor) -> list[Tensor]:
+    """Check the ring to start from; its cores, of x / norm."""
     if start.shape != tuple(x.shape) or len(start.cores) < 2:
         raise ValueError(f"start has shape {start.shape}; a ring of x's shape {tuple(x.shape)} is needed")
     cores = [_check.finite("start", core.detach()).double().reshape(-1, *core.shape[-3:]) for core in start.cores]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose.trains.tt_svd import peeled
+from polyad.decompose.trains.tt_svd import split_off_cores
 from polyad.formats import TensorRing
 from polyad.formats.networks.tensor_train import bond_ranks
 from polyad.linalg import near_unit
@@ -47,8 +47,8 @@ def tr_svd(
     Raises ValueError for NaN and infinities, ranks below 1, and unless one of rank and tol is given.
 
     >>> planted = TensorRing.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
-    >>> found = tr_svd(planted.to_dense(), tol=1e-5)
-    >>> found.rank, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
+    >>> fit = tr_svd(planted.to_dense(), tol=1e-5)
+    >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
     ((2, 2, 8), True)
     """
     _check.floating("x", x)
@@ -64,29 +64,29 @@ def tr_svd(
     if len(shape) == 1:
         return TensorRing((x,))
     share = split_error(tol, len(shape), work.dtype)
-    u, rest, outer = _split(work.flatten(batch + 1), ranks, share, first)
+    u, rest, outer = _split_first_core(work.flatten(batch + 1), ranks, share, first)
     inner = None if ranks is None else ranks[2:]
-    cores = [u, *peeled(rest, shape[1:], inner, share, "left")]
+    cores = [u, *split_off_cores(rest, shape[1:], inner, share, "left")]
     if scale is not None:
         cores[-1] = cores[-1] * scale[..., None, None, None]
     assert cores[-1].shape[-1] == outer
     return TensorRing(tuple([core.to(x.dtype).contiguous() for core in cores]))
 
 
-def _split(
+def _split_first_core(
     m: Tensor, ranks: Sequence[int] | None, tol: float | None, first: int | None
 ) -> tuple[Tensor, Tensor, int]:
-    """The first core (*batch, r_0, I_1, r_1), the rest (*batch, r_1, others, r_0) of the unfolding m, and r_0."""
+    """Split the unfolding m: the first core (*batch, r_0, I_1, r_1), the rest (*batch, r_1, others, r_0), and r_0."""
     limit = min(m.shape[-2:])
     whole = None if ranks is None else min(limit, ranks[0] * ranks[1])
     u = right_basis(m.mT, whole, None if tol is None else min(tol * 2**0.5, 1 - 1e-9)).mT
-    kept = u.shape[-1]
+    columns = u.shape[-1]
     if ranks is None:
-        r = first or max(k for k in range(1, math.isqrt(kept) + 1) if kept % k == 0)
+        r = first or max(k for k in range(1, math.isqrt(columns) + 1) if columns % k == 0)
     else:
         r = min(ranks[0], limit)
-    s = -(-kept // r)
-    pad = (0, r * s - kept)
+    s = -(-columns // r)
+    pad = (0, r * s - columns)
     rest = torch.nn.functional.pad((u.mT @ m).mT, pad)  # (*batch, others, r s)
     u = torch.nn.functional.pad(u, pad).unflatten(-1, (r, s)).transpose(-3, -2)
     return u, rest.unflatten(-1, (r, s)).movedim(-1, -3), r

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.extrapolation import unit
-from polyad.decompose.alternating.row_squares import settled
-from polyad.decompose.trains._chain_sweeps import misfit, sweep
+from polyad.decompose.alternating.row_squares import has_converged
+from polyad.decompose.trains._chain_sweeps import misfit, sweep_cores
 from polyad.decompose.trains.tt_svd import tt_svd
 from polyad.formats import TensorTrain
 from polyad.linalg import trains
@@ -40,7 +41,7 @@ def tt_als(
     stop: float = 1e-5,
     max_iter: int = 50,
     generator: Generator | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> TensorTrain:
     """A tensor train near x, refined core by core: each in turn is the best there is while all others stay.
 
@@ -63,8 +64,8 @@ def tt_als(
 
     >>> planted = TensorTrain.random((6, 5, 4, 6), generator=torch.Generator().manual_seed(0))
     >>> start = TensorTrain.random((6, 5, 4, 6), generator=torch.Generator().manual_seed(1))
-    >>> found = tt_als(planted.to_dense(), start=start)
-    >>> found.rank, bool((found - planted).norm() < 1e-5 * planted.norm())
+    >>> fit = tt_als(planted.to_dense(), start=start)
+    >>> fit.rank, bool((fit - planted).norm() < 1e-5 * planted.norm())
     ((3, 4, 3), True)
     """
     _check.floating("x", x)
@@ -82,19 +83,19 @@ def tt_als(
     else:
         cores = [_check.finite("start", core.detach()).reshape(-1, *core.shape[-3:]) for core in start.three_way()]
         cores[0] = cores[0] / norm[:, None, None, None]
-    cores = _refined(work.flatten(1), [core.double() for core in cores], stop, max_iter, callback)
+    cores = _refine(work.flatten(1), [core.double() for core in cores], stop, max_iter, callback)
     cores[0] = cores[0] * norm[:, None, None, None]
     return TensorTrain.from_three_way([core.reshape(*lead, *core.shape[1:]) for core in cores], x)
 
 
-def _refined(
+def _refine(
     x: Tensor,
     cores: list[Tensor],
     stop: float,
     max_iter: int,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+    callback: Callback | None,
 ) -> list[Tensor]:
-    """Cores (b, r, I, s), orthonormal to the right but for the first, after all sweeps over x (b, ΠI) of norm 1."""
+    """Sweep over x (b, ΠI) of norm 1; cores (b, r, I, s), orthonormal to the right but for the first."""
     cores = trains.orthogonalised(cores, 0)
     last = len(cores) - 1
 
@@ -108,11 +109,11 @@ def _refined(
 
     error = misfit(x, cores)
     for iteration in range(max_iter):
-        sweep(x, cores, forth)
-        sweep(x, cores, back, backwards=True)
+        sweep_cores(x, cores, forth)
+        sweep_cores(x, cores, back, backwards=True)
         before, error = error, misfit(x, cores)
         if callback is not None:
             callback(iteration, max_iter, {"error": float(error.max())})
-        if settled(before, error, stop, torch.finfo(x.dtype).eps):
+        if has_converged(before, error, stop, torch.finfo(x.dtype).eps):
             break
     return cores

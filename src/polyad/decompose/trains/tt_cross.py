@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.trains._cross_sweeps import Cross
 from polyad.decompose.trains._evaluations import Evaluations, EvaluationsExhaustedError
 from polyad.formats import TensorTrain
 
-_TESTS = 1024  # random entries that tell the error
+_TESTS = 1024  # random entries that estimate the error
 
 
 @method(
@@ -51,7 +52,7 @@ def tt_cross(
     max_evaluations: int | None = None,
     max_iter: int = 40,
     generator: Generator | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> TensorTrain:
     """A tensor train that interpolates a function on rows and columns of its unfoldings that span large volumes.
 
@@ -70,21 +71,21 @@ def tt_cross(
 
     Raises ValueError where the function's values are not finite or not one for each row.
 
-    >>> found = tt_cross(lambda index: 1 / (1 + index.double().sum(1)), (16,) * 6, tol=1e-6)
+    >>> fit = tt_cross(lambda index: 1 / (1 + index.double().sum(1)), (16,) * 6, tol=1e-6)
     >>> index = torch.tensor([[3, 1, 4, 1, 5, 9]])
-    >>> round(float(found.entries(index)), 5)
+    >>> round(float(fit.entries(index)), 5)
     0.04167
     """
-    shape = _checked(tuple(shape), rank, tol)
+    shape = _check_arguments(tuple(shape), rank, tol)
     generator = generator or torch.Generator().manual_seed(0)
     ask = Evaluations(function, shape, max_evaluations, torch.float64)
     tests = _Tests(ask, generator)
     try:
         tests.more()
     except EvaluationsExhaustedError:
-        raise ValueError(f"max_evaluations={max_evaluations} is too few; {_TESTS} alone tell the error") from None
+        raise ValueError(f"max_evaluations={max_evaluations} is too few; {_TESTS} alone estimate the error") from None
     cross = Cross(ask, tests.index[tests.truth.abs().argsort(descending=True)[:2]], rank, tol)
-    best, error, sweeps = _swept(cross, tests, tol, max_iter, callback)
+    best, error, sweeps = _sweep_to_tolerance(cross, tests, tol, max_iter, callback)
     if best is None:
         raise ValueError(f"max_evaluations={max_evaluations} is too few for one sweep; {ask.count} were made")
     if error > tol:
@@ -96,7 +97,7 @@ def tt_cross(
     return best.to(ask.dtype)
 
 
-def _checked(shape: tuple[int, ...], rank: int | None, tol: float) -> tuple[int, ...]:
+def _check_arguments(shape: tuple[int, ...], rank: int | None, tol: float) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise ValueError(f"shape={shape} must give at least one mode, each of one entry or more")
     if rank is not None and rank < 1:
@@ -105,30 +106,30 @@ def _checked(shape: tuple[int, ...], rank: int | None, tol: float) -> tuple[int,
     return shape
 
 
-def _swept(
+def _sweep_to_tolerance(
     cross: Cross,
     tests: _Tests,
     tol: float,
     max_iter: int,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+    callback: Callback | None,
 ) -> tuple[TensorTrain | None, float, int]:
-    """The best train of the sweeps, its error and their number; None where evaluations ran out in the first."""
+    """Sweep until ``tol`` is met; the best train, or None, its error, and the number of sweeps."""
     best, last, error, sweep = None, None, float("inf"), 0
     try:
         for sweep in range(max_iter):
-            found = cross.sweep()
-            off, reached = tests.error(found)
-            moved = _moved(found, last)
-            last = found
-            if max(reached, moved) <= tol / 2:  # these entries steered the crosses: ask others before it is believed
+            train = cross.sweep()
+            off, relative = tests.error(train)
+            change = _relative_change(train, last)
+            last = train
+            if max(relative, change) <= tol / 2:  # these entries steered the crosses: new ones confirm it
                 tests.more()
-                off, reached = tests.error(found)
-            if best is None or reached < error:
-                best, error = found, reached
+                off, relative = tests.error(train)
+            if best is None or relative < error:
+                best, error = train, relative
             if callback is not None:
-                values = {"error": reached, "evaluations": cross.ask.count, "rank": max(found.rank, default=1)}
+                values = {"error": relative, "evaluations": cross.ask.count, "rank": max(train.rank, default=1)}
                 callback(sweep, max_iter, values)
-            if max(reached, moved) <= tol / 2:
+            if max(relative, change) <= tol / 2:
                 break
             cross.add(tests.index[off.argmax()][None])
     except EvaluationsExhaustedError:
@@ -137,7 +138,7 @@ def _swept(
 
 
 class _Tests:
-    """Random entries of which the truth is known."""
+    """Random entries whose true values are known."""
 
     def __init__(self, ask: Evaluations, generator: Generator) -> None:
         self.ask, self.generator = ask, generator
@@ -150,19 +151,19 @@ class _Tests:
         self.truth = torch.cat((self.truth, self.ask(index)))
         self.index = torch.cat((self.index, index))
 
-    def error(self, found: TensorTrain) -> tuple[Tensor, float]:
-        """How far each entry is off, and the relative error of those drawn last."""
-        off = (found.entries(self.index) - self.truth).abs()
+    def error(self, train: TensorTrain) -> tuple[Tensor, float]:
+        """The error of each entry, and the relative error of the entries drawn last."""
+        off = (train.entries(self.index) - self.truth).abs()
         size = float(self.truth[-_TESTS:].norm())
-        return off, float(off[-_TESTS:].norm()) / size if size else float(found.norm())
+        return off, float(off[-_TESTS:].norm()) / size if size else float(train.norm())
 
 
-def _moved(found: TensorTrain, last: TensorTrain | None) -> float:
-    """How far a sweep moved the train as a whole, relative to its norm: rare large errors show here first."""
-    if last is None or not found.rank:  # one core is exact at once
-        return float("inf") if found.rank else 0.0
-    size = float(found.norm())
-    difference = found - last
+def _relative_change(train: TensorTrain, last: TensorTrain | None) -> float:
+    """The change of the train by a sweep, relative to its norm: rare large errors show here first."""
+    if last is None or not train.rank:  # one core is exact at once
+        return float("inf") if train.rank else 0.0
+    size = float(train.norm())
+    difference = train - last
     assert isinstance(difference, TensorTrain)  # of two trains with bonds
     return float(difference.norm()) / size if size else float(last.norm() > 0)
 

@@ -43,14 +43,14 @@ def tt_matrix(
     ``tt_svd`` does: its errors, dtypes, costs and gradients hold here, after one copy of x.
 
     >>> w = torch.kron(torch.ones(4, 2), torch.kron(torch.eye(3), torch.ones(2, 5)))
-    >>> found = tt_matrix(w, tol=1e-6, modes=((4, 3, 2), (2, 3, 5)))
-    >>> found.rank, bool(torch.allclose(found.to_dense(), w, atol=1e-5))
+    >>> fit = tt_matrix(w, tol=1e-6, modes=((4, 3, 2), (2, 3, 5)))
+    >>> fit.rank, bool(torch.allclose(fit.to_dense(), w, atol=1e-5))
     ((1, 1), True)
     """
     _check.floating("x", x)
     _check.batch(batch, x, 2)
     if x.ndim != batch + 2:
-        raise ValueError(f"x of shape {tuple(x.shape)} is no matrix after batch={batch} leading dimensions")
+        raise ValueError(f"x of shape {tuple(x.shape)} is not a matrix after batch={batch} leading dimensions")
     rows, columns = x.shape[batch:]
     out, into = modes or (split(rows, 3), split(columns, 3))
     if math.prod(out) != rows or math.prod(into) != columns or len(out) != len(into):

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose.trains._sketch import factored
+from polyad.decompose.trains._sketch import factor_by_sketch
 from polyad.formats import TensorTrain
 from polyad.formats.networks.tensor_train import bond_ranks
 from polyad.linalg import near_unit
@@ -64,8 +64,8 @@ def tt_svd(
     gradients. ``generator`` draws columns and sums; ranks may exceed the least where tails fall slowly.
 
     >>> planted = TensorTrain.random((6, 5, 4, 6), generator=torch.Generator().manual_seed(0))
-    >>> found = tt_svd(planted.to_dense(), tol=1e-5)
-    >>> found.rank, bool((found - planted).norm() < 1e-5 * planted.norm())
+    >>> fit = tt_svd(planted.to_dense(), tol=1e-5)
+    >>> fit.rank, bool((fit - planted).norm() < 1e-5 * planted.norm())
     ((3, 4, 3), True)
     """
     _check.floating("x", x)
@@ -78,16 +78,18 @@ def tt_svd(
     work, scale = near_unit(x if x.dtype in (torch.float32, torch.float64) else x.float(), x.ndim - batch)
     flat = work.reshape(*x.shape[:batch], 1, -1, 1)
     split = None
-    if tol is not None and not batch and work.numel() >= _LARGE and not _traced(work) and len(shape) > 2:
-        split = _in_halves(work, tol, generator)
-    cores = split or peeled(flat, shape, ranks, split_error(tol, len(shape) - 1, work.dtype))
+    if tol is not None and not batch and work.numel() >= _LARGE and not _must_be_exact(work) and len(shape) > 2:
+        split = _split_in_halves(work, tol, generator)
+    cores = split or split_off_cores(flat, shape, ranks, split_error(tol, len(shape) - 1, work.dtype))
     if scale is not None:
         cores[0] = cores[0] * scale[..., None, None, None]
     return TensorTrain.from_three_way(cores, x)
 
 
-def peeled(x: Tensor, shape: Sequence[int], ranks: Ranks, tol: float | None, side: str = "both") -> list[Tensor]:
-    """Cores (*batch, r, n, s) of x of shape (*batch, a, prod(shape), b), orthonormal but for the last one taken.
+def split_off_cores(
+    x: Tensor, shape: Sequence[int], ranks: Ranks, tol: float | None, side: str = "both"
+) -> list[Tensor]:
+    """Split off cores (*batch, r, n, s) of x (*batch, a, prod(shape), b), orthonormal but for the last one taken.
 
     Of ``both`` ends the one whose unfolding is shorter is taken off first; ``left`` and ``right`` take off one alone.
     Each basis leaves at most ``tol`` of what it is given; ``ranks`` has a number for each bond inside.
@@ -115,20 +117,21 @@ def _basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
     return right_basis(m, None if rank is None else min(rank, *m.shape[-2:]), tol)
 
 
-def _traced(x: Tensor) -> bool:
+def _must_be_exact(x: Tensor) -> bool:
+    """True where a sketch would lose a gradient, or where there are no numbers."""
     return x.is_meta or (x.requires_grad and torch.is_grad_enabled())
 
 
-def _in_halves(x: Tensor, tol: float, generator: Generator | None) -> list[Tensor] | None:
-    """Cores by a sketched split in the middle and exact splits of the halves; None where no sketch suffices."""
+def _split_in_halves(x: Tensor, tol: float, generator: Generator | None) -> list[Tensor] | None:
+    """Split in the middle by a sketch, then the halves exactly; the cores, or None where no sketch suffices."""
     shape = tuple(x.shape)
     middle = halfway(shape)
     matrix = x.reshape(math.prod(shape[:middle]), -1)
-    found = factored(matrix, tol, generator)
-    if found is None:
+    factors = factor_by_sketch(matrix, tol, generator)
+    if factors is None:
         return None
-    q, b, missed = found
+    q, b, missed = factors
     share = split_error(tol - missed, len(shape) - 1, torch.float64)
-    lead, *right = peeled(b.double().reshape(1, -1, 1), (b.shape[0], *shape[middle:]), None, share, "right")
-    left = peeled((q.double() @ lead[0]).unsqueeze(0), shape[:middle], None, share, "left")
+    lead, *right = split_off_cores(b.double().reshape(1, -1, 1), (b.shape[0], *shape[middle:]), None, share, "right")
+    left = split_off_cores((q.double() @ lead[0]).unsqueeze(0), shape[:middle], None, share, "left")
     return [core.to(x.dtype) for core in (*left, *right)]

@@ -5,12 +5,11 @@ Shapes: x (batch, q_1, …, q_N), cores (starts, batch, K, r_1, …, r_N), facto
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
-from polyad.decompose.alternating.row_squares import settled, solve_rows, solve_squares
+from polyad._callback import Callback
+from polyad.decompose.alternating.row_squares import has_converged, solve_rows, solve_squares
 from polyad.einsum import contract, symbol
 
 _WARM = 40
@@ -19,7 +18,7 @@ _ROUNDING = 1e-14
 """Relative errors of about this size are rounding."""
 
 
-def drawn(
+def random_terms(
     x: Tensor, rank: tuple[int, ...], terms: int, starts: int, generator: Generator
 ) -> tuple[Tensor, list[Tensor]]:
     """Random orthonormal factors (starts, batch, K, q_n, r_n) and cores (starts, batch, K, …)."""
@@ -31,16 +30,16 @@ def drawn(
     return torch.randn(*lead, *rank, generator=generator, dtype=torch.float64).to(x.device), factors
 
 
-def alternate(
+def sweep_terms(
     x: Tensor,
     lost: Tensor,
     core: Tensor,
     factors: list[Tensor],
     max_iter: int,
     stop: float,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None,
+    callback: Callback | None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Sweeps over all starts, then over the best of each tensor: (batch, K, …) and (batch, K, q_n, r_n)."""
+    """Sweep over all starts, then over the best of each tensor; core (batch, K, …), factors (batch, K, q_n, r_n)."""
     before, chosen = torch.full_like(lost, torch.inf), False
     for sweep in range(max_iter):
         core, factors = _sweep(x, core, factors)
@@ -48,19 +47,23 @@ def alternate(
         error = squares.amin(0).sqrt()
         if callback is not None:
             callback(sweep, max_iter, {"error": float(error.max())})
-        if chosen and settled(before, error, stop, _ROUNDING):
+        if chosen and has_converged(before, error, stop, _ROUNDING):
             break
         before = error
         if not chosen and (sweep + 1 >= _WARM or bool((error <= 8 * _ROUNDING).all())):
-            core, factors, chosen = _best(core, squares), [_best(factor, squares) for factor in factors], True
+            core, factors, chosen = (
+                _keep_best(core, squares),
+                [_keep_best(factor, squares) for factor in factors],
+                True,
+            )
     if not chosen:
         squares = (x - _dense(core, factors)).square().flatten(2).sum(-1)
-        core, factors = _best(core, squares), [_best(factor, squares) for factor in factors]
+        core, factors = _keep_best(core, squares), [_keep_best(factor, squares) for factor in factors]
     return core[0], [factor[0] for factor in factors]
 
 
-def _best(part: Tensor, squares: Tensor) -> Tensor:
-    """The start of least error for each tensor, (1, batch, …)."""
+def _keep_best(part: Tensor, squares: Tensor) -> Tensor:
+    """Keep the start of least error for each tensor, (1, batch, …)."""
     return part[squares.argmin(0), torch.arange(part.shape[1], device=part.device)].unsqueeze(0)
 
 
@@ -83,8 +86,8 @@ def _sweep(x: Tensor, core: Tensor, factors: list[Tensor]) -> tuple[Tensor, list
         others = _dense(core, factors, but=mode).movedim(mode + 3, 3).flatten(4)  # (S, B, K, r, rest)
         target = x.movedim(mode + 1, 1).flatten(2)
         old = factor.transpose(2, 3).flatten(3)  # (S, B, q, K r)
-        found = solve_rows(others.flatten(2, 3).mT, None, target, old, 0.0)
-        factors[mode], turn = torch.linalg.qr(found.unflatten(-1, factor.shape[2::2]).transpose(2, 3))
+        solution = solve_rows(others.flatten(2, 3).mT, None, target, old, 0.0)
+        factors[mode], turn = torch.linalg.qr(solution.unflatten(-1, factor.shape[2::2]).transpose(2, 3))
         core = _times(core, turn, mode)
     return _cores(x, core, factors), factors
 
@@ -100,5 +103,5 @@ def _cores(x: Tensor, old: Tensor, factors: list[Tensor]) -> Tensor:
     grams = [torch.einsum("sbkqr,sblqt->sbkrlt", factor, factor) for factor in factors]
     inputs = ",".join(f"{s}{b}{k}{r}{other}{t}" for r, t in zip(ours, theirs, strict=True))
     gram = contract(f"{inputs}->{s}{b}({k}{''.join(ours)})({other}{''.join(theirs)})", *grams)
-    found = solve_squares(gram, right.flatten(2).unsqueeze(-2), old.flatten(2).unsqueeze(-2))
-    return found.reshape(*lead, *old.shape[2:])
+    solution = solve_squares(gram, right.flatten(2).unsqueeze(-2), old.flatten(2).unsqueeze(-2))
+    return solution.reshape(*lead, *old.shape[2:])

@@ -1,4 +1,4 @@
-"""Missing entries filled with what a model says of them, between the sweeps that fit the model."""
+"""Missing entries filled with the model's values, between the sweeps that fit the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GROW, _MOST = 1.2, 4.0
 
 
 def share_inverse(mask: Tensor, batch: int) -> Tensor:
-    """One over the share that was seen, a number a tensor, to broadcast: with it a sum over some is one over all."""
+    """The inverse share of entries seen, of each tensor, to broadcast: it turns a sum over some into one over all."""
     modes = tuple(range(batch, mask.ndim))
     return 1 / mask.double().mean(modes, keepdim=True).clamp(min=1 / mask[(0,) * batch].numel()).float()
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.tucker._block_sweeps import alternate, drawn
+from polyad.decompose.tucker._block_sweeps import random_terms, sweep_terms
 from polyad.formats import BlockTerm
 from polyad.linalg import near_unit
 from polyad.linalg.higher_order import higher_order_svd
@@ -38,7 +37,7 @@ def block_term(
     generator: Generator | None = None,
     max_iter: int = 500,
     stop: float = 1e-4,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> BlockTerm:
     """A sum of ``terms`` Tucker tensors, each of multilinear ranks ``rank``, near x: a block term decomposition.
 
@@ -56,11 +55,11 @@ def block_term(
     Raises ValueError for ranks beyond their mode, fewer than one term or start, NaN and infinities.
 
     >>> planted = BlockTerm.random((8, 7, 6), generator=torch.Generator().manual_seed(0))
-    >>> found = block_term(planted.to_dense(), planted.rank, terms=2)
-    >>> found.terms, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
+    >>> fit = block_term(planted.to_dense(), planted.rank, terms=2)
+    >>> fit.terms, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
     (2, True)
     """
-    _checked(x, rank, terms, starts, batch)
+    _check_arguments(x, rank, terms, starts, batch)
     work = (x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()).flatten(0, batch - 1)
     work = work if batch else x.detach().unsqueeze(0).to(work.dtype)
     axes = tuple(range(1, work.ndim))
@@ -70,9 +69,9 @@ def block_term(
     small = small.double()
     total = work.double().square().sum(axes)
     size = total.sqrt().where(total > 0, 1).reshape(-1, *[1] * len(axes))
-    core, factors = drawn(small, tuple(rank), terms, starts, generator or Generator().manual_seed(0))
+    core, factors = random_terms(small, tuple(rank), terms, starts, generator or Generator().manual_seed(0))
     lost = (1 - small.square().sum(axes) / total.where(total > 0, 1)).clamp(min=0)
-    core, factors = alternate(small / size, lost, core, factors, max_iter, stop, callback)
+    core, factors = sweep_terms(small / size, lost, core, factors, max_iter, stop, callback)
     if scale is not None:
         size = size * scale.double().view_as(size)
     core = core * (size * (total > 0).view_as(size)).unsqueeze(1)  # of zeros nothing is left
@@ -82,7 +81,7 @@ def block_term(
     return BlockTerm(parts[0], tuple(parts[1:]))
 
 
-def _checked(x: Tensor, rank: tuple[int, ...], terms: int, starts: int, batch: int) -> None:
+def _check_arguments(x: Tensor, rank: tuple[int, ...], terms: int, starts: int, batch: int) -> None:
     _check.floating("x", x)
     _check.finite("x", _check.batch(batch, x, 2))
     shape = tuple(x.shape[batch:])

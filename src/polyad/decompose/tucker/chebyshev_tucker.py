@@ -63,7 +63,7 @@ class ChebyshevTucker:
         return Tucker(self.coefficients.core, tuple(self._factors(tuple(axes))))
 
     def _factors(self, coordinates: Sequence[Tensor]) -> list[Tensor]:
-        found = []
+        factors = []
         for x, (low, high), factor in zip(coordinates, self.box, self.coefficients.factors, strict=True):
             t = (2 * x.to(factor.dtype) - (low + high)) / (high - low)
             if t.numel() and float(t.abs().max()) > 1 + 1e-6:
@@ -72,8 +72,8 @@ class ChebyshevTucker:
                     "alone the polynomials are near the function; fit a larger box"
                 )
             degrees = torch.arange(factor.shape[0], dtype=t.dtype, device=t.device)
-            found.append(torch.cos(degrees * torch.acos(t.clamp(-1, 1)).unsqueeze(-1)) @ factor)
-        return found
+            factors.append(torch.cos(degrees * torch.acos(t.clamp(-1, 1)).unsqueeze(-1)) @ factor)
+        return factors
 
 
 @method(
@@ -104,7 +104,7 @@ def chebyshev_tucker(
     dtype: torch.dtype = torch.float64,
     max_iter: int = 50,
 ) -> ChebyshevTucker:
-    """f on a box as a Tucker tensor of Chebyshev coefficients of these degrees.
+    """Approximate f on a box by a Tucker tensor of Chebyshev coefficients of these degrees.
 
     ``f`` takes points (count, variables) and gives values (count,); with ``on_grid`` it takes the coordinates of each
     variable instead and gives the tensor of values on their product, which is cheaper where f separates. It is
@@ -126,11 +126,12 @@ def chebyshev_tucker(
     intervals: Box = tuple((float(low), float(high)) for low, high in box)
     if len(intervals) != len(degrees) or len(intervals) < 2 or min(degrees) < 1:
         raise ValueError(
-            f"box of {len(intervals)} intervals and degrees={tuple(degrees)} must be 2 or more each, ≥ 1"
+            f"box has {len(intervals)} intervals and degrees={tuple(degrees)}; give equally many of both, 2 or more, "
+            "and degrees of at least 1"
         )
     for low, high in intervals:
         if not -math.inf < low < high < math.inf:
-            raise ValueError(f"[{low}, {high}] in box is no interval; give finite bounds, the lower first")
+            raise ValueError(f"[{low}, {high}] in box is not an interval; give finite bounds, the lower first")
     axes = [_nodes(n, *interval, dtype) for n, interval in zip(degrees, intervals, strict=True)]
     shape = tuple(len(axis) for axis in axes)
     if on_grid:

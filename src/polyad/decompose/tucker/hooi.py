@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
-from polyad.decompose.alternating.seen_entries import shown
+from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.tucker._fill_missing import Filling, share_inverse
 from polyad.decompose.tucker.st_hosvd import st_hosvd
 from polyad.formats import Tucker
@@ -48,7 +47,7 @@ def hooi(
     max_iter: int = 50,
     stop: float = 1e-8,
     generator: Generator | None = None,
-    callback: Callable[[int, int | None, dict[str, float]], None] | None = None,
+    callback: Callback | None = None,
 ) -> Tucker:
     """A Tucker approximation with orthonormal factors, refined mode by mode until its core stops growing.
 
@@ -75,19 +74,19 @@ def hooi(
     given, and for tol with a mask.
 
     >>> planted = Tucker.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
-    >>> found = hooi(planted.to_dense(), rank=planted.rank)
-    >>> found.core.shape, bool((found.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
+    >>> fit = hooi(planted.to_dense(), rank=planted.rank)
+    >>> fit.core.shape, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
     (torch.Size([3, 2, 2]), True)
     """
     _check.floating("x", x)
     _check.batch(batch, x, 2)
     if mask is not None and tol is not None:
-        raise ValueError(f"tol={tol} with a mask: no tolerance tells how large ranks must be; give rank")
+        raise ValueError(f"tol={tol} was given with a mask, where ranks cannot be found from it; give rank instead")
     single = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
-    single, mask = shown(single, mask)
+    single, mask = apply_mask(single, mask)
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
-    begun = work if mask is None else work * share_inverse(mask, batch)
-    start = st_hosvd(begun, rank, tol=tol, batch=batch, generator=generator)
+    filled = work if mask is None else work * share_inverse(mask, batch)
+    start = st_hosvd(filled, rank, tol=tol, batch=batch, generator=generator)
     core, factors = start.core, list(start.factors)
     fill = None if mask is None else Filling(work, mask, batch, start)
     total = squares(work, batch)
@@ -115,12 +114,12 @@ def _sweep(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int)
         return mode_product(x, factors[mode].mT, mode, batch)
     half = len(modes) // 2
     first, second = modes[:half], modes[half:]
-    _sweep(_applied(x, factors, second, batch), factors, first, batch)
-    return _sweep(_applied(x, factors, first, batch), factors, second, batch)
+    _sweep(_apply_factors(x, factors, second, batch), factors, first, batch)
+    return _sweep(_apply_factors(x, factors, first, batch), factors, second, batch)
 
 
-def _applied(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int) -> Tensor:
-    """x multiplied by these factors, the one that shrinks it most first."""
+def _apply_factors(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int) -> Tensor:
+    """Multiply x by these factors, the one that shrinks it most first."""
     for mode in sorted(modes, key=lambda mode: factors[mode].shape[-1] / factors[mode].shape[-2]):
         x = mode_product(x, factors[mode].mT, mode, batch)
     return x

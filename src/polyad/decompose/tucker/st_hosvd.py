@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.decompose.tucker._sketched import sketched
+from polyad.decompose.tucker._sketch import sketch_tucker
 from polyad.formats import Tucker
 from polyad.linalg import near_unit
 from polyad.linalg.higher_order import higher_order_svd, shrinking
@@ -67,18 +67,19 @@ def st_hosvd(
     random to a few more entries than its rank, the other factors are those of the mixture, and the last comes
     exactly from x projected on them; then ``‖x‖² - ‖core‖²`` says exactly what is lost. ``sketch=None`` does so
     where it pays (a million numbers or more, a mode that shrinks to a third) and keeps the result if it loses at
-    most a tenth more (squared) than the mixture promised, or with ``tol`` if it is within it; else the exact way is
-    gone. True insists on the attempt, False rules it out. ``generator`` draws the mixtures, the same by default.
+    most a tenth more (squared) than the mixture promised, or with ``tol`` if it is within it; else x is
+    decomposed exactly. True insists on the attempt, False rules it out. ``generator`` draws the mixtures, the same by
+    default.
 
     Factors and core have x's dtype; half precision is computed in float32. Gradients flow to x as those of
     ``polyad.linalg.left_singular`` do.
 
-    Raises ValueError for ranks beyond their mode, NaN and infinities, an order that is none, and unless one of rank
-    and tol is given.
+    Raises ValueError for ranks beyond their mode, NaN and infinities, an order that does not name each mode
+    once, and unless one of rank and tol is given.
 
     >>> planted = Tucker.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
-    >>> found = st_hosvd(planted.to_dense(), tol=1e-4)
-    >>> found.rank, bool((found.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.norm())
+    >>> fit = st_hosvd(planted.to_dense(), tol=1e-4)
+    >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.norm())
     ((3, 2, 2), True)
     """
     _check.floating("x", x)
@@ -90,10 +91,10 @@ def st_hosvd(
     modes = _order(order, rank, tuple(x.shape[batch:]))
     single = x if x.dtype in (torch.float32, torch.float64) else x.float()
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
-    found = None
+    sketched = None
     if sequential and sketch is not False:
-        found = sketched(work, rank, tol, batch, generator, insist=sketch is True)
-    core, factors = found or higher_order_svd(work, rank, tol, batch=batch, modes=modes, sequential=sequential)
+        sketched = sketch_tucker(work, rank, tol, batch, generator, insist=sketch is True)
+    core, factors = sketched or higher_order_svd(work, rank, tol, batch=batch, modes=modes, sequential=sequential)
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))

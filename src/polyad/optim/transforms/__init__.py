@@ -1,1 +1,1 @@
-"""Transforms of gradients, one a file."""
+"""Transforms of gradients, one in each file."""

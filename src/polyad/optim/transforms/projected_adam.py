@@ -10,7 +10,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.linalg import truncated_svd
-from polyad.optim.host import State
+from polyad.optim.transform import State
 
 
 @method(

@@ -17,7 +17,7 @@ _LEAST = 1 << 20  # numbers from which on sketching pays
 _PROMISE = 0.9  # share of the squared tolerance that is spent by what the mixture says, which is uncertain
 
 
-def sketched(
+def sketch_tucker(
     x: Tensor,
     rank: tuple[int, ...] | None,
     tol: float | None,
@@ -39,10 +39,10 @@ def sketched(
     mixture = torch.randn(width[mixed], shape[mixed], generator=generator, dtype=torch.float64) / width[mixed] ** 0.5
     mixture = mixture.to(x).expand(*x.shape[:batch], *mixture.shape)
     y = mode_product(x, mixture, mixed, batch)
-    return _found(x, y, mixed, rank, tol, batch)
+    return _project(x, y, mixed, rank, tol, batch)
 
 
-def _found(
+def _project(
     x: Tensor, y: Tensor, mixed: int, rank: tuple[int, ...] | None, tol: float | None, batch: int
 ) -> tuple[Tensor, list[Tensor]] | None:
     """The factors of all modes but the mixed one from y, the last and the core from x."""
