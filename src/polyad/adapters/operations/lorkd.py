@@ -73,10 +73,12 @@ def lorkd(
     (True, 'Linear')
     """
     if not tasks or not 0 < temperature < math.inf:
-        raise ValueError(f"tasks={list(tasks)} or temperature={temperature} leaves nothing to train")
+        raise ValueError(
+            f"tasks={list(tasks)} must name one adapter or more, and temperature={temperature} must be a number above 0"
+        )
     experts = [p for task in tasks for p in adapters.parameters(task)]
     trained = adapters.common.trainable
-    own = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
+    backbone = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
 
     def loss(step: int) -> Tensor:
         x, labels, names = batches(step)
@@ -87,18 +89,18 @@ def lorkd(
             raise ValueError(f"the model returns {what}; adapt a module that returns logits (rows, classes)")
         return _loss(logits, labels, None if teacher is None else (teacher, x), weight, temperature)
 
-    for p in own:
+    for p in backbone:
         p.requires_grad_(True)
     try:
-        return descend([*own, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
+        return descend([*backbone, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
     finally:
-        for p in own:
+        for p in backbone:
             p.requires_grad_(False)
 
 
 def expert(adapters: Adapters, task: str) -> nn.Module:
     """A copy of the model with one task's adapter in its weights and no others; it costs what the model does."""
-    adapters.of(task)  # a sentence for a name that is not attached
+    adapters.of(task)  # refuses a name that is not attached
     model = copy.deepcopy(adapters.model)
     host = Adapters(model)
     host.activate(task)
@@ -115,8 +117,8 @@ def _loss(
     teacher, x = taught
     with torch.no_grad():
         wanted = (teacher(x) / t).log_softmax(-1)
-    given = (logits / t).log_softmax(-1)
-    return loss + weight * t**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
+    predicted = (logits / t).log_softmax(-1)
+    return loss + weight * t**2 * F.kl_div(predicted, wanted, reduction="batchmean", log_target=True)
 
 
 def _draw_tasks(generator: Generator) -> dict[str, Any]:
