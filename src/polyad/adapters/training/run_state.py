@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.state import tensors_by_name
 from polyad.adapters.sharded import is_sharded
-from polyad.train.state import keep, resumed
+from polyad.train.state import keep, resume
 
 
 @dataclass
@@ -52,7 +52,7 @@ def resume_run(
     file: Path | None, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: str
 ) -> Run:
     """Read the run in a file into the adapter's tensors and the optimiser; a new run where there is no file."""
-    stated = None if file is None else resumed(file, tensors, optimizer, identity)
+    stated = None if file is None else resume(file, tensors, optimizer, identity)
     if stated is None:
         return Run([], 0.0)
     for key in stated["frozen"]:
