@@ -1,4 +1,4 @@
-"""Short trainings: a loop that goes on after a kill and hosts schedules; modules that learn to replace others."""
+"""Short trainings: a resumable loop that hosts schedules, and the training of modules that replace others."""
 
 from polyad.train.descend import descend
 from polyad.train.heal import heal

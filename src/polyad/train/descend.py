@@ -1,4 +1,4 @@
-"""Adam on a loss of steps: the short trainings that are no training of one adapter, and the host of schedules."""
+"""Adam on a loss of steps, for short trainings other than those of adapters, and the host of schedules."""
 
 from __future__ import annotations
 

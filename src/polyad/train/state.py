@@ -39,8 +39,8 @@ def keep(
 ) -> None:
     """Write the tensors that training changes, the optimiser's, the random generator's, and what is ``stated``.
 
-    ``stated["asked"]`` says what the training is of, and ``schedule`` holds the state of its schedule. The file is
-    written under another name and moved into place.
+    ``stated["asked"]`` says what the training is of; ``schedule`` is what its schedule knows. The file is written
+    beside and moved into place.
     """
     state = {f"tensor/{key}": t.detach().clone().contiguous() for key, t in tensors.items()}
     state |= {f"schedule/{key}": t.detach().clone().contiguous() for key, t in (schedule or {}).items()}
@@ -67,8 +67,8 @@ def resume(
     state = read_state(file, asked)
     if state is None:
         return None
-    stated, stored = state
-    restore(stored, tensors, optimizer)
+    stated, numbers = state
+    restore(numbers, tensors, optimizer)
     return stated
 
 
@@ -82,7 +82,7 @@ def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             stated = json.loads(metadata["polyad"])
-            stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+            numbers = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
     read_version("training", file, metadata.get(KEY))
@@ -91,22 +91,22 @@ def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor
             f"{file} is of another training ({difference(stated['asked'], asked)}); ask for the same again, or "
             "remove the file to begin anew"
         )
-    return stated, stored
+    return stated, numbers
 
 
-def restore(stored: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def restore(numbers: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Put the numbers of a file into the tensors, the optimiser and torch's random generator."""
     with torch.no_grad():
         for key, tensor in tensors.items():
-            tensor.copy_(stored[f"tensor/{key}"])
+            tensor.copy_(numbers[f"tensor/{key}"])
     states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in stored.items():
+    for key, tensor in numbers.items():
         part, _, rest = key.partition("/")
         if part == "optimizer":
             index, _, what = rest.partition("/")
             states.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(stored["random"])
+    torch.set_rng_state(numbers["random"])
 
 
 def difference(one: str, other: str) -> str:

@@ -74,7 +74,7 @@ def lorkd(
     """
     if not tasks or not 0 < temperature < math.inf:
         raise ValueError(
-            f"tasks={list(tasks)} must name an adapter or more, and temperature={temperature} must be above 0"
+            f"tasks={list(tasks)} must name an adapter, and temperature={temperature} must be finite and above 0"
         )
     experts = [p for task in tasks for p in adapters.parameters(task)]
     trained = adapters.common.trainable
