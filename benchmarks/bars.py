@@ -12,7 +12,7 @@ import json
 from functools import partial
 
 from polyad.allocate import uniform
-from polyad.claims._texts import Bench
+from polyad.claims._smollm2_perplexity import Bench
 from polyad.compress import lord, modegpt
 
 WAYS = {

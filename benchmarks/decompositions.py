@@ -25,7 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from polyad.claims._code import code_below
+import polyad
+from polyad.claims.definitions import Sources
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "decompositions.json"
@@ -44,9 +45,12 @@ def rows() -> dict[str, tuple[str, Callable[[], Row]]]:
 
 @functools.cache
 def source(part: str) -> str:
-    """What the rows of a part depend on: its file, what is shared, and what these use of polyad."""
-    files = [HERE / f"{name}.py" for name in (part, "inputs", "measuring")]
-    return hashlib.sha256("".join(map(code_below, files)).encode()).hexdigest()[:16]
+    """A hash of a part's definitions and of all that they use, of these files and of polyad, but for refusals."""
+    sources = Sources({"benchmarks": HERE, "polyad": Path(polyad.__file__).parent})
+    file = f"benchmarks.{part}"
+    roots = [(file, name) for name in sources.module(file).statements]
+    used = sources.reachable(roots, lambda _, module: module not in ("polyad._card", "polyad._check"))
+    return hashlib.sha256("\n".join(sorted(definition.digest for definition in used)).encode()).hexdigest()[:16]
 
 
 def machine() -> Row:

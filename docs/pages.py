@@ -1,78 +1,93 @@
-"""Writes docs/methods: a page for every paper's handle, from the catalogue and the kept results of claims.
+"""Builds the pages of the methods, and rewrites the table of all of them, from the catalogue and the kept results.
 
-Run it with `make docs` after a method, a card or a result has changed.
+`make docs` runs it. The pages go to docs/built, which is not committed: a page for every paper that has a handle. The
+table, docs/methods.md, is committed; it changes when a method is added or a new result is kept.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polyad
-from polyad.claims import results
+from polyad.claims import Line, StoredResult, results
 
-FOLDER = Path(__file__).parent / "methods"
+DOCS = Path(__file__).parent
+BUILT = DOCS / "built"
+TABLE = DOCS / "methods.md"
+HEAD = """# Methods
+
+Every method with its papers, and the last verdict on what each paper asserts. Written by `make docs`, which also
+builds a page for each paper in `docs/built`; `polyad claims` shows the assertions.
+
+| handle | paper | method | verdict | figure |
+| --- | --- | --- | --- | --- |
+"""
 
 
-def page(handle: str, cards: list[polyad.Card], result: dict[str, Any] | None) -> str:
-    """One page as Markdown: the paper, the methods that serve it, and what was found."""
-    paper = next(p for card in cards for p in card.papers if p.handle == handle)
+def page(handle: str, cards: Sequence[polyad.Card], result: StoredResult | None) -> str:
+    """One page as Markdown: the paper, the methods that serve it, and what was measured."""
+    paper = next(paper for card in cards for paper in card.papers if paper.handle == handle)
     lines = [f"# {handle}", "", f"{paper.authors} ({paper.year}). *{paper.title}*. {paper.source}", ""]
     for card in cards:
-        adds = next(p.adds for p in card.papers if p.handle == handle)
+        adds = next(paper.adds for paper in card.papers if paper.handle == handle)
         lines += [f"## `{card.module.removeprefix('polyad.')}` · {card.kind}", ""]
         lines += [f"From this paper: {adds}.", ""] if adds else []
-        lines += [
-            "```text",
-            f"{card.name}{inspect.signature(card.function)}",
-            "",
-            inspect.getdoc(card.function) or "",
-            "```",
-            "",
-        ]
+        call = f"{card.name}{inspect.signature(card.function)}"
+        lines += ["```text", call, "", inspect.getdoc(card.function) or "", "```", ""]
     lines += ["## Claim", ""]
     if result is None:
         return "\n".join([*lines, "Not run yet.", ""])
-    figure = f"{result['measured']:.4g} {result['relation']} {result['bound']:.4g}"
-    lines += [
-        f"{result['statement']}.",
-        "",
-        f"Measured: {figure}. It {'holds' if result['holds'] else 'does not hold'} here."
-        + (f" Stale: {result['because']}." if result["because"] else ""),
-        "",
-    ]
-    details = json.dumps(result["details"], indent=2, ensure_ascii=False)
-    lines += ["```json", details, "```", ""]
-    lines += [
-        f"Seed {result['seed']}, {result['seconds']:.0f} seconds, "
-        + ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-        + ".",
-        "",
-    ]
-    return "\n".join(lines)
+    for line in result.lines:
+        lines += [f"{line.assertion}.", "", f"Measured: {measured(line)}. Verdict: {line.state}.{terms(line)}", ""]
+    return "\n".join([*lines, "```json", json.dumps(result.details, indent=2, ensure_ascii=False), "```", ""])
+
+
+def measured(line: Line) -> str:
+    """The figure beside its bound, with its error where that is known and not zero."""
+    error = f" ± {line.error:.2g}" if line.error else ""
+    return f"{line.figure:.4g}{error} {line.relation} {line.bound:.4g}"
+
+
+def terms(line: Line) -> str:
+    """A sentence for each thing that is known of how a line was measured."""
+    counted = (("seed", line.seeds), ("window", line.windows))
+    counts = [f"{count} {name}{'s' * (count > 1)}" for name, count in counted if count]
+    words = [f"Over {' and '.join(counts)}."] if counts else []
+    words += [f"Rival: {line.rival}."] if line.rival else []
+    words += [f"Control: {line.control}."] if line.control else []
+    words += [f"Measured at commit {line.commit[:10]} in {line.minutes:g} minutes."] if line.commit else []
+    return "".join(f" {word}" for word in words)
 
 
 def pages() -> dict[str, str]:
-    """Every page by handle, and the index."""
-    kept = {result["handle"]: result for result in results()}
-    by_handle: dict[str, list[polyad.Card]] = {}
+    """Every page by handle."""
+    kept = {result.handle: result for result in results()}
+    cards: dict[str, list[polyad.Card]] = {}
     for card in polyad.methods():
         for handle in card.handles:
-            by_handle.setdefault(handle, []).append(card)
-    found = {handle: page(handle, cards, kept.get(handle)) for handle, cards in sorted(by_handle.items())}
-    index = ["# Methods", "", "| method | kind | papers | claim |", "| --- | --- | --- | --- |"]
+            cards.setdefault(handle, []).append(card)
+    return {handle: page(handle, cards[handle], kept.get(handle)) for handle in sorted(cards)}
+
+
+def table() -> str:
+    """The table: a row for each of a method's papers that has a handle, or for its first where none has."""
+    kept = {result.handle: result.lines for result in results()}
+    rows: list[str] = []
     for card in polyad.methods():
-        links = ", ".join(
-            f"[{p.handle}]({p.handle}.md)" if p.handle else f"{p.authors.split(',')[0]} {p.year}" for p in card.papers
-        )
-        states = ", ".join(kept[h]["state"] for h in card.handles if h in kept) or "–"
-        index.append(f"| `{card.name}` | {card.kind} | {links} | {states} |")
-    return {**found, "README": "\n".join([*index, ""])}
+        for paper in [paper for paper in card.papers if paper.handle] or card.papers[:1]:
+            lines = kept.get(paper.handle or "", ())
+            verdicts = "; ".join(line.verdict for line in lines) or "–"
+            figures = "; ".join(measured(line) for line in lines) or "–"
+            source = f"{paper.authors.split(',')[0]} {paper.year}, {paper.source}"
+            rows.append(f"| {paper.handle or '–'} | {source} | `{card.name}` | {verdicts} | {figures} |")
+    return HEAD + "\n".join([*rows, ""])
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
+    BUILT.mkdir(exist_ok=True)
     for name, text in pages().items():
-        (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")
+        (BUILT / f"{name}.md").write_text(text, encoding="utf-8")
+    TABLE.write_text(table(), encoding="utf-8")

@@ -229,9 +229,9 @@ def test_adapters_by_name():
         "scaling": "root",
         "dropout": 0.1,
     }
-    with pytest.raises(ValueError, match="eora is a method of kind factor, not an adapter; there are adalora"):
+    with pytest.raises(ValueError, match="eora is of kind factorisation, not adapter; did you mean edora"):
         method_of("eora")
-    with pytest.raises(ValueError, match="vera has no argument alpha; it takes rank, start, dropout"):
+    with pytest.raises(ValueError, match=r"vera has no argument 'alpha'; it takes rank=\d+, start="):
         method_of("vera:alpha=3")
 
 
@@ -273,6 +273,7 @@ def test_adapt_trains_saves_and_is_put_on_again(polyad_command, tiny_folder, tin
     assert len(found["loss_curve"]) == 12
     assert sorted(p.name for p in folder.iterdir()) == ["adapter.safetensors", "polyad.json", "training.json"]
     assert value((folder / "training.json").read_text())["loss_curve"] == found["loss_curve"]
+    assert value((folder / "training.json").read_text())["version"] == 1
     shown = ("evaluate", tiny_folder, "--text", tiny_text, "--windows", 2, "--json")
     adapted = value(polyad_command(*shown, "--adapter", folder)[1])["perplexity"]["topics"]["perplexity"]
     assert adapted == pytest.approx(torch.tensor(held["after"]).exp().item(), rel=1e-5)
@@ -381,11 +382,11 @@ def test_what_is_finished_is_not_taken_for_that_of_another_model_or_text(model, 
         (("--adapter", "lora", "--report", "taken/r.html"), "taken is a file, so nothing can be made in it"),
         (
             ("--adapter", "lora:rank=abc"),
-            "q_proj of shape (32, 32): rank='abc' is no number; give one such as rank=8",
+            "lora: rank='abc' is no number; give one such as rank=8",
         ),
         (("--adapter", "lora:rank=4.5"), "rank=4.5 is no whole number; give one such as rank=4"),
         (("--adapter", "lora:alpha=nan"), "alpha=nan is no finite number"),
-        (("--adapter", "modegpt"), "modegpt is a method of kind group, not an adapter; there are adalora"),
+        (("--adapter", "modegpt"), "modegpt is of kind rule for blocks, not adapter; there are adalora"),
         (("--adapter", "lorra"), "no adapter is called 'lorra'; did you mean lora"),
     ],
 )

@@ -84,6 +84,7 @@ def test_cache(polyad_command, tiny_folder, tiny_text, tmp_path):
     assert code == 0
     plain, kivi, metric = found["caches"]
     assert plain["perplexity"]["topics"]["ratio"] == pytest.approx(1, abs=1e-6)
+    assert [record["version"] for record in found["caches"]] == [1, 1, 1]
     assert plain["bytes_per_token"] == 3 * 2 * 16 * 4
     assert kivi["bytes_per_token"] < metric["bytes_per_token"] < plain["bytes_per_token"]
     assert found["recommended"] == "kivi:bits=8,group=8,window=0"
@@ -107,10 +108,10 @@ def test_generate_with_a_cache(polyad_command, tiny_folder):
     assert plain["text"] == kivi["text"]  # all tokens are in the window
     code, _, err = polyad_command(*told, "--cache", "svd:rank=2")
     assert code == 1
-    assert "svd is a method of kind decompose, not a way to store a cache" in err
+    assert "svd is of kind decomposition, not cache codec" in err
     code, _, err = polyad_command(*told, "--cache", "kivi:bats=2")
     assert code == 1
-    assert "'kivi:bats=2' does not fit kivi" in err
+    assert "kivi has no argument 'bats'; did you mean bits?" in err
 
 
 def test_compress_and_what_it_leaves(polyad_command, tiny_folder, tmp_path, quick):
@@ -213,14 +214,14 @@ ASKED = {
     "unit": (("--budget", "euros"), "budget='euros' is not a unit"),
     "dtype": (("--dtype", "float12"), "dtype 'float12' is not known; choose one of float32"),
     "allocation": (("--allocate", "gready"), "did you mean greedy"),
-    "no allocation": (("--allocate", "svd"), "allocates nothing; choose one of"),
-    "an allocation's argument": (("--allocate", "uniform:temperature=1"), "uniform has no argument temperature"),
-    "a temperature": (("--allocate", "block_influence:temperature=hot"), "temperature='hot' is not above 0"),
-    "method": (("--method", "mode_gpt"), "no method is called 'mode_gpt'; did you mean modegpt"),
-    "argument": (("--method", "lord:rang=3"), "lord has no argument rang; it takes"),
+    "no allocation": (("--allocate", "svd"), "svd is of kind decomposition, not allocation"),
+    "an allocation's argument": (("--allocate", "uniform:temperature=1"), "uniform has no argument 'temperature'"),
+    "a temperature": (("--allocate", "block_influence:temperature=hot"), "temperature='hot' is no number"),
+    "method": (("--method", "mode_gpt"), "rule for blocks or rescaling is called 'mode_gpt'; did you mean modegpt?"),
+    "argument": (("--method", "lord:rang=3"), "lord has no argument 'rang'; did you mean rank? It takes rank"),
     "half an argument": (("--method", "lord:rank"), "'rank' in 'lord:rank' is not an argument; write lord:arg"),
-    "size": (("--method", "rtn:bits=four"), "bits='four' of round_to_nearest is not a whole number"),
-    "allocation as a method": (("--method", "greedy"), "of kind 'allocate' and cannot compress"),
+    "size": (("--method", "rtn:bits=four"), "round_to_nearest: bits='four' is no number"),
+    "allocation as a method": (("--method", "greedy"), "greedy is of kind allocation, not decomposition"),
     "nowhere": (("--text", "nowhere.txt"), "no text at 'nowhere.txt'; give a file"),
     "nothing": (("--calibrate", ","), "no text was named"),
     "device": (("--device", "abacus"), "device='abacus' cannot be used here"),
@@ -263,7 +264,7 @@ def test_bad_texts(polyad_command, tiny_folder, tmp_path, quick, name, option):
     [
         (("--methods", ";"), "--methods ';' names no method"),
         (("--methods", "lord;rtn:bits"), "'bits' in 'rtn:bits' is not an argument"),
-        (("--methods", "lord;nothing-like-it"), "no method is called 'nothing-like-it'"),
+        (("--methods", "lord;nothing-like-it"), "rescaling is called 'nothing-like-it'"),
         (("--methods", "lord", "--keep", "0.8;0.7"), "--keep '0.8;0.7' is not a list of shares"),
         (("--methods", "lord", "--keep", ","), "is not a list of shares; write --keep 0.9,0.8"),
         (("--methods", "lord", "--keep", "0.8,2"), "--keep=2.0 is not a share"),

@@ -13,12 +13,7 @@ from polyad.cache.codecs.prefixkv import shares
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.evaluation.caches import cache_quality
 
-METHODS = {
-    "streaming_llm": partial(StreamingLLM, sinks=3),
-    "h2o": partial(H2O, keep=0.5, block=4),
-    "prefixkv": partial(PrefixKV, keep=0.5, block=4),
-    "h2o and kivi": partial(H2O, keep=0.5, block=4, inner=partial(Kivi, bits=8, group=4)),
-}
+ROUNDED = partial(H2O, keep=0.5, block=4, inner=partial(Kivi, bits=8, group=4))
 PLACE = Place(0, torch.nn.Identity(), 4, 2, {})
 
 
@@ -35,7 +30,7 @@ def test_examples(name):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("kind", ["llama", "mqa", "gpt2", "qwen2-mixed"])
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2-mixed"])
 @pytest.mark.parametrize("make", [H2O, PrefixKV])
 def test_keeping_all_gives_the_tokens_of_the_plain_cache(make, kind, beams):
     model = tiny.model(kind).double()
@@ -44,28 +39,6 @@ def test_keeping_all_gives_the_tokens_of_the_plain_cache(make, kind, beams):
     cache = cache_for(model, partial(make, keep=1, block=4), window=4)
     assert torch.equal(model.generate(ids, num_beams=beams, past_key_values=cache, **options), expected)
     assert cache.held[0].stored.length == cache.held[0].left == 36
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_later_tokens_see_what_stayed_and_nothing_else(kind):
-    model = tiny.model(kind).double()
-    ids = tiny.ids(2, 40)
-    cache = cache_for(model, METHODS["streaming_llm"], window=8)
-    tiny.logits(model, ids[:, :30], past_key_values=cache)
-    plain = cache_for(model)
-    tiny.logits(model, ids[:, :30], past_key_values=plain)
-    for step in (slice(30, 31), slice(31, 36), slice(36, 40)):
-        layer = cache.held[0]
-        seen = torch.zeros(1, 1, step.stop - step.start, step.stop, dtype=torch.bool)
-        seen[..., layer.kept[0, 0].long()] = True
-        seen[..., layer.left :] = True
-        seen &= torch.arange(step.stop) <= torch.arange(step.start, step.stop).unsqueeze(1)
-        bias = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, torch.finfo(torch.float64).min)
-        position = torch.arange(step.start, step.stop)[None]
-        expected = tiny.logits(model, ids[:, step], past_key_values=plain, attention_mask=bias, position_ids=position)
-        assert torch.allclose(tiny.logits(model, ids[:, step], past_key_values=cache), expected, atol=1e-9)
-    assert cache.get_seq_length() == 40
-    assert cache.held[0].kept.tolist() == [[[0, 1, 2]] * cache.held[0].kept.shape[1]] * 2
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 12])
@@ -151,23 +124,21 @@ def test_layers_keep_what_their_attention_asks_for():
         assert (layer.kept == layer.kept[:, :1]).all()  # the same for all heads
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_adopting_is_running_on_the_prompt(name):
+def test_adopting_is_running_on_the_prompt():
     model, ids = tiny.model(), tiny.ids(2, 33)
-    ran, exact = cache_for(model, METHODS[name], window=6), remembering(model)
+    ran, exact = cache_for(model, ROUNDED, window=6), remembering(model)
     tiny.logits(model, ids, past_key_values=ran)
     tiny.logits(model, ids, past_key_values=exact)
-    adopted = cache_for(model, METHODS[name], window=6).adopt(exact)
+    adopted = cache_for(model, ROUNDED, window=6).adopt(exact)
     assert adopted.nbytes == ran.nbytes
     step = tiny.ids(2, 1, seed=4)
     found, expected = (tiny.logits(model, step, past_key_values=cache) for cache in (adopted, ran))
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_speculation_within_the_window_can_be_rolled_back(name):
+def test_speculation_within_the_window_can_be_rolled_back():
     model, ids = tiny.model().double(), tiny.ids(1, 44)
-    one, other = (cache_for(model, METHODS[name], window=14) for _ in range(2))
+    one, other = (cache_for(model, ROUNDED, window=14) for _ in range(2))
     for cache in (one, other):
         tiny.logits(model, ids[:, :40], past_key_values=cache)
     tiny.logits(model, tiny.ids(1, 3, seed=9), past_key_values=one)
@@ -179,15 +150,6 @@ def test_speculation_within_the_window_can_be_rolled_back(name):
         assert torch.allclose(found, expected, atol=1e-9)
     with pytest.raises(ValueError, match="choose a larger window"):
         one.crop(-39)
-
-
-def test_beams_take_their_tokens_with_them():
-    model = tiny.model().double()
-    ids, options = padded()
-    for make in METHODS.values():
-        cache = cache_for(model, make, window=6)
-        assert model.generate(ids, num_beams=3, past_key_values=cache, **options).shape[0] == 2
-        assert cache.held[0].kept.shape[0] == 6
 
 
 def test_bytes_count_places_and_attention():

@@ -299,14 +299,14 @@ DAMAGE = {
     "half a manifest": (lambda f: cut_short(f / "polyad.json"), r"is not whole: polyad\.json"),
     "no manifest's content": (lambda f: (f / "polyad.json").write_text("[1]"), "does not describe a model"),
     "no manifest": (lambda f: (f / "polyad.json").unlink(), r"is not whole: polyad\.json is missing; copy"),
-    "a version in words": (lambda f: edit(f / "polyad.json", version="two"), "does not describe a model"),
+    "a version in words": (lambda f: edit(f / "polyad.json", version="two"), "states the version 'two', which is no"),
     "no sums": (lambda f: edit(f / "polyad.json", sha256=["x"]), "does not describe a model"),
     "half a tokenizer": (lambda f: cut_short(f / "tokenizer.json"), r"the tokenizer in .* cannot be read .* copy"),
     "unknown type": (
         lambda f: edit(f / "config.json", polyad_model_type="mystery"), "knows no model of type 'mystery'; upgrade",
     ),
     "another size": (lambda f: edit(f / "config.json", vocab_size=400), "do not fit the model: size mismatch for"),
-    "newer": (lambda f: edit(f / "polyad.json", version=99), r"newer polyad \(folder version 99.*pip install -U"),
+    "newer": (lambda f: edit(f / "polyad.json", version=99), r"newer polyad \(format 99; .*pip install -U"),
     "unknown layer": (
         lambda f: edit(f / "polyad.json", modules={UP: {"layer": "Mystery"}}), "no layer is called 'Mystery'.*newer",
     ),

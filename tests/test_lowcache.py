@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import tiny
-from polyad._card import card
 from polyad.cache import (
     XKV,
     KSortBFP,
@@ -323,24 +322,6 @@ def test_one_zero_point_for_all_blocks_survives_what_formats_do():
     assert torch.equal(q.combine(torch.eye(12)), q.to_dense())
     by_row = least_distortion(x, 3, group=8)
     assert torch.equal(by_row.rows(torch.tensor([3, 1])), by_row.to_dense()[[3, 1]])
-
-
-@pytest.mark.parametrize("name", ["matryoshkakv", "palu", "transform_coding", "xkv", "ksort_bfp"])
-def test_half_precision_models_and_padded_batches_are_read(name):
-    model = tiny.model().bfloat16()
-    options = {"palu": {"rank": 6, "bits": 4}, "transform_coding": {"rate": 4.0, "block": 2}}
-    make = partial(card(name).function, **{**card(name).example, **options.get(name, {})})
-    seen = observe(model, make, [tiny.ids(1, 60)])
-    cache = cache_for(model, make, window=4, sinks=1, seen=seen)
-    mask = torch.ones(2, 20, dtype=torch.int64)
-    mask[0, :5] = 0
-    with torch.no_grad():
-        found = model.generate(
-            tiny.ids(2, 20), attention_mask=mask, max_new_tokens=6, num_beams=2, past_key_values=cache, pad_token_id=0
-        )
-    assert found.shape[0] == 2
-    assert all(t.isfinite().all() for layer in cache.held for t in layer.read())
-    assert cache.held[0].stored.length > 0
 
 
 def test_quality_is_measured_of_codecs_before_and_after_rotation_alike():

@@ -101,6 +101,7 @@ def test_the_figures_of_a_run_are_those_of_the_saved_files(tiny_folder, tmp_path
     size = found["compressed"]["file_bytes"] - sum(b.nbytes for b in buffers.values())
     assert size == found["compressed"]["bytes"]["total"]
     assert len(found["layers"]) == 21
+    assert found["version"] == 1
     json.dumps(found, allow_nan=False)
     stated = json.loads((tmp_path / "out" / "polyad.json").read_text())
     assert stated["base"]["sha256"] == polyad.models.folder.base_of(tiny_folder)

@@ -4,6 +4,7 @@ import torch
 import transformers
 
 from polyad.data import Text, stdlib
+from polyad.testing.decoders import random_decoder, random_tokens
 
 TOPICS = stdlib().documents
 PART = Text("topics", TOPICS[:12])
@@ -63,18 +64,7 @@ def model(kind="llama", seed=0):
     """A random model whose activations are of the size that trained ones have, biases and norms included."""
     family, changed = KINDS[kind]
     shape = SHAPE if family != "GPT2" else {"vocab_size": 500, "bos_token_id": None, "eos_token_id": 0}
-    config = getattr(transformers, f"{family}Config")(**{**shape, **changed})
-    made = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM"))(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            width = parameter.shape[-1] if parameter.ndim > 1 else 1
-            scale = 1.0 if "embed" in name else 1.3 / width**0.5
-            parameter.copy_(
-                noise * scale if parameter.ndim > 1 else 1 + 0.2 * noise if "norm" in name else 0.2 * noise
-            )
-    return made
+    return random_decoder(family, seed=seed, **{**shape, **changed})
 
 
 def mixture(family="Mixtral", seed=0):
@@ -93,7 +83,7 @@ def mixture(family="Mixtral", seed=0):
 
 
 def ids(batch=2, length=24, seed=1):
-    return torch.randint(1, 500, (batch, length), generator=torch.Generator().manual_seed(seed))
+    return random_tokens(batch, length, 500, seed)
 
 
 def logits(made, tokens=None, **more):

@@ -12,6 +12,13 @@ KINDS = (
     "adapter", "transform", "subspace", "schedule", "codec", "layer", "function",
 )  # fmt: skip
 
+NOUNS = {
+    "decompose": "decomposition", "complete": "completion", "quantize": "quantiser", "factor": "factorisation",
+    "group": "rule for blocks", "rescale": "rescaling", "allocate": "allocation", "codec": "cache codec",
+    "transform": "optimiser's transform",
+}  # fmt: skip
+"""What a method of a kind is called in a sentence, where the kind's own name is no noun."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -39,6 +46,8 @@ class Card:
     where a method sees one layer. ``curve`` gives the squared errors that it leaves at sizes 0, 1, … without solving
     for each, ``template(shape, rank, **options)`` the format that it makes, on the meta device, from which its cost
     is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
+    ``example`` holds arguments with which the contract of its kind calls it, and ``exact`` those that differ where it
+    is to lose nothing, or as little as it can; None where it always loses more than eight bits do.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Card:
     curve: Callable[..., Any] | None = None
     allocate: Callable[..., Any] | None = None
     template: Callable[..., Any] | None = None
+    exact: Mapping[str, Any] | None = None
 
     @property
     def module(self) -> str:
@@ -75,6 +85,7 @@ def method(
     papers: tuple[Paper, ...],
     makes: type | None = None,
     example: Mapping[str, Any] | None = None,
+    exact: Mapping[str, Any] | None = None,
     needs: set[str] | Mapping[str, set[str]] | None = None,
     curve: Callable[..., Any] | None = None,
     allocate: Callable[..., Any] | None = None,
@@ -83,8 +94,9 @@ def method(
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
-    ``example`` holds keyword arguments with which the contract tests can call it. ``name`` is a class's name in the
-    catalogue, in snake_case as its file; a function's is its own.
+    ``example`` holds keyword arguments with which the contract tests can call it, ``exact`` those in their place with
+    which it loses as little as it can. ``name`` is a class's name in the catalogue, in snake_case as its file; a
+    function's is its own.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
@@ -97,7 +109,7 @@ def method(
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(
-            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template
+            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact
         )
         return function
 
@@ -110,16 +122,20 @@ def methods(kind: str | None = None) -> tuple[Card, ...]:
     return tuple(card for card in cards if kind is None or card.kind == kind)
 
 
-def card(function: Callable[..., Any] | str, *, hint: str | None = None) -> Card:
-    """The card of a method, given the function or its name; where there is none, names of the kind ``hint`` are
-    suggested, or of all kinds."""
-    for entry in _catalogue.values():
-        if entry.name == function or entry.function is function:
-            return entry
+def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> Card:
+    """The card of a method, given the function or its name; with ``kinds``, of a method of one of these."""
+    entry = next((c for c in _catalogue.values() if c.name == function or c.function is function), None)
+    if entry is not None and (not kinds or entry.kind in kinds):
+        return entry
     import difflib
 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
-    known = sorted(entry.name for entry in _catalogue.values() if hint in (None, entry.kind))
-    near = difflib.get_close_matches(name, known, n=3)
-    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-    raise ValueError(f"no {hint or 'method'} is called {name!r}; {there}")
+    names = sorted(c.name for c in _catalogue.values() if not kinds or c.kind in kinds)
+    near = difflib.get_close_matches(name, names, n=3)
+    nouns = [NOUNS.get(kind, kind) for kind in kinds or ("method",)]
+    wanted = " or ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
+    some = names if len(names) <= 30 else ["what polyad methods lists"]
+    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(some)}"
+    if entry is not None:
+        raise ValueError(f"{name} is of kind {NOUNS.get(entry.kind, entry.kind)}, not {wanted}; {there}")
+    raise ValueError(f"no {wanted} is called {name!r}; {there}")

@@ -49,7 +49,7 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
     },
     "polyad.compress": {
         "methods": "eora lord modegpt welore equivalent_rescaling",
-        "": "memory:statistics_store",
+        "": "memory:statistics_store text_form:recipe",
     },
     "polyad.models": {
         "calibration": "rows statistics:collect",

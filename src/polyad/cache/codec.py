@@ -67,11 +67,11 @@ class Codec:
         return [self.encode(*entry, query) for entry, query in zip(entries, queries, strict=True)]
 
     def keys(self, stored: Format) -> Tensor:
-        """The keys (batch, heads, tokens, channels) of what ``encode`` made."""
+        """The keys (batch, heads, tokens, channels) of what ``encode`` made, in their dtype or a wider one."""
         return stored.to_dense()
 
     def values(self, stored: Format) -> Tensor:
-        """The values (batch, heads, tokens, channels) of what ``encode`` made."""
+        """The values (batch, heads, tokens, channels) of what ``encode`` made, in their dtype or a wider one."""
         return stored.to_dense()
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:

@@ -38,11 +38,18 @@ class Eviction(Codec):
         """Tokens are stored in multiples of this."""
         self.block = max(block, math.ceil(self.unit / keep))
 
-    def choose(self, scores: Sequence[Tensor], left: int, held: Sequence[int]) -> list[Tensor]:
+    def choose(
+        self,
+        entries: Sequence[tuple[Tensor, Tensor]],
+        scores: Sequence[Tensor],
+        left: int,
+        held: Sequence[int],
+    ) -> list[Tensor]:
         """For each layer that shares this codec, which tokens to store: (batch, heads, chosen), int64, rising.
 
-        ``scores`` (batch, heads, tokens) are the attention that those about to leave received, 0 without ``looks``,
-        and -1 for padding. ``left`` tokens left before, of which ``held`` are stored in each layer.
+        ``entries`` are the keys and values (batch, heads, tokens, channels) of those about to leave, views that are
+        not to be written to, and ``scores`` (batch, heads, tokens) the attention that they received, 0 without
+        ``looks``; -1 marks padding. ``left`` tokens left before, of which ``held`` are stored in each layer.
         """
         raise NotImplementedError
 

@@ -1,40 +1,50 @@
-"""One script a paper: what it asserts, what is measured here, and whether it holds."""
+"""A script a paper, by family: what the paper asserts, what is measured here, and whether it holds."""
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Callable
-from importlib import import_module
-from types import ModuleType
-from typing import Any
-
-from polyad.claims import _result
-from polyad.claims._result import Result
-
-CLAIMS: dict[str, ModuleType] = {
-    found.name.replace("_", "-"): import_module(f"{__name__}.{found.name}")
-    for found in sorted(pkgutil.iter_modules(__path__))
-    if not found.name.startswith("_")
-}
-"""The scripts of this folder by handle: a script has its paper's handle for a name."""
+from polyad.claims._rerun import Rerun, conflict, measure, run
+from polyad.claims._result_files import StoredResult, read_result
+from polyad.claims._scripts import SCRIPTS
+from polyad.claims.record import Line, Outcome
 
 
 def handles() -> list[str]:
     """The papers that have a claim."""
-    return sorted(CLAIMS)
+    return sorted(SCRIPTS)
 
 
-def run(handle: str, *, callback: Callable[..., Any] | None = None) -> dict[str, Any]:
-    """Run one claim, keep its result and return it."""
-    if handle not in CLAIMS:
-        raise ValueError(f"there is no claim {handle!r}; there are {', '.join(handles())}")
-    return _result.run(handle, CLAIMS[handle], callback=callback)
+def results() -> list[StoredResult]:
+    """The stored results of all claims, sorted by handle, without those whose file is damaged."""
+    return _read_all()[0]
 
 
-def results() -> list[dict[str, Any]]:
-    """The kept results of all claims, sorted by handle."""
-    found = (_result.read(handle, CLAIMS[handle]) for handle in handles())
-    return [record for record in found if record is not None]
+def unreadable_results() -> dict[str, str]:
+    """The reason that a result cannot be read, by handle, for those whose file is damaged."""
+    return _read_all()[1]
 
 
-__all__ = ["Result", "handles", "results", "run"]
+def _read_all() -> tuple[list[StoredResult], dict[str, str]]:
+    readable: list[StoredResult] = []
+    reasons: dict[str, str] = {}
+    for handle in handles():
+        try:
+            result = read_result(handle)
+        except ValueError as error:
+            reasons[handle] = f"{error}"
+        else:
+            readable += [] if result is None else [result]
+    return readable, reasons
+
+
+__all__ = [
+    "Line",
+    "Outcome",
+    "Rerun",
+    "StoredResult",
+    "conflict",
+    "handles",
+    "measure",
+    "results",
+    "run",
+    "unreadable_results",
+]

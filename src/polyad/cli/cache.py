@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from polyad._versions import NEWEST
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
 
@@ -90,6 +91,7 @@ def _records(
 ) -> list[dict[str, Any]]:
     return [
         {
+            "version": NEWEST["record"],
             "method": name,
             "context": context,
             "bytes_per_token": first.nbytes / context,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, out, progress, table
+from polyad.cli.output import emit, err, out, progress, table
+
+if TYPE_CHECKING:
+    from polyad.claims import Line
 
 
 def methods(
@@ -21,7 +25,7 @@ def methods(
     import polyad
     from polyad.claims import results
 
-    known = {result["handle"]: result for result in results()}
+    known = {result.handle: result.lines for result in results()}
     cards = polyad.methods(kind)
     if kind is not None and not cards:
         raise ValueError(
@@ -31,59 +35,73 @@ def methods(
         emit([{
             "name": card.name, "kind": card.kind, "module": card.module, "summary": card.summary,
             "handles": list(card.handles), "papers": [vars(paper) for paper in card.papers],
-            "claims": [known[h] for h in card.handles if h in known],
+            "claims": [asdict(line) for handle in card.handles for line in known.get(handle, ())],
         } for card in cards])  # fmt: skip
         return
     rows = []
     for card in cards:
-        states = [known[h]["state"] for h in card.handles if h in known]
+        states = ", ".join(line.state for handle in card.handles for line in known.get(handle, ())) or "–"
         first = card.papers[0]
-        rows.append(
-            [
-                card.name,
-                card.kind,
-                f"{first.authors.split(',')[0]} {first.year}",
-                ", ".join(states) or "–",
-                card.summary,
-            ]
-        )
+        rows.append([card.name, card.kind, f"{first.authors.split(',')[0]} {first.year}", states, card.summary])
     table(f"{len(rows)} methods", ["name", "kind", "paper", "claim", "what it does"], rows)
 
 
 def claims(
     handle: Annotated[str | None, typer.Argument(help="the claim to run; without it, the results so far")] = None,
     every: Annotated[bool, typer.Option("--all", help="run every claim")] = False,
-    stale: Annotated[bool, typer.Option(help="run those whose code has changed, or that were never run")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="run those whose code has changed since, or that have no result")
+    ] = False,
+    stale: Annotated[bool, typer.Option("--stale", hidden=True)] = False,
     device: options.Device = "cpu",  # noqa: ARG001
     dtype: options.Dtype = "float32",  # noqa: ARG001
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Show what each paper asserts and whether it was found to hold here; run one or all again."""
-    from polyad.claims import handles, results, run
+    from polyad.claims import handles, results, run, unreadable_results
 
-    if (handle is not None) + every + stale > 1:
-        raise ValueError("name one claim, or give --all or --stale, not several of these")
-    wanted = handles() if every else [handle] if handle else []
     if stale:
-        fresh = {r["handle"] for r in results() if r["state"] != "stale"}
-        wanted = [name for name in handles() if name not in fresh]
+        err.print("--stale is now called --changed")
+    changed = changed or stale
+    if (handle is not None) + every + changed > 1:
+        raise ValueError("name one claim, or give --all or --changed, not several of these")
+    wanted = handles() if every else [handle] if handle else _changed_handles() if changed else []
     options.seeded(seed)
     with progress() as callback:
         for name in wanted:
-            run(name, callback=callback)
-    found = [r for r in results() if handle is None or r["handle"] == handle]
+            err.print(f"{name}: {run(name, confirm=changed, callback=callback).because}")
+    lines = [line for result in results() if handle in (None, result.handle) for line in result.lines]
+    for reason in unreadable_results().values():
+        err.print(reason)
     if json:
-        emit(found)
-        return
-    rows = [[r["handle"], r["state"], _figure(r), r["statement"]] for r in found]
+        emit([asdict(line) for line in lines])
+    else:
+        _show_lines(lines, every_claim=handle is None)
+
+
+def _changed_handles() -> list[str]:
+    """The claims whose code has changed since they were measured, and those without a result that can be read."""
+    from polyad.claims import handles, results
+
+    same = {result.handle for result in results() if not result.changed}
+    return [name for name in handles() if name not in same]
+
+
+def _show_lines(lines: list[Line], *, every_claim: bool) -> None:
+    """A table with a row for each line, and what to do about claims that are missing or of other code."""
+    from polyad.claims import handles, unreadable_results
+
+    rows = [
+        [line.handle, line.state, f"{line.figure:.4g} {line.relation} {line.bound:.4g}", line.assertion]
+        for line in lines
+    ]
     table("claims", ["handle", "state", "measured", "what the paper asserts"], rows)
-    missing = sorted(set(handles()) - {r["handle"] for r in results()})
-    if missing and handle is None:
+    missing = sorted(set(handles()) - {line.handle for line in lines} - set(unreadable_results()))
+    if missing and every_claim:
         out.print(f"never run here: {', '.join(missing)}")
-    if any(r["state"] == "stale" for r in found):
-        out.print("stale: the code has changed since; `polyad claims --stale` runs them again")
-
-
-def _figure(result: dict[str, Any]) -> str:
-    return f"{result['measured']:.4g} {result['relation']} {result['bound']:.4g}"
+    if any(line.changed_since for line in lines):
+        out.print(
+            "code changed since: the claim or its method is defined otherwise now than when it was measured; "
+            "`polyad claims --changed` runs such claims again"
+        )

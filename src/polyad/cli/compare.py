@@ -32,11 +32,11 @@ def compare(
 ) -> None:
     """Run every method at every budget on MODEL and say which points no other beats in quality and bytes."""
     from polyad.compress import compare as comparison
+    from polyad.compress.recipe import steps
     from polyad.compress.run import Asked
-    from polyad.compress.text_form import recipe_of
 
     options.check_report(report)
-    recipes = {part.strip(): recipe_of(part) for part in methods.split(";") if part.strip()}
+    recipes = {part.strip(): steps(part) for part in methods.split(";") if part.strip()}
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
     keeps = shares(keep)

@@ -37,13 +37,13 @@ def compress(
     json: options.Json = False,
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
+    from polyad.compress.recipe import steps
     from polyad.compress.run import Asked, compressed
-    from polyad.compress.text_form import recipe_of
     from polyad.models.folder import check_free
 
     check_free(out_folder)
     options.check_report(report)
-    recipe = recipe_of(method)
+    recipe = steps(method)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,

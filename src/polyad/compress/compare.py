@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from polyad._versions import NEWEST
 from polyad.compress.recipe import Recipe, steps
 from polyad.compress.run import Asked, made_smaller, measured
 from polyad.models.loading import load
@@ -47,7 +48,7 @@ def compare(
 def _point(
     name: str, label: str, recipe: Recipe, keep: float | None, asked: Asked, work: Path, original: Any, callback: Any
 ) -> dict[str, Any]:
-    point: dict[str, Any] = {"method": label, "keep": keep}
+    point: dict[str, Any] = {"version": NEWEST["record"], "method": label, "keep": keep}
     try:
         model, made, _, texts, seconds = made_smaller(name, recipe, keep, asked, work, callback)
         found = measured(model, original, made, texts, asked, (None, None), callback)

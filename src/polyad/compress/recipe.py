@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polyad import _check
+from polyad._arguments import check_arguments, read_method
 from polyad._card import Card, card
 
 SIZE = {"decompose": "rank", "factor": "rank", "quantize": "bits", "group": "keep"}
@@ -50,81 +51,84 @@ class Step:
                 for k, v in self.arguments.items()}, **rules}}  # fmt: skip
 
 
-Recipe = Callable[..., Any] | Step | Iterable[Callable[..., Any] | Step]
+Recipe = str | Callable[..., Any] | Step | Iterable[str | Callable[..., Any] | Step]
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
-    """The steps of a method's function, a ``functools.partial`` of one, or a list of these.
+    """The steps of a text, of a method's function, of a ``functools.partial`` of one, or of a list of these.
 
-    At most one step may be left for the budget to size.
+    In a text, steps are joined by ``+``; each is a name and perhaps arguments after a colon. At most one step may be
+    left for the budget to size.
 
-    >>> from polyad.compress import lord
-    >>> [step.card.name for step in steps(lord)]
+    >>> from polyad import compress, quantize
+    >>> [step.card.name for step in steps(compress.lord)]
     ['lord']
+    >>> [step.card.name for step in steps("rtn:bits=4,group=64+eora:rank=32")]
+    ['round_to_nearest', 'eora']
     """
-    single = callable(recipe) or isinstance(recipe, Step)
-    found = tuple(_step(part) for part in ([recipe] if single else list(recipe)))  # pyright: ignore
-    if not found:
-        raise ValueError("the recipe is empty; give a method such as polyad.compress.modegpt, or a list of them")
-    free = [step.card.name for step in found if step.sized_by_budget]
+    single = isinstance(recipe, str | Step) or callable(recipe)
+    parts = tuple(step for part in ([recipe] if single else list(recipe)) for step in _read(part))  # pyright: ignore
+    if not parts:
+        raise ValueError(f"the recipe {recipe!r} is empty; give a method such as modegpt or rtn:bits=4, or a list")
+    free = [step for step in parts if step.sized_by_budget]
     if len(free) > 1:
-        sizes = ", ".join(f"{step.card.name}: {SIZE[step.kind]}=…" for step in found if step.sized_by_budget)
-        raise ValueError(
-            f"{' and '.join(free)} both wait for the budget to size them; give all but one a size ({sizes})"
-        )
-    return found
+        sizes = ", ".join(f"{step.card.name}: {SIZE[step.kind]}=…" for step in free)
+        names = " and ".join(step.card.name for step in free)
+        raise ValueError(f"{names} both wait for the budget to size them; give all but one a size ({sizes})")
+    return parts
 
 
-def _step(part: Any) -> Step:
+def _read(part: Any) -> list[Step]:
     if isinstance(part, Step):
-        return part
-    arguments: dict[str, Any] = {}
+        return [part]
+    if isinstance(part, str):
+        texts = [text.strip() for text in part.split("+") if text.strip()]
+        return [_step(*read_method(text, KINDS)) for text in texts]
+    given: dict[str, Any] = {}
     if isinstance(part, functools.partial):
         if part.args:
             raise ValueError(f"{part.func.__name__} in a recipe takes its arguments by name, not by place")
-        part, arguments = part.func, dict(part.keywords)
-    known = card(part)
-    return step(known, arguments)
+        part, given = part.func, dict(part.keywords)
+    method = card(part, kinds=KINDS)
+    return [_step(method, check_arguments(method, given))]
 
 
-def step(known: Card, arguments: Mapping[str, Any]) -> Step:
-    """A step of a recipe; unknown arguments and methods that do not compress weights are refused."""
-    import inspect
-
-    if known.kind not in KINDS:
-        raise ValueError(f"{known.name} is a method of kind {known.kind!r} and cannot compress a model's weights")
-    arguments = dict(arguments)
-    rules = tuple(str(arguments.pop("rules", "mlp-qk-vo")).split("-"))
+def _step(method: Card, given: Mapping[str, Any]) -> Step:
+    rules = tuple(str(given.get("rules", "mlp-qk-vo")).split("-"))
     if set(rules) - {"mlp", "qk", "vo"}:
         raise ValueError(f"rules={'-'.join(rules)}: the rules are mlp, qk and vo, joined by a hyphen: rules=mlp-vo")
-    allowed = {p for p in inspect.signature(known.function).parameters if p not in ("generator", "callback", "stats")}
-    unknown = arguments.keys() - allowed
-    if unknown:
+    size = given.get(SIZE.get(method.kind, ""))
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        example = f"{method.name}:{SIZE[method.kind]}=4"
         raise ValueError(
-            f"{known.name} has no argument {', '.join(sorted(unknown))}; it takes {', '.join(sorted(allowed))}"
+            f"{SIZE[method.kind]}={size!r} of {method.name} is not a whole number; write such as {example}"
         )
-    size = arguments.get(SIZE.get(known.kind, ""), 1)
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise ValueError(
-            f"{SIZE[known.kind]}={size!r} of {known.name} is not a whole number; write such as "
-            f"{known.name}:{SIZE[known.kind]}=4"
-        )
-    return Step(known, arguments, rules)
+    return Step(method, {name: value for name, value in given.items() if name != "rules"}, rules)
 
 
-def check_budget(found: tuple[Step, ...], keep: float | None) -> None:
+def read_allocation(text: str) -> Callable[..., dict[str, int]]:
+    """The allocation of the catalogue that has this name, with arguments after a colon.
+
+    >>> read_allocation("block_influence:temperature=0.2").keywords
+    {'temperature': 0.2}
+    """
+    method, given = read_method(text, ["allocate"])
+    return functools.partial(method.function, **given) if given else method.function
+
+
+def check_budget(parts: tuple[Step, ...], keep: float | None) -> None:
     """Refuse a share to keep that is missing, decides nothing, or sizes a step whose layers others change too."""
-    free = next((step for step in found if step.sized_by_budget), None)
+    free = next((step for step in parts if step.sized_by_budget), None)
     if free is None:
         if keep is not None:
-            names = " and ".join(step.card.name for step in found)
+            names = " and ".join(step.card.name for step in parts)
             raise ValueError(f"keep={keep} has nothing to decide: every size in {names} is given; leave keep out")
         return
     if keep is None:
         raise ValueError(f"{free.card.name} needs to know how much to keep: keep=0.8, or a size of its own")
     _check.share("keep", keep)
-    place = found.index(free)
-    for number, other in enumerate(found):
+    place = parts.index(free)
+    for number, other in enumerate(parts):
         follows = number > place and other.kind == "quantize"  # what it makes of each size is known
         if other is not free and other.kind != "rescale" and not follows:
             raise ValueError(

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._versions import NEWEST
 from polyad.compress.apply import apply
 from polyad.compress.plan import Plan, plan, reads_text
-from polyad.compress.recipe import Recipe, steps
+from polyad.compress.recipe import Recipe, read_allocation, steps
 from polyad.compress.statistics_store import StatisticsStore
-from polyad.compress.text_form import allocation_of
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
@@ -66,7 +66,7 @@ def made_smaller(
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in found if s.kind == "rescale"]
     memory = StatisticsStore(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
-    allocate = allocation_of(asked.allocate) if asked.allocate else None
+    allocate = read_allocation(asked.allocate) if asked.allocate else None
     text = None
     if reads_text(found, allocate):
         text = calibration(model, asked.calibrate, count=asked.calibration_windows)
@@ -124,7 +124,7 @@ def measured(
     )  # fmt: skip
     times = relative_times(model, original, made.selected, callback) if asked.alternations else {}
     return {
-        "title": title(made, origin(original).name),
+        "version": NEWEST["record"], "title": title(made, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
         "plan": made.to_json(), "layers": layers(model, original, made, times), "seed": asked.seed,

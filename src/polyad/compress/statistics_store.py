@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from polyad._versions import KEY, read_version, stamp
 from polyad.data.calibration import Calibration
 from polyad.models.calibration import collect, join_statistics
 from polyad.statistics import Moments
@@ -25,7 +26,7 @@ class StatisticsStore:
     """A folder of statistics by part of the calibration data.
 
     ``identity`` says what they hold for: the model's files and the steps before them. Parts of another identity,
-    other needs or other text are not read; a damaged one is made again.
+    other needs or other text are not read; a damaged one, or one of a newer polyad, is made again.
     """
 
     def __init__(self, folder: Path, identity: Any) -> None:
@@ -36,6 +37,8 @@ class StatisticsStore:
         path = self._path(part, asked, text)
         try:
             index = json.loads(path.with_suffix(".json").read_text())
+            with safe_open(path, "pt") as opened:
+                read_version("statistics", path, (opened.metadata() or {}).get(KEY))
             tensors = load_file(path)
             return {
                 name: Moments(count, **{field: tensors[key] for field, key in held.items()})
@@ -59,7 +62,7 @@ class StatisticsStore:
                 held[field] = key
             index[module] = [moments.count, held]
         partial = path.with_suffix(".partial")
-        save_file(tensors, partial)
+        save_file(tensors, partial, stamp("statistics"))
         partial.replace(path)
         path.with_suffix(".json").write_text(json.dumps(index))
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad import _check
 from polyad._folders import cache_folder
+from polyad._versions import KEY, read_version, stamp
 from polyad.data.text import Split, Text, digest, read, split, windows
 from polyad.models.loading import encoder, identity
 
@@ -110,13 +111,16 @@ def _remembered(text: Text, encode: Any, tokenizer: str) -> Split:
     key = hashlib.sha256(json.dumps([text.documents, tokenizer]).encode()).hexdigest()
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     try:
+        with safe_open(path, "pt") as opened:
+            read_version("tokens", path, (opened.metadata() or {}).get(KEY))
         found = load_file(path)
         return Split(text.name, found["calibration"], found["evaluation"])
-    except (OSError, KeyError, SafetensorError):
+    except (OSError, KeyError, ValueError, SafetensorError):  # what is damaged or of a newer polyad is made again
         made = split(text, encode)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"calibration": made.calibration.clone(), "evaluation": made.evaluation.clone()}, partial)
+        held = {"calibration": made.calibration.clone(), "evaluation": made.evaluation.clone()}
+        save_file(held, partial, stamp("tokens"))
         partial.replace(path)
         return made
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from polyad._versions import KEY, read_version, stamp
 from polyad.formats.format import Format
 
 _KEY = "polyad.format"
@@ -33,7 +34,7 @@ def save_format(format: Format, path: str | Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in format.tensors().items()}
     try:
-        save_file(tensors, partial, metadata={_KEY: json.dumps(format.spec())})
+        save_file(tensors, partial, metadata={_KEY: json.dumps(format.spec()), **stamp("format")})
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -48,6 +49,7 @@ def load_format(path: str | Path, device: torch.device | str = "cpu") -> Format:
             metadata = held.metadata() or {}
             if _KEY not in metadata:
                 raise ValueError(f"{path} holds tensors, but no format of polyad's; save_format writes one")
+            read_version("format", path, metadata.get(KEY))
             tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); save it again") from None

@@ -126,6 +126,13 @@ class Format:
         """This format of other tensors, which stand for this number of rows."""
         return self.replace(tensors)
 
+    def select(self, index: Tensor) -> Format:
+        """These entries (n,) of the first dimension, which counts a batch, in this order.
+
+        A tensor that is expanded over the batch stays so.
+        """
+        return self.with_rows({name: entries(t, index) for name, t in self.tensors().items()}, self.shape[-2])
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""
@@ -199,6 +206,12 @@ class Format:
         kind = spec.get("kind")
         if kind not in _kinds:
             raise ValueError(f"no format is called {kind!r}; this version knows {', '.join(sorted(_kinds))}")
+        unknown = spec["fields"].keys() - {field.name for field in dataclasses.fields(_kinds[kind])}  # pyright: ignore
+        if unknown:
+            raise ValueError(
+                f"a {kind} has no {' or '.join(sorted(unknown))} here; what holds it was written by a newer polyad: "
+                "upgrade with pip install -U polyad"
+            )
         fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
         return _kinds[kind](**fields)
 
@@ -259,6 +272,11 @@ class Format:
             return dtype if dtype is not None and isinstance(value, torch.dtype) else value
 
         return type(self)(**{f: visit(f, getattr(self, f), f in self.exact) for f in self._fields()})
+
+
+def entries(t: Tensor, index: Tensor) -> Tensor:
+    """``t[index]``; of a tensor that is expanded over its first dimension a view."""
+    return t[:1].expand(len(index), *t.shape[1:]) if t.stride(0) == 0 else t[index]
 
 
 def _identity(t: Tensor) -> tuple[Any, ...]:

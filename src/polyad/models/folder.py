@@ -16,12 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.shards import MAX_SHARD, sha256
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
-VERSION = 2
-"""The newest folder that is read. Those of one file of weights and a configuration are still written as version 1."""
 
 
 @contextmanager
@@ -117,7 +116,7 @@ def save(
     config, plain, modules = manifest.describe(model, dtype)
     with written(target, expect=expect) as partial:
         files = shards.write(tensors, partial, dtype=dtype, limit=max_shard_size)
-        version = 1 if config is not None and len(files) == 1 else VERSION
+        version = 1 if config is not None and len(files) == 1 else NEWEST["model"]
         if buffers and not plain:
             save_file(buffers, partial / BUFFERS)
             files.append(BUFFERS)
@@ -150,16 +149,12 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
     """
     stated = _json(folder, MANIFEST)
+    version = read_version("model", folder / MANIFEST, stated.get("version") if isinstance(stated, dict) else None)
     held = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
     if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in held.items()):
         raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
-    if stated["version"] > VERSION:
-        raise ValueError(
-            f"{folder} was written by a newer polyad (folder version {stated['version']}, this one reads up to "
-            f"{VERSION}); upgrade with: pip install -U polyad"
-        )
     kind = stated.get("kind", "module")
-    foreign = stated["version"] > 1 and not (folder / "config.json").is_file() and not stated["plain"]
+    foreign = version > 1 and not (folder / "config.json").is_file() and not stated["plain"]
     if foreign and like is None:
         raise ValueError(
             f"{folder} holds a {kind}, which no configuration describes; make one as you made the original and give "

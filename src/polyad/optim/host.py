@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from polyad._versions import NEWEST, read_version
 from polyad.formats import Format
 from polyad.optim.transform import Transform
 
@@ -69,10 +70,11 @@ class Optimizer(torch.optim.Optimizer):
         """The state as torch has it, formats taken apart into their description and tensors."""
         packed = super().state_dict()
         packed["state"] = {i: {k: _pack(v) for k, v in state.items()} for i, state in packed["state"].items()}
-        return packed
+        return packed | {"version": NEWEST["optimizer"]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of ``state_dict``; moves state to its parameter's device and never casts it."""
+        read_version("optimizer", "the state dict of this optimizer", state_dict.get("version"))
         super().load_state_dict({**state_dict, "state": {}})
         params = [param for group in self.param_groups for param in group["params"]]
         indices = [i for group in state_dict["param_groups"] for i in group["params"]]

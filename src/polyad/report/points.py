@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from polyad._versions import read_version
 from polyad.report.words import is_number, ratio
 
 Record = Mapping[str, Any]
@@ -28,12 +29,20 @@ def check_records(records: Sequence[Record]) -> None:
     for number, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise TypeError(f"records[{number}] is {type(record).__name__}; a dict is needed, as --json prints it")
+    check_versions(records)
+    for number, record in enumerate(records):
         missing = [key for key in ("original", "compressed", "plan") if not isinstance(record.get(key), Mapping)]
         if missing and not has_failed(record):
             raise ValueError(
                 f"records[{number}] lacks {' and '.join(missing)} and has no error; give what polyad compress --json "
                 "or polyad compare --json printed"
             )
+
+
+def check_versions(records: Sequence[Record]) -> None:
+    """Refuse records that a newer polyad printed, naming the first."""
+    for number, record in enumerate(records):
+        read_version("record", f"records[{number}]", record.get("version"))
 
 
 def has_failed(record: Record) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polyad.report.points import Record
+from polyad.report.points import Record, check_versions
 from polyad.report.study import Quantity, Study, Trial
 from polyad.report.words import figure, is_number, short
 
@@ -22,6 +22,7 @@ def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str,
     >>> cache_study([one], None, {}).sentence
     'Smallest of 1 is plain: 4 B a token, +0.00 % perplexity.'
     """
+    check_versions(records)
     names = list(records[0]["perplexity"])
     quantities = {
         "bytes": Quantity("bytes a token", "B"),
@@ -78,6 +79,7 @@ def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
     >>> adapter_study([{"spelled": "lora", "error": "no text"}], {}).trials[0].failed
     'no text'
     """
+    check_versions(records)
     good = [record for record in records if "error" not in record]
     names = list(good[0]["held_out"]) if good else []
     quantities = {

@@ -89,6 +89,11 @@ def assert_close(found: Tensor, expected: Tensor, scale: Tensor | float, dtype: 
     assert error <= limit, f"{what}: off by {error:.3g} in Frobenius norm, more than rounding allows ({limit:.3g})"
 
 
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    """The Frobenius norm of the difference, as a part of what was expected."""
+    return float((result.double() - expected.double()).norm() / expected.double().norm())
+
+
 def exactness(format: Format) -> dict[str, bool]:
     """By dotted name, whether a tensor must keep its dtype: integers, and those that their format calls exact."""
     found: dict[str, bool] = {}

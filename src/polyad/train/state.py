@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from polyad._versions import KEY, read_version, stamp
+
 
 def fingerprint(model: nn.Module) -> str:
     """The first digits of the sha256 of all tensors of a model; a second or two for each GB.
@@ -42,7 +44,7 @@ def keep(
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     try:
-        save_file(state, partial, metadata={"polyad": json.dumps(dict(stated))})
+        save_file(state, partial, metadata={"polyad": json.dumps(dict(stated)), **stamp("training")})
         partial.replace(file)
     except (SafetensorError, OSError) as error:  # the first is what writing says of a full disk
         partial.unlink(missing_ok=True)
@@ -62,10 +64,12 @@ def resume(
         return None
     try:
         with safe_open(file, "pt") as opened:
-            stated = json.loads((opened.metadata() or {})["polyad"])
+            metadata = opened.metadata() or {}
+            stated = json.loads(metadata["polyad"])
             stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} holds no state of a training ({error}); remove it to begin again") from None
+    read_version("training", file, metadata.get(KEY))
     if stated["asked"] != asked:
         raise ValueError(
             f"{file} is of another training ({difference(stated['asked'], asked)}); ask for the same again, or "

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad._card import card
+from polyad._versions import NEWEST, read_version
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import entry, view
 from polyad.adapters.host.plan import plan
 from polyad.adapters.host.sites import KINDS, Site, addressed, offered, sites_of
 from polyad.adapters.sharded import elsewhere, whole
 from polyad.formats import Format
-from polyad.models.folder import MANIFEST, VERSION, sha256, written
+from polyad.models.folder import MANIFEST, sha256, written
 
 if TYPE_CHECKING:
     from polyad.adapters.host.adapters import Adapters
@@ -49,7 +50,7 @@ def save(adapters: Adapters, name: str, target: Path) -> Path:
     own = adapters.state_dict(name)
     tensors = {key: whole(t).detach().contiguous() for key, t in own.items()}
     stated: dict[str, Any] = {
-        "version": VERSION,
+        "version": NEWEST["adapter"],
         "kind": "adapter",
         "name": name,
         "method": known.name,
@@ -179,15 +180,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
     if not isinstance(stated, dict) or stated.get("kind") != "adapter":
         raise ValueError(f"{folder / MANIFEST} describes no adapter; give the folder that Adapters.save wrote")
+    read_version("adapter", folder / MANIFEST, stated.get("version"))
     wrong = [name for name, kind in STATED.items() if not isinstance(stated.get(name), kind)]
     if wrong == [] and not all(isinstance(s, dict) and s.keys() >= SITE for s in stated["sites"]):
         wrong = ["sites"]
     if wrong == [] and {s["name"] for s in stated["sites"]} != stated["base"].keys():
         wrong = ["sites", "base"]
-    if wrong or stated["version"] < 1:
-        raise ValueError(f"{folder / MANIFEST} does not state {wrong or ['version']} as polyad does; copy it again")
-    if stated["version"] > VERSION:
-        raise ValueError(f"{folder} was written by a newer polyad; upgrade with: pip install -U polyad")
+    if wrong:
+        raise ValueError(f"{folder / MANIFEST} does not state {wrong} as polyad does; copy it again")
     if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != stated["sha256"].get(WEIGHTS):
         raise ValueError(f"{folder / WEIGHTS} is missing or was changed since it was saved; copy the folder again")
     try:

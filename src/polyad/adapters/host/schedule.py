@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from polyad._versions import KEY, read_version, stamp
+
 if TYPE_CHECKING:
     from polyad.adapters.host.adapters import Adapters
 
@@ -71,7 +73,7 @@ def keep_beside(adapters: Adapters, checkpoint: Path) -> None:
     ]
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in unsaved(adapters).items()}
     if tensors or frozen:
-        save_file(tensors, checkpoint / BESIDE, metadata={"frozen": json.dumps(frozen)})
+        save_file(tensors, checkpoint / BESIDE, metadata={"frozen": json.dumps(frozen), **stamp("checkpoint")})
 
 
 def resume_beside(adapters: Adapters, checkpoint: Path) -> None:
@@ -79,7 +81,9 @@ def resume_beside(adapters: Adapters, checkpoint: Path) -> None:
     if not (checkpoint / BESIDE).is_file():
         return
     with safe_open(checkpoint / BESIDE, "pt") as opened:
-        frozen = set(json.loads((opened.metadata() or {})["frozen"]))
+        metadata = opened.metadata() or {}
+        read_version("checkpoint", checkpoint / BESIDE, metadata.get(KEY))
+        frozen = set(json.loads(metadata["frozen"]))
         kept = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     for key, buffer in unsaved(adapters).items():
         if key not in kept or kept[key].shape != buffer.shape:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polyad._versions import NEWEST, read_version
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
 from polyad.adapters.host.size import sized, trained
@@ -48,7 +49,7 @@ def compare(
             try:
                 record = _one(model, method, asked, places[name], which, count, callback, {"method": name, **stated})
             except (ValueError, TypeError, RuntimeError) as error:
-                record = {"spelled": name, "error": str(error)}
+                record = {"version": NEWEST["record"], "spelled": name, "error": str(error)}
         yield record
     if callback is not None:
         callback(len(methods), len(methods), {"stage": "methods"})
@@ -90,6 +91,7 @@ def _known(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
         found = json.loads(_record_of(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
+    read_version("record", _record_of(place), found.get("version"))
     asked = found.get("asked")
     if asked != stated:
         what = f" ({difference(json.dumps(asked), json.dumps(stated))})" if asked else ""

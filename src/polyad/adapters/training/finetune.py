@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from polyad._versions import NEWEST
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method, entry, needs_of, opened
 from polyad.adapters.training.batches import BEGINNING, Tokens
@@ -101,6 +102,7 @@ def finetune(
     after = _losses(model, heldout, quality.losses, callback, "loss after")
     model.train(training)
     return adapters, {
+        "version": NEWEST["record"],
         **stated,
         "layers": layers,
         "trained_parameters": count,

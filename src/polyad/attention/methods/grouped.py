@@ -15,7 +15,15 @@ GQA = Paper(
 )  # fmt: skip
 
 
-@method("layer", name="grouped_attention", papers=(GQA,))
+@method(
+    "layer",
+    name="grouped_attention",
+    papers=(GQA,),
+    example={
+        "width": 24, "heads": 4, "head_width": 6, "key_heads": 2,
+        "x": (2, 30, 24), "table": 6, "parameters": 3 * 24 * 24, "held": 2 * 2 * 6,
+    },
+)  # fmt: skip
 class GroupedAttention(AttentionModule):
     """``heads`` query heads that share ``key_heads`` heads of keys and values: all of them, some, or one.
 

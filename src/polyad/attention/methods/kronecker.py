@@ -17,7 +17,12 @@ KRONECKER = Paper(
 )  # fmt: skip
 
 
-@method("layer", name="kronecker_attention", papers=(KRONECKER,))
+@method(
+    "layer",
+    name="kronecker_attention",
+    papers=(KRONECKER,),
+    example={"channels": 6, "heads": 2, "x": (2, 6, 4, 5), "parameters": 4 * 6 * (6 + 1)},
+)
 class KroneckerAttention(nn.Module):
     """Attention of x (batch, channels, n_1, …, n_k), k ≥ 2, to the n_1 + … + n_k averages over all axes but one.
 

@@ -21,7 +21,15 @@ DEEPSEEK = Paper(
 
 
 @described
-@method("layer", name="latent_attention", papers=(DEEPSEEK,))
+@method(
+    "layer",
+    name="latent_attention",
+    papers=(DEEPSEEK,),
+    example={
+        "width": 24, "heads": 4, "rank": 10, "nope": 4, "rope": 4, "value": 5,
+        "x": (2, 30, 24), "table": 4, "parameters": 24 * 4 * 8 + 24 * 14 + 4 * 9 * 10 + 4 * 5 * 24, "held": 10 + 4,
+    },
+)  # fmt: skip
 class LatentAttention(AttentionModule):
     """Attention of ``heads`` heads over a latent c of ``rank`` numbers a token and one rotary key for all heads.
 

@@ -17,7 +17,15 @@ TPA = Paper(
 )  # fmt: skip
 
 
-@method("layer", name="tensor_product_attention", papers=(TPA,))
+@method(
+    "layer",
+    name="tensor_product_attention",
+    papers=(TPA,),
+    example={
+        "width": 24, "heads": 4, "head_width": 6, "rank_q": 3, "rank_k": 2, "rank_v": 2,
+        "x": (2, 30, 24), "table": 6, "parameters": 24 * 7 * (4 + 6) + 24 * 24, "held": (2 + 2) * (4 + 6),
+    },
+)  # fmt: skip
 class TensorProductAttention(AttentionModule):
     """A token's keys of all heads are ``1/R Σ_r a_r ⊗ b_r``, a of ``heads`` and b of ``head_width`` numbers.
 

@@ -19,7 +19,15 @@ TPLA = Paper(
 )  # fmt: skip
 
 
-@method("layer", name="tpla", papers=(TPLA,))
+@method(
+    "layer",
+    name="tpla",
+    papers=(TPLA,),
+    example={
+        "whole": lambda: LatentAttention(24, 4, rank=10, nope=4, rope=4, value=5), "rank": 1, "world": 2,
+        "x": (2, 30, 24), "table": 4, "parameters": 24 * 4 * 8 + 24 * 14 + 4 * 9 * 10 + 4 * 5 * 24, "held": 5 + 4,
+    },
+)  # fmt: skip
 class ShardedLatentAttention(AttentionModule):
     """Rank ``rank`` of ``world`` of latent attention: a slice of the latent, and the whole rotary key.
 

@@ -16,7 +16,8 @@ from polyad.formats import Format, LowRank, Sparse, Sum
     "codec",
     name="gear",
     makes=Sum,
-    example={"bits": 2, "group": 16, "rank": 2},
+    example={"bits": 2, "group": 16, "rank": 2, "outliers": 0.1},
+    exact={"bits": 8, "group": 4},
     papers=(
         Paper(
             "Kang, Zhang, Kundu, Jeong, Liu, Krishna, Zhao",

@@ -18,6 +18,7 @@ from polyad.formats import Dense
     name="h2o",
     makes=Dense,
     example={"keep": 0.5, "block": 8},
+    exact={"keep": 1.0, "block": 4},
     papers=(
         Paper(
             "Zhang, Sheng, Zhou, Chen, Zheng, Cai, Song, Tian, Ré, Barrett, Wang, Chen",
@@ -40,7 +41,8 @@ class H2O(Eviction):
 
     >>> import torch
     >>> codec = H2O(Place(0, torch.nn.Identity(), 2, 1, {}), keep=0.5, block=4)
-    >>> codec.choose([torch.tensor([[[0.5, 0.1, 0.2, 0.3]]])], 0, [0])[0]
+    >>> keys = values = torch.zeros(1, 1, 4, 8)
+    >>> codec.choose([(keys, values)], [torch.tensor([[[0.5, 0.1, 0.2, 0.3]]])], 0, [0])[0]
     tensor([[[0, 3]]])
     """
 
@@ -49,6 +51,12 @@ class H2O(Eviction):
     def __init__(self, place: Place, *, keep: float = 0.2, block: int = 64, inner: Make | None = None) -> None:
         super().__init__(place, keep=keep, block=block, inner=inner)
 
-    def choose(self, scores: Sequence[Tensor], left: int, held: Sequence[int]) -> list[Tensor]:
+    def choose(
+        self,
+        entries: Sequence[tuple[Tensor, Tensor]],  # noqa: ARG002
+        scores: Sequence[Tensor],
+        left: int,
+        held: Sequence[int],
+    ) -> list[Tensor]:
         (score,) = scores
         return [largest(score, self.due(self.keep, score.shape[-1], left, held[0]))]

@@ -16,7 +16,8 @@ from polyad.quantize import round_to_nearest
     "codec",
     name="kivi",
     makes=Quantized,
-    example={"bits": 2},
+    example={"bits": 2, "group": 16},
+    exact={"bits": 8, "group": 4},
     papers=(
         Paper(
             "Liu, Yuan, Jin, Zhong, Xu, Braverman, Chen, Hu",

@@ -11,7 +11,15 @@ from polyad.formats import Format, Quantized
 from polyad.quantize.methods.block_floating_point import KSORT, block_floating_point
 
 
-@method("codec", name="ksort_bfp", makes=Quantized, example={"bits": 4}, needs={"keys"}, papers=(KSORT,))
+@method(
+    "codec",
+    name="ksort_bfp",
+    makes=Quantized,
+    example={"bits": 4, "group": 4},
+    exact={"bits": 8},
+    needs={"keys"},
+    papers=(KSORT,),
+)
 class KSortBFP(Codec):
     """Keys and values by token in blocks of ``group`` channels that share an exponent, keys sorted before.
 
@@ -52,6 +60,10 @@ class KSortBFP(Codec):
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002
         return stored.linear(_taken(query, self.order))
+
+    @property
+    def bases(self) -> tuple[Tensor, ...]:
+        return self.order, self._back
 
 
 def _taken(x: Tensor, order: Tensor) -> Tensor:

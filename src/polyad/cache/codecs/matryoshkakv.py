@@ -25,6 +25,7 @@ MATRYOSHKA = Paper(
     name="matryoshkakv",
     makes=LowRank,
     example={"rank": 2},
+    exact={"rank": 8},
     needs={"keys", "key_mean", "values", "value_mean"},
     papers=(MATRYOSHKA,),
 )

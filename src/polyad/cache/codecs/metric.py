@@ -18,6 +18,7 @@ from polyad.linalg.metric import roots
     name="metric",
     makes=LowRank,
     example={"rank": 4},
+    exact={"rank": 16},
     needs={"keys", "metric", "values"},
     papers=(
         Paper(

@@ -26,6 +26,7 @@ PALU = Paper(
     name="palu",
     makes=LowRank,
     example={"rank": 4},
+    exact={"rank": 16},
     needs={"keys", "values", "key_fisher", "value_fisher"},
     papers=(PALU,),
 )

@@ -19,6 +19,7 @@ from polyad.formats import Dense
     name="prefixkv",
     makes=Dense,
     example={"keep": 0.5, "block": 8},
+    exact={"keep": 1.0, "block": 4},
     papers=(
         Paper(
             "Wang, Liu, Chen, Lin, Han, Ding",
@@ -56,7 +57,13 @@ class PrefixKV(Eviction):
             )
         self.shares: list[float] = []
 
-    def choose(self, scores: Sequence[Tensor], left: int, held: Sequence[int]) -> list[Tensor]:
+    def choose(
+        self,
+        entries: Sequence[tuple[Tensor, Tensor]],  # noqa: ARG002
+        scores: Sequence[Tensor],
+        left: int,
+        held: Sequence[int],
+    ) -> list[Tensor]:
         together = [score.clamp(min=0).mean(1, keepdim=True) for score in scores]
         if not self.shares:
             self.shares = shares([score.mean((0, 1)) for score in together], self.keep)

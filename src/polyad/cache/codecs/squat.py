@@ -17,7 +17,8 @@ from polyad.quantize import round_to_nearest
     "codec",
     name="squat",
     makes=Quantized,
-    example={"bits": 2, "group": 16},
+    example={"bits": 2, "group": 16, "weight": 0.1, "channels": 2},
+    exact={"bits": 8, "group": 4},
     papers=(
         Paper(
             "Wang, Han, Xu, Srivastava",

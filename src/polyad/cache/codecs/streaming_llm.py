@@ -36,7 +36,8 @@ class StreamingLLM(Eviction):
 
     >>> import torch
     >>> codec = StreamingLLM(Place(0, torch.nn.Identity(), 2, 1, {}), sinks=2)
-    >>> codec.choose([torch.zeros(1, 1, 4)], 0, [0])[0], codec.choose([torch.zeros(1, 1, 4)], 4, [2])[0].shape
+    >>> entries, scores = [(torch.zeros(1, 1, 4, 8),) * 2], [torch.zeros(1, 1, 4)]
+    >>> codec.choose(entries, scores, 0, [0])[0], codec.choose(entries, scores, 4, [2])[0].shape
     (tensor([[[0, 1]]]), torch.Size([1, 1, 0]))
     """
 
@@ -46,7 +47,13 @@ class StreamingLLM(Eviction):
         super().__init__(place, keep=1.0, block=max(1, sinks))
         self.sinks = sinks
 
-    def choose(self, scores: Sequence[Tensor], left: int, held: Sequence[int]) -> list[Tensor]:
+    def choose(
+        self,
+        entries: Sequence[tuple[Tensor, Tensor]],  # noqa: ARG002
+        scores: Sequence[Tensor],
+        left: int,
+        held: Sequence[int],
+    ) -> list[Tensor]:
         (score,) = scores
         order = (score < 0).int().argsort(dim=-1, stable=True)
         return [order[..., : 0 if left or held[0] else self.sinks].sort(-1).values]

@@ -30,6 +30,7 @@ RIDGE = 1e-2
     name="transform_coding",
     makes=Product,
     example={"rate": 3.0},
+    exact={"rate": None},
     needs={"keys", "key_mean", "key_fisher", "values", "value_mean", "value_fisher"},
     papers=(
         Paper(

@@ -22,7 +22,7 @@ PAPER = Paper(
 )  # fmt: skip
 
 
-@method("codec", name="xkv", makes=LowRank, example={"rank": 8}, papers=(PAPER,))
+@method("codec", name="xkv", makes=LowRank, example={"rank": 8}, exact={"rank": 32}, papers=(PAPER,))
 class XKV(Codec):
     """Keys before rotation, and values, of four layers side by side as a truncated SVD of each call's tokens.
 

@@ -77,14 +77,15 @@ class EvictingLayer(HeldLayer):
         (keys, values), queries = super()._leaving(count)
         others: list[Any] = list(self.neighbours)
         if self is others[0]:  # all layers that share the codec are chosen for together
+            entries = [layer.recent.read(count) for layer in others]
             scores = [layer.received[..., :count] for layer in others]
-            found = self.chooses.choose(scores, self.left, [layer.stored.length for layer in others])
+            found = self.chooses.choose(entries, scores, self.left, [layer.stored.length for layer in others])
             for layer, index in zip(others, found, strict=True):
                 layer.chosen = index
         assert self.chosen is not None
         assert self.received is not None
         index, self.chosen = self.chosen, None
-        self.received = self.received[..., count:]
+        self.received = self.received[..., count:].clone()  # a view would hold what all received
         new = (index + self.left).int()
         self.kept = new if self.kept is None else torch.cat([self.kept, new], -1)
         self.left += count
@@ -116,7 +117,7 @@ class EvictingLayer(HeldLayer):
             )
         self.recent.crop(length - self.left)
         if self.received is not None:
-            self.received = self.received[..., : length - self.left]
+            self.received = self.received[..., : length - self.left].clone()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)

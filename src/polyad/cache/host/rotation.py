@@ -137,7 +137,7 @@ class Rotation:
 
     def crop(self, length: int) -> None:
         if self.positions is not None:
-            self.positions = self.positions[:, :length]
+            self.positions = self.positions[:, :length].clone()
 
     def select(self, index: Tensor) -> None:
         if self.positions is not None and self.positions.shape[0] > 1:

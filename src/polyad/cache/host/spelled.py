@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from polyad._card import card, methods
-from polyad._spelled import spelled
+from polyad._arguments import OF_HOSTS, check_arguments, read_method, split_method
+from polyad._card import Card
 from polyad.cache.calibration.observe import observe
 from polyad.cache.codec import arguments
 from polyad.cache.eviction import Eviction
 from polyad.cache.host.cache import HeldCache, cache_for
 
 PLAIN = "plain"
+EXACT = Card(PLAIN, "codec", lambda: None, None, ())
+"""The cache without a codec, as far as its arguments go."""
 SINKS = 4
 """At two bits and equal bytes, KIVI's increase of perplexity on SmolLM2 is half of that without."""
-HOST = ("window", "sinks", "dtype")
-"""Arguments that the host takes, whatever the codec."""
 
 
 def maker(
@@ -31,14 +31,10 @@ def maker(
     stay exact, unless the codec itself chooses which ones stay. ``windows`` gives token ids to
     calibrate on and is called only where the codec needs them.
     """
-    name, given = spelled(text)
-    options = {option: given.pop(option) for option in HOST if option in given}
-    if name == PLAIN:
-        return partial(cache_for, model, **options)
-    chosen = card(name)
-    if chosen.kind != "codec":
-        known = ", ".join([PLAIN, *(c.name for c in methods("codec"))])
-        raise ValueError(f"{name} is a method of kind {chosen.kind}, not a way to store a cache; there are {known}")
+    if split_method(text)[0] == PLAIN:
+        return partial(cache_for, model, **check_arguments(EXACT, split_method(text)[1]))
+    chosen, given = read_method(text, ["codec"])
+    options = {option.name: given.pop(option.name) for option in OF_HOSTS["codec"] if option.name in given}
     make = partial(chosen.function, **given)
     if not issubclass(arguments(make), Eviction):  # which chooses itself
         options.setdefault("sinks", SINKS)
@@ -47,5 +43,5 @@ def maker(
         seen = observe(model, make, windows(), sinks=sinks, callback=callback) if chosen.needs else None
         cache_for(model, make, seen=seen, **options)  # so that what is wrong is said before any work
     except TypeError as error:
-        raise ValueError(f"{text!r} does not fit {name}: {error}") from error
+        raise ValueError(f"{text!r} does not fit {chosen.name}: {error}") from error
     return partial(cache_for, model, make, seen=seen, **options)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Format
+from polyad.formats.format import entries
 
 SPARE = 8
 """Buffers grow by one part in this many, so that appending costs a constant number of copies a token."""
@@ -129,6 +130,7 @@ class _Run:
                 if growth[name]:
                     held[name] = written(held[name], -(-self.length // growth[name]), tensor)
         self.length += keys.shape[-2]
+        self._like = self.read(0, self.length)  # of the larger buffers, so that those before them are let go
 
     def read(self, start: int, count: int) -> tuple[Format, Format]:
         made = []
@@ -145,12 +147,15 @@ class _Run:
 
     def select(self, index: Tensor, done: dict[int, tuple[Tensor, Tensor]]) -> None:
         if not self.grows:
-            self._like = _selected(self._like[0]), _selected(self._like[1])
+            self._like = self._like[0].select(index), self._like[1].select(index)
+            self._buffers = [dict(format.tensors()) for format in self._like]
+            return
         for held in self._buffers:
             for name, t in held.items():
                 if id(t) not in done:
-                    done[id(t)] = t, _taken(t, index)  # t too, so that its id is not another's meanwhile
+                    done[id(t)] = t, entries(t, index)  # t too, so that its id is not another's meanwhile
                 held[name] = done[id(t)][1]
+        self._like = self.read(0, self.length)
 
     def tensors(self) -> Iterator[Tensor]:
         for held in self._buffers:
@@ -166,14 +171,6 @@ def written(buffer: Tensor, start: int, tensor: Tensor) -> Tensor:
         buffer = larger
     buffer.narrow(-2, start, tensor.shape[-2]).copy_(tensor)
     return buffer
-
-
-def _selected(format: Format) -> Format:
-    raise ValueError(f"a {type(format).__name__} cannot be reordered along the batch; use greedy or sampled decoding")
-
-
-def _taken(t: Tensor, index: Tensor) -> Tensor:
-    return t[:1].expand(len(index), *t.shape[1:]) if t.stride(0) == 0 else t[index]
 
 
 def _storage(t: Tensor) -> int:

@@ -76,6 +76,9 @@ class Product(Format):
         rest = [factor.replace(part) for factor, part in zip(self.factors[1:], others, strict=True)]
         return type(self)((self.factors[0].with_rows(first, rows), *rest))
 
+    def select(self, index: Tensor) -> Product:
+        return Product(tuple(factor.select(index) for factor in self.factors))
+
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         if geometry.get("groups", 1) != 1:  # the first factors would mix what groups keep apart
             return super().convolve(x, kernel, **geometry)

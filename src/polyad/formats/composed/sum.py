@@ -72,6 +72,9 @@ class Sum(Format):
         parts = [below(tensors, f"terms.{i}.") for i in range(len(self.terms))]
         return type(self)(tuple(term.with_rows(part, rows) for term, part in zip(self.terms, parts, strict=True)))
 
+    def select(self, index: Tensor) -> Sum:
+        return Sum(tuple(term.select(index) for term in self.terms))
+
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
         total = self.terms[0].convolve(x, kernel, **geometry)
         for term in self.terms[1:]:

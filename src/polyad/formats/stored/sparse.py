@@ -101,6 +101,11 @@ class Sparse(Format):
         found = torch.where(there, self.values[place.clamp(0, held - 1)], 0)
         return found.reshape(*index.shape, m)
 
+    def select(self, index: Tensor) -> Sparse:
+        places = torch.zeros(math.prod(self.size), dtype=torch.bool, device=self.values.device)
+        mask = places.index_fill(0, self.index(), True).reshape(self.size)
+        return Sparse.from_dense(self.to_dense()[index], mask[index])
+
     def flops(self, batch: int) -> int:
         return 2 * batch * (self.values.numel() if self._gathers() else math.prod(self.size))
 

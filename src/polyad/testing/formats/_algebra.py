@@ -118,6 +118,9 @@ def batches(kind: Subject) -> None:
     _assert_linear(format, normal(*shape, like=format))
     _assert_same(format.transpose().to_dense(), format.to_dense().mT, "a batched transpose")
     _assert_added(format)
+    index = torch.tensor([2, 0, 2, 2])
+    if len(format.shape) > 2:
+        _assert_same(format.select(index).to_dense(), format.to_dense()[index], "select of entries of the batch")
 
 
 def _stack(kind: type[Format]) -> tuple[int, ...]:

@@ -1,0 +1,133 @@
+"""The arguments of every method: what a user may give, and the one reader of ``name:argument=value,…``."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polyad import _check
+from polyad._card import Card, card
+
+SHORT = {"rtn": "round_to_nearest"}
+"""Names that the field uses for a method, beside its own."""
+SUPPLIED: Mapping[str, frozenset[str]] = {
+    "decompose": frozenset({"x"}), "complete": frozenset({"observations"}), "quantize": frozenset({"x", "stats"}),
+    "factor": frozenset({"weight", "stats"}), "group": frozenset({"block", "weights", "stats"}),
+    "rescale": frozenset({"model"}), "allocate": frozenset({"items", "budget", "scores"}),
+    "adapter": frozenset({"shape", "bank"}), "codec": frozenset({"place"}),
+}  # fmt: skip
+"""Arguments that the host of a kind gives, and no user."""
+ALWAYS = frozenset({"self", "generator", "callback"})
+"""Arguments that are given by whoever runs a method, whatever its kind."""
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument: its name, its type as it is written, and its default (``REQUIRED`` where there is none)."""
+
+    name: str
+    type: str
+    default: Any = REQUIRED
+
+    def __str__(self) -> str:
+        return self.name if self.default is REQUIRED else f"{self.name}={self.default}"
+
+
+OF_HOSTS: Mapping[str, tuple[Argument, ...]] = {
+    "group": (Argument("rules", "str", "mlp-qk-vo"),),
+    "adapter": (Argument("dropout", "float", 0.0),),
+    "codec": (Argument("window", "int", None), Argument("sinks", "int", None), Argument("dtype", "dtype", None)),
+}
+"""Arguments that the host of a kind takes for every method of it."""
+
+
+def arguments(method: Card) -> dict[str, Argument]:
+    """The arguments that a user may give to a method, by name, those of its host last.
+
+    >>> from polyad import card, compress
+    >>> [str(argument) for argument in arguments(card("lord")).values()]
+    ['rank', 'centre=False']
+    """
+    hidden = ALWAYS | SUPPLIED.get(method.kind, frozenset())
+    named = (
+        Argument(p.name, p.annotation if isinstance(p.annotation, str) else str(p.annotation), p.default)
+        for p in inspect.signature(method.function).parameters.values()
+        if p.name not in hidden and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    )
+    return {argument.name: argument for argument in (*named, *OF_HOSTS.get(method.kind, ()))}
+
+
+def check_arguments(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse arguments that a method does not take, and words where it takes numbers. Returns them.
+
+    >>> from polyad import card, compress
+    >>> check_arguments(card("modegpt"), {"rule": "mlp"})
+    Traceback (most recent call last):
+    ValueError: modegpt has no argument 'rule'; did you mean rules? It takes keep, ridge=1.0, rules=mlp-qk-vo
+    """
+    known = arguments(method)
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? It" if near else "it"
+            takes = ", ".join(map(str, known.values())) or "none"
+            raise ValueError(f"{method.name} has no argument {name!r}; {hint} takes {takes}")
+        try:
+            _check.number(method.function, name, value)
+        except ValueError as error:
+            raise ValueError(f"{method.name}: {error}") from None
+    return dict(given)
+
+
+def read_method(text: str, kinds: Iterable[str]) -> tuple[Card, dict[str, Any]]:
+    """The method of one of these kinds that a text names, and the arguments behind its colon, checked.
+
+    >>> from polyad import quantize
+    >>> method, given = read_method("rtn:bits=4,group=32", ["quantize"])
+    >>> method.name, given
+    ('round_to_nearest', {'bits': 4, 'group': 32})
+    """
+    name, given = split_method(text)
+    method = card(SHORT.get(name, name), kinds=tuple(kinds))
+    return method, check_arguments(method, given)
+
+
+def split_method(text: str) -> tuple[str, dict[str, Any]]:
+    """The name in a text, and the arguments behind its colon, not checked.
+
+    >>> split_method("kivi:bits=4,group=32")
+    ('kivi', {'bits': 4, 'group': 32})
+    """
+    name, _, rest = text.partition(":")
+    values: dict[str, Any] = {}
+    for item in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"{item!r} in {text!r} is not an argument; write {name}:argument=value,…")
+        values[key.strip()] = read_value(value.strip())
+    return name.strip(), values
+
+
+def read_value(text: str) -> Any:
+    """A number, a truth value, None, a torch dtype, a tuple of numbers joined by x, or the text itself.
+
+    >>> read_value("4"), read_value("0.5"), read_value("true"), read_value("64x1"), read_value("mlp")
+    (4, 0.5, True, (64, 1), 'mlp')
+    """
+    import torch
+
+    lowered = text.lower()
+    if lowered in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[lowered]
+    if isinstance(getattr(torch, lowered, None), torch.dtype):
+        return getattr(torch, lowered)
+    for read in (int, float, lambda value: tuple(int(n) for n in value.split("x"))):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
