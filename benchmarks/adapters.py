@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import polyad
 from polyad.adapters import Adapters, LoRA
-from polyad.adapters.host.size import sized, trained
+from polyad.adapters.host.size import size_to_count, trained_count
 from polyad.models import load
 
 RESULTS = Path(__file__).parent / "results" / "adapters.json"
@@ -78,11 +78,11 @@ def subjects(base: Any, names: list[str], peft: bool, ids: Tensor) -> dict[str, 
         return copy.deepcopy(base, {id(t): t for t in (*base.parameters(), *base.buffers())})
 
     found = {"frozen": base}
-    count = trained(base, TARGETS, LoRA, rank=8)
+    count = trained_count(base, TARGETS, LoRA, rank=8)
     for name in names:
         model, method = copied(), polyad.card(name.partition(",")[0]).function
         given = GIVEN.get(name, {})
-        made = method if given else sized(model, TARGETS, method, count)[0]
+        made = method if given else size_to_count(model, TARGETS, method, count)[0]
         gradients: Any = {"loss": lambda: loss(model, ids[:1, :8])} if name == "riemannlora" else {}  # noqa: B023
         Adapters(model).attach("a", TARGETS, made, **given, **gradients)
         found[name] = model

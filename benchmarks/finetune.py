@@ -26,7 +26,7 @@ import torch
 
 import polyad
 from polyad._folders import cache_folder
-from polyad.adapters.host.build import Method, opened
+from polyad.adapters.host.build import Method, unwrap_method
 from polyad.adapters.host.spelled import method_of
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import Finetuning, write_record
@@ -76,7 +76,7 @@ def run(model: Any, name: str, asked: Finetuning, given: argparse.Namespace) -> 
 
 def rate_of(method: Method) -> float:
     """The learning rate that a method's class states."""
-    found: Any = opened(method, {})[0]
+    found: Any = unwrap_method(method, {})[0]
     return found.learning_rate
 
 

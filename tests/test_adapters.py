@@ -234,7 +234,7 @@ def test_bases_that_are_formats_or_quantised_work_and_are_never_merged():
         change = X @ adapters.of("a")["0"].update(None).to_dense().mT
         assert torch.allclose(model(X), expected + change, atol=1e-5)
         assert model[0].base.weight.shape == (8, 12)
-        with pytest.raises(ValueError, match="the weight of 0 is held by"):
+        with pytest.raises(ValueError, match="the weight of 0 is stored as"):
             adapters.merge()
 
 

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from polyad.adapters import C3A, SURM, Adapters, DoRA, LoKH, LoKr, LoRA, SoKA, TeRA, TransformedLoRA, VeRA
 from polyad.adapters.frozen import low_rank_product as own
-from polyad.adapters.frozen.fold_threshold import fold_from
-from polyad.adapters.frozen.folded_product import folded
+from polyad.adapters.frozen.fold_threshold import fold_thresholds
+from polyad.adapters.frozen.folded_product import folded_product
 from polyad.adapters.frozen.format_gradients import GRADIENTS
-from polyad.adapters.frozen.layer_kinds import frozen
-from polyad.adapters.frozen.low_rank_product import beside
-from polyad.adapters.frozen.structured_product import alongside
+from polyad.adapters.frozen.layer_kinds import frozen_view
+from polyad.adapters.frozen.low_rank_product import low_rank_product
+from polyad.adapters.frozen.structured_product import structured_product
 from polyad.adapters.methods.tensorpoly import TensorPoly
 from polyad.formats import Circulant, Hadamard, KhatriRao, Kronecker, LowRank, Toeplitz
 from polyad.testing._contract import seeded
@@ -46,7 +46,7 @@ def test_the_product_with_a_low_rank_change_has_the_gradients_of_the_plain_one(m
         own_ = iter(tensors)
         x, weight, total, left, right, gains = (None if t is None else next(own_) for t in every)
         torch.manual_seed(1)  # the same inputs are dropped every time
-        return beside(x, weight, total, left, right, 0.7, dropout, gains)
+        return low_rank_product(x, weight, total, left, right, 0.7, dropout, gains)
 
     every = (x, weight, total, left, right, gains)
     if not dropout:
@@ -60,14 +60,14 @@ def test_a_gain_of_zero_has_its_gradient():
     gains = torch.ones(128, dtype=torch.float64)
     gains[3] = 0
     gains.requires_grad_()
-    found = torch.autograd.grad(beside(x, weight, None, left, right, 1.0, 0.0, gains).sum(), gains)[0]
+    found = torch.autograd.grad(low_rank_product(x, weight, None, left, right, 1.0, 0.0, gains).sum(), gains)[0]
     torch.testing.assert_close(found, plain(x, weight, None, left, right, None, 1.0).sum(0))
 
 
 def test_what_is_dropped_is_a_share_of_the_inputs_and_the_rest_is_scaled():
     x, weight = torch.ones(64, 1001, dtype=torch.float64), torch.zeros(512, 1001, dtype=torch.float64)
     one = torch.ones(512, 1, dtype=torch.float64)
-    found = beside(x, weight, None, one, torch.ones(1, 1001, dtype=torch.float64), 1.0, 0.25)
+    found = low_rank_product(x, weight, None, one, torch.ones(1, 1001, dtype=torch.float64), 1.0, 0.25)
     kept = found[:, 0] * 0.75  # how many of 1001 were kept, a row
     torch.testing.assert_close(kept, kept.round())
     assert abs(float(kept.mean()) / 1001 - 0.75) < 0.01
@@ -101,7 +101,7 @@ def test_a_folded_update_has_the_gradients_of_the_plain_one(make, structured):
 
     def run(x, weight, bias, *tensors):
         made = update.replace(dict(zip(names, tensors, strict=True)))
-        return folded(x, weight, bias, made, 0.7, structured=structured)
+        return folded_product(x, weight, bias, made, 0.7, structured=structured)
 
     torch.testing.assert_close(run(*given), F.linear(given[0], given[1] + 0.7 * update.to_dense(), given[2]))
     assert gradcheck(run, given)
@@ -118,7 +118,7 @@ def test_a_structured_update_beside_the_product_has_the_gradients_of_the_plain_o
 
     def run(total, x, *tensors):
         torch.manual_seed(1)  # the same inputs are dropped every time
-        return alongside(total, x, update.replace(dict(zip(names, tensors, strict=True))), 0.7, dropout)
+        return structured_product(total, x, update.replace(dict(zip(names, tensors, strict=True))), 0.7, dropout)
 
     total, x = given[:2]
     if not dropout:
@@ -130,7 +130,7 @@ def test_a_structured_update_beside_the_product_has_the_gradients_of_the_plain_o
 def test_a_structured_update_drops_inputs_as_a_low_rank_one_does():
     x, total = numbers(40, 64), torch.zeros(40, 64, dtype=torch.float64)
     update = Kronecker(torch.eye(8).double().unsqueeze(0), torch.eye(8).double().unsqueeze(0))
-    found = alongside(total, x, update, 1.0, 0.25)
+    found = structured_product(total, x, update, 1.0, 0.25)
     kept = found != 0
     torch.testing.assert_close(found[kept], x[kept] / 0.75)
     assert float(kept.double().mean()) == pytest.approx(0.75, abs=0.03)
@@ -152,7 +152,7 @@ def test_a_step_of_many_rows_equals_that_of_the_update_added_to_the_weight(metho
     adapters.attach("a", "0", method, **arguments)
     for i, p in enumerate(adapters.parameters("a")):
         p.data.add_(0.1 * torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
-    adapter, base = adapters.of("a")["0"], frozen(layer)
+    adapter, base = adapters.of("a")["0"], frozen_view(layer)
     x = torch.randn(4, 512, 64, dtype=torch.float64, generator=seeded(9)).requires_grad_()
     probe = torch.randn(4, 512, 96, dtype=torch.float64, generator=seeded(8))
     weight = layer.weight + adapter.scale * base.dense(adapter.update(base))
@@ -175,7 +175,7 @@ def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments, out, n)
     for i, p in enumerate(adapter.parameters()):
         p.data.add_(torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
     for x in (numbers(n), numbers(2, 3, n)):
-        expected = F.linear(x, adapter.update(frozen(layer)).to_dense())
+        expected = F.linear(x, adapter.update(frozen_view(layer)).to_dense())
         torch.testing.assert_close(adapter.few(x), expected)
 
 
@@ -254,21 +254,23 @@ def test_half_precision_and_autocast_compute_in_the_dtype_of_the_input():
 
 
 def test_what_is_folded_with_the_gradients_of_its_structure_is_told_by_count():
-    base = frozen(nn.Linear(576, 576))
-    low, wide = (fold_from(LoRA((576, 576), rank=r), base) for r in (8, 104))
+    base = frozen_view(nn.Linear(576, 576))
+    low, wide = (fold_thresholds(LoRA((576, 576), rank=r), base) for r in (8, 104))
     assert low.trained == float("inf")
     assert 500 < wide.trained < 1024
-    circulant = fold_from(C3A((576, 576), block=36), base)
+    circulant = fold_thresholds(C3A((576, 576), block=36), base)
     assert circulant.structured
     assert circulant.trained < 100
-    assert not fold_from(C3A((576, 576), block=576), base).structured  # its transforms would cost more than a product
-    assert fold_from(LoKr((576, 576), factor=6), base).structured
+    assert not fold_thresholds(
+        C3A((576, 576), block=576), base
+    ).structured  # its transforms would cost more than a product
+    assert fold_thresholds(LoKr((576, 576), factor=6), base).structured
 
 
 def test_layers_without_their_own_product_stay_as_they_were():
     layer = nn.Linear(8, 6)
-    assert frozen(layer).joins(torch.ones(2, 8))
-    assert not frozen(layer).joins(torch.ones(2, 8, dtype=torch.float64))
-    assert not frozen(layer, (0, 3)).joins(torch.ones(2, 8))
+    assert frozen_view(layer).can_fuse(torch.ones(2, 8))
+    assert not frozen_view(layer).can_fuse(torch.ones(2, 8, dtype=torch.float64))
+    assert not frozen_view(layer, (0, 3)).can_fuse(torch.ones(2, 8))
     layer.forward = lambda x: x
-    assert not frozen(layer).joins(torch.ones(2, 8))
+    assert not frozen_view(layer).can_fuse(torch.ones(2, 8))

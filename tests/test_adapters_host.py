@@ -99,7 +99,7 @@ def test_hosts_of_one_model_know_of_each_other():
     ("which", "how", "said"),
     [
         ([], {}, r"which=\[\] names no layers"),
-        ("*", {"parts": {"0": []}}, r"parts=\[\] of 0 are no parts of its 16 rows"),
+        ("*", {"parts": {"0": []}}, r"parts=\[\] of 0 are not pairs of its 16 rows"),
     ],
 )
 def test_what_names_nothing_is_refused(which, how, said):
@@ -123,7 +123,7 @@ def test_what_names_nothing_is_refused(which, how, said):
         ({"which": [5]}, r"which=\[5\] names no layers"),
         ({"name": 5}, "name=5 cannot name a module"),
         ({"dropout": {"0": 0.5}}, "dropout={'0': 0.5} is not a share"),
-        ({"parts": {"0": (0, 2)}}, r"parts=\(0, 2\) of 0 are no parts of its 16 rows"),
+        ({"parts": {"0": (0, 2)}}, r"parts=\(0, 2\) of 0 are not pairs of its 16 rows"),
         ({"method": RiemannLoRA, "loss": lambda: torch.ones(3)}, r"loss\(\) gives \(3,\)"),
         ({"method": RiemannLoRA, "loss": lambda: 3.0}, r"loss\(\) gives float"),
     ],
@@ -191,7 +191,7 @@ def test_weights_that_follow_from_others_are_never_merged_and_no_other_layer_is(
     bound(model[2])
     _, adapters = hosted(model=model)
     before, expected = model[0].weight.clone(), model(X)
-    with pytest.raises(ValueError, match="the weight of 2 is held by"):
+    with pytest.raises(ValueError, match="the weight of 2 is stored as"):
         adapters.merge()
     assert torch.equal(model[0].weight, before)
     assert not adapters.merged
@@ -201,7 +201,7 @@ def test_weights_that_follow_from_others_are_never_merged_and_no_other_layer_is(
 def test_rows_that_an_embedding_shortens_are_never_merged():
     model = nn.Sequential(nn.Embedding(10, 6, max_norm=1.0))
     _, adapters = hosted(model=model, of=("embedding",))
-    with pytest.raises(ValueError, match="the weight of 0 is held by Embedding"):
+    with pytest.raises(ValueError, match="the weight of 0 is stored as Embedding"):
         adapters.merge()
 
 
@@ -343,7 +343,7 @@ SPOILT = {
     "the version 0": (lambda s: s.update(version=0), "states the version 0"),
     "a place less": (lambda s: s["sites"].pop(), r"does not state \['sites', 'base'\]"),
     "a place without a name": (lambda s: s["sites"][0].pop("name"), r"does not state \['sites'\]"),
-    "another part": (lambda s: s["sites"][0].update(part=[0, 3]), "names places by other names"),
+    "another part": (lambda s: s["sites"][0].update(part=[0, 3]), "names layers otherwise than their paths say"),
     "a dropout above one": (lambda s: s.update(dropout=1.5), "dropout=1.5"),
     "another kind of method": (lambda s: s.update(method="tt_svd"), "a method of kind"),
 }
@@ -376,3 +376,33 @@ def test_whole_numbers_in_the_place_of_fractions(tmp_path):
     (folder / "polyad.json").write_text(json.dumps(stated))
     with pytest.raises(ValueError, match=r"0.A holds torch.int32 and needs torch.float32"):
         Adapters(network()).load(folder)
+
+
+@pytest.mark.parametrize(
+    ("owner", "old", "new"),
+    [
+        ("adapter", "changed", "output"),
+        ("base", "applied", "apply_update"),
+        ("base", "onto", "add_update"),
+        ("base", "biased", "add_bias"),
+        ("base", "joins", "can_fuse"),
+        ("base", "joined", "fuse_low_rank"),
+        ("base", "watched", "must_call"),
+        ("base", "held", "stored_weight"),
+    ],
+)
+def test_former_names_give_what_the_new_ones_give(owner, old, new):
+    _, adapters = hosted(which="0")
+    layer = adapters.layers()["0"]
+    subject = layer.base if owner == "base" else adapters.of("a")["0"]
+    kind = "Frozen" if owner == "base" else "Adapter"
+    with pytest.warns(DeprecationWarning, match=rf"^{kind}\.{old} is {kind}\.{new} now$"):
+        value = getattr(subject, old)
+    assert value == getattr(subject, new) if callable(value) else value is getattr(subject, new)
+
+
+def test_sites_are_those_of_the_adapter():
+    _, adapters = hosted(which=["0", "2"], parts={"0": [(0, 4), (8, 12)]})
+    assert [site.name for site in adapters.sites("a")] == ["0[0:4]", "0[8:12]", "2"]
+    with pytest.raises(ValueError, match="no adapters are called 'b'"):
+        adapters.sites("b")

@@ -146,7 +146,7 @@ def test_operations_know_parts_of_fused_weights_and_experts():
 def test_what_cannot_be_combined_is_named():
     _, host = hosted(1)
     host.attach("rows", "0", LoRA, rank=1, parts={"0": [(0, 8)]})
-    with pytest.raises(ValueError, match=r"0 is changed as a whole by one adapter and as 0\[0:8\] by another"):
+    with pytest.raises(ValueError, match=r"0 is changed as a whole by one adapter and in part, 0\[0:8\], by another"):
         combine(host, "both", {"a0": 1.0, "rows": 1.0}, rank=1)
     with pytest.raises(ValueError, match="the weight of a0"):
         combine(host, "both", {"a0": float("nan")}, rank=1)

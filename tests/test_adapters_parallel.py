@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from polyad.adapters import AdaLoRA, Adapters, AFLoRA, DoRA, LoKr, LoRA, VeRA
-from polyad.adapters.host.schedule import trainer_callback
+from polyad.adapters.training import trainer_callback
 from polyad.adapters.training.loop import train
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))

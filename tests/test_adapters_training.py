@@ -11,7 +11,7 @@ from torch import nn
 import tiny
 from polyad._card import methods
 from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, RiemannLoRA, VeRA
-from polyad.adapters.host.size import sized, trained
+from polyad.adapters.host.size import size_to_count, trained_count
 from polyad.adapters.host.spelled import method_of
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import Finetuning, Tokens
@@ -190,9 +190,9 @@ MODEL = nn.Sequential(nn.Linear(48, 96), nn.Linear(96, 48), nn.Linear(48, 48))
 
 @pytest.mark.parametrize("card", methods("adapter"), ids=lambda card: card.name)
 def test_every_method_is_brought_near_to_a_count(card):
-    count = trained(MODEL, "*", LoRA, rank=8)
+    count = trained_count(MODEL, "*", LoRA, rank=8)
     assert count == 8 * (144 + 144 + 96)
-    made, found = sized(MODEL, "*", card.function, count)
+    made, found = size_to_count(MODEL, "*", card.function, count)
     assert found == sum(match.parameters for match in Adapters(MODEL).preview("*", made.func, **made.keywords))
     if card.function.sized_by in made.keywords:
         assert all(abs(found - count) <= abs(other - count) for other in small_sizes(card))
@@ -203,18 +203,18 @@ def small_sizes(card):
     found = []
     for size in range(1, 5):
         with contextlib.suppress(ValueError):
-            found.append(trained(MODEL, "*", card.function, **{card.function.sized_by: size}))
+            found.append(trained_count(MODEL, "*", card.function, **{card.function.sized_by: size}))
     assert found, f"{card.name} refuses all small sizes"
     return found
 
 
 def test_sizes_given_stay_and_searches_end_at_the_best():
-    assert sized(MODEL, "*", LoRA, 10**6, rank=3)[1] == 3 * 384
-    assert sized(MODEL, "*", DoRA, 8 * 384)[0].keywords == {"rank": 7}  # 192 too few, as many as 8 has too many
-    assert sized(MODEL, "*", LoKr, 10**6)[0].keywords["factor"] == 1
-    assert sized(MODEL, "*", VeRA, 10**6)[0].keywords["rank"] == 96
+    assert size_to_count(MODEL, "*", LoRA, 10**6, rank=3)[1] == 3 * 384
+    assert size_to_count(MODEL, "*", DoRA, 8 * 384)[0].keywords == {"rank": 7}  # 192 too few; 8 has 192 too many
+    assert size_to_count(MODEL, "*", LoKr, 10**6)[0].keywords["factor"] == 1
+    assert size_to_count(MODEL, "*", VeRA, 10**6)[0].keywords["rank"] == 96
     with pytest.raises(ValueError, match="no rank of Never fits these layers: never"):
-        sized(MODEL, "*", Never, 10)
+        size_to_count(MODEL, "*", Never, 10)
 
 
 class Never(LoRA):

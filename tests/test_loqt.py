@@ -77,7 +77,7 @@ def test_error_compensation_leaves_less_than_rounding_alone():
                 parameter.add_(0.5 * drawn(*parameter.shape, seed=4))
         before = host.model(X).detach()
         errors[rounds] = absorb(host, "a", loss, rounds=rounds)
-        assert all(isinstance(layer.base.held, Quantized) for layer in host.layers().values())
+        assert all(isinstance(layer.base.stored_weight, Quantized) for layer in host.layers().values())
         off = float((host.model(X).detach() - before).norm() / before.norm())
         assert off < 0.3
     for path in ("0", "2"):
@@ -100,9 +100,9 @@ def test_what_it_says_is_the_error_of_codes_and_factor(path):
 
 def test_codes_keep_their_description_and_p_takes_few_bytes():
     _, host, loss = quantised()
-    before = {path: layer.base.held.spec() for path, layer in host.layers().items()}
+    before = {path: layer.base.stored_weight.spec() for path, layer in host.layers().items()}
     absorb(host, "a", loss)
-    assert {path: layer.base.held.spec() for path, layer in host.layers().items()} == before
+    assert {path: layer.base.stored_weight.spec() for path, layer in host.layers().items()} == before
     assert host.of("a")["0"].P().nbytes == 3 * 8 // 2 + 3 * 2 * 3  # codes of four bits; scales and zeros of four each
     assert set(host.named_parameters("a")) == {"0.B", "2.B"}
 

@@ -185,7 +185,7 @@ def changed(folder, tensors=None, **how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"peft_type": "IA3"}, "the type IA3; read are LORA, LOHA, LOKR, VERA; put it into the model with"),
+        ({"peft_type": "IA3"}, "the type IA3; readable are LORA, LOHA, LOKR, VERA; put it into the model with"),
         ({"bias": "all"}, "trained with bias='all'"),
         ({"lora_bias": True}, "made with lora_bias=True, which is not read"),
         ({"layer_replication": [[0, 1]]}, "made with layer_replication"),
@@ -235,7 +235,7 @@ def test_folders_that_do_not_fit_are_refused(theirs, tmp_path):
     key = "base_model.model.first.lora_A.weight"
     lost = {k: t for k, t in tensors.items() if k != key}
     for other, said in (
-        (lost, r"first misses the tensors \['lora_A'\]"),
+        (lost, r"first lacks the tensors \['lora_A'\]"),
         ({**tensors, "base_model.model.first.weight": torch.ones(2)}, "first.weight is no part of an adapter"),
         (
             {**tensors, key: tensors[key][:, :4].clone()},

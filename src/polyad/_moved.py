@@ -154,3 +154,18 @@ def _forward(old: str, new: str, names: tuple[str, ...] | None = None) -> Callab
         return value
 
     return look_up
+
+
+class Renamed:
+    """An attribute of a class under its former name: it gives the new one, and warns."""
+
+    def __init__(self, new: str) -> None:
+        self.new = new
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.old, self.owner = name, owner.__name__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        new = f"{self.owner}.{self.new}"
+        warnings.warn(f"{self.owner}.{self.old} is {new} now", DeprecationWarning, stacklevel=2)
+        return getattr(owner if instance is None else instance, self.new)

@@ -5,7 +5,7 @@ import torch
 from polyad import adapters as public
 from polyad._card import methods
 from polyad.adapters import Adapters
-from polyad.adapters.host.schedule import trainer_callback
+from polyad.adapters.training import trainer_callback
 from polyad.interop.peft import to_peft
 from polyad.testing.adapters import _Any, move
 from saved.reading import based, inputs, output

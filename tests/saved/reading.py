@@ -26,11 +26,11 @@ import polyad
 from polyad import attention, cli, report
 from polyad._card import card
 from polyad.adapters import Adapters
-from polyad.adapters.host.schedule import trainer_callback, unsaved
 from polyad.adapters.host.spelled import method_of
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import NAME, Finetuning, finetune
 from polyad.adapters.training.loop import train
+from polyad.adapters.training.trainer_callback import trainer_callback, unsaved_buffers
 from polyad.cache import cache_for
 from polyad.formats import load_format
 from polyad.interop.peft import from_peft
@@ -160,7 +160,7 @@ def checkpoint(folder, case, work):
     trainer_callback(adapters).on_train_begin(*at, None)
     trained = {f"{n}/{key}": p for n in adapters.names for key, p in adapters.named_parameters(n).items()}
     flags = {f"state/trained/{key}": torch.tensor(p.requires_grad) for key, p in trained.items()}
-    return flags | {f"state/{key}": t for key, t in unsaved(adapters).items()}
+    return flags | {f"state/{key}": t for key, t in unsaved_buffers(adapters).items()}
 
 
 @reader

@@ -11,7 +11,7 @@ from polyad.adapters.methods.block_lora import BlockLoRA
 from polyad.adapters.methods.c3a import C3A
 from polyad.adapters.methods.dora import DoRA
 from polyad.adapters.methods.edora import EDoRA
-from polyad.adapters.methods.eigenlorax import EigenLoRAx, recycle
+from polyad.adapters.methods.eigenlorax import EigenLoRAx
 from polyad.adapters.methods.flora_tucker import FLoRATucker
 from polyad.adapters.methods.gralora import GraLoRA
 from polyad.adapters.methods.loha import LoHa
@@ -37,6 +37,7 @@ from polyad.adapters.operations.bezier_curve import BezierCurve
 from polyad.adapters.operations.bridge import bridge
 from polyad.adapters.operations.ensemble import calibration, ensemble
 from polyad.adapters.operations.lorkd import expert, lorkd
+from polyad.adapters.operations.recycle import recycle
 from polyad.adapters.operations.reversible_merge import ReversibleMerge, reversible_merge
 from polyad.adapters.training.rate_range import RateRange, rate_range
 

@@ -1,4 +1,4 @@
-"""What a method of adaptation owes its host, and what layers may share."""
+"""The interface of an adapter, and the bank of tensors that layers share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from polyad._moved import Renamed
 from polyad.adapters.frozen.frozen import Frozen, Update
 from polyad.statistics import Moments
 
@@ -24,29 +25,30 @@ class Adapter(nn.Module):
     """
 
     scale: float = 1.0
-    """What the host multiplies the update with, in ``update`` and ``forward`` alike."""
+    """The factor by which the host multiplies the update, in ``update`` and ``forward`` alike."""
 
     reads_output: bool = False
-    """Whether ``forward`` reads y; if not, y is None and the host spares itself a product without bias."""
+    """True where ``forward`` reads y; if not, y is None and the host spares itself a product without bias."""
 
     dropout: float = 0.0
     """The share of inputs to drop in training; the host sets it, and drops them itself unless ``drops`` is set."""
 
     drops: bool = False
-    """Whether ``forward`` and ``changed`` drop inputs themselves, through ``base.onto``."""
+    """True where ``forward`` and ``output`` drop inputs themselves, through ``base.add_update``."""
 
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.AdamW
-    """What ``train`` trains the method with, without decay."""
+    """The optimiser with which ``train`` trains the method, without decay."""
 
     learning_rate: ClassVar[float] = 2e-3
-    """The learning rate with which ``train`` trains the method unless told another: of those tried the one with the
-    least held-out loss after 150 steps of SmolLM2-135M on two texts, at as many numbers as LoRA of rank 8 trains."""
+    """The learning rate with which ``train`` trains the method unless another is given: of those tried, the one
+    with the least held-out loss after 150 steps of SmolLM2-135M on two texts, at as many numbers as LoRA of rank 8
+    trains."""
 
     learning_rates: ClassVar[Mapping[str, float]] = {}
     """Parameters, by pattern on their name (``*.B``), that learn so many times as fast."""
 
     sized_by: ClassVar[str] = "rank"
-    """The argument that says how many numbers are trained; what ``sized`` turns."""
+    """The argument that sets how many numbers are trained; ``size_to_count`` searches it."""
 
     def update(self, base: Frozen) -> Update:
         """ΔW without ``scale``, of shape ``base.shape``, or (out, the rest) of it. A method that reads
@@ -55,17 +57,17 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None, base: Frozen) -> Tensor:  # noqa: ARG002
         """ΔW x without ``scale``, given the layer's product y without bias. By default the update, applied."""
-        return base.applied(self.update(base), x)
+        return base.apply_update(self.update(base), x)
 
-    def changed(self, x: Tensor, base: Frozen) -> Tensor:
-        """The layer's output with the change and with its bias, for methods that have it for less than the layer's
-        own and a change: what the host asks where nothing else is active."""
+    def output(self, x: Tensor, base: Frozen) -> Tensor:
+        """The layer's output with the change and with its bias. The host asks methods for it that override it, since
+        they have it for less than the layer's own output and a change, where nothing else is active."""
         y = base(x)
-        return base.biased(y + (self.scale * self(x, y, base)).to(y.dtype))
+        return base.add_bias(y + (self.scale * self(x, y, base)).to(y.dtype))
 
     def few(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
-        """ΔW x without ``scale`` for a few rows x and no gradients, from methods whose update takes longer to state
-        than to apply: what the host asks of them in decoding. None where the update is to be stated after all."""
+        """ΔW x without ``scale`` for a few rows x and no gradients, as in decoding, from methods whose update takes
+        longer to state than to apply. None where the update is to be stated after all."""
         return None
 
     def derive(self, base: Frozen) -> None:
@@ -93,8 +95,10 @@ class Adapter(nn.Module):
     def after_step(cls, adapters: Sequence[Any], step: int, total: int) -> None:
         """Called when the optimiser has stepped."""
 
+    changed = Renamed("output")
+
     def borrow(self, bank: Bank | None) -> Bank:
-        """The host's bank; an adapter without a host keeps one of its own."""
+        """The host's bank, or a new one of the adapter's own where there is no host."""
         if bank is None:
             self.bank = bank = Bank()
         return bank
@@ -134,7 +138,10 @@ class Bank(nn.Module):
         """Put other numbers in the place of a frozen tensor: they follow from no seed, and are saved from now on."""
         there = self._buffers[key]
         if there is None or there.shape != tensor.shape:
-            raise ValueError(f"{key} of shape {tuple(tensor.shape)} cannot take the place of a tensor of the bank")
+            raise ValueError(
+                f"{key} of shape {tuple(tensor.shape)} cannot take the place of a tensor of the bank of shape "
+                f"{None if there is None else tuple(there.shape)}; give one of that shape"
+            )
         self.register_buffer(key, tensor.detach().to(there.dtype).contiguous().clone())
 
     def _key(self, name: str, shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What is known of trained numbers from step to step: a score, smoothed, and how unsteady it is."""
+"""The sensitivity of trained numbers from step to step: a smoothed score, and its deviation."""
 
 from __future__ import annotations
 

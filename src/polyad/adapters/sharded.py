@@ -1,4 +1,4 @@
-"""Numbers that processes share out among them, read and changed whole."""
+"""Tensors of which each process holds a shard, read and changed whole."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def whole(x: Tensor) -> Tensor:
     return x if gather is None else gather()
 
 
-def sharded(tensors: Iterable[Tensor]) -> bool:
-    """Whether processes share out one of these among them."""
+def is_sharded(tensors: Iterable[Tensor]) -> bool:
+    """True where each process holds a shard of one of these."""
     return any(hasattr(x, "full_tensor") for x in tensors)
 
 
-def elsewhere(tensors: Iterable[Tensor]) -> bool:
-    """Whether another process than this one writes what processes share out; the first does."""
-    return sharded(tensors) and torch.distributed.get_rank() != 0
+def another_process_writes(tensors: Iterable[Tensor]) -> bool:
+    """True where the tensors are sharded and this is not the first process, which writes them."""
+    return is_sharded(tensors) and torch.distributed.get_rank() != 0
 
 
 @torch.no_grad()
@@ -35,6 +35,6 @@ def multiply(x: Tensor, factor: Tensor) -> None:
     if mesh is not None:
         from torch.distributed.tensor import distribute_tensor
 
-        own: Any = x
-        factor = distribute_tensor(factor, mesh, own.placements, src_data_rank=None)
+        distributed: Any = x
+        factor = distribute_tensor(factor, mesh, distributed.placements, src_data_rank=None)
     x.mul_(factor)

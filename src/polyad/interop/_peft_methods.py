@@ -1,4 +1,4 @@
-"""How each method of peft's that is read is one of ours: arguments by layer, and numbers by name."""
+"""The methods of peft's that are read, as methods of polyad: arguments by layer, and numbers by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA
 from polyad.adapters.host.build import Method
-from polyad.adapters.host.plan import Planned
+from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.sites import Site, literal
 
 Layers = Mapping[str, Mapping[str, Tensor]]
@@ -19,20 +19,23 @@ Read = tuple[Method, dict[str, Any], dict[str, dict[str, Tensor]]]
 """The method, its arguments, and the numbers of each layer's adapter by their names in it."""
 
 
-def _setting(stated: Mapping[str, Any], key: str, path: str) -> float:
+def _layer_setting(stated: Mapping[str, Any], key: str, path: str) -> float:
     """A setting of a layer: that of the first pattern that its path ends with, else the general one."""
     pattern = {"r": "rank_pattern"}.get(key, "alpha_pattern")
-    for wanted, own in (stated.get(pattern) or {}).items():
+    for wanted, value in (stated.get(pattern) or {}).items():
         if re.match(rf"(.*\.)?({wanted})$", path):
-            return own
+            return value
     return stated[key]
 
 
-def _exact(path: str, held: Mapping[str, Tensor], *names: str) -> None:
+def _refuse_other_tensors(path: str, tensors: Mapping[str, Tensor], *names: str) -> None:
     """Refuse a layer whose tensors are not exactly these."""
-    missing, extra = sorted(set(names) - held.keys()), sorted(held.keys() - set(names))
+    missing, extra = sorted(set(names) - tensors.keys()), sorted(tensors.keys() - set(names))
     if missing or extra:
-        raise ValueError(f"{path} misses the tensors {missing} and has {extra}, which are not read")
+        raise ValueError(
+            f"{path} lacks the tensors {missing} and has {extra}, which no adapter of this kind has; copy "
+            "the folder again"
+        )
 
 
 def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -41,39 +44,43 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     alphas: dict[str, float] = {}
     numbers: dict[str, dict[str, Tensor]] = {}
     for path, site in sites.items():
-        held = layers[path]
+        tensors = layers[path]
         looked = site.kind == "embedding"
         a, b = ("lora_embedding_A", "lora_embedding_B") if looked else ("lora_A", "lora_B")
-        _exact(path, held, a, b, *(["lora_magnitude_vector"] if dora else []))
+        _refuse_other_tensors(path, tensors, a, b, *(["lora_magnitude_vector"] if dora else []))
         groups = getattr(site.layer, "groups", 1)
         if groups != 1:
             raise ValueError(
                 f"{path} is a convolution of {groups} groups, in which peft's LoRA mixes the groups' inputs, so "
-                "that it is no change of the weight; it is not read"
+                "that it is no change of the weight and cannot be read"
             )
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
-        A, B = (held[b].mT, held[a].mT) if looked else (held[a].flatten(1), held[b].flatten(1))
+        A, B = (tensors[b].mT, tensors[a].mT) if looked else (tensors[a].flatten(1), tensors[b].flatten(1))
         rank = len(A)
-        alpha = float(_setting(stated, "lora_alpha", path))
+        alpha = float(_layer_setting(stated, "lora_alpha", path))
         ranks[literal(path)] = rank
         alphas[literal(path)] = alpha * rank**0.5 if stated.get("use_rslora") else alpha
         numbers[path] = {"direction.A": A, "direction.B": B} if dora else {"A": A, "B": B}
         if dora:
-            numbers[path]["magnitude"] = held["lora_magnitude_vector"].flatten()
+            numbers[path]["magnitude"] = tensors["lora_magnitude_vector"].flatten()
     return DoRA if dora else LoRA, {"rank": ranks, "alpha": alphas}, numbers
 
 
 def _loha(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
     numbers: dict[str, dict[str, Tensor]] = {}
     for path in sites:
-        held = layers[path]
-        _exact(path, held, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        tensors = layers[path]
+        _refuse_other_tensors(path, tensors, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
         numbers[path] = {
-            f"{ours}{i}": held[f"hada_w{i}_{half}"] for i in "12" for ours, half in (("B", "a"), ("A", "b"))
+            f"{ours}{i}": tensors[f"hada_w{i}_{half}"] for i in "12" for ours, half in (("B", "a"), ("A", "b"))
         }
-    ranks = {literal(path): len(own["A1"]) for path, own in numbers.items()}
-    return LoHa, {"rank": ranks, "alpha": {literal(p): float(_setting(stated, "alpha", p)) for p in sites}}, numbers
+    ranks = {literal(path): len(tensors["A1"]) for path, tensors in numbers.items()}
+    return (
+        LoHa,
+        {"rank": ranks, "alpha": {literal(p): float(_layer_setting(stated, "alpha", p)) for p in sites}},
+        numbers,
+    )
 
 
 def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -81,21 +88,24 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     factors: dict[str, tuple[int, int]] = {}
     alphas: dict[str, float] = {}
     for path in sites:
-        held = layers[path]
+        tensors = layers[path]
         wanted = [
-            n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in held else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
+            n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in tensors else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
         ]
-        _exact(path, held, *wanted)
+        _refuse_other_tensors(path, tensors, *wanted)
         first, second = (
-            held[f"lokr_w{i}"] if f"lokr_w{i}" in held else held[f"lokr_w{i}_a"] @ held[f"lokr_w{i}_b"] for i in "12"
+            tensors[f"lokr_w{i}"] if f"lokr_w{i}" in tensors else tensors[f"lokr_w{i}_a"] @ tensors[f"lokr_w{i}_b"]
+            for i in "12"
         )
         if second.ndim == 3:
             raise ValueError(
                 f"the second factor of {path} has shape {tuple(second.shape)}, of which peft makes an update of a "
-                "one-dimensional convolution that is no Kronecker product; it is not read"
+                "one-dimensional convolution that is no Kronecker product and cannot be read"
             )
         factors[literal(path)] = (first.shape[0], first.shape[1])
-        alphas[literal(path)] = float(_setting(stated, "alpha", path)) / float(_setting(stated, "r", path))
+        alphas[literal(path)] = float(_layer_setting(stated, "alpha", path)) / float(
+            _layer_setting(stated, "r", path)
+        )
         numbers[path] = {"factors.first": first[None], "factors.second": second.flatten(1)[None]}
     return LoKr, {"factor": factors, "alpha": alphas}, numbers
 
@@ -103,7 +113,7 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
 def _vera(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
     numbers: dict[str, dict[str, Tensor]] = {}
     for path in sites:
-        _exact(path, layers[path], "vera_lambda_b", "vera_lambda_d")
+        _refuse_other_tensors(path, layers[path], "vera_lambda_b", "vera_lambda_d")
         numbers[path] = {"b": layers[path]["vera_lambda_b"], "d": layers[path]["vera_lambda_d"]}
     return VeRA, {"rank": int(stated["r"])}, numbers
 
@@ -111,8 +121,8 @@ def _vera(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
 READERS: dict[str, Callable[..., Read]] = {"LORA": _lora, "LOHA": _loha, "LOKR": _lokr, "VERA": _vera}
 
 
-def shared_numbers(planned: Planned, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What peft's layers share, cut for each shape of layer; drawn as peft does where the folder leaves it out."""
+def shared_numbers(planned: Plan, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors that peft's layers share, cut for each shape of layer; drawn as peft does where there are none."""
     wanted = {key: tuple(t.shape) for key, t in planned.bank._buffers.items() if t is not None}
     if not wanted:
         return {}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyad.adapters import Adapter, Adapters
 from polyad.adapters.frozen.frozen import Frozen
-from polyad.adapters.host.sites import Site, sites_of
+from polyad.adapters.host.sites import Site
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
 from polyad.models.folder import written
@@ -34,12 +34,12 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     ranks: dict[str, int] = {}
     errors: dict[str, float] = {}
     turned = False
-    for path, own in _by_path(adapters, name).items():
-        pairs = [_factors(adapter, site, base, rank) for site, adapter, base in own]
-        left, right = _together([(site, *pair[:2]) for (site, _, _), pair in zip(own, pairs, strict=True)], own)
-        numbers |= _as_peft(path, own[0][0], left, right)
+    for path, parts in _by_path(adapters, name).items():
+        pairs = [_factors(adapter, site, base, rank) for site, adapter, base in parts]
+        left, right = _together([(site, *pair[:2]) for (site, _, _), pair in zip(parts, pairs, strict=True)], parts)
+        numbers |= _as_peft(path, parts[0][0], left, right)
         ranks[path], errors[path] = right.shape[0], max(pair[2] for pair in pairs)
-        turned |= own[0][2].transposed
+        turned |= parts[0][2].transposed
     most = max(set(ranks.values()), key=list(ranks.values()).count)
     other = {f"^{path.replace('.', chr(92) + '.')}": r for path, r in ranks.items() if r != most}
     config = {
@@ -49,28 +49,35 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
         "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
     }  # fmt: skip
     with written(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
-        own = {key: t.contiguous().clone() for key, t in numbers.items()}  # layers may share a factor, files may not
-        save_file(own, partial_folder / WEIGHTS, {"format": "pt"})
+        copies = {
+            key: t.contiguous().clone() for key, t in numbers.items()
+        }  # layers may share a factor, files may not
+        save_file(copies, partial_folder / WEIGHTS, {"format": "pt"})
         (partial_folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return errors
 
 
-Own = tuple[Site, Adapter, Frozen]
+Part = tuple[Site, Adapter, Frozen]
 
 
-def _by_path(adapters: Adapters, name: str) -> dict[str, list[Own]]:
+def _by_path(adapters: Adapters, name: str) -> dict[str, list[Part]]:
     """The adapters of a name by their layer's path; several where a layer is fused."""
-    own = adapters.of(name)
-    found: dict[str, list[Own]] = {}
-    for site in sites_of(adapters, name):
+    by_site = adapters.of(name)
+    parts: dict[str, list[Part]] = {}
+    for site in adapters.sites(name):
         if site.kind == "experts":
-            raise ValueError(f"{site.name} holds experts, for which peft has no LoRA that is written here")
+            raise ValueError(
+                f"{site.name} holds experts, for which no LoRA of peft's can be written; merge the "
+                "adapter, and save the model"
+            )
         layer: Any = adapters.layers()[site.path]
         base = next(term.base for term in layer.routes[name] if term.base.part == site.part)
         if getattr(base, "groups", 1) != 1:
-            raise ValueError(f"{site.name} is a convolution of {base.groups} groups, for which no LoRA is written")  # pyright: ignore[reportAttributeAccessIssue]
-        found.setdefault(site.path, []).append((site, own[site.name], base))
-    return found
+            raise ValueError(
+                f"{site.name} is a convolution of {base.groups} groups, for which no LoRA can be written"
+            )  # pyright: ignore[reportAttributeAccessIssue]
+        parts.setdefault(site.path, []).append((site, by_site[site.name], base))
+    return parts
 
 
 @torch.no_grad()
@@ -81,7 +88,7 @@ def _factors(adapter: Adapter, site: Site, base: Frozen, rank: int | None) -> tu
         return update.left * adapter.scale, update.right, 0.0
     if rank is None:
         raise ValueError(
-            f"the update of {site.name} is no low-rank format; give rank= to cut it, at an error that is told"
+            f"the update of {site.name} is no low-rank format; give rank= to cut it; the error is returned"
         )
     dense = base.dense(update).flatten(1).double() * adapter.scale
     u, s, v = truncated_svd(dense, min(rank, *dense.shape))
@@ -91,11 +98,11 @@ def _factors(adapter: Adapter, site: Site, base: Frozen, rank: int | None) -> tu
     return left.float(), right.float(), error
 
 
-def _together(pairs: Sequence[tuple[Site, Tensor, Tensor]], own: Sequence[Own]) -> tuple[Tensor, Tensor]:
+def _together(pairs: Sequence[tuple[Site, Tensor, Tensor]], parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     """One pair of factors for all parts of a weight."""
     if pairs[0][0].part is None:
         return pairs[0][1], pairs[0][2]
-    rows = own[0][2].layer
+    rows = parts[0][2].layer
     out = int(getattr(rows, "nf", None) or rows.out_features)  # pyright: ignore[reportArgumentType]
     lefts = []
     for site, left, _ in pairs:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyad.adapters import Adapters
-from polyad.adapters.host.plan import Planned, plan
-from polyad.adapters.host.sites import KINDS, Site, literal, offered
+from polyad.adapters.host.plan import Plan, plan
+from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_writing import CONFIG, PREFIX, WEIGHTS, to_peft
 
@@ -35,7 +35,7 @@ INSTEAD = "; put it into the model with peft's merge_and_unload, and load that m
 
 
 def is_peft(folder: str | Path) -> bool:
-    """Whether a folder looks like one of peft's."""
+    """True for a folder that looks like one of peft's."""
     return (Path(folder) / CONFIG).is_file()
 
 
@@ -52,9 +52,9 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     adapters.refuse_name(name)
     reader = READERS.get(str(stated.get("peft_type")))
     if reader is None:
-        known = ", ".join(READERS)
+        readable = ", ".join(READERS)
         raise ValueError(
-            f"{folder} holds an adapter of the type {stated.get('peft_type')}; read are {known}{INSTEAD}"
+            f"{folder} holds an adapter of the type {stated.get('peft_type')}; readable are {readable}{INSTEAD}"
         )
     _refuse_settings(stated)
     layers, shared, whole = _by_layer(tensors)
@@ -87,7 +87,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); copy the folder again") from None
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{key} in {folder} holds numbers that are NaN or infinite")
+            raise ValueError(
+                f"{key} in {folder} holds numbers that are NaN or infinite; give an adapter without them"
+            )
     return stated, tensors
 
 
@@ -124,19 +126,19 @@ def _by_layer(
             continue
         at = next((i for i, word in enumerate(words) if word.startswith(("lora_", "hada_", "lokr_", "vera_"))), None)
         if at is None or at != len(words) - 1:
-            raise ValueError(f"the tensor {key} is no part of an adapter that is read; what it is for is not known")
+            raise ValueError(f"the tensor {key} is no part of an adapter that can be read{INSTEAD}")
         layers.setdefault(".".join(words[:at]), {})[words[at]] = tensor
     return layers, shared, whole
 
 
 def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folder: Path) -> None:
     """Refuse copies of weights that are not the model's own, up to the narrower of both dtypes."""
-    there = offered(adapters.model)
+    every = adaptable_sites(adapters.model)
     for path, tensor in whole.items():
-        own = there[path].layer._parameters.get("weight") if path in there else None
-        if own is not None and own.shape == tensor.shape:
-            narrow = min(own.dtype, tensor.dtype, key=lambda dtype: dtype.itemsize)
-            if torch.equal(own.detach().cpu().to(narrow), tensor.to(narrow)):
+        weight = every[path].layer._parameters.get("weight") if path in every else None
+        if weight is not None and weight.shape == tensor.shape:
+            narrow = min(weight.dtype, tensor.dtype, key=lambda dtype: dtype.itemsize)
+            if torch.equal(weight.detach().cpu().to(narrow), tensor.to(narrow)):
                 continue
         raise ValueError(
             f"{folder} brings a weight of its own for {path}, of shape {tuple(tensor.shape)}, which is not the "
@@ -146,12 +148,14 @@ def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folde
 
 def _sites(adapters: Adapters, layers: Layers, folder: Path) -> dict[str, Site]:
     if not layers:
-        raise ValueError(f"{folder / WEIGHTS} holds no tensors of an adapter")
-    there = offered(adapters.model)
+        raise ValueError(f"{folder / WEIGHTS} holds no tensors of an adapter; save it again with peft")
+    every = adaptable_sites(adapters.model)
     for path in layers:
-        if path not in there:
-            raise ValueError(f"{folder} adapts {path}, which this model does not have; it is of another model")
-    return {path: site for path, site in there.items() if path in layers}
+        if path not in every:
+            raise ValueError(
+                f"{folder} adapts {path}, which this model does not have; load it onto the model it is of"
+            )
+    return {path: site for path, site in every.items() if path in layers}
 
 
 def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
@@ -160,16 +164,16 @@ def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
     return 0.0 if any(site.kind in ("embedding", "experts") for site in sites) else share
 
 
-def _fill(planned: Planned, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
+def _fill(planned: Plan, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Give the planned adapters their numbers, and what follows from the weight."""
     for site, adapter in planned.adapters:
-        own, given = adapter.state_dict(), numbers[site.path]
-        for key, tensor in own.items():
-            if tensor.shape != given[key].shape:
+        tensors, stored = adapter.state_dict(), numbers[site.path]
+        for key, tensor in tensors.items():
+            if tensor.shape != stored[key].shape:
                 raise ValueError(
                     f"{site.name} needs {key} of shape {tuple(tensor.shape)} and the folder holds "
-                    f"{tuple(given[key].shape)}; it is of another model"
+                    f"{tuple(stored[key].shape)}; load it onto the model it is of"
                 )
         with torch.no_grad():
-            for key, tensor in own.items():
-                tensor.copy_(given[key])
+            for key, tensor in tensors.items():
+                tensor.copy_(stored[key])

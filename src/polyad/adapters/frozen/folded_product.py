@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.adapters.frozen.format_gradients import GRADIENTS, Found, alike
+from polyad.adapters.frozen.format_gradients import GRADIENTS, Gradients, with_tensors
 from polyad.formats import Format
 
 
-def folded(
+def folded_product(
     x: Tensor, weight: Tensor, bias: Tensor | None, update: Format, scale: float, *, structured: bool = True
 ) -> Tensor:
     """``x (weight + scale · update)ᵀ + bias``, all of one dtype.
@@ -25,12 +25,12 @@ def folded(
     tensors = update.tensors()
     with torch.no_grad():
         like = update.to(device="meta")
-    found = _Folded.apply(x, weight, bias, like, scale, structured, *tensors.values())
-    assert isinstance(found, Tensor)
-    return found
+    product = _FoldedProduct.apply(x, weight, bias, like, scale, structured, *tensors.values())
+    assert isinstance(product, Tensor)
+    return product
 
 
-class _Folded(torch.autograd.Function):
+class _FoldedProduct(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -45,40 +45,40 @@ class _Folded(torch.autograd.Function):
         ctx.like, ctx.scale = like, scale
         ctx.gradient = GRADIENTS[type(like)][0] if structured else None
         ctx.save_for_backward(x, weight, *tensors)
-        return F.linear(x, alike(like, tensors).added_to(weight, scale), bias)
+        return F.linear(x, with_tensors(like, tensors).added_to(weight, scale), bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Found:
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
         (grad,), (x, weight, *tensors), needs = grads, ctx.saved_tensors, ctx.needs_input_grad
-        update = alike(ctx.like, tensors)
+        update = with_tensors(ctx.like, tensors)
         rows, onto = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         dweight, dbias = rows.mT @ onto if needs[1] else None, rows.sum(0) if needs[2] else None
-        found: Found = (None,) * len(tensors)
+        of_update: Gradients = (None,) * len(tensors)
         if ctx.gradient is None:
-            own, dense = _stated(update, needs[6:])
+            wanted, dense = _dense_with_graph(update, needs[6:])
             changed = torch.add(weight, dense, alpha=ctx.scale)
             if any(needs[6:]):
-                found = _through(dense, own, rows.mT @ onto)
+                of_update = _gradients_through(dense, wanted, rows.mT @ onto)
         else:
             changed = update.added_to(weight, ctx.scale) if needs[0] else weight
-            found = ctx.gradient(update, onto, rows, needs[6:]) if any(needs[6:]) else found
+            of_update = ctx.gradient(update, onto, rows, needs[6:]) if any(needs[6:]) else of_update
         dx = (rows @ changed).view(x.shape) if needs[0] else None
-        return dx, dweight, dbias, None, None, None, *(t if t is None else t * ctx.scale for t in found)
+        return dx, dweight, dbias, None, None, None, *(t if t is None else t * ctx.scale for t in of_update)
 
 
-def _stated(update: Format, needs: Sequence[bool]) -> tuple[list[Tensor | None], Tensor]:
+def _dense_with_graph(update: Format, needs: Sequence[bool]) -> tuple[list[Tensor | None], Tensor]:
     """The tensors whose gradients are asked for, and the dense form as it follows from them."""
     with torch.enable_grad():
         tensors = [
             t if t.requires_grad or not n else t.detach().requires_grad_()
             for t, n in zip(update.tensors().values(), needs, strict=True)
         ]
-        dense = alike(update, tensors).to_dense()
+        dense = with_tensors(update, tensors).to_dense()
     return [t if n else None for t, n in zip(tensors, needs, strict=True)], dense
 
 
-def _through(dense: Tensor, own: Sequence[Tensor | None], gradient: Tensor) -> Found:
+def _gradients_through(dense: Tensor, tensors: Sequence[Tensor | None], gradient: Tensor) -> Gradients:
     """The gradients of these tensors from the dense one."""
-    wanted = [t for t in own if t is not None]
-    found = iter(torch.autograd.grad(dense, wanted, gradient, create_graph=torch.is_grad_enabled()))
-    return tuple([t if t is None else next(found) for t in own])
+    wanted = [t for t in tensors if t is not None]
+    slopes = iter(torch.autograd.grad(dense, wanted, gradient, create_graph=torch.is_grad_enabled()))
+    return tuple([t if t is None else next(slopes) for t in tensors])

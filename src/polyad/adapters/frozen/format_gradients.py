@@ -16,26 +16,26 @@ from torch.nn import functional as F
 
 from polyad.formats import Circulant, Format, KhatriRao, Kronecker, LowRank, Toeplitz
 
-Found = tuple[Tensor | None, ...]
+Gradients = tuple[Tensor | None, ...]
 
 
-def alike(like: Format, tensors: Sequence[Tensor]) -> Format:
-    """The format of these tensors in the order of ``tensors()``."""
+def with_tensors(like: Format, tensors: Sequence[Tensor]) -> Format:
+    """The format with these tensors, in the order of ``tensors()``."""
     return like.replace(dict(zip(like.tensors(), tensors, strict=True)))
 
 
-def low_rank_gradient(update: LowRank, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
-    """Of left and right; the thin matrix is in front, as in ``beside``."""
+def low_rank_gradient(update: LowRank, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
+    """The gradients of left and right; the thin matrix is in front, as in ``low_rank_product``."""
     left = ((update.right @ x.mT) @ g).mT if needs[0] else None
     return left, (update.left.mT @ g.mT) @ x if needs[1] else None
 
 
-def kronecker_gradient(update: Kronecker, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
-    """Of first (K, a, c) and second (K, b, d), from the side on which the products are smaller."""
+def kronecker_gradient(update: Kronecker, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
+    """The gradients of first (K, a, c) and second (K, b, d), from the side on which the products are smaller."""
     (_, a, c), (_, b, d) = update.first.shape, update.second.shape
     if _kronecker_side(a, b, c, d) > _kronecker_side(c, d, a, b):
-        found = kronecker_gradient(update.transpose(), g, x, needs)
-        return tuple([t if t is None else t.mT for t in found])
+        transposed = kronecker_gradient(update.transpose(), g, x, needs)
+        return tuple([t if t is None else t.mT for t in transposed])
     x, g = x.view(-1, c, d), g.view(-1, b)  # (rows, c, d), (rows a, b)
     first: list[Tensor] = []
     second: list[Tensor] = []
@@ -52,8 +52,8 @@ def _kronecker_side(a: int, b: int, c: int, d: int) -> int:
     return 4 * a * d * (b + c)
 
 
-def circulant_gradient(update: Circulant, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
-    """Of the columns: the correlation of g with x block by block, summed over rows frequency by frequency.
+def circulant_gradient(update: Circulant, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
+    """The gradient of the columns: the correlation of g with x by blocks, summed over rows frequency by frequency.
 
     The transforms are products with a real matrix (2 (b/2 + 1), b), which for blocks of some dozens take less time
     than fast ones, and leave the frequencies in front.
@@ -70,8 +70,8 @@ def circulant_gradient(update: Circulant, x: Tensor, g: Tensor, needs: Sequence[
     return (torch.fft.irfft(torch.complex(real, imaginary).movedim(0, -1), n=b),)
 
 
-def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:  # noqa: ARG001
-    """Of the diagonals: the sums over those of the dense gradient, read in rows of one number fewer."""
+def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:  # noqa: ARG001
+    """The gradient of the diagonals: the sums along those of the dense one, read in rows of one number fewer."""
     if not needs[0]:
         return (None,)
     dense = (g.mT @ x).flip(-1)
@@ -79,8 +79,8 @@ def toeplitz_gradient(update: Toeplitz, x: Tensor, g: Tensor, needs: Sequence[bo
     return (F.pad(dense, (0, out)).flatten()[: out * (n + out - 1)].view(out, -1).sum(0),)
 
 
-def khatri_rao_gradient(update: KhatriRao, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Found:
-    """Of first and second: the dense gradient, which all of it goes into, summed over one side of each column."""
+def khatri_rao_gradient(update: KhatriRao, x: Tensor, g: Tensor, needs: Sequence[bool]) -> Gradients:
+    """The gradients of first and second: the dense one, all of which counts, summed over one side of each column."""
     dense = g.mT @ x
     if update.by_rows:
         dense = dense.mT
@@ -96,7 +96,7 @@ def _waves(b: int, like: Tensor) -> Tensor:
     return torch.stack((angles.cos(), -angles.sin()), 1).to(like.dtype)
 
 
-def _product(update: Format) -> int:
+def _dense_gradient_operations(update: Format) -> int:
     """Operations of a row of the dense gradient."""
     return 2 * update.shape[0] * update.shape[1]
 
@@ -111,12 +111,12 @@ def _kronecker_operations(update: Kronecker) -> int:
     return terms * min(_kronecker_side(a, b, c, d), _kronecker_side(c, d, a, b))
 
 
-Gradient = Callable[[Any, Tensor, Tensor, Sequence[bool]], Found]
+Gradient = Callable[[Any, Tensor, Tensor, Sequence[bool]], Gradients]
 GRADIENTS: dict[type[Format], tuple[Gradient, Callable[[Any], int]]] = {
     LowRank: (low_rank_gradient, lambda update: update.flops(2 if update.right.requires_grad else 1)),
     Kronecker: (kronecker_gradient, _kronecker_operations),
     Circulant: (circulant_gradient, _circulant_operations),
-    KhatriRao: (khatri_rao_gradient, _product),
-    Toeplitz: (toeplitz_gradient, _product),
+    KhatriRao: (khatri_rao_gradient, _dense_gradient_operations),
+    Toeplitz: (toeplitz_gradient, _dense_gradient_operations),
 }
-"""What gives the gradients of a kind's tensors from x (rows, in) and g (rows, out), and its operations a row."""
+"""The gradients of a kind's tensors, a function of x (rows, in) and g (rows, out), and its operations a row."""

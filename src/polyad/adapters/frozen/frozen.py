@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyad._moved import Renamed
 from polyad.adapters.frozen.format_gradients import GRADIENTS
-from polyad.adapters.frozen.low_rank_product import beside, traced
-from polyad.adapters.frozen.structured_product import alongside
+from polyad.adapters.frozen.low_rank_product import is_traced, low_rank_product
+from polyad.adapters.frozen.structured_product import structured_product
 from polyad.formats import Format, LowRank
 from polyad.layers import Factors, Linear
 from polyad.layers.linear import as_autocast
@@ -21,7 +22,7 @@ Update = Format | Tensor
 
 
 class Frozen:
-    """What an adapter sees of the layer below it; the subclasses know one kind of layer each.
+    """The layer below an adapter, as the adapter sees it; each subclass knows one kind of layer.
 
     Calling it gives the layer's product without its bias. ``part`` limits it to some rows of a fused weight.
     """
@@ -34,16 +35,16 @@ class Frozen:
         self.layer, self.part = layer, part
         self.transposed = is_transposed(layer)
         self.exact = self.transposed or type(layer).forward in self.plain
-        """Whether the layer is its weight and nothing else; a quantised layer of another library is not."""
+        """True where the layer is its weight and nothing else; a quantised layer of another library is not."""
 
     @property
-    def watched(self) -> bool:
-        """Whether the layer's calls must be made, since somebody watches them or put another forward pass there."""
-        return hooked(self.layer)
+    def must_call(self) -> bool:
+        """True where the layer itself must be called, since it has hooks or another forward pass."""
+        return has_hooks(self.layer)
 
     @property
-    def held(self) -> Update:
-        """The weight as the layer holds it: a tensor (out, …) or a format of (out, the rest)."""
+    def stored_weight(self) -> Update:
+        """The weight as the layer stores it: a tensor (out, …) or a format of (out, the rest)."""
         weight: Any = self.layer.weight
         if isinstance(weight, Factors):
             return weight()
@@ -51,20 +52,23 @@ class Frozen:
         if not weight.dtype.is_floating_point or weight.is_quantized:
             if weight.is_quantized or type(weight) not in (Tensor, nn.Parameter):
                 return weight.dequantize()
-            raise ValueError(f"the weight is stored as {weight.dtype} in a way that only its own library can read")
+            raise ValueError(
+                f"the weight is stored as {weight.dtype} in a way that only its own library can read; choose "
+                "a method that does not read the weight, or put a dense layer in its place first"
+            )
         return weight.mT if self.transposed else weight
 
     @property
     def mergeable(self) -> bool:
-        """Whether the weight is a floating-point tensor that an update can be added to."""
+        """True where the weight is a floating-point tensor that an update can be added to."""
         weight = self.layer._parameters.get("weight")  # one that follows from others, as pruned ones do, is not there
         return self.exact and isinstance(weight, Tensor) and weight.is_floating_point()
 
     @property
     def weight(self) -> Tensor:
         """The dense weight, of ``shape``. A format is multiplied out, and a quantised weight read, at every call."""
-        held = self.held
-        dense = held.to_dense() if isinstance(held, Format) else held
+        stored = self.stored_weight
+        dense = stored.to_dense() if isinstance(stored, Format) else stored
         dense = dense if self.part is None else dense[self.part[0] : self.part[1]]
         return dense.reshape(self.shape)
 
@@ -82,98 +86,107 @@ class Frozen:
         return bias if bias is None or self.part is None else bias[self.part[0] : self.part[1]]
 
     def rows(self, x: Tensor) -> int:
-        """How many rows the layer multiplies for the input x."""
+        """The number of rows that the layer multiplies for the input x."""
         return x.numel() // x.shape[-1]
 
     def __call__(self, x: Tensor) -> Tensor:
         """The frozen product, without bias."""
-        held = self.held if self.exact and not self.watched else None
-        if held is None:
+        stored = self.stored_weight if self.exact and not self.must_call else None
+        if stored is None:
             y = self.layer(x) if self.bias is None else self.layer(x) - self.bias
             return y if self.part is None else y[..., self.part[0] : self.part[1]]
-        y = self.product(x, held) if isinstance(held, Tensor) else self.applied(held, x)
+        y = self.product(x, stored) if isinstance(stored, Tensor) else self.apply_update(stored, x)
         return y if self.part is None else y[..., self.part[0] : self.part[1]]
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer with another weight in place of its own, without bias."""
         return F.linear(x, weight)
 
-    def biased(self, y: Tensor) -> Tensor:
-        """y and the layer's bias."""
+    def add_bias(self, y: Tensor) -> Tensor:
+        """Add the layer's bias to y."""
         return y if self.bias is None else y + self.along(self.bias.to(y.dtype), y)
 
     def along(self, v: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
         """One number a row of the weight, (out,), shaped to multiply the product with x."""
         return v
 
-    def applied(self, update: Update, x: Tensor) -> Tensor:
-        """The product of an update with x, its structure applied."""
+    def apply_update(self, update: Update, x: Tensor) -> Tensor:
+        """Multiply x by an update, by its structure."""
         if isinstance(update, Tensor):
             return self.product(x, update.to(as_autocast(x).dtype))
         return update.linear(as_autocast(x))
 
-    def onto(
+    def add_update(
         self, total: Tensor, update: Update, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
     ) -> Tensor:
-        """``total`` and ``scale`` times the product of the update with x, of which a share is dropped; all of it
-        times ``gains``, one number a row of the weight."""
+        """Add ``scale`` times the product of the update with x, of which a share is dropped, to ``total``; multiply
+        all of it by ``gains``, one number a row of the weight."""
         if not isinstance(update, LowRank) or self.kind != "linear":
-            if gains is None and self._structured(update, x, total):
+            if gains is None and self._has_gradients(update, x, total):
                 assert isinstance(update, Format)
-                return alongside(total, x, update, scale, dropout)
-            change = self.applied(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
-            found = total + scale * change
-            return found if gains is None else found * self.along(gains.to(found.dtype), x)
+                return structured_product(total, x, update, scale, dropout)
+            change = self.apply_update(update, F.dropout(x, dropout) if dropout else x).to(total.dtype)
+            total = total + scale * change
+            return total if gains is None else total * self.along(gains.to(total.dtype), x)
         x = as_autocast(x)
         gains = None if gains is None else gains.to(x.dtype)
         low = update.left.to(x.dtype), update.right.to(x.dtype)
-        return beside(x, None, total.to(x.dtype), *low, scale, dropout, gains)
+        return low_rank_product(x, None, total.to(x.dtype), *low, scale, dropout, gains)
 
-    def _structured(self, update: Update, x: Tensor, total: Tensor) -> bool:
-        """Whether an update has gradients of its own, which keep x alone."""
-        if type(update) not in GRADIENTS or self.kind != "linear" or not torch.is_grad_enabled() or traced():
+    def _has_gradients(self, update: Update, x: Tensor, total: Tensor) -> bool:
+        """True for updates whose own gradients, which keep x alone, are known."""
+        if type(update) not in GRADIENTS or self.kind != "linear" or not torch.is_grad_enabled() or is_traced():
             return False
         return update.dtype == total.dtype == x.dtype and as_autocast(x) is x
 
-    def joins(self, x: Tensor) -> bool:
-        """Whether a low-rank change can be applied in one pass with the product: the layer is a weight of x's dtype,
-        nobody watches its calls, and torch does not compile."""
+    def can_fuse(self, x: Tensor) -> bool:
+        """True where a low-rank change can be applied in one pass with the product: the layer is a weight of x's
+        dtype without hooks, and torch does not compile."""
         layer: Any = self.layer
         weight = layer._parameters.get("weight")
-        if traced() or self.part is not None or not self.exact or self.kind != "linear":
+        if is_traced() or self.part is not None or not self.exact or self.kind != "linear":
             return False
-        if type(weight) is not nn.Parameter or weight.dtype != x.dtype or self.watched:
+        if type(weight) is not nn.Parameter or weight.dtype != x.dtype or self.must_call:
             return False
         return as_autocast(x) is x
 
-    def joined(self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None) -> Tensor:
-        """The layer's output with the change of a low-rank update; ``gains`` multiply it before a bias is added."""
-        held, left, right = self.layer._parameters, update.left, update.right
-        weight, bias = held["weight"], held.get("bias")  # read past ``held``, which takes as long as a small product
+    def fuse_low_rank(
+        self, update: LowRank, x: Tensor, scale: float, dropout: float, gains: Tensor | None = None
+    ) -> Tensor:
+        """Run the layer and a low-rank update in one pass; ``gains`` multiply the sum before a bias is added."""
+        parameters, left, right = self.layer._parameters, update.left, update.right
+        weight, bias = (
+            parameters["weight"],
+            parameters.get("bias"),
+        )  # read past ``stored_weight``, which takes as long as a small product
         assert weight is not None
         weight = weight.mT if self.transposed else weight
         if left.dtype != x.dtype:
             left, right = left.to(x.dtype), right.to(x.dtype)
         if gains is None:
-            return beside(x, weight, bias, left, right, scale, dropout)
-        return self.biased(beside(x, weight, None, left, right, scale, dropout, gains.to(x.dtype)))
+            return low_rank_product(x, weight, bias, left, right, scale, dropout)
+        return self.add_bias(low_rank_product(x, weight, None, left, right, scale, dropout, gains.to(x.dtype)))
 
     def dense(self, update: Update) -> Tensor:
         """The update as a tensor of ``shape``."""
         return (update.to_dense() if isinstance(update, Format) else update).reshape(self.shape)
 
+    watched, held, biased = Renamed("must_call"), Renamed("stored_weight"), Renamed("add_bias")
+    applied, onto = Renamed("apply_update"), Renamed("add_update")
+    joins, joined = Renamed("can_fuse"), Renamed("fuse_low_rank")
+
 
 def suffix(part: tuple[int, int] | None) -> str:
-    """What follows a layer's path in the name of a part of its weight; nothing for the whole."""
+    """The rows of a part of a weight, which follow its layer's path in its name; nothing for the whole."""
     return "" if part is None else f"[{part[0]}:{part[1]}]"
 
 
-def hooked(layer: nn.Module) -> bool:
-    """Whether somebody watches the calls of a layer, or replaced its forward pass."""
+def has_hooks(layer: nn.Module) -> bool:
+    """True for a layer with hooks or with a forward pass that somebody put there."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return any(hooks) or "forward" in vars(layer)
 
 
 def is_transposed(layer: nn.Module) -> bool:
-    """Whether this is transformers' Conv1D, a linear layer with its weight the other way round."""
+    """True for transformers' Conv1D, a linear layer with its weight the other way round."""
     return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")

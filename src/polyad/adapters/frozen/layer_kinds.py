@@ -1,4 +1,4 @@
-"""The kinds of layers that adapters change: what differs from a product with a matrix."""
+"""The kinds of layers that adapters change, as they differ from a product with a matrix."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class FrozenEmbedding(Frozen):
     def along(self, v: Tensor, x: Tensor) -> Tensor:
         return v[x].unsqueeze(-1)
 
-    def applied(self, update: Update, x: Tensor) -> Tensor:
+    def apply_update(self, update: Update, x: Tensor) -> Tensor:
         return F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x)
 
-    def onto(
+    def add_update(
         self,
         total: Tensor,
         update: Update,
@@ -50,7 +50,7 @@ class FrozenEmbedding(Frozen):
         dropout: float,  # noqa: ARG002
         gains: Tensor | None = None,
     ) -> Tensor:
-        return super().onto(total, update, x, scale, 0.0, gains)
+        return super().add_update(total, update, x, scale, 0.0, gains)
 
 
 class FrozenConv(Frozen):
@@ -61,18 +61,18 @@ class FrozenConv(Frozen):
 
     def __init__(self, layer: nn.Module, part: tuple[int, int] | None = None) -> None:
         super().__init__(layer, part)
-        given: Any = layer
-        own = isinstance(layer, Conv)
-        self.kernel: tuple[int, ...] = tuple(given.kernel if own else given.kernel_size)
-        stated = given.geometry if own else vars(given)
+        conv: Any = layer
+        of_formats = isinstance(layer, Conv)
+        self.kernel: tuple[int, ...] = tuple(conv.kernel if of_formats else conv.kernel_size)
+        stated = conv.geometry if of_formats else vars(conv)
         self.geometry = {name: tuple(stated[name]) for name in ("stride", "dilation")}
         self.groups = int(stated["groups"])
-        mode = "zeros" if own else given.padding_mode
+        mode = "zeros" if of_formats else conv.padding_mode
         self.mode = "constant" if mode == "zeros" else mode
         pads = (
             [p for n in reversed(stated["padding"]) for p in (n, n)]
-            if own
-            else given._reversed_padding_repeated_twice
+            if of_formats
+            else conv._reversed_padding_repeated_twice
         )
         self.pads = list(pads)
         even = self.pads[::2] == self.pads[1::2] and mode == "zeros"
@@ -94,19 +94,19 @@ class FrozenConv(Frozen):
         return v.reshape(-1, *(1 for _ in self.kernel))
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        x, padding = self.padded(x)
+        x, padding = self.pad_input(x)
         run = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel) - 1]
         return run(x, weight.reshape(self.shape), None, padding=padding, groups=self.groups, **self.geometry)
 
-    def applied(self, update: Update, x: Tensor) -> Tensor:
+    def apply_update(self, update: Update, x: Tensor) -> Tensor:
         x = as_autocast(x)
         if isinstance(update, Format) and len(update.shape) == 2 and self.groups == 1:
-            x, padding = self.padded(x)
+            x, padding = self.pad_input(x)
             return update.convolve(x, self.kernel, padding=padding, groups=1, **self.geometry)
         return self.product(x, self.dense(update).to(x.dtype))  # a grouped kernel has no structure to apply
 
-    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """x, padded where torch's convolution cannot do it, and what is left for it to pad."""
+    def pad_input(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad x where torch's convolution cannot; return it with the padding that is left for that."""
         if self.padding is not None:
             return x, self.padding
         return F.pad(x, self.pads, mode=self.mode), (0,) * len(self.kernel)
@@ -121,11 +121,11 @@ class FrozenExpert(Frozen):
         self.matrix, self.part, self.transposed, self.exact = weight, None, False, True
 
     @property
-    def watched(self) -> bool:
+    def must_call(self) -> bool:
         return False
 
     @property
-    def held(self) -> Tensor:
+    def stored_weight(self) -> Tensor:
         return self.matrix
 
     @property
@@ -137,7 +137,7 @@ class FrozenExpert(Frozen):
         return None
 
 
-def frozen(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen | None:
+def frozen_view(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen | None:
     """The view of a layer that adapters know how to change; None for other modules."""
     if isinstance(layer, nn.Embedding | Embedding):
         return FrozenEmbedding(layer, part)
@@ -149,5 +149,5 @@ def frozen(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen | No
 
 
 def _is_quantised(layer: nn.Module) -> bool:
-    """Whether this is a linear layer of another library: it has the sizes of one and a weight."""
+    """True for a linear layer of another library, which has the sizes of one and a weight."""
     return all(hasattr(layer, name) for name in ("in_features", "out_features", "weight"))

@@ -1,4 +1,4 @@
-"""A frozen product with a low-rank change beside it, in one pass, and what its gradients keep.
+"""A frozen product with a low-rank change beside it, in one pass, whose gradients keep little.
 
 Products with a thin matrix are written with the thin side in front, ``thin @ wide.mT``: on processors the other way
 round takes up to five times as long.
@@ -23,8 +23,8 @@ FEW = 2**15
 """Numbers in an output up to which a call costs more than what it does."""
 
 
-def traced() -> bool:
-    """Whether torch is to see plain operations: it compiles them, transforms functions, or runs gradients forward."""
+def is_traced() -> bool:
+    """True while torch must see plain operations: it compiles, transforms functions, or runs gradients forward."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()  # vmap and its like, which want a rule for each function
@@ -32,7 +32,7 @@ def traced() -> bool:
     )
 
 
-def beside(
+def low_rank_product(
     x: Tensor,
     weight: Tensor | None,
     total: Tensor | None,
@@ -50,23 +50,23 @@ def beside(
     number that torch's global generator gives, so that layers with one input keep it once; the share dropped is
     rounded to a multiple of 2⁻¹⁶, and what is kept is divided by the share that is.
     """
-    if traced() or _small(x, left, dropout) or (gains is not None and bool((gains == 0).any())):
+    if is_traced() or _small(x, left, dropout) or (gains is not None and bool((gains == 0).any())):
         inner = F.linear(F.dropout(x, dropout) if dropout else x, right)
-        found = total if weight is None else F.linear(x, weight, total)
-        assert found is not None
-        found = torch.add(found, F.linear(inner, left), alpha=scale)
-        return found if gains is None else found * gains
+        product = total if weight is None else F.linear(x, weight, total)
+        assert product is not None
+        product = torch.add(product, F.linear(inner, left), alpha=scale)
+        return product if gains is None else product * gains
     if torch.is_grad_enabled() and not right.requires_grad and not dropout:  # nothing asks for x again
         total = total if weight is None else F.linear(x, weight, total)
         inner = (right @ x.reshape(-1, x.shape[-1]).mT).mT
-        found = _Beside.apply(inner, None, total, left, None, gains, scale, dropout)
+        product = _LowRankProduct.apply(inner, None, total, left, None, gains, scale, dropout)
     else:
-        found = _Beside.apply(x, weight, total, left, right, gains, scale, dropout)
-    assert isinstance(found, Tensor)
-    return found
+        product = _LowRankProduct.apply(x, weight, total, left, right, gains, scale, dropout)
+    assert isinstance(product, Tensor)
+    return product
 
 
-class _Beside(torch.autograd.Function):
+class _LowRankProduct(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -82,32 +82,32 @@ class _Beside(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         scale = scale / kept_share(dropout) if dropout else scale
         ctx.seed, ctx.scale, ctx.dropout = int(torch.randint(2**62, ())) if dropout else 0, scale, dropout
-        drawn = rows * kept_mask(rows, dropout, ctx.seed) if dropout else rows
-        inner = drawn.mT if right is None else right @ drawn.mT
+        inputs = rows * kept_mask(rows, dropout, ctx.seed) if dropout else rows
+        inner = inputs.mT if right is None else right @ inputs.mT
         if weight is None:
             assert total is not None
-            found = torch.addmm(total.reshape(-1, len(left)), inner.mT, left.mT, alpha=scale)
+            output = torch.addmm(total.reshape(-1, len(left)), inner.mT, left.mT, alpha=scale)
         else:
-            found = F.linear(rows, weight, total).addmm_(inner.mT, left.mT, alpha=scale)
+            output = F.linear(rows, weight, total).addmm_(inner.mT, left.mT, alpha=scale)
         if gains is not None:
-            found.mul_(gains)
-        found = found.view(total.shape if weight is None and total is not None else (*x.shape[:-1], len(left)))
+            output.mul_(gains)
+        output = output.view(total.shape if weight is None and total is not None else (*x.shape[:-1], len(left)))
         trained = gains is not None and gains.requires_grad
         ctx.flat = weight is not None
         ctx.save_for_backward(
-            x, weight, left, right, inner if left.requires_grad else None, gains, found if trained else None
+            x, weight, left, right, inner if left.requires_grad else None, gains, output if trained else None
         )
-        return found
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (x, weight, left, right, inner, gains, found) = grads, ctx.saved_tensors
+        (grad,), (x, weight, left, right, inner, gains, output) = grads, ctx.saved_tensors
         onto, needs = x.reshape(-1, x.shape[-1]), ctx.needs_input_grad
         rows = grad.reshape(-1, grad.shape[-1])
-        kept = kept_mask(onto, ctx.dropout, ctx.seed) if ctx.dropout and (needs[0] or needs[4]) else None
+        mask = kept_mask(onto, ctx.dropout, ctx.seed) if ctx.dropout and (needs[0] or needs[4]) else None
         dgains = None
         if gains is not None:
-            dgains = _inner(rows, found.reshape(rows.shape)) / gains if found is not None else None
+            dgains = _inner(rows, output.reshape(rows.shape)) / gains if output is not None else None
             if weight is None:  # the gradient of the total is asked for as it is
                 rows, gains = rows * gains, None
             else:  # on the matrices they cost less than on the rows
@@ -116,13 +116,13 @@ class _Beside(torch.autograd.Function):
         if needs[0] or needs[4]:
             thin = (left * ctx.scale if ctx.scale != 1 else left).mT
             back = (thin.contiguous() if len(thin) < NARROW else thin) @ rows.mT
-            dright = back @ (onto if kept is None else onto * kept) if needs[4] else None
-            dx = _onto(rows, weight, back, right, kept).view(x.shape) if needs[0] else None
+            dright = back @ (onto if mask is None else onto * mask) if needs[4] else None
+            dx = _input_gradient(rows, weight, back, right, mask).view(x.shape) if needs[0] else None
         dleft = None
         if needs[3]:
             if torch.is_grad_enabled():  # for a gradient of this gradient
-                drawn = onto * kept_mask(onto, ctx.dropout, ctx.seed) if ctx.dropout else onto
-                inner = drawn.mT if right is None else right @ drawn.mT
+                inputs = onto * kept_mask(onto, ctx.dropout, ctx.seed) if ctx.dropout else onto
+                inner = inputs.mT if right is None else right @ inputs.mT
             dleft = (inner @ rows).mT
             dleft = dleft if ctx.scale == 1 else dleft * ctx.scale
         dweight = rows.mT @ onto if needs[1] else None
@@ -144,23 +144,25 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
     return total.sum(0).to(a.dtype)
 
 
-def _onto(rows: Tensor, weight: Tensor | None, back: Tensor, right: Tensor | None, kept: Tensor | None) -> Tensor:
+def _input_gradient(
+    rows: Tensor, weight: Tensor | None, back: Tensor, right: Tensor | None, mask: Tensor | None
+) -> Tensor:
     """The gradient of x, from that of the product and that of the inner one; the latter alone without a right."""
     if right is None:
         return back.mT
-    if kept is not None:
-        low = (back.mT @ right) * kept
+    if mask is not None:
+        low = (back.mT @ right) * mask
         return low if weight is None else low.addmm_(rows, weight)
     return back.mT @ right if weight is None else (rows @ weight).addmm_(back.mT, right)
 
 
 def kept_mask(x: Tensor, dropout: float, seed: int) -> Tensor:
     """One where x is kept, zero elsewhere, from 16 random bits each: a fifth of the time of ``bernoulli_``."""
-    drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-    drawn.random_(-(2**63), None, generator=Generator(x.device).manual_seed(seed))
-    kept = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    own = drawn.view(torch.int16)[: x.numel()].view(x.shape)
-    return torch.lt(own, round(kept_share(dropout) * 2**16) - 2**15, out=kept)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None, generator=Generator(x.device).manual_seed(seed))
+    mask = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    draws = words.view(torch.int16)[: x.numel()].view(x.shape)
+    return torch.lt(draws, round(kept_share(dropout) * 2**16) - 2**15, out=mask)
 
 
 def kept_share(dropout: float) -> float:
@@ -169,5 +171,5 @@ def kept_share(dropout: float) -> float:
 
 
 def _small(x: Tensor, left: Tensor, dropout: float) -> bool:
-    """Whether so little is computed that a call of a function of its own would be felt."""
+    """True for so little work that the call of a function with its own gradient would take longer."""
     return not dropout and x.numel() // x.shape[-1] * left.shape[0] < FEW

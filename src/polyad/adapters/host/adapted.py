@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from polyad.adapters.adapter import Adapter
-from polyad.adapters.frozen.fold_threshold import NEVER, Folds, fold_from
-from polyad.adapters.frozen.folded_product import folded
+from polyad.adapters.frozen.fold_threshold import NEVER
+from polyad.adapters.frozen.folded_product import folded_product
 from polyad.adapters.frozen.frozen import Frozen, suffix
-from polyad.adapters.frozen.layer_kinds import frozen
-from polyad.adapters.frozen.low_rank_product import traced
-from polyad.adapters.host.stand_in import Common, Made, Standing
+from polyad.adapters.frozen.layer_kinds import frozen_view
+from polyad.adapters.frozen.low_rank_product import is_traced
+from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
+from polyad.adapters.host.term import Term, change, term_of
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
 
 FEW = 8
-"""Up to how many rows a method is asked for ``few``."""
+"""The most rows for which a method is asked for ``few``."""
 
 
-class Term(NamedTuple):
-    """One adapter of a layer: its change counts ``weight`` times, once where that is None."""
-
-    adapter: Adapter
-    base: Frozen
-    weight: Tensor | None
-    dropout: float
-    structured: bool
-    """Whether the change is the update's product and nothing else."""
-    whole: bool
-    """Whether the adapter has the changed output for less than the layer's and a change."""
-    few: bool
-    """Whether the adapter has the change of a few rows for less than its update."""
-    folds: Folds
-
-
-class Adapted(Standing):
+class Adapted(StandIn):
     """A layer with named adapters. The layer's own parameters keep their names in the state dict.
 
     The output is the layer's and the weighted sum of the active adapters' changes, each relative to the frozen layer,
@@ -49,29 +32,23 @@ class Adapted(Standing):
 
     def __init__(self, layer: nn.Module, common: Common) -> None:
         super().__init__(layer, common)
-        base = frozen(layer)
+        base = frozen_view(layer)
         assert base is not None
         self.base = base
         self.reads_output, self.folds = False, False
 
-    def add(self, name: str, adapter: Adapter, base: Frozen, made: Made) -> None:
+    def add(self, name: str, adapter: Adapter, base: Frozen, spec: AdapterSpec) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
-        adapter.dropout = made.dropout
-        key = name + suffix(base.part)
-        structured = type(adapter).forward is Adapter.forward
-        folds = fold_from(adapter, base) if structured else Folds(NEVER, NEVER, False)
-        dropout = 0.0 if adapter.drops else made.dropout
-        whole = base.part is None and type(adapter).changed is not Adapter.changed
-        few = base.kind == "linear" and type(adapter).few is not Adapter.few
-        self.hold(key, Term(adapter, base, None, dropout, structured, whole, few, folds), made)
-        self._note()
+        adapter.dropout = spec.dropout
+        self.hold(name + suffix(base.part), term_of(adapter, base, spec.dropout), spec)
+        self._note_terms()
 
     def remove(self, name: str) -> None:
         super().remove(name)
-        self._note()
+        self._note_terms()
 
-    def _note(self) -> None:
-        terms = [term for own in self.routes.values() for term in own]
+    def _note_terms(self) -> None:
+        terms = [term for route in self.routes.values() for term in route]
         self.reads_output = any(term.adapter.reads_output for term in terms)
         self.folds = not self.reads_output and any(
             min(term.folds.plain, term.folds.trained) < NEVER for term in terms
@@ -79,100 +56,100 @@ class Adapted(Standing):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.common.rows is not None:
-            return self._routed(x, self.common.rows)
+            return self._route_rows(x, self.common.rows)
         terms = self.terms
         if not terms or self.original is not None:
             return self.layer(x)
         if len(terms) == 1 and terms[0].whole and terms[0].weight is None:
             adapter, base, _, dropout, *_ = terms[0]
             if not (dropout and self.training):
-                return adapter.changed(x, base)
+                return adapter.output(x, base)
         if self.reads_output:
             y = self.base(x)
-            return self.base.biased(self._changed(y, x, y, terms))
-        if self.folds and not self.base.watched:
-            return self._folded(x, terms)
-        return self._changed(None, x, None, terms)
+            return self.base.add_bias(self._add_changes(y, x, y, terms))
+        if self.folds and not self.base.must_call:
+            return self._fold_updates(x, terms)
+        return self._add_changes(None, x, None, terms)
 
-    def _changed(self, total: Tensor | None, x: Tensor, y: Tensor | None, terms: Sequence[Term]) -> Tensor:
-        """``total`` and the changes of these terms; the layer's output and them where total is None."""
+    def _add_changes(self, total: Tensor | None, x: Tensor, y: Tensor | None, terms: Sequence[Term]) -> Tensor:
+        """Add the changes of these terms to ``total``, or to the layer's output where that is None."""
         for term in terms:
             adapter, base, weight, dropout, structured, *_ = term
             dropout = dropout if self.training else 0.0
             if structured and weight is None and base.part is None:
-                total = self._added(total, x, term, dropout)
+                total = self._add_update(total, x, term, dropout)
                 continue
-            held: Tensor = self.layer(x) if total is None else total
-            own = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
-            change = (_run(adapter, x, own, base, dropout) * adapter.scale).to(held.dtype)
+            before: Tensor = self.layer(x) if total is None else total
+            product = y if y is None or base.part is None else y[..., base.part[0] : base.part[1]]
+            more = (change(adapter, x, product, base, dropout) * adapter.scale).to(before.dtype)
             if base.part is not None:
-                change = F.pad(change, (base.part[0], held.shape[-1] - base.part[1]))
-            total = held + (change if weight is None else weight * change)
+                more = F.pad(more, (base.part[0], before.shape[-1] - base.part[1]))
+            total = before + (more if weight is None else weight * more)
         return self.layer(x) if total is None else total
 
-    def _added(self, total: Tensor | None, x: Tensor, term: Term, dropout: float) -> Tensor:
-        """``total``, or the layer's output, and an update of all of the layer."""
+    def _add_update(self, total: Tensor | None, x: Tensor, term: Term, dropout: float) -> Tensor:
+        """Add an update of all of the layer to ``total``, or to the layer's output where that is None."""
         adapter, base = term.adapter, term.base
-        if term.few and not dropout and not torch.is_grad_enabled() and not traced() and base.rows(x) <= FEW:
-            change = adapter.few(as_autocast(x))
-            if change is not None:
-                return torch.add(self.layer(x) if total is None else total, change, alpha=adapter.scale)
+        if term.few and not dropout and not torch.is_grad_enabled() and not is_traced() and base.rows(x) <= FEW:
+            more = adapter.few(as_autocast(x))
+            if more is not None:
+                return torch.add(self.layer(x) if total is None else total, more, alpha=adapter.scale)
         update = adapter.update(base)
-        if total is None and isinstance(update, LowRank) and base.joins(x):
-            return base.joined(update, x, adapter.scale, dropout)
-        return base.onto(self.layer(x) if total is None else total, update, x, adapter.scale, dropout)
+        if total is None and isinstance(update, LowRank) and base.can_fuse(x):
+            return base.fuse_low_rank(update, x, adapter.scale, dropout)
+        return base.add_update(self.layer(x) if total is None else total, update, x, adapter.scale, dropout)
 
-    def _folded(self, x: Tensor, terms: Sequence[Term]) -> Tensor:
-        """The layer with those updates in its weight that are cheaper there, and the changes of the others."""
+    def _fold_updates(self, x: Tensor, terms: Sequence[Term]) -> Tensor:
+        """Run the layer with those updates in its weight that are cheaper there; add the changes of the others."""
         rows, grad = self.base.rows(x), torch.is_grad_enabled()
         least = [t.folds.trained if grad else t.folds.plain for t in terms]
         within = [
             t for t, from_ in zip(terms, least, strict=True) if rows >= from_ and not (t.dropout and self.training)
         ]
         if not within:
-            return self._changed(None, x, None, terms)
-        total = self._structured(x, within[0]) if len(within) == 1 else None
+            return self._add_changes(None, x, None, terms)
+        total = self._fold_structured(x, within[0]) if len(within) == 1 else None
         if total is None:
-            total = self.base.biased(self.base.product(x, self._changed_weight(within)))
-        return self._changed(total, x, None, [t for t in terms if not any(t is other for other in within)])
+            total = self.base.add_bias(self.base.product(x, self._updated_weight(within)))
+        return self._add_changes(total, x, None, [t for t in terms if not any(t is other for other in within)])
 
-    def _structured(self, x: Tensor, term: Term) -> Tensor | None:
-        """The layer with an update in its weight, which is not kept for the gradient; None where that cannot be."""
-        if term.weight is not None or not term.base.joins(x):
+    def _fold_structured(self, x: Tensor, term: Term) -> Tensor | None:
+        """Run the layer with an update in its weight, a sum not kept for the gradient; None where that cannot be."""
+        if term.weight is not None or not term.base.can_fuse(x):
             return None
-        update, weight = term.adapter.update(term.base), self.base.held
+        update, weight = term.adapter.update(term.base), self.base.stored_weight
         if not isinstance(update, Format) or not isinstance(weight, Tensor) or update.dtype != x.dtype:
             return None
-        own = term.folds.structured
-        return folded(x, weight, self.base.bias, update, term.adapter.scale, structured=own)
+        bias, structured = self.base.bias, term.folds.structured
+        return folded_product(x, weight, bias, update, term.adapter.scale, structured=structured)
 
-    def _changed_weight(self, terms: Sequence[Term]) -> Tensor:
+    def _updated_weight(self, terms: Sequence[Term]) -> Tensor:
         """The weight with these updates, in its own dtype; summed in theirs where that is finer."""
-        held = self.base.weight
-        total = held
+        weight_before = self.base.weight
+        total = weight_before
         for adapter, base, weight, *_ in terms:
             update = base.dense(adapter.update(base)) * adapter.scale
             update = update if weight is None else update * weight
             if base.part is not None:
                 update = F.pad(update, (0, 0, base.part[0], total.shape[0] - base.part[1]))
             total = total + update
-        return total.to(held.dtype)
+        return total.to(weight_before.dtype)
 
-    def _routed(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
-        """Each row of the batch with its own adapter."""
+    def _route_rows(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        """Run each row of the batch with its own adapter."""
         if x.shape[0] != self.common.batch:
             raise ValueError(
                 f"an adapter was named for each of {self.common.batch} rows, and a layer got {x.shape[0]}; name one "
                 "for every row of the batch"
             )
-        y = self.base(x) if self.reads_output else None
-        total = self.layer(x) if y is None else y
+        product = self.base(x) if self.reads_output else None
+        total = self.layer(x) if product is None else product
         for name, index in rows.items():
             terms = self.routes.get(name)
             if terms is not None:
-                own = None if y is None else y[index]
-                total = total.index_copy(0, index, self._changed(total[index], x[index], own, terms))
-        return total if y is None else self.base.biased(total)
+                y = None if product is None else product[index]
+                total = total.index_copy(0, index, self._add_changes(total[index], x[index], y, terms))
+        return total if product is None else self.base.add_bias(total)
 
     def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
         for adapter, base, *_ in self.routes[name]:
@@ -180,10 +157,10 @@ class Adapted(Standing):
             update = update if isinstance(update, LowRank) else base.dense(update).flatten(1)
             yield suffix(base.part), update * adapter.scale
 
-    def changed(self) -> Tensor:
+    def updated_weights(self) -> Tensor:
         """The weight with all active updates, in the layer's own dtype and layout."""
         with torch.no_grad():
-            total = self._changed_weight(self.terms)
+            total = self._updated_weight(self.terms)
         return total.mT.contiguous() if self.base.transposed else total
 
     def merge(self, changed: Tensor, *, keep: bool = True) -> None:
@@ -199,17 +176,6 @@ class Adapted(Standing):
         if weight is not None and self.original is not None:
             weight.data = self.original.to(device=weight.device, dtype=weight.dtype)
             self.original = None
-
-
-def _run(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:
-    """What an adapter gives; where inputs are dropped it runs again for the gradient, so that x alone is kept."""
-    if not dropout:
-        return run(x, y, base)
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return run(F.dropout(x, dropout), y, base)
-    found = checkpoint(lambda x, y: run(F.dropout(x, dropout), y, base), x, y, use_reentrant=False)
-    assert isinstance(found, Tensor)
-    return found
 
 
 __all__ = ["Adapted", "Term"]

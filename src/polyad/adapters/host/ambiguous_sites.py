@@ -1,21 +1,19 @@
-"""Choices of layers that could mean something else, or nothing: refused in a sentence."""
+"""Reject selections of layers that are ambiguous or have no effect."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from polyad.adapters.host.sites import Site
 from polyad.models.surgery import Which
 
-if TYPE_CHECKING:
-    from polyad.adapters.host.sites import Site
 
-
-def patterns_of(which: Any) -> list[str]:
-    """Several patterns as a list, whatever they came in; what holds none, or anything else, is refused."""
+def pattern_list(which: Any) -> list[str]:
+    """Several patterns as a list; refuse an empty one, and entries that are no text."""
     patterns = list(which) if isinstance(which, Iterable) else []
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"which={patterns or which} names no layers; give a pattern, such as '*', or a predicate")
@@ -23,7 +21,7 @@ def patterns_of(which: Any) -> list[str]:
 
 
 def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[str, Site]) -> None:
-    """Patterns that match layers of kinds that were not asked for, and no others."""
+    """Refuse patterns that match only layers of kinds that were not asked for."""
     patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
         other = sorted({s.kind for n, s in every.items() if n not in sites and fnmatch.fnmatchcase(n, pattern)})
@@ -31,19 +29,21 @@ def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[s
             raise ValueError(f"the pattern {pattern!r} matches {other[0]} layers only; say so with of={tuple(other)}")
 
 
-def refuse_twice(which: Which, names: Sequence[str]) -> None:
-    """Layers that two patterns match."""
+def refuse_double_matches(which: Which, names: Sequence[str]) -> None:
+    """Refuse layers that two patterns match."""
     if callable(which) or isinstance(which, str):
         return
     for name in names:
-        own = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
-        if len(own) > 1:
-            raise ValueError(f"{name} is matched by {own[0]!r} and by {own[1]!r}; let one pattern match each layer")
+        matches = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
+        if len(matches) > 1:
+            raise ValueError(
+                f"{name} is matched by {matches[0]!r} and by {matches[1]!r}; let one pattern match each layer"
+            )
 
 
-def refuse_unreached(sites: Sequence[Site]) -> None:
-    """A model that is itself a layer has no place to put another in; the weight of an attention's output is read by
-    torch's module without its layer being called."""
+def refuse_unreachable(sites: Sequence[Site]) -> None:
+    """Refuse layers whose adapter would never run: a model that is itself one layer, so that none can take its place,
+    and the output layer of torch's attention, whose weight is read without the layer being called."""
     for site in sites:
         if not site.path:
             raise ValueError(f"the model is itself a {type(site.layer).__name__}; wrap it: nn.Sequential(model)")
@@ -55,7 +55,7 @@ def refuse_unreached(sites: Sequence[Site]) -> None:
 
 
 def refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:
-    """A weight of two modules, or a module at two paths: an adapter would change one of them, merging both."""
+    """Refuse weights that two modules share and modules at two paths: an adapter would change one, merging both."""
     places: dict[int, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module._parameters.items():

@@ -1,4 +1,4 @@
-"""Adapters made for their sites: arguments by pattern, draws by seed, starts that read the weight or a gradient."""
+"""Build adapters for their sites: arguments by pattern, draws by seed, starts from the weight or a gradient."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from polyad import _check
 from polyad._card import Card, methods
 from polyad.adapters.adapter import Adapter, Bank, generator
 from polyad.adapters.frozen.frozen import Frozen
-from polyad.adapters.frozen.layer_kinds import FrozenExpert, frozen
-from polyad.adapters.host.experts import stacked
+from polyad.adapters.frozen.layer_kinds import FrozenExpert, frozen_view
+from polyad.adapters.host.experts import stack_experts
 from polyad.adapters.host.sites import Site
 
 Method = Callable[..., Adapter]
-"""What makes an adapter of a weight's shape: a class of the catalogue, or any function like one."""
+"""Makes an adapter for a weight's shape: a class of the catalogue, or any function like one."""
 
 
 @functools.cache
@@ -29,60 +29,60 @@ def arguments_of(method: Method) -> frozenset[str]:
     return frozenset(inspect.signature(method).parameters)
 
 
-def opened(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
+def unwrap_method(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
     """The method inside ``functools.partial``, and all its arguments."""
-    given = dict(arguments)
+    stated = dict(arguments)
     if not callable(method):
         raise TypeError(f"method={method!r} makes no adapters; give a class such as polyad.adapters.LoRA")
     while isinstance(method, partial):
         if method.args:
             raise ValueError(f"partial({method.func.__name__}, ...) fixes positional arguments; fix them by name")
-        method, given = method.func, {**method.keywords, **given}
-    return method, given
+        method, stated = method.func, {**method.keywords, **stated}
+    return method, stated
 
 
-def entry(method: Method) -> Card | None:
+def card_of(method: Method) -> Card | None:
     """The method's card, if it is in the catalogue."""
     return next((card for card in methods("adapter") if card.function is method), None)
 
 
 def needs_of(method: Method) -> frozenset[str]:
-    """What the method's card says that it starts from."""
-    card = entry(method)
+    """The names of what a method starts from, as its card states them."""
+    card = card_of(method)
     return frozenset() if card is None else frozenset().union(*card.needs.values())
 
 
-def picked(argument: str, value: Any, site: Site) -> Any:
+def value_for(argument: str, value: Any, site: Site) -> Any:
     """The value of an argument for a site: of {pattern: value} the one whose pattern matches, "*" where none does."""
     if not isinstance(value, Mapping):
         return value
-    own = [pattern for pattern in value if pattern != "*" and site.fits(pattern)]
-    if len(own) > 1:
+    matches = [pattern for pattern in value if pattern != "*" and site.fits(pattern)]
+    if len(matches) > 1:
         raise ValueError(
-            f"{argument} is given for {site.name} by {own[0]!r} and by {own[1]!r}; let one pattern match it"
+            f"{argument} is given for {site.name} by {matches[0]!r} and by {matches[1]!r}; let one pattern match it"
         )
-    if not own and "*" not in value:
+    if not matches and "*" not in value:
         raise ValueError(f"{argument} is given by patterns, and none matches {site.name}; add '*' for all others")
-    return value[own[0] if own else "*"]
+    return value[matches[0] if matches else "*"]
 
 
-def make(
+def build_adapter(
     site: Site,
     method: Method,
     arguments: Mapping[str, Any],
     *,
     seed: int,
     bank: Bank,
-    given: Mapping[str, Any] | None,
+    start: Mapping[str, Any] | None,
     reads: bool,
 ) -> Adapter:
-    """The adapter of a site, in the dtype that it is trained in. Its draws depend on the seed and the site alone.
+    """Build the adapter of a site in the dtype of its training; its draws depend on the seed and the site alone.
 
-    ``given`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
+    ``start`` maps "gradient" and "moments" to what the method starts from; None where its numbers will be loaded.
     ``reads`` says whether its card needs the weight.
     """
     takes = arguments_of(method)
-    chosen = {k: picked(k, v, site) for k, v in arguments.items()}
+    chosen = {k: value_for(k, v, site) for k, v in arguments.items()}
     if "bank" in takes:
         chosen["bank"] = bank
     weight = site.layer._parameters.get(site.parameter or "weight")
@@ -95,22 +95,25 @@ def make(
         for i in range(count):
             if "generator" in takes:
                 chosen["generator"] = generator(seed, site.name, str(i))
-            each.append(in_dtype(_adapter(method(site.shape, **chosen)), dtype))
+            each.append(in_dtype(_require_adapter(method(site.shape, **chosen)), dtype))
         for i, adapter in enumerate(each):
-            _start(adapter, site, i, given, reads=reads)
+            _start(adapter, site, i, start, reads=reads)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{site.name} of shape {site.shape}: {error}") from error
     if dtype == torch.float64:
         bank.to(dtype)
-    made = each[0] if site.parameter is None else stacked(each)
+    adapter = each[0] if site.parameter is None else stack_experts(each)
     device = weight if weight is not None else next(site.layer.parameters(), next(site.layer.buffers(), None))
-    return made if device is None or device.device.type == "cpu" else made.to(device.device)
+    return adapter if device is None or device.device.type == "cpu" else adapter.to(device.device)
 
 
-def _adapter(made: Any) -> Adapter:
-    if not isinstance(made, Adapter):
-        raise TypeError(f"the method makes a {type(made).__name__}, which is no Adapter")
-    return made
+def _require_adapter(product: Any) -> Adapter:
+    if not isinstance(product, Adapter):
+        raise TypeError(
+            f"the method makes a {type(product).__name__}, which is no Adapter; give a class such as "
+            "polyad.adapters.LoRA, or a function that returns one"
+        )
+    return product
 
 
 def in_dtype(adapter: Adapter, dtype: torch.dtype) -> Adapter:
@@ -124,29 +127,32 @@ def trained_dtype(weight: Tensor | None) -> torch.dtype:
     return torch.float64 if weight is not None and weight.dtype == torch.float64 else torch.float32
 
 
-def _start(adapter: Adapter, site: Site, expert: int, given: Mapping[str, Any] | None, *, reads: bool) -> None:
-    base, kind = view(site, expert), type(adapter)
+def _start(adapter: Adapter, site: Site, expert: int, start: Mapping[str, Any] | None, *, reads: bool) -> None:
+    base, kind = base_of(site, expert), type(adapter)
     if reads:
-        _there("the weight", base.weight)
+        _refuse_missing("the weight", base.weight)
     with torch.no_grad():
         if kind.derive is not Adapter.derive:
             adapter.derive(base)
-        if given is not None and kind.init is not Adapter.init:
-            gradient = given.get("gradient")
-            own = gradient if gradient is None or site.parameter is None else gradient[expert]
-            adapter.init(base, **{**given, "gradient": None if own is None else _there("the gradient", own)})
+        if start is not None and kind.init is not Adapter.init:
+            gradient = start.get("gradient")
+            slope = gradient if gradient is None or site.parameter is None else gradient[expert]
+            adapter.init(
+                base, **{**start, "gradient": None if slope is None else _refuse_missing("the gradient", slope)}
+            )
 
 
-def _there(name: str, x: Tensor) -> Tensor:
+def _refuse_missing(name: str, x: Tensor) -> Tensor:
+    """Refuse numbers that are on the meta device, NaN or infinite."""
     if x.is_meta:
         raise ValueError(f"the method starts from {name}, whose numbers are not there (device meta); load them first")
     return _check.finite(name, x)
 
 
-def view(site: Site, expert: int = 0) -> Frozen:
+def base_of(site: Site, expert: int = 0) -> Frozen:
     """The frozen weight of a site."""
     if site.parameter is None:
-        base = frozen(site.layer, site.part)
+        base = frozen_view(site.layer, site.part)
         assert base is not None
         return base
     weight = site.layer._parameters[site.parameter]

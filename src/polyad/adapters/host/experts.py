@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.layer_kinds import FrozenExpert
-from polyad.adapters.host.stand_in import Common, Made, Standing
+from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.formats import Format
 
 
@@ -26,7 +26,7 @@ def expert_parameters(module: nn.Module) -> dict[str, tuple[int, int]]:
     }
 
 
-def stacked(experts: list[Adapter]) -> Adapter:
+def stack_experts(experts: list[Adapter]) -> Adapter:
     """The first of these adapters, holding the tensors of all: each gets a leading dimension, one entry an expert."""
     first = experts[0]
     for path, module in first.named_modules():
@@ -39,16 +39,16 @@ def stacked(experts: list[Adapter]) -> Adapter:
     return first
 
 
-class Part(NamedTuple):
+class ExpertTerm(NamedTuple):
     """An adapter of one parameter of a mixture, counted ``weight`` times; once where that is None."""
 
     adapter: Adapter
     parameter: str
-    updating: Updating
+    update: UpdateModule
     weight: Tensor | None
 
 
-class AdaptedExperts(Standing):
+class AdaptedExperts(StandIn):
     """A mixture's experts with named adapters, whose updates are folded into the weights for the forward pass.
 
     One adapter serves all experts of a parameter: its tensors have a leading dimension. Folding costs the updates'
@@ -59,36 +59,39 @@ class AdaptedExperts(Standing):
         super().__init__(layer, common)
         self.transposed = bool(getattr(layer, "is_transposed", False))
 
-    def add(self, name: str, parameter: str, adapter: Adapter, made: Made) -> None:
-        """Hold an adapter of one parameter, made by ``stacked``."""
-        self.hold(f"{name}[{parameter}]", Part(adapter, parameter, Updating(adapter), None), made)
+    def add(self, name: str, parameter: str, adapter: Adapter, spec: AdapterSpec) -> None:
+        """Hold an adapter of one parameter, made by ``stack_experts``."""
+        self.hold(f"{name}[{parameter}]", ExpertTerm(adapter, parameter, UpdateModule(adapter), None), spec)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.common.rows is not None:
-            raise ValueError("a mixture's experts see tokens, not rows of the batch; they take no per-row adapters")
+            raise ValueError(
+                "a mixture's experts see tokens, not rows of the batch, and take no adapters by row; detach the "
+                "adapters from them, or leave routed()"
+            )
         if not self.terms or self.original is not None:
             return self.layer(*args, **kwargs)
-        return functional_call(self.layer, self.changed(), args, kwargs)
+        return functional_call(self.layer, self.updated_weights(), args, kwargs)
 
-    def changed(self) -> dict[str, Tensor]:
+    def updated_weights(self) -> dict[str, Tensor]:
         """The adapted parameters with all active updates, in the layer's own dtype and layout."""
-        found: dict[str, Tensor] = {}
-        for adapter, parameter, updating, weight in self.terms:
-            update = _dense(updating, self._experts(parameter)) * adapter.scale
+        weights: dict[str, Tensor] = {}
+        for adapter, parameter, module, weight in self.terms:
+            update = _dense(module, self._experts(parameter)) * adapter.scale
             update = update if weight is None else update * weight
-            total = found.get(parameter, self._parameters[parameter])
-            found[parameter] = total + (update.mT if self.transposed else update)  # pyright: ignore
-        return {name: tensor.to(self._parameters[name].dtype) for name, tensor in found.items()}  # pyright: ignore
+            total = weights.get(parameter, self._parameters[parameter])
+            weights[parameter] = total + (update.mT if self.transposed else update)  # pyright: ignore
+        return {name: tensor.to(self._parameters[name].dtype) for name, tensor in weights.items()}  # pyright: ignore
 
     def updates(self, name: str) -> Iterator[tuple[str, Tensor]]:
-        for adapter, parameter, updating, _ in self.routes[name]:
-            yield f".{parameter}", _dense(updating, self._experts(parameter)) * adapter.scale
+        for adapter, parameter, module, _ in self.routes[name]:
+            yield f".{parameter}", _dense(module, self._experts(parameter)) * adapter.scale
 
     def _experts(self, parameter: str) -> Tensor:
         """A parameter as (experts, out, in)."""
-        held = self._parameters[parameter]
-        assert held is not None
-        return held.mT if self.transposed else held
+        weights = self._parameters[parameter]
+        assert weights is not None
+        return weights.mT if self.transposed else weights
 
     def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
         """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
@@ -108,7 +111,7 @@ class AdaptedExperts(Standing):
         self.original = None
 
 
-class Updating(nn.Module):
+class UpdateModule(nn.Module):
     """An adapter whose call is its update."""
 
     def __init__(self, adapter: Adapter) -> None:
@@ -120,8 +123,8 @@ class Updating(nn.Module):
         return update.to_dense() if isinstance(update, Format) else update
 
 
-def _dense(updating: Updating, held: Tensor) -> Tensor:
+def _dense(module: UpdateModule, weights: Tensor) -> Tensor:
     """The updates of all experts, (experts, out, in)."""
-    own = {**dict(updating.named_parameters()), **dict(updating.named_buffers())}
-    run: Callable[..., Tensor] = vmap(lambda tensors, weight: functional_call(updating, tensors, (weight,)))
-    return run(own, held)
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    run: Callable[..., Tensor] = vmap(lambda tensors, weight: functional_call(module, tensors, (weight,)))
+    return run(state, weights)

@@ -1,36 +1,66 @@
-"""What can be merged: weights that are tensors, and that nobody else holds."""
+"""Merging of active updates into the weights, and refusals of weights that cannot take them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
+from polyad import _check
 from polyad.adapters.host.adapted import Adapted
+from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.experts import AdaptedExperts
 from polyad.formats import Format
 
 
+def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
+    """Put the active updates into the weights, all or none; with ``keep`` the originals stay in memory."""
+    layers.refuse_merged("merge")
+    if layers.common.rows is not None:
+        raise ValueError("within routed() each row has its own adapter; leave it before you merge")
+    counts = owners(layers.model, layers.common.banks.values())
+    weights: dict[str, Any] = {}
+    for path, layer in layers.by_path.items():
+        if any(name in layers.common.active for name in layer.specs):
+            refuse_unmergeable(path, layer, counts)
+            weights[path] = layer.updated_weights()
+            for tensor in weights[path].values() if isinstance(weights[path], dict) else [weights[path]]:
+                _check.finite(f"the changed weight of {path}", tensor)
+    by_path = layers.by_path
+    for path, weight in weights.items():
+        by_path[path].merge(weight, keep=keep)
+
+
+def unmerge(layers: AdaptedLayers) -> None:
+    """Restore every weight that was merged, exactly."""
+    for layer in layers.by_path.values():
+        layer.unmerge()
+
+
 def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
-    """How many modules hold each parameter of a model, by the parameter's id; adapters and their banks aside."""
-    aside = {id(inner) for bank in banks for inner in bank.modules()}
+    """The number of modules that hold each parameter of a model, by its id; adapters and banks are left out."""
+    adapters = {id(inner) for bank in banks for inner in bank.modules()}
     for module in model.modules():
         if isinstance(module, Adapted | AdaptedExperts):
-            aside |= {id(inner) for inner in module.adapters.modules()}
-    plain = [module for module in model.modules() if id(module) not in aside]
+            adapters |= {id(inner) for inner in module.adapters.modules()}
+    plain = [module for module in model.modules() if id(module) not in adapters]
     return Counter(id(p) for module in plain for p in module._parameters.values() if p is not None)
 
 
-def refuse_unmergeable(path: str, layer: Adapted | AdaptedExperts, held: Mapping[int, int]) -> None:
+def refuse_unmergeable(path: str, layer: AdaptedLayer, counts: Mapping[int, int]) -> None:
     """Refuse to merge into formats, quantised weights and weights that other modules hold too."""
     if isinstance(layer, Adapted) and not layer.base.mergeable:
-        weight = layer.base.held
+        weight = layer.base.stored_weight
         kind = type(weight).__name__ if isinstance(weight, Format) else type(layer.layer).__name__
         raise ValueError(
-            f"the weight of {path} is held by {kind}, to which an update cannot be added; leave it unmerged, or put "
-            "a dense layer in its place first"
+            f"the weight of {path} is stored as {kind}, to which an update cannot be added; leave it unmerged, or "
+            "put a dense layer in its place first"
         )
     for name, parameter in layer._parameters.items():
-        if parameter is not None and held[id(parameter)] > 1:
-            raise ValueError(f"{name} of {path} is shared with another module, which merging would change too")
+        if parameter is not None and counts[id(parameter)] > 1:
+            raise ValueError(
+                f"{name} of {path} is shared with another module, which merging would change too; leave the adapters "
+                "unmerged, or detach the one on this layer"
+            )

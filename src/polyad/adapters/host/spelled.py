@@ -14,5 +14,5 @@ def method_of(text: str) -> partial[Any]:
     >>> method_of("lora:rank=4,alpha=8").keywords
     {'rank': 4, 'alpha': 8}
     """
-    method, given = read_method(text, ["adapter"])
-    return partial(method.function, **given)
+    method, arguments = read_method(text, ["adapter"])
+    return partial(method.function, **arguments)

@@ -14,7 +14,7 @@ from polyad.formats import LowRank
 
 @dataclass
 class Common:
-    """What all adapted layers of a model share."""
+    """The state that all adapted layers of a model share."""
 
     names: list[str] = field(default_factory=list)
     """The adapters attached, in the order in which they came."""
@@ -22,19 +22,19 @@ class Common:
     """The weight of every active adapter; None counts as one and costs nothing."""
     banks: dict[str, Bank] = field(default_factory=dict)
     homes: dict[str, nn.Module] = field(default_factory=dict)
-    """What the layers of an adapter share, and the module that registers it."""
+    """The bank that the layers of an adapter share, and the module that registers it."""
     rows: dict[str, Tensor] | None = None
     """Per-row adapters of the batch that is running: which rows each takes."""
     batch: int = 0
     trainable: dict[str, bool] = field(default_factory=dict)
     """Whether each parameter of the model was trained before the first adapter came."""
     changes: int = 0
-    """How often layers were put in or taken out, by which hosts of one model know that they must look again."""
+    """The number of times that layers were put in or taken out, so that other hosts of the model look again."""
 
 
 @dataclass
-class Made:
-    """How an adapter was made, so that it can be made again."""
+class AdapterSpec:
+    """The method, arguments, seed and dropout of an adapter, from which it can be made again."""
 
     method: Any
     arguments: dict[str, Any]
@@ -42,7 +42,7 @@ class Made:
     dropout: float
 
 
-class Standing(nn.Module):
+class StandIn(nn.Module):
     """Holds a layer's parameters and modules under their old names in the state dict, and adapters beside them.
 
     ``routes`` are the terms of each adapter, tuples with a ``weight``; ``terms`` those that act.
@@ -57,7 +57,7 @@ class Standing(nn.Module):
         self._modules.update(layer._modules)
         self.adapters = nn.ModuleDict()
         self.common = common
-        self.made: dict[str, Made] = {}
+        self.specs: dict[str, AdapterSpec] = {}
         self.routes: dict[str, tuple[Any, ...]] = {}
         self.terms: tuple[Any, ...] = ()
 
@@ -86,30 +86,30 @@ class Standing(nn.Module):
         load = self.layer._load_from_state_dict
         load(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
-    def hold(self, key: str, term: Any, made: Made) -> None:
+    def hold(self, key: str, term: Any, spec: AdapterSpec) -> None:
         """Hold an adapter's term; ``activate`` lets it act. One name may have several, under keys of their own."""
         name = key.partition("[")[0]
         term.adapter.train(self.training)
-        self.adapters[key], self.made[name] = term.adapter, made
+        self.adapters[key], self.specs[name] = term.adapter, spec
         self.routes[name] = (*self.routes.get(name, ()), term)
 
     def remove(self, name: str) -> None:
         """Take an adapter out."""
         for key in [key for key in self.adapters if key.partition("[")[0] == name]:
             del self.adapters[key]
-        del self.made[name], self.routes[name]
+        del self.specs[name], self.routes[name]
 
     def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
-        """What an adapter adds to each weight that it changes here, its scale included, as a matrix (out, the rest)
-        or as one for each expert, and what follows the layer's path in the name of that weight's site."""
+        """The change of each weight here by an adapter, its scale included, as a matrix (out, the rest) or one for
+        each expert, after the suffix of that weight's site: its name less the layer's path."""
         raise NotImplementedError
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""
         terms: tuple[Any, ...] = ()
         for name, weight in weights.items():
-            own = self.routes.get(name, ())
-            terms += own if weight is None else tuple([term._replace(weight=weight) for term in own])
+            more = self.routes.get(name, ())
+            terms += more if weight is None else tuple([term._replace(weight=weight) for term in more])
         self.__dict__["terms"] = terms  # past torch's __setattr__: switching a thousand layers should take no time
 
     def train(self, mode: bool = True) -> Self:
@@ -123,13 +123,13 @@ class Standing(nn.Module):
             return getattr(self.__dict__["_layer"], name)  # in_features and the like
 
 
-def read_past(parent: nn.Module) -> bool:
-    """Whether a module reads its layers' weights without calling them, unless somebody watches their calls."""
+def skips_layer_calls(parent: nn.Module) -> bool:
+    """True for modules that read their layers' weights without calling them, unless those have hooks."""
     return isinstance(parent, nn.TransformerEncoderLayer)
 
 
-def watch(module: nn.Module, given: tuple[Any, ...]) -> None:
-    """A hook that does nothing but be there."""
+def force_calls(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A hook that does nothing; with it, such a module calls its layer."""
 
 
-__all__ = ["Common", "Made", "Standing", "read_past", "watch"]
+__all__ = ["AdapterSpec", "Common", "StandIn", "force_calls", "skips_layer_calls"]

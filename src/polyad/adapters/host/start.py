@@ -1,4 +1,4 @@
-"""What methods start from besides the weight: its gradient, and statistics of a layer's inputs."""
+"""Starting points of methods besides the weight: its gradient, and statistics of a layer's inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Te
     for site in sites:
         weight = site.layer._parameters.get(site.parameter or "weight")
         if weight is None or not weight.is_floating_point():
-            raise ValueError(f"the weight of {site.name} is no floating-point tensor and has no gradient")
+            raise ValueError(
+                f"the weight of {site.name} is no floating-point tensor and has no gradient, from which the method "
+                "starts; leave this layer out, or choose a method that starts without one"
+            )
         weights.append(weight)
     before = [weight.requires_grad for weight in weights]
     try:
@@ -29,16 +32,16 @@ def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Te
             if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
                 what = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(
-                    f"loss() gives {what}; a method that starts from its gradient needs one number of it"
+                    f"loss() gives {what}; return one number that depends on the weights, such as a mean()"
                 )
-            found = torch.autograd.grad(value, weights, allow_unused=True)
+            slopes = torch.autograd.grad(value, weights, allow_unused=True)
     finally:
         for weight, flag in zip(weights, before, strict=True):
             weight.requires_grad_(flag)
-    return {site.name: _shaped(site, g) for site, g in zip(sites, found, strict=True)}
+    return {site.name: _to_site_shape(site, g) for site, g in zip(sites, slopes, strict=True)}
 
 
-def _shaped(site: Site, gradient: Tensor | None) -> Tensor:
+def _to_site_shape(site: Site, gradient: Tensor | None) -> Tensor:
     if gradient is None:
         raise ValueError(
             f"the loss does not depend on the weight of {site.name}; run that layer in it, or leave it out"
@@ -49,7 +52,7 @@ def _shaped(site: Site, gradient: Tensor | None) -> Tensor:
 
 
 def statistics(site: Site, needs: frozenset[str], stats: Mapping[str, Moments] | None) -> Moments | None:
-    """The statistics of a site's inputs; a sentence where they are needed and were not given."""
+    """The statistics of a site's inputs, None where they are not needed; refused where needed and missing."""
     if not needs - {"weight", "gradient"}:
         return None
     if stats is None or site.path not in stats:

@@ -68,7 +68,10 @@ class AdaLoRA(Adapter):
         _check.rank(rank + spare, min(out, n), f"the shorter side of a weight of shape {shape}", "rank + spare")
         _check.rank(rank, rank + spare, "rank + spare")
         if warm < 0 or last < 0 or warm + last > 1 or every < 1:
-            raise ValueError(f"warm={warm}, last={last} and every={every} leave no steps to prune in")
+            raise ValueError(
+                f"warm={warm}, last={last} and every={every} leave no steps to prune in; give shares of "
+                "at least 0 with a sum of at most 1, and every of 1 or more"
+            )
         self.P = nn.Parameter(0.02 * torch.randn(out, rank + spare, generator=generator))
         self.values = nn.Parameter(torch.zeros(rank + spare))
         self.Q = nn.Parameter(0.02 * torch.randn(rank + spare, n, generator=generator))
@@ -102,7 +105,7 @@ class AdaLoRA(Adapter):
                 sense(p * p.grad, level, spread, self.smooth, self.wander)
 
     def budget(self, step: int, total: int) -> float:
-        """How many triples a layer keeps on average after this step."""
+        """The number of triples that a layer keeps on average after this step."""
         first, end = self.warm * total, (1 - self.last) * total
         left = 1 - min(max((step - first) / max(end - first, 1e-9), 0.0), 1.0)
         return self.rank + self.spare * left**3
@@ -115,12 +118,12 @@ class AdaLoRA(Adapter):
     @classmethod
     @torch.no_grad()
     def after_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:
-        own = adapters[0]
-        if step < own.warm * total or (step % own.every and step < (1 - own.last) * total):
+        schedule = adapters[0]
+        if step < schedule.warm * total or (step % schedule.every and step < (1 - schedule.last) * total):
             return
         scores = torch.cat([adapter.importance().flatten() for adapter in adapters])
         keep = min(len(scores), round(sum(adapter.budget(step, total) for adapter in adapters)))
-        kept = torch.zeros_like(scores, dtype=torch.bool)
-        kept[scores.argsort(descending=True, stable=True)[:keep]] = True
-        for adapter, part in zip(adapters, kept.split([adapter.values.numel() for adapter in adapters]), strict=True):
+        mask = torch.zeros_like(scores, dtype=torch.bool)
+        mask[scores.argsort(descending=True, stable=True)[:keep]] = True
+        for adapter, part in zip(adapters, mask.split([adapter.values.numel() for adapter in adapters]), strict=True):
             multiply(adapter.values, part.reshape(adapter.values.shape).to(adapter.values.dtype))

@@ -69,7 +69,10 @@ class AFLoRA(Adapter):
         out, n = matrix(shape)
         _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
         if warm < 0 or last < 0 or warm + last > 1:
-            raise ValueError(f"warm={warm} and last={last} leave no steps to freeze in; their sum may be up to 1")
+            raise ValueError(
+                f"warm={warm} and last={last} leave no steps to freeze in; give shares of at least 0 with a "
+                "sum of at most 1"
+            )
         self.A = nn.Parameter((2 * torch.rand(rank, n, generator=generator) - 1) * (6 / n) ** 0.5)
         self.B = nn.Parameter((2 * torch.rand(out, rank, generator=generator) - 1) * (6 / rank) ** 0.5)
         self.d, self.b = nn.Parameter(torch.full((rank,), start)), nn.Parameter(torch.zeros(out))
@@ -80,14 +83,14 @@ class AFLoRA(Adapter):
                 self.register_buffer(f"{name}_{kind}", torch.zeros(p.shape), persistent=False)
 
     def matrices(self) -> dict[str, nn.Parameter]:
-        """What is frozen as training goes."""
+        """The matrices that are frozen as training goes."""
         return {"A": self.A, "B": self.B}
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.b.unsqueeze(1) * self.B * self.d, self.A)
 
     def score(self, name: str) -> float:
-        """How much the loss has depended on a matrix, from the gradients seen so far."""
+        """The sensitivity of the loss to a matrix, from the gradients seen so far."""
         level: Tensor = getattr(self, f"{name}_level")
         return float((level * getattr(self, f"{name}_spread")).mean())
 
@@ -98,16 +101,16 @@ class AFLoRA(Adapter):
 
     @classmethod
     def after_backward(cls, adapters: Sequence[Self], step: int, total: int) -> None:  # noqa: ARG003
-        for own in adapters:
-            for name, p in own.matrices().items():
-                level, spread = getattr(own, f"{name}_level"), getattr(own, f"{name}_spread")
+        for adapter in adapters:
+            for name, p in adapter.matrices().items():
+                level, spread = getattr(adapter, f"{name}_level"), getattr(adapter, f"{name}_spread")
                 if p.grad is not None:
-                    sense(p.grad, level, spread, own.smooth, own.wander)
+                    sense(p.grad, level, spread, adapter.smooth, adapter.wander)
 
     @classmethod
     def after_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:
-        every = [(own, name, p) for own in adapters for name, p in own.matrices().items()]
-        moving = [(own.score(name), i) for i, (own, name, p) in enumerate(every) if p.requires_grad]
+        every = [(adapter, name, p) for adapter in adapters for name, p in adapter.matrices().items()]
+        moving = [(adapter.score(name), i) for i, (adapter, name, p) in enumerate(every) if p.requires_grad]
         excess = round(adapters[0].frozen(step, total) * len(every)) - (len(every) - len(moving))
         for _, i in sorted(moving)[: max(excess, 0)]:
             every[i][2].requires_grad_(False)

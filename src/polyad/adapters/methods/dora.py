@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.frozen import Frozen
-from polyad.adapters.frozen.low_rank_product import traced
+from polyad.adapters.frozen.low_rank_product import is_traced
 from polyad.adapters.methods.lora import LoRA
 from polyad.formats import LowRank
 
@@ -63,7 +63,7 @@ class DoRA(Adapter):
         self.direction = LoRA(shape, rank=rank, alpha=alpha, generator=generator)
         self.magnitude = nn.Parameter(torch.ones(shape[0]))
         self.register_buffer("squares", torch.ones(shape[0]), persistent=False)
-        self._known: tuple[tuple[Tensor, ...], Tensor] | None = None
+        self._last: tuple[tuple[Tensor, ...], Tensor] | None = None
 
     def derive(self, base: Frozen) -> None:
         squares = base.weight.flatten(1).to(self.magnitude.dtype).square().sum(1)
@@ -72,23 +72,23 @@ class DoRA(Adapter):
 
     def gains(self, base: Frozen) -> Tensor:
         """m / ‖W + s B A‖, one number a row; kept between calls without gradients for as long as nothing changes."""
-        if torch.is_grad_enabled() or traced():
+        if torch.is_grad_enabled() or is_traced():
             return self._gains(base)
         now = (*self.direction._parameters.values(), self.magnitude, self.squares)
-        if self._known is None or not all(_same(t, was) for t, was in zip(now, self._known[0], strict=True)):
-            self._known = tuple([t.clone() for t in now]), self._gains(base)
-        return self._known[1]
+        if self._last is None or not all(_same(t, was) for t, was in zip(now, self._last[0], strict=True)):
+            self._last = tuple([t.clone() for t in now]), self._gains(base)
+        return self._last[1]
 
     def _gains(self, base: Frozen) -> Tensor:
-        own = self.direction
-        return self.magnitude / self._norms(base.weight.flatten(1), own.A, own.B, own.scale)
+        low = self.direction
+        return self.magnitude / self._norms(base.weight.flatten(1), low.A, low.B, low.scale)
 
     def _norms(self, weight: Tensor, A: Tensor, B: Tensor, s: float) -> Tensor:
         if not self.norm_gradient:
             A, B = A.detach(), B.detach()
-        crossed = ((A @ weight.to(A.dtype).mT).mT * B).sum(1)  # the thin matrix in front, as in ``beside``
-        own = (B @ (A @ A.mT) * B).sum(1)
-        norms = (self.squares + 2 * s * crossed + s * s * own).clamp(min=0).sqrt()
+        crossed = ((A @ weight.to(A.dtype).mT).mT * B).sum(1)  # the thin matrix in front, as in ``low_rank_product``
+        of_update = (B @ (A @ A.mT) * B).sum(1)
+        norms = (self.squares + 2 * s * crossed + s * s * of_update).clamp(min=0).sqrt()
         return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # a row of zeros has no direction, and stays
 
     def update(self, base: Frozen) -> Tensor:
@@ -96,21 +96,21 @@ class DoRA(Adapter):
         weight = base.weight.flatten(1)
         return (g - 1) * weight + g * self.direction.scale * (self.direction.B @ self.direction.A)
 
-    def changed(self, x: Tensor, base: Frozen) -> Tensor:
-        if not base.joins(x):
-            return base.biased(self._scaled(x, base(x), base))
+    def output(self, x: Tensor, base: Frozen) -> Tensor:
+        if not base.can_fuse(x):
+            return base.add_bias(self._scaled_output(x, base(x), base))
         low, dropout = LowRank(self.direction.B, self.direction.A), self.dropout if self.training else 0.0
-        return base.joined(low, x, self.direction.scale, dropout, self.gains(base))
+        return base.fuse_low_rank(low, x, self.direction.scale, dropout, self.gains(base))
 
     def forward(self, x: Tensor, y: Tensor | None, base: Frozen) -> Tensor:
         assert y is not None
-        return self._scaled(x, y, base) - y
+        return self._scaled_output(x, y, base) - y
 
-    def _scaled(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
+    def _scaled_output(self, x: Tensor, y: Tensor, base: Frozen) -> Tensor:
         low, dropout = LowRank(self.direction.B, self.direction.A), self.dropout if self.training else 0.0
-        return base.onto(y, low, x, self.direction.scale, dropout, self.gains(base))
+        return base.add_update(y, low, x, self.direction.scale, dropout, self.gains(base))
 
 
 def _same(x: Tensor, was: Tensor) -> bool:
-    """Whether the numbers are those; a tensor's version would not tell, since writing through ``.data`` keeps it."""
+    """True for equal numbers; a tensor's version would not tell, since writing through ``.data`` keeps it."""
     return x.dtype == was.dtype and x.device == was.device and torch.equal(x, was)

@@ -53,18 +53,18 @@ class EDoRA(DoRA):
 
     def derive(self, base: Frozen) -> None:
         super().derive(base)
-        own = self.direction
-        u, s, v = truncated_svd(base.weight.flatten(1).to(torch.float64), own.R.shape[0])
-        own.left.copy_(u * s)
-        own.A.copy_(v)
+        core = self.direction
+        u, s, v = truncated_svd(base.weight.flatten(1).to(torch.float64), core.R.shape[0])
+        core.left.copy_(u * s)
+        core.A.copy_(v)
 
-    def changed(self, x: Tensor, base: Frozen) -> Tensor:
-        own, drops = self.direction, self.training and self.dropout > 0
-        if torch.is_grad_enabled() or drops or base.rows(x) >= own.R.shape[0] or not base.joins(x):
-            return super().changed(x, base)
-        low = F.linear(F.linear(F.linear(x, own.A.to(x.dtype)), own.R.to(x.dtype)), own.left.to(x.dtype))
-        y = torch.add(base(x), low, alpha=own.scale)  # fewer rows than R has: left R would take longer to form
-        return base.biased(y * self.gains(base).to(y.dtype))
+    def output(self, x: Tensor, base: Frozen) -> Tensor:
+        core, drops = self.direction, self.training and self.dropout > 0
+        if torch.is_grad_enabled() or drops or base.rows(x) >= core.R.shape[0] or not base.can_fuse(x):
+            return super().output(x, base)
+        low = F.linear(F.linear(F.linear(x, core.A.to(x.dtype)), core.R.to(x.dtype)), core.left.to(x.dtype))
+        y = torch.add(base(x), low, alpha=core.scale)  # fewer rows than R has: left R would take longer to form
+        return base.add_bias(y * self.gains(base).to(y.dtype))
 
 
 class Core(Adapter):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Generator, Tensor, nn
 
@@ -12,8 +9,6 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen.frozen import Frozen
-from polyad.adapters.host.adapters import Adapters
-from polyad.adapters.operations.arithmetic import reduced, updates
 from polyad.formats import LowRank
 
 
@@ -68,37 +63,3 @@ class EigenLoRAx(Adapter):
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.VB @ self.CB, self.CA @ self.VA)
-
-
-def recycle(adapters: Adapters, name: str, sources: Sequence[str]) -> dict[str, float]:
-    """Give the EigenLoRAx ``name`` the principal directions of other adapters, and return the energy they hold.
-
-    On each layer, V_B and V_A are the first singular vectors of the sources' updates side by side, and one above the
-    other. Each update counts by its square, whatever its method and however it is factored; the paper takes the
-    directions of the matrices A and B, centred, which depend on how a product is split. The energy is the smaller
-    share of the two sides. Directions that the sources do not span stay as they were, made orthogonal to the rest.
-    """
-    made: dict[str, Any] = dict(adapters.of(name))
-    given = [updates(adapters, source) for source in sources]
-    kept: dict[str, float] = {}
-    for path, own in made.items():
-        found = [change[path] for change in given if path in change]
-        if not isinstance(own, EigenLoRAx) or not found or own.VB.ndim > 2:
-            raise ValueError(
-                f"{path} of {name!r} is no EigenLoRAx of a single matrix, or none of {list(sources)} changes it"
-            )
-        left, one = _principal(torch.cat([reduced(update) for update in found], 1), own.VB)
-        right, other = _principal(torch.cat([reduced(update, right=True) for update in found], 1), own.VA.mT)
-        own.VB.copy_(left)
-        own.VA.copy_(right.mT)
-        kept[path] = min(one, other)
-    return kept
-
-
-def _principal(x: Tensor, spare: Tensor) -> tuple[Tensor, float]:
-    """The first left singular vectors of x, filled up with spare directions, and their share of the squares."""
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)
-    count = min(spare.shape[1], int((s > s[0] * 1e-6).sum()))
-    whole = torch.linalg.qr(torch.cat((u[:, :count], spare.to(u.dtype)), 1))[0][:, : spare.shape[1]]
-    energy = float(s[:count].square().sum() / s.square().sum()) if float(s[0]) else 0.0
-    return whole, energy

@@ -51,14 +51,14 @@ class FLoRATucker(Adapter):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        given = (rank,) * len(shape) if isinstance(rank, int) else tuple(rank)
-        if len(given) != len(shape):
+        per_side = (rank,) * len(shape) if isinstance(rank, int) else tuple(rank)
+        if len(per_side) != len(shape):
             raise ValueError(f"rank={rank} must be one number, or one for each of the {len(shape)} sides of {shape}")
-        ranks = tuple(min(_check.rank(r, 2**31, "any side"), side) for r, side in zip(given, shape, strict=True))
+        ranks = tuple(min(_check.rank(r, 2**31, "any side"), side) for r, side in zip(per_side, shape, strict=True))
         self.core = nn.Parameter(torch.zeros(ranks))
         variances = (ranks[0], *shape[1:])
-        drawn = zip(shape, ranks, variances, strict=True)
-        self.factors = nn.ParameterList(torch.randn(n, r, generator=generator) / v**0.5 for n, r, v in drawn)
+        sizes = zip(shape, ranks, variances, strict=True)
+        self.factors = nn.ParameterList(torch.randn(n, r, generator=generator) / v**0.5 for n, r, v in sizes)
         self.scale = alpha
 
     def tucker(self) -> Tucker:

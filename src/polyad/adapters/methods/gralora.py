@@ -58,20 +58,22 @@ class GraLoRA(Adapter):
         _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
         if not 0 <= shared < rank:
             raise ValueError(f"shared={shared} is not a part of rank={rank}; choose from 0 to {rank - 1}")
-        own = rank - shared
-        if blocks < 1 or any(size % blocks for size in (out, n, own)):
+        grid_rank = rank - shared
+        if blocks < 1 or any(size % blocks for size in (out, n, grid_rank)):
             raise ValueError(
                 f"blocks={blocks} does not divide the {out} rows and {n} columns of a weight of shape {shape} and "
-                f"the rank {own} that is not shared; choose a common divisor of the three"
+                f"the rank {grid_rank} that is not shared; choose a common divisor of the three"
             )
         k, self.shared = blocks, shared
-        self.A = nn.Parameter((2 * torch.rand(k, own // k, k, n // k, generator=generator) - 1) / (n // k) ** 0.5)
-        self.B = nn.Parameter(torch.zeros(k, out // k, k, own // k))
+        self.A = nn.Parameter(
+            (2 * torch.rand(k, grid_rank // k, k, n // k, generator=generator) - 1) / (n // k) ** 0.5
+        )
+        self.B = nn.Parameter(torch.zeros(k, out // k, k, grid_rank // k))
         if shared:
             self.A_shared = nn.Parameter((2 * torch.rand(shared, n, generator=generator) - 1) / n**0.5)
             self.B_shared = nn.Parameter(torch.zeros(out, shared))
         self.scale = (rank if alpha is None else alpha) / rank
-        self.thin = 4 * blocks * own <= min(out, n)
+        self.thin = 4 * blocks * grid_rank <= min(out, n)
 
     def update(self, base: Frozen | None) -> Format:  # noqa: ARG002
         grid = self._thin() if self.thin else Network("alcr,crai->(al)(ci)", (self.B, self.A))
@@ -84,8 +86,8 @@ class GraLoRA(Adapter):
 
     def _thin(self) -> LowRank:
         """The blocks in one pair of thin matrices that are zero but for them."""
-        k, own = self.A.shape[0], self.A.shape[1]
+        k, rank = self.A.shape[0], self.A.shape[1]
         eye = torch.eye(k, dtype=self.A.dtype, device=self.A.device)
         right = self.A.permute(2, 0, 1, 3).unsqueeze(3) * eye.view(1, k, 1, k, 1)  # (a, c, r, c, i)
         left = self.B.unsqueeze(2) * eye.view(k, 1, k, 1, 1)  # (a, l, a, c, r)
-        return LowRank(left.flatten(2).flatten(0, 1), right.reshape(k * k * own, -1))
+        return LowRank(left.flatten(2).flatten(0, 1), right.reshape(k * k * rank, -1))

@@ -46,8 +46,8 @@ class LoKH(Adapter):
         first = min(divisors, key=lambda k: k + out // k) if first is None else first
         if first not in divisors:
             raise ValueError(f"first={first} does not divide the {out} rows; choose from {divisors}")
-        drawn = torch.randn(rank, first, n, generator=generator) / first**0.5
-        self.factors = Factors(KhatriRao(drawn, torch.zeros(rank, out // first, n)))
+        factor = torch.randn(rank, first, n, generator=generator) / first**0.5
+        self.factors = Factors(KhatriRao(factor, torch.zeros(rank, out // first, n)))
         self.scale = alpha
 
     def update(self, base: Frozen) -> Format:  # noqa: ARG002
@@ -56,5 +56,5 @@ class LoKH(Adapter):
     def few(self, x: Tensor) -> Tensor:
         product = self.factors()
         first, second = product.first.to(x.dtype), product.second.to(x.dtype)  # (k, a, in), (k, b, in)
-        found = (x[..., None, None, :] * first) @ second.mT  # (…, k, a, b)
-        return found.sum(-3).flatten(-2)
+        terms = (x[..., None, None, :] * first) @ second.mT  # (…, k, a, b)
+        return terms.sum(-3).flatten(-2)

@@ -60,14 +60,14 @@ class LoLDU(Adapter):
         P, L, U = torch.linalg.lu(base.weight.flatten(1).to(torch.float64))
         d = U.diagonal()[: self.rank]
         d = torch.where(d == 0, 1.0, d)
-        found = (
+        numbers = (
             (self.L, (P @ L)[:, : self.rank]),
             (self.U, U[: self.rank] / d.unsqueeze(1)),
             (self.d, d),
             (self.z, d),
         )
-        for own, tensor in found:
-            own.copy_(tensor)
+        for target, tensor in numbers:
+            target.copy_(tensor)
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.L * (self.factor * self.z - self.start * self.d), self.U)

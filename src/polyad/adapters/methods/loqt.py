@@ -65,18 +65,18 @@ class LoQT(Adapter):
         out, n = matrix(shape)
         _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
         self.wide, self.bits, self.group, self.scale = out <= n, bits, group, alpha
-        drawn = torch.linalg.qr(torch.randn(min(out, n), rank, generator=generator)).Q.mT.contiguous()
+        directions = torch.linalg.qr(torch.randn(min(out, n), rank, generator=generator)).Q.mT.contiguous()
         self.B = nn.Parameter(torch.zeros((rank, n) if self.wide else (out, rank)))
         if bits is None:
-            self.register_buffer("P", drawn)
+            self.register_buffer("P", directions)
         else:
-            self.P = Factors(round_to_nearest(drawn, bits, group=group), trainable=False)
+            self.P = Factors(round_to_nearest(directions, bits, group=group), trainable=False)
 
     def projection(self) -> Tensor:
         """P as numbers, (rank, shorter side)."""
-        held: Any = self.P
-        found = held() if isinstance(held, Factors) else held
-        return found.dequantize(self.B.dtype) if isinstance(found, Quantized) else found
+        P: Any = self.P
+        P = P() if isinstance(P, Factors) else P
+        return P.dequantize(self.B.dtype) if isinstance(P, Quantized) else P
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         P = self.projection()
@@ -86,31 +86,31 @@ class LoQT(Adapter):
         """The leading singular vectors of a gradient (out, in) on the shorter side, (rank, side); of zeros, None."""
         _check.finite("the gradient", gradient)
         rank = self.B.shape[0 if self.wide else 1]
-        found = left_singular(gradient if self.wide else gradient.mT, rank)[0] if bool(gradient.any()) else None
-        return None if found is None else found.mT.contiguous()
+        vectors = left_singular(gradient if self.wide else gradient.mT, rank)[0] if bool(gradient.any()) else None
+        return None if vectors is None else vectors.mT.contiguous()
 
     @torch.no_grad()
     def turn(self, directions: Tensor) -> None:
         """Put other directions (rank, side) in the place of P."""
-        held: Any = self.P
+        P: Any = self.P
         if self.bits is None:
-            held.copy_(directions)
+            P.copy_(directions)
         else:
-            put(held, round_to_nearest(directions.float(), self.bits, group=self.group))
+            put_format(P, round_to_nearest(directions.float(), self.bits, group=self.group))
 
     def product(self, B: Tensor) -> Tensor:
         """``Pᵀ B``, or ``B P``, as a matrix (out, in) without ``scale``."""
         P = self.projection()
         return P.mT @ B if self.wide else B @ P
 
-    def explained(self, rest: Tensor) -> Tensor:
-        """The B whose update is nearest to ``rest`` (out, in)."""
+    def solve_factor(self, rest: Tensor) -> Tensor:
+        """Solve for the B whose update is nearest to ``rest`` (out, in)."""
         inverse = torch.linalg.pinv(self.projection()) / self.scale
         return inverse.mT @ rest if self.wide else rest @ inverse
 
 
-def put(held: Any, format: Format) -> None:
+def put_format(module: Any, format: Format) -> None:
     """Put a format's numbers into the module that holds another of the same description."""
     tensors = format.tensors()
-    for key, tensor in (*held.named_parameters(), *held.named_buffers()):
+    for key, tensor in (*module.named_parameters(), *module.named_buffers()):
         tensor.copy_(tensors[key])

@@ -69,7 +69,7 @@ class RiemannLoRA(Adapter):
         out, n = matrix(shape)
         self.rank = _check.rank(rank, min(out, n) // 2, f"half the shorter side of a weight of shape {shape}")
         if not start > 0 or not 0 <= momentum < 1:
-            raise ValueError(f"start={start} must be above 0, and momentum={momentum} from 0 up to, but not, 1")
+            raise ValueError(f"start={start} must be above 0, and momentum={momentum} at least 0 and below 1")
         self.start, self.momentum = start, momentum
         self.A, self.B = nn.Parameter(torch.zeros(rank, n)), nn.Parameter(torch.zeros(out, rank))
         for name, p in (("A", self.A), ("B", self.B)):
@@ -102,29 +102,29 @@ class RiemannLoRA(Adapter):
             dB, dA = dB + self.momentum * mB, dA + self.momentum * mA
         B.grad.copy_(dB)
         A.grad.copy_(dA)
-        for own, found in ((self.A_was, A), (self.B_was, B), (self.A_moving, dA), (self.B_moving, dB)):
-            own.copy_(found)
+        for target, tensor in ((self.A_was, A), (self.B_was, B), (self.A_moving, dA), (self.B_moving, dB)):
+            target.copy_(tensor)
 
     @torch.no_grad()
     def retract(self) -> None:
-        """From the point that the step reached along the tangent, of rank 2 r, to the nearest of rank r."""
+        """Move from the point that the step reached along the tangent, of rank 2 r, to the nearest of rank r."""
         A, B = self.A, self.B
         if torch.equal(A, self.A_was) and torch.equal(B, self.B_was):
             return
         reached = LowRank(torch.cat((B, self.B_was), -1), torch.cat((self.A_was, A - self.A_was), -2))
-        found = reached.round(rank=self.rank)
-        B.copy_(found.left)
-        A.copy_(found.right)
+        nearest = reached.round(rank=self.rank)
+        B.copy_(nearest.left)
+        A.copy_(nearest.right)
 
     @classmethod
     def after_backward(cls, adapters: Sequence[Self], step: int, total: int) -> None:  # noqa: ARG003
-        for own in adapters:
-            own.project()
+        for adapter in adapters:
+            adapter.project()
 
     @classmethod
     def after_step(cls, adapters: Sequence[Self], step: int, total: int) -> None:  # noqa: ARG003
-        for own in adapters:
-            own.retract()
+        for adapter in adapters:
+            adapter.retract()
 
 
 def tangent(A: Tensor, B: Tensor, ZA: Tensor, BZ: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,12 +79,12 @@ class SoKA(Adapter):
         a, c = self.first
         weight = base.weight.flatten(1).to(torch.float64)
         most = min(a * c, weight.numel() // (a * c)) if self.energy is not None else self.rank
-        found = kronecker_svd(weight, most, shape_of_first=self.first)
-        kept = self.rank
+        terms = kronecker_svd(weight, most, shape_of_first=self.first)
+        count = self.rank
         if self.energy is not None:
-            spectrum = found.first.flatten(-2).norm(dim=-1).square()
-            kept = max(1, min(self.rank, by_energy(spectrum, self.energy), by_elbow(spectrum)))
-        first, second = (t[:kept].to(dtype=self.A.dtype, device=self.A.device) for t in (found.first, found.second))
+            spectrum = terms.first.flatten(-2).norm(dim=-1).square()
+            count = max(1, min(self.rank, by_energy(spectrum, self.energy), by_elbow(spectrum)))
+        first, second = (t[:count].to(dtype=self.A.dtype, device=self.A.device) for t in (terms.first, terms.second))
         self._hold(Kronecker(first, second))
 
     def update(self, base: Frozen) -> Kronecker:  # noqa: ARG002

@@ -55,8 +55,8 @@ class SVFit(Adapter):
 
     def derive(self, base: Frozen) -> None:
         u, s, v = truncated_svd(base.weight.flatten(1).to(torch.float64), self.rank)
-        for own, found in ((self.U, u), (self.V, v), (self.s0, s), (self.s, s)):
-            own.copy_(found)
+        for target, tensor in ((self.U, u), (self.V, v), (self.s0, s), (self.s, s)):
+            target.copy_(tensor)
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.U * (self.s - self.s0), self.V)

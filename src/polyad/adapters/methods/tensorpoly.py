@@ -72,7 +72,9 @@ class TensorPoly(Adapter):
         _check.rank(order, 16, "what is of use", "order")
         _check.rank(terms, 2**15, "what is of use", "terms")
         if routes not in ("rank", "order") or (routes == "order" and tasks is None):
-            raise ValueError(f"routes={routes!r} is 'rank', or 'order' where tasks are given; tasks={tasks}")
+            raise ValueError(
+                f"routes={routes!r} with tasks={tasks} is unknown; choose 'rank', or 'order' with tasks="
+            )
         apart = routes == "rank"
         spread = terms ** (-0.5 / order if apart else -0.5)  # so that sums over terms have unit variance
         size, wide = _root(self.n, order), spread * self.n ** (-0.5 / order)
@@ -90,9 +92,9 @@ class TensorPoly(Adapter):
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         share = None if self.logits is None else self.logits.shape[-1] * self.logits[self.task].softmax(-1)
         if share is None or share.ndim == 1:
-            B, A = _entangled(self.B, share), _entangled(self.A, share)
+            B, A = _entangle(self.B, share), _entangle(self.A, share)
         else:
-            B, A = (_entangled(torch.einsum("onst,ot->ons", v, share).unsqueeze(-1), None) for v in (self.B, self.A))
+            B, A = (_entangle(torch.einsum("onst,ot->ons", v, share).unsqueeze(-1), None) for v in (self.B, self.A))
         return LowRank(B[:, : self.out].mT, A[:, : self.n])
 
 
@@ -102,10 +104,10 @@ def _root(d: int, order: int) -> int:
     return next(k for k in range(near, d + 1) if k**order >= d)
 
 
-def _entangled(vectors: Tensor, share: Tensor | None) -> Tensor:
-    """The rows Σ_r v₁ʳ ⊗ … ⊗ v_Nʳ of vectors (order, rank, size, terms)."""
-    found, *others = vectors.unbind()
-    found = found if share is None else found * share
+def _entangle(vectors: Tensor, share: Tensor | None) -> Tensor:
+    """Form the rows Σ_r v₁ʳ ⊗ … ⊗ v_Nʳ of vectors (order, rank, size, terms)."""
+    rows, *others = vectors.unbind()
+    rows = rows if share is None else rows * share
     for more in others[:-1]:
-        found = (found.unsqueeze(2) * more.unsqueeze(1)).flatten(1, 2)
-    return (found @ others[-1].mT).flatten(1) if others else found.sum(-1)
+        rows = (rows.unsqueeze(2) * more.unsqueeze(1)).flatten(1, 2)
+    return (rows @ others[-1].mT).flatten(1) if others else rows.sum(-1)

@@ -80,14 +80,14 @@ class TransformedLoRA(Adapter):
         if base.kind != "linear":
             return super().forward(x, y, base)
         low = LowRank(self.residual.B, self.residual.A)
-        return base(base.applied(self.transform(), x) - x) + self.residual.scale * base.applied(low, x)
+        return base(base.apply_update(self.transform(), x) - x) + self.residual.scale * base.apply_update(low, x)
 
-    def changed(self, x: Tensor, base: Frozen) -> Tensor:
+    def output(self, x: Tensor, base: Frozen) -> Tensor:
         if base.kind != "linear":
-            return super().changed(x, base)
-        total = base.biased(base(base.applied(self.transform(), x)))
+            return super().output(x, base)
+        total = base.add_bias(base(base.apply_update(self.transform(), x)))
         low = LowRank(self.residual.B, self.residual.A)
-        return base.onto(total, low, x, self.residual.scale, 0.0)
+        return base.add_update(total, low, x, self.residual.scale, 0.0)
 
 
 def _identity(modes: Sequence[int], bond: int, generator: Generator | None) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Merging adapters of quantised training into the codes below them."""
+"""Absorption of adapters of quantised training into the codes below them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.merge import owners, refuse_unmergeable
-from polyad.adapters.methods.loqt import LoQT, put
+from polyad.adapters.methods.loqt import LoQT, put_format
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
 
@@ -40,26 +40,26 @@ def absorb(adapters: Adapters, name: str, loss: Callable[[], Tensor], *, rounds:
     directions = _directions(terms, loss)
     errors: dict[str, float] = {}
     with torch.no_grad():
-        for path, (layer, own) in terms.items():
+        for path, (layer, adapter) in terms.items():
             base = layer.base
-            weight = base.weight + own.scale * own.update(base).to_dense().to(base.weight.dtype)
-            held, new = base.held, directions.get(path)
+            weight = base.weight + adapter.scale * adapter.update(base).to_dense().to(base.weight.dtype)
+            stored, new = base.stored_weight, directions.get(path)
             if new is not None:
-                own.turn(new)
-            if isinstance(held, Quantized):
-                codes, B = _nearest(weight, own, held, rounds)
-                rest = weight - codes.to_dense() - own.scale * own.product(B)
-                put(layer.layer.weight, codes)
+                adapter.turn(new)
+            if isinstance(stored, Quantized):
+                codes, B = _nearest(weight, adapter, stored, rounds)
+                rest = weight - codes.to_dense() - adapter.scale * adapter.product(B)
+                put_format(layer.layer.weight, codes)
             else:
                 layer.layer._parameters["weight"].copy_(weight)  # pyright: ignore
-                B, rest = torch.zeros_like(own.B), torch.zeros(())
-            own.B.copy_(B)
+                B, rest = torch.zeros_like(adapter.B), torch.zeros(())
+            adapter.B.copy_(B)
             errors[path] = float(rest.norm()) / max(float(weight.norm()), 1e-300)
     return errors
 
 
 def merge_steps(total: int, *, first: int = 100, growth: float = 1.2) -> list[int]:
-    """Before which of ``total`` steps to ``absorb``: 0, ``first``, and then ever later, by first + ⌊growthᵏ⌋.
+    """The steps of ``total`` before which to ``absorb``: 0, ``first``, and then ever later, by first + ⌊growthᵏ⌋.
 
     The last is more than ``first`` steps before the end. ``growth=0`` keeps the distance.
 
@@ -67,83 +67,92 @@ def merge_steps(total: int, *, first: int = 100, growth: float = 1.2) -> list[in
     [0, 20, 42, 66]
     """
     if first < 1 or growth < 0:
-        raise ValueError(f"first={first} and growth={growth} must be 1 or more, and not negative")
-    found, at = [0], first
+        raise ValueError(f"first={first} must be 1 or more and growth={growth} at least 0")
+    steps, at = [0], first
     while at + first < total:
-        found.append(at)
-        at += first + int(growth ** len(found[1:]))
-    return found
+        steps.append(at)
+        at += first + int(growth ** len(steps[1:]))
+    return steps
 
 
 def _terms(adapters: Adapters, name: str) -> dict[str, tuple[Adapted, LoQT]]:
-    adapters.of(name)  # a sentence for a name that is not attached
+    """The layers and adapters to absorb, by path; whatever cannot be absorbed is refused."""
+    adapters.of(name)  # refuses a name that is not attached
     if name not in adapters.active or adapters.merged or adapters.active[name] != 1:
-        raise ValueError(f"{name!r} does not act as it is; unmerge, and activate it with the weight 1, to absorb it")
-    found: dict[str, tuple[Adapted, LoQT]] = {}
+        raise ValueError(
+            f"{name!r} is merged or does not act with the weight 1; to absorb it, unmerge, and activate it with that "
+            "weight"
+        )
+    terms: dict[str, tuple[Adapted, LoQT]] = {}
     for path, layer in adapters.layers().items():
-        if name not in layer.made:
+        if name not in layer.specs:
             continue
         term = layer.routes[name][0] if isinstance(layer, Adapted) else None
-        own = None if term is None else term.adapter
-        if term is None or not isinstance(own, LoQT) or term.base.kind != "linear" or term.base.part is not None:
-            raise ValueError(f"{path} of {name!r} is no LoQT of a whole linear layer, which is what is absorbed")
+        adapter = None if term is None else term.adapter
+        if term is None or not isinstance(adapter, LoQT) or term.base.kind != "linear" or term.base.part is not None:
+            raise ValueError(
+                f"{path} of {name!r} is no LoQT of a whole linear layer; only such adapters can be absorbed"
+            )
         assert isinstance(layer, Adapted)
-        if not (isinstance(term.base.held, Quantized) or term.base.mergeable) or term.base.transposed:
-            raise ValueError(f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in)")
+        if not (isinstance(term.base.stored_weight, Quantized) or term.base.mergeable) or term.base.transposed:
+            raise ValueError(
+                f"the weight of {path} is neither codes (Quantized) nor a tensor (out, in); attach {name!r} to "
+                "other layers"
+            )
         if term.base.mergeable:
             refuse_unmergeable(path, layer, owners(adapters.model, adapters.common.banks.values()))
-        if not own.B.requires_grad:
+        if not adapter.B.requires_grad:
             raise ValueError(f"{name!r} is frozen, so that no gradient reaches {path}; thaw it to absorb it")
-        found[path] = (layer, own)
-    return found
+        terms[path] = (layer, adapter)
+    return terms
 
 
 def _directions(terms: dict[str, tuple[Adapted, LoQT]], loss: Callable[[], Tensor]) -> dict[str, Tensor | None]:
-    """What every P shall be, from one dense gradient after another as the backward pass comes."""
+    """The next P of every layer, from one dense gradient after another as the backward pass comes."""
     calls: dict[str, int] = dict.fromkeys(terms, 0)
     slopes: dict[str, Tensor] = {}
-    found: dict[str, Tensor | None] = {}
+    directions: dict[str, Tensor | None] = {}
 
     def watch(path: str) -> Callable[..., None]:
-        def arrived(x: Tensor, slope: Tensor) -> None:
-            own = slope.flatten(0, -2).mT.float() @ x.flatten(0, -2).float()
-            slopes[path] = slopes[path] + own if path in slopes else own
+        def add_slope(x: Tensor, slope: Tensor) -> None:
+            gradient = slope.flatten(0, -2).mT.float() @ x.flatten(0, -2).float()
+            slopes[path] = slopes[path] + gradient if path in slopes else gradient
             calls[path] -= 1
             if not calls[path]:
-                found[path] = terms[path][1].directions(slopes.pop(path))
+                directions[path] = terms[path][1].directions(slopes.pop(path))
 
-        def ran(_: nn.Module, given: tuple[Tensor, ...], y: Tensor) -> None:
-            x = given[0].detach()
+        def note_call(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+            x = inputs[0].detach()
             calls[path] += 1
-            y.register_hook(lambda slope: arrived(x, slope))
+            y.register_hook(lambda slope: add_slope(x, slope))
 
-        return ran
+        return note_call
 
     handles = [layer.register_forward_hook(watch(path)) for path, (layer, _) in terms.items()]
     try:
         with torch.enable_grad():
-            torch.autograd.grad(loss(), [own.B for _, own in terms.values()], allow_unused=True)
+            torch.autograd.grad(loss(), [adapter.B for _, adapter in terms.values()], allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return directions
 
 
-def _nearest(weight: Tensor, own: LoQT, like: Quantized, rounds: int) -> tuple[Quantized, Tensor]:
+def _nearest(weight: Tensor, adapter: LoQT, like: Quantized, rounds: int) -> tuple[Quantized, Tensor]:
     """Codes and the B beside them that leave the least of a weight."""
-    best, B = _coded(weight, like), torch.zeros_like(own.B)
+    best, B = _requantize(weight, like), torch.zeros_like(adapter.B)
     least = float((weight - best.to_dense()).norm())
     codes = best
     for _ in range(rounds):
-        found = own.explained((weight - codes.to_dense()).to(own.B.dtype))
-        rest = float((weight - codes.to_dense() - own.scale * own.product(found)).norm())
+        factor = adapter.solve_factor((weight - codes.to_dense()).to(adapter.B.dtype))
+        rest = float((weight - codes.to_dense() - adapter.scale * adapter.product(factor)).norm())
         if rest < least:
-            best, B, least = codes, found, rest
-        codes = _coded(weight - own.scale * own.product(found).to(weight.dtype), like)
+            best, B, least = codes, factor, rest
+        codes = _requantize(weight - adapter.scale * adapter.product(factor).to(weight.dtype), like)
     return best, B
 
 
-def _coded(weight: Tensor, like: Quantized) -> Quantized:
+def _requantize(weight: Tensor, like: Quantized) -> Quantized:
     zero = like.zero.dtype if isinstance(like.zero, Tensor) else torch.uint8
     return round_to_nearest(
         weight,

@@ -1,4 +1,4 @@
-"""Operations on attached adapters: weighted sums, compression into another rank, and what an adapter uses.
+"""Operations on attached adapters: weighted sums, compression into another rank, and the rank that is used.
 
 A weight is known by the name of its site, as ``Adapters.of`` has it: a layer's path, with ``[first:end]`` for a part
 of a fused weight, and with the parameter's name for a mixture's experts, which come with a leading dimension.
@@ -14,31 +14,33 @@ from torch import Tensor
 
 from polyad import _check
 from polyad.adapters.host.adapters import Adapters
-from polyad.adapters.host.build import view
-from polyad.adapters.host.sites import KINDS, Site, addressed, literal, parted, sites_of
+from polyad.adapters.host.build import base_of
+from polyad.adapters.host.sites import KINDS, Site, literal, patterns_for, split_name
 from polyad.adapters.methods.lora import LoRA
 from polyad.formats import LowRank
 from polyad.linalg import evenly, truncated_svd
 
 Change = LowRank | Tensor
-"""What is added to a weight: (out, the rest), with a leading dimension for experts."""
+"""A change of a weight: (out, the rest), with a leading dimension for experts."""
 
 
 def updates(adapters: Adapters, name: str) -> dict[str, Change]:
-    """What an adapter adds to each weight, its scale included: low-rank where its update is, and dense elsewhere."""
-    adapters.of(name)  # a sentence for a name that is not attached
+    """The change of each weight by an adapter, its scale included: low-rank where its update is, dense elsewhere."""
+    adapters.of(name)  # refuses a name that is not attached
     if adapters.merged:
-        raise ValueError("the adapters are merged, so that what they start from is not there; call unmerge() first")
+        raise ValueError(
+            "the adapters are merged, so that the weights they change are not there; call unmerge() first"
+        )
     with torch.no_grad():
         return {
             path + suffix: LowRank(u.left.detach(), u.right.detach()) if isinstance(u, LowRank) else u.detach()
             for path, layer in adapters.layers().items()
-            for suffix, u in (layer.updates(name) if name in layer.made else ())
+            for suffix, u in (layer.updates(name) if name in layer.specs else ())
         }
 
 
 def changes(adapters: Adapters, name: str) -> dict[str, Tensor]:
-    """What an adapter adds to each weight, its scale included: dense matrices (out, the rest)."""
+    """The change of each weight by an adapter, its scale included, as a dense matrix (out, the rest)."""
     return {site: _dense(update) for site, update in updates(adapters, name).items()}
 
 
@@ -73,68 +75,67 @@ def combine(
         raise ValueError("weights is empty; name at least one adapter, as in {'a': 1.0}")
     _check.exactly_one(rank=rank, tol=tol)
     terms: dict[str, list[Change]] = {}
-    for own, weight in weights.items():
-        _check.finite(f"the weight of {own}", torch.tensor(float(weight)))
-        for site, update in updates(adapters, own).items():
+    for source, weight in weights.items():
+        _check.finite(f"the weight of {source}", torch.tensor(float(weight)))
+        for site, update in updates(adapters, source).items():
             terms.setdefault(site, []).append(update * weight)
     _refuse_overlap(terms)
-    found: dict[str, LowRank] = {}
+    factors: dict[str, LowRank] = {}
     errors: dict[str, float] = {}
-    for site, given in terms.items():
-        total = _sum(given)
+    for site, changes_here in terms.items():
+        total = _sum(changes_here)
         least = None if rank is None else min(rank, *total.shape[-2:])
-        found[site] = low = _cut(total, least, tol)
+        factors[site] = low = _cut(total, least, tol)
         size = float(_values(total).norm())
         errors[site] = float(_values(_sum([total, low * -1.0])).norm()) / size if size else 0.0
         if orthonormal:
             q = torch.linalg.qr(low.right.mT)[0]
-            found[site] = LowRank(low.left @ (low.right @ q), q.mT)
-    attach_factors(adapters, name, found)
+            factors[site] = LowRank(low.left @ (low.right @ q), q.mT)
+    attach_factors(adapters, name, factors)
     return errors
 
 
 def attach_factors(adapters: Adapters, name: str, factors: Mapping[str, LowRank]) -> None:
     """Attach a LoRA whose updates are these, by the names of their sites."""
     ranks = {literal(site): max(1, low.rank) for site, low in factors.items()}
-    which, parts = addressed(factors)
+    which, parts = patterns_for(factors)
     adapters.attach(name, which, LoRA, rank=ranks, of=KINDS, parts=parts, tied=True)
-    made: dict[str, Any] = adapters.of(name)
+    loras: dict[str, Any] = adapters.of(name)
     with torch.no_grad():
         for site, low in factors.items():
-            own = made[site]
-            for held, given in ((own.B, low.left), (own.A, low.right)):
-                held.copy_(given) if low.rank else held.zero_()
+            for parameter, numbers in ((loras[site].B, low.left), (loras[site].A, low.right)):
+                parameter.copy_(numbers) if low.rank else parameter.zero_()
 
 
 def diagnose(adapters: Adapters, name: str, *, tol: float = 0.01) -> dict[str, dict[str, float]]:
-    """What an adapter uses of its rank, for every weight; all zero where nothing changes.
+    """Measure the use that an adapter makes of its rank, for every weight; all zero where nothing changes.
 
     ``drift`` = ‖ΔW‖ / ‖W‖; ``rank``, the least within a relative error ``tol`` of ΔW; ``stable_rank`` = ‖ΔW‖² / σ₁²;
     ``condition`` = σ₁ / σ of that rank, 1 where all directions that are used are used alike. Of the experts of a
     mixture the largest of each is given.
     """
-    found: dict[str, dict[str, float]] = {}
-    bases = {site.name: _norms(site) for site in sites_of(adapters, name)}
+    figures: dict[str, dict[str, float]] = {}
+    bases = {site.name: _norms(site) for site in adapters.sites(name)}
     for site, update in updates(adapters, name).items():
         values = torch.atleast_2d(_values(update))
         size = values.norm(dim=-1)
         left = values.square().flip(-1).cumsum(-1).flip(-1)
         rank = (left > (tol * size.unsqueeze(-1)) ** 2).sum(-1)
         last = values.gather(-1, (rank - 1).clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        there = size > 0
-        found[site] = {
+        nonzero = size > 0
+        figures[site] = {
             "drift": float((size / bases[site].clamp_min(1e-300)).max()),
             "rank": int(rank.max()),
-            "stable_rank": float((size / values[:, 0]).square()[there].max()) if bool(there.any()) else 0.0,
-            "condition": float((values[:, 0] / last)[there].max()) if bool(there.any()) else 0.0,
+            "stable_rank": float((size / values[:, 0]).square()[nonzero].max()) if bool(nonzero.any()) else 0.0,
+            "condition": float((values[:, 0] / last)[nonzero].max()) if bool(nonzero.any()) else 0.0,
         }
-    return found
+    return figures
 
 
 def overlap(adapters: Adapters, first: str, second: str) -> dict[str, float]:
     """The cosine of two adapters' changes of every weight that both change, in [-1, 1]; 0 where one is zero."""
     one, other = updates(adapters, first), updates(adapters, second)
-    found: dict[str, float] = {}
+    cosines: dict[str, float] = {}
     for site in sorted(one.keys() & other.keys()):
         a, b = one[site], other[site]
         if isinstance(a, LowRank) and isinstance(b, LowRank):
@@ -143,11 +144,11 @@ def overlap(adapters: Adapters, first: str, second: str) -> dict[str, float]:
         else:
             product = (_dense(a).double() * _dense(b).double()).sum()
         size = float(_values(a).norm() * _values(b).norm())
-        found[site] = float(product) / size if size else 0.0
-    return found
+        cosines[site] = float(product) / size if size else 0.0
+    return cosines
 
 
-def reduced(update: Change, *, right: bool = False) -> Tensor:
+def thin_factor(update: Change, *, right: bool = False) -> Tensor:
     """A matrix (out, few) with the left singular vectors and the singular values of a change, in float64; with
     ``right`` one (the rest, few) with the right ones."""
     if not isinstance(update, LowRank):
@@ -158,13 +159,13 @@ def reduced(update: Change, *, right: bool = False) -> Tensor:
 
 def _values(update: Change) -> Tensor:
     """The singular values of a change, in float64."""
-    return torch.linalg.svdvals(reduced(update))
+    return torch.linalg.svdvals(thin_factor(update))
 
 
 def _norms(site: Site) -> Tensor:
     """The norm of a weight, or of that of every expert, in float64."""
     if site.parameter is None:
-        return view(site).weight.double().norm()
+        return base_of(site).weight.double().norm()
     experts = site.layer._parameters[site.parameter]
     assert experts is not None
     return experts.double().flatten(1).norm(dim=1)
@@ -191,8 +192,9 @@ def _cut(total: Change, rank: int | None, tol: float | None) -> LowRank:
 
 def _refuse_overlap(sites: Mapping[str, Any]) -> None:
     for site in sites:
-        path, part = parted(site)
+        path, part = split_name(site)
         if part is not None and path in sites:
             raise ValueError(
-                f"{path} is changed as a whole by one adapter and as {site} by another; combine such as cut it alike"
+                f"{path} is changed as a whole by one adapter and in part, {site}, by another; combine adapters that "
+                "split this weight into the same parts"
             )

@@ -1,4 +1,4 @@
-"""A curve of low loss between two solutions: two trainings of one model, or two adapters of one make."""
+"""A curve of low loss between two solutions: two trainings of one model, or two adapters of one method and shape."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class BezierCurve:
 
     ``parameters`` are the live ones, by name, which ``move`` sets to a point; ``first`` and ``last`` are the two ends
     under the same names and shapes. For whole models they are ``dict(model.named_parameters())``; for adapters
-    ``Adapters.named_parameters(name)`` of three of one make, of which the first is the one that shall move and can
-    then be merged, saved and averaged as any other. θ_m starts in the middle of the ends, which are copied. Buffers
-    that depend on the parameters (running statistics) are the caller's to measure again at a point.
+    ``Adapters.named_parameters(name)`` of three of one method and shape, of which the first is the one that moves
+    and can then be merged, saved and averaged as any other. θ_m starts in the middle of the ends, which are copied.
+    Buffers that depend on the parameters (running statistics) are the caller's to measure again at a point.
 
     >>> from polyad.adapters import Adapters, LoRA
     >>> host = Adapters(nn.Sequential(nn.Linear(3, 2)))
@@ -48,11 +48,13 @@ class BezierCurve:
         for name, end in (("first", first), ("last", last)):
             if end.keys() != parameters.keys():
                 other = sorted(end.keys() ^ parameters.keys())
-                raise ValueError(f"{name} and parameters do not name the same tensors: {other[:3]}")
+                raise ValueError(f"{name} and parameters do not name the same tensors: {other[:3]} are in one alone")
             for key, tensor in end.items():
                 if tensor.shape != parameters[key].shape:
-                    found, there = tuple(tensor.shape), tuple(parameters[key].shape)
-                    raise ValueError(f"{key} has the shape {found} in {name} and {there} in parameters")
+                    shape, wanted = tuple(tensor.shape), tuple(parameters[key].shape)
+                    raise ValueError(
+                        f"{key} has the shape {shape} in {name} and {wanted} in parameters; they must agree"
+                    )
                 _check.finite(f"{key} of {name}", tensor.detach())
         self.parameters = dict(parameters)
         self.first = {key: tensor.detach().clone() for key, tensor in first.items()}
@@ -62,7 +64,7 @@ class BezierCurve:
     def point(self, r: float) -> dict[str, Tensor]:
         """The parameters at r."""
         if not 0 <= r <= 1:
-            raise ValueError(f"r={r} is no place on the curve; give a number from 0 (the first end) to 1 (the last)")
+            raise ValueError(f"r={r} is no point of the curve; give a number from 0 (the first end) to 1 (the last)")
         shares = (1 - r) ** 2, 2 * r * (1 - r), r**2
         ends = ((self.first[k], self.middle[k].detach(), self.last[k]) for k in self.first)
         return {k: sum(s * t for s, t in zip(shares, e, strict=True)) for k, e in zip(self.first, ends, strict=True)}  # pyright: ignore

@@ -1,4 +1,4 @@
-"""A light network that predicts another's output from features that are there anyway."""
+"""A light network that predicts another's output from features that are computed anyway."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def bridge(
     True
     """
     if not 0 <= mixup <= 1:
-        raise ValueError(f"mixup={mixup} must be from 0 to 1")
+        raise ValueError(f"mixup={mixup} must be from 0, which mixes nothing, to 1")
 
     def loss(step: int) -> Tensor:
         x = inputs(step)
@@ -67,8 +67,8 @@ def bridge(
             share = _beta(mixup, generator)
             x = share * x + (1 - share) * x[torch.randperm(len(x), generator=generator).to(x.device)]
         with torch.no_grad():
-            given, wanted = features(x), target(x).log_softmax(-1)
-        return F.kl_div(head(given).log_softmax(-1), wanted, reduction="batchmean", log_target=True)
+            known_features, wanted = features(x), target(x).log_softmax(-1)
+        return F.kl_div(head(known_features).log_softmax(-1), wanted, reduction="batchmean", log_target=True)
 
     return descend(head.parameters(), loss, steps=steps, rate=rate, stage="bridge", callback=callback)
 

@@ -1,4 +1,4 @@
-"""Predictions averaged over adapters, and how well probabilities are calibrated."""
+"""Predictions averaged over adapters, and the calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def ensemble(adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]
     torch.Size([4, 2])
     """
     if not names:
-        raise ValueError("names is empty; an ensemble needs at least one adapter")
+        raise ValueError("names is empty; name one adapter or more")
     before = dict(adapters.active)
     total: Tensor | None = None
     try:
         for name in names:
             adapters.activate(name)
             with torch.no_grad():
-                found = run().softmax(-1)
-            total = found if total is None else total + found
+                probabilities = run().softmax(-1)
+            total = probabilities if total is None else total + probabilities
     finally:
         adapters.activate(before)
     assert total is not None
@@ -80,10 +80,10 @@ def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dic
     right = (choice == labels).double()
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gaps = torch.zeros(bins, dtype=p.dtype).index_add(0, place, right - confidence)
-    own = p.gather(1, labels[:, None]).squeeze(1)
+    of_label = p.gather(1, labels[:, None]).squeeze(1)
     return {
         "accuracy": float(right.mean()),
-        "nll": float(-own.clamp_min(torch.finfo(p.dtype).tiny).log().mean()),
-        "brier": float((p.square().sum(1) - 2 * own + 1).mean()),
+        "nll": float(-of_label.clamp_min(torch.finfo(p.dtype).tiny).log().mean()),
+        "brier": float((p.square().sum(1) - 2 * of_label + 1).mean()),
         "ece": float(gaps.abs().sum()) / len(p),
     }

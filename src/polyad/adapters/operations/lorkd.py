@@ -66,10 +66,12 @@ def lorkd(
     (True, 'Linear')
     """
     if not tasks or temperature <= 0:
-        raise ValueError(f"tasks={list(tasks)} or temperature={temperature} leaves nothing to train")
+        raise ValueError(
+            f"tasks={list(tasks)} must name one adapter or more, and temperature={temperature} must be above 0"
+        )
     experts = [p for task in tasks for p in adapters.parameters(task)]
     trained = adapters.common.trainable
-    own = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
+    backbone = [p for name, p in adapters.model.named_parameters() if trained.get(name, False)]
 
     def loss(step: int) -> Tensor:
         x, labels, names = batches(step)
@@ -80,18 +82,18 @@ def lorkd(
             raise ValueError(f"the model returns {what}; adapt a module that returns logits (rows, classes)")
         return _loss(logits, labels, None if teacher is None else (teacher, x), weight, temperature)
 
-    for p in own:
+    for p in backbone:
         p.requires_grad_(True)
     try:
-        return descend([*own, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
+        return descend([*backbone, *experts], loss, steps=steps, rate=rate, stage="distilling", callback=callback)
     finally:
-        for p in own:
+        for p in backbone:
             p.requires_grad_(False)
 
 
 def expert(adapters: Adapters, task: str) -> nn.Module:
     """A copy of the model with one task's adapter in its weights and no others; it costs what the model does."""
-    adapters.of(task)  # a sentence for a name that is not attached
+    adapters.of(task)  # refuses a name that is not attached
     model = copy.deepcopy(adapters.model)
     host = Adapters(model)
     host.activate(task)
@@ -108,5 +110,5 @@ def _loss(
     teacher, x = taught
     with torch.no_grad():
         wanted = (teacher(x) / t).log_softmax(-1)
-    given = (logits / t).log_softmax(-1)
-    return loss + weight * t**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
+    predicted = (logits / t).log_softmax(-1)
+    return loss + weight * t**2 * F.kl_div(predicted, wanted, reduction="batchmean", log_target=True)

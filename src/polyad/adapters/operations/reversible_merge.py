@@ -1,4 +1,4 @@
-"""A few adapters from which each of many can be had again."""
+"""A merge of many adapters into a few, from which each can be recovered."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ class ReversibleMerge:
 
     @property
     def numbers(self) -> int:
-        """How many numbers are held."""
-        return sum(t.numel() for held in (self.bases, self.coefficients) for pair in held.values() for t in pair)
+        """The count of numbers that the merge stores."""
+        return sum(t.numel() for stored in (self.bases, self.coefficients) for pair in stored.values() for t in pair)
 
     def factors(self, name: str) -> dict[str, LowRank]:
-        """The adapter of this name, as it can be had again, by path."""
+        """The adapter of this name as it is recovered, by path."""
         if name not in self.names:
             raise ValueError(f"{name!r} was not merged; choose from {list(self.names)}")
         i = self.names.index(name)
-        found: dict[str, LowRank] = {}
+        factors: dict[str, LowRank] = {}
         for path, pair in self.bases.items():
             right, left = (
                 (u @ c[..., i : i + 1]).squeeze(-1) for u, c in zip(pair, self.coefficients[path], strict=True)
             )
-            found[path] = LowRank(left, right.mT)
-        return found
+            factors[path] = LowRank(left, right.mT)
+        return factors
 
     def attach(self, adapters: Adapters, name: str, new: str) -> None:
-        """Attach what was merged as ``name`` under a name that is free."""
+        """Attach the recovered adapter ``name`` under a name that is free."""
         attach_factors(adapters, new, self.factors(name))
 
 
@@ -64,7 +64,7 @@ class ReversibleMerge:
     ),
 )
 def reversible_merge(adapters: Adapters, names: Sequence[str], keep: int) -> ReversibleMerge:
-    """Merge LoRAs of one rank on the same layers so that each can be had again as a combination of ``keep`` bases.
+    """Merge LoRAs of one rank on the same layers so that each is recovered as a combination of ``keep`` bases.
 
     For each column of A and each row of B the n adapters' vectors are the columns of X (rank, n): the basis is X's
     first ``keep`` left singular vectors U, the coefficients Uᵀ X. It is the least error of A and B, each for itself,
@@ -78,13 +78,13 @@ def reversible_merge(adapters: Adapters, names: Sequence[str], keep: int) -> Rev
     >>> bool((merged.factors("b")["0"].right - host.of("b")["0"].A).norm() < 1e-5)
     True
     """
-    made: list[dict[str, Any]] = [dict(adapters.of(name)) for name in names]
-    if len(made) < 2 or any(own.keys() != made[0].keys() for own in made):
+    loras: list[dict[str, Any]] = [dict(adapters.of(name)) for name in names]
+    if len(loras) < 2 or any(by_site.keys() != loras[0].keys() for by_site in loras):
         raise ValueError(f"names={list(names)} must be two adapters or more, all on the same layers")
     bases: dict[str, tuple[Tensor, Tensor]] = {}
     coefficients: dict[str, tuple[Tensor, Tensor]] = {}
-    for path in made[0]:
-        each = [own[path] for own in made]
+    for path in loras[0]:
+        each = [by_site[path] for by_site in loras]
         if any(type(one) is not LoRA or one.A.shape != each[0].A.shape for one in each):
             raise ValueError(f"the adapters of {path} are not all LoRAs of one rank; combine(...) makes them so")
         rank = each[0].A.shape[-2]

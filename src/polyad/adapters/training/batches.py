@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyad.adapters.training.settings import Finetuning
 from polyad.data.calibration import splits
 from polyad.data.text import digest
 
-if TYPE_CHECKING:
-    from polyad.adapters.training.finetune import Finetuning
-
-BEGINNING = 4
+FIRST = 4
 """Batches from which methods start that read a gradient or statistics."""
 
 
 class Tokens:
-    """The batches of a fine-tuning: what step ``step`` sees follows from the texts, the seed and the step alone."""
+    """The batches of a fine-tuning; that of step ``step`` follows from the texts, the seed and the step alone."""
 
     def __init__(self, model: Any, asked: Finetuning) -> None:
         self.model, self.asked = model, asked
@@ -27,7 +25,8 @@ class Tokens:
         self.length = asked.length if most is None else min(asked.length, most)
         if self.length < 2 or asked.batch < 1:
             raise ValueError(
-                f"length={asked.length} and batch={asked.batch} hold nothing to learn; 2 and 1 are least"
+                f"length={self.length} and batch={asked.batch} hold nothing to learn; give a length of 2 "
+                "and a batch of 1 or more"
             )
         parts = splits(model, asked.texts)
         for part in parts:
@@ -43,13 +42,13 @@ class Tokens:
         """Token ids (batch, length): rows from anywhere in the texts, longer ones more often."""
         generator = torch.Generator().manual_seed(1_000_003 * self.asked.seed + step)
         room = [len(ids) - self.length + 1 for ids in self.ids]
-        found = []
+        windows: list[Tensor] = []
         for place in torch.randint(sum(room), (self.asked.batch,), generator=generator).tolist():
             text = 0
             while place >= room[text]:
                 place, text = place - room[text], text + 1
-            found.append(self.ids[text][place : place + self.length])
-        return torch.stack(found).to(self.model.device)
+            windows.append(self.ids[text][place : place + self.length])
+        return torch.stack(windows).to(self.model.device)
 
     def loss(self, step: int) -> Tensor:
         """The mean negative log-likelihood of each row's tokens after the first."""
@@ -57,6 +56,6 @@ class Tokens:
         logits = self.model(rows, use_cache=False).logits[:, :-1].float()
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 
-    def beginning(self) -> Tensor:
-        """The loss of the first batches together, from which methods start."""
-        return torch.stack([self.loss(step) for step in range(min(BEGINNING, self.asked.steps))]).mean()
+    def start_loss(self) -> Tensor:
+        """The mean loss of the first batches, from whose gradient methods start."""
+        return torch.stack([self.loss(step) for step in range(min(FIRST, self.asked.steps))]).mean()

@@ -1,4 +1,4 @@
-"""Several adapters trained alike at equal counts, each kept as soon as it is finished."""
+"""Comparison of adapters trained alike at equal counts, each kept as soon as it is finished."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 from polyad._versions import NEWEST, read_version
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
-from polyad.adapters.host.size import sized, trained
+from polyad.adapters.host.size import size_to_count, trained_count
 from polyad.adapters.methods.lora import LoRA
 from polyad.adapters.training.batches import Tokens
-from polyad.adapters.training.finetune import NAME, Finetuning, finetune, write_record
+from polyad.adapters.training.finetune import NAME, finetune, write_record
+from polyad.adapters.training.settings import Finetuning
 from polyad.models.surgery import Which
 from polyad.train.state import difference, fingerprint
 
@@ -35,11 +36,14 @@ def compare(
     training is not done again, and one that was killed goes on. A method that fails yields its sentence.
     """
     which = asked.which(model)
-    count = trained(model, which, partial(LoRA, rank=rank))
-    seen = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
-    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **seen}
-    places = {name: folder / _file(name) for name in methods}
-    done = {name: _known(place, json.loads(json.dumps({"method": name, **stated}))) for name, place in places.items()}
+    count = trained_count(model, which, partial(LoRA, rank=rank))
+    identity = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
+    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **identity}
+    places = {name: folder / _file_name(name) for name in methods}
+    done = {
+        name: _finished_record(place, json.loads(json.dumps({"method": name, **stated})))
+        for name, place in places.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, method) in enumerate(methods.items()):
         if callback is not None:
@@ -47,7 +51,9 @@ def compare(
         record = done[name]
         if record is None:
             try:
-                record = _one(model, method, asked, places[name], which, count, callback, {"method": name, **stated})
+                record = _train_one(
+                    model, method, asked, places[name], which, count, callback, {"method": name, **stated}
+                )
             except (ValueError, TypeError, RuntimeError) as error:
                 record = {"version": NEWEST["record"], "spelled": name, "error": str(error)}
         yield record
@@ -55,11 +61,11 @@ def compare(
         callback(len(methods), len(methods), {"stage": "methods"})
 
 
-def _one(
+def _train_one(
     model: Any, method: Method, asked: Finetuning, place: Path, which: Which, count: int, callback: Any, stated: Any
 ) -> dict[str, Any]:
-    """One method of a comparison, trained and kept; the model is afterwards as it was before."""
-    method, _ = sized(model, which, method, count)
+    """Train and keep one method of a comparison; the model is afterwards as it was before."""
+    method, _ = size_to_count(model, which, method, count)
     state = place.with_name(f".{place.name}.state")
     try:
         adapters, record = finetune(model, method, asked, state=state, callback=callback)
@@ -74,8 +80,8 @@ def _one(
     return record
 
 
-def _file(name: str) -> str:
-    """A name of a file for a method as it is spelled."""
+def _file_name(name: str) -> str:
+    """The file name of a method as it is spelled."""
     return "".join(c if c.isalnum() or c in "=.,-_" else "-" for c in name)
 
 
@@ -83,19 +89,19 @@ def _record_of(place: Path) -> Path:
     return place.with_name(place.name + ".json")
 
 
-def _known(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finished_record(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record of this very training if it is finished; a finished one of another is refused."""
     if not place.is_dir():
         return None
     try:
-        found = json.loads(_record_of(place).read_text(encoding="utf-8"))
+        record = json.loads(_record_of(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = {}
-    read_version("record", _record_of(place), found.get("version"))
-    asked = found.get("asked")
+        record = {}
+    read_version("record", _record_of(place), record.get("version"))
+    asked = record.get("asked")
     if asked != stated:
         what = f" ({difference(json.dumps(asked), json.dumps(stated))})" if asked else ""
         raise ValueError(
             f"{place} holds an adapter of another training{what}; choose another folder, or remove it first"
         )
-    return found
+    return record

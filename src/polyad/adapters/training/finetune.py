@@ -1,56 +1,33 @@
-"""A language model fine-tuned on text by an adapter, and what that gave."""
+"""Fine-tuning of a language model on text by an adapter, and the record of it."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from polyad._versions import NEWEST
 from polyad.adapters.host.adapters import Adapters
-from polyad.adapters.host.build import Method, entry, needs_of, opened
-from polyad.adapters.training.batches import BEGINNING, Tokens
+from polyad.adapters.host.build import Method, card_of, needs_of, unwrap_method
+from polyad.adapters.training.batches import FIRST, Tokens
 from polyad.adapters.training.loop import train
 from polyad.adapters.training.rate_range import RateRange, rate_range
+from polyad.adapters.training.settings import Finetuning
 from polyad.data.calibration import evaluation
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
 from polyad.models.calibration import collect
-from polyad.models.surgery import Which, decoder_linears
+from polyad.models.surgery import Which
 from polyad.statistics import Moments
 from polyad.train.state import fingerprint
 
 NAME = "adapter"
-
-
-@dataclass(frozen=True)
-class Finetuning:
-    """How an adapter is trained on texts: every method of a comparison sees the same tokens in the same order."""
-
-    texts: tuple[str, ...]
-    steps: int = 150
-    batch: int = 2
-    length: int = 128
-    rate: float | Literal["auto"] | None = None
-    """The learning rate; by default the method's own, and with "auto" one that a short run over many finds."""
-    seed: int = 0
-    windows: int = 8
-    """Windows of 1,024 tokens of each text's evaluation part on which the loss is measured."""
-    select: tuple[str, ...] | None = None
-    """Patterns of the layers; by default every linear layer but the output head."""
-
-    def which(self, model: Any) -> Which:
-        """The layers that are adapted."""
-        if self.select is not None:
-            return self.select
-        paths = set(decoder_linears(model))
-        return lambda path, _module: path in paths
 
 
 def finetune(
@@ -61,7 +38,7 @@ def finetune(
     state: Path | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> tuple[Adapters, dict[str, Any]]:
-    """Attach an adapter to a language model, train it, and say what that gave; it stays attached, as ``adapter``.
+    """Attach an adapter to a language model, train it, and return the record; it stays attached, as ``adapter``.
 
     The record holds the loss of every step, the held-out loss of each text before and after (nats a token, protocol
     ``text-1``), trained numbers, bytes, seconds and peak memory. With ``state``, a file, an interrupted training goes
@@ -70,19 +47,19 @@ def finetune(
     quality.check_predicts(model)
     rate, tried = asked.rate, None
     if rate == "auto":
-        tried = rates(model, method, asked, callback=callback)
+        tried = try_rates(model, method, asked, callback=callback)
         rate = tried.best
     weights = "" if state is None else fingerprint(model)
-    method, given = opened(method, {})
+    method, arguments = unwrap_method(method, {})
     tokens = Tokens(model, asked)
     heldout = evaluation(model, asked.texts, count=asked.windows)
     before = _losses(model, heldout, quality.original_losses, callback, "loss before")
     measured = memory.forget()
     clock = time.perf_counter()
-    adapters, layers = _attached(model, method, given, asked, tokens)
+    adapters, layers = _attach(model, method, arguments, asked, tokens)
     attaching, count = time.perf_counter() - clock, sum(p.numel() for p in adapters.parameters(NAME))
-    known = entry(method)
-    stated = {"method": method.__name__ if known is None else known.name, "arguments": given}
+    listed = card_of(method)
+    stated = {"method": method.__name__ if listed is None else listed.name, "arguments": arguments}
     identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype), "model": weights}
     training = model.training
     torch.manual_seed(asked.seed)
@@ -121,7 +98,7 @@ def finetune(
     }  # fmt: skip
 
 
-def rates(
+def try_rates(
     model: Any,
     method: Method,
     asked: Finetuning,
@@ -130,14 +107,14 @@ def rates(
     without: Sequence[float] | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> RateRange:
-    """What learning rates do to a method on the first batches of a fine-tuning; the model is left as it was.
+    """Try rising learning rates of a method on the first batches of a fine-tuning; the model is left as it was.
 
     ``without`` are the model's own losses of these batches, if they are known. Costs as much as ``steps`` steps and
     their forward passes.
     """
-    method, given = opened(method, {})
+    method, arguments = unwrap_method(method, {})
     tokens = Tokens(model, asked)
-    adapters, _ = _attached(model, method, given, asked, tokens)
+    adapters, _ = _attach(model, method, arguments, asked, tokens)
     torch.manual_seed(asked.seed)
     training = model.training
     model.train()
@@ -152,27 +129,32 @@ def _losses(
     model: Any, heldout: Mapping[str, Tensor], measure: Callable[..., Tensor], callback: Any, stage: str
 ) -> dict[str, float]:
     """The mean loss of each text's held-out windows."""
-    told = None if callback is None else lambda step, total, _values: callback(step, total, {"stage": stage})
-    return {text: float(measure(model, windows, callback=told).mean()) for text, windows in heldout.items()}
+    report = None if callback is None else lambda step, total, _values: callback(step, total, {"stage": stage})
+    return {text: float(measure(model, windows, callback=report).mean()) for text, windows in heldout.items()}
 
 
-def _attached(
-    model: Any, method: Method, given: Mapping[str, Any], asked: Finetuning, tokens: Tokens
+def _attach(
+    model: Any, method: Method, arguments: Mapping[str, Any], asked: Finetuning, tokens: Tokens
 ) -> tuple[Adapters, int]:
-    """The adapter on its layers, started from the first batches where the method reads them; and how many layers."""
+    """Attach the adapter, started from the first batches where the method reads them; and count its layers."""
     adapters, which, needs = Adapters(model), asked.which(model), needs_of(method)
-    start: dict[str, Any] = {"loss": tokens.beginning} if "gradient" in needs else {}
+    start: dict[str, Any] = {"loss": tokens.start_loss} if "gradient" in needs else {}
     if needs - {"weight", "gradient"}:
-        start["stats"] = _statistics(adapters, which, method, given, needs, tokens)
-    return adapters, len(adapters.attach(NAME, which, method, seed=asked.seed, **given, **start))
+        start["stats"] = _statistics(adapters, which, method, arguments, needs, tokens)
+    return adapters, len(adapters.attach(NAME, which, method, seed=asked.seed, **arguments, **start))
 
 
 def _statistics(
-    adapters: Adapters, which: Which, method: Method, given: Mapping[str, Any], needs: frozenset[str], tokens: Tokens
+    adapters: Adapters,
+    which: Which,
+    method: Method,
+    arguments: Mapping[str, Any],
+    needs: frozenset[str],
+    tokens: Tokens,
 ) -> dict[str, Moments]:
-    paths = [match.name for match in adapters.preview(which, method, **given)]
+    paths = [match.name for match in adapters.preview(which, method, **arguments)]
     wanted = {path: needs - {"weight", "gradient"} for path in paths}
-    return collect(tokens.model, wanted, [tokens.rows(step) for step in range(BEGINNING)])
+    return collect(tokens.model, wanted, [tokens.rows(step) for step in range(FIRST)])
 
 
 def _peak(model: Any, resident: int | None) -> int | None:

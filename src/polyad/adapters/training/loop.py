@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.operations.absorb import absorb
-from polyad.adapters.sharded import sharded
-from polyad.train.state import keep, resume
+from polyad.adapters.training.run_state import keep_run, refuse_sharded, resume_run, training_tensors
 
 WARM = 0.06
 """The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
@@ -30,18 +29,10 @@ class DivergedError(ValueError):
 
 @dataclass(frozen=True)
 class Learned:
-    """What a training run gave: the loss of every step, the learning rate, and seconds of all runs together."""
+    """The result of a training: the loss of every step, the learning rate, and the seconds of all runs together."""
 
     losses: tuple[float, ...]
     rate: float
-    seconds: float
-
-
-@dataclass
-class _Run:
-    """What is kept between two runs of one training."""
-
-    losses: list[float]
     seconds: float
 
 
@@ -78,35 +69,32 @@ def train(
     >>> from polyad.adapters import LoRA
     >>> _ = adapters.attach("a", "0", LoRA, rank=2)
     >>> x = torch.eye(4)
-    >>> found = train(adapters, "a", lambda step: (model(x) - x).square().sum(), steps=30, rate=0.05)
-    >>> found.losses[-1] < found.losses[0]
+    >>> learned = train(adapters, "a", lambda step: (model(x) - x).square().sum(), steps=30, rate=0.05)
+    >>> learned.losses[-1] < learned.losses[0]
     True
     """
     if steps < 1:
         raise ValueError(f"steps={steps} trains nothing; ask for one step or more")
     optimizer, rate = optimizer_of(adapters, name, rate)
-    base = [group["lr"] for group in optimizer.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups]
     run_of = {**(asked or {}), "steps": steps, "rate": rate, "merges": sorted(merges)}
     identity = json.dumps(run_of, sort_keys=True, default=str)
     file = None if state is None else Path(state)
-    held = _held(adapters, name, below=bool(merges))
-    if file is not None and sharded(held.values()):
-        raise ValueError(
-            f"{file} cannot keep {name!r}, of which each process holds a shard; train without state= and keep its "
-            "state with torch.distributed.checkpoint"
-        )
-    run = _resumed(file, held, optimizer, identity)
+    tensors = training_tensors(adapters, name, below=bool(merges))
+    if file is not None:
+        refuse_sharded(file, name, tensors)
+    run = resume_run(file, tensors, optimizer, identity)
     clock = time.perf_counter() - run.seconds
     for step in range(len(run.losses), steps):
-        for group, own in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = own * _share(step, steps, warm)
+        for group, highest in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = highest * _share(step, steps, warm)
         if step in merges:
             absorb(adapters, name, lambda step=step: loss(step))
         run.losses.append(step_of(adapters, optimizer, loss, step, steps, clip))
         run.seconds = time.perf_counter() - clock
         if file is not None and (step + 1) % every == 0 and step + 1 < steps:
-            held = _held(adapters, name, below=bool(merges))
-            keep(file, held, optimizer, _kept(held, run, identity))
+            tensors = training_tensors(adapters, name, below=bool(merges))
+            keep_run(file, tensors, optimizer, run, identity)
         if callback is not None:
             callback(step + 1, steps, {"stage": "training", "loss": run.losses[-1]})
     return Learned(tuple(run.losses), rate, run.seconds)
@@ -121,7 +109,7 @@ def optimizer_of(adapters: Adapters, name: str, rate: float | None) -> tuple[tor
         raise ValueError(f"rate={rate} is not a learning rate; give a number above 0, such as {kind.learning_rate}")
     if next(adapters.parameters(name), None) is None:
         raise ValueError(f"nothing of {name!r} is trained; thaw it first")
-    groups: Any = adapters.groups(name, rate, _matching(adapters, name, kind))
+    groups: Any = adapters.groups(name, rate, _rates_that_apply(adapters, name, kind))
     return kind.optimizer(groups, weight_decay=0.0), rate  # pyright: ignore[reportCallIssue]
 
 
@@ -133,7 +121,7 @@ def step_of(
     steps: int,
     clip: float,
 ) -> float:
-    """One step, with everything that methods want to be told; returns the loss without penalties."""
+    """Take one step, with the hooks of the methods; return the loss without penalties."""
     adapters.before_step(step, steps)
     value = _scalar(loss(step), step)
     if not bool(torch.isfinite(value.detach())):
@@ -160,8 +148,8 @@ def _scalar(value: Any, step: int) -> Tensor:
     return value
 
 
-def _matching(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:
-    """The method's own rates; a pattern that fits none of its parameters here is not an error of the caller's."""
+def _rates_that_apply(adapters: Adapters, name: str, kind: type[Adapter]) -> Mapping[str, float]:
+    """The method's own rates whose pattern fits a parameter; another is no error of the caller's."""
     trained = [key for key, p in adapters.named_parameters(name).items() if p.requires_grad]
     return {p: r for p, r in kind.learning_rates.items() if any(fnmatch.fnmatchcase(key, p) for key in trained)}
 
@@ -170,34 +158,3 @@ def _share(step: int, steps: int, warm: float) -> float:
     """The share of the learning rate at a step: a rise, and a fall that would reach zero after the last step."""
     rise = max(1, round(warm * steps))
     return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
-
-
-def _held(adapters: Adapters, name: str, *, below: bool) -> dict[str, Tensor]:
-    """Every number of an adapter that training can change, buffers that are never saved included; with ``below``
-    those of the layers that it stands on too."""
-    bank = adapters.bank(name)
-    found = {} if bank is None else {f"bank.{key}": t for key, t in bank.state_dict(keep_vars=True).items()}
-    for site, adapter in adapters.of(name).items():
-        for key, tensor in (*adapter.named_parameters(), *adapter.named_buffers()):
-            found[f"{site}.{key}"] = tensor
-    for path, layer in adapters.layers().items() if below else ():
-        if name in layer.made:
-            own = (*layer.layer.named_parameters(), *layer.layer.named_buffers())
-            found |= {f"below.{path}.{key}": tensor for key, tensor in own}
-    return found
-
-
-def _kept(held: Mapping[str, Tensor], run: _Run, identity: str) -> dict[str, Any]:
-    """What is stated of a run beside its tensors."""
-    frozen = [key for key, t in held.items() if isinstance(t, nn.Parameter) and not t.requires_grad]
-    return {"asked": identity, "losses": run.losses, "seconds": run.seconds, "frozen": frozen}
-
-
-def _resumed(file: Path | None, held: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, identity: str) -> _Run:
-    """The run that a file tells of, put into the adapter and the optimiser; a new one where there is no file."""
-    stated = None if file is None else resume(file, held, optimizer, identity)
-    if stated is None:
-        return _Run([], 0.0)
-    for key in stated["frozen"]:
-        held[key].requires_grad_(False)
-    return _Run(list(stated["losses"]), stated["seconds"])

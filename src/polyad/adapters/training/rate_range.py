@@ -1,4 +1,4 @@
-"""How fast an adapter can learn: one short run over rising learning rates."""
+"""The learning rate that an adapter bears, from one short run over rising rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polyad.adapters.training.loop import DivergedError, optimizer_of, step_of
 SPAN = 5
 """Steps whose changes are averaged, their median taken, against the noise of single batches."""
 SHARE = 1 / 7
-"""Of the rate at which the loss was least: what a run of a hundred steps or more is given. With a third, nine methods
+"""The share of the rate of the least loss that a run of a hundred steps or more is given. With a third, nine methods
 that were trained at lower rates too had 2.8 times the better one in the mean (benchmarks/results/finetune.json)."""
 LOST = 2.0
 """Nats above the frozen model's loss at which the run has seen enough."""
@@ -24,7 +24,7 @@ LOST = 2.0
 
 @dataclass(frozen=True)
 class RateRange:
-    """What each rate did: ``falls`` are losses with the adapter less those without it, on the same batches."""
+    """The effect of each rate: ``falls`` are losses with the adapter less those without it, on the same batches."""
 
     rates: tuple[float, ...]
     falls: tuple[float, ...]
@@ -52,7 +52,7 @@ def rate_range(
 
     Each loss is compared with that of the model without the adapter on the same batch, so that few steps tell: those
     are found on the way, or given as ``without``. The run ends early when the loss is far above. The adapter is left
-    spoiled: detach it, and attach it anew.
+    in a bad state: detach it, and attach it anew.
 
     >>> from polyad.adapters import LoRA
     >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
@@ -61,8 +61,8 @@ def rate_range(
     >>> adapters = Adapters(model)
     >>> _ = adapters.attach("a", "0", LoRA, rank=2)
     >>> x = torch.eye(4)
-    >>> found = rate_range(adapters, "a", lambda step: (model(x) - x).square().sum())
-    >>> 0.003 < found.best < 0.3
+    >>> tried = rate_range(adapters, "a", lambda step: (model(x) - x).square().sum())
+    >>> 0.003 < tried.best < 0.3
     True
     """
     if steps < 2:
@@ -72,13 +72,13 @@ def rate_range(
     if without is not None and len(without) < steps:
         raise ValueError(f"without holds the losses of {len(without)} steps of {steps}; give one for each")
     optimizer, _ = optimizer_of(adapters, name, 1.0)
-    base = [group["lr"] for group in optimizer.param_groups]
+    shares = [group["lr"] for group in optimizer.param_groups]
     rates: list[float] = []
     falls: list[float] = []
     for step in range(steps):
         rate = low * (high / low) ** (step / (steps - 1))
-        for group, own in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = own * rate
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = share * rate
         plain = _without(adapters, name, loss, step) if without is None else without[step]
         try:
             value = step_of(adapters, optimizer, loss, step, steps, 1.0)
@@ -96,7 +96,7 @@ def rate_range(
 
 
 def _without(adapters: Adapters, name: str, loss: Callable[[int], Tensor], step: int) -> float:
-    """The loss of a step with the adapter asleep."""
+    """The loss of a step while the adapter does not act."""
     weights = adapters.active
     adapters.activate({other: weight for other, weight in weights.items() if other != name})
     try:

@@ -1,0 +1,80 @@
+"""Attaching planned adapters to a model, and detaching them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from polyad.adapters.host.activate import activate
+from polyad.adapters.host.adapted import Adapted
+from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
+from polyad.adapters.host.build import base_of
+from polyad.adapters.host.experts import AdaptedExperts
+from polyad.adapters.host.merge import unmerge
+from polyad.adapters.host.plan import Plan
+from polyad.adapters.host.sites import Site
+
+SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+BANK = "adapter_bank_"
+"""The name, before the adapter's, of the module that holds what an adapter's layers share."""
+
+
+def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
+    """Put planned adapters on their layers and let them act; nothing here fails."""
+    common = layers.common
+    if not layers.by_path:
+        common.trainable.update({n: p.requires_grad for n, p in layers.model.named_parameters()})
+        layers.model.requires_grad_(False)
+    has_bank = bool(len(plan.bank._parameters) or len(plan.bank._buffers))
+    if has_bank:
+        common.banks[name] = plan.bank.to(layers.device())
+    for site, adapter in plan.adapters:
+        layer = _adapted_layer(layers, site)
+        if isinstance(layer, AdaptedExperts):
+            assert site.parameter is not None
+            layer.add(name, site.parameter, adapter, plan.spec)
+        else:
+            layer.add(name, adapter, base_of(site), plan.spec)
+    common.names.append(name)
+    if has_bank:
+        # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the
+        # model does, which is what sharded training needs.
+        sequence = isinstance(layers.model, SEQUENCES)
+        home = next(iter(layers.layers_of(name).values())) if sequence else layers.model
+        home.add_module(BANK + name, plan.bank)
+        common.homes[name] = home
+    layers.note_change()
+    activate(layers, {**common.active, name: None})
+
+
+def _adapted_layer(layers: AdaptedLayers, site: Site) -> AdaptedLayer:
+    """The adapted layer at a site, put there if the layer has no adapters yet."""
+    present = layers.by_path.get(site.path)
+    if present is not None:
+        return present
+    kind = AdaptedExperts if site.kind == "experts" else Adapted
+    adapted = kind(site.module, layers.common)
+    adapted.training = site.module.training
+    layers.by_path[site.path] = adapted
+    layers.swap(site.path, adapted)
+    return adapted
+
+
+def detach(layers: AdaptedLayers, name: str) -> None:
+    """Take the adapters of a name out; a layer that loses its last one is the module that it was."""
+    on, common = layers.layers_of(name), layers.common
+    unmerge(layers)
+    by_path = layers.by_path
+    for path, layer in on.items():
+        layer.remove(name)
+        if not layer.adapters:
+            layers.swap(path, layer.layer)
+            del by_path[path]
+    if name in common.banks:
+        del common.banks[name]
+        delattr(common.homes.pop(name), BANK + name)
+    common.names.remove(name)
+    layers.note_change()
+    activate(layers, {n: w for n, w in common.active.items() if n != name})
+    if not by_path:
+        for path, parameter in layers.model.named_parameters():
+            parameter.requires_grad_(common.trainable.pop(path, parameter.requires_grad))

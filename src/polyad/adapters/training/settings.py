@@ -1,0 +1,32 @@
+"""The settings of a fine-tuning, shared by every method of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from polyad.models.surgery import Which, decoder_linears
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """The texts, steps and layers of a fine-tuning; every method sees the same tokens in the same order."""
+
+    texts: tuple[str, ...]
+    steps: int = 150
+    batch: int = 2
+    length: int = 128
+    rate: float | Literal["auto"] | None = None
+    """The learning rate; by default the method's own, and with "auto" one that a short run over many finds."""
+    seed: int = 0
+    windows: int = 8
+    """Windows of 1,024 tokens of each text's evaluation part on which the loss is measured."""
+    select: tuple[str, ...] | None = None
+    """Patterns of the layers; by default every linear layer but the output head."""
+
+    def which(self, model: Any) -> Which:
+        """The layers that are adapted."""
+        if self.select is not None:
+            return self.select
+        paths = set(decoder_linears(model))
+        return lambda path, _module: path in paths
