@@ -88,6 +88,8 @@ def table() -> str:
 
 if __name__ == "__main__":
     BUILT.mkdir(exist_ok=True)
+    for old in BUILT.glob("*.md"):
+        old.unlink()
     for name, text in pages().items():
         (BUILT / f"{name}.md").write_text(text, encoding="utf-8")
     TABLE.write_text(table(), encoding="utf-8")

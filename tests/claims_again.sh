@@ -17,6 +17,8 @@ for handle in chosen:
     again = measure(handle).lines
     for old, new in zip(kept[handle], again):
         print(f"{handle}: {new.figure:.4g}, kept {old.figure:.4g}, {new.minutes:.1f} minutes", flush=True)
+        if old.data != new.data:
+            print(f"{handle}: the data have other hashes than when the result was kept", flush=True)
     reason = conflict(kept[handle], again)
     if reason is not None:
         failed.append(f"{handle} ({reason})")
