@@ -155,7 +155,7 @@ def decode(value: Any, device: torch.device | str, kinds: Mapping[str, type]) ->
 
 def build(spec: dict[str, Any], kinds: Mapping[str, type], device: torch.device | str) -> Any:
     """The uninitialised format of a spec; kinds and fields that this version does not have are refused."""
-    kind, fields = spec.get("kind"), spec.get("fields", {})
+    kind, fields = str(spec.get("kind")), spec.get("fields", {})
     if kind not in kinds:
         raise ValueError(f"kind={kind!r} is no format of this version; choose from {', '.join(sorted(kinds))}")
     unknown = fields.keys() - {field.name for field in dataclasses.fields(kinds[kind])}
