@@ -4,7 +4,4 @@
 ``name-property``, or of ``test_property[name]``. An entry that no longer fails, or that names no test, fails the run.
 """
 
-KNOWN_FAILURES: dict[tuple[str, str], str] = {
-    (f"polyad.{package}", "modules_of_a_package_do_not_import_in_circles"): "not yet taken apart"
-    for package in ("formats",)
-}
+KNOWN_FAILURES: dict[tuple[str, str], str] = {}

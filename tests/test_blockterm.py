@@ -277,9 +277,9 @@ def test_a_fit_gives_its_values_on_any_grid():
         (lambda: chebyshev_tucker(bump, ((0, 1),) * 3, (3,) * 3, tol=0.1).on_grid([torch.ones(1)]), "axes has 1"),
         (lambda: BlockTerm(seeded(2, 2), (seeded(3, 2), seeded(4, 2))), "number of terms K"),
         (lambda: Tubal(seeded(4, 2, 3), seeded(3, 4, 3)), "do not agree"),
-        (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3)).linear(seeded(4)), "has tubes"),
+        (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3)).linear(seeded(4)), "is no matrix and cannot be applied"),
         (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3)).inner(Kronecker(seeded(1, 2, 2), seeded(1, 2, 2))), "inner"),
-        (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3)).multiply(seeded(2, 2), 2), "modes are 0 and 1"),
+        (lambda: Tubal(seeded(4, 2, 3), seeded(2, 4, 3)).multiply(seeded(2, 2), 2), "choose mode 0 with"),
         (lambda: Kronecker(seeded(2, 2), seeded(2, 2)), r"first.unsqueeze\(0\)"),
     ],
 )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyad.algorithms import coordinated_sampling
-from polyad.algorithms.coordinated_sampling import hashed
+from polyad.algorithms.coordinated_sampling import uniform_hash
 
 RULES = ("priority", "threshold")
 
@@ -96,10 +96,10 @@ def test_extreme_scales_and_rows_of_zeros(scale):
 
 
 def test_hashes_are_uniform_and_differ_by_seed():
-    u = hashed(torch.arange(-50_000, 50_000), 1)
+    u = uniform_hash(torch.arange(-50_000, 50_000), 1)
     counts = torch.histc(u.float(), 20, 0, 1)
     assert (counts - 5000).abs().max() < 350
-    v = hashed(torch.arange(-50_000, 50_000), 2)
+    v = uniform_hash(torch.arange(-50_000, 50_000), 2)
     assert abs(float(torch.corrcoef(torch.stack((u, v)))[0, 1])) < 0.02
     assert abs(float(torch.corrcoef(torch.stack((u[1:], u[:-1])))[0, 1])) < 0.02
 
@@ -107,7 +107,7 @@ def test_hashes_are_uniform_and_differ_by_seed():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: coordinated_sampling(seeded(5, 2), 0), "rows=0 is below 1"),
+        (lambda: coordinated_sampling(seeded(5, 2), 0), "rows=0 must be at least 1"),
         (lambda: coordinated_sampling(seeded(5), 1), "must be a matrix"),
         (lambda: coordinated_sampling(seeded(3, 2), 1, keys=torch.tensor([1, 1, 2])), "keys are repeated"),
         (lambda: coordinated_sampling(seeded(3, 2), 1, keys=torch.tensor([1, 2])), "one integer a row"),

@@ -71,8 +71,8 @@ def test_nothing_is_registered_under_a_name_that_modules_use():
         (lambda: Sum((drawn(Dense, 2, 3), drawn(Dense, 3, 2))), r"shapes \[\(2, 3\), \(3, 2\)\]"),
         (lambda: Product(()), "factors is empty"),
         (lambda: Product((drawn(Dense, 2, 3), drawn(Dense, 2, 3))), "cannot be multiplied"),
-        (lambda: Format.from_spec({"kind": "Nothing"}), "no format is called 'Nothing'"),
-        (lambda: drawn(Tucker, 2, 3, 4).linear(torch.ones(4)), "3 modes; only a matrix"),
+        (lambda: Format.from_spec({"kind": "Nothing"}), "kind='Nothing' is no format"),
+        (lambda: drawn(Tucker, 2, 3, 4).linear(torch.ones(4)), "3 modes; linear needs a matrix"),
     ],
 )
 def test_bad_parts_are_refused_with_a_sentence(make, said):

@@ -97,7 +97,6 @@ def private_of_others():
                     yield f"{name} imports {'.'.join(parts)}"
 
 
-@pytest.mark.xfail(reason="the packages are brought to it one after another", strict=True)
 def test_nothing_private_is_imported_from_outside_its_folder():
     assert list(private_of_others()) == []
 

@@ -6,9 +6,18 @@ import torch.multiprocessing as mp
 from torch import distributed
 from transformers import DynamicCache
 
-from polyad.attention import KroneckerAttention, LatentAttention, ShardedLatentAttention, mix_latent
+from polyad.attention import (
+    GroupedAttention,
+    KroneckerAttention,
+    LatentAttention,
+    ShardedLatentAttention,
+    TensorProductAttention,
+    mix_latent,
+)
 from polyad.attention.methods.kronecker import axis_averages, outer_sum
 from polyad.attention.rotary import tables
+from polyad.cache import HeldCache
+from polyad.cache.host.layer import HeldLayer
 
 TOKENS, R, ROPE = 30, 16, 4
 
@@ -79,6 +88,31 @@ def test_two_processes_add_up_to_what_one_simulates_each_with_half_the_latents(t
         out, held = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(out, expected.detach(), atol=1e-12, rtol=0)
         assert held == 2 * TOKENS * (ROPE + R // 2)
+
+
+@pytest.mark.parametrize("world", [2, 8])  # a slice wider than the rotary key, and a narrower one
+def test_a_slice_reads_the_caches_of_this_package(world):
+    x, (cos, sin) = inputs()
+    mine = ShardedLatentAttention(layer(), 1, world)
+    cache = HeldCache([HeldLayer(None, 0, None)], None)
+    pieces = (slice(0, TOKENS - 1), slice(TOKENS - 1, TOKENS))
+    outs = [mine(x[:, piece], (cos[:, piece], sin[:, piece]), past_key_values=cache)[0] for piece in pieces]
+    torch.testing.assert_close(torch.cat(outs, 1), mine(*inputs())[0], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: GroupedAttention(16, 4, 8, key_heads=3), "key_heads=3 does not divide heads=4"),
+        (lambda: GroupedAttention(16, 4, 7, key_heads=2), "head_width=7 must be even"),
+        (lambda: TensorProductAttention(16, 4, 7), "head_width=7 must be even"),
+        (lambda: LatentAttention(16, 4, rank=4, nope=4, rope=3, value=4), "rope=3 must be even"),
+        (lambda: KroneckerAttention(6, heads=4), "heads=4 does not divide channels=6"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
 
 
 @pytest.mark.parametrize(("rank", "world"), [(2, 2), (0, 3), (-1, 2)])

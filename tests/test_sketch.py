@@ -86,8 +86,8 @@ def test_tensor_srht_of_factors_is_that_of_the_product_and_unbiased():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: Gaussian.draw(0, 4), "is empty"),
-        (lambda: SRHT.draw(3, 4).apply(torch.ones(5, 1)), "does not have the 4 rows"),
+        (lambda: Gaussian.draw(0, 4), "rows=0 must be at least 1"),
+        (lambda: SRHT.draw(3, 4).apply(torch.ones(5, 1)), "must have the 4 rows"),
         (lambda: SparseSign.draw(3, 4, nonzeros=4), "nonzeros=4 exceeds"),
         (lambda: walsh_hadamard(torch.ones(6, 1)), "power of two"),
     ],

@@ -83,7 +83,7 @@ def test_zeros_one_dimension_and_repeated_calls():
         (lambda: StreamingEigenvector(3).update(torch.ones(2, 4)), r"must have shape \(b, 3\)"),
         (lambda: StreamingEigenvector(3).update(torch.full((1, 3), torch.inf)), "infinite"),
         (lambda: StreamingEigenvector(0), "dimension=0 is below 1"),
-        (lambda: StreamingEigenvector(3, heavy=-1), "heavy=-1 is negative"),
+        (lambda: StreamingEigenvector(3, heavy=-1), "heavy=-1 must be at least 0"),
     ],
 )
 def test_refusals(call, sentence):

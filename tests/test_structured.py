@@ -18,7 +18,7 @@ from polyad.decompose import (
 from polyad.formats import BlockTensorTrain, Circulant, Dense, Householder, LowDisplacement, Monarch, Sum, Toeplitz
 from polyad.formats.structured import toeplitz
 from polyad.formats.structured.fourier import fast_length
-from polyad.formats.structured.grid import split
+from polyad.formats.structured.grid import split_blocks
 from polyad.linalg import block_product_svd, block_svd
 
 KINDS = (Monarch, BlockTensorTrain, Circulant, Toeplitz, LowDisplacement, Householder)
@@ -141,7 +141,7 @@ def test_a_smaller_tolerance_takes_a_higher_rank(interleaved):
     found = [nearest_block_tensor_train(x, tol=tol, blocks=(3, 4), interleaved=interleaved) for tol in (0.8, 0.3, 0)]
     assert [one.rank for one in found] == sorted(one.rank for one in found)
     assert all(off(one, x) <= tol + 1e-14 for one, tol in zip(found, (0.8, 0.3, 0), strict=True))
-    assert split(x, (3, 4), interleaved).shape == (3, 4, 8, 6)
+    assert split_blocks(x, (3, 4), interleaved).shape == (3, 4, 8, 6)
 
 
 def test_sums_and_products_keep_the_structure():
@@ -162,7 +162,7 @@ def test_sums_and_products_keep_the_structure():
         where = torch.tensor([[0, 0], [11, 19], [-1, 3]])
         assert torch.equal(one.entries(where), x[where[:, 0], where[:, 1]])
         assert isinstance(one + Dense(x), Sum)
-        with pytest.raises(ValueError, match="one pattern"):
+        with pytest.raises(ValueError, match="have different patterns"):
             one * Dense(x)
         with pytest.raises(ValueError, match="2 integers"):
             one.entries(torch.tensor([1, 2, 3]))

@@ -42,7 +42,7 @@ def test_files_of_formats_that_are_something_else(tmp_path):
     with pytest.raises(ValueError, match=r"cut.safetensors is not a whole safetensors file"):
         load_format(tmp_path / "cut.safetensors")
     save_file({"x": torch.ones(2)}, tmp_path / "plain.safetensors")
-    with pytest.raises(ValueError, match="no format of polyad's"):
+    with pytest.raises(ValueError, match="no description of a polyad format"):
         load_format(tmp_path / "plain.safetensors")
 
 

@@ -181,7 +181,7 @@ def test_modes_of_any_order_and_length_one(order):
     ("call", "sentence"),
     [
         (lambda: tt_svd(seeded(3, 4, 5)), "exactly one of rank, tol"),
-        (lambda: tt_svd(seeded(3, 4, 5), (2, 0)), "one number of at least 1"),
+        (lambda: tt_svd(seeded(3, 4, 5), (2, 0)), r"rank\[1\]=0 must be at least 1"),
         (lambda: tt_svd(seeded(3, 4, 5), (2, 2, 2)), "each of the 2 bonds of x"),
         (lambda: tt_svd(seeded(3, 4, 5), tol=2.0), "not a relative error"),
         (lambda: tt_svd(seeded(3, 4, 5) * float("nan"), 2), "60 NaN"),

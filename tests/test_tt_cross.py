@@ -93,7 +93,7 @@ def test_limits_are_kept_and_said():
         (lambda: tt_cross(sine, (4, 0)), "at least one mode"),
         (lambda: tt_cross(sine, (4, 5), rank=0), "rank=0 is below 1"),
         (lambda: tt_cross(sine, (4, 5), tol=3), "not a relative error"),
-        (lambda: maxvol(torch.ones(2, 3)), "wider than tall"),
+        (lambda: maxvol(torch.ones(2, 3)), "fewer rows than columns"),
     ],
 )
 def test_refusals(call, sentence):

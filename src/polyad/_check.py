@@ -6,10 +6,12 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+N = TypeVar("N", int, float)
 
 
 def finite(name: str, x: Tensor) -> Tensor:
@@ -95,6 +97,15 @@ def share(name: str, value: float) -> float:
     """Refuse shares outside (0, 1]. Returns the share."""
     if not 0 < value <= 1:
         raise ValueError(f"{name}={value} is not a share; give a number above 0 and up to 1, such as {name}=0.8")
+    return value
+
+
+def at_least(name: str, value: N, least: float) -> N:
+    """Refuse numbers below ``least``, and NaN. Returns the number."""
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name}={value!r} is no number; it must be at least {least}")
+    if not value >= least:
+        raise ValueError(f"{name}={value} must be at least {least}")
     return value
 
 

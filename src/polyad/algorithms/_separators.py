@@ -1,4 +1,4 @@
-"""A tree taken apart at nodes that leave no piece larger than half."""
+"""Separators of trees: nodes that leave no piece larger than half."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _as_entries(level: list[Piece], dtype: torch.dtype) -> Entries:
 
 
 def spanning_forest(edges: Tensor, lengths: Tensor) -> Tensor:
-    """Which edges of a graph make its minimum spanning tree, in the order of their lengths; Kruskal's algorithm."""
+    """The edges of a graph's minimum spanning tree, in the order of their lengths, by Kruskal's algorithm."""
     above = list(range(int(edges.max()) + 1))
 
     def root(node: int) -> int:
@@ -124,10 +124,10 @@ def spanning_forest(edges: Tensor, lengths: Tensor) -> Tensor:
             node = above[node]
         return node
 
-    kept, pairs = [], edges.tolist()
+    chosen, pairs = [], edges.tolist()
     for i in lengths.argsort(stable=True).tolist():
         a, b = root(pairs[i][0]), root(pairs[i][1])
         if a != b:
             above[a] = b
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
+            chosen.append(i)
+    return torch.tensor(chosen, dtype=torch.long)

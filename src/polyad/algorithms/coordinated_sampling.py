@@ -1,4 +1,4 @@
-"""Sketches of matrices, built apart, from which the product of two of them can be estimated."""
+"""Sketches of single matrices, from two of which the product of the matrices is estimated."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def coordinated_sampling(
 ) -> CoordinatedSketch:
     """A sketch of x of shape (n, d) by about ``rows`` of its rows, drawn with chances proportional to squared norms.
 
-    Every key (n,), by default 0, …, n − 1, is hashed with the seed to a uniform number u, which is all that two
+    Every key (n,), by default 0, …, n − 1, is uniform_hash with the seed to a uniform number u, which is all that two
     sketches share. "priority" keeps the ``rows`` rows of least u / ‖x_i‖² and takes the next as threshold: an exact
     size; "threshold" keeps those with u ≤ rows ‖x_i‖² / ‖x‖², so only its expectation is bounded (but
     chances are independent). Rows of zeros are never kept.
@@ -79,25 +79,24 @@ def coordinated_sampling(
     _check.finite("x", _check.floating("x", x))
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"x of shape {tuple(x.shape)} must be a matrix with rows and columns")
-    if rows < 1:
-        raise ValueError(f"rows={rows} is below 1; a sketch keeps at least one row")
+    _check.at_least("rows", rows, 1)
     keys = _keys(keys, x)
     seed = 0 if generator is None else generator.initial_seed()
     weight = (x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)).double().square().sum(1)
     present = weight.nonzero().squeeze(1)
-    weight, uniform = weight[present], hashed(keys[present], seed)
+    weight, uniform = weight[present], uniform_hash(keys[present], seed)
     if rule == "priority":
         order = (uniform / weight).argsort()
         level = (uniform / weight)[order[rows]] if rows < len(order) else torch.tensor(torch.inf)
-        kept = order[:rows]
+        chosen = order[:rows]
     elif rule == "threshold":
         level = rows / weight.sum()
-        kept = (uniform <= level * weight).nonzero().squeeze(1)
+        chosen = (uniform <= level * weight).nonzero().squeeze(1)
     else:
         raise ValueError(f"rule={rule!r} is unknown; choose 'priority' or 'threshold'")
-    kept = kept[keys[present][kept].argsort()]
-    chance = (level.to(weight) * weight[kept]).clamp(max=1).to(x.dtype)
-    return CoordinatedSketch(keys[present][kept], x[present[kept]], chance, seed)
+    chosen = chosen[keys[present][chosen].argsort()]
+    chance = (level.to(weight) * weight[chosen]).clamp(max=1).to(x.dtype)
+    return CoordinatedSketch(keys[present][chosen], x[present[chosen]], chance, seed)
 
 
 def _keys(keys: Tensor | None, x: Tensor) -> Tensor:
@@ -110,10 +109,10 @@ def _keys(keys: Tensor | None, x: Tensor) -> Tensor:
     return keys.long()
 
 
-def hashed(keys: Tensor, seed: int) -> Tensor:
+def uniform_hash(keys: Tensor, seed: int) -> Tensor:
     """A number in (0, 1] for every integer key, float64, by two rounds of multiplying and folding 64 bits.
 
-    >>> hashed(torch.arange(10000), 0).mean().round(decimals=1)
+    >>> uniform_hash(torch.arange(10000), 0).mean().round(decimals=1)
     tensor(0.5000, dtype=torch.float64)
     """
     x = keys * -7046029254386353131 + (seed % (1 << 62)) * 2 + 1

@@ -92,7 +92,7 @@ class IncrementalMixture(Stream):
         self.mean = torch.cat((self.mean, point.unsqueeze(0)))
         self.precision = torch.cat((self.precision, self._spread.pow(-2).diag().unsqueeze(0)))
         self.logdet = torch.cat((self.logdet, 2 * self._spread.log().sum().reshape(1)))
-        self.mass, self._ages = (torch.cat((held, held.new_ones(1))) for held in (self.mass, self._ages))
+        self.mass, self._ages = (torch.cat((values, values.new_ones(1))) for values in (self.mass, self._ages))
 
     def _update(self, e: Tensor, product: Tensor, distance: Tensor) -> None:
         posterior = torch.softmax(self.mass.log() - (distance + self.logdet) / 2, 0)
@@ -110,26 +110,26 @@ class IncrementalMixture(Stream):
 
     def log_density(self, x: Tensor) -> Tensor:
         """The log-density (n,) of the mixture at x (n, D)."""
-        x = self._points("x", self._learned(x), self.dimension)
+        x = self._points("x", self._check_learned(x), self.dimension)
         return torch.logsumexp(self._log_joint(x, self.mean, self.precision, self.logdet), 1)
 
     def predict(self, x: Tensor, known: Sequence[int]) -> Tensor:
         """The conditional mean (n, D − k) of the other variables, in their order, given x (n, k) for ``known``."""
-        known = [int(i) for i in known]
-        if len(set(known)) != len(known) or not set(known) < set(range(self.dimension)):
+        conditions = [int(i) for i in known]
+        if len(set(conditions)) != len(conditions) or not set(conditions) < set(range(self.dimension)):
             raise ValueError(
-                f"known={known} must be different variables, some but not all of 0 to {self.dimension - 1}"
+                f"known={list(known)} must be different variables, some but not all of 0 to {self.dimension - 1}"
             )
-        x = self._points("x", self._learned(x), len(known))
-        rest = [i for i in range(self.dimension) if i not in set(known)]
+        x = self._points("x", self._check_learned(x), len(conditions))
+        rest = [i for i in range(self.dimension) if i not in set(conditions)]
         inner = self.precision[:, rest][:, :, rest]
-        cross = self.precision[:, rest][:, :, known]
+        cross = self.precision[:, rest][:, :, conditions]
         factor = torch.linalg.cholesky(inner)
-        slope = torch.cholesky_solve(cross, factor)  # minus the regression of the rest on what is known
-        marginal = self.precision[:, known][:, :, known] - cross.mT @ slope
+        slope = torch.cholesky_solve(cross, factor)  # minus the regression of the rest on these
+        marginal = self.precision[:, conditions][:, :, conditions] - cross.mT @ slope
         logdet = self.logdet + 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        share = torch.softmax(self._log_joint(x, self.mean[:, known], marginal, logdet), 1)
-        centred = x.unsqueeze(1) - self.mean[:, known]
+        share = torch.softmax(self._log_joint(x, self.mean[:, conditions], marginal, logdet), 1)
+        centred = x.unsqueeze(1) - self.mean[:, conditions]
         each = self.mean[:, rest] - torch.einsum("krc,nkc->nkr", slope, centred)
         return (share.unsqueeze(2) * each).sum(1)
 
@@ -139,7 +139,7 @@ class IncrementalMixture(Stream):
         prior = (self.mass / self.mass.sum()).log()
         return prior - (distance + logdet + x.shape[1] * math.log(2 * math.pi)) / 2
 
-    def _learned(self, x: Tensor) -> Tensor:
+    def _check_learned(self, x: Tensor) -> Tensor:
         if not len(self):
             raise ValueError("the mixture has no component yet; call learn(x) first")
         return x

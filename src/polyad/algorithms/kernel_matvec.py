@@ -1,4 +1,4 @@
-"""Products with Gaussian kernel matrices of which most entries are nearly zero, without looking at most of them."""
+"""Products with Gaussian kernel matrices, most of whose entries are nearly zero and are never computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg.sketch import drawn
+from polyad.linalg.sketch import default_generator
 
 _CHUNK = 1 << 22  # numbers held at once
 
@@ -55,7 +55,7 @@ def kernel_matvec(
     >>> bool((y - 1).norm() < 0.5 * 50**0.5)
     True
     """
-    _matrices(queries, keys)
+    _check_points(queries, keys)
     _check.finite("x", _check.floating("x", x))
     if x.shape != (len(keys),):
         raise ValueError(f"x of shape {tuple(x.shape)} must have one number a key, shape ({len(keys)},)")
@@ -68,7 +68,7 @@ def kernel_matvec(
     if largest == 0:
         return torch.zeros(len(queries), dtype=x.dtype, device=x.device)
     weights = (x.detach() / largest).to(dtype)
-    generator = drawn(generator)
+    generator = default_generator(generator)
     n, m = len(queries), len(keys)
     if (count := sample_size(m, eps)) >= m:
         y = torch.cat([_kernel(part, k) @ weights for part in q.split(max(1, _CHUNK // m))])
@@ -76,16 +76,16 @@ def kernel_matvec(
     radius = math.sqrt(2 * max(math.log(math.sqrt(n) / eps), 0.5))
     i, j = near_pairs(q, k, radius=radius, tables=tables, generator=generator)
     chance = weights.square() / weights.square().sum()
-    drawn_keys = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(x.device)
+    sampled_keys = torch.multinomial(chance.cpu(), count, replacement=True, generator=generator).to(x.device)
     y = weights.new_zeros(n)
     for rows, columns in zip(i.split(_CHUNK // 64), j.split(_CHUNK // 64), strict=True):
         entries = torch.exp(-(q[rows] - k[columns]).square().sum(1) / 2)
         y.index_add_(0, rows, entries * weights[columns])
-    return ((y + _light(q, k, weights, chance, drawn_keys, i * m + j)) * largest).to(x.dtype)
+    return ((y + _light(q, k, weights, chance, sampled_keys, i * m + j)) * largest).to(x.dtype)
 
 
 def sample_size(keys: int, eps: float) -> int:
-    """How many keys are drawn for the light entries of every query.
+    """The number of keys drawn for the light entries of every query.
 
     >>> sample_size(10_000, 0.5)
     200
@@ -106,11 +106,11 @@ def near_pairs(
     >>> i.tolist(), j.tolist()
     ([0, 1], [1, 0])
     """
-    _matrices(queries, keys)
-    generator = drawn(generator)
+    _check_points(queries, keys)
+    generator = default_generator(generator)
     width, d, m = 4 * radius, queries.shape[1], len(keys)
     projections = max(1, round(math.log2(max(m, 2)) / 2))
-    found = []
+    pair_numbers = []
     for _ in range(tables):
         directions = torch.randn(d, projections, generator=generator, dtype=torch.float64).to(queries)
         shift = torch.rand(projections, generator=generator, dtype=torch.float64).to(queries)
@@ -121,8 +121,8 @@ def near_pairs(
         count = torch.searchsorted(sorted_codes, codes[0], right=True) - start
         i = torch.repeat_interleave(torch.arange(len(queries), device=queries.device), count)
         within = torch.arange(len(i), device=i.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
-        found.append(i * m + order[start[i] + within])
-    pairs = torch.cat(found).unique()
+        pair_numbers.append(i * m + order[start[i] + within])
+    pairs = torch.cat(pair_numbers).unique()
     return pairs // m, pairs % m
 
 
@@ -146,7 +146,8 @@ def _kernel(q: Tensor, k: Tensor) -> Tensor:
     return torch.exp(-torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist").square() / 2)
 
 
-def _matrices(queries: Tensor, keys: Tensor) -> None:
+def _check_points(queries: Tensor, keys: Tensor) -> None:
+    """Refuse all but two matrices of points with one number of coordinates."""
     for name, t in (("queries", queries), ("keys", keys)):
         _check.finite(name, _check.dimensions(name, _check.floating(name, t), 2))
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.algorithms.stream import Stream
-from polyad.linalg.sketch import drawn
+from polyad.linalg.sketch import default_generator
 
 
 @method(
@@ -158,7 +158,7 @@ def private_median(
     tensor(2.)
     """
     _check.share("share", share)
-    generator = drawn(generator)
+    generator = default_generator(generator)
     taken = torch.randperm(len(answers), generator=generator)[: math.ceil(share * len(answers))]
     middle = answers[taken].median(0).values
     if noise == 0:

@@ -49,7 +49,8 @@ def _expand(choice: Tensor, count: int, other: Tensor, *, rows: bool) -> Tensor:
     return matrix
 
 
-def _chosen(name: str, choice: Tensor, size: int) -> Tensor:
+def _check_choice(name: str, choice: Tensor, size: int) -> Tensor:
+    """Refuse what is neither a matrix of ``size`` rows nor indices below ``size``. Returns the choice."""
     if choice.is_floating_point():
         _check.finite(name, choice)
         if choice.ndim < 2 or choice.shape[-2] != size:
@@ -102,7 +103,7 @@ def meta_factorization(a: Tensor, y: Tensor, x: Tensor, *, rtol: float | None = 
     if a.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"a has dtype {a.dtype}; pseudoinverses need float32 or float64: a.float()")
     n, m = a.shape[-2:]
-    y, x = _chosen("y", y, m), _chosen("x", x, n)
+    y, x = _check_choice("y", y, m), _check_choice("x", x, n)
     f = a @ y.to(a) if y.is_floating_point() else a[..., :, y]
     g = x.to(a).mT @ a if x.is_floating_point() else a[..., x, :]
     core = x.to(a).mT @ f if x.is_floating_point() else f[..., x, :]

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg.sketch import drawn
+from polyad.linalg.sketch import default_generator
 
 
 class Pivoted(NamedTuple):
@@ -20,7 +20,7 @@ class Pivoted(NamedTuple):
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """U, S, Vh of x, largest first, where ``t`` is orthogonal. Columns of zeros give columns of zeros in U."""
-        s, unit = _normalised(self.q)
+        s, unit = _norms_and_unit_columns(self.q)
         s, order = s.sort(dim=-1, descending=True)
         u = unit.gather(-1, order.unsqueeze(-2).expand_as(unit))
         v = self.t.gather(-1, order.unsqueeze(-2).expand_as(self.t))
@@ -28,13 +28,13 @@ class Pivoted(NamedTuple):
 
     def qr(self) -> tuple[Tensor, Tensor]:
         """Q and R of x with a diagonal that is not negative, where ``t`` is triangular."""
-        s, unit = _normalised(self.q)
+        s, unit = _norms_and_unit_columns(self.q)
         eye = torch.eye(self.t.shape[-1], dtype=self.t.dtype, device=self.t.device).expand_as(self.t)
         inverse = torch.linalg.solve_triangular(self.t, eye, upper=True, unitriangular=True)
         return unit, s.unsqueeze(-1) * inverse
 
 
-def _normalised(q: Tensor) -> tuple[Tensor, Tensor]:
+def _norms_and_unit_columns(q: Tensor) -> tuple[Tensor, Tensor]:
     """The norms of the columns and the columns over them, without squares that over- or underflow."""
     largest = q.abs().amax(-2, keepdim=True)
     largest = torch.where(largest > 0, largest, 1)
@@ -99,7 +99,7 @@ def random_pivoting(
     if rule not in ("jacobi", "gram_schmidt"):
         raise ValueError(f"rule={rule!r} is unknown; choose 'jacobi' or 'gram_schmidt'")
     least = 4 * n**0.5 * torch.finfo(x.dtype).eps if stop is None else stop
-    generator = drawn(generator)
+    generator = default_generator(generator)
     scale = x.detach().abs().amax((-2, -1), keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
     q = (x.detach() / scale).mT.contiguous()  # columns as rows, which are contiguous

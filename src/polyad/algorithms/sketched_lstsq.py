@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, drawn
+from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, default_generator
 from polyad.linalg.tensor_sketch import TensorSRHT
 
 SKETCHES = {
@@ -84,10 +84,12 @@ def sketched_lstsq(
     if len(scaled) == 2:
         if sketch != "srht":
             raise ValueError(f"sketch={sketch!r} has no form for Kronecker products; choose sketch='srht'")
-        tensor = TensorSRHT.draw(rows, (scaled[0].shape[0], scaled[1].shape[0]), generator=drawn(generator))
+        tensor = TensorSRHT.draw(
+            rows, (scaled[0].shape[0], scaled[1].shape[0]), generator=default_generator(generator)
+        )
         left, right = tensor.apply(*scaled), tensor.apply_dense(target)
     else:
-        drawn_sketch = SKETCHES[sketch](rows, n, generator=drawn(generator))
+        drawn_sketch = SKETCHES[sketch](rows, n, generator=default_generator(generator))
         left, right = drawn_sketch.apply(scaled[0]), drawn_sketch.apply(target)
     x = _solve(left, right) * (height / math.prod(scales))
     return x if b.ndim == 2 else x.squeeze(1)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.algorithms.stream import Stream
-from polyad.linalg.sketch import drawn
+from polyad.linalg.sketch import default_generator
 
 
 @method(
@@ -57,10 +57,9 @@ class StreamingEigenvector(Stream):
     ) -> None:
         _check.rank(dimension, 1 << 40, "what fits into memory", "dimension")
         heavy = 4 * math.ceil(math.log2(dimension + 1)) if heavy is None else heavy
-        if heavy < 0:
-            raise ValueError(f"heavy={heavy} is negative; give the number of heavy rows to keep, 0 for none")
+        _check.at_least("heavy", heavy, 0)
         block = min(_check.rank(block, 1 << 20, "what is sensible", "block"), dimension)
-        start = torch.randn(dimension, block, generator=drawn(generator), dtype=torch.float64)
+        start = torch.randn(dimension, block, generator=default_generator(generator), dtype=torch.float64)
         self.dimension, self.capacity = dimension, heavy
         self.heavy = start.new_zeros(0, dimension)
         self._z = torch.linalg.qr(start).Q
@@ -79,10 +78,10 @@ class StreamingEigenvector(Stream):
         rows = torch.cat((self.heavy, rows))
         norms = rows.square().sum(1)
         order = norms.argsort(descending=True)[: self.capacity]
-        kept = order[norms[order] >= self._squares / self.dimension]
+        heavy = order[norms[order] >= self._squares / self.dimension]
         light = torch.ones(len(rows), dtype=torch.bool)
-        light[kept] = False
-        self.heavy, rest = rows[kept], rows[light]
+        light[heavy] = False
+        self.heavy, rest = rows[heavy], rows[light]
         while len(rest):
             part, rest = rest[: self._stretch - self._count], rest[self._stretch - self._count :]
             self._y += part.T @ (part @ self._z)

@@ -22,8 +22,8 @@ def exponential(rate: float | Tensor) -> Kernel:
     """``f(d) = exp(rate d)``, exact with one term; gradients flow to a rate given as a tensor."""
 
     def terms(distance: Tensor, _reach: Tensor) -> tuple[Tensor, Tensor]:
-        found = (rate * distance).exp().unsqueeze(-1)
-        return found, found
+        factor = (rate * distance).exp().unsqueeze(-1)
+        return factor, factor
 
     return terms
 
@@ -108,8 +108,8 @@ class TreeField:
     @classmethod
     def spanning(cls, edges: Tensor, lengths: Tensor) -> TreeField:
         """The field of a connected graph's minimum spanning tree, whose distances are at least the graph's."""
-        kept = spanning_forest(edges, lengths)
-        return cls.of(edges[kept], lengths[kept])
+        chosen = spanning_forest(edges, lengths)
+        return cls.of(edges[chosen], lengths[chosen])
 
     @property
     def size(self) -> int:
@@ -122,7 +122,7 @@ class TreeField:
             raise ValueError(f"x of shape {tuple(x.shape)} must have one row for each of the {self.size} nodes")
         _check.finite("x", _check.floating("x", x))
         work = (x if x.dtype in (torch.float32, torch.float64) else x.float()).reshape(len(x), -1)
-        found = torch.zeros_like(work)
+        total = torch.zeros_like(work)
         for level in self.levels:
             left, right = kernel(level.distance.to(work.dtype), level.reach.to(work.dtype))
             _check.finite("what kernel gives", left)
@@ -130,8 +130,8 @@ class TreeField:
             products = right.unsqueeze(-1) * work[level.node].unsqueeze(-2)  # (entries, r, columns)
             sums = products.new_zeros(level.groups, *products.shape[1:]).index_add(0, level.group, products)
             parts = (left.unsqueeze(-1) * sums[level.group]).sum(-2) * level.sign.to(work.dtype).unsqueeze(-1)
-            found = found.index_add(0, level.node, parts)
-        return found.reshape(x.shape).to(x.dtype)
+            total = total.index_add(0, level.node, parts)
+        return total.reshape(x.shape).to(x.dtype)
 
     def multiplications(self, terms: int) -> int:
         """Multiplications a column of x for a kernel of so many terms; the whole matrix takes n²."""
@@ -140,14 +140,14 @@ class TreeField:
     def distances(self) -> Tensor:
         """All distances, (n, n), without the separators: explicit, for checks and for brute force. O(n²)."""
         order, parent, away = walk(0, neighbours(self.edges, self.lengths), [False] * self.size)
-        found = torch.zeros(self.size, self.size, dtype=self.lengths.dtype)
+        table = torch.zeros(self.size, self.size, dtype=self.lengths.dtype)
         place = {node: i for i, node in enumerate(order)}
         for i, node in enumerate(order[1:], start=1):
             above = parent[node]
-            row = found[place[above], :i] + (away[node] - away[above])
-            found[i, :i], found[:i, i] = row, row
+            row = table[place[above], :i] + (away[node] - away[above])
+            table[i, :i], table[:i, i] = row, row
         back = torch.tensor(order).argsort()
-        return found[back][:, back]
+        return table[back][:, back]
 
 
 def _draw_tree(generator: Generator) -> dict[str, Any]:

@@ -58,16 +58,16 @@ def calibration(
     if isinstance(sources, Tensor):
         return of_inputs(sources)
     parts = splits(model, sources)
-    length = shortened(model, length)
+    length = window_length(model, length)
     each = -(-count // len(parts))
-    found = {part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts}
+    by_text = {part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts}
     probes = 2 if len(parts) == 1 else 1
-    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in found.values()])
-    return Calibration(torch.cat(list(found.values())), probe, {name: digest(w) for name, w in found.items()})
+    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in by_text.values()])
+    return Calibration(torch.cat(list(by_text.values())), probe, {name: digest(w) for name, w in by_text.items()})
 
 
 def of_inputs(inputs: Tensor) -> Calibration:
-    """A calibration on what a model takes other than text, such as pictures (count, channels, height, width)."""
+    """A calibration on inputs other than text, such as pictures (count, channels, height, width)."""
     if not inputs.is_floating_point() or inputs.ndim < 2 or not len(inputs):
         raise ValueError(
             f"calibrate is a tensor of {inputs.dtype} and shape {tuple(inputs.shape)}; give floating-point inputs of "
@@ -83,7 +83,7 @@ def evaluation(
     model: Any, sources: Source | Iterable[Source], *, count: int = EVALUATION_WINDOWS, length: int = LENGTH
 ) -> dict[str, Tensor]:
     """Evenly spaced, non-overlapping windows of the evaluation part of each text, by name; (count, length)."""
-    length = shortened(model, length)
+    length = window_length(model, length)
     return {
         part.name: windows(
             part.evaluation, length, count, name=f"the evaluation part of {part.name!r}, its last 30 %,"
@@ -93,39 +93,39 @@ def evaluation(
 
 
 def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
-    """Texts, tokenised for this model and parted."""
+    """The texts, tokenised for this model, in a part for calibration and one for evaluation."""
     single = isinstance(sources, str | os.PathLike | Text)
     listed: list[Any] = [sources] if single else list(sources)  # pyright: ignore[reportArgumentType]
     if not listed:
-        raise ValueError("no text was given; name one of stdlib, sotu, or a file")
+        raise ValueError("no text is given; name one of stdlib and sotu, or a file")
     encode = encoder(model)
     texts = [source if isinstance(source, Text) else read(source) for source in listed]
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
         raise ValueError(f"two texts are called alike ({', '.join(names)}); rename one of the files")
-    return [_remembered(text, encode, identity(model)) for text in texts]
+    return [_cached_split(text, encode, identity(model)) for text in texts]
 
 
-def _remembered(text: Text, encode: Any, tokenizer: str) -> Split:
+def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:
     """A split whose token ids are kept in polyad's cache: tokenising ten megabytes takes longer than reading them."""
     key = hashlib.sha256(json.dumps([text.documents, tokenizer]).encode()).hexdigest()
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     try:
         with safe_open(path, "pt") as opened:
             read_version("tokens", path, (opened.metadata() or {}).get(KEY))
-        found = load_file(path)
-        return Split(text.name, found["calibration"], found["evaluation"])
+        tokens = load_file(path)
+        return Split(text.name, tokens["calibration"], tokens["evaluation"])
     except (OSError, KeyError, ValueError, SafetensorError):  # what is damaged or of a newer polyad is made again
-        made = split(text, encode)
+        parts = split(text, encode)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        held = {"calibration": made.calibration.clone(), "evaluation": made.evaluation.clone()}
-        save_file(held, partial, stamp("tokens"))
+        tensors = {"calibration": parts.calibration.clone(), "evaluation": parts.evaluation.clone()}
+        save_file(tensors, partial, stamp("tokens"))
         partial.replace(path)
-        return made
+        return parts
 
 
-def shortened(model: Any, length: int) -> int:
+def window_length(model: Any, length: int) -> int:
     """``length``, or the longest context that the model takes where that is shorter."""
     most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     return length if most is None else min(length, most)

@@ -36,10 +36,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         from polyad.interop.pillow import read_picture
 
         return {path.stem: read_picture(path)}
-    found = _safetensors(path) if kind == ".safetensors" else _arrays(path)
-    if not found:
+    tensors = _safetensors(path) if kind == ".safetensors" else _arrays(path)
+    if not tensors:
         raise ValueError(f"{path} holds no tensor")
-    return found
+    return tensors
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -60,8 +60,10 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     if path.suffix.lower() == ".npy" and magic != b"\x93NUMPY":
         raise ValueError(f"{path} is no NumPy file, whatever its name says; save the array with numpy.save")
     try:
-        held: Any = numpy.load(path, allow_pickle=False)
-        arrays = {name: held[name] for name in held.files} if path.suffix.lower() == ".npz" else {path.stem: held}
+        stored: Any = numpy.load(path, allow_pickle=False)
+        arrays = (
+            {name: stored[name] for name in stored.files} if path.suffix.lower() == ".npz" else {path.stem: stored}
+        )
     except (ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} holds no plain numbers that can be read ({error}); save it anew with numpy.save, without objects"

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from polyad import _check
 from polyad._folders import data_folder
 
 PROTOCOL = "text-1"
@@ -33,24 +34,24 @@ class Text:
 
     def joined(self) -> str:
         """The documents without repeated paragraphs, in the order of their names' sha256."""
-        seen: set[str] = set()
-        kept: list[tuple[str, str]] = []
+        earlier: set[str] = set()
+        bodies: list[tuple[str, str]] = []
         for name, characters in self.documents:
             paragraphs = []
             for paragraph in re.split(r"\n\s*\n", characters):
                 paragraph = paragraph.strip()
-                if not paragraph or (len(paragraph) >= SHORTEST_REPEAT and paragraph in seen):
+                if not paragraph or (len(paragraph) >= SHORTEST_REPEAT and paragraph in earlier):
                     continue
-                seen.add(paragraph)
+                earlier.add(paragraph)
                 paragraphs.append(paragraph)
             if paragraphs:
-                kept.append((hashlib.sha256(name.encode()).hexdigest(), "\n\n".join(paragraphs)))
-        return "\n\n".join(body for _, body in sorted(kept))
+                bodies.append((hashlib.sha256(name.encode()).hexdigest(), "\n\n".join(paragraphs)))
+        return "\n\n".join(body for _, body in sorted(bodies))
 
 
 @dataclass(frozen=True)
 class Split:
-    """Token ids of one text, parted into what calibrates and what evaluates; int64, shape (tokens,)."""
+    """Token ids of one text in two parts, for calibration and for evaluation; int64, shape (tokens,)."""
 
     name: str
     calibration: Tensor
@@ -87,7 +88,7 @@ def read(source: str | os.PathLike[str]) -> Text:
     if path.is_dir():
         files = sorted(path.rglob("*.txt"))
         if not files:
-            raise FileNotFoundError(f"the folder {path} holds no *.txt file to read as text")
+            raise FileNotFoundError(f"the folder {path} has no *.txt file; name a folder with one or more, or a file")
         return Text(path.name, tuple((str(f.relative_to(path)), _characters(f)) for f in files))
     if not path.is_file():
         raise FileNotFoundError(
@@ -129,8 +130,8 @@ def windows(ids: Tensor, length: int, count: int, *, name: str = "the text") -> 
 
     Fewer where the text is too short for ``count``; a text shorter than one window is refused.
     """
-    if count < 1 or length < 2:
-        raise ValueError(f"{count} windows of {length} tokens hold nothing to learn; ask for one window or more")
+    _check.at_least("count", count, 1)
+    _check.at_least("length", length, 2)
     fit = min(count, len(ids) // length)
     if fit == 0:
         raise ValueError(f"{name} has {len(ids)} tokens here, fewer than one window of {length}; give a longer text")

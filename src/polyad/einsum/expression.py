@@ -33,39 +33,39 @@ def symbol(i: int) -> str:
 
 def groups(output: str) -> tuple[str, ...]:
     """The output's modes: ``(ab)(cd)`` gives ab and cd, ``abc`` gives a, b and c."""
-    return tuple(found.strip("()") for found in re.findall(r"\([^()]+\)|[^()]", output))
+    return tuple(mode.strip("()") for mode in re.findall(r"\([^()]+\)|[^()]", output))
 
 
 @torch.compiler.assume_constant_result  # a tracer takes the order as given and does not look inside
 def plan(inputs: str, output: str, shapes: Shapes) -> Plan:
-    """The steps as einsums in the letters that torch knows, for a tracer: operands' places, and what to do with them.
+    """The steps as einsums in the letters that torch knows, for a tracer: operands' places, and an einsum.
 
     The places are popped and the result is appended.
     """
-    return tuple((places, plain(step)) for places, step in _ordered(inputs, output, shapes))
+    return tuple((places, plain(step)) for places, step in _order_steps(inputs, output, shapes))
 
 
 @functools.lru_cache(maxsize=4096)
-def _ordered(inputs: str, output: str, shapes: Shapes) -> Plan:
+def _order_steps(inputs: str, output: str, shapes: Shapes) -> Plan:
     """The order in which to contract, found once for each expression and shapes: places, popped, and an einsum."""
     terms = inputs.split(",")
     if len(terms) == 1:
         return (((0,), f"{inputs}->{output}"),)
     live = dict(enumerate(terms))
-    found = []
+    ordered = []
     for k, (i, j) in enumerate(order(terms, output, _sizes(terms, shapes))):
         numbers = list(live)
         a, b = live.pop(i), live.pop(j)
         rest = set(output).union(*live.values())
         left = "".join(c for c in dict.fromkeys(a + b) if c in rest) if live else output
         first, second = numbers.index(i), numbers.index(j)
-        found.append(((first, second - (second > first)), f"{a},{b}->{left}"))
+        ordered.append(((first, second - (second > first)), f"{a},{b}->{left}"))
         live[len(terms) + k] = left
-    return tuple(found)
+    return tuple(ordered)
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiled(expression: str, *shapes: tuple[int, ...]) -> Compiled:
+def _compile(expression: str, *shapes: tuple[int, ...]) -> Compiled:
     """The steps of an expression, the axes that put their result in order and the shape that fuses its modes."""
     inputs, output = expression.split("->")
     terms, modes = inputs.split(","), groups(output)
@@ -73,9 +73,9 @@ def _compiled(expression: str, *shapes: tuple[int, ...]) -> Compiled:
     fused = tuple([math.prod([sizes[c] for c in mode]) for mode in modes]) if len(modes) < len(output) else None
     if len(terms) == 1:
         return plain(f"{inputs}->{''.join(modes)}"), (), None, fused
-    made, letters = steps(terms, "".join(modes), sizes, order(terms, "".join(modes), sizes))
+    contraction, letters = steps(terms, "".join(modes), sizes, order(terms, "".join(modes), sizes))
     axes = tuple([letters.index(c) for mode in modes for c in mode])
-    return None, made, None if axes == tuple(range(len(axes))) else axes, fused
+    return None, contraction, None if axes == tuple(range(len(axes))) else axes, fused
 
 
 def _sizes(terms: Sequence[str], shapes: Shapes) -> dict[str, int]:
@@ -97,16 +97,16 @@ def operations(expression: str, shapes: Shapes) -> int:
     inputs, output = expression.split("->")
     sizes = _sizes(inputs.split(","), shapes)
     total = 0
-    for _, step in _ordered(inputs, "".join(groups(output)), shapes):
-        taken, kept = step.split("->")
+    for _, step in _order_steps(inputs, "".join(groups(output)), shapes):
+        taken, result = step.split("->")
         letters = set(taken) - {","}
-        each = taken.count(",") + bool(letters - set(kept))  # products of the operands, and a sum if letters go
+        each = taken.count(",") + bool(letters - set(result))  # products of the operands, and a sum if letters go
         total += each * math.prod(sizes[letter] for letter in letters)
     return total
 
 
 def _is_known(n: int | torch.SymInt) -> bool:
-    """Whether the planner may see this size. A tracer calls its symbols int, so it is asked in its own words."""
+    """True if the planner may see this size. A tracer passes symbols off as int, so the tracer itself is asked."""
     if isinstance(n, int) and not torch.compiler.is_compiling():
         return True
     from torch.fx.experimental.symbolic_shapes import has_static_value
@@ -114,14 +114,14 @@ def _is_known(n: int | torch.SymInt) -> bool:
     return has_static_value(n)
 
 
-def _planned(inputs: str, operands: tuple[Tensor, ...]) -> Shapes:
+def _planning_shapes(inputs: str, operands: tuple[Tensor, ...]) -> Shapes:
     """The operands' shapes for the planner: a letter's size where any operand knows it, else ``MANY_ROWS``."""
-    known: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for letters, x in zip(inputs.split(","), operands, strict=True):
         for letter, n in zip(letters, x.shape, strict=True):
             if _is_known(n):
-                known[letter] = int(n)
-    return tuple([tuple([known.get(letter, MANY_ROWS) for letter in letters]) for letters in inputs.split(",")])
+                sizes[letter] = int(n)
+    return tuple([tuple([sizes.get(letter, MANY_ROWS) for letter in letters]) for letters in inputs.split(",")])
 
 
 def contract(expression: str, *operands: Tensor) -> Tensor:
@@ -135,22 +135,24 @@ def contract(expression: str, *operands: Tensor) -> Tensor:
     """
     kind = operands[0].device.type
     if torch.compiler.is_compiling() or (kind != "meta" and torch.is_autocast_enabled(kind)):
-        return _traced(expression, operands)  # autocast leaves operands of two dtypes, which einsum reconciles
+        return _contract_traced(
+            expression, operands
+        )  # autocast leaves operands of two dtypes, which einsum reconciles
     try:
-        single, made, axes, fused = _compiled(expression, *[x.shape for x in operands])
+        single, contraction, axes, fused = _compile(expression, *[x.shape for x in operands])
     except TypeError:  # symbols among the sizes cannot be looked up
-        return _traced(expression, operands)
-    result = run(made, operands) if single is None else torch.einsum(single, operands[0])
+        return _contract_traced(expression, operands)
+    result = run(contraction, operands) if single is None else torch.einsum(single, operands[0])
     if axes is not None:
         result = result.permute(axes)
     return result if fused is None else result.reshape(fused)
 
 
-def _traced(expression: str, operands: tuple[Tensor, ...]) -> Tensor:
+def _contract_traced(expression: str, operands: tuple[Tensor, ...]) -> Tensor:
     """``contract`` for a tracer, which may know some sizes by symbols only."""
     inputs, output = expression.split("->")
     modes = groups(output)
-    shapes = _planned(inputs, operands)
+    shapes = _planning_shapes(inputs, operands)
     stack = list(operands)
     for places, step in plan(inputs, "".join(modes), shapes):
         taken = [stack.pop(place) for place in places]

@@ -1,4 +1,4 @@
-"""Tensors that share letters, and what joining them costs.
+"""Graphs of tensors that share letters, and the cost of contracting them.
 
 Sets of tensors and sets of letters are bit masks.
 """
@@ -15,25 +15,25 @@ Tree = dict[int, tuple[int, int]]
 
 
 class Graph:
-    """The letters of every tensor, and what is left of them when tensors are joined."""
+    """The letters of every tensor, and those left when tensors are contracted."""
 
     def __init__(self, terms: Sequence[str], output: str, sizes: dict[str, int]) -> None:
         letters = {letter: 1 << i for i, letter in enumerate(dict.fromkeys("".join(terms)))}
         self.masks = [sum(letters[c] for c in set(term)) for term in terms]
         self.kept = sum(letters[c] for c in output)
         self.holders = {bit: sum(1 << i for i, m in enumerate(self.masks) if m & bit) for bit in letters.values()}
-        self.edges = sum(b for b, held in self.holders.items() if held.bit_count() == 2 and not b & self.kept)
+        self.edges = sum(b for b, tensors in self.holders.items() if tensors.bit_count() == 2 and not b & self.kept)
         self._sizes = {0: 1} | {letters[letter]: n for letter, n in sizes.items() if letter in letters}
 
     def size(self, mask: int) -> int:
         """The number of entries over these letters."""
-        found = self._sizes.get(mask)
-        if found is None:
+        entries = self._sizes.get(mask)
+        if entries is None:
             low = mask & -mask
-            found = self._sizes[mask] = self._sizes[low] * self.size(mask ^ low)
-        return found
+            entries = self._sizes[mask] = self._sizes[low] * self.size(mask ^ low)
+        return entries
 
-    def joined(self, a: int, b: int, tensors: int) -> int:
+    def letters_left(self, a: int, b: int, tensors: int) -> int:
         """The letters left when tensors of letters a and b are contracted to the join of this set of tensors."""
         left = (a ^ b) & self.edges
         for bit in bits((a | b) & ~self.edges):
@@ -42,20 +42,20 @@ class Graph:
         return left
 
     def price(self, both: int, after: int, traffic: int = TRAFFIC) -> int:
-        """What a contraction over letters ``both`` that leaves ``after`` costs."""
+        """The cost of a contraction over letters ``both`` that leaves ``after``: operations, and numbers written."""
         return self.size(both) * (1 if both == after else 2) + traffic * self.size(after)
 
     def letters(self, tree: Tree) -> dict[int, int]:
-        """The letters of every set of a tree whose parts stand before what is made of them."""
-        found = {1 << i: mask for i, mask in enumerate(self.masks)}
-        for made in sorted(tree, key=int.bit_count):
-            a, b = tree[made]
-            found[made] = self.joined(found[a], found[b], made)
-        return found
+        """The letters of every set of tensors in a tree."""
+        masks = {1 << i: mask for i, mask in enumerate(self.masks)}
+        for subset in sorted(tree, key=int.bit_count):
+            a, b = tree[subset]
+            masks[subset] = self.letters_left(masks[a], masks[b], subset)
+        return masks
 
     def cost(self, tree: Tree) -> int:
-        found = self.letters(tree)
-        return sum(self.price(found[a] | found[b], found[made]) for made, (a, b) in tree.items())
+        masks = self.letters(tree)
+        return sum(self.price(masks[a] | masks[b], masks[subset]) for subset, (a, b) in tree.items())
 
 
 def bits(mask: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""In which order to contract: exact for few tensors, and for many a seeded search that is refined piece by piece.
+"""Contraction orders: exact for few tensors, and for many a seeded search that is refined piece by piece.
 
 Sets of tensors and sets of letters are bit masks. A tree maps every set of more than one tensor that it forms to the
 two sets that it is made of.
@@ -40,29 +40,31 @@ def order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> Pairs:
     graph = Graph(terms, output, sizes)
     if len(terms) <= EXACT:
         tree, _ = _exact(graph, graph.masks, graph.kept, 0)
-        return _numbered(tree, len(terms))
+        return _number_pairs(tree, len(terms))
     tree = _greedy(graph, random.Random(0), 0.0)
-    drawn = [(graph.cost(tree), -1, tree)]
-    trials = min(TRIALS, drawn[0][0] // 20_000)
+    candidates = [(graph.cost(tree), -1, tree)]
+    trials = min(TRIALS, candidates[0][0] // 20_000)
     for trial in range(trials):
         rng = random.Random(trial)
         other = _greedy(graph, rng, 10 ** rng.uniform(-2, 0.3))
-        drawn.append((graph.cost(other), trial, other))
-    best = sorted(drawn)[: min(REFINED, 1 + drawn[0][0] // 500_000)]
-    return _numbered(min((_refined(graph, tree, cost) for cost, _, tree in best), key=lambda t: t[0])[1], len(terms))
+        candidates.append((graph.cost(other), trial, other))
+    best = sorted(candidates)[: min(REFINED, 1 + candidates[0][0] // 500_000)]
+    return _number_pairs(
+        min((_refine_tree(graph, tree, cost) for cost, _, tree in best), key=lambda t: t[0])[1], len(terms)
+    )
 
 
-def _refined(graph: Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
+def _refine_tree(graph: Graph, tree: Tree, cost: int) -> tuple[int, Tree]:
     """A tree reordered until little is gained, and its cost."""
     before = math.inf
     while cost < 0.999 * before:
-        _refine(graph, tree)
+        _reorder_subtrees(graph, tree)
         before, cost = cost, graph.cost(tree)
     return cost, tree
 
 
 def _exact(graph: Graph, masks: list[int], kept: int, traffic: int) -> tuple[Tree, int]:
-    """The cheapest tree over tensors of these letters, by dynamic programming over all sets, and what it costs."""
+    """The cheapest tree over tensors of these letters, by dynamic programming over all sets, and its cost."""
     whole = (1 << len(masks)) - 1
     union = [0] * (whole + 1)
     for chosen in range(1, whole + 1):
@@ -90,9 +92,9 @@ def _exact(graph: Graph, masks: list[int], kept: int, traffic: int) -> tuple[Tre
     tree: Tree = {}
     pending = [whole] if len(masks) > 1 else []
     while pending:
-        made = pending.pop()
-        tree[made] = parts[made]
-        pending += [part for part in parts[made] if part in parts]
+        subset = pending.pop()
+        tree[subset] = parts[subset]
+        pending += [part for part in parts[subset] if part in parts]
     return tree, cost[whole]
 
 
@@ -103,7 +105,7 @@ def _greedy(graph: Graph, rng: random.Random, heat: float) -> Tree:
     tree: Tree = {}
 
     def offer(a: int, b: int) -> None:
-        left = graph.joined(live[a], live[b], a | b)
+        left = graph.letters_left(live[a], live[b], a | b)
         worth = math.log(graph.size(left)) - math.log(graph.size(live[a]) + graph.size(live[b]))
         noise = heat * math.log(-math.log(rng.random() or 0.5)) if heat else 0.0
         heapq.heappush(queue, (worth + noise, a, b, left))
@@ -120,7 +122,7 @@ def _greedy(graph: Graph, rng: random.Random, heat: float) -> Tree:
                 continue
         else:  # what is not connected is joined smallest first
             a, b = sorted(live, key=lambda chosen: (graph.size(live[chosen]), chosen))[:2]
-            left = graph.joined(live[a], live[b], a | b)
+            left = graph.letters_left(live[a], live[b], a | b)
         del live[a], live[b]
         tree[a | b], live[a | b] = (a, b), left
         for other, letters in live.items():
@@ -129,38 +131,38 @@ def _greedy(graph: Graph, rng: random.Random, heat: float) -> Tree:
     return tree
 
 
-def _refine(graph: Graph, tree: Tree) -> None:
+def _reorder_subtrees(graph: Graph, tree: Tree) -> None:
     """Reorder exactly the topmost ``EXACT`` parts of every subtree, the costliest parts opened first."""
-    found = graph.letters(tree)
-    for node in sorted(tree, key=lambda made: (-graph.size(found[made]), made)):
+    masks = graph.letters(tree)
+    for node in sorted(tree, key=lambda subset: (-graph.size(masks[subset]), subset)):
         if node not in tree:
             continue  # a reordering above has done away with it
         tips, inner = list(tree[node]), [node]
         while len(tips) < EXACT and any(tip in tree for tip in tips):
-            opened = max((tip for tip in tips if tip in tree), key=lambda tip: (graph.size(found[tip]), tip))
+            opened = max((tip for tip in tips if tip in tree), key=lambda tip: (graph.size(masks[tip]), tip))
             tips.remove(opened)
             tips += tree[opened]
             inner.append(opened)
         if len(tips) < 3:
             continue
-        before = sum(graph.price(found[tree[i][0]] | found[tree[i][1]], found[i]) for i in inner)
-        parts, cost = _exact(graph, [found[tip] for tip in tips], found[node], TRAFFIC)
+        before = sum(graph.price(masks[tree[i][0]] | masks[tree[i][1]], masks[i]) for i in inner)
+        parts, cost = _exact(graph, [masks[tip] for tip in tips], masks[node], TRAFFIC)
         if cost >= before:
             continue
-        for made in inner:
-            del tree[made]
-        for made, pair in parts.items():
-            joined, a, b = (sum(tips[bit.bit_length() - 1] for bit in bits(part)) for part in (made, *pair))
+        for subset in inner:
+            del tree[subset]
+        for subset, pair in parts.items():
+            joined, a, b = (sum(tips[bit.bit_length() - 1] for bit in bits(part)) for part in (subset, *pair))
             tree[joined] = (a, b)
-        found = graph.letters(tree)
+        masks = graph.letters(tree)
 
 
-def _numbered(tree: Tree, n: int) -> Pairs:
-    """The joins of a tree by number, parts before what is made of them."""
+def _number_pairs(tree: Tree, n: int) -> Pairs:
+    """The pairs of a tree by number, each after the pairs that its members come from."""
     numbers = {1 << i: i for i in range(n)}
     pairs: Pairs = []
-    for made in sorted(tree, key=lambda made: (made.bit_count(), made)):
-        a, b = tree[made]
+    for subset in sorted(tree, key=lambda subset: (subset.bit_count(), subset)):
+        a, b = tree[subset]
         pairs.append((numbers[a], numbers[b]))
-        numbers[made] = n + len(pairs) - 1
+        numbers[subset] = n + len(pairs) - 1
     return pairs

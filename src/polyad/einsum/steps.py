@@ -1,4 +1,4 @@
-"""Contractions of two tensors, worked out once down to the axes and shapes that torch is told."""
+"""Contractions of two tensors, worked out once down to the axes and shapes that torch needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NARROW = 8
 
 
 class Step(NamedTuple):
-    """One contraction: where its operands stand, the product, what that is told, and the shape of its result.
+    """One contraction: the numbers of its operands, the product, its arguments, and the shape of its result.
 
     ``dot`` sums over the axes of the two; ``mul``, ``bmm`` and ``within`` multiply operands that are permuted and
     reshaped before, where that is not None: entry by entry, matrices in pairs, and one matrix with many. Anything
@@ -37,28 +37,28 @@ class Step(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-def run(made: Sequence[Step], operands: Sequence[Tensor]) -> Tensor:
-    """Carry the steps out; what a step used is let go of."""
-    held: list[Tensor] = list(operands)
-    gone = held[0].new_empty(0)
+def run(contraction: Sequence[Step], operands: Sequence[Tensor]) -> Tensor:
+    """Carry out the steps; the operands of a step are released after it."""
+    tensors: list[Tensor] = list(operands)
+    gone = tensors[0].new_empty(0)
     dot = cast(Any, _VF).tensordot  # torch.tensordot without its checks, a third of its time
-    for step in made:
-        a, b = held[step[0]], held[step[1]]
-        held[step[0]] = held[step[1]] = gone
+    for step in contraction:
+        a, b = tensors[step[0]], tensors[step[1]]
+        tensors[step[0]] = tensors[step[1]] = gone
         product = step[2]
         if product == "dot":
-            held.append(dot(a, b, step[3], step[4]))
+            tensors.append(dot(a, b, step[3], step[4]))
             continue
         if "," in product:
-            held.append(torch.einsum(product, a, b))
+            tensors.append(torch.einsum(product, a, b))
             continue
-        a, b = _laid_out(a, step.first_axes, step.first_shape), _laid_out(b, step.second_axes, step.second_shape)
+        a, b = _lay_out(a, step.first_axes, step.first_shape), _lay_out(b, step.second_axes, step.second_shape)
         c = a * b if product == "mul" else torch.bmm(a if product == "bmm" else a.expand(len(b), -1, -1), b)
-        held.append(c if step.shape is None else c.reshape(step.shape))
-    return held[-1]
+        tensors.append(c if step.shape is None else c.reshape(step.shape))
+    return tensors[-1]
 
 
-def _laid_out(x: Tensor, axes: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> Tensor:
+def _lay_out(x: Tensor, axes: tuple[int, ...] | None, shape: tuple[int, ...] | None) -> Tensor:
     if axes is not None:
         x = x.permute(axes)
     return x if shape is None else x.reshape(shape)
@@ -70,34 +70,34 @@ def steps(terms: Sequence[str], output: str, sizes: dict[str, int], pairs: Pairs
     Layouts are chosen so that few numbers move: the letters summed over follow the operand that is costlier to
     rearrange, and results stand as the step that uses them wants them.
     """
-    held, after = _letters(terms, output, pairs)
+    letters_of, after = _letters(terms, output, pairs)
     wanted = {}  # for each tensor the letters that its next step sums over
     for k, (i, j) in enumerate(pairs):
-        summed = held[i] & held[j] - after[k]
+        summed = letters_of[i] & letters_of[j] - after[k]
         wanted[i] = wanted[j] = summed
     laid: list[str] = list(terms)
-    made: list[Step] = []
+    listed: list[Step] = []
     for k, (i, j) in enumerate(pairs):
         target = output if k == len(pairs) - 1 else ""
         later = wanted.get(len(terms) + k, set())
         step, letters = _step(i, j, laid[i], laid[j], after[k], sizes, later, target)
-        made.append(step)
+        listed.append(step)
         laid.append(letters)
-    return tuple(made), laid[-1]
+    return tuple(listed), laid[-1]
 
 
 def _letters(terms: Sequence[str], output: str, pairs: Pairs) -> tuple[list[set[str]], list[set[str]]]:
     """The letters of every tensor, and those that every step leaves."""
-    held = [set(term) for term in terms]
-    live = dict(enumerate(held))
+    sets = [set(term) for term in terms]
+    live = dict(enumerate(sets))
     after: list[set[str]] = []
     for i, j in pairs:
         both = live.pop(i) | live.pop(j)
         needed = set(output).union(*live.values())
         after.append(both & needed)
-        held.append(after[-1])
-        live[len(held) - 1] = after[-1]
-    return held, after
+        sets.append(after[-1])
+        live[len(sets) - 1] = after[-1]
+    return sets, after
 
 
 def _step(
@@ -110,14 +110,14 @@ def _step(
         letters = "".join(c for c in dict.fromkeys(a + b) if c in left)
         return Step(i, j, plain(f"{a},{b}->{letters}")), letters
     if shared <= left:
-        return _product(i, j, a, b, sizes, target)
+        return _broadcast_step(i, j, a, b, sizes, target)
     batch, summed = (
-        min(_orders(part, a, b), key=lambda order: _moved(order, a, b, sizes))
+        min(_orders(part, a, b), key=lambda order: _numbers_moved(order, a, b, sizes))
         for part in (shared & left, shared - left)
     )
     rows, columns = ("".join(c for c in term if c not in shared) for term in (a, b))
     if not batch:
-        within = _within(i, j, a, b, summed, sizes) or _within(j, i, b, a, summed, sizes)
+        within = _middle_step(i, j, a, b, summed, sizes) or _middle_step(j, i, b, a, summed, sizes)
         if within is not None:
             return within
     straight, swapped = batch + rows + columns, batch + columns + rows
@@ -126,10 +126,10 @@ def _step(
     if not batch:
         axes = (tuple([term.index(c) for c in summed]) for term in (a, b))
         return Step(i, j, "dot", *axes), straight
-    return _batched(i, j, a, b, (batch, rows, columns, summed), sizes), straight
+    return _matmul_step(i, j, a, b, (batch, rows, columns, summed), sizes), straight
 
 
-def _product(i: int, j: int, a: str, b: str, sizes: dict[str, int], target: str) -> tuple[Step, str]:
+def _broadcast_step(i: int, j: int, a: str, b: str, sizes: dict[str, int], target: str) -> tuple[Step, str]:
     """Nothing is summed: a product with broadcasting."""
     letters = target or "".join(dict.fromkeys(a + b))
     axes, shapes = [], []
@@ -141,7 +141,7 @@ def _product(i: int, j: int, a: str, b: str, sizes: dict[str, int], target: str)
     return Step(i, j, "mul", *axes, *shapes), letters
 
 
-def _batched(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str], sizes: dict[str, int]) -> Step:
+def _matmul_step(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str], sizes: dict[str, int]) -> Step:
     """A matrix product for every value of the letters that both keep."""
     batch, rows, columns, summed = parts
     p, n, m, k = (math.prod([sizes[c] for c in part]) for part in parts)
@@ -153,12 +153,12 @@ def _batched(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str], s
     return Step(i, j, "bmm", first, second, wide[0], wide[1], shape)
 
 
-def _within(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, int]) -> tuple[Step, str] | None:
-    """A product with what is summed in the middle of a large b, which stays where it is; a is rearranged."""
-    before, found, behind = b.partition(summed)
+def _middle_step(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, int]) -> tuple[Step, str] | None:
+    """A product that sums over letters in the middle of a large b, which is not moved; a is rearranged."""
+    before, middle, behind = b.partition(summed)
     rows = "".join(c for c in a if c not in summed)
     p, n, m, k = (math.prod([sizes[c] for c in part]) for part in (before, rows, behind, summed))
-    if not (found and before and behind and rows) or m < NARROW or n * k > p * m:
+    if not (middle and before and behind and rows) or m < NARROW or n * k > p * m:
         return None
     axes, shape = _axes(a, rows + summed), tuple([sizes[c] for c in before + rows + behind])
     return Step(i, j, "within", axes, None, (n, k), (p, k, m), shape), before + rows + behind
@@ -172,7 +172,7 @@ def _orders(part: set[str], a: str, b: str) -> tuple[str, str]:
     return "".join(c for c in a if c in part), "".join(c for c in b if c in part)
 
 
-def _moved(order: str, a: str, b: str, sizes: dict[str, int]) -> int:
+def _numbers_moved(order: str, a: str, b: str, sizes: dict[str, int]) -> int:
     """The numbers to rearrange if the letters that two tensors share are taken in this order."""
     stay = (term.startswith(order) or term.endswith(order) for term in (a, b))
     return sum(math.prod([sizes[c] for c in term]) for term, stays in zip((a, b), stay, strict=True) if not stays)

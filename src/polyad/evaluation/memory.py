@@ -23,12 +23,12 @@ def main(name: str, tokens: int, dtype: str) -> None:
     """What the fresh process runs; prints one JSON object."""
     import torch
 
-    from polyad.data.calibration import shortened
+    from polyad.data.calibration import window_length
     from polyad.models import load
 
     model = load(name, dtype=getattr(torch, dtype) if dtype else None)
     with torch.no_grad():
-        model(torch.arange(shortened(model, tokens))[None] % model.config.vocab_size, logits_to_keep=1)
+        model(torch.arange(window_length(model, tokens))[None] % model.config.vocab_size, logits_to_keep=1)
     print(json.dumps({"peak_memory_bytes": largest()}))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from polyad.cache import cache_for
-from polyad.data.calibration import shortened
+from polyad.data.calibration import window_length
 
 ALTERNATIONS = 15
 PREFILL = 1024
@@ -58,7 +58,7 @@ def speeds(
     generator = torch.Generator().manual_seed(seed)
     first = next(iter(models.values()))
     decoded = DECODED * (alternations + 1)
-    tokens = max(1, shortened(first, tokens + decoded) - decoded)
+    tokens = max(1, window_length(first, tokens + decoded) - decoded)
     prompt = torch.randint(0, first.config.vocab_size, (1, tokens), generator=generator)
     prefill: dict[str, list[float]] = {name: [] for name in models}
     decode: dict[str, list[float]] = {name: [] for name in models}

@@ -1,4 +1,4 @@
-"""The noun: tensors stored as something smaller than themselves."""
+"""Formats: tensors stored as something smaller than themselves."""
 
 from polyad.formats.composed.product import Product
 from polyad.formats.composed.sum import Sum

@@ -23,7 +23,7 @@ from polyad.formats.structured.circulant import Circulant
 from polyad.formats.structured.toeplitz import Toeplitz
 
 
-def _weighted(x: CP) -> tuple[Tensor, ...]:
+def _factors_with_weights(x: CP) -> tuple[Tensor, ...]:
     """The factors of a CP, with its weights in the first."""
     first = x.factors[0] if x.weights is None else x.factors[0] * x.weights.unsqueeze(-2)
     return (first, *x.factors[1:])
@@ -45,14 +45,14 @@ def cp_to_tucker(x: CP) -> Tucker:
 
 def cp_to_block_term(x: CP) -> BlockTerm:
     """Terms of ranks one."""
-    first, *others = _weighted(x)
+    first, *others = _factors_with_weights(x)
     factors = tuple([factor.mT.unsqueeze(-1) for factor in (first, *others)])
     return BlockTerm(first.new_ones(*first.shape[:-2], x.rank, *[1] * len(factors)), factors)
 
 
 def cp_to_train(x: CP) -> TensorTrain:
     """Diagonal cores, all bonds of size R."""
-    first, *others = _weighted(x)
+    first, *others = _factors_with_weights(x)
     if not others:
         return TensorTrain((first.sum(-1),))
     inner = [torch.diag_embed(factor).transpose(-3, -2).contiguous() for factor in others[:-1]]
@@ -61,7 +61,7 @@ def cp_to_train(x: CP) -> TensorTrain:
 
 def cp_to_low_rank(x: CP) -> LowRank:
     """The factors of two modes, the weights with the first."""
-    left, right = _weighted(x)
+    left, right = _factors_with_weights(x)
     return LowRank(left, right.mT)
 
 
@@ -97,8 +97,8 @@ def tucker_to_train(x: Tucker) -> TensorTrain:
             cores.append(torch.einsum("...akb,...ik->...aib", core, factor))
         else:
             passed = torch.eye(before[i] if i < middle else after[i + 1], dtype=x.dtype, device=x.device)
-            made = torch.einsum("ab,...ik->...aibk" if i < middle else "ab,...ik->...kaib", passed, factor)
-            cores.append(made.flatten(-2) if i < middle else made.flatten(-4, -3))
+            core = torch.einsum("ab,...ik->...aibk" if i < middle else "ab,...ik->...kaib", passed, factor)
+            cores.append(core.flatten(-2) if i < middle else core.flatten(-4, -3))
     return TensorTrain.from_three_way(cores, x.core)
 
 

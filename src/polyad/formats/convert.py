@@ -1,4 +1,4 @@
-"""The same tensor in another kind of format, where that is exact."""
+"""Exact conversion of a tensor from one kind of format to another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polyad.formats.networks.cp import CP
 from polyad.formats.networks.hadamard import Hadamard
 from polyad.formats.networks.kronecker import Kronecker
 from polyad.formats.networks.low_rank import LowRank
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.networks.network import Network
 from polyad.formats.networks.symmetric_cp import SymmetricCP
 from polyad.formats.networks.tensor_ring import TensorRing
@@ -58,7 +58,7 @@ _OF_MATRICES: dict[tuple[type[Format], type[Format]], Callable[[Any], Format]] =
     (TensorTrain, TrainMatrix): ways.train_to_train_matrix,
     (Tucker, LowRank): ways.tucker_to_low_rank,
 }
-"""Conversions that a tensor of two modes has besides."""
+"""Further conversions, of tensors of two modes only."""
 
 
 def convert(format: Format, kind: type[Kind]) -> Kind:
@@ -89,10 +89,11 @@ def convert(format: Format, kind: type[Kind]) -> Kind:
         raise ValueError(f"the terms of {format!r} do not add up to one {kind.__name__}; convert them one by one")
     path = _paths(format).get(kind)
     if path is None:
-        possible = ", ".join(sorted(found.__name__ for found in _paths(format)))
+        possible = ", ".join(sorted(reached.__name__ for reached in _paths(format)))
         raise ValueError(
-            f"{format!r} is no {kind.__name__} exactly; it can be converted to {possible}. A decomposition of its "
-            "to_dense() approximates it"
+            f"{format!r} cannot be converted to {kind.__name__} exactly; choose from {possible}, or approximate it "
+            "by a "
+            "decomposition of its to_dense()"
         )
     for step in path:
         format = step(format)
@@ -101,19 +102,19 @@ def convert(format: Format, kind: type[Kind]) -> Kind:
 
 
 def _paths(format: Format) -> dict[type[Format], list[Callable[[Any], Format]]]:
-    """The shortest chain of conversions to every kind that there is one to."""
+    """The shortest chain of conversions to each kind that can be reached."""
     ways = _WAYS | _OF_MATRICES if _modes(format) == 2 else _WAYS
-    found: dict[type[Format], list[Callable[[Any], Format]]] = {type(format): []}
+    chains: dict[type[Format], list[Callable[[Any], Format]]] = {type(format): []}
     for here in (queue := [type(format)]):
         near = {there: step for (start, there), step in ways.items() if start is here}
-        if issubclass(here, _Multilinear):
+        if issubclass(here, Multilinear):
             near.setdefault(Network, lambda x: Network(*x.network()))
         for there, step in near.items():
-            if there not in found:
-                found[there] = [*found[here], step]
+            if there not in chains:
+                chains[there] = [*chains[here], step]
                 queue.append(there)
-    del found[type(format)]
-    return {Dense: [lambda x: Dense(x.to_dense())], **found}
+    del chains[type(format)]
+    return {Dense: [lambda x: Dense(x.to_dense())], **chains}
 
 
 def _modes(format: Format) -> int:

@@ -1,4 +1,4 @@
-"""One format in one file: a safetensors file whose metadata holds what the numbers are."""
+"""Files of one format: a safetensors file whose metadata describes the format."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ def load_format(path: str | Path, device: torch.device | str = "cpu") -> Format:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), "pt", device=str(device)) as held:
-            metadata = held.metadata() or {}
+        with safe_open(str(path), "pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
             if _KEY not in metadata:
-                raise ValueError(f"{path} holds tensors, but no format of polyad's; save_format writes one")
+                raise ValueError(
+                    f"{path} has tensors, but no description of a polyad format; name a file that save_format wrote"
+                )
             read_version("format", path, metadata.get(KEY))
-            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); save it again") from None
     return Format.from_spec(json.loads(metadata[_KEY])).replace(tensors)

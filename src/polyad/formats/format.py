@@ -1,20 +1,17 @@
-"""The noun: a tensor stored as something smaller than itself."""
+"""The interface of every format: a tensor stored as something smaller than itself."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Generator, Tensor
-from torch.utils import _pytree
 
-from polyad.formats._tree import decode, encode, flatten, flatten_with_keys, unflatten
-from polyad.formats.patches import unfold
-
-# Names that torch.nn.Module uses itself; a field so called could not be registered on one.
-_TAKEN = frozenset(name for name in (*dir(torch.nn.Module), *vars(torch.nn.Module())) if not name.startswith("__"))
+from polyad.formats._tree import build, encode, map_tensors, named_tensors, number_parts, register, stored_bytes
+from polyad.formats.batch_entries import entries
+from polyad.formats.patches import convolve_patches
 
 _kinds: dict[str, type[Format]] = {}
 
@@ -35,30 +32,20 @@ class Format:
     exact: ClassVar[frozenset[str]] = frozenset()
     """Names of fields whose dtype ``to`` keeps (scales, for example). Integer tensors always keep theirs."""
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
-        if cls.__name__.startswith("_"):
-            return
-        taken = _TAKEN.intersection(cls.__annotations__)
-        if taken:
-            raise TypeError(f"{cls.__name__} calls fields {sorted(taken)}, names that torch.nn.Module uses itself")
-        _kinds[cls.__name__] = cls
-        _pytree.register_pytree_node(
-            cls,
-            flatten,
-            lambda leaves, context: unflatten(cls, leaves, context),
-            serialized_type_name=f"polyad.formats.{cls.__name__}",
-            flatten_with_keys_fn=flatten_with_keys,
-        )
+        if not abstract:
+            register(cls)
+            _kinds[cls.__name__] = cls
 
-    unrounded: ClassVar[str] = "it has no rank to lower; decompose its to_dense() into a kind that has"
+    no_round_because: ClassVar[str] = "it has no rank to lower; decompose its to_dense() into a kind that has"
     """Why a kind has no ``round``, and what to do instead."""
 
-    # What a subclass says of itself ------------------------------------------------------------------------
+    # Defined by a subclass ------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor represented, leading batch dimensions included."""
+        """Shape of the tensor number_parts, leading batch dimensions included."""
         raise NotImplementedError
 
     def to_dense(self) -> Tensor:
@@ -79,7 +66,7 @@ class Format:
 
     @classmethod
     def fits(cls, shape: tuple[int, ...]) -> bool:
-        """Whether tensors of this shape can be of this kind; matrices and batches of them unless it says more."""
+        """True where tensors of this shape can be of this kind: by default matrices and batches of them."""
         return len(shape) >= 2
 
     @classmethod
@@ -97,14 +84,9 @@ class Format:
         ``x`` is (batch, in, *space), or (in, *space) as torch's convolutions take it too. ``geometry`` is what they
         take: stride, padding, dilation (all tuples) and groups.
         """
-        if geometry.get("groups", 1) != 1:
-            raise ValueError(f"{type(self).__name__} cannot hold a grouped convolution; keep that layer dense")
-        if x.ndim == len(kernel) + 1:
-            return self.convolve(x.unsqueeze(0), kernel, **geometry).squeeze(0)
-        columns, out = unfold(x, kernel, **{name: n for name, n in geometry.items() if name != "groups"})
-        return self.linear(columns).transpose(1, 2).unflatten(2, out)
+        return convolve_patches(self, x, kernel, **geometry)
 
-    # What follows ------------------------------------------------------------------------------------------
+    # Derived from these ---------------------------------------------------------------------------
 
     def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:
         """``weight + scale · W`` as a new tensor, formed with as little traffic as the kind allows."""
@@ -127,25 +109,19 @@ class Format:
         return self.replace(tensors)
 
     def select(self, index: Tensor) -> Format:
-        """These entries (n,) of the first dimension, which counts a batch, in this order.
-
-        A tensor that is expanded over the batch stays so.
-        """
+        """These entries (n,) of the batch that the first dimension counts; tensors expanded over it stay so."""
         return self.with_rows({name: entries(t, index) for name, t in self.tensors().items()}, self.shape[-2])
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of ``to_dense``."""
-        for name, value in self._items():
-            if isinstance(value, Format):
-                return value.dtype
-            if value.is_floating_point() and name.split(".")[0] not in self.exact:
-                return value.dtype
-        raise TypeError(f"{type(self).__name__} holds no floating-point tensor to name its dtype")
+        for part in number_parts(self):
+            return part.dtype
+        raise TypeError(f"{type(self).__name__} has no floating-point tensor, and so no dtype")
 
     @property
     def device(self) -> torch.device:
-        """The device of the first tensor held."""
+        """The device of the first tensor."""
         return next(iter(self.tensors().values())).device
 
     @property
@@ -155,37 +131,27 @@ class Format:
     @property
     def parameters(self) -> int:
         """Numbers represented by what is stored: a code counts one, indices and scales none."""
-        count = 0
-        for name, value in self._items():
-            if isinstance(value, Format):
-                count += value.parameters
-            elif value.is_floating_point() and name.split(".")[0] not in self.exact:
-                count += value.numel()
-        return count
+        return sum(part.numel() if isinstance(part, Tensor) else part.parameters for part in number_parts(self))
 
     @property
     def nbytes(self) -> int:
         """Bytes stored: codes, scales, zeros, indices and padding; a shared tensor once, views compacted."""
-        held = {_identity(t): t.numel() * t.element_size() for t in self.tensors().values()}
-        return sum(held.values())
+        return stored_bytes(self.tensors().values())
+
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields, in order; asked of the instance, since a tracer does not take the class."""
+        return tuple([field.name for field in dataclasses.fields(self)])  # pyright: ignore[reportArgumentType]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor held, by dotted name (``terms.0.codes``). ``replace`` inverts it."""
-        found: dict[str, Tensor] = {}
-        for name, value in self._items():
-            if isinstance(value, Tensor):
-                found[name] = value
-            else:
-                prefix = name + "."
-                found.update({prefix + inner: tensor for inner, tensor in value.tensors().items()})
-        return found
+        """Every tensor, by dotted name (``terms.0.codes``). ``replace`` inverts it."""
+        return named_tensors(self)
 
     def replace(self, tensors: dict[str, Tensor]) -> Self:
         """This format with these tensors in place of its own; every dotted name must be given."""
         missing = self.tensors().keys() - tensors.keys()
         if missing:
-            raise KeyError(f"{type(self).__name__} misses the tensors {sorted(missing)}")
-        return self._map(lambda name, _tensor, _exact: tensors[name])
+            raise KeyError(f"tensors lacks {sorted(missing)}; give every name that tensors() has")
+        return map_tensors(self, lambda name, _tensor, _exact: tensors[name])
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """Cast and move. Integers and the fields named in ``exact`` keep their dtype."""
@@ -194,39 +160,28 @@ class Format:
             keeps = exact or not tensor.is_floating_point()
             return tensor.to(device=device, dtype=None if keeps else dtype)
 
-        return self._map(cast, dtype)
+        return map_tensors(self, cast, dtype)
 
     def spec(self) -> dict[str, Any]:
         """JSON that describes this format without its numbers. ``from_spec`` makes an empty one of it."""
-        return {"kind": type(self).__name__, "fields": {f: encode(getattr(self, f)) for f in self._fields()}}
+        return {"kind": type(self).__name__, "fields": {f: encode(getattr(self, f)) for f in self.field_names()}}
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any], device: torch.device | str = "meta") -> Format:
         """An uninitialised format of this description, by default on the meta device."""
-        kind = spec.get("kind")
-        if kind not in _kinds:
-            raise ValueError(f"no format is called {kind!r}; this version knows {', '.join(sorted(_kinds))}")
-        unknown = spec["fields"].keys() - {field.name for field in dataclasses.fields(_kinds[kind])}  # pyright: ignore
-        if unknown:
-            raise ValueError(
-                f"a {kind} has no {' or '.join(sorted(unknown))} here; what holds it was written by a newer polyad: "
-                "upgrade with pip install -U polyad"
-            )
-        fields = {name: decode(value, device, Format.from_spec) for name, value in spec["fields"].items()}
-        return _kinds[kind](**fields)
+        return build(spec, _kinds, device)
 
     def round(self, rank: Any = None, *, tol: float | None = None) -> Format:
         """The same kind with lower ranks: at most ``rank``, or with a relative Frobenius error of at most ``tol``.
 
         Raises ValueError for kinds that cannot, with what to do instead.
         """
-        raise ValueError(f"{self!r} cannot be rounded to rank={rank} or tol={tol}: {self.unrounded}")
+        raise ValueError(f"{self!r} cannot be rounded to rank={rank} or tol={tol}: {self.no_round_because}")
 
     def __add__(self, other: Format) -> Format:
         """The sum, as a ``Sum``; kinds that can hold a sum of two of themselves give that instead."""
-        from polyad.formats.composed.sum import Sum
-
-        return Sum((self, other)) if isinstance(other, Format) else NotImplemented
+        make_sum = cast(Callable[..., Format], _kinds["Sum"])  # by name, since that kind is built on this class
+        return make_sum((self, other)) if isinstance(other, Format) else NotImplemented
 
     def __neg__(self) -> Format:
         return self * -1
@@ -242,44 +197,3 @@ class Format:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, parameters={self.parameters}, bytes={self.nbytes})"
-
-    def _fields(self) -> tuple[str, ...]:  # of the instance: a tracer does not take the class
-        return tuple([field.name for field in dataclasses.fields(self)])  # pyright: ignore[reportArgumentType]
-
-    def _items(self) -> Iterator[tuple[str, Tensor | Format]]:
-        for name in self._fields():
-            value = getattr(self, name)
-            if isinstance(value, Tensor | Format):
-                yield name, value
-            elif isinstance(value, tuple):
-                for i, inner in enumerate(value):
-                    if isinstance(inner, Tensor | Format):
-                        yield f"{name}.{i}", inner
-
-    def _map(
-        self,
-        change: Callable[[str, Tensor, bool], Tensor],
-        dtype: torch.dtype | None = None,
-        prefix: str = "",
-    ) -> Self:
-        def visit(name: str, value: Any, exact: bool) -> Any:
-            if isinstance(value, Tensor):
-                return change(prefix + name, value, exact)
-            if isinstance(value, Format):
-                return value._map(change, dtype, f"{prefix}{name}.")
-            if isinstance(value, tuple):
-                return tuple(visit(f"{name}.{i}", inner, exact) for i, inner in enumerate(value))
-            return dtype if dtype is not None and isinstance(value, torch.dtype) else value
-
-        return type(self)(**{f: visit(f, getattr(self, f), f in self.exact) for f in self._fields()})
-
-
-def entries(t: Tensor, index: Tensor) -> Tensor:
-    """``t[index]``; of a tensor that is expanded over its first dimension a view."""
-    return t[:1].expand(len(index), *t.shape[1:]) if t.stride(0) == 0 else t[index]
-
-
-def _identity(t: Tensor) -> tuple[Any, ...]:
-    if t.is_meta:
-        return (id(t),)
-    return (t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape), tuple(t.stride()))

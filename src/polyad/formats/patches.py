@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,3 +26,15 @@ def unfold(
     out = tuple(x.shape[2 : 2 + n])
     order = (0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
     return x.permute(order).reshape(x.shape[0], math.prod(out), -1), out
+
+
+def convolve_patches(format: Any, x: Tensor, kernel: tuple[int, ...], *, groups: int = 1, **geometry: Any) -> Tensor:
+    """``Format.convolve`` of x with a format that knows ``linear`` only, which is applied to the patches of x."""
+    if groups != 1:
+        raise ValueError(
+            f"groups={groups}: {type(format).__name__} cannot hold a grouped convolution; keep that layer dense"
+        )
+    if x.ndim == len(kernel) + 1:
+        return convolve_patches(format, x.unsqueeze(0), kernel, **geometry).squeeze(0)
+    columns, out = unfold(x, kernel, **geometry)
+    return format.linear(columns).transpose(1, 2).unflatten(2, out)

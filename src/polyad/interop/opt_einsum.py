@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Network
-from polyad.formats.networks.arithmetic import split
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.arithmetic import split_einsum
+from polyad.formats.networks.multilinear import Multilinear
 
 __all__ = ["from_opt_einsum", "to_opt_einsum"]
 
 
-def to_opt_einsum(format: _Multilinear) -> tuple[str, tuple[Tensor, ...]]:
+def to_opt_einsum(format: Multilinear) -> tuple[str, tuple[Tensor, ...]]:
     """The einsum of a format and its operands: ``opt_einsum.contract(expression, *operands)`` is ``to_dense()``.
 
     Batch dimensions become the ellipsis of every term. The tensors are shared. Raises ValueError for formats that
@@ -25,10 +25,13 @@ def to_opt_einsum(format: _Multilinear) -> tuple[str, tuple[Tensor, ...]]:
     >>> expression.count(","), len(operands)
     (1, 2)
     """
-    if not isinstance(format, _Multilinear):
-        raise ValueError(f"{format!r} is no tensor network; formats that state one einsum are converted")
+    if not isinstance(format, Multilinear):
+        raise ValueError(
+            f"{format!r} is no tensor network; give a format that states one einsum, such as CP, Tucker or "
+            "TensorTrain"
+        )
     expression, operands = format.network()
-    terms, modes = split(expression)
+    terms, modes = split_einsum(expression)
     if any(len(mode) != 1 for mode in modes):
         raise ValueError(f"{format!r} has modes made of several axes, which no einsum can write")
     lead = "..." if format.batch else ""
@@ -36,7 +39,7 @@ def to_opt_einsum(format: _Multilinear) -> tuple[str, tuple[Tensor, ...]]:
 
 
 def from_opt_einsum(expression: str, *operands: Any) -> Network:
-    """What ``opt_einsum.contract(expression, *operands)`` would compute, as a ``Network``, not contracted.
+    """The ``Network`` of the tensor that ``opt_einsum.contract(expression, *operands)`` computes, not contracted.
 
     An expression without an arrow has the letters that stand once as its modes, in the order of the alphabet, as
     opt_einsum has it. An ellipsis stands for batch dimensions, which every operand must have. Operands of other

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from polyad.einsum import symbol
 from polyad.formats import Network
-from polyad.formats.networks.arithmetic import split
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.arithmetic import split_einsum
+from polyad.formats.networks.multilinear import Multilinear
 
 __all__ = ["from_quimb", "to_quimb"]
 
 
-def to_quimb(format: _Multilinear) -> Any:
+def to_quimb(format: Multilinear) -> Any:
     """A format that states one einsum as ``quimb.tensor.TensorNetwork``: bonds b0, b1, … and modes k0, k1, ….
 
     The torch tensors are shared. Raises ValueError for batches, for modes made of several axes and for other
@@ -30,11 +30,17 @@ def to_quimb(format: _Multilinear) -> Any:
         from quimb.tensor import TensorNetwork
     except ImportError:
         raise ImportError("quimb is not installed; pip install 'polyad[interop]' brings it") from None
-    if not isinstance(format, _Multilinear):
-        raise ValueError(f"{format!r} is no tensor network; formats that state one einsum are converted")
-    terms, modes = split(format.network()[0])
+    if not isinstance(format, Multilinear):
+        raise ValueError(
+            f"{format!r} is no tensor network; give a format that states one einsum, such as CP, Tucker or "
+            "TensorTrain"
+        )
+    terms, modes = split_einsum(format.network()[0])
     if format.batch or any(len(mode) != 1 for mode in modes):
-        raise ValueError(f"{format!r} has batch dimensions or modes made of several axes, which are not converted")
+        raise ValueError(
+            f"{format!r} has batch dimensions or modes made of several axes, which quimb does not have; convert the "
+            "members of a batch one by one, and fused modes after splitting them"
+        )
     names = {mode: f"k{i}" for i, mode in enumerate(modes)}
     for letter in dict.fromkeys("".join(terms)):
         names.setdefault(letter, f"b{len(names) - len(modes)}")

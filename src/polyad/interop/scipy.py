@@ -63,13 +63,13 @@ def to_scipy_operator(format: Format) -> Any:
         raise ValueError(f"{format!r} has {len(format.shape)} modes; a linear operator is a matrix")
     flipped = format.transpose()
 
-    def applied(held: Format, x: Any) -> Any:
-        given = torch.from_numpy(numpy.ascontiguousarray(x.T)).to(format.device, format.dtype)
-        return held.linear(given).detach().cpu().numpy().T
+    def multiply(matrix: Format, x: Any) -> Any:
+        tensor = torch.from_numpy(numpy.ascontiguousarray(x.T)).to(format.device, format.dtype)
+        return matrix.linear(tensor).detach().cpu().numpy().T
 
     make: Any = LinearOperator  # its stubs know the abstract class alone
     return make(
         shape=format.shape, dtype=numpy.dtype(str(format.dtype).removeprefix("torch.")),
-        matvec=lambda x: applied(format, x.reshape(-1)), matmat=lambda x: applied(format, x),
-        rmatvec=lambda x: applied(flipped, x.reshape(-1)), rmatmat=lambda x: applied(flipped, x),
+        matvec=lambda x: multiply(format, x.reshape(-1)), matmat=lambda x: multiply(format, x),
+        rmatvec=lambda x: multiply(flipped, x.reshape(-1)), rmatmat=lambda x: multiply(flipped, x),
     )  # fmt: skip

@@ -45,15 +45,15 @@ def to_tensorly(format: Format) -> Any:
 
 def _plain(kind: Any, parts: Any, format: Any) -> Any:
     """An instance without TensorLy's validation, which would need its backend to be torch."""
-    made = kind.__new__(kind)
-    made.shape, made.rank = tuple(format.shape), format.rank
+    tensor = kind.__new__(kind)
+    tensor.shape, tensor.rank = tuple(format.shape), format.rank
     if kind.__name__ == "CPTensor":
-        made.weights, made.factors = parts
+        tensor.weights, tensor.factors = parts
     elif kind.__name__ == "TuckerTensor":
-        made.core, made.factors = parts
+        tensor.core, tensor.factors = parts
     else:
-        made.factors, made.rank = parts, (1, *format.rank, 1)
-    return made
+        tensor.factors, tensor.rank = parts, (1, *format.rank, 1)
+    return tensor
 
 
 def from_tensorly(x: Any) -> CP | Tucker | TensorTrain:

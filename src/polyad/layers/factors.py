@@ -24,29 +24,30 @@ class Factors(nn.Module):
     (torch.Size([4, 3]), ['left', 'right'])
     """
 
-    def __init__(self, format: Format, *, trainable: bool = True, _seen: dict[int, Tensor] | None = None) -> None:
+    def __init__(self, format: Format, *, trainable: bool = True, _shared: dict[int, Tensor] | None = None) -> None:
         super().__init__()
-        seen = {} if _seen is None else _seen  # by id: a tensor that the format holds twice is registered as one
+        # by id: a tensor that the format holds twice is registered as one
+        shared = {} if _shared is None else _shared
         self._kind: type[Format] = type(format)
         self._plain: dict[str, Any] = {}
-        self._held: list[str] = []
-        for name in format._fields():
+        self._names: list[str] = []
+        for name in format.field_names():
             value = getattr(format, name)
             parts = value if isinstance(value, tuple) else (value,)
             if any(isinstance(part, Tensor | Format) for part in parts):
-                self._held.append(name)
+                self._names.append(name)
                 exact = name in format.exact
                 if isinstance(value, tuple):
-                    self.add_module(name, _Several(value, exact, trainable, seen))
+                    self.add_module(name, _Several(value, exact, trainable, shared))
                 else:
-                    _register(self, name, value, exact, trainable, seen)
+                    _register(self, name, value, exact, trainable, shared)
             else:
                 self._plain[name] = value
 
     def forward(self) -> Format:
         """The format, made of the tensors that this module now holds."""
         fields = dict(self._plain)
-        for name in self._held:
+        for name in self._names:
             value = getattr(self, name)
             fields[name] = value() if isinstance(value, Factors | _Several) else value
         return self._kind(**fields)
@@ -79,11 +80,11 @@ class Factors(nn.Module):
 class _Several(nn.Module):
     """A field that is a tuple of formats or tensors; its state-dict names are the places in the tuple."""
 
-    def __init__(self, values: tuple[Any, ...], exact: bool, trainable: bool, seen: dict[int, Tensor]) -> None:
+    def __init__(self, values: tuple[Any, ...], exact: bool, trainable: bool, shared: dict[int, Tensor]) -> None:
         super().__init__()
         self._count, self._exact = len(values), exact
         for i, value in enumerate(values):
-            _register(self, str(i), value, exact, trainable, seen)
+            _register(self, str(i), value, exact, trainable, shared)
 
     def forward(self) -> tuple[Any, ...]:
         values = [getattr(self, str(i)) for i in range(self._count)]
@@ -97,13 +98,13 @@ class _Several(nn.Module):
 
 
 def _register(
-    module: nn.Module, name: str, value: Tensor | Format, exact: bool, trainable: bool, seen: dict[int, Tensor]
+    module: nn.Module, name: str, value: Tensor | Format, exact: bool, trainable: bool, shared: dict[int, Tensor]
 ) -> None:
     if isinstance(value, Format):
-        module.add_module(name, Factors(value, trainable=trainable, _seen=seen))
+        module.add_module(name, Factors(value, trainable=trainable, _shared=shared))
     elif trainable and value.is_floating_point() and not exact:
-        held = seen.setdefault(id(value), value if isinstance(value, nn.Parameter) else nn.Parameter(value))
-        module.register_parameter(name, cast(nn.Parameter, held))
+        parameter = shared.setdefault(id(value), value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+        module.register_parameter(name, cast(nn.Parameter, parameter))
     else:
         module.register_buffer(name, value.detach())
 

@@ -1,4 +1,4 @@
-"""Pure tensor functions that two or more methods need."""
+"""Matrix and tensor functions that two or more methods use."""
 
 from polyad.linalg.block_svd import block_product_svd, block_svd
 from polyad.linalg.maxvol import maxvol

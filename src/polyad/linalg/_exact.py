@@ -21,9 +21,9 @@ def complete_left(x: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
     x = x.double()
     gram = x @ x.mT
     if rank is not None and 3 * rank <= x.shape[-2] and gram[..., 0, 0].numel() >= _MANY:
-        found = orthogonal_iteration(gram, rank)
-        if found is not None:
-            return found[0], found[1].clamp(min=0).sqrt()
+        vectors = orthogonal_iteration(gram, rank)
+        if vectors is not None:
+            return vectors[0], vectors[1].clamp(min=0).sqrt()
     squares, u = torch.linalg.eigh(gram)
     return u.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
 
@@ -32,14 +32,14 @@ def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Te
     """Of matrices no taller than wide: all left vectors and values, the triples of ``rank`` or ``tol``, the ranks."""
     if x.dtype == torch.float32:
         u, s = complete_left(x)
-        needed, r = _needed(s, rank, tol)
-        kept = masked(s[..., :r], needed)
-        if x.is_meta or bool((kept[..., -1] > _FLOOR * kept[..., 0]).all()):
+        needed, r = _ranks_needed(s, rank, tol)
+        values = zero_beyond_rank(s[..., :r], needed)
+        if x.is_meta or bool((values[..., -1] > _FLOOR * values[..., 0]).all()):
             u, s = u.to(x.dtype), s.to(x.dtype)
             left = u[..., :r]
             return u, s, (left, s[..., :r], (left.mT @ x) / s[..., :r].unsqueeze(-1)), needed
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    needed, r = _needed(s, rank, tol)
+    needed, r = _ranks_needed(s, rank, tol)
     return u, s, (u[..., :r], s[..., :r], vh[..., :r, :]), needed
 
 
@@ -55,7 +55,7 @@ def needed_rank(s: Tensor, tol: float) -> Tensor:
     return (left > allowed).sum(-1).clamp(min=1)
 
 
-def _needed(s: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor | None, int]:
+def _ranks_needed(s: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor | None, int]:
     if tol is None:
         assert rank is not None
         return None, rank
@@ -63,8 +63,8 @@ def _needed(s: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor | No
     return needed, int(needed.max())
 
 
-def masked(s: Tensor, needed: Tensor | None) -> Tensor:
-    """S with zeros from each matrix's own rank on."""
+def zero_beyond_rank(s: Tensor, needed: Tensor | None) -> Tensor:
+    """Set the values of S beyond each matrix's rank to zero."""
     if needed is None:
         return s
     return s.masked_fill(torch.arange(s.shape[-1], device=s.device) >= needed.unsqueeze(-1), 0)

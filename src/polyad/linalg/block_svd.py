@@ -22,7 +22,7 @@ def block_svd(x: Tensor, rank: int | None = None, *, tol: float | None = None) -
     """
     u, s, vh = truncated_svd(x, min(x.shape[-2:]) if rank is None else min(rank, *x.shape[-2:]))
     if tol is not None:
-        r = _needed(s, tol)
+        r = _common_rank(s, tol)
         u, s, vh = u[..., :r], s[..., :r], vh[..., :r, :]
     return evenly(u, s, vh)
 
@@ -39,8 +39,8 @@ def block_product_svd(
     return q @ inner, outer @ p.mT
 
 
-def _needed(s: Tensor, tol: float) -> int:
-    """The least rank at which what is dropped from all blocks stays within ``tol`` in every grid of the batch."""
+def _common_rank(s: Tensor, tol: float) -> int:
+    """The least rank of all blocks that keeps the error of every grid of the batch within ``tol``."""
     top = s.detach().double().amax((-3, -2, -1), keepdim=True)
     squares = (s.detach().double() / torch.where(top > 0, top, 1)).square().sum((-3, -2))  # (*batch, q)
     left = squares.flip(-1).cumsum(-1).flip(-1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyad.linalg.modes import mode_product, unfold
-from polyad.linalg.svd import leading, truncated_svd
+from polyad.linalg.svd import leading_left, truncated_svd
 
 _GRAM = 1e-12  # squared tolerances below this are beyond what a float64 Gram matrix resolves
 _MOST = 0.95  # of what may be lost, the share that one mode may take
@@ -31,15 +31,15 @@ def higher_order_svd(
     >>> core.shape, round(abs(float(core)), 4)
     (torch.Size([1, 1, 1]), 4.899)
     """
-    modes = shrinking(rank, tuple(x.shape[batch:])) if modes is None else modes
+    modes = truncation_order(rank, tuple(x.shape[batch:])) if modes is None else modes
     factors: list[Tensor] = [x] * len(modes)
-    core, allowed = x, x if tol is None else squares(x, batch) * tol**2
+    core, allowed = x, x if tol is None else squared_norms(x, batch) * tol**2
     for place, mode in enumerate(modes):
         unfolded = unfold(core if sequential else x, mode, batch)
         if rank is not None:
-            factors[mode] = leading(unfolded, rank[mode])[0]
+            factors[mode] = leading_left(unfolded, rank[mode])[0]
         else:
-            factors[mode], lost = kept(unfolded, allowed, len(modes) - place, tol or 0.0)
+            factors[mode], lost = truncated_basis(unfolded, allowed, len(modes) - place, tol or 0.0)
             allowed = (allowed - lost).clamp(min=0)
         if sequential:
             core = mode_product(core, factors[mode].mT, mode, batch)
@@ -49,8 +49,8 @@ def higher_order_svd(
     return core, factors
 
 
-def shrinking(rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]:
-    """The modes, the one that its rank shrinks most first; by size where ranks are not known, then outer ones.
+def truncation_order(rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]:
+    """The modes in the order in which to cut them: most shrunk first, else smallest first, then outer ones.
 
     Unfoldings of the first and the last mode are views.
     """
@@ -59,14 +59,14 @@ def shrinking(rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]
     return sorted(range(len(shape)), key=lambda mode: (ratio[mode], shape[mode], inner[mode]))
 
 
-def squares(x: Tensor, batch: int) -> Tensor:
+def squared_norms(x: Tensor, batch: int) -> Tensor:
     """The squared Frobenius norm of each tensor, (*batch,), in float64 and without gradient."""
     flat = x.detach().flatten(batch) if x.ndim > batch else x.detach().unsqueeze(-1)
     return torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64).square()
 
 
-def kept(unfolded: Tensor, allowed: Tensor, modes: int, tol: float) -> tuple[Tensor, Tensor]:
-    """The left singular vectors that one of ``modes`` modes left keeps, and what of ``allowed`` (*batch) is lost.
+def truncated_basis(unfolded: Tensor, allowed: Tensor, modes: int, tol: float) -> tuple[Tensor, Tensor]:
+    """The left singular vectors to keep of one of ``modes`` remaining modes, and the error, of ``allowed`` (*batch).
 
     A mode may lose its even share of what is allowed, or nearly all of it where that more than halves its rank: at a
     floor of noise the first mode cut takes most of the noise with it, and little is left for the others to lose.
@@ -74,7 +74,7 @@ def kept(unfolded: Tensor, allowed: Tensor, modes: int, tol: float) -> tuple[Ten
     """
     n, m = unfolded.shape[-2:]
     if tol**2 > _GRAM and n <= m:
-        u, s = leading(unfolded, n, exact=True)
+        u, s = leading_left(unfolded, n, exact=True)
     else:
         u, s, _ = truncated_svd(unfolded, min(n, m), exact=True)
     left = s.detach().double().square().flip(-1).cumsum(-1).flip(-1)

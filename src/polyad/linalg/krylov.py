@@ -34,7 +34,7 @@ class _Side:
         return y - self.basis @ second, first + second
 
     def _householder(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The slow and sure way, for blocks that lack rank: noise below rounding fills what is missing."""
+        """Orthonormal columns by Householder QR, for blocks that lack rank: noise below rounding fills them up."""
         noise = torch.randn(y.shape[-2:], generator=self._generator, dtype=y.dtype).to(y.device)
         floor = (self._size * torch.finfo(y.dtype).eps / y.shape[-2] ** 0.5).clamp_min(1e-300)
         q, r = torch.linalg.qr(y + noise * floor[..., None, None])
@@ -60,7 +60,7 @@ def _cholesky_qr(y: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
 def krylov(
     x: Tensor, rank: int | None, tol: float | None, limit: int, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """Leading singular triples of x (*batch, n, m) and the rank needed (*batch), or None if ``limit`` columns fail.
+    """Leading singular triples of x (*batch, n, m) and the ranks needed (*batch), or None if ``limit`` columns fail.
 
     Block Golub-Kahan bidiagonalisation with both bases orthonormal: a column costs one product with x and one with
     its transpose, and nothing else of x is needed. All of ``Uᵀ x`` is known, so that ``‖x‖² - ‖s‖²`` is the squared
@@ -72,8 +72,8 @@ def krylov(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     lead, (n, m) = x.shape[:-2], x.shape[-2:]
     width = 32 if rank is None else max(8, -(-(rank + 8) // 2))
-    aim = _Aim(torch.linalg.vector_norm(x, dim=(-2, -1), dtype=torch.float64).square(), rank, tol, x.dtype)
-    left, right = _Side(aim.total.sqrt(), generator), _Side(aim.total.sqrt(), generator)
+    rule = _StoppingRule(torch.linalg.vector_norm(x, dim=(-2, -1), dtype=torch.float64).square(), rank, tol, x.dtype)
+    left, right = _Side(rule.total.sqrt(), generator), _Side(rule.total.sqrt(), generator)
     start = torch.randn(m, width, generator=generator, dtype=torch.float64).to(x.device)
     v, _ = right.extend(start.expand(*lead, m, width))
     projected = start.new_zeros((*lead, 0, width))
@@ -81,30 +81,30 @@ def krylov(
         u, _ = left.extend(x @ v.to(x.dtype))
         v, across = right.extend(x.mT @ u.to(x.dtype))
         projected = torch.cat((torch.nn.functional.pad(projected, (0, width)), across.mT), -2)
-        needed = aim.needed(torch.linalg.svdvals(projected))
-        if aim.hopeless(limit):
+        needed = rule.settled_rank(torch.linalg.svdvals(projected))
+        if rule.is_hopeless(limit):
             return None
         if needed is not None:
             u, s, vh = _triples(left, right, projected, int(needed.max()), x.dtype)
-            found = u, s * (aim.total > 0).unsqueeze(-1), vh  # zero matrices got the noise that fills them
-            if aim.certain or _within(x, found, needed, aim.total, tol or 0.0):
-                return *found, needed
+            triples = u, s * (rule.total > 0).unsqueeze(-1), vh  # zero matrices got the noise that fills them
+            if rule.certain or _is_within(x, triples, needed, rule.total, tol or 0.0):
+                return *triples, needed
     return None
 
 
-class _Aim:
-    """When to stop: what the singular values of the projected matrix say of those of the whole one."""
+class _StoppingRule:
+    """The rule that ends the iteration, from the singular values of the projected matrix."""
 
     def __init__(self, total: Tensor, rank: int | None, tol: float | None, dtype: torch.dtype) -> None:
         self.total, self._rank, self._tol = total, rank, tol
         self._rounding = 32 * torch.finfo(dtype).eps
         self._floor = total * (self._rounding / 8) ** 2
         self.certain = tol is None or tol**2 > self._rounding
-        """Whether rounding leaves of ``‖x‖² - ‖s‖²`` enough to judge by; else the residual itself must be formed."""
+        """True where ``‖x‖² - ‖s‖²`` is precise enough to judge by; else the residual itself must be formed."""
         self._before = total.new_zeros((*total.shape, 1))
         self._least = 0
 
-    def needed(self, s: Tensor) -> Tensor | None:
+    def settled_rank(self, s: Tensor) -> Tensor | None:
         """Per matrix the rank to keep, once that has settled; None before. s has shape (*batch, columns)."""
         unseen = self.total - s.square().sum(-1)
         unseen = torch.where(unseen > self._rounding * self.total, unseen, 0)
@@ -123,12 +123,12 @@ class _Aim:
             if bool((unseen > allowed).any()):
                 return None
             needed = (left > allowed[..., None]).sum(-1).clamp(min=1)
-        kept = torch.arange(s.shape[-1], device=s.device) < needed[..., None]
-        gain = ((s - before) * (s + before) * kept).sum(-1)
+        mask = torch.arange(s.shape[-1], device=s.device) < needed[..., None]
+        gain = ((s - before) * (s + before) * mask).sum(-1)
         return needed if bool((gain <= _SLACK * allowed + self._floor).all()) else None
 
-    def hopeless(self, limit: int) -> bool:
-        """Whether the tolerance is seen to need more columns than there may be."""
+    def is_hopeless(self, limit: int) -> bool:
+        """True once the tolerance is known to need more columns than ``limit``."""
         return self._least > limit
 
 
@@ -142,11 +142,11 @@ def _triples(
     return u.to(dtype), s[..., :rank].to(dtype), vh.to(dtype)
 
 
-def _within(x: Tensor, found: tuple[Tensor, Tensor, Tensor], needed: Tensor, total: Tensor, tol: float) -> bool:
-    """Whether what these triples leave of x, formed in float64 a few rows at a time, is within the tolerance."""
-    u, s, vh = (part.double() for part in found)
+def _is_within(x: Tensor, triples: tuple[Tensor, Tensor, Tensor], needed: Tensor, total: Tensor, tol: float) -> bool:
+    """True if the residual of these triples, formed in float64 a few rows at a time, is within the tolerance."""
+    u, s, vh = (part.double() for part in triples)
     s = s * (torch.arange(s.shape[-1], device=s.device) < needed[..., None])
     squares = torch.zeros_like(total)
-    for rows, own in zip(x.split(512, -2), (u * s.unsqueeze(-2)).split(512, -2), strict=True):
-        squares += (rows.double() - own @ vh).square().sum((-2, -1))
+    for rows, part in zip(x.split(512, -2), (u * s.unsqueeze(-2)).split(512, -2), strict=True):
+        squares += (rows.double() - part @ vh).square().sum((-2, -1))
     return bool((squares <= tol**2 * total).all())

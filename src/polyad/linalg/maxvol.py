@@ -24,7 +24,7 @@ def maxvol(u: Tensor, extra: int = 0, *, bound: float = 1.05, max_iter: int = 10
     n, r = u.shape
     if n < r:
         raise ValueError(
-            f"u of shape {tuple(u.shape)} is wider than tall; maxvol chooses among at least as many rows"
+            f"u of shape {tuple(u.shape)} has fewer rows than columns; maxvol needs as many rows or more"
         )
     rows = _pivots(u)
     c = torch.linalg.solve(u[rows].mT, u.mT).mT

@@ -1,4 +1,4 @@
-"""Matrices measured by what they do to data: roots of second moments and the best approximations under them."""
+"""Second moments of data: their square roots, principal directions and tails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def principal(second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def tails(squares: Tensor) -> Tensor:
-    """What is left of a sum of squares after its first 0, 1, …, n terms; shape (n + 1,), float64.
+    """The sum of all but the first 0, 1, …, n of these squares; shape (n + 1,), float64.
 
     >>> tails(torch.tensor([4.0, 2.0, 1.0])).tolist()
     [7.0, 3.0, 1.0, 0.0]

@@ -23,7 +23,7 @@ def unfold(x: Tensor, mode: int, batch: int = 0) -> Tensor:
 
 
 def halfway(sizes: Sequence[int]) -> int:
-    """Where to cut a list of modes in two, so that rows and columns of that unfolding are together the fewest.
+    """The number of modes to unfold into rows, so that rows and columns together are the fewest.
 
     >>> halfway((8, 8, 8, 8)), halfway((100, 5, 5))
     (2, 1)
@@ -43,9 +43,9 @@ def mode_product(x: Tensor, matrix: Tensor, mode: int, batch: int = 0) -> Tensor
     lead, shape = x.shape[:batch], x.shape[batch:]
     before, after = math.prod(shape[:mode]), math.prod(shape[mode + 1 :])
     if after == 1:
-        made = x.reshape(*lead, before, shape[mode]) @ matrix.mT
+        product = x.reshape(*lead, before, shape[mode]) @ matrix.mT
     elif before == 1:
-        made = matrix @ x.reshape(*lead, shape[mode], after)
+        product = matrix @ x.reshape(*lead, shape[mode], after)
     else:
-        made = matrix.unsqueeze(-3) @ x.reshape(*lead, before, shape[mode], after)
-    return made.reshape(*lead, *shape[:mode], matrix.shape[-2], *shape[mode + 1 :])
+        product = matrix.unsqueeze(-3) @ x.reshape(*lead, before, shape[mode], after)
+    return product.reshape(*lead, *shape[:mode], matrix.shape[-2], *shape[mode + 1 :])

@@ -31,12 +31,12 @@ def orthogonal_iteration(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor] | N
     for _ in range(4):  # what rounding takes from weak directions here comes back in the steps
         basis = unit @ basis
     basis = torch.linalg.qr(basis)[0]
-    held = torch.zeros_like(trace)
-    late = held == 0
+    captured = torch.zeros_like(trace)
+    late = captured == 0
     for _ in range(_STEPS):
         image = unit @ basis
-        before, held = held, (basis * image).sum((-2, -1))
-        late &= held - before > _SLACK * (1 - held) + 1e-14
+        before, captured = captured, (basis * image).sum((-2, -1))
+        late &= captured - before > _SLACK * (1 - captured) + 1e-14
         if not bool(late.any()):
             break
         basis = torch.linalg.qr(unit @ image)[0]

@@ -17,8 +17,8 @@ from polyad import _check
 _RADIX = 32  # a product with a 32 x 32 Hadamard matrix reads memory once where five butterflies read it five times
 
 
-def drawn(generator: Generator | None) -> Generator:
-    """The generator itself, or a fresh one with seed 0, so that calls without one repeat themselves."""
+def default_generator(generator: Generator | None) -> Generator:
+    """The generator itself, or a new one with seed 0, so that calls without one give the same result."""
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 
@@ -54,18 +54,18 @@ def random_signs(n: int, generator: Generator) -> Tensor:
     return torch.randint(0, 2, (n,), generator=generator) * 2 - 1
 
 
-def checked_rows(x: Tensor, n: int) -> Tensor:
-    """x, refused unless it has n rows of floating-point numbers."""
+def check_rows(x: Tensor, n: int) -> Tensor:
+    """Refuse x unless it has n rows of floating-point numbers. Returns x."""
     _check.floating("x", x)
     if x.ndim < 2 or x.shape[-2] != n:
-        raise ValueError(f"x of shape {tuple(x.shape)} does not have the {n} rows that the sketch was drawn for")
+        raise ValueError(f"x of shape {tuple(x.shape)} must have the {n} rows that the sketch was drawn for")
     return x
 
 
-def checked_size(rows: int, n: int) -> None:
+def check_size(rows: int, n: int) -> None:
     """Refuse empty sketches."""
-    if rows < 1 or n < 1:
-        raise ValueError(f"a sketch of shape ({rows}, {n}) is empty; rows and n must be at least 1")
+    _check.at_least("rows", rows, 1)
+    _check.at_least("n", n, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +80,13 @@ class Gaussian:
 
     @classmethod
     def draw(cls, rows: int, n: int, *, generator: Generator | None = None) -> Gaussian:
-        checked_size(rows, n)
-        return cls(torch.randn(rows, n, generator=drawn(generator), dtype=torch.float64) / math.sqrt(rows))
+        check_size(rows, n)
+        return cls(
+            torch.randn(rows, n, generator=default_generator(generator), dtype=torch.float64) / math.sqrt(rows)
+        )
 
     def apply(self, x: Tensor) -> Tensor:
-        return self.matrix.to(x) @ checked_rows(x, self.matrix.shape[-1])
+        return self.matrix.to(x) @ check_rows(x, self.matrix.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,25 +106,25 @@ class SRHT:
 
     @classmethod
     def draw(cls, rows: int, n: int, *, generator: Generator | None = None) -> SRHT:
-        checked_size(rows, n)
-        generator = drawn(generator)
-        return cls(random_signs(n, generator), torch.randint(0, padded(n), (rows,), generator=generator))
+        check_size(rows, n)
+        generator = default_generator(generator)
+        return cls(random_signs(n, generator), torch.randint(0, next_power_of_two(n), (rows,), generator=generator))
 
     def apply(self, x: Tensor) -> Tensor:
-        transformed = mixed(checked_rows(x, len(self.signs)), self.signs)
+        transformed = mix_rows(check_rows(x, len(self.signs)), self.signs)
         return transformed[..., self.index.to(x.device), :] / math.sqrt(len(self.index))
 
 
-def padded(n: int) -> int:
+def next_power_of_two(n: int) -> int:
     """The least power of two that is not below n."""
     return 1 << (n - 1).bit_length()
 
 
-def mixed(x: Tensor, signs: Tensor) -> Tensor:
-    """H D x of the rows of x, padded with zeros, for the diagonal D of signs: every row holds a bit of all."""
+def mix_rows(x: Tensor, signs: Tensor) -> Tensor:
+    """H D x for x padded with zeros to a power of two rows, where D is the diagonal of signs."""
     n = x.shape[-2]
     x = x * signs.to(x).unsqueeze(-1)
-    return walsh_hadamard(torch.nn.functional.pad(x, (0, 0, 0, padded(n) - n)))
+    return walsh_hadamard(torch.nn.functional.pad(x, (0, 0, 0, next_power_of_two(n) - n)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +143,9 @@ class SparseSign:
 
     @classmethod
     def draw(cls, rows: int, n: int, *, nonzeros: int = 8, generator: Generator | None = None) -> SparseSign:
-        checked_size(rows, n)
+        check_size(rows, n)
         _check.rank(nonzeros, rows, f"the {rows} rows of the sketch", "nonzeros")
-        generator = drawn(generator)
+        generator = default_generator(generator)
         edges = torch.arange(nonzeros + 1) * rows // nonzeros
         width = edges.diff().unsqueeze(1)
         place = (torch.rand(nonzeros, n, generator=generator, dtype=torch.float64) * width).long()
@@ -152,7 +154,7 @@ class SparseSign:
 
     def apply(self, x: Tensor) -> Tensor:
         s, n = self.index.shape
-        checked_rows(x, n)
+        check_rows(x, n)
         out = x.new_zeros(*x.shape[:-2], self.rows, x.shape[-1])
         for index, signs in zip(self.index.to(x.device), self.signs, strict=True):
             out = out.index_add(-2, index, x * (signs.to(x) / math.sqrt(s)).unsqueeze(-1))

@@ -55,14 +55,14 @@ class _Leading(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
         x, u, s = ctx.saved_tensors
-        kept, rest = u[..., : ctx.rank], u[..., ctx.rank :]
+        basis, rest = u[..., : ctx.rank], u[..., ctx.rank :]
         # first order: column i turns towards a dropped column j by u_jᴴ d(x xᴴ) u_i / (s_i² - s_j²)
         squares = s.double().square()
         gap = squares[..., None, : ctx.rank] - squares[..., ctx.rank :, None]
         least = 8 * torch.finfo(s.dtype).eps * squares[..., :1, None]
         share = torch.where(gap > least, gap, torch.inf).reciprocal().to(s.dtype)
         tilt = rest.mH @ grads[0] * share
-        half = rest @ (tilt @ kept.mH)
+        half = rest @ (tilt @ basis.mH)
         return (half + half.mH) @ x, None, None, None
 
 
@@ -83,18 +83,18 @@ def krylov_basis(x: Tensor, rank: int) -> Tensor | None:
     wide = rank + 8
     start = torch.randn(x.shape[-1], wide, generator=torch.Generator().manual_seed(0), dtype=_real_dtype(x))
     block = torch.linalg.qr(x @ start.to(x))[0]
-    found = [block]
+    blocks = [block]
     for _ in range(2):
         block = torch.linalg.qr(x @ (block.mH @ x).mH)[0]  # x.mH would be written out each time
-        found.append(block)
-    q = torch.linalg.qr(torch.cat(found, -1))[0]
+        blocks.append(block)
+    q = torch.linalg.qr(torch.cat(blocks, -1))[0]
     inner = (q.mH @ x).to(torch.complex128 if x.is_complex() else torch.float64)
     gram = inner @ inner.mH
     squares, turn = torch.linalg.eigh(gram)
     before = torch.linalg.eigvalsh(gram[..., : 2 * wide, : 2 * wide])[..., -rank:].sum()
-    kept, total = squares[..., -rank:].sum(), torch.linalg.vector_norm(x, dtype=inner.dtype).real.square()
+    captured, total = squares[..., -rank:].sum(), torch.linalg.vector_norm(x, dtype=inner.dtype).real.square()
     least = torch.finfo(_real_dtype(x)).eps * total
-    if bool(kept - before > 1e-3 * (total - kept).clamp(min=least)):
+    if bool(captured - before > 1e-3 * (total - captured).clamp(min=least)):
         return None
     return q @ turn[..., -rank:].flip(-1).to(x.dtype)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.linalg._exact import complete_left, complete_triples, masked, needed_rank
+from polyad.linalg._exact import complete_left, complete_triples, needed_rank, zero_beyond_rank
 from polyad.linalg.krylov import krylov
 from polyad.linalg.scaling import near_unit
-from polyad.linalg.svd_gradient import connected
+from polyad.linalg.svd_gradient import connect_gradient
 
 _LEAST = 512  # the shorter side from which on iterating can pay
 _NOISE = 1e-7  # share of the largest singular value below which a Gram matrix gives no right vector
@@ -79,11 +79,11 @@ def left_singular(
             [0., 1.]]), tensor([5., 0.]))
     """
     x, scale = _prepare(x, rank, tol, limit=x.shape[-2] if x.ndim > 1 else None)
-    u, s = leading(x, rank, tol, exact, generator)
+    u, s = leading_left(x, rank, tol, exact, generator)
     return u, s if scale is None else s * scale
 
 
-def leading(
+def leading_left(
     x: Tensor,
     rank: int | None = None,
     tol: float | None = None,
@@ -92,7 +92,7 @@ def leading(
 ) -> tuple[Tensor, Tensor]:
     """``left_singular`` of single or double precision near unit size, where arguments are the caller's to check.
 
-    >>> leading(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)[1]
+    >>> leading_left(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)[1]
     tensor([5.])
     """
     n, m = x.shape[-2:]
@@ -119,7 +119,7 @@ def evenly(u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
 def _prepare(
     x: Tensor, rank: int | None, tol: float | None, limit: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The matrices in a dtype to compute in, near unit size; and by what they were divided, or None."""
+    """The matrices in float32 or float64 near unit size, and the divisors that brought them there, or None."""
     _check.floating("x", x)
     _check.dimensions("x", x, 2)
     _check.exactly_one(rank=rank, tol=tol)
@@ -143,8 +143,8 @@ def _triples(
             (*triples, needed), whole = few, (None, None)
         else:
             *whole, triples, needed = complete_triples(x, rank, tol)
-    u, s, vh = connected(x, *triples, *whole)
-    return u, masked(s, needed if tol is not None else None), vh
+    u, s, vh = connect_gradient(x, *triples, *whole)
+    return u, zero_beyond_rank(s, needed if tol is not None else None), vh
 
 
 def _left(
@@ -165,14 +165,14 @@ def _left(
         if vh is None and x.requires_grad:
             vh = (u.mT @ x) * torch.where(s > _NOISE * s[..., :1], s, torch.inf).reciprocal().unsqueeze(-1)
     if vh is not None:
-        u, s, _ = connected(x, u, s, vh, *whole)
-    return u, masked(s, needed if tol is not None else None)
+        u, s, _ = connect_gradient(x, u, s, vh, *whole)
+    return u, zero_beyond_rank(s, needed if tol is not None else None)
 
 
 def _few(
     x: Tensor, rank: int | None, tol: float | None, generator: Generator | None, least: int = _LEAST
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """What block Krylov iteration finds, or None where it is of no use."""
+    """The leading triples by block Krylov iteration, or None where that does not pay."""
     short = min(x.shape[-2:])
     if x.is_meta or short < least or (rank is not None and rank * 10 > short):
         return None

@@ -11,10 +11,10 @@ from torch.autograd.function import once_differentiable
 _STEPS = 200  # of conjugate gradients, where the dropped singular vectors are unknown
 
 
-def connected(
+def connect_gradient(
     x: Tensor, u: Tensor, s: Tensor, vh: Tensor, basis: Tensor | None = None, values: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """u, s and vh as differentiable functions of x, of which they are the leading triples.
+    """Give u, s and vh their gradients to x, of which they are the leading triples.
 
     x has shape (*batch, n, m), u (*batch, n, r), s (*batch, r), vh (*batch, r, m). ``basis`` (*batch, n, n) and
     ``values`` (*batch, n) are all left singular vectors and values, or None where only the leading ones are known:
@@ -48,7 +48,7 @@ class _Left(torch.autograd.Function):
         x, u, s, vh, basis, values = ctx.saved_tensors
         within = u.mT @ gu
         if basis is None:
-            y = _solved(x, u, s, gu - u @ within)
+            y = _solve_dropped(x, u, s, gu - u @ within)
         else:
             r = s.shape[-1]
             y = basis[..., r:] @ _quotients(basis[..., r:].mT @ gu, values[..., r:], s)
@@ -59,11 +59,11 @@ class _Left(torch.autograd.Function):
 
 def _quotients(g: Tensor, rows: Tensor, s: Tensor) -> Tensor:
     """``g_ji s_i / (s_i² - rows_j²)`` for g of shape (*batch, rows, r)."""
-    rows, kept = rows.unsqueeze(-1), s.unsqueeze(-2)
-    return g * kept * _broadened(kept - rows, s) * _inverse(kept + rows, s)
+    rows, columns = rows.unsqueeze(-1), s.unsqueeze(-2)
+    return g * columns * _inverse_difference(columns - rows, s) * _inverse(columns + rows, s)
 
 
-def _solved(x: Tensor, u: Tensor, s: Tensor, gu: Tensor) -> Tensor:
+def _solve_dropped(x: Tensor, u: Tensor, s: Tensor, gu: Tensor) -> Tensor:
     """``(s_i² - x xᵀ)⁻¹ s_i gu_i`` off the kept vectors, by conjugate gradients, each column with its own shift."""
 
     def off(y: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def _solved(x: Tensor, u: Tensor, s: Tensor, gu: Tensor) -> Tensor:
     return y
 
 
-def _broadened(difference: Tensor, s: Tensor) -> Tensor:
+def _inverse_difference(difference: Tensor, s: Tensor) -> Tensor:
     return _lorentz(difference, s[..., :1], torch.finfo(s.dtype).eps ** 0.7)
 
 

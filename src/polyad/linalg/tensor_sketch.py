@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from polyad.linalg.sketch import checked_rows, checked_size, drawn, mixed, padded, random_signs
+from polyad.linalg.sketch import check_rows, check_size, default_generator, mix_rows, next_power_of_two, random_signs
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +29,15 @@ class TensorSRHT:
 
     @classmethod
     def draw(cls, rows: int, n: tuple[int, int], *, generator: Generator | None = None) -> TensorSRHT:
-        checked_size(rows, min(n))
-        g = drawn(generator)
+        check_size(rows, min(n))
+        g = default_generator(generator)
         signs = (random_signs(n[0], g), random_signs(n[1], g))
-        first, second = (torch.randint(0, padded(size), (rows,), generator=g) for size in n)
+        first, second = (torch.randint(0, next_power_of_two(size), (rows,), generator=g) for size in n)
         return cls(signs, (first, second))
 
     def apply(self, a: Tensor, b: Tensor) -> Tensor:
         first, second = (
-            mixed(checked_rows(x, len(signs)), signs)[..., index, :]
+            mix_rows(check_rows(x, len(signs)), signs)[..., index, :]
             for x, signs, index in zip((a, b), self.signs, self.index, strict=True)
         )
         joint = first.unsqueeze(-1) * second.unsqueeze(-2)
@@ -46,6 +46,6 @@ class TensorSRHT:
     def apply_dense(self, x: Tensor) -> Tensor:
         """S x for x of shape (*batch, n p, k), as right-hand sides have it."""
         n, p = (len(signs) for signs in self.signs)
-        x = checked_rows(x, n * p).unflatten(-2, (n, p))
-        x = mixed(x, self.signs[1]).movedim(-3, -2)  # (*batch, p', n, k)
-        return mixed(x, self.signs[0])[..., self.index[1], self.index[0], :] / math.sqrt(len(self.index[0]))
+        x = check_rows(x, n * p).unflatten(-2, (n, p))
+        x = mix_rows(x, self.signs[1]).movedim(-3, -2)  # (*batch, p', n, k)
+        return mix_rows(x, self.signs[0])[..., self.index[1], self.index[0], :] / math.sqrt(len(self.index[0]))

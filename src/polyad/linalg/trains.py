@@ -22,31 +22,31 @@ def train_norm(cores: Cores) -> Tensor:
     A QR sweep that carries its scale as a power of two: 60 cores of norm 1e8 overflow nowhere but in the result.
     """
     left, log = _triangular(cores)
-    return _powered(left[-1].flatten(-2).norm(dim=-1), log)
+    return _times_power_of_two(left[-1].flatten(-2).norm(dim=-1), log)
 
 
-def orthogonalised(cores: Cores, centre: int) -> list[Tensor]:
-    """The same tensor with cores before ``centre`` orthonormal to the left and those behind it to the right.
+def orthogonalise_train(cores: Cores, centre: int) -> list[Tensor]:
+    """Make the cores before ``centre`` orthonormal to the left and those behind it to the right; the tensor stays.
 
     The centre then carries the norm; where that is beyond the dtype's range, all cores share it evenly.
     """
-    found = list(cores)
+    swept = list(cores)
     log = cores[0].new_zeros(cores[0].shape[:-3])
     for i in range(centre):
-        q, r = torch.linalg.qr(found[i].flatten(-3, -2))
-        found[i] = q.unflatten(-2, found[i].shape[-3:-1])
-        r, log = _scaled(r, log)
-        found[i + 1] = (r @ found[i + 1].flatten(-2)).unflatten(-1, found[i + 1].shape[-2:])
-    for i in range(len(found) - 1, centre, -1):
-        q, r = torch.linalg.qr(found[i].flatten(-2).mT)
-        found[i] = q.mT.unflatten(-1, found[i].shape[-2:])
-        r, log = _scaled(r, log)
-        found[i - 1] = _times(found[i - 1], r.mT)
-    return _rescaled(found, centre, log)
+        q, r = torch.linalg.qr(swept[i].flatten(-3, -2))
+        swept[i] = q.unflatten(-2, swept[i].shape[-3:-1])
+        r, log = _split_scale(r, log)
+        swept[i + 1] = (r @ swept[i + 1].flatten(-2)).unflatten(-1, swept[i + 1].shape[-2:])
+    for i in range(len(swept) - 1, centre, -1):
+        q, r = torch.linalg.qr(swept[i].flatten(-2).mT)
+        swept[i] = q.mT.unflatten(-1, swept[i].shape[-2:])
+        r, log = _split_scale(r, log)
+        swept[i - 1] = _times(swept[i - 1], r.mT)
+    return _restore_scale(swept, centre, log)
 
 
-def rounded(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> list[Tensor]:
-    """A train of lower ranks: those given for each bond, or the least for a relative Frobenius error of ``tol``.
+def round_train(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> list[Tensor]:
+    """Lower the ranks of a train to those given for each bond, or the least for a relative error of ``tol``.
 
     One sweep of triangular factors R from the left, one of truncated SVDs from the right. With L the cores to the
     left of a bond and A all from it on, L A = Q (R A): so R A has the singular values of the unfolding and its right
@@ -56,19 +56,19 @@ def rounded(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> list
     """
     left, _ = _triangular(cores[:-1])
     log = cores[0].new_zeros(cores[0].shape[:-3])
-    found, share = list(cores), split_error(tol, len(cores) - 1, cores[0].dtype)
+    swept, share = list(cores), split_error(tol, len(cores) - 1, cores[0].dtype)
     for i in range(len(cores) - 1, 0, -1):
-        a = found[i].flatten(-2)
+        a = swept[i].flatten(-2)
         m = left[i] @ a
         v = right_basis(m, None if rank is None else min(rank[i - 1], *m.shape[-2:]), share)
-        found[i] = v.unflatten(-1, found[i].shape[-2:])
-        carried, log = _scaled(a @ v.mT, log)
-        found[i - 1] = _times(found[i - 1], carried)
-    return _rescaled(found, 0, log)
+        swept[i] = v.unflatten(-1, swept[i].shape[-2:])
+        carried, log = _split_scale(a @ v.mT, log)
+        swept[i - 1] = _times(swept[i - 1], carried)
+    return _restore_scale(swept, 0, log)
 
 
 def split_error(tol: float | None, splits: int, dtype: torch.dtype) -> float | None:
-    """What each of several nested projections may leave of what it is given; at least what roundings leave anyway."""
+    """The relative error allowed to each of several nested projections, not below two epsilons of the dtype."""
     return None if tol is None else max(tol, 2 * torch.finfo(dtype).eps) / math.sqrt(max(1, splits))
 
 
@@ -94,12 +94,12 @@ def _triangular(cores: Cores) -> tuple[list[Tensor], Tensor]:
     """R before each core and after the last, ``R[i]`` of shape (*batch, ≤ r, r), divided by 2^log (*batch)."""
     log = cores[0].new_zeros(cores[0].shape[:-3])
     r = torch.ones_like(cores[0][..., :1, :1, 0])
-    found = [r]
+    factors = [r]
     for core in cores:
         product = (r @ core.flatten(-2)).unflatten(-1, core.shape[-2:])
-        r, log = _scaled(_r(product.flatten(-3, -2)), log)
-        found.append(r)
-    return found, log
+        r, log = _split_scale(_r(product.flatten(-3, -2)), log)
+        factors.append(r)
+    return factors, log
 
 
 def _r(x: Tensor) -> Tensor:
@@ -114,24 +114,25 @@ def _times(core: Tensor, x: Tensor) -> Tensor:
     return (core.flatten(-3, -2) @ x).unflatten(-2, core.shape[-3:-1])
 
 
-def _scaled(x: Tensor, log: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix divided by the power of two nearest to its largest entry, and the whole logarithm (base 2) so far."""
+def _split_scale(x: Tensor, log: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide a matrix by the power of two nearest its largest entry. Returns it, and the logarithm (base 2) so "
+    "far."""
     size = x.detach().abs().amax((-2, -1))
     power = torch.where(size > 0, size.log2().round(), 0)
-    return _powered(x, -power[..., None, None]), log + power
+    return _times_power_of_two(x, -power[..., None, None]), log + power
 
 
-def _powered(x: Tensor, power: Tensor) -> Tensor:
+def _times_power_of_two(x: Tensor, power: Tensor) -> Tensor:
     """x times a power of two, in two steps, since the power alone may be beyond the dtype's range."""
     half = (power / 2).floor()
     return x * half.exp2() * (power - half).exp2()
 
 
-def _rescaled(cores: list[Tensor], centre: int, log: Tensor) -> list[Tensor]:
-    """The factor 2^log on the centre, or on all cores evenly where the centre could not hold it."""
+def _restore_scale(cores: list[Tensor], centre: int, log: Tensor) -> list[Tensor]:
+    """Multiply the centre by 2^log, or all cores evenly where the centre alone would overflow."""
     limit = 0.8 * math.log2(torch.finfo(cores[0].dtype).max)
     even = torch.where(log.abs() < limit, 0, (log / len(cores)).trunc())
     for i, core in enumerate(cores):
         power = log - even * (len(cores) - 1) if i == centre else even
-        cores[i] = _powered(core, power[..., None, None, None])
+        cores[i] = _times_power_of_two(core, power[..., None, None, None])
     return cores

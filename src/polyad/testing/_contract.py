@@ -97,7 +97,7 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
 def exactness(format: Format) -> dict[str, bool]:
     """By dotted name, whether a tensor must keep its dtype: integers, and those that their format calls exact."""
     found: dict[str, bool] = {}
-    for field in format._fields():
+    for field in format.field_names():
         value = getattr(format, field)
         parts = enumerate(value) if isinstance(value, tuple) else ((None, value),)
         for place, part in parts:

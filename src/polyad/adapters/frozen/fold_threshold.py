@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from polyad.adapters.frozen.format_gradients import GRADIENTS
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.einsum import operations
 from polyad.formats import Circulant, Format, LowRank, Product, Toeplitz
+from polyad.formats.networks.multilinear import Multilinear
 
 NEVER = math.inf
 ROWS = 1024
@@ -81,9 +82,8 @@ def _slowness(update: Format) -> int:
 
 def _operations_to_form(update: Format, columns: int) -> int:
     """Operations of ``to_dense``, or of applying the update to a unit matrix where that is not known."""
-    einsum: Any = getattr(update, "batched", None)  # formats that state one
-    if einsum is not None:
-        expression, operands = einsum()
+    if isinstance(update, Multilinear):
+        expression, operands = update.batch_network()
         return operations(expression, tuple(tuple(t.shape) for t in operands))
     return 0 if isinstance(update, Circulant | Toeplitz) else update.flops(columns)  # those are windows of a line
 

@@ -11,8 +11,8 @@ from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.formats import Format, Kronecker
-from polyad.formats.structured.fourier import widened
-from polyad.formats.structured.grid import balanced
+from polyad.formats.structured.fourier import single_or_double
+from polyad.formats.structured.grid import balanced_divisor
 from polyad.formats.structured.toeplitz import Toeplitz
 
 Family = Literal["circulant", "symmetric", "toeplitz", "product", "kronecker"]
@@ -66,7 +66,7 @@ class SURM(Adapter):
         if family not in get_args(Family):
             raise ValueError(f"family={family!r} is unknown; choose from {list(get_args(Family))}")
         if family == "kronecker":
-            a, c = balanced(out), balanced(n)
+            a, c = balanced_divisor(out), balanced_divisor(n)
             self.v = nn.Parameter(torch.zeros(1, out // a, n // c))
             self.u = nn.Parameter(torch.randn(1, a, c, generator=generator) / c**0.5)
             return
@@ -82,7 +82,7 @@ class SURM(Adapter):
             return Toeplitz(self.v, n)
         if self.family == "product":  # of whole circulants: their spectra multiply, and one transform is left
             long = len(self.v)
-            v, u = widened(self.v), widened(self.u)
+            v, u = single_or_double(self.v), single_or_double(self.u)
             both = torch.fft.irfft(torch.fft.rfft(v) * torch.fft.rfft(u), n=long)
             return _around(both.to(self.v.dtype), out, n)
         return _around(self.v, out, n, symmetric=self.family == "symmetric")
@@ -90,7 +90,7 @@ class SURM(Adapter):
     def few(self, x: Tensor) -> Tensor | None:
         if self.family != "product" or not x.numel():
             return None
-        v, u, long = widened(self.v), widened(self.u), len(self.v)
+        v, u, long = single_or_double(self.v), single_or_double(self.u), len(self.v)
         spectrum = torch.fft.rfft(x.to(v.dtype), n=long).mul_(torch.fft.rfft(u)).mul_(torch.fft.rfft(v))
         return torch.fft.irfft(spectrum, n=long)[..., : self.sides[0]].to(x.dtype)
 

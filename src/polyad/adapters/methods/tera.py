@@ -12,7 +12,7 @@ from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, Bank, matrix
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.formats import Format, Network
-from polyad.formats.structured.grid import balanced
+from polyad.formats.structured.grid import balanced_divisor
 
 
 @method(
@@ -53,7 +53,7 @@ class TeRA(Adapter):
         super().__init__()
         out, n = matrix(shape)
         bank = self.borrow(bank)
-        a, c = balanced(out), balanced(n)
+        a, c = balanced_divisor(out), balanced_divisor(n)
         self.modes = (a, out // a, c, n // c)
         self.frozen = [
             bank.frozen(f"{kind}{i}", (size, size), _normal(size, size))

@@ -14,7 +14,7 @@ from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.adapters.methods.lora import LoRA
 from polyad.formats import LowRank, TrainMatrix
-from polyad.formats.structured.grid import balanced
+from polyad.formats.structured.grid import balanced_divisor
 from polyad.layers import Factors
 
 
@@ -64,7 +64,7 @@ class TransformedLoRA(Adapter):
     ) -> None:
         super().__init__()
         n = matrix(shape)[1]
-        modes = (balanced(n), n // balanced(n)) if modes is None else tuple(modes)
+        modes = (balanced_divisor(n), n // balanced_divisor(n)) if modes is None else tuple(modes)
         if len(modes) < 2 or math.prod(modes) != n or min(modes) < 1:
             raise ValueError(f"modes={modes} must be at least two whole numbers whose product is the {n} columns")
         _check.rank(bond, n, "the number of columns", "bond")

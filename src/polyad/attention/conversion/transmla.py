@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.attention.conversion._example import draw_decoder, logits_change
 from polyad.attention.methods.latent import LatentAttention, settings_of
 from polyad.attention.module import check_pairs
-from polyad.models import Block, Moments, blocks, decoder_layers, replace
+from polyad.models import Block, Moments, blocks, decoder_layers
 
 TRANSMLA = Paper(
     "Meng, Tang, Tang, Yao, Sun, Zhang", 2025, "TransMLA: Multi-Head Latent Attention Is All You Need",
@@ -27,8 +28,8 @@ POSITIONS = 1024
 @method(
     "operation",
     example={
-        "arguments": lambda g: {"model": _draw_decoder(g)},
-        "off": lambda modules, model: _change(modules, model) / 1e-4,
+        "arguments": lambda g: {"model": draw_decoder(g)},
+        "off": lambda modules, model: logits_change(modules, model) / 1e-4,
     },
     papers=(TRANSMLA,),
 )
@@ -70,13 +71,10 @@ def transmla(
         raise ValueError(f"rope={rope} was given without rank; the exact conversion rotates all keys")
     first = next(iter(sites.values()))
     if rank is not None:
-        rope = first.width if rope is None else rope
-        _check.rank(
-            rope, first.key_heads * first.width, f"the width of all keys, {first.key_heads} x {first.width}", "rope"
-        )
+        rope, every = first.width if rope is None else rope, first.key_heads * first.width
+        _check.rank(rope, every, f"the width of all keys, {first.key_heads} x {first.width}", "rope")
         check_pairs("rope", rope)
-        limit = 2 * first.key_heads * first.width - rope
-        _check.rank(rank, limit, f"what is left of keys and values beside rope={rope}")
+        _check.rank(rank, 2 * every - rope, f"what is left of keys and values beside rope={rope}")
         if moments is None:
             raise ValueError(
                 f"rank={rank} needs moments; give those of polyad.models.collect, or call polyad.attention.convert"
@@ -171,7 +169,7 @@ class _Conversion:
                 old.in_features, self.heads, rank=value_up.shape[-1], nope=key_up.shape[1], rope=2 * len(pairs),
                 value=self.d, pairs=pairs, scaling=float(getattr(self.before, "scaling", self.d**-0.5)),  # pyright: ignore[reportArgumentType]
                 query_bias=self.biased["q"], latent_bias=self.biased["k"] or self.biased["v"],
-                **copy.deepcopy(settings_of(self.before)),  # training what is module here must not change the model
+                **copy.deepcopy(settings_of(self.before)),  # training what is made here must not change the model
             )  # fmt: skip
         for layer, rows in ((module.q_proj, queries.flatten(0, 1)), (module.kv_down, down)):
             layer.weight = nn.Parameter(rows[:, :-1].to(old.weight))
@@ -187,22 +185,3 @@ def _moment(stats: Moments) -> Tensor:
     """E[x xᵀ] of inputs with a one behind them, for the biases."""
     second, mean = (t.double().cpu() for t in (stats.second, stats.mean) if t is not None)
     return torch.cat((torch.cat((second, mean[:, None]), 1), torch.cat((mean[None], torch.ones(1, 1)), 1)))
-
-
-def _draw_decoder(generator: Generator) -> nn.Module:
-    """A decoder of one layer with four heads of queries and two of keys."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes: Any = {"hidden_size": 32, "intermediate_size": 8, "num_attention_heads": 4, "vocab_size": 9}
-    model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, num_key_value_heads=2, **sizes)).eval()
-    model.load_state_dict({n: torch.randn(p.shape, generator=generator) / 4 for n, p in model.state_dict().items()})
-    return model
-
-
-@torch.no_grad()
-def _change(modules: Mapping[str, nn.Module], model: Any) -> float:
-    """The relative change of the logits with these modules in the model."""
-    before, undo = model(torch.arange(9)[None]).logits, replace(model, modules)
-    change = model(torch.arange(9)[None]).logits - before
-    undo()
-    return float(change.norm() / before.norm())

@@ -46,7 +46,7 @@ class FusedRows(Format):
     down: bool = False
     nominal: torch.dtype = torch.float32
 
-    unrounded: ClassVar[str] = "it holds codes, not factors"
+    no_round_because: ClassVar[str] = "it holds codes, not factors"
 
     def __post_init__(self) -> None:
         _check.bits(self.bits)

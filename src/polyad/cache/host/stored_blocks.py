@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Format
-from polyad.formats.format import entries
+from polyad.formats.batch_entries import entries
 
 SPARE = 8
 """Buffers grow by one part in this many, so that appending costs a constant number of copies a token."""

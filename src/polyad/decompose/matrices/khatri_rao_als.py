@@ -9,7 +9,7 @@ from polyad._callback import Callback
 from polyad._card import method
 from polyad.decompose.matrices.masked_als import LU, alternate_factors, prepare
 from polyad.formats import KhatriRao
-from polyad.formats.structured.grid import balanced
+from polyad.formats.structured.grid import balanced_divisor
 
 
 @method("decompose", makes=KhatriRao, example={"x": (6, 5), "rank": 1}, papers=(LU,))
@@ -39,7 +39,7 @@ def khatri_rao_als(
     """
     work, weight, scale = prepare(x, mask, ridge)
     rows = x.shape[-2]
-    a = rows_of_first or balanced(rows)
+    a = rows_of_first or balanced_divisor(rows)
     if not 1 <= a <= rows or rows % a:
         raise ValueError(f"rows_of_first={a} does not divide the {rows} rows of x")
     _check.rank(rank, min(a, rows // a), f"the shorter side of columns of {a} by {rows // a}")

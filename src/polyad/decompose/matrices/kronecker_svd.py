@@ -7,7 +7,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import Kronecker
-from polyad.formats.structured.grid import balanced
+from polyad.formats.structured.grid import balanced_divisor
 from polyad.linalg import evenly, truncated_svd
 
 
@@ -66,7 +66,7 @@ def first_shape(x: Tensor, shape_of_first: tuple[int, int] | None) -> tuple[int,
     """The shape of the first factor, checked; the divisors nearest to the roots of x's sides where none is given."""
     if shape_of_first is None:
         rows, columns = x.shape[-2:]
-        return balanced(rows), balanced(columns)
+        return balanced_divisor(rows), balanced_divisor(columns)
     sides = tuple(x.shape[-2:])
     if len(shape_of_first) != 2 or any(k < 1 or n % k for n, k in zip(sides, shape_of_first, strict=True)):
         raise ValueError(f"shape_of_first={shape_of_first} must hold a divisor of each side of x, {sides}")

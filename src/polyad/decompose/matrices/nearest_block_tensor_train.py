@@ -7,7 +7,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import BlockTensorTrain
-from polyad.formats.structured.grid import check_blocks, check_interleaved, split
+from polyad.formats.structured.grid import check_blocks, check_interleaved, split_blocks
 from polyad.linalg import block_svd
 
 
@@ -60,6 +60,6 @@ def nearest_block_tensor_train(
         _check.rank(rank, min(n // j, m // k), f"what a block of shape {(n // j, m // k)} has")
     if tol is not None:
         _check.tolerance(tol)
-    left, right = block_svd(split(x, (j, k), check_interleaved(interleaved)), rank, tol=tol)
+    left, right = block_svd(split_blocks(x, (j, k), check_interleaved(interleaved)), rank, tol=tol)
     left, right = left.to(x.dtype).transpose(-3, -2), right.to(x.dtype).movedim(-4, -2)
     return BlockTensorTrain(left.contiguous(), right.contiguous(), interleaved)

@@ -18,47 +18,47 @@ Terms = list[Tensor]
 def basis_update(tree: Tree, nodes: list[Tensor], terms: Terms, h: float) -> list[Tensor]:
     """Nodes of doubled bases after a time h; ``nodes`` are orthonormal but for the root."""
     below = children(tree)
-    inside = _inside(below, nodes, terms)
-    centred, rest, outside = _centres(below, nodes, inside)
+    inside = _project_terms(below, nodes, terms)
+    centred, rest, outside = _centre_nodes(below, nodes, inside)
     moved: list[Tensor] = []
     for node, (mode, pair) in enumerate(below):
         down = (terms[mode],) if pair is None else (inside[pair[0]], inside[pair[1]])
         moved.append(_flow(centred[node], (*down, outside[node])[: centred[node].ndim], h))
     new: dict[int, Tensor] = {}  # for each node what its new directions hold, (new, old bond to the parent)
-    made = list(nodes)
+    wider = list(nodes)
     for node in reversed(range(len(below))):
         pair = below[node][1]
         x, old = moved[node], nodes[node]
         if pair is not None:
             x = _augment(x, [new[child] for child in pair], [rest[child] for child in pair])
-            old = torch.nn.functional.pad(old, _padding(old, x))
+            old = torch.nn.functional.pad(old, _pad_widths(old, x))
         if node == 0:
-            made[0] = x
+            wider[0] = x
             continue
-        flat, known = x.flatten(0, -2), old.flatten(0, -2)
-        fresh = _complement(known, flat)
+        flat, basis = x.flatten(0, -2), old.flatten(0, -2)
+        fresh = _complement(basis, flat)
         new[node] = fresh.mH @ flat
-        made[node] = torch.cat((known, fresh), 1).reshape(*x.shape[:-1], -1)
-    return made
+        wider[node] = torch.cat((basis, fresh), 1).reshape(*x.shape[:-1], -1)
+    return wider
 
 
-def _inside(below: list[Below], nodes: list[Tensor], terms: Terms) -> list[Tensor]:
-    """For each node the terms in the basis of its subtree, (K, r, r)."""
-    found: list[Tensor] = [nodes[0]] * len(nodes)
+def _project_terms(below: list[Below], nodes: list[Tensor], terms: Terms) -> list[Tensor]:
+    """Project the terms onto the basis of each node's subtree, (K, r, r)."""
+    projected: list[Tensor] = [nodes[0]] * len(nodes)
     for node in reversed(range(1, len(nodes))):
         mode, pair = below[node]
         if pair is None:
-            found[node] = contract("ia,kij,jb->kab", nodes[node].conj(), terms[mode], nodes[node])
+            projected[node] = contract("ia,kij,jb->kab", nodes[node].conj(), terms[mode], nodes[node])
         else:
             x = nodes[node]
-            found[node] = contract("lra,klm,krs,msb->kab", x.conj(), found[pair[0]], found[pair[1]], x)
-    return found
+            projected[node] = contract("lra,klm,krs,msb->kab", x.conj(), projected[pair[0]], projected[pair[1]], x)
+    return projected
 
 
-def _centres(
+def _centre_nodes(
     below: list[Below], nodes: list[Tensor], inside: list[Tensor]
 ) -> tuple[list[Tensor], dict[int, Tensor], list[Tensor]]:
-    """For each node its tensor with the weight moved to it, its parent's orthonormal rest, and the terms outside."""
+    """Move the weight to each node in turn: its tensor, its parent's orthonormal rest, and the terms outside."""
     centred, outside = list(nodes), list(inside)
     rest: dict[int, Tensor] = {}
     for node, (_, pair) in enumerate(below):
@@ -88,22 +88,22 @@ def _flow(x: Tensor, factors: Sequence[Tensor], h: float) -> Tensor:
 
 
 def _augment(x: Tensor, new: Sequence[Tensor], rest: Sequence[Tensor]) -> Tensor:
-    """A centred transfer tensor with what the children's new directions hold; nothing where both are new."""
+    """Extend a centred transfer tensor by its children's new directions; zero where both are new."""
     first, second = (along(r, m, side, inner=x.ndim == 3) for side, (m, r) in enumerate(zip(new, rest, strict=True)))
     corner = x.new_zeros(len(new[0]), len(new[1]), *x.shape[2:])
     return torch.cat((torch.cat((x, second), 1), torch.cat((first, corner), 1)), 0)
 
 
-def _padding(old: Tensor, x: Tensor) -> list[int]:
-    """Zeros that bring all axes of a tensor but the last to the size of x's."""
+def _pad_widths(old: Tensor, x: Tensor) -> list[int]:
+    """Widths of zeros that bring all axes of a tensor but the last to the size of x's."""
     grown = [n - m for n, m in zip(x.shape, old.shape, strict=True)]
     return [0, 0, *[n for size in reversed(grown[:-1]) for n in (0, size)]]
 
 
-def _complement(known: Tensor, x: Tensor) -> Tensor:
+def _complement(basis: Tensor, x: Tensor) -> Tensor:
     """Orthonormal columns that, with the orthonormal ``known``, span the columns of x."""
-    left = min(x.shape[1], len(known) - known.shape[1])
-    q, _ = torch.linalg.qr(torch.cat((known, x), 1))
-    fresh = q[:, known.shape[1] : known.shape[1] + left]
-    fresh = fresh - known @ (known.mH @ fresh)
+    left = min(x.shape[1], len(basis) - basis.shape[1])
+    q, _ = torch.linalg.qr(torch.cat((basis, x), 1))
+    fresh = q[:, basis.shape[1] : basis.shape[1] + left]
+    fresh = fresh - basis @ (basis.mH @ fresh)
     return torch.linalg.qr(fresh)[0]

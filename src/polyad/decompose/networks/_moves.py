@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from polyad.einsum import contract, symbol
 from polyad.formats import Network
-from polyad.formats.networks.arithmetic import split
+from polyad.formats.networks.arithmetic import split_einsum
 
 Edge = tuple[int, int]
 
@@ -23,7 +23,7 @@ _NOISE = 1e-7  # of the strongest direction, below which others are rounding
 
 def growable_edges(network: Network, limit: int | None = None) -> list[Edge]:
     """The pairs of nodes whose edge can grow: up to ``limit``, and to the size of either node's other sides."""
-    terms, _ = split(network.expression)
+    terms, _ = split_einsum(network.expression)
     pairs = []
     for i, j in itertools.combinations(range(len(terms)), 2):
         size = _size(network, _bond(network, i, j))
@@ -34,7 +34,7 @@ def growable_edges(network: Network, limit: int | None = None) -> list[Edge]:
 
 def grow_edge(network: Network, edge: Edge, generator: Generator) -> Network:
     """Make this edge one larger, by zeros at the first node and random numbers at the second; the tensor stays."""
-    terms, _ = split(network.expression)
+    terms, _ = split_einsum(network.expression)
     letter, nodes = _bond(network, *edge), list(network.operands)
     if letter is None:
         letter = _free_letter(network.expression)
@@ -52,7 +52,7 @@ def grow_edge(network: Network, edge: Edge, generator: Generator) -> Network:
 
 def shrink_edge(network: Network, letter: str) -> Network:
     """Make this edge one smaller, or more: without the weakest direction and those that are rounding."""
-    terms, _ = split(network.expression)
+    terms, _ = split_einsum(network.expression)
     nodes = list(network.operands)
     ends = [i for i, term in enumerate(terms) if letter in term]
     flat = [nodes[i].movedim(terms[i].index(letter), -1) for i in ends]
@@ -73,7 +73,7 @@ def node_splits(network: Network, share: float) -> Iterator[Network]:
 
     Those that save most come first. A mode may be split off alone, as a factor of a core; an edge may not.
     """
-    terms, modes = split(network.expression)
+    terms, modes = split_einsum(network.expression)
     outer, splits = set("".join(modes)), []
     for place, term in enumerate(terms):
         for left, right in _parts(term, outer):
@@ -93,7 +93,7 @@ def node_splits(network: Network, share: float) -> Iterator[Network]:
 
 def node_merges(network: Network, more: int = 0) -> Iterator[Network]:
     """The same tensor with two nodes contracted to one that holds no more numbers than both did, or ``more``."""
-    terms, _ = split(network.expression)
+    terms, _ = split_einsum(network.expression)
     for i, j in itertools.combinations(range(len(terms)), 2):
         letter = _bond(network, i, j)
         if letter is None:
@@ -121,7 +121,7 @@ def _parts(term: str, outer: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split(network: Network, place: int, left: str, right: str, rank: int) -> Network:
-    terms, _ = split(network.expression)
+    terms, _ = split_einsum(network.expression)
     nodes, term, letter = list(network.operands), terms[place], _free_letter(network.expression)
     x = nodes[place].permute([term.index(c) for c in left + right])
     u, s, vh = torch.linalg.svd(x.reshape(math.prod(x.shape[: len(left)]), -1), full_matrices=False)
@@ -153,7 +153,7 @@ def _tidy(network: Network, terms: list[str], nodes: list[Tensor]) -> Network:
 
 
 def _bond(network: Network, i: int, j: int) -> str | None:
-    terms, _ = split(network.expression)
+    terms, _ = split_einsum(network.expression)
     return next((c for c in terms[i] if c in terms[j]), None)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import TreeNetwork
-from polyad.formats.networks.binary_tree import Tree, balanced, children, leaves
+from polyad.formats.networks.binary_tree import Tree, balanced_tree, children, leaves
 from polyad.linalg import left_singular, near_unit, truncated_svd
 
 _GRAM = 1e-6  # below this share of the norm, singular values are taken from the matrix and not from its Gram matrix
@@ -58,7 +58,7 @@ def hierarchical_tucker(
     _check.exactly_one(rank=rank, tol=tol)
     if tol is not None:
         _check.tolerance(tol)
-    tree = balanced(x.ndim - batch) if tree is None else tree
+    tree = balanced_tree(x.ndim - batch) if tree is None else tree
     if sorted(leaves(tree)) != list(range(x.ndim - batch)):
         raise ValueError(f"tree={tree} must nest the {x.ndim - batch} modes of x, 0 to {x.ndim - batch - 1}")
     if isinstance(tree, int):

@@ -10,14 +10,14 @@ from torch import Generator, Tensor
 
 from polyad.einsum import contract
 from polyad.formats import Network
-from polyad.formats.networks.arithmetic import split
+from polyad.formats.networks.arithmetic import split_einsum
 
 _HAIR = 64 * torch.finfo(torch.float64).eps
 
 
 def random_network(expression: str, sizes: dict[str, int], generator: Generator) -> Network:
     """A network of normal nodes of unit norm; ``sizes`` has that of every letter."""
-    terms, _ = split(expression)
+    terms, _ = split_einsum(expression)
     nodes = [torch.randn([sizes[c] for c in t], generator=generator, dtype=torch.float64) for t in terms]
     return Network(expression, tuple([node / node.norm() for node in nodes]))
 
@@ -37,7 +37,7 @@ def refine_network(
     A sweep renews every node by least squares, beginning with node ``first``. It ends after ``max_iter`` sweeps, at a
     squared error of ``target``, or when a sweep lowers it by no more than the share ``stop``.
     """
-    terms, modes = split(network.expression)
+    terms, modes = split_einsum(network.expression)
     nodes, outer, error = list(network.operands), "".join(modes), math.inf
     order = [*range(first, len(nodes)), *range(first)]
     for sweep in range(max_iter):

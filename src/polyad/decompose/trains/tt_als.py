@@ -96,7 +96,7 @@ def _refine(
     callback: Callback | None,
 ) -> list[Tensor]:
     """Sweep over x (b, ΠI) of norm 1; cores (b, r, I, s), orthonormal to the right but for the first."""
-    cores = trains.orthogonalised(cores, 0)
+    cores = trains.orthogonalise_train(cores, 0)
     last = len(cores) - 1
 
     def forth(n: int, w: Tensor) -> None:

@@ -11,7 +11,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose.trains.tt_svd import tt_svd
 from polyad.formats import TrainMatrix
-from polyad.formats.networks.train_matrix import split
+from polyad.formats.networks.train_matrix import equal_factors
 
 
 @method(
@@ -52,7 +52,7 @@ def tt_matrix(
     if x.ndim != batch + 2:
         raise ValueError(f"x of shape {tuple(x.shape)} is not a matrix after batch={batch} leading dimensions")
     rows, columns = x.shape[batch:]
-    out, into = modes or (split(rows, 3), split(columns, 3))
+    out, into = modes or (equal_factors(rows, 3), equal_factors(columns, 3))
     if math.prod(out) != rows or math.prod(into) != columns or len(out) != len(into):
         raise ValueError(
             f"modes={(tuple(out), tuple(into))} do not split the {rows} rows and {columns} columns of x into equally "

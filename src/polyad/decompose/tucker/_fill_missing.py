@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Tucker
-from polyad.linalg.higher_order import squares
+from polyad.linalg.higher_order import squared_norms
 
 _GROW, _MOST = 1.2, 4.0
 
@@ -27,7 +27,7 @@ class Filling:
 
     def __init__(self, x: Tensor, mask: Tensor, batch: int, start: Tucker) -> None:
         self.x, self.mask, self.batch = x, mask, batch
-        self.total = squares(x, batch)
+        self.total = squared_norms(x, batch)
         self.step = torch.zeros_like(self.total)
         self.reset = False
         self.model = start.to_dense()
@@ -56,7 +56,7 @@ class Filling:
 
     def _error(self, model: Tensor) -> Tensor:
         rest = (model - self.x) * self.mask
-        return squares(rest, self.batch) / torch.where(self.total > 0, self.total, 1)
+        return squared_norms(rest, self.batch) / torch.where(self.total > 0, self.total, 1)
 
     def _wide(self, value: Tensor) -> Tensor:
         return value[(..., *[None] * (self.x.ndim - self.batch))].to(

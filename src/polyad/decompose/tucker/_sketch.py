@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.linalg import mode_product, unfold
-from polyad.linalg.higher_order import kept, squares
-from polyad.linalg.svd import leading
+from polyad.linalg.higher_order import squared_norms, truncated_basis
+from polyad.linalg.svd import leading_left
 
 _MORE = 10  # entries of the mixture beyond the rank of its mode
 _FIRST = 32  # entries of the mixture where the rank is not known
@@ -47,31 +47,31 @@ def _project(
 ) -> tuple[Tensor, list[Tensor]] | None:
     """The factors of all modes but the mixed one from y, the last and the core from x."""
     n = x.ndim - batch
-    total = squares(x, batch)
+    total = squared_norms(x, batch)
     allowed, promised = total * (tol or 0.0) ** 2, torch.zeros_like(total)
     factors: list[Tensor] = [x] * n
     core = x
     others = [mode for mode in range(n) if mode != mixed]
     for place, mode in enumerate(others):
         unfolded = unfold(y, mode, batch)
-        before = squares(y, batch)
+        before = squared_norms(y, batch)
         if rank is None:
             share = (allowed * _PROMISE - promised).clamp(min=0)
-            factors[mode], _ = kept(unfolded, share, n - place, tol or 0.0)
+            factors[mode], _ = truncated_basis(unfolded, share, n - place, tol or 0.0)
         else:
-            factors[mode] = leading(unfolded, rank[mode])[0]
+            factors[mode] = leading_left(unfolded, rank[mode])[0]
         y = mode_product(y, factors[mode].mT, mode, batch)
-        promised = promised + (before - squares(y, batch)).clamp(min=0)
+        promised = promised + (before - squared_norms(y, batch)).clamp(min=0)
     for mode in others if mixed else reversed(others):  # an outer mode first: one product of matrices
         core = mode_product(core, factors[mode].mT, mode, batch)
-    lost = (total - squares(core, batch)).clamp(min=0)
+    lost = (total - squared_norms(core, batch)).clamp(min=0)
     unfolded = unfold(core, mixed, batch)
     if rank is not None:
         if bool((lost > 1.1 * promised + 64 * torch.finfo(x.dtype).eps * total).any()):
             return None
-        factors[mixed] = leading(unfolded, rank[mixed])[0]
+        factors[mixed] = leading_left(unfolded, rank[mixed])[0]
     else:
         if bool((lost > allowed).any()):
             return None
-        factors[mixed], _ = kept(unfolded, allowed - lost, 1, tol or 0.0)
+        factors[mixed], _ = truncated_basis(unfolded, allowed - lost, 1, tol or 0.0)
     return mode_product(core, factors[mixed].mT, mixed, batch), factors

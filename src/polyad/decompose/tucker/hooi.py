@@ -13,8 +13,8 @@ from polyad.decompose.tucker._fill_missing import Filling, share_inverse
 from polyad.decompose.tucker.st_hosvd import st_hosvd
 from polyad.formats import Tucker
 from polyad.linalg import mode_product, near_unit, unfold
-from polyad.linalg.higher_order import squares
-from polyad.linalg.svd import leading
+from polyad.linalg.higher_order import squared_norms
+from polyad.linalg.svd import leading_left
 
 
 @method(
@@ -89,7 +89,7 @@ def hooi(
     start = st_hosvd(filled, rank, tol=tol, batch=batch, generator=generator)
     core, factors = start.core, list(start.factors)
     fill = None if mask is None else Filling(work, mask, batch, start)
-    total = squares(work, batch)
+    total = squared_norms(work, batch)
     error = _error(core, total, batch) if fill is None else fill.error
     modes = tuple(range(work.ndim - batch))
     for sweep in range(max_iter):
@@ -110,7 +110,7 @@ def _sweep(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int)
     """Renew the factors of these modes, in place and in order; the others are applied to x. Returns the core."""
     if len(modes) == 1:
         (mode,) = modes
-        factors[mode] = leading(unfold(x, mode, batch), factors[mode].shape[-1])[0]
+        factors[mode] = leading_left(unfold(x, mode, batch), factors[mode].shape[-1])[0]
         return mode_product(x, factors[mode].mT, mode, batch)
     half = len(modes) // 2
     first, second = modes[:half], modes[half:]
@@ -127,4 +127,4 @@ def _apply_factors(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], bat
 
 def _error(core: Tensor, total: Tensor, batch: int) -> Tensor:
     """The relative squared errors (*batch) of orthogonal projections that leave this core."""
-    return (1 - squares(core, batch) / torch.where(total > 0, total, 1)).clamp(min=0) * (total > 0)
+    return (1 - squared_norms(core, batch) / torch.where(total > 0, total, 1)).clamp(min=0) * (total > 0)

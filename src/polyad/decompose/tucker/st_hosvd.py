@@ -10,7 +10,7 @@ from polyad._card import Paper, method
 from polyad.decompose.tucker._sketch import sketch_tucker
 from polyad.formats import Tucker
 from polyad.linalg import near_unit
-from polyad.linalg.higher_order import higher_order_svd, shrinking
+from polyad.linalg.higher_order import higher_order_svd, truncation_order
 
 
 @method(
@@ -102,7 +102,7 @@ def st_hosvd(
 
 def _order(order: tuple[int, ...] | None, rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> list[int]:
     if order is None:
-        return shrinking(rank, shape)
+        return truncation_order(rank, shape)
     if sorted(order) != list(range(len(shape))):
         raise ValueError(f"order={order} must name each of the modes 0 to {len(shape) - 1} of shape {shape} once")
     return list(order)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats._tree import below, nested
+from polyad.formats._tree import below, merge_growth
 from polyad.formats.format import Format
 from polyad.formats.networks.low_rank import LowRank
 from polyad.formats.stored.dense import Dense
@@ -26,7 +26,7 @@ class Product(Format):
 
     def __post_init__(self) -> None:
         if not self.factors:
-            raise ValueError("factors is empty; a product needs at least one format")
+            raise ValueError("factors is empty; give one format or more")
         for a, b in zip(self.factors, self.factors[1:], strict=False):
             if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
                 raise ValueError(
@@ -69,7 +69,7 @@ class Product(Format):
 
     def growth(self) -> dict[str, int] | None:
         shared = [dict.fromkeys(factor.tensors(), 0) for factor in self.factors[1:]]
-        return nested("factors", [self.factors[0].growth(), *shared])
+        return merge_growth("factors", [self.factors[0].growth(), *shared])
 
     def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
         first, *others = (below(tensors, f"factors.{i}.") for i in range(len(self.factors)))

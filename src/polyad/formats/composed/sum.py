@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats._tree import below, nested
+from polyad.formats._tree import below, merge_growth
 from polyad.formats.format import Format
 from polyad.formats.networks.low_rank import LowRank
 from polyad.formats.stored.dense import Dense
@@ -19,16 +19,18 @@ from polyad.formats.stored.dense import Dense
 class Sum(Format):
     """``W = terms[0] + terms[1] + …``, all of one shape: a quantised weight and its correction, for example."""
 
-    unrounded: ClassVar[str] = "its terms have ranks of their own; convert it to one kind, or round them one by one"
+    no_round_because: ClassVar[str] = (
+        "its terms have ranks of their own; convert it to one kind, or round them one by one"
+    )
 
     terms: tuple[Format, ...]
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise ValueError("terms is empty; a sum needs at least one format")
+            raise ValueError("terms is empty; give one format or more")
         shapes = {term.shape for term in self.terms}
         if len(shapes) != 1:
-            raise ValueError(f"the terms of a sum have the shapes {sorted(shapes)}; they must be one and the same")
+            raise ValueError(f"terms have the shapes {sorted(shapes)}; a sum needs terms of one shape")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,7 +68,7 @@ class Sum(Format):
         return total
 
     def growth(self) -> dict[str, int] | None:
-        return nested("terms", [term.growth() for term in self.terms])
+        return merge_growth("terms", [term.growth() for term in self.terms])
 
     def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
         parts = [below(tensors, f"terms.{i}.") for i in range(len(self.terms))]

@@ -1,35 +1,54 @@
-"""Arithmetic of tensor networks, operand by operand: what every multilinear format shares.
+"""Arithmetic of tensor networks, operand by operand, which every multilinear format shares.
 
 A network is an einsum and its operands. Letters of the output are modes, all others bonds.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from polyad.einsum import contract, groups, symbol
 
-if TYPE_CHECKING:
-    from polyad.formats.networks.multilinear import _Multilinear
-
 Operands = tuple[Tensor, ...]
 
 
-def split(expression: str) -> tuple[list[str], tuple[str, ...]]:
+class SupportsNetwork(Protocol):
+    """A tensor that is stated as an einsum of its operands."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor, batch dimensions included."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """The number of leading dimensions that the einsum leaves out."""
+        ...
+
+    def network(self) -> tuple[str, Operands]:
+        """The einsum of one tensor of the batch, and the operands."""
+        ...
+
+    def batch_network(self) -> tuple[str, Operands]:
+        """``network`` with a letter for each batch dimension."""
+        ...
+
+
+def split_einsum(expression: str) -> tuple[list[str], tuple[str, ...]]:
     """The letters of each operand, and the modes of the output."""
     inputs, output = expression.split("->")
     return inputs.split(","), groups(output)
 
 
-def alike(a: Any, b: Any) -> bool:
-    """Whether two formats are of one kind, shape, einsum and batch, so that they can be joined operand by operand."""
+def are_alike(a: Any, b: Any) -> bool:
+    """True for two formats of one kind, shape, einsum and batch, which can be joined operand by operand."""
     if type(a) is not type(b) or a.shape != b.shape:
         return False
     (first, ours), (second, theirs) = a.network(), b.network()
-    terms, modes = split(first)
+    terms, modes = split_einsum(first)
     outer = set("".join(modes))
     same_sizes = all(
         x.shape[i - len(term)] == y.shape[i - len(term)]
@@ -40,9 +59,9 @@ def alike(a: Any, b: Any) -> bool:
     return first == second and a.batch == b.batch and same_sizes
 
 
-def same(a: _Multilinear, b: Any) -> _Multilinear:
-    """``b``, refused unless it is like ``a``."""
-    if not alike(a, b):
+def check_alike(a: SupportsNetwork, b: Any) -> SupportsNetwork:
+    """Refuse ``b`` unless it can be joined with ``a`` operand by operand. Returns ``b``."""
+    if not are_alike(a, b):
         raise ValueError(
             f"{a!r} and {b!r} cannot be multiplied entry by entry: both must be of one kind, shape and number of "
             "operands; convert one, or multiply their to_dense()"
@@ -50,28 +69,30 @@ def same(a: _Multilinear, b: Any) -> _Multilinear:
     return b
 
 
-def compatible(a: _Multilinear, b: Any) -> _Multilinear:
-    """``b``, refused unless it is a network over the same modes as ``a``."""
+def check_same_modes(a: SupportsNetwork, b: Any) -> SupportsNetwork:
+    """Refuse ``b`` unless it is a network over the same modes as ``a``. Returns ``b``."""
     if not hasattr(b, "network") or a.shape != b.shape:
         raise ValueError(f"{a!r} has no inner product with {b!r}: two multilinear formats of one shape are needed")
-    ours, theirs = ([[_mode_sizes(x)[letter] for letter in m] for m in split(x.network()[0])[1]] for x in (a, b))
+    ours, theirs = (
+        [[_mode_sizes(x)[letter] for letter in m] for m in split_einsum(x.network()[0])[1]] for x in (a, b)
+    )
     if ours != theirs or a.batch != b.batch:
         raise ValueError(f"the modes of {a!r} and {b!r} are split into {ours} and {theirs}; they must be the same")
     return b
 
 
-def _mode_sizes(x: _Multilinear) -> dict[str, int]:
+def _mode_sizes(x: SupportsNetwork) -> dict[str, int]:
     expression, operands = x.network()
     return {
         letter: n
-        for term, operand in zip(split(expression)[0], operands, strict=True)
+        for term, operand in zip(split_einsum(expression)[0], operands, strict=True)
         for letter, n in zip(term, operand.shape[operand.ndim - len(term) :], strict=True)
     }
 
 
-def connected(expression: str) -> bool:
-    """Whether bonds connect all operands: then a direct sum of the operands is the sum of the tensors."""
-    terms, modes = split(expression)
+def is_connected(expression: str) -> bool:
+    """True where bonds connect all operands: then a direct sum of the operands is the sum of the tensors."""
+    terms, modes = split_einsum(expression)
     outer = set("".join(modes))
     reached, rest = {0}, set(range(1, len(terms)))
     while rest:
@@ -83,11 +104,11 @@ def connected(expression: str) -> bool:
     return bool(set("".join(terms)) - outer)
 
 
-def direct_sum(a: _Multilinear, b: _Multilinear) -> Operands:
+def direct_sum(a: SupportsNetwork, b: SupportsNetwork) -> Operands:
     """Operands whose bonds are those of a and then those of b, zero where the two would mix."""
     expression, ours = a.network()
     _, theirs = b.network()
-    terms, modes = split(expression)
+    terms, modes = split_einsum(expression)
     outer = set("".join(modes))
     return tuple(
         _blocks(x, y, [c not in outer for c in term]) for term, x, y in zip(terms, ours, theirs, strict=True)
@@ -107,11 +128,11 @@ def _blocks(x: Tensor, y: Tensor, bond: list[bool]) -> Tensor:
     return out
 
 
-def hadamard(a: _Multilinear, b: _Multilinear) -> Operands:
+def hadamard(a: SupportsNetwork, b: SupportsNetwork) -> Operands:
     """Operands whose bonds run over all pairs of the bonds of a and b."""
     expression, ours = a.network()
     _, theirs = b.network()
-    terms, modes = split(expression)
+    terms, modes = split_einsum(expression)
     outer = set("".join(modes))
     return tuple(_pairs(x, y, [c not in outer for c in term]) for term, x, y in zip(terms, ours, theirs, strict=True))
 
@@ -127,9 +148,9 @@ def _pairs(x: Tensor, y: Tensor, bond: list[bool]) -> Tensor:
     return (x.reshape(first) * y.reshape(second)).reshape(joined)
 
 
-def inner(a: _Multilinear, b: _Multilinear) -> Tensor:
+def inner(a: SupportsNetwork, b: SupportsNetwork) -> Tensor:
     """The contraction of two networks over all of their modes; b's bonds get letters of their own."""
-    (first, ours), (second, theirs) = a.batched(), b.batched()
+    (first, ours), (second, theirs) = a.batch_network(), b.batch_network()
     inputs, output = first.split("->")
     modes = groups(output)
     lead, outer = "".join(modes[: a.batch]), "".join(modes)

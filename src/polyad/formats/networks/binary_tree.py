@@ -27,19 +27,19 @@ def children(tree: Tree) -> list[Below]:
     >>> children((1, 0))
     [(-1, (1, 2)), (1, None), (0, None)]
     """
-    found: list[Below] = []
+    nodes: list[Below] = []
 
     def visit(part: Tree) -> int:
-        number = len(found)
-        found.append((-1, None))
+        number = len(nodes)
+        nodes.append((-1, None))
         if isinstance(part, int):
-            found[number] = (part, None)
+            nodes[number] = (part, None)
         else:
-            found[number] = (-1, (visit(part[0]), visit(part[1])))
+            nodes[number] = (-1, (visit(part[0]), visit(part[1])))
         return number
 
     visit(tree)
-    return found
+    return nodes
 
 
 def parents(tree: Tree) -> dict[int, tuple[int, int]]:
@@ -52,16 +52,16 @@ def parents(tree: Tree) -> dict[int, tuple[int, int]]:
     }
 
 
-def balanced(n: int, first: int = 0) -> Tree:
+def balanced_tree(n: int, first: int = 0) -> Tree:
     """The tree that halves the modes again and again.
 
-    >>> balanced(5)
+    >>> balanced_tree(5)
     (((0, 1), 2), (3, 4))
     """
     if n == 1:
         return first
     half = (n + 1) // 2
-    return (balanced(half, first), balanced(n - half, first + half))
+    return (balanced_tree(half, first), balanced_tree(n - half, first + half))
 
 
 def without(tree: Tree, leaf: int) -> Tree:

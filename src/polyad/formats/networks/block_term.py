@@ -13,12 +13,12 @@ from polyad import _check
 from polyad.einsum import symbol
 from polyad.formats.format import Format
 from polyad.formats.networks import arithmetic as _networks
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.networks.tucker import Tucker
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BlockTerm(_Multilinear):
+class BlockTerm(Multilinear):
     """``X = Σ_k core[k] ×₁ factors[0][k] ×₂ factors[1][k] …``, a block term decomposition.
 
     core has shape (*batch, K, r₁, …, r_N), factors[n] (*batch, K, I_n, r_n), X (*batch, I₁, …, I_N): K Tucker terms
@@ -60,17 +60,17 @@ class BlockTerm(_Multilinear):
         factors = [term + o + i for o, i in zip(outer, inner, strict=True)]
         return f"{term}{''.join(inner)},{','.join(factors)}->{''.join(outer)}", (self.core, *self.factors)
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(operands[0], tuple(operands[1:]))
 
     def __add__(self, other: Format) -> Format:
         """The sum: of two of the kind one with the terms of both."""
-        if not isinstance(other, BlockTerm) or not _networks.alike(self, other):
+        if not isinstance(other, BlockTerm) or not _networks.are_alike(self, other):
             return super().__add__(other)
         ranks = tuple(max(a, b) for a, b in zip(self.rank, other.rank, strict=True))
         at = self.batch
-        parts = zip(_widened(self, ranks), _widened(other, ranks), strict=True)
-        return self.rebuilt([torch.cat(pair, dim=at) for pair in parts])
+        parts = zip(_pad_to_ranks(self, ranks), _pad_to_ranks(other, ranks), strict=True)
+        return self.with_operands([torch.cat(pair, dim=at) for pair in parts])
 
     def term(self, k: int) -> Tucker:
         """The k-th term."""
@@ -103,8 +103,8 @@ class BlockTerm(_Multilinear):
                 apart = terms.to(torch.float64).norm().sum(-1)
                 share = self.to(torch.float64).norm() / torch.where(apart > 0, apart, 1)
             tol = tol * min(1.0, float(share.min()))
-        found = terms.round(rank, tol=tol)
-        return BlockTerm(found.core, found.factors)
+        smaller = terms.round(rank, tol=tol)
+        return BlockTerm(smaller.core, smaller.factors)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
@@ -116,9 +116,9 @@ class BlockTerm(_Multilinear):
         return cls(torch.randn(2, *rank, generator=generator, dtype=dtype), factors)
 
 
-def _widened(x: BlockTerm, ranks: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """The operands with zeros up to these ranks."""
-    missing = [r - own for r, own in zip(ranks, x.rank, strict=True)]
+def _pad_to_ranks(x: BlockTerm, ranks: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The operands, filled up with zeros to these ranks."""
+    missing = [r - present for r, present in zip(ranks, x.rank, strict=True)]
     if not any(missing):
         return (x.core, *x.factors)
     pad = [n for more in reversed(missing) for n in (0, more)]

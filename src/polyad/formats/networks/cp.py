@@ -10,11 +10,11 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.einsum import symbol
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CP(_Multilinear):
+class CP(Multilinear):
     """``X = Σ_r weights[r] · factors[0][:, r] ∘ factors[1][:, r] ∘ …``, the canonical polyadic format.
 
     ``factors[n]`` has shape (*batch, I_n, R), ``weights`` (*batch, R) or is None for ones. Stores R (Σ I_n + 1)
@@ -25,7 +25,7 @@ class CP(_Multilinear):
     ((3, 4, 5), 2, 17.889)
     """
 
-    unrounded: ClassVar[str] = (
+    no_round_because: ClassVar[str] = (
         "the best sum of fewer terms is not part of it, and may not exist; cp_als looks for one, and "
         "convert(x, Tucker) can be rounded"
     )
@@ -57,7 +57,7 @@ class CP(_Multilinear):
         weights = () if self.weights is None else (self.weights,)
         return f"{','.join(terms)}->{''.join(modes)}", (*self.factors, *weights)
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         if self.weights is None:
             return type(self)(tuple(operands))
         return type(self)(tuple(operands[:-1]), operands[-1])

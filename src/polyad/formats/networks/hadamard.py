@@ -11,11 +11,11 @@ from torch import Generator, Tensor
 
 from polyad.einsum import symbol
 from polyad.formats.networks.low_rank import LowRank
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Hadamard(_Multilinear):
+class Hadamard(Multilinear):
     """``W = (lefts[0] @ rights[0]) * (lefts[1] @ rights[1]) * …``, low-rank matrices multiplied entry by entry.
 
     lefts[i] has shape (*batch, n, r_i), rights[i] (*batch, r_i, m), W (*batch, n, m). It is of rank up to Π r_i with
@@ -30,7 +30,7 @@ class Hadamard(_Multilinear):
     """
 
     matrix: ClassVar[bool] = True
-    unrounded: ClassVar[str] = (
+    no_round_because: ClassVar[str] = (
         "what is cut from one factor is multiplied by all others; low_rank().round gives the closest matrix of low "
         "rank, and hadamard_als looks for a smaller product"
     )
@@ -66,7 +66,7 @@ class Hadamard(_Multilinear):
         terms = [row + bond for bond in bonds] + [bond + column for bond in bonds]
         return f"{','.join(terms)}->{row}{column}", (*self.lefts, *self.rights)
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         half = len(operands) // 2
         return type(self)(tuple(operands[:half]), tuple(operands[half:]))
 
@@ -80,10 +80,10 @@ class Hadamard(_Multilinear):
         return Hadamard(tuple([t.mT for t in self.rights]), tuple([t.mT for t in self.lefts]))
 
     def rows(self, index: Tensor) -> Tensor:
-        found = self.lefts[0][index] @ self.rights[0]
+        product = self.lefts[0][index] @ self.rights[0]
         for left, right in self._pairs()[1:]:
-            found = found * (left[index] @ right)
-        return found
+            product = product * (left[index] @ right)
+        return product
 
     def low_rank(self) -> LowRank:
         """The same matrix as one product of rank Π r_i: columns are products of columns, one of each factor."""

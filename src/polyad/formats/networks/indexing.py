@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from polyad.einsum import contract, symbol
-from polyad.formats.networks.arithmetic import Operands, split
-
-if TYPE_CHECKING:
-    from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.arithmetic import Operands, SupportsNetwork, split_einsum
 
 Gone = dict[str, int]
-"""Letters of the modes that a network lost, and the operands that held them."""
+"""Letters of the modes that a network lost, and the numbers of the operands that had them."""
 
 
-def _place(a: _Multilinear, mode: int) -> tuple[str, int]:
-    """The letter of a mode, counted after the batch and also from behind, and the one operand that holds it."""
-    terms, modes = split(a.network()[0])
+def _place(a: SupportsNetwork, mode: int) -> tuple[str, int]:
+    """The letter of a mode, counted after the batch or from behind, and the number of the one operand that has it."""
+    terms, modes = split_einsum(a.network()[0])
     if not -len(modes) <= mode < len(modes):
-        raise IndexError(f"mode {mode} is none of the {len(modes)} modes of {a!r}")
+        raise IndexError(f"mode={mode} is out of range for {a!r}; choose from {-len(modes)} to {len(modes) - 1}")
     letter = modes[mode]
     holders = [i for i, term in enumerate(terms) if letter in term]
     if len(letter) != 1 or len(holders) != 1:
         raise ValueError(
-            f"mode {mode} of {a!r} is made of several axes or held by several tensors and cannot be indexed or "
-            "multiplied alone; use rows, linear or to_dense"
+            f"mode {mode} of {a!r} cannot be indexed or multiplied alone, since it joins several axes or belongs to "
+            "several tensors; use rows, linear or to_dense"
         )
     return letter, holders[0]
 
 
-def applied(a: _Multilinear, x: Tensor, mode: int) -> tuple[Operands, Gone]:
-    """Operands after the product of a mode with a matrix (m, n), or with a vector (n,), which takes it away."""
-    terms, _ = split(a.network()[0])
+def multiply_mode(a: SupportsNetwork, x: Tensor, mode: int) -> tuple[Operands, Gone]:
+    """Multiply a mode by a matrix (m, n), or by a vector (n,), which takes it away. Returns the new operands."""
+    terms, _ = split_einsum(a.network()[0])
     operands = list(a.network()[1])
     letter, holder = _place(a, mode)
     axis = operands[holder].ndim - len(terms[holder]) + terms[holder].index(letter)
@@ -47,9 +44,9 @@ def applied(a: _Multilinear, x: Tensor, mode: int) -> tuple[Operands, Gone]:
     return tuple(operands), {letter: holder} if x.ndim == 1 else {}
 
 
-def selected(a: _Multilinear, index: Any) -> tuple[Operands, Gone]:
-    """Operands with these integers and slices taken of their modes; those that integers took are gone."""
-    terms, modes = split(a.network()[0])
+def take_index(a: SupportsNetwork, index: Any) -> tuple[Operands, Gone]:
+    """Take these integers and slices of the modes, of which integers leave none. Returns the new operands."""
+    terms, modes = split_einsum(a.network()[0])
     operands = list(a.network()[1])
     gone: Gone = {}
     for mode, one in enumerate(_spread(index, len(modes), a)):
@@ -62,11 +59,11 @@ def selected(a: _Multilinear, index: Any) -> tuple[Operands, Gone]:
         if not isinstance(one, slice):
             gone[letter] = holder
     if len(gone) == len(modes):
-        raise IndexError(f"{index} takes every mode away and leaves a number; use entries")
+        raise IndexError(f"the index {index} leaves a single number; use entries for that")
     return tuple(operands), gone
 
 
-def _spread(index: Any, n: int, a: _Multilinear) -> list[int | slice]:
+def _spread(index: Any, n: int, a: SupportsNetwork) -> list[int | slice]:
     asked = list(index) if isinstance(index, tuple) else [index]
     if asked.count(Ellipsis) == 1:
         at = asked.index(Ellipsis)
@@ -74,17 +71,17 @@ def _spread(index: Any, n: int, a: _Multilinear) -> list[int | slice]:
     bad = [one for one in asked if not isinstance(one, int | slice) or isinstance(one, bool)]
     if bad or len(asked) > n:
         raise IndexError(
-            f"{index} does not index the {n} modes of {a!r}; integers, slices and one ... are taken, and entries "
-            "takes lists of positions"
+            f"the index {index} does not fit the {n} modes of {a!r}; give integers, slices and at most one ..., or "
+            "use entries for lists of positions"
         )
     return asked + [slice(None)] * (n - len(asked))
 
 
-def absorbed(a: _Multilinear, operands: Operands, gone: Gone) -> Operands:
-    """Operands of a network that lost modes: each that has none left is absorbed by a neighbour over their bonds."""
+def absorb_operands(a: SupportsNetwork, operands: Operands, gone: Gone) -> Operands:
+    """Contract each operand that has no mode left into a neighbour over their bonds. Returns the new operands."""
     if not gone:
         return operands
-    terms, modes = split(a.network()[0])
+    terms, modes = split_einsum(a.network()[0])
     outer = set("".join(modes)) - gone.keys()
     live = dict(enumerate(operands))
     letters = {i: "".join(c for c in term if c not in gone) for i, term in enumerate(terms)}
@@ -92,19 +89,19 @@ def absorbed(a: _Multilinear, operands: Operands, gone: Gone) -> Operands:
         near = [j for j in live if j != i and set(letters[j]) & set(letters[i])]
         if not near or outer & set(letters[i]):
             continue
-        held = set(letters[i])  # a neighbour over all of its bonds grows by none
-        j = min(near, key=lambda j: (bool(held - set(letters[j])), not outer & set(letters[j]), abs(i - j), j))
+        shared = set(letters[i])  # a neighbour over all of its bonds grows by none
+        j = min(near, key=lambda j: (bool(shared - set(letters[j])), not outer & set(letters[j]), abs(i - j), j))
         rest = outer.union(*(letters[k] for k in live if k not in (i, j)))
-        kept = "".join(c for c in letters[j] + "".join(c for c in letters[i] if c not in letters[j]) if c in rest)
-        kept = _ordered(kept, letters[j], i < j)
+        bonds = "".join(c for c in letters[j] + "".join(c for c in letters[i] if c not in letters[j]) if c in rest)
+        bonds = _bond_order(bonds, letters[j], i < j)
         lead = "".join(symbol(-2 - k) for k in range(a.batch))
-        live[j] = contract(f"{lead}{letters[i]},{lead}{letters[j]}->{lead}{kept}", live[i], live[j])
-        letters[j] = kept
+        live[j] = contract(f"{lead}{letters[i]},{lead}{letters[j]}->{lead}{bonds}", live[i], live[j])
+        letters[j] = bonds
         del live[i], letters[i]
     return tuple(live[i] for i in sorted(live))
 
 
-def _ordered(kept: str, into: str, before: bool) -> str:
+def _bond_order(kept: str, into: str, before: bool) -> str:
     """The letters kept, with a bond of the absorbed operand where the bond that it replaces stood."""
     new = [c for c in kept if c not in into]
     old = [c for c in into if c in kept]
@@ -113,9 +110,9 @@ def _ordered(kept: str, into: str, before: bool) -> str:
     return "".join(old[:place] + new + old[place:])
 
 
-def entries(a: _Multilinear, index: Tensor) -> Tensor:
+def entries(a: SupportsNetwork, index: Tensor) -> Tensor:
     """Entries at ``index`` of shape (*any, modes): each operand is gathered along its modes, then contracted."""
-    terms, modes = split(a.network()[0])
+    terms, modes = split_einsum(a.network()[0])
     operands = a.network()[1]
     if index.is_floating_point() or index.ndim == 0 or index.shape[-1] != len(modes):
         raise ValueError(
@@ -125,12 +122,12 @@ def entries(a: _Multilinear, index: Tensor) -> Tensor:
     lead, row = "".join(symbol(-2 - k) for k in range(a.batch)), symbol(-1)
     taken, letters = [], []
     for term, x in zip(terms, operands, strict=True):
-        held = [c for c in term if c in places]
+        axes = [c for c in term if c in places]
         bonds = "".join(c for c in term if c not in places)
-        order = [term.index(c) + a.batch for c in held] + [term.index(c) + a.batch for c in bonds]
+        order = [term.index(c) + a.batch for c in axes] + [term.index(c) + a.batch for c in bonds]
         x = x.permute(*range(a.batch), *order)
-        x = x[(slice(None),) * a.batch + tuple(places[c].long() for c in held)] if held else x
+        x = x[(slice(None),) * a.batch + tuple(places[c].long() for c in axes)] if axes else x
         taken.append(x)
-        letters.append(lead + (row if held else "") + bonds)
-    found = contract(f"{','.join(letters)}->{lead}{row}", *taken)
-    return found.reshape(*found.shape[: a.batch], *index.shape[:-1])
+        letters.append(lead + (row if axes else "") + bonds)
+    values = contract(f"{','.join(letters)}->{lead}{row}", *taken)
+    return values.reshape(*values.shape[: a.batch], *index.shape[:-1])

@@ -10,12 +10,12 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.linalg import block_product_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class KhatriRao(_Multilinear):
+class KhatriRao(Multilinear):
     """``W[:, j] = Σ_k first[k, :, j] ⊗ second[k, :, j]``: first (*batch, K, a, m), second (*batch, K, b, m).
 
     W has shape (*batch, a b, m) and each of its columns, as a matrix of a by b, has rank at most K; a single
@@ -50,7 +50,7 @@ class KhatriRao(_Multilinear):
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         return f"kaj,kbj->{'j(ab)' if self.by_rows else '(ab)j'}", (self.first, self.second)
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(operands[0], operands[1], self.by_rows)
 
     def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:

@@ -9,12 +9,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.linalg import evenly, truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Kronecker(_Multilinear):
+class Kronecker(Multilinear):
     """``W = Σ_k first[k] ⊗ second[k]``: first (*batch, K, a, c), second (*batch, K, b, d), W (*batch, a b, c d).
 
     A single product has K = 1. ``linear`` never forms W: a row costs the cheaper of 2 K (a c d + a b d) and
@@ -46,7 +46,7 @@ class Kronecker(_Multilinear):
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         return "kac,kbd->(ab)(cd)", (self.first, self.second)
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(*operands)
 
     def added_to(self, weight: Tensor, scale: float = 1.0) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.stored.dense import apply, convolve
 from polyad.linalg import evenly, near_unit, truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LowRank(_Multilinear):
+class LowRank(Multilinear):
     """``W = left @ right``: left of shape (*batch, n, r), right of shape (*batch, r, m).
 
     Stores r(n + m) numbers; ``linear`` takes 2 r (n + m) operations a row.
@@ -102,7 +102,7 @@ class LowRank(_Multilinear):
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], rank: int, *, dtype: torch.dtype = torch.float32) -> Self:
-        """One of this shape and rank on the meta device, which costs nothing and can be asked what it would."""
+        """A format of this shape and rank on the meta device, whose sizes and operations can be read at no cost."""
         left = torch.empty((*shape[:-1], rank), dtype=dtype, device="meta")
         return cls(left, torch.empty((*shape[:-2], rank, shape[-1]), dtype=dtype, device="meta"))
 

@@ -1,4 +1,4 @@
-"""Formats that state one einsum, from which the rest follows."""
+"""The interface of formats that state one einsum, from which products, sums and slices follow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROW = symbol(-1)  # stands for the rows of x
 _FIRST_BATCH = -2  # symbols from here downwards stand for leading batch dimensions
 
 
-class _Multilinear(Format):
+class Multilinear(Format, abstract=True):
     """A format whose tensor is an einsum of its own tensors. A subclass gives ``network``.
 
     Every tensor carries the same leading batch dimensions, which the einsum leaves out. ``network`` names the
@@ -25,13 +25,13 @@ class _Multilinear(Format):
     """
 
     matrix: ClassVar[bool] = False
-    """Whether the kind stands for matrices only, so that no mode can be taken away."""
+    """True for kinds that stand for matrices only, so that no mode can be taken away."""
 
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         """The einsum of one tensor of the batch, and its operands. Modes may fuse: ``ac,bd->(ab)(cd)``."""
         raise NotImplementedError
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         """A format of this kind made of these operands, in ``network``'s order; one mode fewer is one fewer."""
         return self.replace(dict(zip(self.tensors(), operands, strict=True)))
 
@@ -41,7 +41,7 @@ class _Multilinear(Format):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        expression, operands = self.batched()
+        expression, operands = self.batch_network()
         sizes = _sizes(expression, operands)
         return tuple([math.prod([sizes[letter] for letter in mode]) for mode in groups(expression.split("->")[1])])
 
@@ -50,7 +50,7 @@ class _Multilinear(Format):
         """The number of leading batch dimensions."""
         return _lead(*self.network())
 
-    def batched(self) -> tuple[str, tuple[Tensor, ...]]:
+    def batch_network(self) -> tuple[str, tuple[Tensor, ...]]:
         """``network`` with a letter for each batch dimension."""
         expression, operands = self.network()
         prefix = "".join([symbol(_FIRST_BATCH - i) for i in range(_lead(expression, operands))])
@@ -60,64 +60,64 @@ class _Multilinear(Format):
         return ",".join([prefix + term for term in inputs.split(",")]) + "->" + prefix + output, operands
 
     def to_dense(self) -> Tensor:
-        expression, operands = self.batched()
+        expression, operands = self.batch_network()
         return contract(expression, *operands)
 
     def linear(self, x: Tensor) -> Tensor:
-        expression, operands = self.batched()
+        expression, operands = self.batch_network()
         sizes = _sizes(expression, operands)
-        applied, batch, columns = self._applied(expression)
+        applied, batch, columns = self._linear_einsum(expression)
         rows = x.reshape(*[sizes[letter] for letter in batch], -1, *[sizes[letter] for letter in columns])
         product = contract(applied, rows, *[t.to(x.dtype) for t in operands])
         return product.reshape(*x.shape[:-1], product.shape[-1])
 
     def flops(self, batch: int) -> int:
-        expression, operands = self.batched()
+        expression, operands = self.batch_network()
         sizes = _sizes(expression, operands)
-        applied, lead, columns = self._applied(expression)
+        applied, lead, columns = self._linear_einsum(expression)
         rows = (*[sizes[letter] for letter in lead], batch, *[sizes[letter] for letter in columns])
         return operations(applied, (rows, *[tuple(t.shape) for t in operands]))
 
-    def _applied(self, expression: str) -> tuple[str, str, str]:
-        """The einsum of ``x @ W.mT``, and the letters of the batch and the columns, which x brings."""
+    def _linear_einsum(self, expression: str) -> tuple[str, str, str]:
+        """The einsum of ``x @ W.mT``, and the letters of the batch and of the columns, which are those of x."""
         batch, out, columns = self._matrix_modes(expression)
         return f"{batch}{_ROW}{columns},{expression.split('->')[0]}->{batch}{_ROW}({out})", batch, columns
 
     def _matrix_modes(self, expression: str) -> tuple[str, str, str]:
         modes = groups(expression.split("->")[1])
         count = self.batch
-        batch, own = modes[:count], modes[count:]
-        if len(own) != 2:
+        batch, sides = modes[:count], modes[count:]
+        if len(sides) != 2:
             raise ValueError(
-                f"{type(self).__name__} of shape {self.shape} has {len(own)} modes; only a matrix can be applied"
+                f"a {type(self).__name__} of shape {self.shape} has {len(sides)} modes; linear needs a matrix, of two"
             )
-        return "".join(batch), own[0], own[1]
+        return "".join(batch), sides[0], sides[1]
 
     # Arithmetic that keeps the structure ---------------------------------------------------------------------
 
     def __add__(self, other: Format) -> Format:
         """The sum, of the same kind where ``other`` is: bonds add up. Otherwise a ``Sum``."""
         if (
-            isinstance(other, _Multilinear)
-            and _networks.alike(self, other)
-            and _networks.connected(self.network()[0])
+            isinstance(other, Multilinear)
+            and _networks.are_alike(self, other)
+            and _networks.is_connected(self.network()[0])
         ):
-            return self.rebuilt(_networks.direct_sum(self, other))
+            return self.with_operands(_networks.direct_sum(self, other))
         return super().__add__(other)
 
     def __mul__(self, other: Any) -> Self:
         """Times a number, or entry by entry times a format of the same kind: bonds multiply."""
         if isinstance(other, Format):
-            return self.rebuilt(_networks.hadamard(self, _networks.same(self, other)))
+            return self.with_operands(_networks.hadamard(self, _networks.check_alike(self, other)))
         first, *others = self.network()[1]
-        return self.rebuilt((first * other, *others))
+        return self.with_operands((first * other, *others))
 
     def inner(self, other: Format) -> Tensor:
         """The inner product ``Σ X Y`` over all modes, of shape (*batch); neither is densified.
 
         ``other`` may be of another multilinear kind if its modes are split in the same way.
         """
-        return _networks.inner(self, _networks.compatible(self, other))
+        return _networks.inner(self, _networks.check_same_modes(self, other))
 
     def norm(self) -> Tensor:
         """The Frobenius norm, of shape (*batch); exact to half of the dtype's digits, as a root of ``inner``."""
@@ -125,7 +125,7 @@ class _Multilinear(Format):
 
     def __getitem__(self, index: Any) -> Self:
         """The sub-tensor of these integers and slices, in the same kind; batch dimensions are not indexed."""
-        return self.reduced(*_indexing.selected(self, index))
+        return self.without_modes(*_indexing.take_index(self, index))
 
     def entries(self, index: Tensor) -> Tensor:
         """Single entries: ``index`` of shape (*any, modes) gives numbers of shape (*any), batch dimensions first."""
@@ -133,21 +133,21 @@ class _Multilinear(Format):
 
     def multiply(self, x: Tensor, mode: int) -> Self:
         """The mode product: a matrix (m, n) on a mode of n entries leaves m, a vector (n,) takes the mode away."""
-        return self.reduced(*_indexing.applied(self, x, mode))
+        return self.without_modes(*_indexing.multiply_mode(self, x, mode))
 
-    def reduced(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
-        """A format of these operands, of which some lost modes: the letters gone, and the operands that held them."""
-        operands = _indexing.absorbed(self, operands, gone)
+    def without_modes(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
+        """The format of these operands, without the letters ``gone``, each mapped to the operand that had it."""
+        operands = _indexing.absorb_operands(self, operands, gone)
         if self.matrix and len(operands) != len(self.network()[1]):
             raise ValueError(
                 f"a {type(self).__name__} stands for a matrix and cannot lose one of its two modes; use rows, or a "
                 "slice of length one"
             )
-        return self.rebuilt(operands)
+        return self.with_operands(operands)
 
 
 def _lead(expression: str, operands: tuple[Tensor, ...]) -> int:
-    """How many leading dimensions the operands have that the einsum leaves out."""
+    """The number of leading dimensions of the operands that the einsum leaves out."""
     return operands[0].ndim - len(expression.split(",", 1)[0].split("->")[0])
 
 

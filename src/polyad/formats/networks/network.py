@@ -10,12 +10,12 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.einsum import contract, groups, symbol
-from polyad.formats.networks.arithmetic import split
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.arithmetic import split_einsum
+from polyad.formats.networks.multilinear import Multilinear
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Network(_Multilinear):
+class Network(Multilinear):
     """Any tensor network: ``expression`` is its einsum, ``operands`` are its tensors, one a term.
 
     Letters of the output are modes, all others bonds; a letter may be shared by more than two operands, none stands
@@ -29,7 +29,7 @@ class Network(_Multilinear):
     ((3, 4, 5), {'x': 2, 'y': 2, 'z': 2}, {'x': 4, 'y': 4, 'z': 4}, 'xy,byz,czx->bc')
     """
 
-    unrounded: ClassVar[str] = (
+    no_round_because: ClassVar[str] = (
         "a bond of any graph has no sides that could be made orthogonal; round a train, a ring or a tree before it "
         "is converted, or decompose its to_dense()"
     )
@@ -41,12 +41,16 @@ class Network(_Multilinear):
         terms = _terms(self.expression)
         shapes = [tuple(x.shape) for x in self.operands]
         if len(terms) != len(shapes) or any(len(s) < len(t) for s, t in zip(shapes, terms, strict=True)):
-            raise ValueError(f"expression={self.expression!r} does not fit operands of shapes {shapes}")
+            raise ValueError(
+                f"expression={self.expression!r} does not fit operands of shapes {shapes}: one operand for each "
+                "term, with one "
+                "dimension or more for each letter, are needed"
+            )
         sizes: dict[str, set[int]] = {}
         for term, shape in zip(terms, shapes, strict=True):
             for letter, n in zip(term, shape[len(shape) - len(term) :], strict=True):
                 sizes.setdefault(letter, set()).add(n)
-        torn = {letter: sorted(found) for letter, found in sizes.items() if len(found) > 1}
+        torn = {letter: sorted(values) for letter, values in sizes.items() if len(values) > 1}
         lead = {shape[: len(shape) - len(term)] for term, shape in zip(terms, shapes, strict=True)}
         if torn or len(lead) != 1:
             raise ValueError(
@@ -57,7 +61,7 @@ class Network(_Multilinear):
     @property
     def rank(self) -> dict[str, int]:
         """The size of every bond."""
-        terms, modes = split(self.expression)
+        terms, modes = split_einsum(self.expression)
         outer = set("".join(modes))
         return {
             letter: n
@@ -69,19 +73,19 @@ class Network(_Multilinear):
     def network(self) -> tuple[str, tuple[Tensor, ...]]:
         return self.expression, self.operands
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return replace(self, operands=tuple(operands))
 
-    def reduced(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
+    def without_modes(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
         """The network without these letters; operands that keep no letter at all are multiplied into the first."""
-        terms, modes = split(self.expression)
+        terms, modes = split_einsum(self.expression)
         left = ["".join(c for c in term if c not in gone) for term in terms]
         output = _output([mode for mode in modes if mode not in gone])
-        kept = [i for i, term in enumerate(left) if term]
-        held = [operands[i] for i in kept]
+        places = [i for i, term in enumerate(left) if term]
+        tensors = [operands[i] for i in places]
         for number in [x for term, x in zip(left, operands, strict=True) if not term]:
-            held[0] = held[0] * number.reshape(*number.shape, *[1] * len(left[kept[0]]))
-        return type(self)(",".join(left[i] for i in kept) + "->" + output, tuple(held))
+            tensors[0] = tensors[0] * number.reshape(*number.shape, *[1] * len(left[places[0]]))
+        return type(self)(",".join(left[i] for i in places) + "->" + output, tuple(tensors))
 
     def transpose(self) -> Network:
         inputs, output = self.expression.split("->")
@@ -91,7 +95,7 @@ class Network(_Multilinear):
         return Network(f"{inputs}->{_output([*modes[:-2], modes[-1], modes[-2]])}", self.operands)
 
     def rows(self, index: Tensor) -> Tensor:
-        terms, (out, columns) = split(self.expression)
+        terms, (out, columns) = split_einsum(self.expression)
         places: dict[str, Tensor] = {}
         flat = index.reshape(-1).long()
         sizes = {
@@ -103,13 +107,13 @@ class Network(_Multilinear):
         row = symbol(-1)
         taken, letters = [], []
         for term, x in zip(terms, self.operands, strict=True):
-            held = [c for c in term if c in places]
+            axes = [c for c in term if c in places]
             rest = [c for c in term if c not in places]
-            x = x.permute([term.index(c) for c in (*held, *rest)])
-            taken.append(x[tuple([places[c] for c in held])] if held else x)
-            letters.append((row if held else "") + "".join(rest))
-        found = contract(f"{','.join(letters)}->{row}({columns})", *taken)
-        return found.reshape(*index.shape, found.shape[-1])
+            x = x.permute([term.index(c) for c in (*axes, *rest)])
+            taken.append(x[tuple([places[c] for c in axes])] if axes else x)
+            letters.append((row if axes else "") + "".join(rest))
+        product = contract(f"{','.join(letters)}->{row}({columns})", *taken)
+        return product.reshape(*index.shape, product.shape[-1])
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
@@ -133,16 +137,16 @@ def _output(modes: Sequence[str]) -> str:
 
 
 def _terms(expression: str) -> list[str]:
-    """The terms of a well-formed einsum; anything else is refused."""
+    """The terms of an einsum; one that is not well formed is refused."""
     if expression.count("->") != 1 or " " in expression or "." in expression:
         raise ValueError(f"expression={expression!r} is no einsum; write it out without spaces, such as 'ax,bx->ab'")
-    terms, modes = split(expression)
+    terms, modes = split_einsum(expression)
     output = "".join(modes)
     twice = [term for term in (*terms, output) if len(set(term)) < len(term)]
     strange = sorted(set(output) - set("".join(terms)))
     if twice or strange or not output:
         raise ValueError(
             f"expression={expression!r} is no tensor network: letters twice in {twice}, letters of no "
-            f"operand {strange}; one letter of an operand at least is to be left as a mode"
+            f"operand {strange} in the output; the output must have one letter or more, each of an operand"
         )
     return terms

@@ -24,7 +24,7 @@ class SymmetricCP(Format):
     ((2, 2, 2), 12.0, 2, 144.0)
     """
 
-    unrounded: ClassVar[str] = CP.unrounded
+    no_round_because: ClassVar[str] = CP.no_round_because
 
     factor: Tensor
     weights: Tensor
@@ -35,7 +35,7 @@ class SymmetricCP(Format):
         if len(factor) < 2 or weights != (*factor[:-2], factor[-1]) or self.order < 1:
             raise ValueError(
                 f"factor of shape {factor}, weights of shape {weights} and order={self.order} do not agree: "
-                "(*batch, n, R), (*batch, R) and an order of at least 1 are needed"
+                "(*batch, n, R), (*batch, R) and an order of 1 or more are needed"
             )
 
     @property
@@ -78,7 +78,9 @@ class SymmetricCP(Format):
             return SymmetricCP(self.factor, self.weights * other, self.order)
         if not self._alike(other):
             raise ValueError(
-                f"{self!r} and {other!r} cannot be multiplied entry by entry; convert one with to_dense()"
+                f"{self!r} and {other!r} cannot be multiplied entry by entry: both must be symmetric, of one order "
+                "and size; "
+                "multiply their to_dense()"
             )
         factor = (self.factor.unsqueeze(-1) * other.factor.unsqueeze(-2)).flatten(-2)
         weights = (self.weights.unsqueeze(-1) * other.weights.unsqueeze(-2)).flatten(-2)

@@ -11,13 +11,13 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad.einsum import symbol
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.networks.tensor_train import bond_ranks
 from polyad.linalg import trains
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TensorRing(_Multilinear):
+class TensorRing(Multilinear):
     """``X[i, j, …, k] = tr(cores[0][:, i] @ cores[1][:, j] @ … @ cores[-1][:, k])``: a ring, or periodic chain.
 
     ``cores[n]`` has shape (*batch, r_n, I_n, r_{n+1}) and the last bond is the first, r_N = r_0; ``rank`` is
@@ -60,7 +60,7 @@ class TensorRing(_Multilinear):
         terms = [bonds[i] + modes[i] + bonds[(i + 1) % n] for i in range(n)]
         return f"{','.join(terms)}->{''.join(modes)}", self.cores
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(tuple(operands))
 
     def shifted(self, places: int) -> TensorRing:
@@ -101,12 +101,12 @@ class TensorRing(_Multilinear):
         if n == 1:
             return self
         at = min(range(n), key=lambda i: self.rank[i])
-        found = self
+        ring = self
         for step, share in ((at, 1 - 1 / n), (1, 1 / n)):
-            found = found.shifted(step)
+            ring = ring.shifted(step)
             ranks = None if ranks is None else [*ranks[step:], *ranks[:step]]
-            found = _opened(found, ranks, None if tol is None else tol * share)
-        return found.shifted(-at - 1)
+            ring = _round_as_train(ring, ranks, None if tol is None else tol * share)
+        return ring.shifted(-at - 1)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
@@ -116,8 +116,8 @@ class TensorRing(_Multilinear):
         return cls(tuple([torch.randn(2, n, 2, generator=generator, dtype=dtype) / 2**0.5 for n in shape]))
 
 
-def _opened(x: TensorRing, rank: Sequence[int] | None, tol: float | None) -> TensorRing:
-    """The ring with all bonds but the first rounded; the ends of that are indices of the first and the last core."""
+def _round_as_train(x: TensorRing, rank: Sequence[int] | None, tol: float | None) -> TensorRing:
+    """Round all bonds but the first, as those of a train whose end cores have that bond's ends as further indices."""
     work = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     cores, r = [core.to(work) for core in x.cores], x.rank[0]
     first, last = cores[0].shape[-2], cores[-1].shape[-2]
@@ -128,7 +128,7 @@ def _opened(x: TensorRing, rank: Sequence[int] | None, tol: float | None) -> Ten
             whole = trains.train_norm(cores).double()
             share = torch.where(whole > 0, x.to(torch.float64).norm() / whole, 1) / r**0.5
         tol = tol * min(1.0, float(share.min()))
-    found = trains.rounded(cores, None if rank is None else rank[1:], tol)
-    found[0] = found[0].squeeze(-3).unflatten(-2, (r, first))
-    found[-1] = found[-1].squeeze(-1).unflatten(-1, (last, r))
-    return TensorRing(tuple([core.to(x.dtype).contiguous() for core in found]))
+    cut = trains.round_train(cores, None if rank is None else rank[1:], tol)
+    cut[0] = cut[0].squeeze(-3).unflatten(-2, (r, first))
+    cut[-1] = cut[-1].squeeze(-1).unflatten(-1, (last, r))
+    return TensorRing(tuple([core.to(x.dtype).contiguous() for core in cut]))

@@ -12,12 +12,12 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad.einsum import symbol
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.linalg import trains
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TensorTrain(_Multilinear):
+class TensorTrain(Multilinear):
     """``X[i, j, …, k] = cores[0][i] @ cores[1][:, j] @ … @ cores[-1][:, k]``: a train, or matrix product state.
 
     ``cores[0]`` has shape (*batch, I_1, r_1), ``cores[-1]`` (*batch, r_{N-1}, I_N) and those between
@@ -53,7 +53,7 @@ class TensorTrain(_Multilinear):
         terms = ["".join((*bonds[max(0, i - 1) : i], mode, *bonds[i : i + 1])) for i, mode in enumerate(modes)]
         return f"{','.join(terms)}->{''.join(modes)}", self.cores
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(tuple(operands))
 
     def transpose(self) -> TensorTrain:
@@ -76,8 +76,10 @@ class TensorTrain(_Multilinear):
         """
         n = len(self.cores)
         if not -n <= centre < n:
-            raise IndexError(f"centre={centre} is none of the {n} cores of {self!r}")
-        return type(self).from_three_way(trains.orthogonalised(self.three_way(), centre % n), self)
+            raise IndexError(
+                f"centre={centre} is out of range for the {n} cores of {self!r}; choose from {-n} to {n - 1}"
+            )
+        return type(self).from_three_way(trains.orthogonalise_train(self.three_way(), centre % n), self)
 
     def round(self, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> TensorTrain:
         """A train of lower ranks that is close to this one.
@@ -98,7 +100,7 @@ class TensorTrain(_Multilinear):
             _check.tolerance(tol)
         bonds = len(self.cores) - 1
         ranks = None if rank is None else bond_ranks(rank, bonds, f"{self!r}")
-        return type(self).from_three_way(trains.rounded(self.three_way(), ranks, tol), self)
+        return type(self).from_three_way(trains.round_train(self.three_way(), ranks, tol), self)
 
     def three_way(self) -> list[Tensor]:
         """The cores as (*batch, r, I, s), with bonds of size one at both ends, in float32 or float64."""
@@ -111,10 +113,10 @@ class TensorTrain(_Multilinear):
     @classmethod
     def from_three_way(cls, cores: Sequence[Tensor], like: Tensor | TensorTrain) -> Self:
         """The train of cores (*batch, r, I, s) whose outer bonds are of size one, in the dtype of ``like``."""
-        found = [core.to(like.dtype) for core in cores]
-        found[0] = found[0].squeeze(-3)
-        found[-1] = found[-1].squeeze(-1)
-        return cls(tuple([core.contiguous() for core in found]))
+        converted = [core.to(like.dtype) for core in cores]
+        converted[0] = converted[0].squeeze(-3)
+        converted[-1] = converted[-1].squeeze(-1)
+        return cls(tuple([core.contiguous() for core in converted]))
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
@@ -126,10 +128,9 @@ class TensorTrain(_Multilinear):
 
 
 def bond_ranks(rank: int | Sequence[int], bonds: int, what: str) -> tuple[int, ...]:
-    """One rank a bond, of one for all or of one for each; refused below 1."""
-    ranks = (rank,) * bonds if isinstance(rank, int) else tuple(rank)
-    if len(ranks) != bonds or any(r < 1 for r in ranks):
-        raise ValueError(
-            f"rank={rank} must be one number of at least 1, or one for each of the {bonds} bonds of {what}"
-        )
-    return ranks
+    """The rank of each bond, from one number for all or one for each; numbers below 1 are refused."""
+    if isinstance(rank, int):
+        return (_check.at_least("rank", rank, 1),) * bonds
+    if len(rank) != bonds:
+        raise ValueError(f"rank={rank} must be one number, or one for each of the {bonds} bonds of {what}")
+    return tuple([_check.at_least(f"rank[{i}]", r, 1) for i, r in enumerate(rank)])

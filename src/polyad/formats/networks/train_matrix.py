@@ -11,12 +11,12 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.einsum import symbol
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.networks.tensor_train import TensorTrain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TrainMatrix(_Multilinear):
+class TrainMatrix(Multilinear):
     """A matrix whose rows and columns are split into modes, as a train over their pairs: a matrix product operator.
 
     ``W[(i₁ … i_N), (j₁ … j_N)] = cores[0][i₁, j₁] @ cores[1][:, i₂, j₂] @ … @ cores[-1][:, i_N, j_N]``, with cores of
@@ -54,7 +54,7 @@ class TrainMatrix(_Multilinear):
 
     @property
     def modes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """How the rows and the columns are split."""
+        """The sizes of the modes into which rows and columns are split."""
         pairs = [core.shape[self.batch + (i > 0) :][:2] for i, core in enumerate(self.cores)]
         return tuple([o for o, _ in pairs]), tuple([i for _, i in pairs])
 
@@ -65,7 +65,7 @@ class TrainMatrix(_Multilinear):
         terms = ["".join((*bonds[max(0, i - 1) : i], out[i], into[i], *bonds[i : i + 1])) for i in range(n)]
         return f"{','.join(terms)}->({''.join(out)})({''.join(into)})", self.cores
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(tuple(operands))
 
     def transpose(self) -> TrainMatrix:
@@ -78,12 +78,12 @@ class TrainMatrix(_Multilinear):
         """``W[index]``: the cores' slices at each digit of the index, multiplied from the left."""
         out, into = self.modes
         rest, flat = math.prod(out[1:]), index.reshape(-1).long()
-        found = self.cores[0][flat // rest]  # (rows, I_1, r_1), then (rows, I_1 I_2, r_2) …; beyond the end it raises
+        product = self.cores[0][flat // rest]  # (rows, I_1, r_1), then (rows, I_1 I_2, r_2) …
         for core, n, m in zip(self.cores[1:], out[1:], into[1:], strict=True):
             rest //= n
             taken = core.movedim(1, 0)[flat // rest % n].flatten(2)  # (rows, r, I s)
-            found = (found @ taken).unflatten(2, (m, taken.shape[2] // m)).flatten(1, 2)
-        return found.reshape(*index.shape, math.prod(into))
+            product = (product @ taken).unflatten(2, (m, taken.shape[2] // m)).flatten(1, 2)
+        return product.reshape(*index.shape, math.prod(into))
 
     def round(self, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> TrainMatrix:
         """A matrix of lower bonds that is close to this one: ``TensorTrain.round`` of its pairs of modes."""
@@ -110,29 +110,29 @@ class TrainMatrix(_Multilinear):
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         """Normal cores over two or three pairs of modes, with bonds of at most 3; leading dimensions are a batch."""
         *lead, rows, columns = shape
-        pairs = list(zip(split(rows, 2), split(columns, 2), strict=True))
+        pairs = list(zip(equal_factors(rows, 2), equal_factors(columns, 2), strict=True))
         bonds = [min(3, math.prod(pairs[0]), math.prod(pairs[1]))]
         sizes = [(*lead, *pairs[0], *bonds), (*lead, *bonds, *pairs[1])]
         return cls(tuple([torch.randn(size, generator=generator, dtype=dtype) for size in sizes]))
 
 
-def split(n: int, parts: int) -> tuple[int, ...]:
+def equal_factors(n: int, parts: int) -> tuple[int, ...]:
     """n as a product of ``parts`` factors as equal as may be, the largest first.
 
-    >>> split(1024, 3), split(6, 2), split(7, 2)
+    >>> equal_factors(1024, 3), equal_factors(6, 2), equal_factors(7, 2)
     ((16, 8, 8), (3, 2), (7, 1))
     """
-    found = [1] * parts
+    factors = [1] * parts
     for prime in reversed(_primes(n)):
-        found[found.index(min(found))] *= prime
-    return tuple(sorted(found, reverse=True))
+        factors[factors.index(min(factors))] *= prime
+    return tuple(sorted(factors, reverse=True))
 
 
 def _primes(n: int) -> list[int]:
-    found, p = [], 2
+    primes, p = [], 2
     while p * p <= n:
         while n % p == 0:
-            found.append(p)
+            primes.append(p)
             n //= p
         p += 1
-    return [*found, n] if n > 1 else found
+    return [*primes, n] if n > 1 else primes

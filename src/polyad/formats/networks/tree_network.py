@@ -1,4 +1,4 @@
-"""Trees of three-way transfer tensors with a matrix at every leaf: hierarchical Tucker and its kin."""
+"""Trees of three-way transfer tensors with a matrix at every leaf: hierarchical Tucker and other binary trees."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.einsum import contract, symbol
 from polyad.formats.networks import tree_rounding as _tree_rounding
-from polyad.formats.networks.binary_tree import Tree, balanced, children, leaves, parents, without
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.binary_tree import Tree, balanced_tree, children, leaves, parents, without
+from polyad.formats.networks.multilinear import Multilinear
+from polyad.formats.networks.tensor_train import bond_ranks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeNetwork(_Multilinear):
+class TreeNetwork(Multilinear):
     """A tensor network over a binary tree whose leaves are the modes: the hierarchical Tucker format, any tree.
 
     ``tree`` nests pairs of mode numbers: ``((0, 1), (2, 3))`` is balanced, ``(0, (1, (2, 3)))`` a train. Its nodes
@@ -48,7 +49,7 @@ class TreeNetwork(_Multilinear):
         for term, shape in zip(terms, shapes, strict=True):
             for letter, n in zip(term, shape[len(shape) - len(term) :], strict=True):
                 sizes.setdefault(letter, set()).add(n)
-        if len(lead) != 1 or any(len(found) > 1 for found in sizes.values()):
+        if len(lead) != 1 or any(len(values) > 1 for values in sizes.values()):
             raise ValueError(
                 f"nodes of shapes {shapes} do not agree in tree={self.tree}: leaves (*batch, I_n, r), inner nodes "
                 "(*batch, r_left, r_right, r) and a root (*batch, r_left, r_right), root first, are needed"
@@ -68,14 +69,14 @@ class TreeNetwork(_Multilinear):
             terms.append((symbol(mode) if pair is None else symbol(n + pair[0]) + symbol(n + pair[1])) + up)
         return f"{','.join(terms)}->{''.join([symbol(i) for i in range(n)])}", self.nodes
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(self.tree, tuple(operands))
 
-    def reduced(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
-        """The tree without some leaves: what is left of a leaf goes into its parent, and that into its sibling."""
+    def without_modes(self, operands: tuple[Tensor, ...], gone: dict[str, int]) -> Self:
+        """The tree without some leaves: the rest of a leaf goes into its parent, and that into the leaf's sibling."""
         tree, nodes = self.tree, list(operands)
         for leaf in sorted(gone.values(), reverse=True):
-            tree, nodes = _pruned(tree, nodes, leaf)
+            tree, nodes = _prune_leaf(tree, nodes, leaf)
         return type(self)(tree, tuple(nodes))
 
     def transpose(self) -> TreeNetwork:
@@ -101,15 +102,13 @@ class TreeNetwork(_Multilinear):
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)
-        ranks = [rank] * len(self.rank) if isinstance(rank, int) else None if rank is None else list(rank)
-        if ranks is not None and (len(ranks) != len(self.rank) or min(ranks, default=1) < 1):
-            raise ValueError(f"rank={rank} must be a number from 1, or one for each of the {len(self.rank)} bonds")
-        return type(self)(self.tree, _tree_rounding.rounded(self.tree, self.nodes, ranks, tol))
+        ranks = None if rank is None else bond_ranks(rank, len(self.rank), f"{self!r}")
+        return type(self)(self.tree, _tree_rounding.round_tree(self.tree, self.nodes, ranks, tol))
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         """Normal nodes on the balanced tree, of bonds of 2, or 1 where the mode or its complement has no more."""
-        tree = balanced(len(shape))
+        tree = balanced_tree(len(shape))
         below, sizes = children(tree), [1] * (2 * len(shape) - 1)
         for node in reversed(range(len(below))):
             mode, pair = below[node]
@@ -122,8 +121,8 @@ class TreeNetwork(_Multilinear):
         return cls(tree, tuple(nodes))
 
 
-def _pruned(tree: Tree, nodes: list[Tensor], leaf: int) -> tuple[Tree, list[Any]]:
-    """A tree and its nodes without a leaf, whose tensor (*batch, r) has lost its mode."""
+def _prune_leaf(tree: Tree, nodes: list[Tensor], leaf: int) -> tuple[Tree, list[Any]]:
+    """Take away a leaf, whose tensor (*batch, r) has lost its mode. Returns the tree and its nodes."""
     parent, side = parents(tree)[leaf]
     _, pair = children(tree)[parent]
     assert pair is not None

@@ -15,18 +15,21 @@ from polyad.linalg.svd import needed_rank
 Nodes = list[Tensor]
 
 
-def rounded(tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol: float | None) -> tuple[Tensor, ...]:
-    """Nodes of smaller bonds. ``rank`` bounds every bond but the root's; ``tol`` is the relative error of the whole.
+def round_tree(
+    tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol: float | None
+) -> tuple[Tensor, ...]:
+    """Cut the bonds of a tree to smaller ones.
 
-    A bond is cut to the leading singular vectors of the tensor unfolded there. Cutting all bonds errs by no more
-    than the root of the sum of the squares of what each cut leaves out, the two bonds of the root counting as one:
-    the projections of the children follow those of the parents, so each adds an orthogonal error.
+    ``rank`` bounds every bond but the root's, ``tol`` the relative error of the whole. A bond is cut to the leading
+    singular vectors of the tensor unfolded there. Cutting all bonds errs by no more than the root of the sum of the
+    squares of what each cut leaves out, the two bonds of the root counting as one: the projections of the children
+    follow those of the parents, so each adds an orthogonal error.
     """
     if len(nodes) == 1:
         return tuple(nodes)
     dtype = nodes[0].dtype
     whole = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-    held = orthogonal(tree, [x if x.dtype in whole else x.float() for x in nodes])
+    orthonormal = orthogonal(tree, [x if x.dtype in whole else x.float() for x in nodes])
     share = None if tol is None else tol / (2 * len(leaves(tree)) - 3) ** 0.5
     below = children(tree)
     bases: dict[int, Tensor] = {}
@@ -37,7 +40,7 @@ def rounded(tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol
         for side, child in enumerate(pair):
             if node == 0 and side == 1:
                 continue  # cut together with the first
-            x = held[node] if node == 0 else along(held[node], weights[node].mT, 2, inner=True)
+            x = orthonormal[node] if node == 0 else along(orthonormal[node], weights[node].mT, 2, inner=True)
             unfolded = x if node == 0 else x.movedim(x.ndim - 3 + side, -3).flatten(-2)
             limit = min(unfolded.shape[-2:])
             bound = None if rank is None else min(limit, rank[child - 1], rank[pair[1] - 1] if node == 0 else limit)
@@ -47,34 +50,34 @@ def rounded(tree: Tree, nodes: Sequence[Tensor], rank: Sequence[int] | None, tol
                 bases[pair[1]], weights[pair[1]] = vh.mT, vh.mT * s.unsqueeze(-2)
     cut = []
     for node, (_, pair) in enumerate(below):
-        x = held[node]
+        x = orthonormal[node]
         for side, child in enumerate(pair or ()):
             x = along(x, bases[child].mH, side, inner=node != 0)
-        cut.append((x if node == 0 else x @ fitted(bases[node], x)).to(dtype))
+        cut.append((x if node == 0 else x @ broadcast_basis(bases[node], x)).to(dtype))
     return tuple(cut)
 
 
 def _complex_svd(x: Tensor, rank: int | None, *, tol: float | None) -> tuple[Tensor, Tensor, Tensor]:
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    kept = rank if tol is None else int(needed_rank(s, tol).max())
-    return u[..., :kept], s[..., :kept], vh[..., :kept, :]
+    count = rank if tol is None else int(needed_rank(s, tol).max())
+    return u[..., :count], s[..., :count], vh[..., :count, :]
 
 
-def fitted(basis: Tensor, x: Tensor) -> Tensor:
-    """A basis (*batch, r, k) with as many dimensions as x, so that it multiplies x's last one."""
+def broadcast_basis(basis: Tensor, x: Tensor) -> Tensor:
+    """A basis (*batch, r, k) with as many dimensions as x, so that it multiplies the last one of x."""
     return basis.unsqueeze(-3) if x.ndim > basis.ndim else basis
 
 
 def orthogonal(tree: Tree, nodes: Sequence[Tensor]) -> Nodes:
     """The same tensor with orthonormal nodes but for the root: columns of each, unfolded towards its parent."""
-    held, up, below = list(nodes), parents(tree), children(tree)
-    for node in reversed(range(1, len(held))):  # children come after their parents
-        x = held[node]
+    tensors, up, below = list(nodes), parents(tree), children(tree)
+    for node in reversed(range(1, len(tensors))):  # children come after their parents
+        x = tensors[node]
         q, r = torch.linalg.qr(x if below[node][1] is None else x.flatten(-3, -2))
-        held[node] = q.reshape(*x.shape[:-1], q.shape[-1])
+        tensors[node] = q.reshape(*x.shape[:-1], q.shape[-1])
         parent, side = up[node]
-        held[parent] = along(held[parent], r, side, inner=parent != 0)
-    return held
+        tensors[parent] = along(tensors[parent], r, side, inner=parent != 0)
+    return tensors
 
 
 def along(x: Tensor, matrix: Tensor, side: int, *, inner: bool) -> Tensor:

@@ -11,13 +11,13 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad.einsum import symbol
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.linalg import mode_product, near_unit
-from polyad.linalg.higher_order import higher_order_svd, shrinking
+from polyad.linalg.higher_order import higher_order_svd, truncation_order
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tucker(_Multilinear):
+class Tucker(Multilinear):
     """``X = core ×₁ factors[0] ×₂ factors[1] …``: core of shape (*batch, r₁, …, r_N), factors[n] (*batch, I_n, r_n).
 
     >>> x = Tucker(torch.ones(2, 2, 2), (torch.ones(3, 2), torch.ones(4, 2), torch.ones(5, 2)))
@@ -48,7 +48,7 @@ class Tucker(_Multilinear):
         pairs = [o + i for o, i in zip(outer, inner, strict=True)]
         return f"{''.join(inner)},{','.join(pairs)}->{''.join(outer)}", (self.core, *self.factors)
 
-    def rebuilt(self, operands: Sequence[Tensor]) -> Self:
+    def with_operands(self, operands: Sequence[Tensor]) -> Self:
         return type(self)(operands[0], tuple(operands[1:]))
 
     def transpose(self) -> Tucker:
@@ -84,7 +84,7 @@ class Tucker(_Multilinear):
             for one in (divisor, again):
                 scale = one if scale is None else scale if one is None else scale * one
         least = None if rank is None else tuple(min(pair) for pair in zip(rank, core.shape[batch:], strict=True))
-        modes = shrinking(least, self.shape[batch:])  # as the whole tensor's would be
+        modes = truncation_order(least, self.shape[batch:])  # as the whole tensor's would be
         small, inner = higher_order_svd(core, least, tol, batch=batch, modes=modes)
         small = small if scale is None else small * scale[(..., *[None] * len(outer))]
         factors = tuple((q @ u).to(self.dtype) for q, u in zip(outer, inner, strict=True))

@@ -13,7 +13,7 @@ FEW = 8
 
 
 def folds(size: tuple[int, ...], block: tuple[int, ...], x: Tensor) -> bool:
-    """Whether ``x`` is few rows, and the blocks such that ``fold`` can tell the codes from their scales.
+    """True for few rows x and blocks of a shape with which ``fold`` can keep the scales out of the product.
 
     An exported program serves any number of rows, and so takes the plain path.
     """
@@ -49,8 +49,8 @@ def _before(
     codes: Sequence[Tensor], scale: Tensor, zero: Tensor | float, tall: int, x: Tensor, step: float
 ) -> Tensor:
     wide = x.shape[-1] // scale.shape[-1]
-    x = x.unsqueeze(-3) * _lifted(scale, wide).unsqueeze(-2)  # (*batch, blocks, rows, m)
-    weights = x * _lifted(zero, wide).unsqueeze(-2) if isinstance(zero, Tensor) else x * zero
+    x = x.unsqueeze(-3) * _repeat_columns(scale, wide).unsqueeze(-2)  # (*batch, blocks, rows, m)
+    weights = x * _repeat_columns(zero, wide).unsqueeze(-2) if isinstance(zero, Tensor) else x * zero
     apart = [x @ part.unflatten(-2, (-1, tall // len(codes))).mT for part in codes]
     out = apart[0]
     if len(codes) > 1:
@@ -68,5 +68,5 @@ def _after(codes: Tensor, scale: Tensor, zero: Tensor | float, x: Tensor) -> Ten
     return out.squeeze(-3) if out.shape[-3] == 1 else out.sum(-3)
 
 
-def _lifted(t: Tensor, wide: int) -> Tensor:
+def _repeat_columns(t: Tensor, wide: int) -> Tensor:
     return t if wide == 1 else t.repeat_interleave(wide, -1)

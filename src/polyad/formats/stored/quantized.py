@@ -52,9 +52,9 @@ class Quantized(Format):
         if len(self.block) != len(self.size) or min(self.block) < 1:
             raise ValueError(f"block={self.block} must give a number from 1 for each dimension of size={self.size}")
         grid = tuple(-(-n // b) for n, b in zip(self.size, self.block, strict=True))
-        for name, given in (("scale", self.scale), ("zero", self.zero)):
-            if isinstance(given, Tensor) and tuple(given.shape) != grid:
-                raise ValueError(f"{name} of shape {tuple(given.shape)} does not fit the block grid {grid}")
+        for name, value in (("scale", self.scale), ("zero", self.zero)):
+            if isinstance(value, Tensor) and tuple(value.shape) != grid:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} does not fit the block grid {grid}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,8 +97,8 @@ class Quantized(Format):
         codes = unpack(self.codes[flat], self.bits, self.size[-1])
         blocks = flat // self.block[0]
         zero = self.zero[blocks] if isinstance(self.zero, Tensor) else self.zero
-        found = _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
-        return found.reshape(*index.shape, self.size[-1])
+        values = _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
+        return values.reshape(*index.shape, self.size[-1])
 
     def combine(self, weights: Tensor) -> Tensor:
         size, block = (*self.size[:-2], *self.size[:-3:-1]), (*self.block[:-2], *self.block[:-3:-1])

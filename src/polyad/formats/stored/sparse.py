@@ -86,8 +86,8 @@ class Sparse(Format):
     def rows(self, index: Tensor) -> Tensor:
         n, m = self.size
         chosen = torch.arange(n, device=index.device)[index].reshape(-1)  # refuses what lies past the end
-        held = self.values.numel()
-        if held == 0:
+        count = self.values.numel()
+        if count == 0:
             return self.values.new_zeros(*index.shape, m)
         if self.where.dtype == torch.uint8:
             mask = self._mask().reshape(n, m)
@@ -96,10 +96,10 @@ class Sparse(Format):
             place = there.cumsum(1) - 1 + (ends - mask.sum(1))[chosen].unsqueeze(1)
         else:
             sought = chosen.unsqueeze(1) * m + torch.arange(m, device=index.device)
-            place = torch.searchsorted(self.index(), sought).clamp_max(held - 1)
+            place = torch.searchsorted(self.index(), sought).clamp_max(count - 1)
             there = self.index()[place] == sought
-        found = torch.where(there, self.values[place.clamp(0, held - 1)], 0)
-        return found.reshape(*index.shape, m)
+        values = torch.where(there, self.values[place.clamp(0, count - 1)], 0)
+        return values.reshape(*index.shape, m)
 
     def select(self, index: Tensor) -> Sparse:
         places = torch.zeros(math.prod(self.size), dtype=torch.bool, device=self.values.device)
@@ -119,5 +119,5 @@ class Sparse(Format):
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         x = torch.randn(shape, generator=generator, dtype=dtype)
-        made = cls.from_dense(x, torch.rand(shape, generator=generator) < 0.3)
-        return cls(made.values, made.where, made.size)
+        sparse = cls.from_dense(x, torch.rand(shape, generator=generator) < 0.3)
+        return cls(sparse.values, sparse.where, sparse.size)

@@ -10,13 +10,13 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad.formats.format import Format
-from polyad.formats.networks.multilinear import _Multilinear
-from polyad.formats.structured.grid import balanced, check_interleaved, positions
+from polyad.formats.networks.multilinear import Multilinear
+from polyad.formats.structured.grid import balanced_divisor, check_interleaved, positions
 from polyad.linalg import block_product_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BlockTensorTrain(_Multilinear):
+class BlockTensorTrain(Multilinear):
     """A block tensor train of two cores: a grid of J x K blocks of rank r, which contains ``Monarch`` at r = 1.
 
     ``left`` has shape (*batch, J, l, K, r), ``right`` (*batch, K, r, J, i) and W has J l rows and K i columns:
@@ -77,16 +77,15 @@ class BlockTensorTrain(_Multilinear):
         inner = (right @ columns).unflatten(-2, (r, j))  # (*batch, K, r, J, rows)
         inner = inner.movedim(-2, -4).flatten(-3, -2)  # (*batch, J, K r, rows)
         if self.interleaved == "rows":
-            found = (left @ inner).transpose(-3, -1)  # (*batch, rows, l, J)
+            product = (left @ inner).transpose(-3, -1)  # (*batch, rows, l, J)
         else:
-            found = (inner.mT @ left.mT).transpose(-3, -2)  # (*batch, rows, J, l)
-        return found.reshape(*x.shape[:-1], j * a)
+            product = (inner.mT @ left.mT).transpose(-3, -2)  # (*batch, rows, J, l)
+        return product.reshape(*x.shape[:-1], j * a)
 
     def __add__(self, other: Format) -> Format:
         """The sum, of the same kind where ``other`` is one or a ``Monarch`` of the same blocks, else a ``Sum``."""
-        from polyad.formats.structured.monarch import Monarch
-
-        return super().__add__(other.block_tensor_train() if isinstance(other, Monarch) else other)
+        as_train = getattr(other, "block_tensor_train", None)  # which a Monarch has
+        return super().__add__(other if as_train is None else as_train())
 
     def flops(self, batch: int) -> int:
         return 2 * batch * (self.left.numel() + self.right.numel())
@@ -98,8 +97,8 @@ class BlockTensorTrain(_Multilinear):
     def rows(self, index: Tensor) -> Tensor:
         j, a = positions(index, self.left.shape[0], self.left.shape[1], self.interleaved)
         left, right = self.left[j, a], self.right.movedim(-2, 0)[j]  # (…, K, r), (…, K, r, i)
-        found = (left.unsqueeze(-2) @ right).squeeze(-2)
-        return (found if self.interleaved == "rows" else found.mT).flatten(-2)
+        product = (left.unsqueeze(-2) @ right).squeeze(-2)
+        return (product if self.interleaved == "rows" else product.mT).flatten(-2)
 
     def round(self, rank: int | None = None, *, tol: float | None = None) -> BlockTensorTrain:
         """The closest train of a lower rank on the same blocks, or of the least rank within ``tol``.
@@ -116,13 +115,13 @@ class BlockTensorTrain(_Multilinear):
             _check.tolerance(tol)
         blocks = self.left.transpose(-3, -2), self.right.movedim(-2, -4)  # (*batch, J, K, l, r), (…, r, i)
         left, right = block_product_svd(*blocks, rank, tol=tol)
-        made = left.to(self.left.dtype).transpose(-3, -2), right.to(self.right.dtype).movedim(-4, -2)
-        return BlockTensorTrain(*made, self.interleaved)
+        cores = left.to(self.left.dtype).transpose(-3, -2), right.to(self.right.dtype).movedim(-4, -2)
+        return BlockTensorTrain(*cores, self.interleaved)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         """Normal cores of rank 2, and as many blocks as the divisor nearest the root of each side."""
         *lead, n, m = shape
-        j, k = balanced(n), balanced(m)
+        j, k = balanced_divisor(n), balanced_divisor(m)
         left = torch.randn(*lead, j, n // j, k, 2, generator=generator, dtype=dtype)
         return cls(left, torch.randn(*lead, k, 2, j, m // k, generator=generator, dtype=dtype))

@@ -9,12 +9,12 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats.structured.fourier import transform_operations, widened
-from polyad.formats.structured.pattern import _Pattern
+from polyad.formats.structured.fourier import single_or_double, transform_operations
+from polyad.formats.structured.pattern import Pattern
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Circulant(_Pattern):
+class Circulant(Pattern):
     """p x q circulant blocks of size b: ``columns`` (*batch, p, q, b) holds the first column of each.
 
     W of shape (*batch, p b, q b) is W[s b + a, t b + c] = columns[s, t, (a - c) mod b]; ``columns`` of shape (n,) is
@@ -58,7 +58,7 @@ class Circulant(_Pattern):
     def numbers(self) -> Tensor:
         return self.columns.flatten(-3)
 
-    def rebuilt(self, numbers: Tensor) -> Self:
+    def with_numbers(self, numbers: Tensor) -> Self:
         return type(self)(numbers.unflatten(-1, self.columns.shape[-3:]))
 
     def place(self, row: Tensor, column: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Circulant(_Pattern):
         )
 
     def _blocks(self) -> Tensor:
-        """The matrix as (*batch, p, b, q, b): W[a, c] is turned[c - a], so its rows are ever later windows."""
+        """The matrix as (*batch, p, b, q, b): W[a, c] is turned[c - a], so rows are windows, each one place back."""
         turned = self.columns.flip(-1).roll(1, -1)
         windows = torch.cat((turned, turned), -1).unfold(-1, self.block, 1)[..., 1:, :].flip(-2)
         return windows.transpose(-3, -2)
@@ -88,15 +88,15 @@ class Circulant(_Pattern):
         *lead, p, q, b = self.columns.shape
         if x.numel() == 0:  # transforms of nothing are refused
             return x.new_zeros(*x.shape[:-1], p * b)
-        rows = widened(x).reshape(*lead, -1, q, b)
+        rows = single_or_double(x).reshape(*lead, -1, q, b)
         blocks = torch.fft.rfft(self.columns.to(rows.dtype))
         spectrum = torch.fft.rfft(rows)
         if p == q == 1:
-            found = spectrum * blocks
+            product = spectrum * blocks
         else:
             blocks = blocks.movedim(-1, -3).mT  # (*batch, frequencies, q, p)
-            found = (spectrum.movedim(-1, -3) @ blocks).movedim(-3, -1)
-        return torch.fft.irfft(found, n=b).reshape(*x.shape[:-1], p * b).to(x.dtype)
+            product = (spectrum.movedim(-1, -3) @ blocks).movedim(-3, -1)
+        return torch.fft.irfft(product, n=b).reshape(*x.shape[:-1], p * b).to(x.dtype)
 
     def flops(self, batch: int) -> int:
         *lead, p, q, b = self.columns.shape

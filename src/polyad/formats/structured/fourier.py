@@ -1,4 +1,4 @@
-"""Fast Fourier transforms as formats use them: lengths, precision and what they cost."""
+"""Fast Fourier transforms as formats use them: lengths, precision and cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def widened(x: Tensor) -> Tensor:
+def single_or_double(x: Tensor) -> Tensor:
     """x in a dtype that has Fourier transforms and triangular solves: half precision as float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 

@@ -7,10 +7,10 @@ import math
 from torch import Tensor
 
 
-def balanced(n: int) -> int:
+def balanced_divisor(n: int) -> int:
     """The divisor of n nearest its root, the smaller of two.
 
-    >>> [balanced(n) for n in (1, 7, 12, 64, 768)]
+    >>> [balanced_divisor(n) for n in (1, 7, 12, 64, 768)]
     [1, 1, 3, 8, 24]
     """
     return next(k for k in range(math.isqrt(n), 0, -1) if n % k == 0)
@@ -26,7 +26,7 @@ def check_interleaved(value: str) -> str:
 def check_blocks(blocks: tuple[int, int] | None, n: int, m: int) -> tuple[int, int]:
     """The numbers of blocks down n rows and along m columns; None takes the divisors nearest the roots."""
     if blocks is None:
-        return balanced(n), balanced(m)
+        return balanced_divisor(n), balanced_divisor(m)
     if not isinstance(blocks, tuple | list) or len(blocks) != 2:
         raise ValueError(f"blocks={blocks!r} must be two numbers: of blocks down the rows and along the columns")
     for count, size, side in zip(blocks, (n, m), ("rows", "columns"), strict=True):
@@ -36,7 +36,7 @@ def check_blocks(blocks: tuple[int, int] | None, n: int, m: int) -> tuple[int, i
     return blocks[0], blocks[1]
 
 
-def split(x: Tensor, blocks: tuple[int, int], interleaved: str) -> Tensor:
+def split_blocks(x: Tensor, blocks: tuple[int, int], interleaved: str) -> Tensor:
     """The blocks (*batch, J, K, l, i) of x (*batch, n, m): rows or columns in steps, the other side in runs."""
     (*lead, n, m), (j, k) = x.shape, blocks
     if interleaved == "rows":
@@ -45,7 +45,7 @@ def split(x: Tensor, blocks: tuple[int, int], interleaved: str) -> Tensor:
 
 
 def positions(index: Tensor, blocks: int, size: int, interleaved: str) -> tuple[Tensor, Tensor]:
-    """Which block of rows an index falls into, and where in it; one of them is out of range if the index is."""
+    """The block of rows that an index falls into, and its place there; one is out of range if the index is."""
     if interleaved == "rows":
         return index % blocks, index // blocks
     return index // size, index % size

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from polyad.formats.format import Format
-from polyad.formats.structured.fourier import widened, without_autocast
+from polyad.formats.structured.fourier import single_or_double, without_autocast
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,27 +57,27 @@ class Householder(Format):
 
     def to_dense(self) -> Tensor:
         m = self.size[1]
-        x = torch.eye(m, dtype=widened(self.vectors).dtype, device=self.device)
+        x = torch.eye(m, dtype=single_or_double(self.vectors).dtype, device=self.device)
         return self.linear(x.expand(*self.vectors.shape[:-2], m, m)).mT.to(self.dtype)
 
     def linear(self, x: Tensor) -> Tensor:
         n, m = self.size
-        vectors, triangle = self._compact(widened(x).dtype)
+        vectors, triangle = self._compact(single_or_double(x).dtype)
         vectors, triangle = vectors.to(x.dtype), triangle.to(x.dtype)
         rows = x.reshape(*vectors.shape[:-2], -1, m)
         inner = (rows @ vectors[..., :m, :]) @ triangle.mT
-        kept = rows[..., :n] if n <= m else F.pad(rows, (0, n - m))
-        return (kept - inner @ vectors[..., :n, :].mT).reshape(*x.shape[:-1], n)
+        part = rows[..., :n] if n <= m else F.pad(rows, (0, n - m))
+        return (part - inner @ vectors[..., :n, :].mT).reshape(*x.shape[:-1], n)
 
     def transpose(self) -> Householder:
         return Householder(self.vectors.flip(-1), (self.size[1], self.size[0]))
 
     def rows(self, index: Tensor) -> Tensor:
         n, m = self.size
-        vectors, triangle = self._compact(widened(self.vectors).dtype)
+        vectors, triangle = self._compact(single_or_double(self.vectors).dtype)
         row = torch.arange(n, device=self.device)[index]  # refuses what is out of range
-        kept = (row.unsqueeze(-1) == torch.arange(m, device=self.device)).to(vectors.dtype)
-        return (kept - (vectors[row] @ triangle) @ vectors[:m].mT).to(self.dtype)
+        identity = (row.unsqueeze(-1) == torch.arange(m, device=self.device)).to(vectors.dtype)
+        return (identity - (vectors[row] @ triangle) @ vectors[:m].mT).to(self.dtype)
 
     def norm(self) -> Tensor:
         """The Frobenius norm, of shape (*batch): the root of the shorter side, since the longer is orthonormal."""

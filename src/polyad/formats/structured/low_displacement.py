@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from polyad import _check
 from polyad.formats.format import Format
-from polyad.formats.structured.fourier import fast_length, transform_operations, widened
+from polyad.formats.structured.fourier import fast_length, single_or_double, transform_operations
 from polyad.linalg import evenly, truncated_svd
 
 _COLUMNS = 256
@@ -72,14 +72,14 @@ class LowDisplacement(Format):
 
     def to_dense(self) -> Tensor:
         m = self.shape[-1]
-        x = torch.eye(m, dtype=widened(self.left).dtype, device=self.device)
+        x = torch.eye(m, dtype=single_or_double(self.left).dtype, device=self.device)
         return self.linear(x.expand(*self.shape[:-2], m, m)).mT.to(self.dtype)
 
     def linear(self, x: Tensor) -> Tensor:
         *lead, n, m = self.shape
         if x.numel() == 0:  # transforms of nothing are refused
             return x.new_zeros(*x.shape[:-1], n)
-        rows = widened(x).reshape(*lead, -1, m)
+        rows = single_or_double(x).reshape(*lead, -1, m)
         (first, f), (second, e) = self._stages(rows.dtype)
         if self.transposed:  # a transposed f-circulant is the same one between two mirrors
             rows = rows.flip(-1)
@@ -89,9 +89,9 @@ class LowDisplacement(Format):
         inner = F.pad(inner, (n - m, 0) if self.transposed else (0, n - m))
         length = _length(n, e)
         spectrum = (torch.fft.rfft(inner, n=length) * torch.fft.rfft(second, n=length)).sum(-2)
-        found = _fold(torch.fft.irfft(spectrum, n=length), n, e)
-        found = found.flip(-1) if self.transposed else found
-        return found.reshape(*x.shape[:-1], n).to(x.dtype)
+        product = _fold(torch.fft.irfft(spectrum, n=length), n, e)
+        product = product.flip(-1) if self.transposed else product
+        return product.reshape(*x.shape[:-1], n).to(x.dtype)
 
     def _stages(self, dtype: torch.dtype) -> tuple[tuple[Tensor, float], tuple[Tensor, float]]:
         """Generators (*batch, 1, r, size) and shifts, in the order in which they are applied."""
@@ -115,7 +115,7 @@ class LowDisplacement(Format):
         n = self.shape[-2]
         row = torch.arange(n, device=self.device)[index]  # refuses what is out of range
         chosen = row.unsqueeze(-1) == torch.arange(n, device=self.device)
-        return self.transpose().linear(chosen.to(widened(self.left).dtype)).to(self.dtype)
+        return self.transpose().linear(chosen.to(single_or_double(self.left).dtype)).to(self.dtype)
 
     def __add__(self, other: Format) -> Format:
         """The sum, with ranks added where ``other`` has the same shape and shifts. Otherwise a ``Sum``."""
@@ -137,7 +137,7 @@ class LowDisplacement(Format):
     def norm(self) -> Tensor:
         """The Frobenius norm, of shape (*batch), from the columns, some at a time: O(r m n log n) operations."""
         m = self.shape[-1]
-        columns = torch.eye(m, dtype=widened(self.left).dtype, device=self.device)
+        columns = torch.eye(m, dtype=single_or_double(self.left).dtype, device=self.device)
         parts = [self.linear(part.expand(*self.shape[:-2], *part.shape)) for part in columns.split(_COLUMNS)]
         norms = [torch.linalg.vector_norm(part, dim=(-2, -1)) for part in parts]
         return torch.linalg.vector_norm(torch.stack(norms), dim=0).to(self.dtype)
@@ -158,7 +158,7 @@ class LowDisplacement(Format):
             rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")
         if tol is not None:
             _check.tolerance(tol)
-        left, right = (t.to(widened(self.left).dtype) for t in (self.left, self.right))
+        left, right = (t.to(single_or_double(self.left).dtype) for t in (self.left, self.right))
         (p, s), (q, t) = torch.linalg.qr(left), torch.linalg.qr(right)
         core = s @ t.mT
         outer, inner = evenly(*truncated_svd(core, min(core.shape[-2:])))
@@ -171,7 +171,7 @@ class LowDisplacement(Format):
         return LowDisplacement(left.contiguous(), right.contiguous(), self.shifts, self.transposed)
 
     def _least(self, tol: float) -> int:
-        """By bisection a rank at which what follows has at most a share ``tol`` of the norm, in each of a batch."""
+        """A rank, found by bisection, whose rest has at most a share ``tol`` of the norm, in each of a batch."""
         allowed = tol * self.norm()
         low, high = 0, self.rank
         while high - low > 1:
@@ -194,7 +194,7 @@ def _length(n: int, shift: float) -> int:
 
 
 def _fold(x: Tensor, n: int, shift: float) -> Tensor:
-    """What a product of polynomials is modulo z^n - shift: its head, and ``shift`` times what stands above."""
+    """The remainder of a polynomial modulo z^n - shift: its head, plus ``shift`` times its higher coefficients."""
     if x.shape[-1] == n or shift == 0:
         return x[..., :n]
     return x[..., :n] + shift * F.pad(x[..., n : 2 * n - 1], (0, 1))

@@ -9,13 +9,13 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats.format import Format
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.structured.block_tensor_train import BlockTensorTrain
-from polyad.formats.structured.grid import balanced, check_interleaved, positions
+from polyad.formats.structured.grid import balanced_divisor, check_interleaved, positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Monarch(_Multilinear):
+class Monarch(Multilinear):
     """``W = P L Pᵀ R``: two block-diagonal matrices L and R and the permutation P that turns a grid over.
 
     ``left`` (*batch, J, l, K) holds the J blocks of L, ``right`` (*batch, K, J, i) the K blocks of R; W has J l rows
@@ -77,9 +77,9 @@ class Monarch(_Multilinear):
     def __add__(self, other: Format) -> Format:
         """With another Monarch matrix of the same blocks a ``BlockTensorTrain`` of rank 2, otherwise a ``Sum``."""
         if isinstance(other, Monarch | BlockTensorTrain):
-            found = self.block_tensor_train() + other
-            if isinstance(found, BlockTensorTrain):
-                return found
+            total = self.block_tensor_train() + other
+            if isinstance(total, BlockTensorTrain):
+                return total
         return super().__add__(other)
 
     def transpose(self) -> Monarch:
@@ -89,13 +89,13 @@ class Monarch(_Multilinear):
     def rows(self, index: Tensor) -> Tensor:
         j, a = positions(index, self.left.shape[0], self.left.shape[1], self.interleaved)
         left, right = self.left[j, a], self.right.transpose(0, 1)[j]  # (…, K), (…, K, i)
-        found = left.unsqueeze(-1) * right
-        return (found if self.interleaved == "rows" else found.mT).flatten(-2)
+        product = left.unsqueeze(-1) * right
+        return (product if self.interleaved == "rows" else product.mT).flatten(-2)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         """Normal factors, and as many blocks as the divisor nearest the root of each side."""
         *lead, n, m = shape
-        j, k = balanced(n), balanced(m)
+        j, k = balanced_divisor(n), balanced_divisor(m)
         left = torch.randn(*lead, j, n // j, k, generator=generator, dtype=dtype)
         return cls(left, torch.randn(*lead, k, j, m // k, generator=generator, dtype=dtype))

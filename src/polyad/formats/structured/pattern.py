@@ -1,4 +1,4 @@
-"""Matrices each of whose entries is one of a few numbers, by a fixed pattern."""
+"""The interface of matrices each of whose entries is one of a few numbers, by a fixed pattern."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 from polyad.formats.format import Format
 
 
-class _Pattern(Format):
+class Pattern(Format, abstract=True):
     """A matrix W[a, c] = numbers[…, place(a, c)]: a subspace of matrices, closed under all that acts entry by entry.
 
-    A subclass gives ``numbers``, ``rebuilt``, ``place`` and ``counts`` besides what every format gives.
+    A subclass gives ``numbers``, ``with_numbers``, ``place`` and ``counts`` besides what every format gives.
     """
 
     def numbers(self) -> Tensor:
         """The distinct numbers, (*batch, count)."""
         raise NotImplementedError
 
-    def rebuilt(self, numbers: Tensor) -> Self:
+    def with_numbers(self, numbers: Tensor) -> Self:
         """The matrix of the same pattern with other numbers."""
         raise NotImplementedError
 
     def place(self, row: Tensor, column: Tensor) -> Tensor:
-        """Which number stands at a row and a column; the two broadcast."""
+        """The place among ``numbers`` of the one at a row and a column; the two broadcast."""
         raise NotImplementedError
 
     def counts(self) -> Tensor:
-        """How many entries each number fills, (count,), int64."""
+        """The number of entries with each of the numbers, (count,), int64."""
         raise NotImplementedError
 
     def to_dense(self) -> Tensor:
@@ -50,14 +50,14 @@ class _Pattern(Format):
     def __add__(self, other: Format) -> Format:
         """The sum, of the same kind where ``other`` is of the same pattern. Otherwise a ``Sum``."""
         if self._alike(other):
-            return self.rebuilt(self.numbers() + other.numbers())  # pyright: ignore[reportAttributeAccessIssue]
+            return self.with_numbers(self.numbers() + other.numbers())  # pyright: ignore[reportAttributeAccessIssue]
         return super().__add__(other)
 
     def __mul__(self, other: Any) -> Self:
         """Times a number, or entry by entry times a matrix of the same pattern."""
         if not isinstance(other, Format):
-            return self.rebuilt(self.numbers() * other)
-        return self.rebuilt(self.numbers() * self._same(other).numbers())
+            return self.with_numbers(self.numbers() * other)
+        return self.with_numbers(self.numbers() * self._same(other).numbers())
 
     def inner(self, other: Format) -> Tensor:
         """The inner product ``Σ X Y`` over all entries with a matrix of the same pattern, of shape (*batch)."""
@@ -80,7 +80,7 @@ class _Pattern(Format):
     def _same(self, other: Any) -> Self:
         if not self._alike(other):
             raise ValueError(
-                f"{self!r} and {other!r} do not have one pattern: both must be of one kind and shape, in the same "
+                f"{self!r} and {other!r} have different patterns: both must be of one kind and shape, in the same "
                 "blocks; convert one, or use their to_dense()"
             )
         return other

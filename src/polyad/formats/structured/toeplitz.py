@@ -10,15 +10,15 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from polyad.formats.structured.fourier import fast_length, transform_operations, widened
-from polyad.formats.structured.pattern import _Pattern
+from polyad.formats.structured.fourier import fast_length, single_or_double, transform_operations
+from polyad.formats.structured.pattern import Pattern
 
 DIRECT = 2**24
 """Operations up to which multiplying takes less than the two transforms that it would save."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Toeplitz(_Pattern):
+class Toeplitz(Pattern):
     """``W[a, c] = diagonals[a - c + m - 1]``: diagonals (*batch, n + m - 1), from the upper right to the lower left.
 
     ``width`` is m, the number of columns, and W has shape (*batch, n, m). Stores n + m - 1 numbers. ``linear`` is a
@@ -57,7 +57,7 @@ class Toeplitz(_Pattern):
     def numbers(self) -> Tensor:
         return self.diagonals
 
-    def rebuilt(self, numbers: Tensor) -> Self:
+    def with_numbers(self, numbers: Tensor) -> Self:
         return type(self)(numbers, self.width)
 
     def place(self, row: Tensor, column: Tensor) -> Tensor:
@@ -75,17 +75,17 @@ class Toeplitz(_Pattern):
         *lead, n, m = self.shape
         if x.numel() == 0:  # transforms of nothing are refused
             return x.new_zeros(*x.shape[:-1], n)
-        rows = widened(x).reshape(*lead, -1, m)
-        if _direct(rows.shape[-2], n, m):
-            return _slid(self.diagonals.to(rows.dtype), rows).reshape(*x.shape[:-1], n).to(x.dtype)
+        rows = single_or_double(x).reshape(*lead, -1, m)
+        if _is_direct(rows.shape[-2], n, m):
+            return _slide_windows(self.diagonals.to(rows.dtype), rows).reshape(*x.shape[:-1], n).to(x.dtype)
         length = fast_length(n + m - 1)
         spectrum = torch.fft.rfft(self.diagonals.to(rows.dtype), n=length).unsqueeze(-2)
-        found = torch.fft.irfft(torch.fft.rfft(rows, n=length) * spectrum, n=length)
-        return found[..., m - 1 : m - 1 + n].reshape(*x.shape[:-1], n).to(x.dtype)
+        product = torch.fft.irfft(torch.fft.rfft(rows, n=length) * spectrum, n=length)
+        return product[..., m - 1 : m - 1 + n].reshape(*x.shape[:-1], n).to(x.dtype)
 
     def flops(self, batch: int) -> int:
         *lead, n, m = self.shape
-        if _direct(batch, n, m):
+        if _is_direct(batch, n, m):
             return 2 * math.prod(lead) * batch * (n + m) * m
         length = fast_length(n + m - 1)
         each = 2 * transform_operations(length) + 6 * (length // 2 + 1)
@@ -99,14 +99,14 @@ class Toeplitz(_Pattern):
         asked = index if isinstance(index, tuple) else (index, slice(None))
         if len(asked) != 2 or not all(isinstance(one, slice) for one in asked):
             raise IndexError(
-                f"{index} is not two slices; a Toeplitz matrix gives sub-matrices, and rows by rows(index)"
+                f"the index {index} is not two slices, of rows and of columns; single rows come from rows(index)"
             )
         m = self.width
         (top, bottom, down), (left, right, along) = (
             one.indices(size) for one, size in zip(asked, self.shape[-2:], strict=True)
         )
         if (down, along) != (1, 1) or bottom <= top or right <= left:
-            raise IndexError(f"{index} does not take consecutive rows and columns, at least one of each")
+            raise IndexError(f"the index {index} must take consecutive rows and columns, one or more of each")
         return Toeplitz(self.diagonals[..., top - right + m : bottom - left + m - 1], right - left)
 
     @classmethod
@@ -115,12 +115,12 @@ class Toeplitz(_Pattern):
         return cls(torch.randn(*lead, n + m - 1, generator=generator, dtype=dtype), m)
 
 
-def _direct(rows: int, n: int, m: int) -> bool:
-    """Whether so little is multiplied that preparing a transform would take longer than multiplying."""
+def _is_direct(rows: int, n: int, m: int) -> bool:
+    """True where multiplying takes less time than preparing a transform would."""
     return not torch.compiler.is_compiling() and 2 * rows * (n + m) * m <= DIRECT
 
 
-def _slid(diagonals: Tensor, rows: Tensor) -> Tensor:
+def _slide_windows(diagonals: Tensor, rows: Tensor) -> Tensor:
     """``rows @ W.mT`` by pieces of q columns: each piece meets every window of q diagonals in one product, in which
     its own outputs start at the window where the piece starts."""
     m = rows.shape[-1]

@@ -82,7 +82,9 @@ class Tubal(Format):
         raise self._no_matrix(f"be applied to {batch} rows")
 
     def _no_matrix(self, what: str) -> ValueError:
-        return ValueError(f"a Tubal of shape {self.shape} has tubes and cannot {what}; only a matrix can")
+        return ValueError(
+            f"a Tubal of shape {self.shape} is no matrix and cannot {what}; choose a matrix format for that"
+        )
 
     # Arithmetic --------------------------------------------------------------------------------------------------
 
@@ -115,7 +117,9 @@ class Tubal(Format):
         """The sub-tensor of slices of the first two modes; tubes stay whole, and batch dimensions are not indexed."""
         asked = index if isinstance(index, tuple) else (index,)
         if len(asked) > 2 or not all(isinstance(one, slice) for one in asked):
-            raise IndexError(f"{index} does not index {self!r}: it takes a slice for each of the first two modes")
+            raise IndexError(
+                f"the index {index} does not fit {self!r}; give one or two slices, of the first two modes"
+            )
         first, second = (*asked, slice(None), slice(None))[:2]
         return Tubal(self.left[..., first, :, :], self.right[..., second, :])
 
@@ -123,7 +127,9 @@ class Tubal(Format):
         """The product with a matrix (k, n) on mode 0 or (k, m) on mode 1."""
         if mode not in (0, 1) or x.ndim != 2 or x.shape[1] != self.shape[self.batch + mode]:
             raise ValueError(
-                f"x of shape {tuple(x.shape)} cannot multiply mode {mode} of {self!r}; modes are 0 and 1"
+                f"x of shape {tuple(x.shape)} cannot multiply mode {mode} of {self!r}; choose mode 0 with a matrix "
+                "(k, n) or "
+                "mode 1 with a matrix (k, m)"
             )
         if mode == 1:
             return self.transpose().multiply(x, 0).transpose()
@@ -139,8 +145,8 @@ class Tubal(Format):
         # position p of left meets position k - p of right
         turned = (flat[:, 2, None] - torch.arange(length, device=index.device)) % length
         turned = turned.reshape(len(flat), *[1] * (self.batch + 1), length)
-        found = (left * right.gather(-1, turned.expand(right.shape))).flatten(-2).sum(-1)
-        return found.movedim(0, -1).reshape(*self.shape[: self.batch], *index.shape[:-1])
+        sums = (left * right.gather(-1, turned.expand(right.shape))).flatten(-2).sum(-1)
+        return sums.movedim(0, -1).reshape(*self.shape[: self.batch], *index.shape[:-1])
 
     def round(self, rank: int | None = None, *, tol: float | None = None) -> Tubal:
         """The closest of tubal rank ``rank``, or of the least within the relative error ``tol``.
@@ -161,7 +167,9 @@ class Tubal(Format):
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:
         """Normal factors of rank about half the smaller of the first two modes; leading dimensions are a batch."""
         if not cls.fits(shape):
-            raise ValueError(f"shape={shape} has not the three modes of a Tubal")
+            raise ValueError(
+                f"shape={shape} has {len(shape)} modes; a Tubal needs three or more, the last for the tubes"
+            )
         *lead, n, m, length = shape
         rank = max(1, min(n, m) // 2)
         left = torch.randn(*lead, n, rank, length, generator=generator, dtype=dtype)

@@ -24,7 +24,7 @@ def from_frequencies(x: Tensor, length: int) -> Tensor:
 
 
 def weights(length: int, device: torch.device) -> Tensor:
-    """What each frequency's squared norm counts in that of the tensor (Parseval), float64."""
+    """The weights of the frequencies' squared norms in that of the tensor (Parseval), float64."""
     share = torch.full((length // 2 + 1,), 2 / length, dtype=torch.float64, device=device)
     share[_real(length)] = 1 / length
     return share
@@ -41,20 +41,20 @@ def truncate(x: Tensor, length: int, rank: int | None, tol: float | None) -> tup
         return left.mT, right.mT
     if rank is not None:
         _check.rank(rank, x.shape[-2], f"the shorter of the first two sides, {x.shape[-2]}")
-        basis = None if x.requires_grad else _iterated(x, length, rank)
+        basis = None if x.requires_grad else _krylov_bases(x, length, rank)
         if basis is not None:
             return basis, basis.mH @ x
     u, s = singular_basis(x)
     real = _real(length)  # a basis of a real matrix must be real, or the inverse transform would drop a part of it
     u[..., real, :, :] = singular_basis(x[..., real, :, :].real)[0].to(u.dtype)
     if tol is not None:
-        rank = _needed(s, length, _check.tolerance(tol))
+        rank = _needed_rank(s, length, _check.tolerance(tol))
     assert rank is not None
     basis = leading(x, u, s, rank)
     return basis, basis.mH @ x
 
 
-def _iterated(x: Tensor, length: int, rank: int) -> Tensor | None:
+def _krylov_bases(x: Tensor, length: int, rank: int) -> Tensor | None:
     """A basis by iteration, where the rank is small enough for that to pay and it comes near enough."""
     if 6 * (rank + 8) > x.shape[-2]:
         return None
@@ -66,7 +66,7 @@ def _iterated(x: Tensor, length: int, rank: int) -> Tensor | None:
     return basis
 
 
-def _needed(s: Tensor, length: int, tol: float) -> int:
+def _needed_rank(s: Tensor, length: int, tol: float) -> int:
     """The least rank that keeps every tensor of the batch within tol, with room for the rounding of the factors."""
     squares = (s.double().square() * weights(length, s.device).unsqueeze(-1)).sum(-2)  # (*batch, n)
     tails = squares.flip(-1).cumsum(-1).flip(-1)

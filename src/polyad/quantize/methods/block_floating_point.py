@@ -10,7 +10,7 @@ from polyad._card import Paper, method
 from polyad.formats import Quantized
 from polyad.formats.stored.packing import pack
 from polyad.formats.stored.quantized import spread
-from polyad.quantize.methods.round_to_nearest import _block, _part
+from polyad.quantize.blocks import block_shape, cut_blocks, grid_shape
 
 KSORT = Paper(
     "Trukhanov, Soloveychik", 2024, "Accurate Block Quantization in LLMs with Outliers", "arXiv:2403.20137",
@@ -43,10 +43,10 @@ def block_floating_point(
     if _check.bits(bits) < 2:
         raise ValueError(f"bits={bits} leaves no room beside the sign; choose from 2 to 8")
     shape = tuple(x.shape)
-    block = _block(shape, group)
+    block = block_shape(shape, group)
     wide = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    parted, axes = _part(wide.abs(), block)
-    grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
+    parted, axes = cut_blocks(wide.abs(), block)
+    grid = grid_shape(shape, block)
     exponent = torch.frexp(parted.amax(axes)).exponent.reshape(grid) - 1
     if not exponent.is_meta and int(exponent.max()) > 125 + bits:
         raise ValueError(

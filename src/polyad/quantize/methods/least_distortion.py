@@ -11,7 +11,7 @@ from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import Quantized
 from polyad.formats.stored.packing import pack
-from polyad.quantize.methods.round_to_nearest import _block, _part, _trim
+from polyad.quantize.blocks import block_shape, cut_blocks, grid_shape, join_blocks
 
 GAUSSIAN = {1: 1.5958, 2: 0.9957, 3: 0.586, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 0.0569, 8: 0.0308}
 """Steps that are best for numbers of a normal distribution with standard deviation 1, for each number of bits."""
@@ -60,8 +60,8 @@ def least_distortion(
     if scale_dtype not in STEPS:
         raise ValueError(f"scale_dtype={scale_dtype} cannot hold scales; choose from {', '.join(map(str, STEPS))}")
     shape = tuple(x.shape)
-    block = _block(shape, group)
-    parted, axes = _part(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
+    block = block_shape(shape, group)
+    parted, axes = cut_blocks(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
     unit = _near(parted, axes)
     parted = parted / unit
     present = _present(parted, shape, block, axes)
@@ -78,8 +78,8 @@ def least_distortion(
         error, which = errors.sum([axis + 1 for axis in axes], True).min(0)
         step = stored.gather(0, which.unsqueeze(0))[0]
         best, scale = torch.minimum(error, best), torch.where(error < best, step, scale)
-    codes = _trim(_codes(parted, scale / unit, bits).to(torch.uint8), shape, block)
-    grid = tuple(-(-n // b) for n, b in zip(shape, block, strict=True))
+    codes = join_blocks(_codes(parted, scale / unit, bits).to(torch.uint8), shape, block)
+    grid = grid_shape(shape, block)
     scale = scale.to(scale_dtype).reshape(grid)
     return Quantized(pack(codes, bits), scale, 2 ** (bits - 1) - 0.5, bits, shape, block, x.dtype)
 

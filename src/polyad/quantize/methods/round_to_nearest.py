@@ -10,6 +10,7 @@ from polyad._card import Paper, method
 from polyad.formats import Quantized
 from polyad.formats.stored.packing import pack
 from polyad.formats.stored.quantized import middle
+from polyad.quantize.blocks import block_shape, cut_blocks, grid_shape, join_blocks
 
 _SCALES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -91,9 +92,9 @@ def round_to_nearest(
     _check.finite("x", _check.dimensions("x", x, 1))
     _check.bits(bits)
     _check_dtypes(scale_dtype, zero_dtype)
-    block = _block(tuple(x.shape), group)
+    block = block_shape(tuple(x.shape), group)
     work = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    parted, axes = _part(work, block)
+    parted, axes = cut_blocks(work, block)
     low, high = parted.amin(axes, keepdim=True), parted.amax(axes, keepdim=True)
     ideal = _ideal(low, high, bits, None if symmetric else zero_dtype, torch.finfo(x.dtype).max)
     scale = _store(ideal, scale_dtype)
@@ -101,8 +102,8 @@ def round_to_nearest(
     zero = None if symmetric else _zero(low, step, bits, zero_dtype)
     shift = middle(bits) if zero is None else zero.to(work.dtype)
     codes = (parted / step).add_(shift + 0.5).floor_().clamp_(0, 2**bits - 1).to(torch.uint8)
-    grid = tuple(-(-n // b) for n, b in zip(x.shape, block, strict=True))
-    codes = _trim(codes, tuple(x.shape), block)
+    grid = grid_shape(tuple(x.shape), block)
+    codes = join_blocks(codes, tuple(x.shape), block)
     zero = None if zero is None else zero.reshape(grid)
     return Quantized(pack(codes, bits), scale.reshape(grid), zero, bits, tuple(x.shape), block, x.dtype)
 
@@ -115,42 +116,6 @@ def _check_dtypes(scale_dtype: torch.dtype, zero_dtype: torch.dtype) -> None:
             f"zero_dtype={zero_dtype} cannot hold zero points; choose torch.uint8 or one of "
             f"{', '.join(map(str, _SCALES))}"
         )
-
-
-def _block(shape: tuple[int, ...], group: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    """The block along every axis, never longer than the axis."""
-    ends = (shape[-1],) if group is None else tuple(group) if isinstance(group, tuple | list) else (group,)
-    whole = all(hasattr(end, "__index__") and not isinstance(end, bool) for end in ends)
-    if not 1 <= len(ends) <= len(shape) or not whole or min(ends) < 1:
-        raise ValueError(
-            f"group={group!r} does not fit x of shape {shape}; give a number of entries of at least 1, or one such "
-            f"number for each of the last axes (up to {len(shape)})"
-        )
-    block = (1,) * (len(shape) - len(ends)) + ends
-    return tuple(min(b, n) for b, n in zip(block, shape, strict=True))
-
-
-def _part(x: Tensor, block: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
-    """x with every blocked axis split into (blocks, block), and the axes that run inside a block."""
-    parts: list[int] = []
-    inside: list[int] = []
-    for axis, b in enumerate(block):
-        short = -x.shape[axis] % b
-        if short:  # repeat the last entries, which changes neither minimum nor maximum of their block
-            last = x.narrow(axis, -1, 1)
-            x = torch.cat([x, last.expand(*x.shape[:axis], short, *x.shape[axis + 1 :])], axis)
-        if b > 1 or axis == len(block) - 1:
-            parts += [x.shape[axis] // b, b]
-            inside.append(len(parts) - 1)
-        else:
-            parts.append(x.shape[axis])
-    return x.reshape(parts), tuple(inside)
-
-
-def _trim(codes: Tensor, shape: tuple[int, ...], block: tuple[int, ...]) -> Tensor:
-    """The inverse of ``_part``."""
-    codes = codes.reshape([-(-n // b) * b for n, b in zip(shape, block, strict=True)])
-    return codes[tuple(slice(n) for n in shape)]
 
 
 def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None, most: float) -> Tensor:
@@ -168,7 +133,7 @@ def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None,
 
 
 def _store(ideal: Tensor, dtype: torch.dtype) -> Tensor:
-    """The scales in ``dtype``; refuses what it cannot hold to its precision."""
+    """The scales in ``dtype``; scales out of its range are refused."""
     scale = ideal.to(dtype)
     if not scale.is_meta:
         limits = torch.finfo(dtype)

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from polyad.formats import BlockTensorTrain, Format, Sum
-from polyad.formats.networks.arithmetic import connected, split
-from polyad.formats.networks.multilinear import _Multilinear
+from polyad.formats.networks.arithmetic import is_connected, split_einsum
+from polyad.formats.networks.multilinear import Multilinear
 from polyad.testing._contract import Subject, assert_close, normal, seeded
 
 WAYS = ((5,), (4, 6), (4, 2, 6), (3, 4, 1, 2))
 """Tensors of one to four modes, on which a kind is tried where they fit it."""
 
 
-def pairs(subject: Subject) -> Iterator[tuple[_Multilinear, _Multilinear]]:
+def pairs(subject: Subject) -> Iterator[tuple[Multilinear, Multilinear]]:
     """Two random float64 tensors of each shape in ``WAYS`` that the kind can have; an instance with itself."""
     if isinstance(subject, Format):
-        if isinstance(subject, _Multilinear):
+        if isinstance(subject, Multilinear):
             yield subject.to(torch.float64), subject.to(torch.float64)
         return
-    if not issubclass(subject, _Multilinear):
+    if not issubclass(subject, Multilinear):
         return
     for shape in filter(subject.fits, WAYS):
         first, second = (subject.random(shape, generator=seeded(i), dtype=torch.float64) for i in (0, 1))
@@ -37,7 +37,7 @@ def addition(subject: Subject) -> None:
     for a, b in pairs(subject):
         x, y = a.to_dense(), b.to_dense()
         total = a + b
-        assert isinstance(total, type(a) if connected(a.network()[0]) else Sum | BlockTensorTrain), (
+        assert isinstance(total, type(a) if is_connected(a.network()[0]) else Sum | BlockTensorTrain), (
             f"{a!r} + {b!r} is {total!r}"
         )
         _assert_same(total.to_dense(), x + y, f"{a!r} + {b!r}")
@@ -104,7 +104,7 @@ def stacked(subject: Subject) -> None:
     for a, b in pairs(subject):
         if a.batch or [t.shape for t in a.network()[1]] != [t.shape for t in b.network()[1]]:
             continue
-        both = a.rebuilt([torch.stack(two) for two in zip(a.network()[1], b.network()[1], strict=True)])
+        both = a.with_operands([torch.stack(two) for two in zip(a.network()[1], b.network()[1], strict=True)])
         x = torch.stack((a.to_dense(), b.to_dense()))
         assert (both.batch, both.shape) == (1, tuple(x.shape)), f"stacking {a!r} twice gives {both!r}"
         _assert_same(both.to_dense(), x, f"a batch of {a!r}")
@@ -115,9 +115,9 @@ def stacked(subject: Subject) -> None:
             _assert_same(both.linear(rows), rows @ x.mT, f"linear of a batch of {a!r}", rows.norm() * x.norm())
 
 
-def _plain(a: _Multilinear) -> bool:
+def _plain(a: Multilinear) -> bool:
     """Whether every mode is one axis of one operand."""
-    terms, modes = split(a.network()[0])
+    terms, modes = split_einsum(a.network()[0])
     return all(len(mode) == 1 and sum(mode in term for term in terms) == 1 for mode in modes)
 
 
