@@ -38,7 +38,7 @@ def compress(
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
     from polyad.compress.recipe import steps
-    from polyad.compress.run import Asked, compressed
+    from polyad.compress.run import Asked, compress_to_folder
     from polyad.models.folder import check_free
 
     check_free(out_folder)
@@ -52,7 +52,7 @@ def compress(
     options.seeded(seed)
     clock = time.perf_counter()
     with progress() as callback:
-        found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
+        found = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback)
     found["command"] = command()
     found["seconds"]["command"] = time.perf_counter() - clock
     if report is not None:

@@ -1,4 +1,4 @@
-"""What to do to a model so that it fits a budget, decided before anything is done."""
+"""Plans of the sizes that fit a model into a budget, made before the model is changed."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def plan(
 
 
 def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
-    """Whether a recipe needs calibration text: for its statistics, or to weigh what the budget decides."""
+    """True if a recipe needs calibration text, for its statistics or to weigh the layers under a budget."""
     choosers = [allocate or step.card.allocate or greedy for step in parts if step.sized_by_budget]
     weighs = any(chooser is greedy or layers_read_by(chooser) for chooser in choosers)
     return weighs or any(step.card.needs for step in parts)
