@@ -140,7 +140,9 @@ def compressions():
     ):
         with case("compressing", name, holds, **RUN, command=said) as made, inside(made):
             shutil.copytree(ROOT / BASE / SAVED, "model")
-            run = functools.partial(compress_to_folder, "model", steps(method), Path("out"), SHORT, keep=keep, callback=where)
+            run = functools.partial(
+                compress_to_folder, "model", steps(method), Path("out"), SHORT, keep=keep, callback=where
+            )
             killed(run if where else functools.partial(_killed_while_saving, run))
             shutil.rmtree("model")
             for file in Path(".out.work").glob("*.safetensors"):

@@ -23,7 +23,7 @@ from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
 from polyad.models.compressible import compressible
 from polyad.models.loading import check_numbers
-from polyad.models.replacement import Replacement, merged, modules
+from polyad.models.replacement import Replacement, merge_replacements, modules
 from polyad.models.surgery import Which, replace
 from polyad.statistics import Moments
 
@@ -129,7 +129,7 @@ def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = No
 
 def rescaled_weights(model: nn.Module, parts: tuple[Step, ...], seed: int) -> Replacement:
     """The weights after the recipe's rescalings; drawn from the seed alone, so always the same."""
-    return merged(
+    return merge_replacements(
         step.card.function(model, generator=Generator().manual_seed(seed), **step.options)
         for step in parts
         if step.kind == "rescale"
