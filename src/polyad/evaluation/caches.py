@@ -1,4 +1,4 @@
-"""What a compressed cache costs: the loss of the tokens after a prefix that was compressed once, and its bytes."""
+"""The cost of a compressed cache: the loss of the tokens after a prefix that was compressed once, and its bytes."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def cache_speed(
                     seconds[name].append((clock() - started) / decoded)
             if callback is not None:
                 callback(turn + 1, alternations + 1, {"stage": "speed"})
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def _theirs(model: Any, exact: HeldCache, ids: Tensor) -> Any:
