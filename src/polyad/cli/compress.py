@@ -49,20 +49,20 @@ def compress(
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
         alternations, device, options.dtype_of(dtype), seed, avoid_slow,
     )  # fmt: skip
-    options.seeded(seed)
+    options.fix_seed(seed)
     clock = time.perf_counter()
     with progress() as callback:
-        found = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback)
-    found["command"] = command()
-    found["seconds"]["command"] = time.perf_counter() - clock
+        record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback)
+    record["command"] = command()
+    record["seconds"]["command"] = time.perf_counter() - clock
     if report is not None:
         from polyad.report import write
 
-        write(report, [found])
+        write(report, [record])
     if json:
-        emit(found)
+        emit(record)
         return
-    show(found)
+    show(record)
     out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
 
 
