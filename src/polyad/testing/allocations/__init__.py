@@ -19,8 +19,18 @@ import numpy as np
 
 from polyad._card import Card
 from polyad.allocate.curve import WHOLE, Curve
-from polyad.testing._budgets import LOSSES, Items, call_allocation, cost, costs_even, loss, places, problems, step
 from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing.allocations._subject import (
+    LOSSES,
+    Items,
+    call_allocation,
+    cost,
+    costs_even,
+    loss,
+    places,
+    problems,
+    step,
+)
 
 
 def within_budget(card: Card) -> None:
