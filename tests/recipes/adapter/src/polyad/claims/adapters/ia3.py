@@ -39,7 +39,8 @@ def remaining_loss(method: Any, seed: int, **arguments: Any) -> float:
             optimiser.zero_grad()
             (model(x) - y).square().mean().backward()
             optimiser.step()
-        losses.append(float((model(x) - y).square().mean() / (x @ weight.mT - y).square().mean()))
+        left = (model(x) - y).detach().square().mean()
+        losses.append(float(left / (x @ weight.mT - y).square().mean()))
     return min(losses)
 
 
