@@ -2,7 +2,8 @@
 
 A method takes four files by hand: its own, the line of import in its package's ``__init__``, its claim and a
 changelog fragment. The table of methods is rewritten by its command, and the claim's result written by its own.
-``python tests/add_methods.py`` prints a line a step and ends with 1 at the first that fails.
+``python tests/add_methods.py`` prints a line a step and ends with 1 at the first that fails. Further arguments go to
+every run of pytest.
 """
 
 from __future__ import annotations
@@ -77,9 +78,7 @@ class Recipe:
 
     def _imported(self, source: str) -> str:
         """A package's source with the line of import and the name in ``__all__``, each in its place."""
-        later = next(
-            (m for m in re.finditer(r"^from polyad.*$|^$\n(?=__all__)", source, re.M) if self._precedes(m[0]))
-        )
+        later = next(m for m in re.finditer(r"^from polyad.*$|^$\n(?=__all__)", source, re.M) if self._precedes(m[0]))
         source = f"{source[: later.start()]}{self.line}\n{source[later.start() :]}"
         names = [m for m in re.finditer(r'"(\w+)",?', source) if m.start() > source.index("__all__ = [")]
         after = next(m for m in names if _order(m[1]) > _order(self.shown_name))
@@ -119,7 +118,7 @@ class Tree:
 
     def tests(self, *arguments: str) -> str:
         """Run tests; the last line says how many passed."""
-        return self.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments).splitlines()[-1]
+        return self.python("-m", "pytest", "-p", "no:cacheprovider", *arguments, *sys.argv[1:]).splitlines()[-1]
 
     def contents(self) -> dict[str, str]:
         """The sha256 of every file that is not built."""
