@@ -14,7 +14,7 @@ import tiny
 from polyad.decompose import svd
 from polyad.evaluation import clock, evaluate, measured_pair, nbytes, operations, parameters, speeds
 from polyad.evaluation.memory import peak
-from polyad.evaluation.quality import alone, compare_quality, original_losses
+from polyad.evaluation.quality import compare_quality, original_losses, perplexity_of
 from polyad.formats import LowRank
 from polyad.layers import Linear
 from polyad.models import replace, shards
@@ -55,7 +55,7 @@ def test_a_model_agrees_with_itself():
 
 
 def test_hopeless_models_have_infinite_perplexity():
-    assert alone(torch.tensor([1e4], dtype=torch.float64), tiny.ids()).perplexity == math.inf
+    assert perplexity_of(torch.tensor([1e4], dtype=torch.float64), tiny.ids()).perplexity == math.inf
 
 
 def test_evaluate_is_the_protocol(tiny_folder, tiny_text, own_cache):

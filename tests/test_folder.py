@@ -435,7 +435,7 @@ def test_a_kill_while_saving_leaves_no_folder_and_the_next_save_works(tmp_path, 
 
 
 def write(target, content, **options):
-    with folders.written(target, replace=True, **options) as partial:
+    with folders.staged_folder(target, replace=True, **options) as partial:
         (partial / "file").write_text(content)
 
 
@@ -461,7 +461,7 @@ def test_replacing_a_folder_never_leaves_none(tmp_path, monkeypatch):
 def test_a_replacement_killed_between_its_moves_keeps_the_old_folder(tmp_path):
     target = tmp_path / "out"
     write(tmp_path / ".out.old", "old")  # what a kill leaves after the first move
-    with pytest.raises(RuntimeError), folders.written(target, replace=True):
+    with pytest.raises(RuntimeError), folders.staged_folder(target, replace=True):
         raise RuntimeError
     assert (target / "file").read_text() == "old"
     write(tmp_path / ".out.old", "older")  # and after the second

@@ -17,7 +17,7 @@ second argument, which is 0 if left out."""
 
 @dataclass(frozen=True)
 class Place:
-    """The layer that a codec is made for: its number, its attention module and what calibration saw there.
+    """The layer that a codec is made for: its number, its attention module and the statistics of its calibration.
 
     ``heads`` query heads share ``key_heads`` heads of keys and values. ``seen`` maps the names in the card's
     ``needs`` to tensors.
@@ -39,7 +39,7 @@ class Place:
 
 
 class Codec:
-    """Turns the keys and values of one layer's tokens, (batch, heads, tokens, channels) each, into two formats.
+    """Encodes the keys and values of one layer's tokens, (batch, heads, tokens, channels) each, into two formats.
 
     The host keeps a window of recent tokens as they are, hands over what leaves it in multiples of ``block`` tokens,
     joins formats that can grow, and attends. A codec says at least ``encode``. Attention needs two linear maps of

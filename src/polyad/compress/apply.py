@@ -1,4 +1,4 @@
-"""A plan carried out."""
+"""Application of a plan to a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None)
 
 
 def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
-    """``apply``, returning what undoes it exactly."""
+    """``apply``, but return a function that undoes it exactly."""
     missing = [path for path in plan.selected if path not in dict(model.named_modules())]
     if missing:
         raise ValueError(f"the plan is for another model: this one has no {', '.join(missing[:3])}")
@@ -60,7 +60,7 @@ def _shift_biases(draft: Draft, plan: Plan) -> None:
     for path in plan.selected:
         format, moments = draft.format(path), plan.stats.get(path)
         if format is not None and moments is not None and moments.mean is not None:
-            bias = shifted_bias(draft.bias(path), draft.aim(path), format, moments.mean)
+            bias = shifted_bias(draft.bias(path), draft.dense_weight(path), format, moments.mean)
             draft.put(Replacement({f"{path}.bias": bias}))
 
 

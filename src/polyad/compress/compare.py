@@ -57,7 +57,7 @@ def _point(
         return {**point, "error": str(error), "where": traceback.format_exc(limit=-1).strip().splitlines()[-1]}
 
 
-def worth(point: Mapping[str, Any]) -> float:
+def mean_ratio(point: Mapping[str, Any]) -> float:
     """The geometric mean, over texts, of a point's perplexity relative to the original's."""
     after, before = point["compressed"]["perplexity"], point["original"]["perplexity"]
     return math.exp(sum(math.log(after[t] / before[t]) for t in after) / len(after))
@@ -67,7 +67,7 @@ def mark_front(points: list[dict[str, Any]]) -> None:
     """Set ``ratio`` and ``pareto`` on every point that did not fail."""
     good = [point for point in points if point["error"] is None]
     for point in good:
-        point["ratio"] = worth(point)
+        point["ratio"] = mean_ratio(point)
     for point in good:
         mine = (point["ratio"], point["compressed"]["bytes"]["total"])
         others = [(p["ratio"], p["compressed"]["bytes"]["total"]) for p in good if p is not point]

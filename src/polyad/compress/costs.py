@@ -47,7 +47,7 @@ class Prices:
         """The cost of a dense matrix of this shape."""
         return self._price(("dense", shape), lambda: Dense(torch.empty(shape, device="meta")))
 
-    def made(self, step: Step, shape: tuple[int, int], rank: int, solve: Callable[[], Format]) -> float:
+    def price_of(self, step: Step, shape: tuple[int, int], rank: int, solve: Callable[[], Format]) -> float:
         """The cost of what a step makes of a matrix of this shape at a rank; ``solve`` makes it where need be."""
 
         def format() -> Format:

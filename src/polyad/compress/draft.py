@@ -36,7 +36,7 @@ class Draft:
         value = self._values.get(f"{path}.weight")
         return value if isinstance(value, Format) else None
 
-    def aim(self, path: str) -> Tensor:
+    def dense_weight(self, path: str) -> Tensor:
         """The dense weight of a layer as a matrix (out, in), checked."""
         dense = self._dense.get(f"{path}.weight")
         if dense is not None:
@@ -55,7 +55,7 @@ class Draft:
         for path in paths:
             if self.format(path) is not None:
                 raise ValueError(f"{path} is compressed already, so its block cannot be cut; put the cut first")
-            tensors[f"{path}.weight"] = self.aim(path)
+            tensors[f"{path}.weight"] = self.dense_weight(path)
             bias = self.bias(path)
             if bias is not None:
                 tensors[f"{path}.bias"] = bias

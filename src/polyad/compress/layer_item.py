@@ -45,7 +45,7 @@ class LayerItem(Item):
         return {self.path: names} if names else {}
 
     def curve(self, draft: Draft, stats: Stats, prices: Prices) -> Curve:
-        weight, step, errors = draft.aim(self.path), self.step, None
+        weight, step, errors = draft.dense_weight(self.path), self.step, None
         shape = (weight.shape[0], weight.shape[1])
         if step.kind == "quantize":
             choices = [self._round(weight, stats, bits, prices.count) for bits in BITS]
@@ -56,7 +56,7 @@ class LayerItem(Item):
         else:
             errors = step.card.curve(weight, stats.get(self.path), **step.options).tolist()
             choices = [
-                (rank, prices.made(step, shape, rank, lambda r=rank: self._factor(weight, stats, r)), errors[
+                (rank, prices.price_of(step, shape, rank, lambda r=rank: self._factor(weight, stats, r)), errors[
                     min(rank, len(errors) - 1)])
                 for rank in even_sizes(min(shape) + 1)
             ]  # fmt: skip
@@ -80,7 +80,7 @@ class LayerItem(Item):
     def solve(self, draft: Draft, stats: Stats, size: int) -> Replacement | None:
         if size == WHOLE:
             return None
-        before, aim = draft.format(self.path), draft.aim(self.path)
+        before, aim = draft.format(self.path), draft.dense_weight(self.path)
         if self.step.kind == "quantize":
             weight = quantize_factors(self.step, size, aim if before is None else before)
         elif before is None and any(earlier.kind in (*ADDS, "quantize") for earlier in draft.steps):
@@ -102,6 +102,6 @@ class LayerItem(Item):
             raise ValueError(
                 f"avoid_slow times linear layers, and {self.path} is a convolution; leave avoid_slow out"
             )
-        weight = draft.aim(self.path)
+        weight = draft.dense_weight(self.path)
         fast = (curve.sizes == WHOLE) | (curve.sizes <= break_even((weight.shape[0], weight.shape[1]), weight.dtype))
         return Curve(curve.sizes[fast], curve.costs[fast], curve.errors[fast], curve.sweep)

@@ -94,7 +94,7 @@ def cache_speed(
         exact = recording_cache(model)
         model.base_model(ids, past_key_values=exact, use_cache=True)
         caches: dict[str, Any] = {name: make().adopt(exact) for name, make in makes.items()}
-        caches["transformers"] = _theirs(model, exact, ids)
+        caches["transformers"] = _transformers_cache(model, exact, ids)
         for turn in range(alternations + 1):
             for name in seconds:
                 started = clock()
@@ -107,7 +107,7 @@ def cache_speed(
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def _theirs(model: Any, exact: HeldCache, ids: Tensor) -> Any:
+def _transformers_cache(model: Any, exact: HeldCache, ids: Tensor) -> Any:
     """transformers' own cache of the same tokens."""
     from transformers import DynamicCache
 

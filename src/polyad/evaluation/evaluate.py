@@ -48,7 +48,7 @@ def evaluate(
     if original is not None:
         by_text, agreement = quality.compare_quality(model, original, texts, callback=callback)
         return Evaluation(by_text, agreement)
-    alone = {name: quality.alone(quality.losses(model, w, callback=callback), w) for name, w in texts.items()}
+    alone = {name: quality.perplexity_of(quality.losses(model, w, callback=callback), w) for name, w in texts.items()}
     return Evaluation(alone)
 
 

@@ -113,7 +113,7 @@ def fingerprint(model: Any) -> list[Any]:
     return [type(model).__name__, {k: str(v) for k, v in config.items() if k != "_name_or_path"}, sums]
 
 
-def alone(losses: Tensor, windows: Tensor) -> Perplexity:
+def perplexity_of(losses: Tensor, windows: Tensor) -> Perplexity:
     """The perplexity of losses that are compared with nothing."""
     return Perplexity(_exp(float(losses.mean())), len(windows), digest(windows))
 

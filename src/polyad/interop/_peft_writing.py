@@ -16,7 +16,7 @@ from polyad.adapters.frozen.frozen import Frozen
 from polyad.adapters.host.sites import Site
 from polyad.formats import LowRank
 from polyad.linalg import truncated_svd
-from polyad.models.folder import written
+from polyad.models.folder import staged_folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -48,7 +48,7 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
         "target_modules": list(ranks), "rank_pattern": other, "alpha_pattern": other, "use_rslora": False,
         "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
     }  # fmt: skip
-    with written(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
+    with staged_folder(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
         copies = {
             key: t.contiguous().clone() for key, t in numbers.items()
         }  # layers may share a factor, files may not

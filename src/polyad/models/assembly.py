@@ -26,7 +26,7 @@ def assemble(
 ) -> Any:
     """A model from its config, or else from another module of its kind; its manifest; and its tensors."""
     configuration = _configuration(config) if config is not None else None
-    model: Any = hollow(like) if like is not None else skeleton(configuration)
+    model: Any = empty_copy(like) if like is not None else skeleton(configuration)
     for path, spec in stated["modules"].items():
         try:
             before = model.get_submodule(path)
@@ -73,7 +73,7 @@ def _configuration(config: dict[str, Any]) -> Any:
     return configuration
 
 
-def hollow(module: nn.Module) -> nn.Module:
+def empty_copy(module: nn.Module) -> nn.Module:
     """A copy of a module whose parameters and buffers have shapes and no numbers."""
     memo: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):

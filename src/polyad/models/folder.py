@@ -24,13 +24,13 @@ MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
 
 
 @contextmanager
-def written(target: Path, *, replace: bool = False, expect: int = 0) -> Iterator[Path]:
+def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> Iterator[Path]:
     """A folder to write into, beside ``target``, that takes its place when all went well.
 
     Nothing is at ``target`` before the end, and what was there stays until then. ``expect`` is about how many
     bytes will be written: a disk without room for them is refused at once.
     """
-    aside = _aside(target)
+    aside = _path_beside(target)
     if aside.exists() and not target.exists():
         aside.replace(target)  # a kill fell between the two moves of a replacement
     check_free(target, replace=replace)
@@ -56,7 +56,7 @@ def written(target: Path, *, replace: bool = False, expect: int = 0) -> Iterator
 
 def _swap(partial: Path, target: Path) -> None:
     """Put ``partial`` in the place of ``target``; what was there is moved aside first and removed last."""
-    old = _aside(target)
+    old = _path_beside(target)
     if old.exists() and target.exists():
         shutil.rmtree(old)  # left by a kill after the new folder was in place
     if target.exists():
@@ -70,7 +70,7 @@ def _swap(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _aside(target: Path) -> Path:
+def _path_beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
@@ -114,7 +114,7 @@ def save(
     buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
     config, plain, modules = manifest.describe(model, dtype)
-    with written(target, expect=expect) as partial:
+    with staged_folder(target, expect=expect) as partial:
         files = shards.write(tensors, partial, dtype=dtype, limit=max_shard_size)
         version = 1 if config is not None and len(files) == 1 else NEWEST["model"]
         if buffers and not plain:
@@ -144,7 +144,7 @@ def save(
 
 
 def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None = None) -> Any:
-    """The model in a folder that ``save`` wrote. Every file of weights is held against its sha256 first.
+    """The model in a folder that ``save`` wrote. Every file of weights is checked by its sha256 first.
 
     ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
     """

@@ -41,7 +41,7 @@ def from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
     plain: Any = model
     plain.hf_quantizer = None
     plain.config.__dict__.pop("quantization_config", None)
-    return model, _within(tokenizer, model.get_input_embeddings().num_embeddings)
+    return model, _drop_added_tokens(tokenizer, model.get_input_embeddings().num_embeddings)
 
 
 def _look_at(path: Path) -> None:
@@ -54,7 +54,7 @@ def _look_at(path: Path) -> None:
         raise ValueError(f"{path} is no GGUF file (it does not begin with {MAGIC.decode()}); get the file again")
 
 
-def _within(tokenizer: Any, rows: int) -> Any:
+def _drop_added_tokens(tokenizer: Any, rows: int) -> Any:
     """The tokenizer without tokens that are not the file's: transformers adds an end of text where there is none."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = state["model"]["vocab"]

@@ -116,7 +116,7 @@ def smollm2() -> Path:
     target = cache_folder() / "models" / f"smollm2-{version}"
     if not (target / "config.json").is_file():
         model, tokenizer = from_gguf(Path(str(entry.locate())), torch.float32)
-        with folders.written(target, replace=True) as partial, quiet():
+        with folders.staged_folder(target, replace=True) as partial, quiet():
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
     return target

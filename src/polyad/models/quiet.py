@@ -1,4 +1,4 @@
-"""Silence while transformers works."""
+"""Suppression of transformers' progress bars and notices."""
 
 from __future__ import annotations
 

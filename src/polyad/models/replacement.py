@@ -29,7 +29,7 @@ class Replacement:
 
 
 def merge_replacements(replacements: Iterable[Replacement]) -> Replacement:
-    """Several replacements as one; where two name one parameter, that is refused."""
+    """Merge several replacements into one; refused where two replace the same parameter."""
     weights: dict[str, Tensor | Format] = {}
     forward: dict[str, dict[str, Any]] = {}
     for replacement in replacements:

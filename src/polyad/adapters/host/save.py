@@ -24,7 +24,7 @@ from polyad.adapters.host.stand_in import AdapterSpec, StandIn
 from polyad.adapters.host.state import fill
 from polyad.adapters.sharded import another_process_writes, whole
 from polyad.formats import Format
-from polyad.models.folder import MANIFEST, sha256, written
+from polyad.models.folder import MANIFEST, sha256, staged_folder
 
 WEIGHTS = "adapter.safetensors"
 STATED: dict[str, type | tuple[type, ...]] = {
@@ -68,7 +68,7 @@ def write_folder(
         ) from None
     if another_process_writes(tensors.values()):
         return target
-    with written(target, expect=sum(t.nbytes for t in numbers.values())) as partial:
+    with staged_folder(target, expect=sum(t.nbytes for t in numbers.values())) as partial:
         save_file(numbers, partial / WEIGHTS)
         stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
         text = json.dumps(stated, indent=2, ensure_ascii=False)

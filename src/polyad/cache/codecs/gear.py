@@ -70,7 +70,10 @@ class Gear(Codec):
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
         extremes = [_extremes(keys, self.outliers, by_token=False), _extremes(values, self.outliers, by_token=True)]
-        inner = [x if mask is None else _without(x, mask) for x, mask in zip((keys, values), extremes, strict=True)]
+        inner = [
+            x if mask is None else _replace_outliers(x, mask)
+            for x, mask in zip((keys, values), extremes, strict=True)
+        ]
         coded = self.codes.encode(inner[0], inner[1], queries)
         terms = [self._sum(*parts) for parts in zip((keys, values), coded, extremes, strict=True)]
         return terms[0], terms[1]
@@ -112,7 +115,7 @@ def _extremes(x: Tensor, share: float, *, by_token: bool) -> Tensor | None:
     return mask.unflatten(2, (x.shape[1], -1)).transpose(1, 2) if by_token else mask.transpose(-1, -2)
 
 
-def _without(x: Tensor, mask: Tensor) -> Tensor:
+def _replace_outliers(x: Tensor, mask: Tensor) -> Tensor:
     """x with the mean of its head's other numbers in the place of outliers."""
     mean = x.masked_fill(mask, 0).sum((-2, -1), keepdim=True) / (~mask).sum((-2, -1), keepdim=True)
     return torch.where(mask, mean.to(x.dtype), x)

@@ -49,23 +49,23 @@ class KSortBFP(Codec):
         self._back = self.order.argsort(dim=-1)
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Quantized, Quantized]:  # noqa: ARG002
-        ordered = _taken(keys, self.order)
+        ordered = _reorder_channels(keys, self.order)
         return (
             block_floating_point(ordered, self.bits, group=self.group),
             block_floating_point(values, self.value_bits, group=self.group),
         )
 
     def keys(self, stored: Format) -> Tensor:
-        return _taken(stored.to_dense(), self._back)
+        return _reorder_channels(stored.to_dense(), self._back)
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002
-        return stored.linear(_taken(query, self.order))
+        return stored.linear(_reorder_channels(query, self.order))
 
     @property
     def bases(self) -> tuple[Tensor, ...]:
         return self.order, self._back
 
 
-def _taken(x: Tensor, order: Tensor) -> Tensor:
+def _reorder_channels(x: Tensor, order: Tensor) -> Tensor:
     """Channels of x (batch, heads, rows, channels) in an order for each head."""
     return x.gather(-1, order.unsqueeze(1).expand(x.shape))

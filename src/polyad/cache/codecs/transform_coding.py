@@ -1,4 +1,4 @@
-"""Keys and values in uncorrelated coordinates, with bits where they matter to what the model says."""
+"""Keys and values in uncorrelated coordinates, with more bits where they matter more to the model's output."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ WINDOW = 128
 
 
 class HeldCache(Cache):
-    """A transformers cache that says what it holds: ``nbytes`` its sequences, ``shared_nbytes`` all of a model."""
+    """A cache for transformers that counts its bytes: ``nbytes`` of its sequences, ``shared_nbytes`` of the model."""
 
     def __init__(self, layers: list[Any], rotation: Rotation | None) -> None:
         super().__init__(layers=layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polyad.cache.host.stored_blocks import written
+from polyad.cache.host.stored_blocks import write_rows
 
 
 class Recent:
@@ -39,7 +39,7 @@ class Recent:
             self._buffers = self.read()
             self._start, self._stop = 0, self.length
         first, second = self._buffers
-        self._buffers = written(first, self._stop, keys), written(second, self._stop, values)
+        self._buffers = write_rows(first, self._stop, keys), write_rows(second, self._stop, values)
         self._stop += keys.shape[-2]
 
     def read(self, count: int | None = None) -> tuple[Tensor, Tensor]:

@@ -148,7 +148,9 @@ class FusedRows(Format):
     def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
         result = self.replace(tensors)
         if result.shape[-2] != rows:
-            raise ValueError(f"{rows} rows cannot be parted from groups of {self.group}; give a multiple")
+            raise ValueError(
+                f"{rows} rows cannot be stored in groups of {self.group}; give a multiple of {self.group}"
+            )
         return result
 
     def flops(self, batch: int) -> int:

@@ -51,8 +51,8 @@ class HeldLayer(DynamicLayer):
 
     def attend(self, module: nn.Module, query: Tensor, mask: Tensor | None, before: Any, more: Any) -> Tensor:
         """Attention of queries (batch, heads, tokens, channels); (batch, tokens, heads, channels)."""
-        unweighted = before.__name__ == "sdpa_attention_forward" and not more.get("dropout")
-        if self.stored.length and query.shape[-2] <= FEW and unweighted and more.get("position_bias") is None:
+        plain = before.__name__ == "sdpa_attention_forward" and not more.get("dropout")
+        if self.stored.length and query.shape[-2] <= FEW and plain and more.get("position_bias") is None:
             out = self._over_stored(query, mask, more["scaling"])
         else:
             out = dense(module, query, *self.read(), mask, before, more)

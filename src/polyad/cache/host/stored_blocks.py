@@ -128,7 +128,7 @@ class _Run:
             assert growth is not None
             for name, tensor in piece.tensors().items():
                 if growth[name]:
-                    buffers[name] = written(buffers[name], -(-self.length // growth[name]), tensor)
+                    buffers[name] = write_rows(buffers[name], -(-self.length // growth[name]), tensor)
         self.length += keys.shape[-2]
         self._like = self.read(0, self.length)  # of the larger buffers, so that those before them are let go
 
@@ -162,7 +162,7 @@ class _Run:
             yield from buffers.values()
 
 
-def written(buffer: Tensor, start: int, tensor: Tensor) -> Tensor:
+def write_rows(buffer: Tensor, start: int, tensor: Tensor) -> Tensor:
     """``tensor`` written into the buffer from row ``start``; the buffer, or a larger one if there was no room."""
     needed = start + tensor.shape[-2]
     if needed > buffer.shape[-2]:

@@ -36,6 +36,6 @@ class Statistic:
         return torch.lerp(first, second, share)
 
 
-def wide(x: Tensor) -> Tensor:
+def widen(x: Tensor) -> Tensor:
     """The tensor in float32 or better."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()

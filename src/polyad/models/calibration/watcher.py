@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.models.calibration.rows import geometry, input_rows, output_rows
-from polyad.models.calibration.statistic import STATISTICS, wide
+from polyad.models.calibration.statistic import STATISTICS, widen
 from polyad.statistics import Moments
 
 
@@ -83,18 +83,18 @@ class Watcher:
                 return
         if self.leader is not None:
             raise InputsPartedError
-        rows = wide(input_rows(x, self.geometry)) if self._inputs() else x[:0]
+        rows = widen(input_rows(x, self.geometry)) if self._inputs() else x[:0]
         self.rows["input"] += len(rows)
         self._add("input", rows, rows.new_empty(0))
         if last is not None:
             last[:] = [(self, x, x._version)]
 
     def _take_output(self, x: Tensor | None, y: Tensor) -> None:
-        outputs = wide(output_rows(y, self.geometry))
+        outputs = widen(output_rows(y, self.geometry))
         self.rows["output"] += len(outputs)
         self._add("output", outputs.new_empty(0), outputs)
         if x is not None:
-            self._add("both", wide(input_rows(x, self.geometry)), outputs)
+            self._add("both", widen(input_rows(x, self.geometry)), outputs)
 
     def _add(self, kind: str, x: Tensor, y: Tensor) -> None:
         for name in self.names:
