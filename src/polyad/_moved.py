@@ -102,20 +102,20 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
         "merging": "merge",
         "saving": "storage",
         "structured": "no_dense_update",
-    },  # fmt: skip
+    },
     "polyad.testing.decompositions": {
         "batched": "batches",
         "drawn": "draw_tensor",
         "made": "call_decomposition",
         "missing": "masks",
-    },  # fmt: skip
+    },
     "polyad.testing.formats": {"grouped": "channel_groups", "saving": "storage", "stacked": "stacks"},
     "polyad.testing.layers": {
         "compiling": "compilation",
         "exporting": "export",
         "loading": "state_dicts",
         "training": "gradients",
-    },  # fmt: skip
+    },
     "polyad.testing.methods": {"documented": "documentation"},
 }
 """Package or module -> names in it that have changed, and what they are now."""
