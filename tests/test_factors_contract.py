@@ -181,16 +181,39 @@ def raw(weight, stats):
     return tails(torch.linalg.svdvals(weight @ roots(stats.second)[0].to(weight.dtype)).square())
 
 
+def sizes(stats):
+    """The metric of a method that weighs columns by the largest size of their inputs."""
+    return stats.peak.diag()
+
+
+def weighed(weight, stats, rank):
+    return right(weight, Moments(1, second=sizes(stats)), rank)
+
+
+def weighed_curve(weight, stats):
+    return curve(weight, Moments(1, second=sizes(stats)))
+
+
+def plain(weight, stats, rank):
+    """Nothing but the largest rows."""
+    order = weight.norm(dim=1).argsort(descending=True)[:rank]
+    return LowRank(torch.eye(len(weight), dtype=weight.dtype)[:, order], weight[order])
+
+
 WRONG = {
     "result": ({"function": in_place}, {"function": in_single}, {"function": drawn}, {"function": in_half},
                {"function": wide}),
     "error_curve": (
+        {"function": weighed, "curve": curve, "metric": sizes},
         {"function": rows_flipped}, {"function": columns_flipped}, {"function": least_directions},
         {"function": of_rank_two}, {"function": blind}, {"curve": twice}, {"curve": of_the_other},
         {"function": of_sorted_rows, "curve": None}, {"function": of_rank_two, "curve": None},
     ),
     "half_precision": ({"curve": rounded}, {"curve": raw}, {"curve": twice_in_half}),
-    "metric": ({"function": blind}, {"function": transposed_metric}, {"function": reading, "needs": {}}),
+    "metric": (
+        {"function": blind}, {"function": transposed_metric}, {"function": reading, "needs": {}},
+        {"function": blind, "metric": sizes}, {"function": plain, "metric": sizes},
+    ),
     "permutation": ({"function": of_first_columns}, {"function": loving_the_first}, {"function": of_sorted_rows}),
     "scale": ({"function": damped}, {"function": clamped}, {"function": lopsided}, {"curve": raw}),
     "dead_layers": ({"function": inverted}, {"function": normalised}, {"function": of_whole_inputs}),
@@ -204,10 +227,11 @@ SPOILT = {
 }
 
 
-def card(function=right, curve=curve, needs=None):
+def card(function=right, curve=curve, needs=None, metric=None):
     source = Paper("Nobody", 2000, "Nothing", "arXiv:0")
     needs = {"": frozenset({"second"})} if needs is None else needs
-    return Card("spoilt", "factor", function, LowRank, (source,), {"rank": 2}, needs, curve)
+    example = {"rank": 2} if metric is None else {"rank": 2, "metric": metric}
+    return Card("spoilt", "factor", function, LowRank, (source,), example, needs, curve)
 
 
 @pytest.mark.parametrize(("prop", "wrong"), SPOILT.values(), ids=list(SPOILT))
@@ -220,3 +244,8 @@ def test_each_check_catches_factorisations_that_break_it(prop, wrong):
 @pytest.mark.parametrize("check", factors.CHECKS, ids=lambda check: check.__name__)
 def test_the_factorisation_that_the_wrong_ones_spoil_is_right(check):
     check(card())
+
+
+@pytest.mark.parametrize("check", factors.CHECKS, ids=lambda check: check.__name__)
+def test_a_factorisation_that_minimises_a_metric_of_its_own_states_it(check):
+    check(card(weighed, weighed_curve, {"": frozenset({"peak"})}, sizes))

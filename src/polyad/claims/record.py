@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from polyad.claims._student_t import quantile
 
@@ -127,7 +127,14 @@ class Result(Outcome):
         super().__init__((line,), details or {})
 
 
-def mean_and_error(values: Sequence[float]) -> dict[str, float]:
+class MeanAndError(TypedDict):
+    """The two fields of a line that follow from values measured seed by seed or window by window."""
+
+    figure: float
+    error: float
+
+
+def mean_and_error(values: Sequence[float]) -> MeanAndError:
     """The figure and the standard error of values that were measured seed by seed or window by window.
 
     Give differences or ratios of pairs that share a seed: ``Line(**mean_and_error(gains), seeds=len(gains), …)``.
@@ -168,4 +175,14 @@ def _refuse_wrong(line: Line) -> None:
         )
 
 
-__all__ = ["TOLERANCE", "VERDICTS", "Line", "Outcome", "Relation", "Result", "Verdict", "mean_and_error"]
+__all__ = [
+    "TOLERANCE",
+    "VERDICTS",
+    "Line",
+    "MeanAndError",
+    "Outcome",
+    "Relation",
+    "Result",
+    "Verdict",
+    "mean_and_error",
+]

@@ -103,7 +103,7 @@ def units(card: Card) -> None:
         bits = {name: Curve(c.sizes, 8 * c.costs, c.errors, c.sweep) for name, c in items.items()}
         assert call_allocation(card, bits, 8 * budget) == plain, f"{card.name} depends on the unit of costs"
         for factor in (2.0**-40, 2.0**40):
-            outcome = call_allocation(card, {name: curve.scaled(factor) for name, curve in items.items()}, budget)
+            outcome = call_allocation(card, {name: curve.weigh(factor) for name, curve in items.items()}, budget)
             assert outcome == plain, f"{card.name} depends on the unit of errors: {outcome} at {factor:.3g}, {plain}"
 
 

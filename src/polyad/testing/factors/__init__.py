@@ -2,6 +2,8 @@
 
 It is called with weight, statistics and the card's ``example``. The metric is the card's: E|D x|² for the difference
 D from the weight where the card ``needs`` the second moment of the inputs x, the squared Frobenius norm of D without.
+A method that minimises something else states it as the example's ``metric``: a function of the statistics that gives
+the matrix M, (in, in), of tr(D M Dᵀ).
 
 >>> from polyad._card import card
 >>> metric(card("eora"))
@@ -58,7 +60,7 @@ def _assert_template(card: Card, outcome: Format, rank: int, what: str) -> None:
     """The tensors have the shapes by which a budget sizes the method: its card's ``template``, or two factors."""
     if card.template is None and card.makes is not LowRank:
         return
-    options = {name: value for name, value in card.example.items() if name != "rank"}
+    options = {name: value for name, value in card.example.items() if name not in ("rank", "metric")}
     stated = card.template(outcome.shape, rank, **options) if card.template else LowRank.empty(outcome.shape, rank)
     shapes, expected = ({n: tuple(t.shape) for n, t in f.tensors().items()} for f in (outcome, stated))
     assert shapes == expected, f"{what} has tensors of shapes {shapes}, and its card says {expected}"
@@ -103,14 +105,21 @@ def half_precision(card: Card) -> None:
 
 
 def metric(card: Card) -> None:
-    """A method that needs statistics beats the plain SVD in its metric; one that needs none does not read them."""
+    """A method that needs statistics beats the plain SVD in its metric; one that needs none does not read them.
+
+    By a tenth in that of the second moment, whose directions differ a hundredfold in size; by more than rounding in a
+    metric that the example states.
+    """
+    share = 0.999 if "metric" in card.example else 0.9
     weight, stats = layer((12, 10))
     other = layer((12, 10), seed=1)[1]
     for rank in (1, 3, 5):
         outcome = remainder(card, weight, stats, rank)
         plain = error(card, weight - svd(weight, rank).to_dense(), stats)
         if card.needs.get("", ()):
-            assert outcome < 0.9 * plain, f"{card.name} at rank {rank} leaves {outcome:.4g}, a plain SVD {plain:.4g}"
+            assert outcome < share * plain, (
+                f"{card.name} at rank {rank} leaves {outcome:.4g}, a plain SVD {plain:.4g}"
+            )
             continue
         first = call_factorisation(card, weight, stats, rank=rank).to_dense()
         for statistics in (other, None):
@@ -144,7 +153,7 @@ def scale(card: Card) -> None:
             what = f"{card.name} of {dtype} at weights times {weights}, inputs times {inputs}"
             assert off < 2e3 * torch.finfo(dtype).eps, f"{what} is off by {off:.3g}"
             if curve is not None and card.curve is not None:
-                power = weights**2 * (inputs**2 if card.needs.get("", ()) else 1.0)
+                power = error(card, weight * weights, larger) / error(card, weight, stats)
                 off = float(card.curve(weight * weights, larger)[4]) / power / float(curve) - 1
                 assert abs(off) < 1e-3, f"the curve of {what} is off by {off:.3g}"
     for dtype in HALF:

@@ -34,15 +34,18 @@ def layer(
 
 def call_factorisation(card: Card, weight: Any, stats: Moments | None, **given: Any) -> Format:
     """The result with the example's arguments and those given here."""
-    return card.function(weight, stats, **{**card.example, **given})
+    arguments = {name: value for name, value in card.example.items() if name != "metric"}
+    return card.function(weight, stats, **{**arguments, **given})
 
 
 def error(card: Card, difference: Tensor, stats: Moments) -> float:
     """The squared error in the card's metric, in float64."""
     wide = difference.double()
-    if "second" not in card.needs.get("", ()):
+    stated = card.example.get("metric")
+    if stated is None and "second" not in card.needs.get("", ()):
         return float(wide.square().sum())
-    return float(((wide @ second_moment(stats).double()) * wide).sum())
+    moment = second_moment(stats) if stated is None else stated(stats)
+    return float(((wide @ moment.double()) * wide).sum())
 
 
 def remainder(card: Card, weight: Tensor, stats: Moments, rank: int) -> float:
