@@ -51,7 +51,8 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         "with four bits a number on average, bits that fall with age leave a lower perplexity than equal bits (ratio "
         "of perplexities)",
         figures["8, 4, 2 by age"]["ratio"] / figures["4 everywhere"]["ratio"], "<=", 1.0,
-        {"evaluation": digest(window)}, 0, {"perplexity to the exact cache's, and bytes": figures, "scored tokens": SCORED},
+        {"evaluation": digest(window)}, 0,
+        {"perplexity to the exact cache's, and bytes": figures, "scored tokens": SCORED},
     )  # fmt: skip
 
 
