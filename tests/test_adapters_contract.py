@@ -80,8 +80,8 @@ class Forgiving(LoRA):
 
 
 SPOILT = {
-    "start": Moved, "merging": Other, "sums": Noisy, "several": Other, "rows": Mixed, "saving": Forgotten,
-    "gradients": Detached, "dropping": Deaf, "structured": Dense, "compiling": Broken, "damaged": Forgiving,
+    "start": Moved, "merge": Other, "sums": Noisy, "several": Other, "rows": Mixed, "storage": Forgotten,
+    "gradients": Detached, "dropout": Deaf, "no_dense_update": Dense, "compilation": Broken, "refusals": Forgiving,
 }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ SPOILT = {
 def test_each_check_catches_an_adapter_that_breaks_it(prop):
     paper = Paper("Nobody", 2000, "Nothing", "arXiv:0")
     card = _catalogue["spoilt"] = Card("spoilt", "adapter", SPOILT[prop], None, (paper,), {"rank": 2})
-    failure = torch._dynamo.exc.Unsupported if prop == "compiling" else (AssertionError, RuntimeError)
+    failure = torch._dynamo.exc.Unsupported if prop == "compilation" else (AssertionError, RuntimeError)
     try:
         with pytest.raises(failure):
             getattr(adapters, prop)(card, "linear")

@@ -18,11 +18,11 @@ from polyad.adapters.frozen.low_rank_product import low_rank_product
 from polyad.adapters.frozen.structured_product import structured_product
 from polyad.adapters.methods.tensorpoly import TensorPoly
 from polyad.formats import Circulant, Hadamard, KhatriRao, Kronecker, LowRank, Toeplitz
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 
 
 def numbers(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=seeded(seed + sum(shape))).requires_grad_()
+    return torch.randn(*shape, dtype=torch.float64, generator=seeded_generator(seed + sum(shape))).requires_grad_()
 
 
 def plain(x, weight, total, left, right, gains, scale):
@@ -151,10 +151,10 @@ def test_a_step_of_many_rows_equals_that_of_the_update_added_to_the_weight(metho
     adapters = Adapters(model)
     adapters.attach("a", "0", method, **arguments)
     for i, p in enumerate(adapters.parameters("a")):
-        p.data.add_(0.1 * torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
+        p.data.add_(0.1 * torch.randn(p.shape, generator=seeded_generator(i), dtype=p.dtype))
     adapter, base = adapters.of("a")["0"], frozen_view(layer)
-    x = torch.randn(4, 512, 64, dtype=torch.float64, generator=seeded(9)).requires_grad_()
-    probe = torch.randn(4, 512, 96, dtype=torch.float64, generator=seeded(8))
+    x = torch.randn(4, 512, 64, dtype=torch.float64, generator=seeded_generator(9)).requires_grad_()
+    probe = torch.randn(4, 512, 96, dtype=torch.float64, generator=seeded_generator(8))
     weight = layer.weight + adapter.scale * base.dense(adapter.update(base))
     inputs = (x, *adapters.parameters("a"))
     expected = torch.autograd.grad((F.linear(x, weight, layer.bias) * probe).sum(), inputs)
@@ -173,7 +173,7 @@ def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments, out, n)
     layer = nn.Linear(n, out).double()
     adapter = method((out, n), **arguments).double()
     for i, p in enumerate(adapter.parameters()):
-        p.data.add_(torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
+        p.data.add_(torch.randn(p.shape, generator=seeded_generator(i), dtype=p.dtype))
     for x in (numbers(n), numbers(2, 3, n)):
         expected = F.linear(x, adapter.update(frozen_view(layer)).to_dense())
         torch.testing.assert_close(adapter.few(x), expected)
@@ -183,7 +183,7 @@ def test_a_few_rows_are_what_the_update_makes_of_them(method, arguments, out, n)
 def test_entangled_factors_are_sums_of_kronecker_products(order):
     adapter = TensorPoly((11, 9), rank=2, order=order, terms=3, tasks=2).double()
     for i, p in enumerate(adapter.parameters()):
-        p.data.copy_(torch.randn(p.shape, generator=seeded(i), dtype=p.dtype))
+        p.data.copy_(torch.randn(p.shape, generator=seeded_generator(i), dtype=p.dtype))
     adapter.task = 1
     share = 3 * adapter.logits[1].softmax(0)
     B, A = (

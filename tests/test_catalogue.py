@@ -139,12 +139,12 @@ def test_bad_signatures_are_named(bad, said):
 
 def test_papers_and_examples_are_required():
     contract.papers(card("decompose", svd))
-    contract.documented(card("decompose", svd))
+    contract.documentation(card("decompose", svd))
     with pytest.raises(AssertionError, match="cites no paper"):
         contract.papers(card("decompose", svd, papers=()))
     with pytest.raises(AssertionError, match="write doi"):
         contract.papers(card("decompose", svd, papers=(Paper("A", 2000, "B", "https://example.org"),)))
     with pytest.raises(AssertionError, match="has no docstring"):
-        contract.documented(card("decompose", dense))
+        contract.documentation(card("decompose", dense))
     with pytest.raises(AssertionError, match="has no docstring"):
-        contract.documented(card("transform", Idle))
+        contract.documentation(card("transform", Idle))

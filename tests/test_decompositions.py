@@ -41,10 +41,10 @@ SPOILT = {
     "gradients": lambda x, rank=1: LowRank(x / x.norm(dim=1, keepdim=True), x.mT @ x),
     "refusals": lambda x, rank=1: LowRank(torch.ones(len(x), 1), torch.ones(1, x.shape[1])),
     "tolerance": factors,
-    "missing": lambda x, rank=1, mask=None: factors(x.nan_to_num(), rank),
+    "masks": lambda x, rank=1, mask=None: factors(x.nan_to_num(), rank),
     "beyond": lambda x, rank=1: factors(x),
     "short": lambda x, rank=1: factors(-x, rank),
-    "batched": lambda x, rank=1, batch=0: zeros(x) if batch else factors(x, rank),
+    "batches": lambda x, rank=1, batch=0: zeros(x) if batch else factors(x, rank),
 }
 
 

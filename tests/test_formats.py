@@ -111,10 +111,13 @@ SPOILT = {
     "operations": ("flops", lambda self, batch: batch**2),
     "convolve": ("convolve", lambda self, x, kernel, **given: CONVOLVE(self, x, kernel, **given | {"dilation": 1})),
     "uneven": ("convolve", lambda self, x, kernel, **given: CONVOLVE(self, x, kernel, **given | {"stride": 1})),
-    "grouped": ("convolve", lambda self, x, kernel, **given: Dense(2 * self.to_dense()).convolve(x, kernel, **given)),
+    "channel_groups": (
+        "convolve",
+        lambda self, x, kernel, **given: Dense(2 * self.to_dense()).convolve(x, kernel, **given),
+    ),
     "tensors": ("replace", lambda self, tensors: self),
     "spec": ("spec", lambda self: Dense(self.to_dense()).spec()),
-    "saving": ("replace", lambda self, tensors: REPLACE(self, {name: 2 * t for name, t in tensors.items()})),
+    "storage": ("replace", lambda self, tensors: REPLACE(self, {name: 2 * t for name, t in tensors.items()})),
     "size": ("nbytes", property(lambda self: 80 if self.left.is_contiguous() else 160)),
     "cast": ("to", lambda self, dtype=None, device=None: self),
     "tree": ("tensors", lambda self: {name: t.clone() for name, t in TENSORS(self).items()}),
@@ -125,7 +128,7 @@ SPOILT = {
     "inner": ("inner", lambda self, other: (self.left @ other.right).sum()),
     "indexing": ("entries", lambda self, index: self.left[index[..., 0], 0]),
     "contraction": ("multiply", lambda self, x, mode: self),
-    "stacked": ("batch", 0),
+    "stacks": ("batch", 0),
     "rounding": ("round", lambda self, rank=None, *, tol=None: LowRank(self.left[..., :1], self.right[..., :1, :])),
 }
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from polyad.adapters import Adapters, GraLoRA, SingLoRA
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 
 
 def test_each_block_is_the_product_of_its_own_factors():
-    made = GraLoRA((6, 8), rank=4, blocks=2, generator=seeded(0)).double()
-    nn.init.normal_(made.B, generator=seeded(1))
+    made = GraLoRA((6, 8), rank=4, blocks=2, generator=seeded_generator(0)).double()
+    nn.init.normal_(made.B, generator=seeded_generator(1))
     found = made.update(None).to_dense()
     for i in range(2):
         for j in range(2):
@@ -19,8 +19,8 @@ def test_each_block_is_the_product_of_its_own_factors():
 
 
 def test_the_rank_is_blocks_times_lora_s_at_as_many_numbers():
-    made = GraLoRA((32, 32), rank=4, blocks=4, generator=seeded(0)).double()
-    nn.init.normal_(made.B, generator=seeded(1))
+    made = GraLoRA((32, 32), rank=4, blocks=4, generator=seeded_generator(0)).double()
+    nn.init.normal_(made.B, generator=seeded_generator(1))
     assert sum(p.numel() for p in made.parameters()) == 4 * (32 + 32)
     assert int(torch.linalg.matrix_rank(made.update(None).to_dense())) == 16
 
@@ -40,7 +40,7 @@ def test_blocks_that_do_not_fit_are_refused(arguments, said):
 
 @pytest.mark.parametrize("shape", [(6, 8), (8, 6), (7, 7)])
 def test_one_matrix_gives_a_symmetric_positive_square_part(shape):
-    made = SingLoRA(shape, rank=2, generator=seeded(0)).double()
+    made = SingLoRA(shape, rank=2, generator=seeded_generator(0)).double()
     found, least = made.update(None).to_dense().detach(), min(shape)
     assert found.shape == shape
     assert made.A.shape == (max(shape), 2)

@@ -51,7 +51,7 @@ def test_a_batch_that_is_fixed_is_caught(monkeypatch):
         LowRank, "linear", lambda self, x: Dense(self.left @ self.right).linear(x) / int(x.shape[0]) * 4
     )
     with pytest.raises(UserError, match="specialized it to be a constant"):
-        layers.exporting(layers.example(LowRank))
+        layers.export(layers.example(LowRank))
 
 
 def test_a_graph_break_is_caught(monkeypatch):
@@ -61,7 +61,7 @@ def test_a_graph_break_is_caught(monkeypatch):
         lambda self, x: x @ (self.left @ self.right).mT if x.sum() > 0 else x @ self.right.mT @ self.left.mT,
     )
     with pytest.raises(Exception, match=r"[Dd]ata-dependent"):
-        layers.compiling(layers.example(LowRank))
+        layers.compilation(layers.example(LowRank))
 
 
 def test_exact_tensors_that_a_cast_touches_are_caught(monkeypatch):
@@ -108,4 +108,4 @@ def test_gradient_descent_moves_shared_tensors_once():
 
 
 def test_sparse_products_and_embeddings_compile():
-    layers.compiling(Product((Dense(torch.eye(6)), layers.example(Sparse))))
+    layers.compilation(Product((Dense(torch.eye(6)), layers.example(Sparse))))

@@ -96,6 +96,29 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "polyad.attention": {"mixed": "mix_latent"},
     "polyad.attention.methods.tpla": {"mixed": "mix_latent"},
     "polyad.decompose.ranks.compare_formats": {"trade": "compare_formats"},
+    "polyad.testing.adapters": {
+        "adapted": "model_with_adapters",
+        "compiling": "compilation",
+        "damaged": "refusals",
+        "dropping": "dropout",
+        "merging": "merge",
+        "saving": "storage",
+        "structured": "no_dense_update",
+    },
+    "polyad.testing.decompositions": {
+        "batched": "batches",
+        "drawn": "draw_tensor",
+        "made": "call_decomposition",
+        "missing": "masks",
+    },
+    "polyad.testing.formats": {"grouped": "channel_groups", "saving": "storage", "stacked": "stacks"},
+    "polyad.testing.layers": {
+        "compiling": "compilation",
+        "exporting": "export",
+        "loading": "state_dicts",
+        "training": "gradients",
+    },
+    "polyad.testing.methods": {"documented": "documentation"},
 }
 """Package or module -> names in it that have changed, and what they are now."""
 
@@ -139,6 +162,13 @@ def keep_old_names() -> None:
     for package in RENAMED.keys() & ROOMS.keys():
         vars(sys.modules[package]).setdefault("__getattr__", _forward(package, package, tuple(RENAMED[package])))
     vars(sys.modules["polyad.linalg"])["__getattr__"] = _forward("polyad.linalg", "polyad.algorithms", ALGORITHMS)
+
+
+def keep_renamed(package: str) -> None:
+    """Let the former names in a package and its rooms be imported: for a package that ``polyad`` does not import."""
+    for name in RENAMED:
+        if f"{name}.".startswith(f"{package}."):
+            vars(sys.modules[name]).setdefault("__getattr__", _forward(name, name, tuple(RENAMED[name])))
 
 
 def _forward(old: str, new: str, names: tuple[str, ...] | None = None) -> Callable[[str], Any]:

@@ -7,7 +7,8 @@ from polyad._card import methods
 from polyad.adapters import Adapters
 from polyad.adapters.training import trainer_callback
 from polyad.interop.peft import to_peft
-from polyad.testing.adapters import _Any, move
+from polyad.testing.adapters import move
+from polyad.testing.adapters._subject import UnitMoments
 from saved.reading import based, inputs, output
 from saved.shelf import ASKED, case
 
@@ -36,7 +37,7 @@ def _said(model, x):
 
 
 def put(adapters, loss, method, which=FEW, name="a", **given):
-    adapters.attach(name, which, method, loss=loss, stats=_Any(adapters.model), **given)
+    adapters.attach(name, which, method, loss=loss, stats=UnitMoments(adapters.model), **given)
     move(adapters, name)
 
 

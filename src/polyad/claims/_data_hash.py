@@ -19,10 +19,10 @@ def sha(tensors: Iterable[Tensor]) -> str:
     >>> sha([x]) == sha([x * (1 + 1e-7)]), sha([x]) == sha([x.flip(0)])
     (True, False)
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for tensor in tensors:
         x = tensor.detach().to("cpu", torch.float64).flatten()
         rising = torch.linspace(0.5, 1.5, x.numel(), dtype=torch.float64)
         sums = x.abs().mean(), x.square().mean().sqrt(), (x.abs() * rising).mean()
-        found.update(f"{tuple(tensor.shape)} {' '.join(f'{float(s):.3e}' for s in sums)}\n".encode())
-    return found.hexdigest()
+        digest.update(f"{tuple(tensor.shape)} {' '.join(f'{float(s):.3e}' for s in sums)}\n".encode())
+    return digest.hexdigest()

@@ -19,21 +19,21 @@ def normal(generator: Generator, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def weighed(weight: Tensor) -> nn.Sequential:
+def linear_model(weight: Tensor) -> nn.Sequential:
     """A model of one linear layer of this weight."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     layer.weight.data = weight.clone()
     return nn.Sequential(layer)
 
 
-def fitted(
+def fit_adapter(
     weight: Tensor, target: Tensor, method: Method, *, steps: int = 400, lr: float = 0.02, seed: int = 0, **given: Any
 ) -> dict[str, float]:
     """An adapter of ``weight`` trained towards ``target`` from inputs of unit covariance.
 
     ``error`` is relative to the change that was asked for: 1 is what no adapter has.
     """
-    model = weighed(weight)
+    model = linear_model(weight)
     adapters = Adapters(model)
     adapters.attach("a", "*", method, seed=seed, **given)
     descend(adapters, "a", lambda: (_whole(model) - target).square().sum() / (target - weight).square().sum(),
@@ -59,13 +59,13 @@ def descend(
     for step in range(steps):
         adapters.before_step(step, steps)
         optimiser.zero_grad()
-        found = loss()
-        (found + adapters.penalty()).backward()
+        current = loss()
+        (current + adapters.penalty()).backward()
         adapters.after_backward(step, steps)
         optimiser.step()
         adapters.after_step(step, steps)
         schedule.step()
-        losses.append(float(found.detach()))
+        losses.append(float(current.detach()))
     return losses
 
 
@@ -87,17 +87,17 @@ class Tasks:
         for weight in self.weights[:-1]:
             n, m = weight.shape
             planted = normal(g, shared, n, rank) @ normal(g, shared, rank, m) / (rank * m) ** 0.5
-            for own, mix in zip(self.changes, normal(g, count, shared) / shared**0.5, strict=True):
-                own.append(size * torch.einsum("k,knm->nm", mix, planted))
+            for task_changes, mix in zip(self.changes, normal(g, count, shared) / shared**0.5, strict=True):
+                task_changes.append(size * torch.einsum("k,knm->nm", mix, planted))
 
     def base(self) -> nn.Sequential:
         """The network before any task."""
         layers: list[nn.Module] = []
         for weight in self.weights:
-            layers += [*weighed(weight), nn.ReLU()]
+            layers += [*linear_model(weight), nn.ReLU()]
         return nn.Sequential(*layers[:-1])
 
-    def labelled(self, task: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    def draw_rows(self, task: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
         """Normal inputs, and labels drawn from the probabilities of the task's teacher."""
         g = Generator().manual_seed(1000 * seed + task)
         x = normal(g, rows, self.sides[0])
@@ -119,11 +119,11 @@ def tune(
 ) -> list[float]:
     """Train an attached adapter, alone, on a task; the losses of all steps."""
     adapters.activate(name)
-    x, y = tasks.labelled(task, rows, seed=1)
+    x, y = tasks.draw_rows(task, rows, seed=1)
     return descend(adapters, name, lambda: F.cross_entropy(adapters.model(x), y), steps=steps, lr=lr)
 
 
-def tested(tasks: Tasks, task: int, adapters: Adapters, name: str | None) -> float:
+def held_out_accuracy(tasks: Tasks, task: int, adapters: Adapters, name: str | None) -> float:
     """The accuracy on rows of a task that were not trained on, with this adapter alone or none."""
     adapters.activate([] if name is None else name)
-    return accuracy(adapters.model, *tasks.labelled(task, 4000, seed=2))
+    return accuracy(adapters.model, *tasks.draw_rows(task, 4000, seed=2))

@@ -1,5 +1,6 @@
 """The contracts, public, so that others can hold their own formats, layers and methods to them."""
 
+from polyad._moved import keep_renamed
 from polyad.testing import (
     adapters,
     allocations,
@@ -30,3 +31,5 @@ __all__ = [
     "groups", "layers", "measures", "methods", "no_densifying", "operations", "quantizers", "rescalings",
     "schedules", "sketches", "solvers", "streams", "subspaces", "transforms",
 ]  # fmt: skip
+
+keep_renamed(__name__)

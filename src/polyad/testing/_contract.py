@@ -1,4 +1,4 @@
-"""What every contract shares: the formats it is held on, and how two tensors are compared."""
+"""Parts that the contracts share: the formats they are tried on, and the comparison of two tensors."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ ROUNDINGS = 16
 def contract(check: Callable[[Format], None]) -> Check:
     """A check of one format, as a check of a format or of a kind: a kind is tried on all of its ``examples``."""
 
-    return _held(check, matrix=False)
+    return _try_every_format(check, matrix=False)
 
 
 def matrices(check: Callable[[Format], None]) -> Check:
     """``contract`` for a property that only a matrix can have: examples of other than two modes are passed over."""
-    return _held(check, matrix=True)
+    return _try_every_format(check, matrix=True)
 
 
-def _held(check: Callable[[Format], None], *, matrix: bool) -> Check:
+def _try_every_format(check: Callable[[Format], None], *, matrix: bool) -> Check:
     @functools.wraps(check)
-    def held(subject: Subject) -> None:
+    def check_subject(subject: Subject) -> None:
         for format in examples(subject) if isinstance(subject, type) else (subject,):
             if matrix and format.ndim != 2:
                 continue
@@ -51,7 +51,7 @@ def _held(check: Callable[[Format], None], *, matrix: bool) -> Check:
                 error.add_note(f"the format was {format!r} of {format.dtype}")
                 raise
 
-    return held
+    return check_subject
 
 
 def examples(kind: type[Format]) -> Iterator[Format]:
@@ -66,11 +66,11 @@ def examples(kind: type[Format]) -> Iterator[Format]:
     shapes = [s for s in SHAPES if kind.fits(s)] or [s for s in SPECIAL if kind.fits(s)]
     for shape in shapes:
         for dtype in (torch.float32, torch.float64):
-            yield kind.random(shape, generator=seeded(), dtype=dtype)
-    yield kind.random(shapes[0], generator=seeded(), dtype=torch.float32).to(torch.bfloat16)
+            yield kind.random(shape, generator=seeded_generator(), dtype=dtype)
+    yield kind.random(shapes[0], generator=seeded_generator(), dtype=torch.float32).to(torch.bfloat16)
 
 
-def seeded(seed: int = 0) -> Generator:
+def seeded_generator(seed: int = 0) -> Generator:
     """A generator on the CPU."""
     return torch.Generator().manual_seed(seed)
 
@@ -78,13 +78,13 @@ def seeded(seed: int = 0) -> Generator:
 def normal(*shape: int, like: Format | None = None, dtype: torch.dtype | None = None, seed: int = 1) -> Tensor:
     """Normal numbers, drawn in float32, in ``dtype`` or in that of ``like``."""
     chosen = dtype or (torch.float32 if like is None else like.dtype)
-    return torch.randn(shape, generator=seeded(seed)).to(chosen)
+    return torch.randn(shape, generator=seeded_generator(seed)).to(chosen)
 
 
-def assert_close(found: Tensor, expected: Tensor, scale: Tensor | float, dtype: torch.dtype, what: str) -> None:
+def assert_close(result: Tensor, expected: Tensor, scale: Tensor | float, dtype: torch.dtype, what: str) -> None:
     """Shapes equal, and the Frobenius error below ``ROUNDINGS`` of ``dtype``'s epsilon times ``scale``."""
-    assert found.shape == expected.shape, f"{what}: the shape is {tuple(found.shape)}, not {tuple(expected.shape)}"
-    error = float((found.double() - expected.double()).norm())
+    assert result.shape == expected.shape, f"{what}: the shape is {tuple(result.shape)}, not {tuple(expected.shape)}"
+    error = float((result.double() - expected.double()).norm())
     limit = ROUNDINGS * torch.finfo(dtype).eps * float(scale)
     assert error <= limit, f"{what}: off by {error:.3g} in Frobenius norm, more than rounding allows ({limit:.3g})"
 
@@ -96,14 +96,14 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
 
 def exactness(format: Format) -> dict[str, bool]:
     """By dotted name, whether a tensor must keep its dtype: integers, and those that their format calls exact."""
-    found: dict[str, bool] = {}
+    flags: dict[str, bool] = {}
     for field in format.field_names():
         value = getattr(format, field)
         parts = enumerate(value) if isinstance(value, tuple) else ((None, value),)
         for place, part in parts:
             name = field if place is None else f"{field}.{place}"
             if isinstance(part, Tensor):
-                found[name] = field in format.exact or not part.is_floating_point()
+                flags[name] = field in format.exact or not part.is_floating_point()
             elif isinstance(part, Format):
-                found.update({f"{name}.{inner}": exact for inner, exact in exactness(part).items()})
-    return found
+                flags.update({f"{name}.{inner}": exact for inner, exact in exactness(part).items()})
+    return flags

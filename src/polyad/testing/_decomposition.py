@@ -1,4 +1,4 @@
-"""What the contract of decompositions is made of: the tensor drawn, the result, its error, the words of a refusal."""
+"""Parts of the contract of decompositions: the tensor, the result, its error, the words of a refusal."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.formats import Format
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 
 SLACK = 1e-3
 """How much a relative error may move when x is scaled or permuted, which changes roundings and nothing else."""
 
 
-def drawn(card: Card, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+def draw_tensor(card: Card, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
     """The tensor on which a decomposition is tried."""
     asked = card.example.get("x", (6, 5, 4))
     if callable(asked):
-        x = asked(seeded(seed))
+        x = asked(seeded_generator(seed))
         assert isinstance(x, Tensor), f"the example of {card.name} draws {type(x).__name__}, not a tensor"
         return x.to(dtype)
-    return torch.randn(asked, generator=seeded(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(asked, generator=seeded_generator(seed), dtype=torch.float64).to(dtype)
 
 
-def made(card: Card, x: Tensor, **given: Any) -> Format:
+def call_decomposition(card: Card, x: Tensor, **changes: Any) -> Format:
     """The decomposition of x with the example's arguments."""
-    arguments = {name: value for name, value in card.example.items() if name != "x"} | given
+    arguments = {name: value for name, value in card.example.items() if name != "x"} | changes
     return card.function(x, **{name: value for name, value in arguments.items() if value is not None})
 
 
@@ -45,7 +45,7 @@ def dense(x: Tensor | Format) -> Tensor:
 
 
 def assert_sentence(card: Card, refused: Exception) -> None:
-    """What a method refuses with is a sentence, and not what a library below it said."""
+    """Assert that a refusal is a sentence of the method, and not the message of a library below it."""
     said = str(refused)
     assert len(said.split()) >= 4, f"{card.name} refuses with {said!r}, which is no sentence"
     assert not re.search(r"linalg[._]\w+:|LAPACK|must match|broadcast", said), (

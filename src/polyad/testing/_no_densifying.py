@@ -24,13 +24,13 @@ def no_densifying() -> Iterator[None]:
     def refuse(self: Format, *_: Any) -> NoReturn:
         raise AssertionError(f"{type(self).__name__}.to_dense was called; a forward pass must not densify")
 
-    own = {kind: vars(kind)["to_dense"] for kind in _classes() if "to_dense" in vars(kind)}
+    originals = {kind: vars(kind)["to_dense"] for kind in _classes() if "to_dense" in vars(kind)}
     try:
-        for kind in own:
+        for kind in originals:
             kind.to_dense = refuse
         yield
     finally:
-        for kind, method in own.items():
+        for kind, method in originals.items():
             kind.to_dense = method
 
 

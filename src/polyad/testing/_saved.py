@@ -17,23 +17,23 @@ def read_back(saved: dict[str, Any]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def assert_same(found: Any, expected: Any, what: str) -> None:
+def assert_same(result: Any, expected: Any, what: str) -> None:
     """Equal keys, types, dtypes and numbers, in whatever is nested."""
     if isinstance(expected, dict):
-        other = sorted(map(str, found.keys() ^ expected.keys()))
+        other = sorted(map(str, result.keys() ^ expected.keys()))
         assert not other, f"{what} differs in its entries: {', '.join(other[:3])}"
         for key, value in expected.items():
-            assert_same(found[key], value, f"{what} at {key}")
+            assert_same(result[key], value, f"{what} at {key}")
     elif isinstance(expected, tuple | list):
-        assert len(found) == len(expected), f"{what} has {len(found)} parts, not {len(expected)}"
+        assert len(result) == len(expected), f"{what} has {len(result)} parts, not {len(expected)}"
         for i, value in enumerate(expected):
-            assert_same(found[i], value, f"{what} at {i}")
+            assert_same(result[i], value, f"{what} at {i}")
     elif isinstance(expected, Tensor):
-        assert found.dtype == expected.dtype, f"{what} is of {found.dtype}, not {expected.dtype}"
-        same = found.shape == expected.shape and bool(
-            ((found == expected) | (found.isnan() & expected.isnan())).all()
+        assert result.dtype == expected.dtype, f"{what} is of {result.dtype}, not {expected.dtype}"
+        same = result.shape == expected.shape and bool(
+            ((result == expected) | (result.isnan() & expected.isnan())).all()
         )
         assert same, f"{what} has other numbers"
     else:
-        assert type(found) is type(expected), f"{what} is a {type(found).__name__}, not a {type(expected).__name__}"
-        assert found == expected, f"{what} is {found}, not {expected}"
+        assert type(result) is type(expected), f"{what} is a {type(result).__name__}, not a {type(expected).__name__}"
+        assert result == expected, f"{what} is {result}, not {expected}"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.formats import Format
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._refusals import assert_refused, result_or_refusal
 
 Change = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ WHOLE = frozenset({"rank", "rows", "budget", "steps", "keep", "levels", "bits", 
 
 def draw_arguments(card: Card, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     """The arguments of an example, floats in a dtype."""
-    arguments = card.example["arguments"](seeded(seed))
+    arguments = card.example["arguments"](seeded_generator(seed))
     return {name: change_tensors(value, lambda t: t.to(dtype)) for name, value in arguments.items()}
 
 
@@ -42,7 +42,7 @@ def result(card: Card, arguments: Mapping[str, Any], seed: int = 0) -> Any:
     """The result of the method for these arguments, with a generator of this seed where it takes one."""
     call = card.example.get("call", card.function)
     takes = inspect.signature(call).parameters
-    random = {"generator": seeded(seed)} if "generator" in takes and "generator" not in arguments else {}
+    random = {"generator": seeded_generator(seed)} if "generator" in takes and "generator" not in arguments else {}
     return call(**arguments, **random)
 
 
@@ -105,7 +105,7 @@ def disturb(answer: Any, share: float = 0.1) -> Any:
         return tuple([item + 1 for item in answer])
 
     def add_noise(t: Tensor) -> Tensor:
-        noise = torch.randn(t.shape, generator=seeded(9), dtype=torch.float64).to(t)
+        noise = torch.randn(t.shape, generator=seeded_generator(9), dtype=torch.float64).to(t)
         return t + share * t.abs().max() * noise if t.numel() else t
 
     return change_tensors(answer, add_noise)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.testing._contract import normal, seeded
-from polyad.testing._decomposition import drawn
+from polyad.testing._contract import normal, seeded_generator
+from polyad.testing._decomposition import draw_tensor
 from polyad.testing._refusals import assert_refused, result_or_refusal
 from polyad.testing._trial_models import decoder
 
@@ -32,8 +32,8 @@ INVARIANCES: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
     "sign": (lambda x: -x,),
     "shift": (lambda x: x + 1.5,),
     "rotation": (lambda x: x @ _rotation(x),),
-    "rows": (lambda x: x[..., torch.randperm(x.shape[-2], generator=seeded(4)), :],),
-    "columns": (lambda x: x[..., torch.randperm(x.shape[-1], generator=seeded(4))],),
+    "rows": (lambda x: x[..., torch.randperm(x.shape[-2], generator=seeded_generator(4)), :],),
+    "columns": (lambda x: x[..., torch.randperm(x.shape[-1], generator=seeded_generator(4))],),
 }
 """Changes of x that leave a measure as it is, where it says so; "rotation" is of the last axis."""
 
@@ -58,7 +58,7 @@ def subject(card: Card, dtype: torch.dtype = torch.float64) -> Any:
     """The tensor that the card's example draws, or a decoder."""
     if next(iter(inspect.signature(card.function).parameters)) == "model":
         return decoder().to(dtype)
-    return drawn(card, dtype)
+    return draw_tensor(card, dtype)
 
 
 def repeatable(card: Card) -> None:
@@ -108,7 +108,7 @@ def order(card: Card) -> None:
     if not card.example.get("ordered"):
         return
     x = subject(card)
-    order = torch.randperm(len(x), generator=seeded(6))
+    order = torch.randperm(len(x), generator=seeded_generator(6))
     plain, outcome = call_measure(card, x), call_measure(card, x[order])
     for axis in range(plain.ndim):
         plain = plain.index_select(axis, order)

@@ -15,7 +15,7 @@ from polyad._card import Card
 
 @dataclass(frozen=True)
 class Signature:
-    """What the functions of a kind take and return.
+    """The arguments and the return type of the functions of a kind.
 
     ``leading`` are the positional arguments in order, ``optional`` those that may follow them; all others must be
     keyword-only. Where ``leading`` is None, the problem names them: one or more without a default. ``required`` are
@@ -78,11 +78,11 @@ def papers(card: Card) -> None:
         assert paper.authors, f"{card.name} cites a paper without authors: {paper}"
         assert paper.title, f"{card.name} cites a paper without a title: {paper}"
         assert 1800 < paper.year < 2100, f"{card.name} cites a paper of the year {paper.year}"
-        known = paper.source.startswith(("doi:", "arXiv:", "isbn:"))
-        assert known, f"{card.name} cites {paper.source!r}; write doi:..., arXiv:... or isbn:..."
+        recognised = paper.source.startswith(("doi:", "arXiv:", "isbn:"))
+        assert recognised, f"{card.name} cites {paper.source!r}; write doi:..., arXiv:... or isbn:..."
 
 
-def documented(card: Card) -> None:
+def documentation(card: Card) -> None:
     """A docstring of its own with an example in doctest's form."""
     text = vars(card.function).get("__doc__") if isinstance(card.function, type) else card.function.__doc__
     assert text, f"{card.name} has no docstring"
@@ -101,28 +101,35 @@ def signature(card: Card) -> None:
 
 
 def _misfit(card: Card, form: Signature) -> str | None:
-    """What keeps a function from a signature, or None where nothing does."""
+    """The reason that a function does not fit a signature, or None where it fits."""
     parameters = inspect.signature(card.function).parameters.values()
     plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    found = tuple(p.name for p in plain)
+    positional = tuple(p.name for p in plain)
     leading = tuple(p.name for p in plain if p.default is p.empty) if form.leading is None else form.leading
     n = len(leading)
-    if not n or found[:n] != leading or found[n:] != form.optional[: len(found) - n]:
+    if not n or positional[:n] != leading or positional[n:] != form.optional[: len(positional) - n]:
         allowed = ", ".join((*(leading or ("problem",)), *(f"[{name}]" for name in form.optional)))
-        return f"the positional arguments are ({', '.join(found)}), not ({allowed}); all others are keyword-only"
+        return f"the positional arguments are ({', '.join(positional)}), not ({allowed}); all others are keyword-only"
     if any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return "it takes *args; every argument has a name"
     absent = [name for name in form.required if name not in {p.name for p in parameters if p.kind == p.KEYWORD_ONLY}]
     if absent:
         return f"it lacks the keyword-only arguments {absent}"
-    given = card.function if isinstance(card.function, type) else _annotation(card.function)
-    if given is None:
+    returned = card.function if isinstance(card.function, type) else _annotation(card.function)
+    if returned is None:
         return "its return type is not annotated"
-    names = {cls.__name__ for cls in getattr(given, "__origin__", given).__mro__} if _is_class(given) else set()
+    names = (
+        {cls.__name__ for cls in getattr(returned, "__origin__", returned).__mro__} if _is_class(returned) else set()
+    )
     if form.returns and names.isdisjoint(form.returns):
-        return f"it returns {given}, not a {' or '.join(form.returns)}"
-    if card.makes is not None and _is_class(given) and "Format" in form.returns and not issubclass(card.makes, given):
-        return f"it returns {given.__name__}, but its card says that it makes {card.makes.__name__}"
+        return f"it returns {returned}, not a {' or '.join(form.returns)}"
+    if (
+        card.makes is not None
+        and _is_class(returned)
+        and "Format" in form.returns
+        and not issubclass(card.makes, returned)
+    ):
+        return f"it returns {returned.__name__}, but its card says that it makes {card.makes.__name__}"
     return None
 
 
@@ -130,8 +137,8 @@ def _protocol(card: Card, target: type) -> None:
     for name, leading in PROTOCOLS.get(card.kind, {}).items():
         method = getattr(target, name, None)
         assert callable(method), f"{card.name} has no method {name}"
-        found = tuple(inspect.signature(method).parameters)[1 : 1 + len(leading)]
-        assert found == leading, f"{card.name}.{name} takes {found} first, not {leading}"
+        arguments = tuple(inspect.signature(method).parameters)[1 : 1 + len(leading)]
+        assert arguments == leading, f"{card.name}.{name} takes {arguments} first, not {leading}"
     for name in ATTRIBUTES.get(card.kind, ()):
         present = hasattr(target, name) or name in getattr(target, "__annotations__", {})
         assert present, f"{card.name} has no attribute {name}"
@@ -141,20 +148,20 @@ def _protocol(card: Card, target: type) -> None:
 
 def _class(card: Card) -> type:
     """The class itself, or the one that a function makes."""
-    made = card.function if isinstance(card.function, type) else card.makes or _annotation(card.function)
-    assert isinstance(made, type), f"{card.name} of kind {card.kind} is neither a class nor annotated to return one"
-    return made
+    target = card.function if isinstance(card.function, type) else card.makes or _annotation(card.function)
+    assert isinstance(target, type), f"{card.name} of kind {card.kind} is neither a class nor annotated to return one"
+    return target
 
 
 def _annotation(function: Callable[..., Any]) -> Any:
     return get_type_hints(function).get("return")
 
 
-def _is_class(given: Any) -> bool:
-    return isinstance(getattr(given, "__origin__", given), type)
+def _is_class(annotation: Any) -> bool:
+    return isinstance(getattr(annotation, "__origin__", annotation), type)
 
 
-CHECKS = (papers, documented, signature)
+CHECKS = (papers, documentation, signature)
 """Every check of a card, to parametrise over."""
 
-__all__ = ["CHECKS", "PROTOCOLS", "SIGNATURES", "SYNONYMS", "Signature", "documented", "papers", "signature"]
+__all__ = ["CHECKS", "PROTOCOLS", "SIGNATURES", "SYNONYMS", "Signature", "documentation", "papers", "signature"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from polyad._card import Card
 from polyad.models.blocks import decoder_layers
 from polyad.models.replacement import Replacement
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._trial_models import decoder, in_effect, logits, tokens
 
 Family = tuple[str, Mapping[str, Any]]
@@ -37,7 +37,7 @@ FAMILIES: tuple[Family, ...] = (
 
 def call_rescaling(card: Card, model: nn.Module, seed: int = 0) -> Replacement:
     """The replacement that a method makes of a model, drawn from this seed."""
-    return card.function(model, generator=seeded(seed), **card.example)
+    return card.function(model, generator=seeded_generator(seed), **card.example)
 
 
 def predictions(model: nn.Module, replacement: Replacement) -> Tensor:

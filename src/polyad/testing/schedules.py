@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from polyad._card import Card
 from polyad.models import load, save
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._saved import assert_same
 from polyad.train import Schedule, descend
 
@@ -54,14 +54,14 @@ def run(
     watch: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train a model to reproduce a fixed function, with other rows at every step; the losses."""
-    x = torch.randn(96, 8, generator=seeded(1))
-    y = (x @ torch.randn(8, 4, generator=seeded(2)) / 2).tanh()
+    x = torch.randn(96, 8, generator=seeded_generator(1))
+    y = (x @ torch.randn(8, 4, generator=seeded_generator(2)) / 2).tanh()
     dtype = next(model.parameters()).dtype
 
     def loss(step: int) -> Tensor:
         if watch is not None:
             watch(step)
-        rows = torch.randperm(96, generator=seeded(step))[:48]
+        rows = torch.randperm(96, generator=seeded_generator(step))[:48]
         return (model(x[rows].to(dtype)).float() - y[rows]).square().mean()
 
     return descend(model, loss, steps=steps, rate=RATE, state=file, every=1, schedule=schedule, callback=callback)
@@ -88,7 +88,7 @@ def ordinary(card: Card) -> None:
             assert not left, f"{card.name} leaves {left} on the module {path!r} after {steps} steps"
             assert not parametrize.is_parametrized(module), f"{card.name} leaves a parametrization on {path!r}"
             assert "forward" not in vars(module), f"{card.name} leaves another forward on {path!r}"
-        x = torch.randn(5, 8, generator=seeded(3))
+        x = torch.randn(5, 8, generator=seeded_generator(3))
         assert torch.equal(_load_back(model, make_schedule(card)[1])(x), model(x)), (
             f"{card.name} ends in another model than saved"
         )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._refusals import assert_refused, result_or_refusal
 from polyad.testing._saved import assert_same, read_back
 from polyad.testing._standalone import (
@@ -41,7 +41,9 @@ from polyad.testing._standalone import (
 
 def make_stream(card: Card, arguments: Mapping[str, Any], seed: int = 0) -> Any:
     """A stream that has seen nothing, with a generator of this seed where it takes one."""
-    random = {"generator": seeded(seed)} if "generator" in inspect.signature(card.function).parameters else {}
+    random = (
+        {"generator": seeded_generator(seed)} if "generator" in inspect.signature(card.function).parameters else {}
+    )
     return card.function(**{name: value for name, value in arguments.items() if name != "rows"}, **random)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.optim import Subspace
-from polyad.testing._contract import normal, seeded
+from polyad.testing._contract import normal, seeded_generator
 from polyad.testing._saved import assert_same, read_back
 
 SHAPES = ((8, 20), (8, 8), (5, 6))
@@ -27,7 +27,7 @@ def make_subspace(card: Card, seed: int = 0) -> Subspace:
     """A subspace with its example's arguments, and with a generator of this seed where it takes one."""
     arguments = {name: value for name, value in card.example.items() if name not in ("follows", "orthonormal")}
     if "generator" in inspect.signature(card.function).parameters:
-        arguments["generator"] = seeded(seed)
+        arguments["generator"] = seeded_generator(seed)
     return card.function(**arguments)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.optim import Optimizer, Transform
-from polyad.testing._contract import normal, seeded
+from polyad.testing._contract import normal, seeded_generator
 from polyad.testing._saved import assert_same, read_back
 
 SHAPES = ((7,), (6, 10), (12, 5), (4, 3, 2, 2))
@@ -34,7 +34,7 @@ def make_transform(card: Card, seed: int = 0) -> Transform:
     """A transform with its example's arguments, and with a generator of this seed where it takes one."""
     arguments = {name: value for name, value in card.example.items() if name not in ("lr", "scale")}
     if "generator" in inspect.signature(card.function).parameters:
-        arguments["generator"] = seeded(seed)
+        arguments["generator"] = seeded_generator(seed)
     return card.function(**arguments)
 
 

@@ -54,7 +54,7 @@ class Bench:
         self.model = perceptron(seed)
         steps(self.model, self._task(teacher, 20_000), self.model.parameters(), 3e-3, 600, seed)
         self.data, self.held = self._task(changed, rows), self._task(changed, 4000)
-        self.before = measured(self.model, self.held)
+        self.before = loss_and_accuracy(self.model, self.held)
 
     @property
     def digest(self) -> dict[str, str]:
@@ -64,8 +64,8 @@ class Bench:
 
     def tune(self, method: Any, *, rates: Sequence[float] = RATES, count: int = 200, **how: Any) -> Tuned:
         """The run with the least held-out loss over the learning rates; ``how`` is what ``Adapters.attach`` takes."""
-        found = [adapted(self.model, self.data, self.held, method, lr, count, **how) for lr in rates]
-        return min(found, key=lambda one: one.held if one.held == one.held else float("inf"))
+        runs = [tune_adapter(self.model, self.data, self.held, method, lr, count, **how) for lr in rates]
+        return min(runs, key=lambda one: one.held if one.held == one.held else float("inf"))
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator)
@@ -86,7 +86,7 @@ def perceptron(seed: int) -> nn.Sequential:
         return nn.Sequential(*layers, nn.Linear(WIDTH, CLASSES))
 
 
-def measured(model: nn.Module, data: Data) -> tuple[float, float]:
+def loss_and_accuracy(model: nn.Module, data: Data) -> tuple[float, float]:
     """The loss and the accuracy on these rows."""
     with torch.no_grad():
         scores = model(data[0])
@@ -105,8 +105,8 @@ def steps(
     optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> tuple[list[float], float]:
     """The losses of ``count`` steps on batches of 256 rows, and how many numbers were trained on average."""
-    generator, own = Generator().manual_seed(seed), list(parameters)
-    run, losses, trained = optimiser(own, lr=lr), [], 0
+    generator, trainable = Generator().manual_seed(seed), list(parameters)
+    run, losses, trained = optimiser(trainable, lr=lr), [], 0
     for step in range(count):
         batch = torch.randint(len(data[0]), (256,), generator=generator)
         if adapters is not None:
@@ -114,7 +114,7 @@ def steps(
         run.zero_grad()
         loss = F.cross_entropy(model(data[0][batch]), data[1][batch])
         (loss if adapters is None else loss + adapters.penalty()).backward()
-        trained += sum(p.numel() for p in own if p.grad is not None)
+        trained += sum(p.numel() for p in trainable if p.grad is not None)
         if adapters is not None:
             adapters.after_backward(step, count)
         run.step()
@@ -124,7 +124,7 @@ def steps(
     return losses, trained / count
 
 
-def adapted(
+def tune_adapter(
     model: nn.Module,
     data: Data,
     held: Data,
@@ -141,11 +141,11 @@ def adapted(
     adapters = Adapters(model)
     adapters.attach("tuned", which, method, seed=seed, **how)
     try:
-        own = list(adapters.parameters("tuned"))
-        losses, trained = steps(model, data, own, lr, count, seed, adapters=adapters, optimiser=optimiser)
+        trainable = list(adapters.parameters("tuned"))
+        losses, trained = steps(model, data, trainable, lr, count, seed, adapters=adapters, optimiser=optimiser)
         last = losses[-max(count // 10, 1) :]
-        loss, accuracy = measured(model, held)
-        size = sum(p.numel() for p in own)
+        loss, accuracy = loss_and_accuracy(model, held)
+        size = sum(p.numel() for p in trainable)
         return Tuned(lr, sum(last) / len(last), loss, accuracy, size, trained, losses)
     finally:
         adapters.detach("tuned")

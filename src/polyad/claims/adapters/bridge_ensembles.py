@@ -33,16 +33,16 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     """The share of the second member's gain in negative log likelihood that a type I bridge keeps, over seeds."""
     runs, data = [], []
     for seed in range(3):
-        found, used = run(seed)
-        runs.append(found)
+        figures, used = run(seed)
+        runs.append(figures)
         data += used
-    kept = {kind: mean(run[kind]["gain kept"] for run in runs) for kind in ("type I", "type II")}
+    gains_kept = {kind: mean(run[kind]["gain kept"] for run in runs) for kind in ("type I", "type II")}
     return Result(
         "a base network averaged with a bridge, which predicts from the base's features the network in the middle of "
         "a curve to another mode, has at least half of the gain in held-out negative log likelihood that averaging "
         "with that network itself has (mean of three seeds)",
-        kept["type I"], ">=", 0.5, {"planted classes": sha(data)}, 0,
-        {"gain kept": kept, "runs": runs, "multiply-adds, of the base's": _work()},
+        gains_kept["type I"], ">=", 0.5, {"planted classes": sha(data)}, 0,
+        {"gain kept": gains_kept, "runs": runs, "multiply-adds, of the base's": _work()},
     )  # fmt: skip
 
 
@@ -50,8 +50,8 @@ def run(seed: int) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
     """Two modes, a curve between them, and a bridge of each type to its middle; figures on held-out rows."""
     g = Generator().manual_seed(seed)
     teacher = [normal(g, 64, IN) / IN**0.5, normal(g, 64, 64) / 8, normal(g, CLASSES, 64)]
-    (x, y), (held, truth) = _rows(teacher, ROWS, g), _rows(teacher, HELD, g)
-    base, other = (trained(2 * seed + i, x, y) for i in range(2))
+    (x, y), (held_out, truth) = _rows(teacher, ROWS, g), _rows(teacher, HELD, g)
+    base, other = (train_perceptron(2 * seed + i, x, y) for i in range(2))
     middle = copy.deepcopy(base)
     live = dict(middle.named_parameters())
     curve = BezierCurve(live, dict(base.named_parameters()), dict(other.named_parameters()))
@@ -68,25 +68,25 @@ def run(seed: int) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
     }
     inputs = lambda step: x[torch.randint(ROWS, (256,), generator=g)]  # noqa: E731, ARG005
     with torch.no_grad():
-        one, point = base(held).softmax(-1), middle(held).softmax(-1)
-        both = {"base": one, "other mode": other(held).softmax(-1), "middle of the curve": point}
+        one, point = base(held_out).softmax(-1), middle(held_out).softmax(-1)
+        both = {"base": one, "other mode": other(held_out).softmax(-1), "middle of the curve": point}
     figures = {name: calibration(p, truth) for name, p in both.items()}
     for name in ("other mode", "middle of the curve"):
         figures[f"base and {name}"] = calibration((one + both[name]) / 2, truth)
     gain = figures["base"]["nll"] - figures["base and middle of the curve"]["nll"]
     for kind, (read, width) in reads.items():
-        head = headed(width, seed)
+        head = bridge_head(width, seed)
         bridge(head, read, middle, inputs, steps=1500, rate=3e-3, generator=g)
         with torch.no_grad():
-            predicted = head(read(held)).softmax(-1)
+            predicted = head(read(held_out)).softmax(-1)
         figures[kind] = {f"base and bridge, {k}": v for k, v in calibration((one + predicted) / 2, truth).items()}
         figures[kind]["gain kept"] = (figures["base"]["nll"] - figures[kind]["base and bridge, nll"]) / gain
-        figures[kind]["R2 of probabilities"] = _explained(predicted, point)
-    figures["R2 of the base's probabilities"] = {"middle of the curve": _explained(one, point)}
-    return figures, [x, held]
+        figures[kind]["R2 of probabilities"] = _explained_share(predicted, point)
+    figures["R2 of the base's probabilities"] = {"middle of the curve": _explained_share(one, point)}
+    return figures, [x, held_out]
 
 
-def trained(seed: int, x: Tensor, y: Tensor) -> nn.Sequential:
+def train_perceptron(seed: int, x: Tensor, y: Tensor) -> nn.Sequential:
     """A perceptron of ``DEPTH`` hidden layers, trained on these rows from a start of its own."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -105,7 +105,7 @@ def trained(seed: int, x: Tensor, y: Tensor) -> nn.Sequential:
     return model
 
 
-def headed(width: int, seed: int) -> nn.Sequential:
+def bridge_head(width: int, seed: int) -> nn.Sequential:
     """A bridge of one slim hidden layer."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -119,8 +119,8 @@ def _rows(teacher: list[Tensor], count: int, g: Generator) -> tuple[Tensor, Tens
     return x, torch.multinomial((1.5 * chances).softmax(-1), 1, generator=g).squeeze(1)
 
 
-def _explained(found: Tensor, wanted: Tensor) -> float:
-    return 1 - float((found - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
+def _explained_share(predicted: Tensor, wanted: Tensor) -> float:
+    return 1 - float((predicted - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
 
 
 def _work() -> dict[str, float]:

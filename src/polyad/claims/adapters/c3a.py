@@ -29,7 +29,7 @@ def clusters(seed: int) -> tuple[Tensor, Tensor]:
     return centres[y] + 0.15 * normal(g, 240, 2), y
 
 
-def trained(method: Any, seed: int, **given: Any) -> dict[str, float]:
+def train_middle_layer(method: Any, seed: int, **given: Any) -> dict[str, float]:
     """A network of three layers whose middle one, 128 x 128, is nothing but the update."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(2, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 8))
@@ -49,14 +49,14 @@ def trained(method: Any, seed: int, **given: Any) -> dict[str, float]:
 
 def times() -> dict[str, float]:
     """A step of a layer of 768 x 768 with an adapter over one without, forward and backward, at 256 rows."""
-    made: dict[str, nn.Sequential] = {}
-    for name, method, given in (("none", None, {}), ("lora", LoRA, {"rank": 8}), ("c3a", C3A, {"block": 48})):
-        made[name] = nn.Sequential(nn.Linear(768, 768).requires_grad_(False))
+    models: dict[str, nn.Sequential] = {}
+    for name, method, arguments in (("none", None, {}), ("lora", LoRA, {"rank": 8}), ("c3a", C3A, {"block": 48})):
+        models[name] = nn.Sequential(nn.Linear(768, 768).requires_grad_(False))
         if method is not None:
-            Adapters(made[name]).attach("a", "*", method, **given)
+            Adapters(models[name]).attach("a", "*", method, **arguments)
     x = torch.randn(256, 768, requires_grad=True)
-    clocks: dict[str, list[float]] = {name: [] for name in made}
-    for _, (name, model) in itertools.product(range(40), made.items()):
+    clocks: dict[str, list[float]] = {name: [] for name in models}
+    for _, (name, model) in itertools.product(range(40), models.items()):
         start = time.perf_counter()
         model(x).sum().backward()
         clocks[name].append(time.perf_counter() - start)
@@ -65,7 +65,10 @@ def times() -> dict[str, float]:
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The accuracy of C³A less that of LoRA of rank one, both of 256 numbers; least over the seeds."""
-    runs = [{"c3a": trained(C3A, seed, block=64, start=0.1), "lora": trained(LoRA, seed, rank=1)} for seed in SEEDS]
+    runs = [
+        {"c3a": train_middle_layer(C3A, seed, block=64, start=0.1), "lora": train_middle_layer(LoRA, seed, rank=1)}
+        for seed in SEEDS
+    ]
     gains = [run["c3a"]["accuracy"] - run["lora"]["accuracy"] for run in runs]
     return Result(
         "a middle layer of 128 x 128 that is circulant blocks of 256 numbers classifies eight planar clusters better "

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyad.adapters import Adapters, LoKr, LoRA
 from polyad.claims._data_hash import sha
-from polyad.claims._planted_changes import Tasks, tested, tune
+from polyad.claims._planted_changes import Tasks, held_out_accuracy, tune
 from polyad.claims.record import Result
 
 MINUTES = 1
@@ -19,24 +19,28 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     """The Kronecker update's best mean accuracy over the grid, less LoRA's."""
     tasks = Tasks(COUNT)
     adapters = Adapters(tasks.base())
-    found: dict[str, dict[str, Any]] = {}
-    for name, (method, given) in METHODS.items():
-        own: dict[str, float] = {}
+    results: dict[str, dict[str, Any]] = {}
+    for name, (method, arguments) in METHODS.items():
+        by_rate: dict[str, float] = {}
         trained = 0
         for lr in RATES:
             accuracies: list[float] = []
             for t in range(COUNT):
-                adapters.attach(name, ["0", "2"], method, seed=t, **given)
+                adapters.attach(name, ["0", "2"], method, seed=t, **arguments)
                 tune(tasks, t, adapters, name, lr=lr)
-                accuracies.append(tested(tasks, t, adapters, name))
+                accuracies.append(held_out_accuracy(tasks, t, adapters, name))
                 trained = sum(p.numel() for p in adapters.parameters(name))
                 adapters.detach(name)
-            own[str(lr)] = mean(accuracies)
-        found[name] = {"accuracy": own, "spread": max(own.values()) - min(own.values()), "trained": trained}
-    best = {name: max(each["accuracy"].values()) for name, each in found.items()}
+            by_rate[str(lr)] = mean(accuracies)
+        results[name] = {
+            "accuracy": by_rate,
+            "spread": max(by_rate.values()) - min(by_rate.values()),
+            "trained": trained,
+        }
+    best = {name: max(each["accuracy"].values()) for name, each in results.items()}
     return Result(
         "a Kronecker update of at least 35 % fewer numbers than LoRA reaches at least its accuracy, each at the best "
         "of three learning rates; the difference of the means over three planted tasks",
         best["kronecker"] - best["lora"], ">=", 0.0,
-        {"planted tasks": sha(tasks.labelled(t, 1000, seed=1)[0] for t in range(COUNT))}, 0, found,
+        {"planted tasks": sha(tasks.draw_rows(t, 1000, seed=1)[0] for t in range(COUNT))}, 0, results,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyad.adapters import Adapters, EigenLoRAx, LoRA, recycle
 from polyad.claims._data_hash import sha
-from polyad.claims._planted_changes import Tasks, tested, tune
+from polyad.claims._planted_changes import Tasks, held_out_accuracy, tune
 from polyad.claims.record import Result
 
 MINUTES = 1
@@ -24,16 +24,20 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         tune(tasks, t, adapters, name)
     runs: list[dict[str, Any]] = []
     for t in range(SOURCES, SOURCES + HELD):
-        run: dict[str, Any] = {"none": tested(tasks, t, adapters, None)}
-        for kind, method, given in (
+        run: dict[str, Any] = {"none": held_out_accuracy(tasks, t, adapters, None)}
+        for kind, method, arguments in (
             ("lora", LoRA, {"rank": 4}), ("recycled", EigenLoRAx, {"rank": 4, "components": 8}),
             ("random", EigenLoRAx, {"rank": 4, "components": 8}),
         ):  # fmt: skip
-            adapters.attach(kind, ["0", "2"], method, seed=t, **given)
+            adapters.attach(kind, ["0", "2"], method, seed=t, **arguments)
             energy = recycle(adapters, kind, names) if kind == "recycled" else None
             tune(tasks, t, adapters, kind)
             trained = sum(p.numel() for p in adapters.parameters(kind))
-            run[kind] = {"accuracy": tested(tasks, t, adapters, kind), "trained": trained, "energy": energy}
+            run[kind] = {
+                "accuracy": held_out_accuracy(tasks, t, adapters, kind),
+                "trained": trained,
+                "energy": energy,
+            }
             adapters.detach(kind)
         runs.append(run)
     gains = {
@@ -44,6 +48,6 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         "recycled directions a side reach at least nine tenths of the gain in accuracy of a LoRA that trains five "
         "times as many numbers",
         gains["recycled"] / gains["lora"], ">=", 0.9,
-        {"planted tasks": sha(tasks.labelled(t, 1000, seed=1)[0] for t in range(SOURCES + HELD))}, 0,
+        {"planted tasks": sha(tasks.draw_rows(t, 1000, seed=1)[0] for t in range(SOURCES + HELD))}, 0,
         {"mean gains": gains, "runs": runs},
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, nn
 
 from polyad.adapters import FLoRATucker, LoRA
-from polyad.claims.adapters._second_task import RATES, Data, adapted, steps
+from polyad.claims.adapters._second_task import RATES, Data, steps, tune_adapter
 from polyad.claims.record import Result
 
 MINUTES = 1
@@ -39,14 +39,14 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
             nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(CHANNELS * 25, CLASSES),
         )  # fmt: skip
     steps(model, gratings(8000, generator, turned=False), model.parameters(), 3e-3, 250, 0)
-    data, held = (gratings(n, generator, turned=True) for n in (1500, 3000))
-    found: dict[str, Any] = {}
+    data, held_out = (gratings(n, generator, turned=True) for n in (1500, 3000))
+    best: dict[str, Any] = {}
     for name, method, rank in (("tucker", FLoRATucker, (8, 8, 3, 3)), ("lora", LoRA, 4)):
-        runs = [adapted(model, data, held, method, lr, 200, which=["2", "4"], rank=rank) for lr in RATES]
-        found[name] = min(runs, key=lambda run: run.held).figures()
-    digest = hashlib.sha256(held[0].numpy().tobytes()).hexdigest()
+        runs = [tune_adapter(model, data, held_out, method, lr, 200, which=["2", "4"], rank=rank) for lr in RATES]
+        best[name] = min(runs, key=lambda run: run.held).figures()
+    digest = hashlib.sha256(held_out[0].numpy().tobytes()).hexdigest()
     return Result(
         "adapting a convolutional network at about equal numbers, Tucker updates of kernels have at most the "
         "held-out loss of LoRA on flattened kernels; ratio",
-        found["tucker"]["held"] / found["lora"]["held"], "<=", 1.0, {"planted gratings, held out": digest}, 0, found,
+        best["tucker"]["held"] / best["lora"]["held"], "<=", 1.0, {"planted gratings, held out": digest}, 0, best,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from polyad.claims.record import Result
 OUT, IN, ROWS, BLOCKS, RANK, OUTLIER = 64, 64, 512, 4, 16, 30.0
 
 
-def planted() -> Planted:
+def planted_layer() -> Planted:
     """A full-rank change, and inputs whose first channel is 30 times the others."""
     x = normal(ROWS, IN, seed=2)
     x[:, 0] *= OUTLIER
@@ -22,7 +22,7 @@ def planted() -> Planted:
     return Planted(weight, weight + normal(OUT, IN, seed=1, std=0.3 * IN**-0.5), x)
 
 
-def entangled(method: Any, x: torch.Tensor, grad: torch.Tensor, **arguments: Any) -> float:
+def first_step_change(method: Any, x: torch.Tensor, grad: torch.Tensor, **arguments: Any) -> float:
     """The distance of the first step, away from the outlier's block of columns, from that without the outlier."""
     steps = []
     calm = x.clone()
@@ -44,12 +44,15 @@ def entangled(method: Any, x: torch.Tensor, grad: torch.Tensor, **arguments: Any
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The other blocks' first step; the rank reached; errors after training at equal numbers."""
-    layer, grad = planted(), normal(ROWS, OUT, seed=3)
-    own: dict[str, Any] = {"rank": RANK, "blocks": BLOCKS}
+    layer, grad = planted_layer(), normal(ROWS, OUT, seed=3)
+    ours: dict[str, Any] = {"rank": RANK, "blocks": BLOCKS}
     other: dict[str, Any] = {"rank": RANK}
-    off = {"GraLoRA": entangled(GraLoRA, layer.x, grad, **own), "LoRA": entangled(LoRA, layer.x, grad, **other)}
+    off = {
+        "GraLoRA": first_step_change(GraLoRA, layer.x, grad, **ours),
+        "LoRA": first_step_change(LoRA, layer.x, grad, **other),
+    }
     details: dict[str, Any] = {"relative change of the other blocks' first step": off}
-    for name, method, arguments in (("GraLoRA", GraLoRA, own), ("LoRA", LoRA, other)):
+    for name, method, arguments in (("GraLoRA", GraLoRA, ours), ("LoRA", LoRA, other)):
         best = {}
         for lr in (1e-3, 3e-3, 1e-2):
             fit = layer.fit(method, lr=lr, steps=400, **arguments)
@@ -63,7 +66,7 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
                 "rank": int(torch.linalg.matrix_rank(fit.weight - layer.weight, rtol=1e-6)),
                 "parameters": fit.parameters,
             }  # fmt: skip
-        details[name] = min(best.values(), key=lambda found: found["loss"])
+        details[name] = min(best.values(), key=lambda fitted: fitted["loss"])
     return Result(
         "inputs with one channel 30 times the others: the first step of GraLoRA's weight outside that channel's "
         "blocks is what it is without the outlier; its change over LoRA's", off["GraLoRA"] / off["LoRA"], "<=", 1e-6,

@@ -14,11 +14,11 @@ MINUTES = 1
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The whole diagonals of the square layers, against LoRA of rank 8 on them."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
-    own = bench.tune(LoLDU, which=square, rank=WIDTH)
+    ours = bench.tune(LoLDU, which=square, rank=WIDTH)
     other = bench.tune(LoRA, which=square, rank=8)
     return Result(
         "adapting a perceptron to a near task, the diagonals of LDU decompositions reach the held-out accuracy of "
         "LoRA with 16 times as many trained numbers within 0.03; difference",
-        own.accuracy - other.accuracy, ">=", -0.03, bench.digest, 0,
-        {"loldu": own.figures(), "lora": other.figures(), "unadapted loss and accuracy": bench.before},
+        ours.accuracy - other.accuracy, ">=", -0.03, bench.digest, 0,
+        {"loldu": ours.figures(), "lora": other.figures(), "unadapted loss and accuracy": bench.before},
     )  # fmt: skip

@@ -43,9 +43,9 @@ def claim(callback: Any = None) -> Result:
     held_out = windows(parts.evaluation, LENGTH + 1, 256)
     runs: dict[str, dict[str, float]] = {}
     for i, (way, how) in enumerate(WAYS.items()):
-        found = {f"{rate:g}": trained(parts.calibration, held_out, rate, **how) for rate in RATES}
-        runs[way] = min(found.values(), key=lambda one: one["held-out loss"])
-        runs[way] |= {f"loss at rate {rate}": one["held-out loss"] for rate, one in found.items()}
+        by_rate = {f"{rate:g}": train_decoder(parts.calibration, held_out, rate, **how) for rate in RATES}
+        runs[way] = min(by_rate.values(), key=lambda one: one["held-out loss"])
+        runs[way] |= {f"loss at rate {rate}": one["held-out loss"] for rate, one in by_rate.items()}
         if callback is not None:
             callback(i + 1, len(WAYS), {"stage": way, "loss": runs[way]["held-out loss"]})
     losses = {way: one["held-out loss"] for way, one in runs.items()}
@@ -61,7 +61,7 @@ def claim(callback: Any = None) -> Result:
     )  # fmt: skip
 
 
-def trained(
+def train_decoder(
     ids: Tensor, held_out: Tensor, rate: float, *, method: Any = None, bits: int | None = 4,
     growth: float | None = None, rounds: int = 5,
 ) -> dict[str, float]:  # fmt: skip
@@ -71,40 +71,42 @@ def trained(
     linears = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
     if bits is not None:
         codes = {path: round_to_nearest(m.weight.detach(), bits, group=32) for path, m in linears.items()}
-        replace(model, {path: Linear(own, linears[path].bias, trainable=False) for path, own in codes.items()})
+        replace(model, {path: Linear(weight, linears[path].bias, trainable=False) for path, weight in codes.items()})
     host = Adapters(model)
     if method is not None:
         rest = [p for n, p in model.named_parameters() if n.rpartition(".")[0] not in linears]
         host.attach("a", list(linears), method, rank=RANK)
         for p in rest:
             p.requires_grad_(True)
-    own = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(own, rate, betas=(0.9, 0.95), weight_decay=0.0)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, STEPS, pct_start=0.1, cycle_momentum=False)
     at = [] if growth is None else merge_steps(STEPS, first=FIRST, growth=growth)
     rows, losses = batches(ids), []
     for step in range(STEPS):
         batch = next(rows)
         if step in at:
-            absorb(host, "a", lambda batch=batch: measured(model, batch), rounds=rounds)
-        found = measured(model, batch)
+            absorb(host, "a", lambda batch=batch: nats_a_byte(model, batch), rounds=rounds)
+        nats = nats_a_byte(model, batch)
         optimizer.zero_grad()
-        found.backward()
-        nn.utils.clip_grad_norm_(own, 1.0)
+        nats.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(float(found.detach()))
+        losses.append(float(nats.detach()))
     with torch.no_grad():
-        held = torch.stack([measured(model, w) for w in held_out.split(32)]).mean()
-    kept = sum(t.numel() * t.element_size() for n, t in model.state_dict().items() if n.partition(".")[0] == "layers")
+        held_out_loss = torch.stack([nats_a_byte(model, w) for w in held_out.split(32)]).mean()
+    layer_bytes = sum(
+        t.numel() * t.element_size() for n, t in model.state_dict().items() if n.partition(".")[0] == "layers"
+    )
     moments = sum(t.numel() * 4 for state in optimizer.state.values() for t in state.values() if t.ndim)
     return {
-        "held-out loss": float(held), "training loss, last 30 steps": sum(losses[-30:]) / 30,
-        "bytes of the layers": kept, "bytes of moments": moments,
+        "held-out loss": float(held_out_loss), "training loss, last 30 steps": sum(losses[-30:]) / 30,
+        "bytes of the layers": layer_bytes, "bytes of moments": moments,
     }  # fmt: skip
 
 
-def measured(model: Decoder, batch: Tensor) -> Tensor:
+def nats_a_byte(model: Decoder, batch: Tensor) -> Tensor:
     """Mean nats a byte."""
     return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
 

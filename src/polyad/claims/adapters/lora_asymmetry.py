@@ -20,7 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def planted(seed: int) -> tuple[Planted, torch.Tensor]:
+def planted_layer(seed: int) -> tuple[Planted, torch.Tensor]:
     """A full-rank change, noisy outputs, inputs whose j-th direction has deviation 1 / j; and inputs held out."""
     falling = torch.arange(1, WIDTH + 1, dtype=torch.float64).reciprocal()
     turn = torch.linalg.qr(normal(WIDTH, WIDTH, seed=10 * seed)).Q
@@ -32,26 +32,26 @@ def planted(seed: int) -> tuple[Planted, torch.Tensor]:
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Held-out errors, over two seeds, each at the rate of the least training loss."""
-    held: dict[str, list[float]] = {name: [] for name in CASES}
+    held_out: dict[str, list[float]] = {name: [] for name in CASES}
     gap: dict[str, list[float]] = {name: [] for name in CASES}
     counts: dict[str, int] = {}
     digests: dict[str, str] = {}
     for seed in range(SEEDS):
-        layer, x = planted(seed)
+        layer, x = planted_layer(seed)
         digests[f"seed {seed}"] = layer.digest["planted layer"]
         for name, arguments in CASES.items():
             fits = [layer.fit(LoRA, lr=lr, steps=STEPS, seed=seed, **arguments) for lr in RATES]
             best = min(fits, key=lambda fit: fit.losses[-1])
             base = (x @ (layer.weight - layer.target).mT).square().mean()
-            held[name].append(float((x @ (best.weight - layer.target).mT).square().mean() / base))
-            own = (layer.x @ (best.weight - layer.target).mT).square().mean()
+            held_out[name].append(float((x @ (best.weight - layer.target).mT).square().mean() / base))
+            seen_error = (layer.x @ (best.weight - layer.target).mT).square().mean()
             base = (layer.x @ (layer.weight - layer.target).mT).square().mean()
-            gap[name].append(held[name][-1] - float(own / base))
+            gap[name].append(held_out[name][-1] - float(seen_error / base))
             counts[name] = best.parameters
-    mean = {name: sum(errors) / SEEDS for name, errors in held.items()}
+    mean = {name: sum(errors) / SEEDS for name, errors in held_out.items()}
     return Result(
         "inputs with a falling spectrum: the held-out error of LoRA that trains B alone, A random, over that which "
         "trains A alone, B random, at rank 4", mean["B, rank 4"] / mean["A, rank 4"], "<=", 0.9, digests, 0,
-        {"held-out error": held, "held-out less seen": gap, "parameters": counts,
+        {"held-out error": held_out, "held-out less seen": gap, "parameters": counts,
          "B at rank 8 over both at rank 4": mean["B, rank 8"] / mean["both, rank 4"]},
     )  # fmt: skip

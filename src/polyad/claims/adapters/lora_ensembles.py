@@ -24,10 +24,10 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         for i, name in enumerate(names):
             adapters.attach(name, ["0", "2"], LoRA, rank=8, seed=i)
             tune(tasks, task, adapters, name, rows=ROWS)
-        x, y = tasks.labelled(task, 4000, seed=2)
+        x, y = tasks.draw_rows(task, 4000, seed=2)
         each = [calibration(ensemble(adapters, [name], lambda x=x, on=adapters: on.model(x)), y) for name in names]
         runs.append({
-            "one": {key: mean(own[key] for own in each) for key in each[0]},
+            "one": {key: mean(member[key] for member in each) for key in each[0]},
             "ensemble": calibration(ensemble(adapters, names, lambda x=x, on=adapters: on.model(x)), y),
         })  # fmt: skip
     ratios = {key: max(run["ensemble"][key] / run["one"][key] for run in runs) for key in ("nll", "ece", "brier")}
@@ -37,6 +37,6 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         "likelihood and a lower calibration error than one has in the mean, on each of three tasks; largest ratio of "
         "the two",
         max(ratios["nll"], ratios["ece"]), "<=", 1.0,
-        {"planted tasks": sha(tasks.labelled(t, ROWS, seed=1)[0] for t in range(COUNT))}, 0,
+        {"planted tasks": sha(tasks.draw_rows(t, ROWS, seed=1)[0] for t in range(COUNT))}, 0,
         {"largest ratios": ratios, "least gain in accuracy": least, "runs": runs},
     )  # fmt: skip

@@ -13,14 +13,14 @@ WIDTHS, ROWS, RANK, STEPS, RATIO, GOAL = (64, 256), 256, 4, 120, 16, 0.1
 RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 
-def planted(width: int) -> Planted:
+def planted_layer(width: int) -> Planted:
     """A change of rank 4 of a square layer, whose outputs it changes by the same size at every width."""
     weight = normal(width, width, seed=0, std=width**-0.5)
     change = normal(width, RANK, seed=1) @ normal(RANK, width, seed=2, std=width**-0.5)
     return Planted(weight, weight + change, normal(ROWS, width, seed=3))
 
 
-def reached(losses: list[float]) -> int:
+def steps_to_goal(losses: list[float]) -> int:
     """The first step at which the loss is at most a tenth of the frozen layer's; one more than all if it never is."""
     return next((i for i, loss in enumerate(losses) if loss <= GOAL), STEPS + 1)
 
@@ -31,18 +31,18 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     speedup: dict[int, float] = {}
     digests: dict[str, str] = {}
     for width in WIDTHS:
-        layer = planted(width)
+        layer = planted_layer(width)
         digests |= {f"width {width}": layer.digest["planted layer"]}
         steps = {}
         for name, rates in (("LoRA", None), ("LoRA+", {"*.B": RATIO})):
-            found = {lr: layer.fit(LoRA, lr=lr, steps=STEPS, rank=RANK, rates=rates).losses for lr in RATES}
-            steps[name] = min(reached(losses) for losses in found.values())
+            losses_by_rate = {lr: layer.fit(LoRA, lr=lr, steps=STEPS, rank=RANK, rates=rates).losses for lr in RATES}
+            steps[name] = min(steps_to_goal(losses) for losses in losses_by_rate.values())
             details[f"{name}, width {width}"] = {
-                "steps by rate of A": {str(lr): reached(losses) for lr, losses in found.items()},
-                "least final loss": min(losses[-1] for losses in found.values()),
+                "steps by rate of A": {str(lr): steps_to_goal(losses) for lr, losses in losses_by_rate.items()},
+                "least final loss": min(losses[-1] for losses in losses_by_rate.values()),
             }  # fmt: skip
         speedup[width] = steps["LoRA"] / steps["LoRA+"]
-    details["times as many steps by width"] = {str(width): own for width, own in speedup.items()}
+    details["times as many steps by width"] = {str(width): factor for width, factor in speedup.items()}
     return Result(
         "steps to a tenth of the frozen layer's loss at the best of five rates, width 256: LoRA with one rate over "
         "LoRA with sixteen times the rate for B", speedup[max(WIDTHS)], ">=", 1.2, digests, 0, details,

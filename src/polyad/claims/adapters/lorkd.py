@@ -27,7 +27,7 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     """The least gain, over seeds, in mean accuracy of the experts over the backbone distilled alone."""
     runs, data = [], []
     for seed in range(3):
-        rows = planted(seed, ROWS, HELD)
+        rows = planted_rows(seed, ROWS, HELD)
         data += [x for x, _ in rows.values()]
         runs.append(run(rows, seed))
     gains = [run["experts"]["mean"] - run["backbone alone"]["mean"] for run in runs]
@@ -38,18 +38,18 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     )  # fmt: skip
 
 
-def planted(seed: int, rows: int, held: int) -> dict[str, tuple[Tensor, Tensor]]:
+def planted_rows(seed: int, rows: int, held: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Rows of ``TASKS`` groups, with means of their own, labelled by a random perceptron each."""
     g = Generator().manual_seed(seed)
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    groups: dict[str, tuple[Tensor, Tensor]] = {}
     for task in range(TASKS):
         middle, first = normal(g, IN), normal(g, 32, IN) / IN**0.5
         last = normal(g, CLASSES, 32)
         for name, count in (("train", rows), ("held", held)):
             x = normal(g, count, IN)
             y = (2 * x @ first.mT).tanh() @ last.mT
-            found[f"{name}{task}"] = x + middle, y.argmax(-1) + CLASSES * task
-    return found
+            groups[f"{name}{task}"] = x + middle, y.argmax(-1) + CLASSES * task
+    return groups
 
 
 def run(rows: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, dict[str, float]]:
@@ -58,7 +58,7 @@ def run(rows: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, dict[str
     x, y = (torch.cat([rows[f"train{task}"][i] for task in range(TASKS)]) for i in range(2))
     teacher = perceptron(TEACHER, seed)
     descend(teacher, x, y, seed)
-    figures = {"teacher": tested(rows, [teacher] * TASKS)}
+    figures = {"teacher": accuracies(rows, [teacher] * TASKS)}
     for kind in ("experts", "backbone alone"):
         model, g = perceptron(WIDTH, seed), Generator().manual_seed(seed)
         adapters = Adapters(model)
@@ -72,7 +72,7 @@ def run(rows: dict[str, tuple[Tensor, Tensor]], seed: int) -> dict[str, dict[str
         lorkd(adapters, names, batches, teacher, steps=STEPS, rate=5e-3)
         adapters.activate([])
         models = [expert(adapters, name) if kind == "experts" else model for name in names]
-        figures[kind] = tested(rows, models)
+        figures[kind] = accuracies(rows, models)
     return figures
 
 
@@ -95,12 +95,12 @@ def descend(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> None:
         optimizer.step()
 
 
-def tested(rows: dict[str, tuple[Tensor, Tensor]], models: list[nn.Module]) -> dict[str, float]:
+def accuracies(rows: dict[str, tuple[Tensor, Tensor]], models: list[nn.Module]) -> dict[str, float]:
     """The accuracy of one model a task on what it has not seen."""
-    found: dict[str, float] = {}
+    by_task: dict[str, float] = {}
     for task, model in enumerate(models):
         x, y = rows[f"held{task}"]
         with torch.no_grad():
-            own = model(x)[:, CLASSES * task : CLASSES * (task + 1)]
-        found[f"task {task}"] = float((own.argmax(-1) + CLASSES * task == y).float().mean())
-    return {"mean": mean(found.values()), **found}
+            scores = model(x)[:, CLASSES * task : CLASSES * (task + 1)]
+        by_task[f"task {task}"] = float((scores.argmax(-1) + CLASSES * task == y).float().mean())
+    return {"mean": mean(by_task.values()), **by_task}

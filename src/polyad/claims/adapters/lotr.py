@@ -14,15 +14,15 @@ MINUTES = 1
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Rank 8 over six layers, 2 d r + L r² numbers against 2 L d r; and LoRA of a rank of about as many numbers."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
-    own, other, even = (
+    ours, other, even = (
         bench.tune(LoTR, which=square, rank=8),
         bench.tune(LoRA, which=square, rank=8),
         bench.tune(LoRA, which=square, rank=2),
     )
-    found = {"lotr": own, "lora": other, "lora of rank 2": even}
+    runs = {"lotr": ours, "lora": other, "lora of rank 2": even}
     return Result(
         "adapting a perceptron of six square layers, matrices shared by the layers reach a training loss within 5 % "
         "of LoRA's of the same rank; ratio",
-        own.loss / other.loss, "<=", 1.05, bench.digest, 0,
-        {name: one.figures() for name, one in found.items()} | {"unadapted loss and accuracy": bench.before},
+        ours.loss / other.loss, "<=", 1.05, bench.digest, 0,
+        {name: one.figures() for name, one in runs.items()} | {"unadapted loss and accuracy": bench.before},
     )  # fmt: skip

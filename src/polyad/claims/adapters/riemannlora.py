@@ -23,11 +23,11 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         return F.cross_entropy(bench.model(x), y)
 
     rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-    own = bench.tune(RiemannLoRA, which=square, rank=8, rates=rates, loss=loss, optimiser=torch.optim.SGD)
+    ours = bench.tune(RiemannLoRA, which=square, rank=8, rates=rates, loss=loss, optimiser=torch.optim.SGD)
     other = bench.tune(LoRA, which=square, rank=8, rates=rates)
     return Result(
         "adapting a perceptron to a near task, 200 steps on the manifold of rank 8 from the gradient's start reach "
         "at most the held-out loss of 200 steps of Adam on LoRA; ratio",
-        own.held / other.held, "<=", 1.0, bench.digest, 0,
-        {"riemannlora": own.figures(), "lora": other.figures(), "unadapted loss and accuracy": bench.before},
+        ours.held / other.held, "<=", 1.0, bench.digest, 0,
+        {"riemannlora": ours.figures(), "lora": other.figures(), "unadapted loss and accuracy": bench.before},
     )  # fmt: skip

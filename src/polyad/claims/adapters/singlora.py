@@ -13,7 +13,7 @@ WIDTH, ROWS, RANK, STEPS = 64, 256, 4, 150
 RATES = tuple(10 ** (-2.5 + i / 4) for i in range(5))  # a decade
 
 
-def planted(symmetric: bool) -> Planted:
+def planted_layer(symmetric: bool) -> Planted:
     """A change of rank 4: symmetric and positive, which SingLoRA can state, or of any two factors."""
     weight = normal(WIDTH, WIDTH, seed=0, std=WIDTH**-0.5)
     left = normal(WIDTH, RANK, seed=1, std=WIDTH**-0.5)
@@ -26,21 +26,21 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     details: dict[str, Any] = {}
     spread: dict[str, float] = {}
     for kind in ("symmetric", "any"):
-        layer = planted(kind == "symmetric")
+        layer = planted_layer(kind == "symmetric")
         for name, method in (("SingLoRA", SingLoRA), ("LoRA", LoRA)):
             fits = [layer.fit(method, lr=lr, steps=STEPS, rank=RANK, ramp=0.1) if method is SingLoRA else
                     layer.fit(method, lr=lr, steps=STEPS, rank=RANK) for lr in RATES]  # fmt: skip
             losses = [fit.losses[-1] for fit in fits]
             logs = [math.log(loss) for loss in losses]
             mean = sum(logs) / len(logs)
-            own = math.sqrt(sum((v - mean) ** 2 for v in logs) / len(logs))
+            deviation = math.sqrt(sum((v - mean) ** 2 for v in logs) / len(logs))
             details[f"{name}, {kind} target"] = {
-                "loss by rate": losses, "spread of its logarithm": own, "parameters": fits[0].parameters,
+                "loss by rate": losses, "spread of its logarithm": deviation, "parameters": fits[0].parameters,
             }  # fmt: skip
             if kind == "symmetric":
-                spread[name] = own
+                spread[name] = deviation
     return Result(
         "a symmetric positive change of rank 4, learning rates over a decade: the spread (standard deviation of the "
         "logarithm) of SingLoRA's final loss, over LoRA's", spread["SingLoRA"] / spread["LoRA"], "<=", 1.0,
-        planted(True).digest, 0, details,
+        planted_layer(True).digest, 0, details,
     )  # fmt: skip

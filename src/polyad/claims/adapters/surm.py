@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from polyad.adapters import SURM, LoRA
 from polyad.adapters.methods.surm import Family
 from polyad.claims._data_hash import sha
-from polyad.claims._planted_changes import fitted, normal
+from polyad.claims._planted_changes import fit_adapter, normal
 from polyad.claims.record import Result
 
 MINUTES = 0.5
@@ -33,8 +33,8 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     runs: dict[str, dict[str, Any]] = {}
     for name, target in targets(0).items():
         zero = torch.zeros_like(target)
-        runs[name] = {family: fitted(zero, target, SURM, family=family) for family in get_args(Family)}
-        runs[name]["lora, rank 1"] = fitted(zero, target, LoRA, rank=1, alpha=1)
+        runs[name] = {family: fit_adapter(zero, target, SURM, family=family) for family in get_args(Family)}
+        runs[name]["lora, rank 1"] = fit_adapter(zero, target, LoRA, rank=1, alpha=1)
     ratios = {
         name: min(run[family]["error"] for family in get_args(Family)) / run["lora, rank 1"]["error"]
         for name, run in runs.items()

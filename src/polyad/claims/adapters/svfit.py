@@ -14,11 +14,11 @@ MINUTES = 1
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """All singular values of the square layers, against LoRA of rank 8 on them."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
-    own = bench.tune(SVFit, which=square, rank=WIDTH)
+    ours = bench.tune(SVFit, which=square, rank=WIDTH)
     other = bench.tune(LoRA, which=square, rank=8)
     return Result(
         "adapting a perceptron to a near task, singular values alone reach at least the held-out accuracy of LoRA "
         "with 16 times as many trained numbers; difference",
-        own.accuracy - other.accuracy, ">=", 0.0, bench.digest, 0,
-        {"svfit": own.figures(), "lora": other.figures(), "unadapted loss and accuracy": bench.before},
+        ours.accuracy - other.accuracy, ">=", 0.0, bench.digest, 0,
+        {"svfit": ours.figures(), "lora": other.figures(), "unadapted loss and accuracy": bench.before},
     )  # fmt: skip

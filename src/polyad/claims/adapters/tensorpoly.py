@@ -20,14 +20,14 @@ MINUTES = 1
 COUNT, ROWS = 6, 300
 
 
-def shared(work: Tasks, method: Any, *, seed: int, **given: Any) -> dict[str, float]:
+def train_on_all_tasks(work: Tasks, method: Any, *, seed: int, **given: Any) -> dict[str, float]:
     """One adapter trained on all tasks at once; its mean accuracy over what it has not seen."""
     model = work.base()
     adapters = Adapters(model)
     adapters.attach("a", ["0", "2"], method, seed=seed, **given)
-    data = [work.labelled(task, ROWS, seed=1) for task in range(COUNT)]
+    data = [work.draw_rows(task, ROWS, seed=1) for task in range(COUNT)]
 
-    def turned(task: int) -> None:
+    def turn_to(task: int) -> None:
         for adapter in adapters.of("a").values():
             if isinstance(adapter, TensorPoly):
                 adapter.task = task
@@ -35,16 +35,16 @@ def shared(work: Tasks, method: Any, *, seed: int, **given: Any) -> dict[str, fl
     def loss() -> Tensor:
         losses: list[Tensor] = []
         for task, (x, y) in enumerate(data):
-            turned(task)
+            turn_to(task)
             losses.append(F.cross_entropy(model(x), y))
         return sum(losses[1:], losses[0]) / COUNT
 
     descend(adapters, "a", loss, steps=120, lr=0.03)
-    found: list[float] = []
+    accuracies: list[float] = []
     for task in range(COUNT):
-        turned(task)
-        found.append(accuracy(model, *work.labelled(task, 2000, seed=2)))
-    return {"accuracy": mean(found), "trained": sum(p.numel() for p in adapters.parameters("a"))}
+        turn_to(task)
+        accuracies.append(accuracy(model, *work.draw_rows(task, 2000, seed=2)))
+    return {"accuracy": mean(accuracies), "trained": sum(p.numel() for p in adapters.parameters("a"))}
 
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
@@ -53,13 +53,15 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     digest: list[Tensor] = []
     for seed in range(2):
         tasks = Tasks(COUNT, seed=seed)
-        digest += [tasks.labelled(task, ROWS, seed=1)[0] for task in range(COUNT)]
-        base = mean(accuracy(tasks.base(), *tasks.labelled(task, 2000, seed=2)) for task in range(COUNT))
+        digest += [tasks.draw_rows(task, ROWS, seed=1)[0] for task in range(COUNT)]
+        base = mean(accuracy(tasks.base(), *tasks.draw_rows(task, 2000, seed=2)) for task in range(COUNT))
         runs.append({
-            "none": base, "lora": shared(tasks, LoRA, rank=8, seed=seed),
-            "TLoRA": shared(tasks, TensorPoly, rank=2, terms=3, seed=seed),
-            "TensorPoly-I": shared(tasks, TensorPoly, rank=2, terms=3, tasks=COUNT, seed=seed),
-            "TensorPoly-II": shared(tasks, TensorPoly, rank=2, terms=3, tasks=COUNT, routes="order", seed=seed),
+            "none": base, "lora": train_on_all_tasks(tasks, LoRA, rank=8, seed=seed),
+            "TLoRA": train_on_all_tasks(tasks, TensorPoly, rank=2, terms=3, seed=seed),
+            "TensorPoly-I": train_on_all_tasks(tasks, TensorPoly, rank=2, terms=3, tasks=COUNT, seed=seed),
+            "TensorPoly-II": train_on_all_tasks(
+                tasks, TensorPoly, rank=2, terms=3, tasks=COUNT, routes="order", seed=seed
+            ),
         })  # fmt: skip
     gains = [run["TensorPoly-I"]["accuracy"] - run["lora"]["accuracy"] for run in runs]
     finer = [run["TensorPoly-II"]["accuracy"] - run["TensorPoly-I"]["accuracy"] for run in runs]

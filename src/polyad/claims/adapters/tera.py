@@ -27,32 +27,32 @@ def rank(seed: int) -> dict[str, int]:
                 "trained": sum(p.numel() for p in adapter.parameters())}  # fmt: skip
 
 
-def tuned(tasks: Tasks, task: int, method: Any, **given: Any) -> dict[str, float]:
+def task_accuracy(tasks: Tasks, task: int, method: Any, **given: Any) -> dict[str, float]:
     """The accuracy that an adapter of the two hidden layers reaches on a task."""
     model = tasks.base()
-    x, y = tasks.labelled(task, 2000, seed=1)
+    x, y = tasks.draw_rows(task, 2000, seed=1)
     adapters = Adapters(model)
     if method is not None:
         adapters.attach("a", ["0", "2"], method, seed=task, **given)
         descend(adapters, "a", lambda: nn.functional.cross_entropy(model(x), y), steps=200, lr=0.02)
-    held = tasks.labelled(task, 2000, seed=2)
+    held_out = tasks.draw_rows(task, 2000, seed=2)
     trained = sum(p.numel() for p in adapters.parameters("a")) if method is not None else 0
-    return {"accuracy": accuracy(model, *held), "trained": trained}
+    return {"accuracy": accuracy(model, *held_out), "trained": trained}
 
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The least numerical rank over five draws, of 64."""
-    found = [rank(seed) for seed in range(5)]
+    ranks = [rank(seed) for seed in range(5)]
     tasks = Tasks(3)
     runs = [
-        {"none": tuned(tasks, t, None), "tera": tuned(tasks, t, TeRA), "vera": tuned(tasks, t, VeRA, rank=32),
-         "lora": tuned(tasks, t, LoRA, rank=4)}
+        {"none": task_accuracy(tasks, t, None), "tera": task_accuracy(tasks, t, TeRA),
+         "vera": task_accuracy(tasks, t, VeRA, rank=32), "lora": task_accuracy(tasks, t, LoRA, rank=4)}
         for t in range(3)
     ]  # fmt: skip
-    seen: list[Tensor] = [tasks.labelled(t, 2000, seed=1)[0] for t in range(3)]
+    inputs: list[Tensor] = [tasks.draw_rows(t, 2000, seed=1)[0] for t in range(3)]
     return Result(
         "an update of 64 x 64 of 32 trained numbers has at least 0.95 of the full numerical rank, where LoRA of rank "
         "one takes 128 numbers; least of five draws",
-        min(each["rank"] for each in found) / SIZE, ">=", 0.95, {"planted tasks": sha(seen)}, 0,
-        {"ranks": found, "accuracy on three tasks, held out": runs},
+        min(each["rank"] for each in ranks) / SIZE, ">=", 0.95, {"planted tasks": sha(inputs)}, 0,
+        {"ranks": ranks, "accuracy on three tasks, held out": runs},
     )  # fmt: skip

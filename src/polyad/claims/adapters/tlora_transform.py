@@ -9,14 +9,14 @@ from torch import Generator, Tensor
 
 from polyad.adapters import LoRA, TransformedLoRA
 from polyad.claims._data_hash import sha
-from polyad.claims._planted_changes import fitted, normal
+from polyad.claims._planted_changes import fit_adapter, normal
 from polyad.claims.record import Result
 
 MINUTES = 0.5
 SIZE, SEEDS = 64, (0, 1, 2)
 
 
-def planted(seed: int, kind: str) -> tuple[Tensor, Tensor]:
+def planted_weights(seed: int, kind: str) -> tuple[Tensor, Tensor]:
     """A normal weight, and it after a rotation by about a third of a radian and a change of rank two.
 
     The rotation is a Kronecker product of two, which the transform can be, or any.
@@ -38,13 +38,15 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     runs: dict[str, list[dict[str, Any]]] = {}
     for kind in ("Kronecker", "any"):
         for seed in SEEDS:
-            weight, target = planted(seed, kind)
+            weight, target = planted_weights(seed, kind)
             runs.setdefault(kind, []).append({
-                "transform": fitted(weight, target, TransformedLoRA, bond=2, rank=2, steps=600),
-                "lora": fitted(weight, target, LoRA, rank=4, steps=600),
+                "transform": fit_adapter(weight, target, TransformedLoRA, bond=2, rank=2, steps=600),
+                "lora": fit_adapter(weight, target, LoRA, rank=4, steps=600),
             })  # fmt: skip
-    ratios = {kind: [r["transform"]["error"] / r["lora"]["error"] for r in own] for kind, own in runs.items()}
-    digest = sha(t for kind in runs for seed in SEEDS for t in planted(seed, kind))
+    ratios = {
+        kind: [r["transform"]["error"] / r["lora"]["error"] for r in kind_runs] for kind, kind_runs in runs.items()
+    }
+    digest = sha(t for kind in runs for seed in SEEDS for t in planted_weights(seed, kind))
     return Result(
         "where a weight was rotated and changed by a matrix of rank two, a transform with a residual of rank two has "
         "a lower error than LoRA of rank four, which trains as many numbers; largest ratio of the two errors where "

@@ -26,7 +26,7 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     """Of four bits a number on average, more for young tokens and fewer for old ones lose less than equal bits."""
     model: Any = load("smollm2", dtype=torch.float32)
     window = evaluation(model, "stdlib", count=1, length=LENGTH)["stdlib"]
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     ways: dict[str, tuple[Sequence[int], dict[str, Any]]] = {
         "8, 4, 2 by age": ((2, 4, 8), {}), "4 everywhere": ((4,), EVEN), "3 everywhere": ((3,), EVEN),
         "2, 4, 8 by age, the wrong way": ((8, 4, 2), {"share": (0.2, 0.4, 0.4)}),
@@ -36,20 +36,23 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         model(window[:, :-SCORED], past_key_values=cache)
         exact = _loss(model, window, cache, lambda x, _: (x, 0))
         for name, (bits, options) in ways.items():
-            held = [0]
+            byte_count = [0]
 
-            def stored(x: Tensor, key: bool, bits: Any = bits, options: Any = options, held: Any = held) -> Any:
+            def store(
+                x: Tensor, key: bool, bits: Any = bits, options: Any = options, byte_count: Any = byte_count
+            ) -> Any:
                 group: Any = (GROUP, 1) if key else GROUP
                 parts: list[Quantized] = staircase(x, bits, group=group, zero_dtype=torch.float16, **options)
-                held[0] += sum(p.nbytes for p in parts)
-                return torch.cat([p.to_dense() for p in parts], -2), held
+                byte_count[0] += sum(p.nbytes for p in parts)
+                return torch.cat([p.to_dense() for p in parts], -2), byte_count
 
-            found[name] = {"ratio": math.exp(_loss(model, window, cache, stored) - exact), "bytes": held[0]}
+            figures[name] = {"ratio": math.exp(_loss(model, window, cache, store) - exact), "bytes": byte_count[0]}
     return Result(
         "with four bits a number on average, bits that fall with age leave a lower perplexity than equal bits (ratio "
         "of perplexities)",
-        found["8, 4, 2 by age"]["ratio"] / found["4 everywhere"]["ratio"], "<=", 1.0, {"evaluation": digest(window)},
-        0, {"perplexity to the exact cache's, and bytes": found, "scored tokens": SCORED},
+        figures["8, 4, 2 by age"]["ratio"] / figures["4 everywhere"]["ratio"], "<=", 1.0,
+        {"evaluation": digest(window)}, 0,
+        {"perplexity to the exact cache's, and bytes": figures, "scored tokens": SCORED},
     )  # fmt: skip
 
 

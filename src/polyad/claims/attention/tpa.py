@@ -36,7 +36,7 @@ def claim(callback: Any = None, *, steps: int = STEPS, seeds: tuple[int, ...] = 
             model = decoder(kind, 256, **SIZES)
             train(model, parts.calibration, steps, seed, callback)
             losses[kind].append(loss(model, held_out))
-    means = {kind: statistics.mean(found) for kind, found in losses.items()}
+    means = {kind: statistics.mean(values) for kind, values in losses.items()}
     best = min(value for kind, value in means.items() if kind != "tpa")
     return Result(
         "at equal parameters and steps, a decoder with tensor product attention has a held-out loss at most that of "
@@ -44,7 +44,7 @@ def claim(callback: Any = None, *, steps: int = STEPS, seeds: tuple[int, ...] = 
         means["tpa"] / best, "<=", 1.0,
         {"training text": digest(parts.calibration), "held-out text": digest(held_out)}, seeds[0],
         {"nats a byte, by seed": losses, "steps": steps, "parameters": {k: _size(k) for k in ATTENTIONS},
-         "numbers a token and layer in the cache": {k: _cached(k) for k in ATTENTIONS}},
+         "numbers a token and layer in the cache": {k: _cache_size(k) for k in ATTENTIONS}},
     )  # fmt: skip
 
 
@@ -58,28 +58,28 @@ def train(model: Decoder, ids: Tensor, steps: int, seed: int, callback: Any = No
     for step in range(1, steps + 1):
         starts = torch.randint(len(ids) - LENGTH, (BATCH,), generator=g)
         batch = torch.stack([ids[s : s + LENGTH + 1] for s in starts.tolist()])
-        found = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        nats = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad()
-        found.backward()
+        nats.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rate.step()
         if callback is not None:
-            callback(step, steps, {"stage": "training", "loss": float(found)})
+            callback(step, steps, {"stage": "training", "loss": float(nats)})
 
 
 def loss(model: Decoder, held_out: Tensor) -> float:
     """Mean nats a byte."""
     with torch.no_grad():
-        found = [F.cross_entropy(model(w[:, :-1]).flatten(0, 1), w[:, 1:].flatten()) for w in held_out.split(16)]
-    return float(torch.stack(found).mean())
+        parts = [F.cross_entropy(model(w[:, :-1]).flatten(0, 1), w[:, 1:].flatten()) for w in held_out.split(16)]
+    return float(torch.stack(parts).mean())
 
 
 def _size(kind: str) -> int:
     return sum(p.numel() for p in decoder(kind, 256, **SIZES).parameters())
 
 
-def _cached(kind: str) -> int:
+def _cache_size(kind: str) -> int:
     cache: Any = DynamicCache()
     decoder(kind, 256, **SIZES)(torch.ones(1, 1, dtype=torch.int64), cache)
     return cache.layers[0].keys.numel() + cache.layers[0].values.numel()

@@ -58,16 +58,16 @@ class Caches:
         They are those of a token of the prefix, and as many times fewer as an exact cache's in bfloat16, all counted.
         """
         built = {}
-        for name, made in makes.items():
-            make, seen = made if isinstance(made, tuple) else (made, None)
-            built[name] = partial(cache_for, self.model, make, window=self.window, seen=seen)
-        found: dict[str, dict[str, float]] = {name: {} for name in makes}
+        for name, entry in makes.items():
+            make, statistics = entry if isinstance(entry, tuple) else (entry, None)
+            built[name] = partial(cache_for, self.model, make, window=self.window, seen=statistics)
+        by_codec: dict[str, dict[str, float]] = {name: {} for name in makes}
         how: dict[str, Any] = {"scored": self.scored, "at_once": self.scored, "callback": callback}
         for text, windows in self.texts.items():
             for name, quality in cache_quality(self.model, built, windows, **how).items():
-                found[name][text] = quality.ratio
-                found[name]["bytes a token"] = quality.nbytes / self.prefix
-                found[name]["times smaller"] = quality.ratio_of_bytes
-        for figures in found.values():
+                by_codec[name][text] = quality.ratio
+                by_codec[name]["bytes a token"] = quality.nbytes / self.prefix
+                by_codec[name]["times smaller"] = quality.ratio_of_bytes
+        for figures in by_codec.values():
             figures["mean"] = math.exp(sum(math.log(figures[text]) for text in self.texts) / len(self.texts))
-        return found
+        return by_codec

@@ -15,12 +15,12 @@ MINUTES = 6
 def claim(callback: Any = None) -> Result:
     """Sorting channels of keys by size makes blocks of half a head as good as blocks of a quarter."""
     bench = Caches(calibrate=8, windows=2)
-    seen = bench.observe(KSortBFP, callback)
-    found = bench.compare(
+    statistics = bench.observe(KSortBFP, callback)
+    by_codec = bench.compare(
         {
             f"blocks of {group}, {'sorted' if sort else 'unsorted'}": (
                 partial(KSortBFP, bits=4, value_bits=8, group=group, sort=sort),
-                seen,
+                statistics,
             )
             for group, sort in ((32, True), (32, False), (16, True), (16, False))
         },
@@ -29,6 +29,6 @@ def claim(callback: Any = None) -> Result:
     return Result(
         "with mantissas of four bits for keys and of eight for values, keys sorted by size in blocks of 32 channels "
         "leave no higher perplexity than unsorted ones in blocks of 16",
-        found["blocks of 32, sorted"]["mean"] / found["blocks of 16, unsorted"]["mean"], "<=", 1.0, bench.data, 0,
-        found,
+        by_codec["blocks of 32, sorted"]["mean"] / by_codec["blocks of 16, unsorted"]["mean"], "<=", 1.0, bench.data,
+        0, by_codec,
     )  # fmt: skip

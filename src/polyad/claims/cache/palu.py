@@ -15,21 +15,21 @@ MINUTES = 8
 def claim(callback: Any = None) -> Result:
     """Low rank and few bits together lose less than fewer bits alone, at no more bytes."""
     bench = Caches()
-    seen = bench.observe(Palu, callback)
+    statistics = bench.observe(Palu, callback)
     information = fisher(bench.model, Palu, bench.calibration.windows[:8], callback=callback)
-    found = bench.compare(
+    by_codec = bench.compare(
         {
-            "palu, rank 128 of 192, 3 bits": (partial(Palu, rank=128, bits=3, group=128), seen),
+            "palu, rank 128 of 192, 3 bits": (partial(Palu, rank=128, bits=3, group=128), statistics),
             "kivi, 2 bits": partial(Kivi, bits=2, group=64),
-            "palu, half, joint": (partial(Palu, rank=96), seen),
-            "palu, half, each head": (partial(Palu, rank=32, heads=1), seen),
-            "palu, half, ranks by Fisher information": (Palu, fisher_ranks(seen, information, 0.5, unit=8)),
+            "palu, half, joint": (partial(Palu, rank=96), statistics),
+            "palu, half, each head": (partial(Palu, rank=32, heads=1), statistics),
+            "palu, half, ranks by Fisher information": (Palu, fisher_ranks(statistics, information, 0.5, unit=8)),
         },
         callback,
     )
-    ours, theirs = found["palu, rank 128 of 192, 3 bits"], found["kivi, 2 bits"]
+    ours, theirs = by_codec["palu, rank 128 of 192, 3 bits"], by_codec["kivi, 2 bits"]
     return Result(
         "keys and values at two thirds of their rank with latents of three bits leave a lower perplexity than two-bit"
         " quantisation of all of them, in no more bytes",
-        ours["mean"] / theirs["mean"], "<=", 1.0, bench.data, 0, found,
+        ours["mean"] / theirs["mean"], "<=", 1.0, bench.data, 0, by_codec,
     )  # fmt: skip

@@ -18,7 +18,7 @@ def claim(callback: Any = None) -> Result:
     """A fifth of the prefix is kept, the same tokens by the same attention, with either division among layers."""
     bench = Caches(prefix=960, scored=64, window=64, windows=3)
     layers = bench.model.config.num_hidden_layers
-    found = bench.compare(
+    by_codec = bench.compare(
         {
             "prefixkv 20 %": partial(PrefixKV, keep=KEEP),
             "equal 20 %": partial(_Equal, keep=KEEP, count=layers),
@@ -29,11 +29,11 @@ def claim(callback: Any = None) -> Result:
         },
         callback,
     )
-    logs = {name: math.log(figures["mean"]) for name, figures in found.items()}
+    logs = {name: math.log(figures["mean"]) for name, figures in by_codec.items()}
     return Result(
         "with a fifth of the prefix kept, the increase of log perplexity under PrefixKV's budgets is less than with "
         "equal budgets for all layers",
-        logs["prefixkv 20 %"] / logs["equal 20 %"], "<=", 1.0, bench.data, 0, {"log of the ratio": logs, **found},
+        logs["prefixkv 20 %"] / logs["equal 20 %"], "<=", 1.0, bench.data, 0, {"log of the ratio": logs, **by_codec},
     )  # fmt: skip
 
 

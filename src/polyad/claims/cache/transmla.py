@@ -24,9 +24,9 @@ def claim(callback: Any = None) -> Result:
     """Grouped-query attention is latent attention of an equal cache: no logit changes beyond rounding."""
     bench = Bench(calibrate=4, windows=1)
     model, ids = bench.model, bench.texts["stdlib"][:1, :256]
-    before, held = _decoded(model, ids)
+    before, cache_bytes = _decode(model, ids)
     undo = convert(model)
-    after, held_after = _decoded(model, ids)
+    after, bytes_after = _decode(model, ids)
     undo()
     needs = {b.roles["k"]: ("second", "mean") for b in blocks(model, ("qk",))}
     moments = collect(model, needs, bench.calibration.windows, callback=callback)
@@ -46,15 +46,15 @@ def claim(callback: Any = None) -> Result:
         "a model with grouped-query attention converted to latent attention of the same cache keeps its logits, at "
         "once and step by step",
         float((after - before).abs().max()), "<=", 1e-4, bench.data, 0,
-        {"largest logit": float(before.abs().max()), "cache bytes": held, "cache bytes after": held_after,
+        {"largest logit": float(before.abs().max()), "cache bytes": cache_bytes, "cache bytes after": bytes_after,
          "after shrinking, and after 100 steps of healing": curve},
     )  # fmt: skip
 
 
-def _decoded(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _decode(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Logits of a prompt and of its last sixteen tokens one by one, and the bytes of the cache."""
     cache: Any = DynamicCache(config=model.config)
     with torch.no_grad():
         parts = [model(piece, past_key_values=cache).logits for piece in ids.split([ids.shape[1] - 16, *[1] * 16], 1)]
-    held = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-    return torch.cat(parts, 1), held
+    cache_bytes = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
+    return torch.cat(parts, 1), cache_bytes

@@ -16,7 +16,7 @@ MINUTES = 2
 def claim(callback: Any = None) -> Result:
     """A language model instead of one for videos; values by channel and by token, and keys without the transform."""
     bench = Caches(prefix=960, scored=64, window=64, windows=3)
-    found = bench.compare(
+    by_codec = bench.compare(
         {
             "kivi 2": partial(Kivi, bits=2),
             "kivi 1": partial(Kivi, bits=1),
@@ -27,9 +27,9 @@ def claim(callback: Any = None) -> Result:
         },
         callback,
     )
-    logs = {name: math.log(figures["mean"]) for name, figures in found.items()}
+    logs = {name: math.log(figures["mean"]) for name, figures in by_codec.items()}
     return Result(
         "with keys of one bit and a half and values of three levels the increase of log perplexity is at most half "
         "of what one bit for every number costs",
-        logs["vidkv"] / logs["kivi 1"], "<=", 0.5, bench.data, 0, {"log of the ratio": logs, **found},
+        logs["vidkv"] / logs["kivi 1"], "<=", 0.5, bench.data, 0, {"log of the ratio": logs, **by_codec},
     )  # fmt: skip

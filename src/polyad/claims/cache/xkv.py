@@ -26,14 +26,14 @@ def claim(callback: Any = None) -> Result:
     bench = Caches(windows=2)
     width = 192  # of the keys of a layer
     rank = 4 * SINGLE * (bench.prefix + width) // (bench.prefix + 4 * width)  # of equal bytes
-    found = bench.compare(
+    by_codec = bench.compare(
         {"four layers": partial(XKV, rank=rank), "each layer": partial(Alone, rank=SINGLE)}, callback
     )
-    details = {**found, "rank of four layers": rank, "rank of each layer": SINGLE, "alignment": _alignment(bench)}
+    details = {**by_codec, "rank of four layers": rank, "rank of each layer": SINGLE, "alignment": _alignment(bench)}
     return Result(
         "at equal bytes, one truncated SVD of the keys, and of the values, of four neighbouring layers leaves a"
         " lower perplexity than one of each layer",
-        found["four layers"]["mean"] / found["each layer"]["mean"], "<=", 1.0, bench.data, 0, details,
+        by_codec["four layers"]["mean"] / by_codec["each layer"]["mean"], "<=", 1.0, bench.data, 0, details,
     )  # fmt: skip
 
 
@@ -48,5 +48,5 @@ def _alignment(bench: Caches) -> dict[str, float]:
         keys, values = layer.recent.read()
         for name, x in (("keys", cache.rotation.undo(keys, 0)), ("values", values)):
             sides[name].append(x[0].transpose(0, 1).flatten(1))
-    found = {name: token_alignment(torch.stack(rows), rank=16) for name, rows in sides.items()}
-    return {name: float(matrix.diagonal(1).mean()) for name, matrix in found.items()}
+    alignments = {name: token_alignment(torch.stack(rows), rank=16) for name, rows in sides.items()}
+    return {name: float(matrix.diagonal(1).mean()) for name, matrix in alignments.items()}

@@ -64,7 +64,7 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     torch.manual_seed(0)
     truth = [torch.randn(VALUES, 4, generator=generator) for _ in range(FIELDS)]
     x, y = rows(40_000, truth, generator)
-    held, clicks = rows(20_000, truth, generator)
+    held_out, clicks = rows(20_000, truth, generator)
     model = Clicks()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(6):
@@ -75,32 +75,32 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     layers = ("first", "second")
     stats = collect(model, {name: {"second", "mean"} for name in layers}, [x[:8192]])
     with torch.no_grad():
-        whole = auc(model(held), clicks)
-        found = {
-            method: {r: _cut(model, layers, stats, method, r, held, clicks) for r in RANKS}
+        whole = auc(model(held_out), clicks)
+        areas = {
+            method: {r: _cut(model, layers, stats, method, r, held_out, clicks) for r in RANKS}
             for method in ("afm", "svd")
         }
-    least = min(found["afm"][r] - found["svd"][r] for r in RANKS)
-    digest = hashlib.sha256(torch.cat((held.flatten(), clicks.long())).numpy().tobytes()).hexdigest()
+    least = min(areas["afm"][r] - areas["svd"][r] for r in RANKS)
+    digest = hashlib.sha256(torch.cat((held_out.flatten(), clicks.long())).numpy().tobytes()).hexdigest()
     return Result(
         "on a click-through model, truncating output features (with a corrected bias) has at least the AUC of "
         "truncating weights at every rank; least difference",
-        least, ">=", 0.0, {"planted clicks, held out": digest}, 0, {"auc": found, "auc, uncompressed": whole},
+        least, ">=", 0.0, {"planted clicks, held out": digest}, 0, {"auc": areas, "auc, uncompressed": whole},
     )  # fmt: skip
 
 
 def _cut(
     model: Clicks, layers: tuple[str, ...], stats: dict[str, Moments], method: str, rank: int, x: Tensor, y: Tensor
 ) -> float:
-    made: dict[str, nn.Module] = {}
+    replacements: dict[str, nn.Module] = {}
     for name in layers:
         layer: Any = model.get_submodule(name)
         weight, mean = layer.weight.detach(), stats[name].mean
         assert mean is not None
         format: LowRank = lord(weight, stats[name], rank, centre=True) if method == "afm" else svd(weight, rank)
         bias = shifted_bias(layer.bias, weight, format, mean) if method == "afm" else layer.bias.detach()
-        made[name] = Linear(format, bias)
-    undo = replace(model, made)
+        replacements[name] = Linear(format, bias)
+    undo = replace(model, replacements)
     try:
         return auc(model(x), y)
     finally:

@@ -16,10 +16,10 @@ MINUTES = 5
 def claim(callback: Any = None) -> Result:
     """Truncating outputs costs far less perplexity than truncating weights, at the same ranks."""
     bench = Bench()
-    made = bench.ratio(bench.plan(lord, 0.9, allocate=uniform, callback=callback), callback)
+    aware = bench.ratio(bench.plan(lord, 0.9, allocate=uniform, callback=callback), callback)
     plain = bench.ratio(bench.plan(svd, 0.9, allocate=uniform, importance=False, callback=callback), callback)
     return Result(
         "at 10 % fewer linear parameters, uniform rank, the perplexity ratio of output-aware factorisation is at "
         "most a tenth of plain SVD's",
-        mean(made) / mean(plain), "<=", 0.1, bench.data, 0, {"lord": made, "svd": plain},
+        mean(aware) / mean(plain), "<=", 0.1, bench.data, 0, {"lord": aware, "svd": plain},
     )  # fmt: skip

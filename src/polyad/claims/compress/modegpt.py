@@ -15,14 +15,14 @@ MINUTES = 10
 def claim(callback: Any = None) -> Result:
     """Modular decomposition keeps a lower perplexity than factorising every matrix, at equal parameters."""
     bench = Bench()
-    made = bench.ratio(bench.plan(modegpt, 0.8, callback=callback), callback)
+    pairs = bench.ratio(bench.plan(modegpt, 0.8, callback=callback), callback)
     even = bench.ratio(bench.plan(modegpt, 0.8, allocate=uniform, callback=callback), callback)
     influence = bench.ratio(bench.plan(modegpt, 0.8, allocate=block_influence, callback=callback), callback)
     layerwise = bench.ratio(bench.plan(lord, 0.8, allocate=uniform, callback=callback), callback)
     return Result(
         "with 20 % of the decoder's linear parameters removed and no fine-tuning, cutting matrices in pairs leaves a "
         "lower perplexity than output-aware factorisation of each matrix",
-        mean(made) / mean(layerwise), "<=", 1.0, bench.data, 0,
-        {"modegpt": made, "modegpt, all rules evenly": even, "modegpt, by block influence": influence,
+        mean(pairs) / mean(layerwise), "<=", 1.0, bench.data, 0,
+        {"modegpt": pairs, "modegpt, all rules evenly": even, "modegpt, by block influence": influence,
          "lord, uniform rank": layerwise},
     )  # fmt: skip

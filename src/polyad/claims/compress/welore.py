@@ -16,10 +16,10 @@ def claim(callback: Any = None) -> Result:
     """One threshold on normalised singular values beats one rank for all, without data."""
     bench = Bench()
     data_free = {"calibrate": None, "callback": callback}
-    made = bench.ratio(bench.plan(welore, 0.9, **data_free), callback)
+    ours = bench.ratio(bench.plan(welore, 0.9, **data_free), callback)
     even = bench.ratio(bench.plan(welore, 0.9, allocate=uniform, **data_free), callback)
     return Result(
         "at 10 % fewer linear parameters, plain SVD with ranks by one global threshold has a lower perplexity "
         "than with uniform ranks",
-        mean(made) / mean(even), "<=", 1.0, bench.data, 0, {"global threshold": made, "uniform": even},
+        mean(ours) / mean(even), "<=", 1.0, bench.data, 0, {"global threshold": ours, "uniform": even},
     )  # fmt: skip

@@ -24,7 +24,7 @@ SIZE = (12, 20, 16)
 SHARES = (0.05, 0.15, 0.4)
 
 
-def stacked() -> dict[str, Tensor]:
+def weight_stacks() -> dict[str, Tensor]:
     """Corners of one layer's weights in twelve layers, (12, 20, 16), for three of SmolLM2's matrices."""
     layers = load("smollm2", dtype=torch.float32).model.layers[: SIZE[0]]
     paths = {"keys": "self_attn.k_proj", "output": "self_attn.o_proj", "down": "mlp.down_proj"}
@@ -34,7 +34,7 @@ def stacked() -> dict[str, Tensor]:
     }
 
 
-def observed() -> dict[str, Tensor]:
+def measurements() -> dict[str, Tensor]:
     """Parts of tensorly's data: a stack of pictures in sixteen colours, and fluorescence over time."""
     from tensorly.datasets import load_indian_pines, load_kinetic
 
@@ -48,7 +48,7 @@ def error(x: Tensor, rank: tuple[int, ...]) -> float:
     return float((st_hosvd(x, rank, sketch=False).to_dense() - x).norm() / x.norm())
 
 
-def stored(rank: tuple[int, ...], shape: tuple[int, ...]) -> int:
+def number_count(rank: tuple[int, ...], shape: tuple[int, ...]) -> int:
     """The numbers that a Tucker tensor of these ranks holds."""
     return math.prod(rank) + sum(n * r for n, r in zip(shape, rank, strict=True))
 
@@ -59,7 +59,7 @@ def greedy(x: Tensor, budget: int) -> tuple[tuple[int, ...], int]:
     while True:
         larger = [tuple(r + (i == mode) for i, r in enumerate(rank)) for mode in range(3)]
         fits = [
-            all(a <= n for a, n in zip(r, x.shape, strict=True)) and stored(r, tuple(x.shape)) <= budget
+            all(a <= n for a, n in zip(r, x.shape, strict=True)) and number_count(r, tuple(x.shape)) <= budget
             for r in larger
         ]
         larger = list(itertools.compress(larger, fits))
@@ -74,8 +74,8 @@ def of_tree(name: str, x: Tensor, budget: int) -> dict[str, Any]:
     tree, bonds = (0, (1, 2)), (1, 1, 1, 1)
 
     def left(bonds: tuple[int, ...]) -> tuple[float, int]:
-        made = hierarchical_tucker(x, bonds, tree=tree)
-        return float((made.to_dense() - x).norm() / x.norm()), made.parameters
+        network = hierarchical_tucker(x, bonds, tree=tree)
+        return float((network.to_dense() - x).norm() / x.norm()), network.parameters
 
     count = 0
     while True:  # the two bonds of the root are one
@@ -84,12 +84,12 @@ def of_tree(name: str, x: Tensor, budget: int) -> dict[str, Any]:
             for r, _, a, b in [bonds]
             for i, j, k in torch.eye(3, dtype=torch.long).tolist()
         ]
-        known = [(left(one), one) for one in tried if one[0] <= x.shape[0] and one[2] <= x.shape[1]]
-        known = [one for one in known if one[0][1] <= budget and one[0][0] < left(bonds)[0]]
+        better = [(left(one), one) for one in tried if one[0] <= x.shape[0] and one[2] <= x.shape[1]]
+        better = [one for one in better if one[0][1] <= budget and one[0][0] < left(bonds)[0]]
         count += len(tried)
-        if not known:
+        if not better:
             break
-        bonds = min(known)[1]
+        bonds = min(better)[1]
     chosen = core_shapes(x, budget, tree=tree)
     ours, theirs = left(chosen)[0], left(bonds)[0]
     return {"tensor": name, "budget": budget, "chosen": chosen, "error": ours, "greedy": bonds,
@@ -99,7 +99,7 @@ def of_tree(name: str, x: Tensor, budget: int) -> dict[str, Any]:
 def claim(callback: Any = None) -> Result:
     """Ranks from spectra alone lose hardly more than the best of all ranks."""
     details, worst, trees = list[dict[str, Any]](), 0.0, list[dict[str, Any]]()
-    tensors = observed() | stacked()
+    tensors = measurements() | weight_stacks()
     for place, (name, x) in enumerate(tensors.items()):
         every = {rank: error(x, rank) for rank in itertools.product(*[range(1, n + 1) for n in x.shape])}
         for share in SHARES:
@@ -109,7 +109,7 @@ def claim(callback: Any = None) -> Result:
             seconds = time.perf_counter() - clock
             grown, decompositions = greedy(x, budget)
             best = min(
-                (rank for rank in every if stored(rank, tuple(x.shape)) <= budget), key=lambda rank: every[rank]
+                (rank for rank in every if number_count(rank, tuple(x.shape)) <= budget), key=lambda rank: every[rank]
             )
             worst = max(worst, every[chosen] / every[best])
             checked = core_shapes(x, budget, measured=True)

@@ -28,7 +28,7 @@ PLANTED = {
 SEARCHED, MOST, POPULATION, TIMES = ("ring of four", 0), 4, 24, 10
 
 
-def planted(name: str, seed: int) -> Network:
+def planted_network(name: str, seed: int) -> Network:
     """A network of this kind with normal nodes and modes of ``SIZE``."""
     expression, ranks = PLANTED[name]
     sizes = ranks | dict.fromkeys(expression.split("->")[1], SIZE)
@@ -45,7 +45,7 @@ def graph(network: Network) -> list[tuple[list[str], int]]:
     )
 
 
-def ring(x: Tensor) -> int:
+def smallest_ring(x: Tensor) -> int:
     """The numbers of the smallest ring of one rank within the tolerance, by least squares from three starts."""
     n, unit = x.ndim, x / x.norm()
     modes, bonds = "abcde"[:n], "pqrst"[:n]
@@ -59,7 +59,7 @@ def ring(x: Tensor) -> int:
     return x.numel()
 
 
-def fitted(x: Tensor, ranks: tuple[int, ...], seed: int) -> tuple[float, int]:
+def fit_network(x: Tensor, ranks: tuple[int, ...], seed: int) -> tuple[float, int]:
     """The squared error and the numbers of a network of these edges, from a random start."""
     modes, pairs = "abcd", list(itertools.combinations(range(4), 2))
     bonds = {pair: "pqrstu"[k] for k, (pair, r) in enumerate(zip(pairs, ranks, strict=True)) if r > 1}
@@ -76,17 +76,17 @@ def genetic(x: Tensor, goal: int, seed: int, most: float) -> int | None:
     exceeds, in decades, as Li and Sun (2020) weigh a compression ratio against an error.
     """
     chance, unit = random.Random(seed), x / x.norm()
-    known: dict[tuple[int, ...], float] = {}
+    fitness: dict[tuple[int, ...], float] = {}
     group = [tuple(chance.randint(1, MOST) for _ in range(6)) for _ in range(POPULATION)]
-    while len(known) < most:
+    while len(fitness) < most:
         for ranks in group:
-            if ranks in known:
+            if ranks in fitness:
                 continue
-            error, numbers = fitted(unit, ranks, len(known))
+            error, numbers = fit_network(unit, ranks, len(fitness))
             if error <= TOL**2 and numbers <= goal:
-                return len(known) + 1
-            known[ranks] = numbers / x.numel() + max(0.0, math.log10(max(error, TOL**2) / TOL**2)) / 8
-        best = sorted(dict.fromkeys(group), key=lambda ranks: known[ranks])[: POPULATION // 2]
+                return len(fitness) + 1
+            fitness[ranks] = numbers / x.numel() + max(0.0, math.log10(max(error, TOL**2) / TOL**2)) / 8
+        best = sorted(dict.fromkeys(group), key=lambda ranks: fitness[ranks])[: POPULATION // 2]
         best += [tuple(chance.randint(1, MOST) for _ in range(6)) for _ in range(2)]
         group = best[:-2]
         while len(group) < POPULATION:
@@ -100,22 +100,22 @@ def claim(callback: Any = None) -> Result:
     """Planted structures are found, smaller than fixed formats at one error, and with fewer trials than by genes."""
     cases, digest, worst, fewest = [], {}, 0.0, math.inf
     for place, (name, seed) in enumerate(itertools.product(PLANTED, SEEDS)):
-        target, counts = planted(name, seed), list[dict[str, float]]()
+        target, counts = planted_network(name, seed), list[dict[str, float]]()
         x = target.to_dense()
-        found = greedy_tn(x, tol=TOL, callback=lambda _, __, said, kept=counts: kept.append(said))
+        network = greedy_tn(x, tol=TOL, callback=lambda _, __, said, kept=counts: kept.append(said))
         fixed = {
             "train": tt_svd(x, tol=TOL).parameters, "Tucker": st_hosvd(x, tol=TOL).parameters,
-            "ring": target.parameters if name.startswith("ring") else ring(x),
+            "ring": target.parameters if name.startswith("ring") else smallest_ring(x),
         }  # fmt: skip
-        same = graph(found) == graph(target)
-        worst = max(worst, found.parameters / min(fixed.values()) if same else 10.0)
+        same = graph(network) == graph(target)
+        worst = max(worst, network.parameters / min(fixed.values()) if same else 10.0)
         case = {
-            "planted": name, "seed": seed, "numbers planted": target.parameters, "numbers found": found.parameters,
-            "graph found": same, "error": float((found.to_dense() - x).norm() / x.norm()), "fixed": fixed,
+            "planted": name, "seed": seed, "numbers planted": target.parameters, "numbers found": network.parameters,
+            "graph found": same, "error": float((network.to_dense() - x).norm() / x.norm()), "fixed": fixed,
             "evaluations": counts[-1]["evaluations"],
         }  # fmt: skip
         if (name, seed) == SEARCHED:
-            case["genetic evaluations"] = genetic(x, found.parameters, seed, TIMES * case["evaluations"])
+            case["genetic evaluations"] = genetic(x, network.parameters, seed, TIMES * case["evaluations"])
             fewest = min(fewest, (case["genetic evaluations"] or math.inf) / case["evaluations"])
         cases.append(case)
         digest[f"{name} {seed}"] = sha([x])

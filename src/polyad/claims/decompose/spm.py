@@ -19,7 +19,7 @@ CASES = ((10, 10), (10, 33), (12, 48), (15, 75))  # size and rank, the last of e
 AGAINST = ((10, 10), (10, 33))  # the cases that cp_als is given too: ranks up to the size, and above it
 
 
-def planted(d: int, rank: int, seed: int) -> SymmetricCP:
+def planted_tensor(d: int, rank: int, seed: int) -> SymmetricCP:
     """Unit normal directions and weights from 1 to 2, of order 4."""
     generator = Generator().manual_seed(seed)
     factor = torch.randn(d, rank, generator=generator, dtype=torch.float64)
@@ -27,9 +27,9 @@ def planted(d: int, rank: int, seed: int) -> SymmetricCP:
     return SymmetricCP(factor / factor.norm(dim=0), weights, 4)
 
 
-def distance(found: Tensor, factor: Tensor) -> float:
+def distance(directions: Tensor, factor: Tensor) -> float:
     """The largest distance of a planted direction to the nearest found one, up to sign."""
-    signed = torch.cat((found, -found), 1)
+    signed = torch.cat((directions, -directions), 1)
     return float(torch.cdist(factor.T, signed.T, compute_mode="donot_use_mm_for_euclid_dist").amin(1).max())
 
 
@@ -37,15 +37,15 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     """All terms to 1e-6 without being told the rank; the iteration never descends; the time beside cp_als."""
     digest, details, worst = hashlib.sha256(), {}, 0.0
     for d, rank in CASES:
-        truth = planted(d, rank, 0)
+        truth = planted_tensor(d, rank, 0)
         x = truth.to_dense().contiguous()
         digest.update(x.numpy().tobytes())
         clock = time.perf_counter()
-        found = spm(x)
+        terms = spm(x)
         taken = time.perf_counter() - clock
-        off = distance(found.factor, truth.factor) if found.rank == rank else float("inf")
+        off = distance(terms.factor, truth.factor) if terms.rank == rank else float("inf")
         worst = max(worst, off)
-        details[f"d={d}, R={rank}"] = {"rank found": found.rank, "distance": off, "seconds": taken}
+        details[f"d={d}, R={rank}"] = {"rank found": terms.rank, "distance": off, "seconds": taken}
         if (d, rank) in AGAINST:
             clock = time.perf_counter()
             other = cp_als(x, rank, stop=1e-12, restarts=4)
@@ -63,7 +63,7 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
 
 def _falls() -> float:
     """The greatest fall of an objective between two steps, over all starts."""
-    x = planted(10, 33, 1).to_dense()
+    x = planted_tensor(10, 33, 1).to_dense()
     u, s, _ = torch.linalg.svd(x.reshape(100, 100))
     trace: list[Tensor] = []
     climb(u[:, s > 1e-8 * s[0]], 10, 1e-13, 200, Generator().manual_seed(0), trace)

@@ -21,7 +21,7 @@ SEEDS, MOST, TOL, WEIGHT = (0, 1), 4, 1e-3, 10.0
 SAMPLES, TIMES = 60, 10
 
 
-def planted(n: int, seed: int) -> tuple[Structure, Tensor]:
+def planted_ring(n: int, seed: int) -> tuple[Structure, Tensor]:
     """A ring of ranks 2 and 3 over modes in a random order, and its tensor of norm 1."""
     generator = Generator().manual_seed(seed)
     rank = tuple(torch.randint(2, 4, (n,), generator=generator).tolist())
@@ -30,7 +30,7 @@ def planted(n: int, seed: int) -> tuple[Structure, Tensor]:
     return structure, x / x.norm()
 
 
-def turned(structure: Structure) -> Structure:
+def canonical_ring(structure: Structure) -> Structure:
     """The same ring read from mode 0 on, towards the lesser of its neighbours."""
     n, first = len(structure.order), structure.order.index(0)
     order = structure.order[first:] + structure.order[:first]
@@ -48,13 +48,13 @@ class Objective:
         self.x, self.fits = x, dict[Structure, tuple[Network, float]]()
 
     def fit(self, structure: Structure) -> tuple[Network, float]:
-        key = turned(structure)
+        key = canonical_ring(structure)
         if key not in self.fits:
             best: tuple[Network, float] | None = None
             for seed in range(2):
                 start = random_ring(self.x, key, Generator().manual_seed(seed))
-                found = refine_network(self.x, start, max_iter=30, stop=2e-2, target=TOL**2)
-                best = found if best is None or found[1] < best[1] else best
+                fitted = refine_network(self.x, start, max_iter=30, stop=2e-2, target=TOL**2)
+                best = fitted if best is None or fitted[1] < best[1] else best
                 if best[1] <= TOL**2:
                     break
             assert best is not None
@@ -65,26 +65,28 @@ class Objective:
         network, error = self.fit(structure)
         return network.parameters / self.x.numel() + (WEIGHT * error**0.5 if error > TOL**2 else 0.0)
 
-    def reached(self, structure: Structure, numbers: int) -> bool:
+    def is_reached(self, structure: Structure, numbers: int) -> bool:
         network, error = self.fit(structure)
         return network.parameters <= numbers and error <= TOL**2
 
 
-def counted(objective: Objective, numbers: int, most: float) -> tuple[Callable[[Structure], float], list[int]]:
+def count_evaluations(
+    objective: Objective, numbers: int, most: float
+) -> tuple[Callable[[Structure], float], list[int]]:
     """The objective, and a list that gets the number of structures seen when it is reached, or ``most`` are."""
-    seen: set[Structure] = set()
+    visited: set[Structure] = set()
     when: list[int] = []
 
     def value(structure: Structure) -> float:
-        seen.add(structure)
-        if not when and (objective.reached(structure, numbers) or len(seen) >= most):
-            when.append(len(seen))
+        visited.add(structure)
+        if not when and (objective.is_reached(structure, numbers) or len(visited) >= most):
+            when.append(len(visited))
         return objective(structure)
 
     return value, when
 
 
-def sampled(value: Callable[[Structure], float], when: list[int], start: Structure, seed: int) -> None:
+def search_by_sampling(value: Callable[[Structure], float], when: list[int], start: Structure, seed: int) -> None:
     """TNLS: the best of ``SAMPLES`` random neighbours becomes the centre if it is better, until ``when`` is filled.
 
     A neighbour's ranks are moved by rounded normal numbers, two of its modes are exchanged (Li et al. 2022).
@@ -95,8 +97,8 @@ def sampled(value: Callable[[Structure], float], when: list[int], start: Structu
         for candidate in [neighbour(centre, generator) for _ in range(SAMPLES)]:
             if when:
                 return
-            if (found := value(candidate)) < least:
-                centre, least = candidate, found
+            if (score := value(candidate)) < least:
+                centre, least = candidate, score
 
 
 def neighbour(centre: Structure, generator: Generator) -> Structure:
@@ -114,7 +116,7 @@ def claim(callback: Any = None) -> Result:
     cases, digest, logs, by_order = [], {}, [], dict[int, list[int]]()
     for n in SIZES:
         for seed in SEEDS:
-            structure, x = planted(n, seed)
+            structure, x = planted_ring(n, seed)
             objective, numbers = (
                 Objective(x),
                 sum(
@@ -123,19 +125,19 @@ def claim(callback: Any = None) -> Result:
                 ),
             )
             start = Structure((2,) * n, tuple(range(n)))
-            value, when = counted(objective, numbers, math.inf)
-            seen: list[Structure] = []
-            found = local_enumeration(lambda s, v=value, k=seen: k.append(s) or v(s), start, most=MOST)
-            network, error = objective.fit(found)
-            hit = objective.reached(found, numbers)
-            ours = when[0] if when else len(seen)
-            value, when = counted(objective, numbers, TIMES * ours)
-            sampled(value, when, start, seed)
+            value, when = count_evaluations(objective, numbers, math.inf)
+            visited: list[Structure] = []
+            best = local_enumeration(lambda s, v=value, k=visited: k.append(s) or v(s), start, most=MOST)
+            network, error = objective.fit(best)
+            hit = objective.is_reached(best, numbers)
+            ours = when[0] if when else len(visited)
+            value, when = count_evaluations(objective, numbers, TIMES * ours)
+            search_by_sampling(value, when, start, seed)
             logs.append(math.log(when[0] / ours) if hit else -math.inf)
             by_order.setdefault(n, []).append(ours)
             cases.append({
                 "modes": n, "seed": seed, "numbers planted": numbers, "numbers found": network.parameters,
-                "error": error**0.5, "reached": hit, "evaluations": ours, "evaluations until it ends": len(seen),
+                "error": error**0.5, "reached": hit, "evaluations": ours, "evaluations until it ends": len(visited),
                 "sampling's evaluations": when[0], "sampling gave up": when[0] >= TIMES * ours,
             })  # fmt: skip
             digest[f"{n} modes, seed {seed}"] = hashlib.sha256(x.numpy().tobytes()).hexdigest()

@@ -54,8 +54,8 @@ def spins() -> dict[int, float]:
     """Relative errors on the chain by number of steps, without a bound on the ranks."""
     operator, start = chain(), up()
     exact = torch.matrix_exp(TIME * whole(operator, start.shape)) @ start.to_dense().flatten()
-    found = {steps: ttn_bug(start, operator, TIME, steps=steps, tol=1e-10) for steps in STEPS}
-    return {steps: float((y.to_dense().flatten() - exact).norm() / exact.norm()) for steps, y in found.items()}
+    states = {steps: ttn_bug(start, operator, TIME, steps=steps, tol=1e-10) for steps in STEPS}
+    return {steps: float((y.to_dense().flatten() - exact).norm() / exact.norm()) for steps, y in states.items()}
 
 
 def small(least: float, n: int = 24, rank: int = 12) -> dict[int, float]:
@@ -67,8 +67,8 @@ def small(least: float, n: int = 24, rank: int = 12) -> dict[int, float]:
     basis = torch.eye(n, dtype=torch.float64)[:, :rank]
     start = TreeNetwork((0, 1), (torch.diag(values), basis, basis))
     exact = torch.matrix_exp(a) @ start.to_dense() @ torch.matrix_exp(b).mT
-    found = {steps: ttn_bug(start, [{0: a}, {1: b}], 1.0, steps=steps, tol=1e-14, rank=rank) for steps in STEPS}
-    return {steps: float((y.to_dense() - exact).norm() / exact.norm()) for steps, y in found.items()}
+    states = {steps: ttn_bug(start, [{0: a}, {1: b}], 1.0, steps=steps, tol=1e-14, rank=rank) for steps in STEPS}
+    return {steps: float((y.to_dense() - exact).norm() / exact.norm()) for steps, y in states.items()}
 
 
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress

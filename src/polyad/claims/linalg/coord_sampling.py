@@ -52,15 +52,15 @@ def _errors(a: Tensor, b: Tensor, s: int) -> dict[str, float]:
     """Root mean square of ‖AᵀB − estimate‖ / (‖A‖‖B‖); a sampled row costs values, places, key and chance."""
     exact, size = a.T @ b, float(a.norm() * b.norm())
     stored = min(2 * s, D) + 2
-    made: dict[str, list[float]] = {"priority": [], "threshold": [], "gaussian": [], "count_sketch": []}
+    squares: dict[str, list[float]] = {"priority": [], "threshold": [], "gaussian": [], "count_sketch": []}
     for seed in range(TRIALS):
         for rule in ("priority", "threshold"):
             left, right = _pair(a, b, BUDGET // stored, rule, seed)
-            made[rule].append(float((left.product(right) - exact).square().sum()))
+            squares[rule].append(float((left.product(right) - exact).square().sum()))
         for name, draw in (("gaussian", Gaussian.draw), ("count_sketch", count_sketch)):
             sketch = draw(BUDGET // D, N, generator=Generator().manual_seed(seed))
-            made[name].append(float((sketch.apply(a).T @ sketch.apply(b) - exact).square().sum()))
-    return {name: (sum(v) / len(v)) ** 0.5 / size for name, v in made.items()}
+            squares[name].append(float((sketch.apply(a).T @ sketch.apply(b) - exact).square().sum()))
+    return {name: (sum(v) / len(v)) ** 0.5 / size for name, v in squares.items()}
 
 
 def _pair(a: Tensor, b: Tensor, rows: int, rule: str, seed: int) -> Any:
@@ -72,10 +72,10 @@ def _pair(a: Tensor, b: Tensor, rows: int, rule: str, seed: int) -> Any:
 
 def _bias(a: Tensor, b: Tensor) -> float:
     """The mean estimate's distance from AᵀB over what chance alone leaves; about 1 where there is no bias."""
-    found = []
+    estimates = []
     for seed in range(300):
         left, right = _pair(a, b, 300, "priority", seed)
-        found.append(left.product(right))
-    stack = torch.stack(found)
-    alone = stack.var(0).sum().sqrt() / len(found) ** 0.5
+        estimates.append(left.product(right))
+    stack = torch.stack(estimates)
+    alone = stack.var(0).sum().sqrt() / len(estimates) ** 0.5
     return float((stack.mean(0) - a.T @ b).norm() / alone)

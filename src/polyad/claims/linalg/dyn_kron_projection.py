@@ -52,20 +52,20 @@ def claim(callback: Any = None) -> Result:
 def _run(a: Tensor, w: Tensor, sides: int, g: Generator) -> tuple[float, float]:
     """Times faster, least of each, and the largest relative error of a query."""
     n = len(w)
-    kept, anew = (KroneckerProjection(a, w, sides=sides) for _ in range(2))
+    updated, anew = (KroneckerProjection(a, w, sides=sides) for _ in range(2))
     ours, theirs, worst = [], [], 0.0
     for _ in range(STEPS):
         p = torch.randn(n, 1, generator=g, dtype=torch.float64)
         h = torch.randn(n * n, generator=g, dtype=torch.float64)
         clock = time.perf_counter()
-        kept.update(p)
+        updated.update(p)
         ours.append(time.perf_counter() - clock)
-        anew.w = kept.w
+        anew.w = updated.w
         clock = time.perf_counter()
         anew.refresh()
         theirs.append(time.perf_counter() - clock)
         exact = anew.query(h)
-        worst = max(worst, float((kept.query(h) - exact).norm() / exact.norm()))
+        worst = max(worst, float((updated.query(h) - exact).norm() / exact.norm()))
     return min(theirs) / min(ours), worst
 
 
@@ -80,15 +80,15 @@ def _adaptive(g: Generator) -> dict[str, float]:
     row = KroneckerProjection(a, w).query(torch.eye(n * n, dtype=torch.float64)[0])  # P is symmetric
     row = row / row.norm()
     sketches = [Gaussian.draw(rows, n * n, generator=g) for _ in range(25)]
-    told = torch.stack([s.apply(row.unsqueeze(1)).T @ s.matrix for s in sketches]).squeeze(1)  # (25, n²)
-    found = {}
+    sketched = torch.stack([s.apply(row.unsqueeze(1)).T @ s.matrix for s in sketches]).squeeze(1)  # (25, n²)
+    errors = {}
     for name, count, noise in (("one sketch", 1, 0.0), ("private median of 25", 25, 1.0)):
         total = torch.zeros(n * n, dtype=torch.float64)
         for _ in range(asked):
             h = torch.randn(n * n, generator=g, dtype=torch.float64)
             h = torch.nn.functional.normalize(h - row * (row @ h), dim=0)
-            answer = private_median(told[:count] @ h, noise=noise * rows**-0.5, generator=g)
+            answer = private_median(sketched[:count] @ h, noise=noise * rows**-0.5, generator=g)
             total += h * answer.sign()
         last = torch.nn.functional.normalize(total, dim=0)
-        found[name] = abs(float(private_median(told[:count] @ last, generator=g))) * rows**0.5
-    return found
+        errors[name] = abs(float(private_median(sketched[:count] @ last, generator=g))) * rows**0.5
+    return errors

@@ -59,12 +59,12 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
     x, labels = points(4000, D, g)
     joint = torch.cat((x, torch.nn.functional.one_hot(labels, CLASSES).double()), 1)
     spread = torch.cat((x.std(0), torch.full((CLASSES,), 0.2, dtype=torch.float64)))
-    made = [
+    mixtures = [
         kind(D + CLASSES, deviation=spread, novelty=1e-3, age=1 << 40).learn(joint[:3000])
         for kind in (IncrementalMixture, CovarianceForm)
     ]
-    fast, slow = made
-    answers = [m.predict(x[3000:], known=range(D)).argmax(1) for m in made]
+    fast, slow = mixtures
+    answers = [m.predict(x[3000:], known=range(D)).argmax(1) for m in mixtures]
     scale = slow.precision.flatten(1).norm(dim=1)
     difference = {
         "precision": float(((fast.precision - slow.precision).flatten(1).norm(dim=1) / scale).max()),
@@ -89,9 +89,9 @@ def _batch(x: Tensor, labels: Tensor) -> float:
     """One Gaussian a class, fitted to the same 3000 points at once."""
     scores = []
     for label in range(CLASSES):
-        own = x[:3000][labels[:3000] == label]
-        normal = torch.distributions.MultivariateNormal(own.mean(0), torch.cov(own.T))
-        scores.append(normal.log_prob(x[3000:]) + math.log(len(own)))
+        members = x[:3000][labels[:3000] == label]
+        normal = torch.distributions.MultivariateNormal(members.mean(0), torch.cov(members.T))
+        scores.append(normal.log_prob(x[3000:]) + math.log(len(members)))
     return float((torch.stack(scores, 1).argmax(1) == labels[3000:]).double().mean())
 
 

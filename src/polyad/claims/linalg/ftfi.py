@@ -50,7 +50,7 @@ def tree(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
 def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Multiplications saved at 5000 nodes by the worst of three functions, where all agree with brute force."""
     generator = Generator().manual_seed(0)
-    found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in FUNCTIONS}
+    figures: dict[str, dict[int, dict[str, float]]] = {name: {} for name in FUNCTIONS}
     digest = hashlib.sha256()
     for n in SIZES:
         edges, lengths = tree(n, generator)
@@ -61,32 +61,32 @@ def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report
         prepared = time.perf_counter() - clock
         distances = field.distances()
         for name, (function, kernel, terms) in FUNCTIONS.items():
-            found[name][n] = _compared(field, x, function, kernel, distances) | {
+            figures[name][n] = _error_and_times(field, x, function, kernel, distances) | {
                 "multiplications saved": n * n / field.multiplications(terms), "seconds to take apart": prepared,
             }  # fmt: skip
-    exact = all(row["error"] <= LIMIT for rows in found.values() for row in rows.values())
-    saved = min(rows[SIZES[-1]]["multiplications saved"] for rows in found.values()) if exact else 0.0
+    exact = all(row["error"] <= LIMIT for rows in figures.values() for row in rows.values())
+    saved = min(rows[SIZES[-1]]["multiplications saved"] for rows in figures.values()) if exact else 0.0
     return Result(
         f"tree fields of an exponential, a cubic and a rational function agree with brute force to {LIMIT:g} at "
         f"every size, and take {SIZES[-1]} nodes with at least five times fewer multiplications; least factor",
-        saved, ">=", 5.0, {"random trees and fields": digest.hexdigest()}, 0, {"by function and nodes": found},
+        saved, ">=", 5.0, {"random trees and fields": digest.hexdigest()}, 0, {"by function and nodes": figures},
     )  # fmt: skip
 
 
-def _compared(
+def _error_and_times(
     field: TreeField, x: Tensor, function: Callable[[Tensor], Tensor], kernel: Kernel, distances: Tensor
 ) -> dict[str, float]:
     """Relative error, and least times of three runs: ours, and f of all distances with the product."""
     fast, slow = [], []
-    found = expected = x
+    result = expected = x
     for _ in range(3):
         clock = time.perf_counter()
-        found = field.integrate(x, kernel)
+        result = field.integrate(x, kernel)
         fast.append(time.perf_counter() - clock)
         clock = time.perf_counter()
         expected = function(distances) @ x
         slow.append(time.perf_counter() - clock)
     return {
-        "error": float((found - expected).norm() / expected.norm()),
+        "error": float((result - expected).norm() / expected.norm()),
         "seconds": min(fast), "seconds, brute force with distances given": min(slow),
     }  # fmt: skip

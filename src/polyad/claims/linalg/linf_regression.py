@@ -23,19 +23,19 @@ N, D, ROWS, TRIALS = 8192, 256, 2048, 20
 
 def claim(callback: Any = None) -> Result:
     """At equal rows the SRHT keeps the coordinate-wise bound and the CountSketch breaks it."""
-    a, b = localised()
+    a, b = localised_equations()
     eps = math.sqrt(2 * D * math.log(N / 0.1) / ROWS)
     bound = eps / math.sqrt(D)  # the residual and the pseudoinverse have norm 1 here, and the solution is 0
-    found: dict[str, list[tuple[float, float]]] = {}
+    errors: dict[str, list[tuple[float, float]]] = {}
     for i, name in enumerate(SKETCHES):
-        found[name] = []
+        errors[name] = []
         for seed in range(TRIALS if name != "gaussian" else 3):  # the Gaussian matrix is slow, and like the SRHT
             x = sketched_lstsq(a, b, ROWS, sketch=name, generator=Generator().manual_seed(seed))
-            found[name].append((float(x.abs().max()), float(x.norm())))
+            errors[name].append((float(x.abs().max()), float(x.norm())))
         if callback is not None:
             callback(i + 1, len(SKETCHES), {})
-    broken = {k: sum(m > bound for m, _ in v) / len(v) for k, v in found.items()}
-    spread = {k: sum(m / s * math.sqrt(D) for m, s in v) / len(v) for k, v in found.items()}
+    broken = {k: sum(m > bound for m, _ in v) / len(v) for k, v in errors.items()}
+    spread = {k: sum(m / s * math.sqrt(D) for m, s in v) / len(v) for k, v in errors.items()}
     digest = hashlib.sha256(torch.cat((a, b.unsqueeze(1)), 1).numpy().tobytes()).hexdigest()
     return Result(
         "with equal rows the SRHT keeps every coordinate within eps/√d · ‖residual‖ ‖A⁺‖ and CountSketch does not; "
@@ -46,7 +46,7 @@ def claim(callback: Any = None) -> Result:
     )  # fmt: skip
 
 
-def localised() -> tuple[Tensor, Tensor]:
+def localised_equations() -> tuple[Tensor, Tensor]:
     """A (N, D) with all leverage on D rows, and b of norm 1 on few others, about three of which collide with them."""
     a = torch.zeros(N, D, dtype=torch.float64)
     a[:D] = torch.eye(D, dtype=torch.float64)

@@ -53,11 +53,11 @@ def _accuracy(g: Generator) -> dict[str, float]:
     """The largest relative error of a singular value of badly scaled columns, against float64."""
     x = torch.randn(20, 30, 8, generator=g) * 10.0 ** (-8 * torch.arange(8.0).flip(0) / 7)
     exact = torch.linalg.svdvals(x.double())
-    made = random_pivoting(x)
-    u, found, _ = made.svd()
+    pivoted = random_pivoting(x)
+    u, values, _ = pivoted.svd()
     lapack = torch.linalg.svdvals(x).double()
     return {
-        "random pivoting": float(((found.double() - exact).abs() / exact).max()),
+        "random pivoting": float(((values.double() - exact).abs() / exact).max()),
         "LAPACK": float(((lapack - exact).abs() / exact).max()),
         "orthogonality of U": float((u.mT @ u - torch.eye(8)).abs().max()),
     }

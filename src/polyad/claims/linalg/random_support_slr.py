@@ -37,15 +37,15 @@ def signal(x: Tensor, support: str, g: Generator) -> Tensor:
     else:
         first = 2 * torch.randperm(D // 2, generator=g)[: K // 2]
         w[first], w[first + 1] = 1.0, -1.0
-    made = x @ w
-    return made / made.square().mean().sqrt()
+    product = x @ w
+    return product / product.square().mean().sqrt()
 
 
 def claim(callback: Any = None) -> Result:
     """With N about 4 k log d, supports at random are predicted well and cancelling ones are not."""
     g = Generator().manual_seed(0)
     sha = hashlib.sha256()
-    found: dict[str, dict[str, float]] = {}
+    mean_errors: dict[str, dict[str, float]] = {}
     n = round(4 * K * math.log(D))
     for kind in ("duplicates", "random walk"):
         for support in ("random", "cancelling"):
@@ -57,13 +57,14 @@ def claim(callback: Any = None) -> Result:
                 sha.update(x.numpy().tobytes() + y.numpy().tobytes())
                 w = lasso(x, y, noise=NOISE, max_iter=5000, stop=1e-5)
                 errors.append(float((x @ w - clean).square().mean()))
-            found.setdefault(kind, {})[support] = sum(errors) / TRIALS
+            mean_errors.setdefault(kind, {})[support] = sum(errors) / TRIALS
         if callback is not None:
-            callback(len(found), 2, found[kind])
-    worst = max(errors["random"] for errors in found.values())
+            callback(len(mean_errors), 2, mean_errors[kind])
+    worst = max(errors["random"] for errors in mean_errors.values())
     return Result(
         f"lasso, {D} unknowns, {K} non-zero, {n} samples, signals of mean square 1, noise {NOISE}: prediction "
         "error of supports at random, the worse of two ill-conditioned designs (the paper's algorithm is not built)",
         worst, "<=", 0.1, {"designs drawn here": sha.hexdigest()}, 0,
-        {"mean squared prediction error": found, "error of zero": 1.0, "of knowing the support": NOISE**2 * K / n},
+        {"mean squared prediction error": mean_errors, "error of zero": 1.0,
+         "of knowing the support": NOISE**2 * K / n},
     )  # fmt: skip

@@ -38,7 +38,7 @@ def exponent(values: dict[int, float]) -> float:
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 
-def measured(q: Tensor, k: Tensor, x: Tensor) -> tuple[float, float, float]:
+def entries_and_error(q: Tensor, k: Tensor, x: Tensor) -> tuple[float, float, float]:
     """Entries computed, error over ‖x‖, and the sum of the kernel."""
     n = len(q)
     exact = torch.exp(-torch.cdist(q, k).square() / 2)
@@ -55,7 +55,7 @@ def claim(callback: Any = None) -> Result:
     for n in SIZES:
         q, k, x = clusters(n, g)
         sha.update(torch.cat((q, k, x.unsqueeze(1)), 1).numpy().tobytes())
-        counts[n], errors[n], _ = measured(q, k, x)
+        counts[n], errors[n], _ = entries_and_error(q, k, x)
     if callback is not None:
         callback(1, 2, errors)
     tokens, heads = attention()
@@ -79,7 +79,7 @@ def _head(q: Tensor, k: Tensor) -> dict[str, float]:
     error = share = 0.0
     for n in LENGTHS:
         x = torch.randn(n, generator=Generator().manual_seed(n))
-        count, error, sums[n] = measured(q[:n], k[:n], x)
+        count, error, sums[n] = entries_and_error(q[:n], k[:n], x)
         share = count / n**2
     return {"sum": exponent(sums), "error": error, "share": share}
 
@@ -93,24 +93,24 @@ def attention() -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
 
     model: Any = load("smollm2", dtype=torch.float32)
     tokens = next(iter(evaluation(model, ("stdlib",), count=4).values())).flatten()[: LENGTHS[-1]].unsqueeze(0)
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     hooks = []
     for layer in LAYERS:
         for role in ("q_proj", "k_proj"):
             module = getattr(model.model.layers[layer].self_attn, role)
             name = f"{layer}.{role}"
             hooks.append(
-                module.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out.detach()}))
+                module.register_forward_hook(lambda _m, _i, out, name=name: outputs.update({name: out.detach()}))
             )
     with torch.no_grad():
         model.model(tokens)
-        cos, sin = model.model.rotary_emb(kept["1.q_proj"], torch.arange(tokens.shape[1]).unsqueeze(0))
+        cos, sin = model.model.rotary_emb(outputs["1.q_proj"], torch.arange(tokens.shape[1]).unsqueeze(0))
     for hook in hooks:
         hook.remove()
     size = model.config.head_dim
     heads = []
     for layer in LAYERS:
-        q, k = (kept[f"{layer}.{role}"].unflatten(-1, (-1, size)).transpose(1, 2) for role in ("q_proj", "k_proj"))
+        q, k = (outputs[f"{layer}.{role}"].unflatten(-1, (-1, size)).transpose(1, 2) for role in ("q_proj", "k_proj"))
         q, k = apply_rotary_pos_emb(q, k, cos, sin)
         k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
         heads += [(a / size**0.25, b / size**0.25) for a, b in zip(q[0], k[0], strict=True)]

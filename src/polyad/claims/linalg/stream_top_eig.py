@@ -43,8 +43,8 @@ def oja(a: Tensor, rate: float) -> Tensor:
 def claim(callback: Any = None) -> Result:
     """The correlation is at least 1 − 1/√R at every gap, with light rows and with heavy ones."""
     g = Generator().manual_seed(0)
-    digest, margins, held = hashlib.sha256(), [], 0
-    found: dict[str, dict[str, float]] = {}
+    digest, margins, most_heavy = hashlib.sha256(), [], 0
+    correlations: dict[str, dict[str, float]] = {}
     for kind in ("light", "heavy"):
         for gap in (2.0, 4.0, 16.0):
             sums = {"ours": 0.0, "heavy rows dropped": 0.0, "Oja, best of five fixed rates": 0.0}
@@ -53,20 +53,21 @@ def claim(callback: Any = None) -> Result:
                 digest.update(a.numpy().tobytes())
                 top = torch.linalg.eigh(a.T @ a).eigenvectors[:, -1]
                 stream = _run(a, None)
-                ours, held = _square(top, stream.vector()), max(held, len(stream.heavy))
+                ours, most_heavy = _square(top, stream.vector()), max(most_heavy, len(stream.heavy))
                 sums["ours"] += ours / TRIALS
                 sums["heavy rows dropped"] += _square(top, _run(a, 0).vector()) / TRIALS
                 margins.append(ours - (1 - gap**-0.5))
                 if trial == 0:
                     sums["Oja, best of five fixed rates"] = max(_square(top, oja(a, rate)) for rate in RATES)
-            found[f"{kind}, R = {gap:g}"] = sums
+            correlations[f"{kind}, R = {gap:g}"] = sums
             if callback is not None:
-                callback(len(found), 6, sums)
+                callback(len(correlations), 6, sums)
     return Result(
         "one pass over rows in random order, at gaps 2, 4 and 16: squared correlation with the top eigenvector, less "
         "1 − 1/√R; least over all trials",
         min(margins), ">=", 0.0, {"matrices drawn here": digest.hexdigest()}, 0,
-        {"squared correlation": found, "most heavy rows held": held, "numbers kept": "(4 * 4 + heavy) d"},
+        {"squared correlation": correlations, "most heavy rows held": most_heavy,
+         "numbers kept": "(4 * 4 + heavy) d"},
     )  # fmt: skip
 
 

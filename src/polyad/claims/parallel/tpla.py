@@ -37,31 +37,31 @@ class Summed(nn.Module):
 def claim(callback: Any = None) -> Result:
     """Mixing the latent before the cut leaves a perplexity nearer to the whole's than cutting it as it is."""
     model: Any = load("smollm2", dtype=torch.float32)
-    seen = calibration(model, "stdlib", count=2, length=512)
+    sample = calibration(model, "stdlib", count=2, length=512)
     windows = evaluation(model, "stdlib", count=1, length=512)["stdlib"]
-    convert(model, rank=RANK, rope=ROPE, windows=seen.windows, callback=callback)
+    convert(model, rank=RANK, rope=ROPE, windows=sample.windows, callback=callback)
     latent = {p: m for p, m in model.named_modules() if isinstance(m, LatentAttention)}
-    shuffled(latent)
+    turn_at_random(latent)
     whole = _perplexity(model, windows)
-    found = {"as it is": _cut(model, latent, windows, WORLD)}
+    perplexities = {"as it is": _cut(model, latent, windows, WORLD)}
     needs = {f"{p}.kv_down": ("second",) for p in latent}
-    moments = {p: m.second for p, m in collect(model, needs, seen.windows, callback=callback).items()}
+    moments = {p: m.second for p, m in collect(model, needs, sample.windows, callback=callback).items()}
     _turn(latent, lambda _path, m: mix_latent(m, "hadamard"))
-    found["hadamard"] = _cut(model, latent, windows, WORLD)
+    perplexities["hadamard"] = _cut(model, latent, windows, WORLD)
     _turn(latent, lambda path, m: mix_latent(m, "pca", _of_latent(m, moments[f"{path}.kv_down"])))
-    found["pca"] = _cut(model, latent, windows, 1.0)
-    ratios = {name: value / whole for name, value in found.items()}
+    perplexities["pca"] = _cut(model, latent, windows, 1.0)
+    ratios = {name: value / whole for name, value in perplexities.items()}
     return Result(
         "with the latent cut in two and a softmax for each half, an orthogonal mixing (the better of Hadamard and "
         "PCA) leaves less of the rise in perplexity than the cut alone (ratio of the rises of its logarithm)",
         math.log(min(ratios["hadamard"], ratios["pca"])) / math.log(ratios["as it is"]), "<=", 0.5,
-        {"calibration": digest(seen.windows), "evaluation": digest(windows)}, 0,
+        {"calibration": digest(sample.windows), "evaluation": digest(windows)}, 0,
         {"perplexity of the whole": whole, "ratio after the cut": ratios,
          "numbers a token and layer in the cache": {"one rank": RANK + ROPE, "each of two": RANK // WORLD + ROPE}},
     )  # fmt: skip
 
 
-def shuffled(latent: dict[str, LatentAttention]) -> None:
+def turn_at_random(latent: dict[str, LatentAttention]) -> None:
     """A random orthogonal basis of each latent: conversion leaves principal components, which training does not."""
     g = torch.Generator().manual_seed(0)
     for module in latent.values():
@@ -82,9 +82,9 @@ def _of_latent(module: LatentAttention, moment: Tensor | None) -> Tensor:
 
 def _cut(model: Any, latent: dict[str, LatentAttention], windows: Tensor, scale: float) -> float:
     undo = replace(model, {path: Summed(module, scale) for path, module in latent.items()})
-    found = _perplexity(model, windows)
+    perplexity = _perplexity(model, windows)
     undo()
-    return found
+    return perplexity
 
 
 def _perplexity(model: Any, windows: Tensor) -> float:

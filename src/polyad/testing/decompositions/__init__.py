@@ -16,26 +16,26 @@ import math
 import torch
 
 from polyad._card import Card
-from polyad.testing._decomposition import SLACK, assert_sentence, dense, drawn, error, made
-from polyad.testing.decompositions._awkward_tensors import batched, beyond, missing, short
+from polyad.testing._decomposition import SLACK, assert_sentence, call_decomposition, dense, draw_tensor, error
+from polyad.testing.decompositions._awkward_tensors import batches, beyond, masks, short
 
 
 def result(card: Card) -> None:
     """The kind that the card names, in x's shape and dtype, for float64, float32 and bfloat16; x is left alone."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        x = drawn(card, dtype)
+        x = draw_tensor(card, dtype)
         before = x.clone()
-        found = made(card, x)
-        assert card.makes is None or isinstance(found, card.makes), f"{card.name} made {found!r}"
-        assert found.shape == tuple(x.shape), f"{card.name} of shape {tuple(x.shape)} has shape {found.shape}"
-        assert found.dtype == dtype, f"{card.name} of {dtype} has dtype {found.dtype}"
-        assert bool(torch.isfinite(dense(found)).all()), f"{card.name} of {dtype} holds NaN or infinite numbers"
+        outcome = call_decomposition(card, x)
+        assert card.makes is None or isinstance(outcome, card.makes), f"{card.name} made {outcome!r}"
+        assert outcome.shape == tuple(x.shape), f"{card.name} of shape {tuple(x.shape)} has shape {outcome.shape}"
+        assert outcome.dtype == dtype, f"{card.name} of {dtype} has dtype {outcome.dtype}"
+        assert bool(torch.isfinite(dense(outcome)).all()), f"{card.name} of {dtype} holds NaN or infinite numbers"
         assert torch.equal(dense(before), dense(x)), f"{card.name} changed x in place"
 
 
 def repeatable(card: Card) -> None:
     """The same input gives the same result to the last digit."""
-    first, second = (made(card, drawn(card)).tensors() for _ in range(2))
+    first, second = (call_decomposition(card, draw_tensor(card)).tensors() for _ in range(2))
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), f"{card.name} called twice gives two different tensors {name}"
 
@@ -46,21 +46,21 @@ def scale(card: Card) -> None:
     What can be decomposed at one scale alone, such as orthogonal matrices, is refused at every other.
     """
     for dtype in (torch.float64, torch.float32):
-        x = drawn(card, dtype)
-        plain = error(made(card, x), x)
+        x = draw_tensor(card, dtype)
+        plain = error(call_decomposition(card, x), x)
         single = is_refused(card, 2 * x)
         for factor in (1e-30, 1e30):
             if single:
                 assert is_refused(card, x * factor), f"{card.name} refuses x twice as large, and not {factor:g} times"
                 continue
-            scaled = error(made(card, x * factor), x * factor)
+            scaled = error(call_decomposition(card, x * factor), x * factor)
             assert abs(scaled - plain) <= SLACK, f"{card.name}: error {plain:.6g}, and {scaled:.6g} at scale {factor}"
 
 
 def is_refused(card: Card, x: torch.Tensor) -> bool:
     """True where x is refused, with a sentence."""
     try:
-        made(card, x)
+        call_decomposition(card, x)
     except ValueError as refused:
         assert_sentence(card, refused)
         return True
@@ -69,69 +69,69 @@ def is_refused(card: Card, x: torch.Tensor) -> bool:
 
 def awkward(card: Card) -> None:
     """Zero, constant and almost empty tensors: a finite result, exact for zeros, or a sentence; never a raw error."""
-    x = drawn(card)
+    x = draw_tensor(card)
     if x.is_sparse:
         return
     single = torch.zeros_like(x)
     single.view(-1)[0] = x.abs().max()
-    for name, given in {"zero": torch.zeros_like(x), "constant": torch.ones_like(x), "one entry": single}.items():
+    for name, tensor in {"zero": torch.zeros_like(x), "constant": torch.ones_like(x), "one entry": single}.items():
         try:
-            found = dense(made(card, given))
+            outcome = dense(call_decomposition(card, tensor))
         except ValueError as refused:
             assert_sentence(card, refused)
             continue
-        assert bool(torch.isfinite(found).all()), f"{card.name} of a {name} tensor holds NaN or infinite numbers"
-        assert name != "zero" or float(found.abs().max()) < 1e-9, f"{card.name} of zeros is not zero"
+        assert bool(torch.isfinite(outcome).all()), f"{card.name} of a {name} tensor holds NaN or infinite numbers"
+        assert name != "zero" or float(outcome.abs().max()) < 1e-9, f"{card.name} of zeros is not zero"
 
 
 def layout(card: Card) -> None:
     """A view with other strides and a tensor that requires a gradient give the same result."""
-    x = drawn(card)
+    x = draw_tensor(card)
     if x.is_sparse:
         return
     strided = torch.stack((x, x), -1)[..., 0]
-    plain = dense(made(card, x))
-    for name, given in {"strided": strided, "requires grad": x.clone().requires_grad_()}.items():
-        found = dense(made(card, given)).detach()
-        off = float((found - plain).norm() / plain.norm().clamp(min=1e-30))
+    plain = dense(call_decomposition(card, x))
+    for name, tensor in {"strided": strided, "requires grad": x.clone().requires_grad_()}.items():
+        outcome = dense(call_decomposition(card, tensor)).detach()
+        off = float((outcome - plain).norm() / plain.norm().clamp(min=1e-30))
         assert off < SLACK, f"{card.name} of the same numbers ({name}) is off by {off:.3g}"
 
 
 def gradients(card: Card) -> None:
-    """Where gradients flow, they are finite: for random and zero singular values, and for equal ones that are cut."""
-    x = drawn(card)
+    """Gradients, if any flow, are finite: for random and zero singular values, and for equal ones that are cut."""
+    x = draw_tensor(card)
     if x.is_sparse:
         return
     equal = torch.zeros_like(x)
     equal[(torch.arange(min(x.shape)),) * x.ndim] = 1
-    for given in (x, torch.ones_like(x), torch.zeros_like(x), equal):
-        given = given.clone().requires_grad_()
+    for tensor in (x, torch.ones_like(x), torch.zeros_like(x), equal):
+        tensor = tensor.clone().requires_grad_()
         try:
-            found = made(card, given).to_dense()
+            outcome = call_decomposition(card, tensor).to_dense()
         except ValueError:
             continue
-        if found.requires_grad:
-            found.square().sum().backward()
-            grad = given.grad
+        if outcome.requires_grad:
+            outcome.square().sum().backward()
+            grad = tensor.grad
             assert grad is not None, f"{card.name} needs a gradient and gives none to x"
             assert bool(torch.isfinite(grad).all()), f"the gradient of {card.name} is not finite"
 
 
 def refusals(card: Card) -> None:
     """NaN, infinite, integer, complex and empty tensors are refused with a sentence."""
-    x = drawn(card)
+    x = draw_tensor(card)
     if x.is_sparse:
         return
     nan, inf = x.clone(), x.clone()
     nan.view(-1)[-1], inf.view(-1)[0] = math.nan, math.inf
     empty = x.new_empty((0, *x.shape[1:]))
-    for given in (nan, inf, x.long(), x.to(torch.complex128), empty):
+    for tensor in (nan, inf, x.long(), x.to(torch.complex128), empty):
         try:
-            made(card, given)
+            call_decomposition(card, tensor)
         except (ValueError, TypeError) as refused:
             assert_sentence(card, refused)
         else:
-            what = f"{given.dtype}, {int(given.isnan().sum())} NaN, shape {tuple(given.shape)}"
+            what = f"{tensor.dtype}, {int(tensor.isnan().sum())} NaN, shape {tuple(tensor.shape)}"
             raise AssertionError(f"{card.name} decomposed a tensor that it cannot have understood ({what})")
 
 
@@ -140,23 +140,23 @@ def tolerance(card: Card) -> None:
     if "tol" not in inspect.signature(card.function).parameters or "rank" not in card.example:
         return
     for dtype in (torch.float64, torch.float32):
-        x = drawn(card, dtype)
+        x = draw_tensor(card, dtype)
         decay = x * torch.logspace(0, -6, x.shape[-1], dtype=dtype)
         for tol in (0.5, 0.1, 1e-3):
-            for given in (x, decay, x.abs()):
+            for tensor in (x, decay, x.abs()):
                 try:
-                    found = error(made(card, given, rank=None, tol=tol), given)
+                    remaining = error(call_decomposition(card, tensor, rank=None, tol=tol), tensor)
                 except ValueError as refused:  # only what cannot be: signs, where none are allowed
-                    assert bool((given < 0).any()), f"{card.name} refuses tol={tol:g} of a tensor without signs"
+                    assert bool((tensor < 0).any()), f"{card.name} refuses tol={tol:g} of a tensor without signs"
                     assert_sentence(card, refused)
                     continue
-                assert found <= tol * (1 + 1e-4), f"{card.name} was asked for {tol:g} and leaves {found:.4g}"
+                assert remaining <= tol * (1 + 1e-4), f"{card.name} was asked for {tol:g} and leaves {remaining:.4g}"
 
 
-CHECKS = (result, repeatable, scale, awkward, layout, gradients, refusals, tolerance, missing, beyond, short, batched)
+CHECKS = (result, repeatable, scale, awkward, layout, gradients, refusals, tolerance, masks, beyond, short, batches)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "SLACK", "awkward", "batched", "beyond", "drawn", "error", "gradients", "layout", "made", "missing",
-    "refusals", "repeatable", "result", "scale", "short", "tolerance",
+    "CHECKS", "SLACK", "awkward", "batches", "beyond", "call_decomposition", "draw_tensor", "error", "gradients",
+    "layout", "masks", "refusals", "repeatable", "result", "scale", "short", "tolerance",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from polyad._card import Card
 from polyad.decompose import svd
 from polyad.formats import Format, LowRank
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._moments import permute_inputs, scale_inputs, second_moment
 from polyad.testing._refusals import result_or_refusal
 from polyad.testing.factors._awkward_layers import dead_layers, layout, refusals
@@ -131,7 +131,7 @@ def permutation(card: Card) -> None:
     """Permuting the weight's outputs, and its inputs with their statistics, permutes the result."""
     for shape in ((7, 12), (12, 7)):
         weight, stats = layer(shape)
-        rows, columns = (torch.randperm(n, generator=seeded(2)) for n in shape)
+        rows, columns = (torch.randperm(n, generator=seeded_generator(2)) for n in shape)
         for rank in (1, 3, min(shape)):
             plain = call_factorisation(card, weight, stats, rank=rank).to_dense()
             inputs = permute_inputs(stats, columns)

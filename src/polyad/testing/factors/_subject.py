@@ -10,7 +10,7 @@ from torch import Tensor
 from polyad._card import Card
 from polyad.formats import Format
 from polyad.statistics import Moments
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._moments import moments, second_moment
 
 SHAPES = ((7, 12), (12, 7), (6, 6), (1, 5), (5, 1), (40, 6), (6, 40))
@@ -24,7 +24,7 @@ def layer(
     shape: tuple[int, int] = (7, 12), dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[Tensor, Moments]:
     """A weight (out, in) and the statistics of 300 inputs, whose directions differ a hundredfold in size."""
-    generator, (_, inner) = seeded(seed), shape
+    generator, (_, inner) = seeded_generator(seed), shape
     weight = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     mixing = torch.linalg.qr(torch.randn(inner, inner, generator=generator, dtype=torch.float64)).Q
     sizes = torch.logspace(0, -2, inner, dtype=torch.float64)

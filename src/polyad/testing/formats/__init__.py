@@ -9,21 +9,21 @@ They are plain functions with plain asserts, so that they hold formats defined e
 
 from polyad.testing._contract import MULTIWAY, SHAPES, examples
 from polyad.testing.formats._algebra import batches, dense, gradients, linear, operations, precision, rows, transpose
-from polyad.testing.formats._arithmetic import addition, contraction, hadamard, indexing, inner, stacked
-from polyad.testing.formats._convolution import convolve, grouped, uneven
+from polyad.testing.formats._arithmetic import addition, contraction, hadamard, indexing, inner, stacks
+from polyad.testing.formats._convolution import channel_groups, convolve, uneven
 from polyad.testing.formats._rounding import rounding
-from polyad.testing.formats._storage import cast, copies, saving, size, spec, tensors, tree
+from polyad.testing.formats._storage import cast, copies, size, spec, storage, tensors, tree
 from polyad.testing.formats._variants import variants
 
 CHECKS = (
-    dense, linear, precision, transpose, rows, gradients, operations, convolve, uneven, grouped,
-    tensors, spec, saving, size, cast, tree, copies, batches,
-    addition, hadamard, inner, indexing, contraction, stacked, rounding,
+    dense, linear, precision, transpose, rows, gradients, operations, convolve, uneven, channel_groups,
+    tensors, spec, storage, size, cast, tree, copies, batches,
+    addition, hadamard, inner, indexing, contraction, stacks, rounding,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "MULTIWAY", "SHAPES", "addition", "batches", "cast", "contraction", "convolve", "copies", "dense",
-    "examples", "gradients", "grouped", "hadamard", "indexing", "inner", "linear", "operations", "precision",
-    "rounding", "rows", "saving", "size", "spec", "stacked", "tensors", "transpose", "tree", "uneven", "variants",
+    "CHECKS", "MULTIWAY", "SHAPES", "addition", "batches", "cast", "channel_groups", "contraction", "convolve",
+    "copies", "dense", "examples", "gradients", "hadamard", "indexing", "inner", "linear", "operations", "precision",
+    "rounding", "rows", "size", "spec", "stacks", "storage", "tensors", "transpose", "tree", "uneven", "variants",
 ]  # fmt: skip

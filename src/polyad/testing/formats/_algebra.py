@@ -1,4 +1,4 @@
-"""What a format computes, held to the dense tensor that it stands for."""
+"""Checks of what a format computes, against the dense tensor that it stands for."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from polyad.formats import Format
 from polyad.layers import Factors
-from polyad.testing._contract import MULTIWAY, Subject, assert_close, contract, matrices, normal, seeded
+from polyad.testing._contract import MULTIWAY, Subject, assert_close, contract, matrices, normal, seeded_generator
 
 
 @contract
 def dense(format: Format) -> None:
     """``to_dense`` has the shape, dtype and device that the format names, and finite numbers; it can be added."""
-    found = format.to_dense()
-    assert tuple(found.shape) == format.shape, f"to_dense has shape {tuple(found.shape)}, shape says {format.shape}"
-    assert format.ndim == found.ndim, f"ndim is {format.ndim} for a tensor of {found.ndim} dimensions"
-    assert found.dtype == format.dtype, f"to_dense has dtype {found.dtype}, dtype says {format.dtype}"
-    assert found.device == format.device, f"to_dense is on {found.device}, device says {format.device}"
-    assert bool(torch.isfinite(found).all()), "to_dense holds NaN or infinite numbers"
+    weight = format.to_dense()
+    assert tuple(weight.shape) == format.shape, f"to_dense has shape {tuple(weight.shape)}, shape says {format.shape}"
+    assert format.ndim == weight.ndim, f"ndim is {format.ndim} for a tensor of {weight.ndim} dimensions"
+    assert weight.dtype == format.dtype, f"to_dense has dtype {weight.dtype}, dtype says {format.dtype}"
+    assert weight.device == format.device, f"to_dense is on {weight.device}, device says {format.device}"
+    assert bool(torch.isfinite(weight).all()), "to_dense holds NaN or infinite numbers"
     assert type(format).__name__ in repr(format), f"repr does not name the kind: {format!r}"
     _assert_added(format)
 
@@ -56,11 +56,11 @@ def rows(format: Format) -> None:
     """``rows(index)`` is ``W[index]`` for an index of any shape, int64 and int32; none past the end."""
     weight, n = format.to_dense(), format.shape[0]
     for shape in ((), (5,), (2, 3), (0,)):
-        index = torch.randint(0, n, shape, generator=seeded())
+        index = torch.randint(0, n, shape, generator=seeded_generator())
         for wide in (index, index.to(torch.int32)):
-            found = format.rows(wide)
-            assert found.dtype == format.dtype, f"rows has dtype {found.dtype}, the format has {format.dtype}"
-            _assert_same(found, weight[index], f"rows of an {wide.dtype} index of shape {shape}")
+            result = format.rows(wide)
+            assert result.dtype == format.dtype, f"rows has dtype {result.dtype}, the format has {format.dtype}"
+            _assert_same(result, weight[index], f"rows of an {wide.dtype} index of shape {shape}")
     try:
         format.rows(torch.tensor([n]))
     except IndexError:
@@ -72,20 +72,20 @@ def rows(format: Format) -> None:
 def gradients(format: Format) -> None:
     """gradcheck in float64 of ``linear`` with respect to x and every trainable tensor; ``rows`` likewise."""
     format = format.to(torch.float64)
-    held = format.tensors()
+    tensors = format.tensors()
     trained = [name for name, _ in Factors(format).named_parameters()]
     x = normal(2, format.shape[-1], dtype=torch.float64).requires_grad_()
     index = torch.tensor([0, format.shape[0] - 1])
 
-    def applied(x: Tensor, *numbers: Tensor) -> Tensor:
-        return format.replace(held | dict(zip(trained, numbers, strict=True))).linear(x)
+    def apply_linear(x: Tensor, *numbers: Tensor) -> Tensor:
+        return format.replace(tensors | dict(zip(trained, numbers, strict=True))).linear(x)
 
-    def looked_up(*numbers: Tensor) -> Tensor:
-        return format.replace(held | dict(zip(trained, numbers, strict=True))).rows(index)
+    def look_up_rows(*numbers: Tensor) -> Tensor:
+        return format.replace(tensors | dict(zip(trained, numbers, strict=True))).rows(index)
 
-    numbers = [held[name].detach().clone().requires_grad_() for name in trained]
-    assert torch.autograd.gradcheck(applied, (x, *numbers)), "the gradient of linear is wrong"
-    assert not trained or torch.autograd.gradcheck(looked_up, numbers), "the gradient of rows is wrong"
+    numbers = [tensors[name].detach().clone().requires_grad_() for name in trained]
+    assert torch.autograd.gradcheck(apply_linear, (x, *numbers)), "the gradient of linear is wrong"
+    assert not trained or torch.autograd.gradcheck(look_up_rows, numbers), "the gradient of rows is wrong"
 
 
 @matrices
@@ -106,15 +106,15 @@ def batches(kind: Subject) -> None:
     """
     chosen = kind if isinstance(kind, type) else type(kind)
     try:
-        format = kind.random(_stack(kind), generator=seeded()) if isinstance(kind, type) else kind
+        format = kind.random(_stack(kind), generator=seeded_generator()) if isinstance(kind, type) else kind
         shape = (*format.shape[:-2], 5, format.shape[-1])
-        found = format.linear(normal(*shape, like=format))
+        output = format.linear(normal(*shape, like=format))
     except ValueError:
         if chosen.__name__ not in MULTIWAY:
             raise
         return
     assert chosen.__name__ not in MULTIWAY, f"{chosen.__name__} applies more than a matrix; strike it from MULTIWAY"
-    assert tuple(found.shape) == (*shape[:-1], format.shape[-2]), f"a batched linear has shape {tuple(found.shape)}"
+    assert tuple(output.shape) == (*shape[:-1], format.shape[-2]), f"a batched linear has shape {tuple(output.shape)}"
     _assert_linear(format, normal(*shape, like=format))
     _assert_same(format.transpose().to_dense(), format.to_dense().mT, "a batched transpose")
     _assert_added(format)
@@ -129,12 +129,12 @@ def _stack(kind: type[Format]) -> tuple[int, ...]:
 
 def _assert_linear(format: Format, x: Tensor) -> None:
     weight = format.to_dense()
-    found = format.linear(x)
+    output = format.linear(x)
     what = f"linear of {x.dtype} x of shape {tuple(x.shape)} and strides {x.stride()}"
-    assert found.dtype == x.dtype, f"{what} has dtype {found.dtype}"
+    assert output.dtype == x.dtype, f"{what} has dtype {output.dtype}"
     coarser = max(x.dtype, format.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     scale = (x.double().abs() @ weight.double().abs().mT).norm()
-    assert_close(found, x.double() @ weight.double().mT, scale, coarser, what)
+    assert_close(output, x.double() @ weight.double().mT, scale, coarser, what)
 
 
 def _assert_added(format: Format) -> None:
@@ -144,5 +144,5 @@ def _assert_added(format: Format) -> None:
     assert torch.equal(weight, before), "added_to wrote into the weight that it was given"
 
 
-def _assert_same(found: Tensor, expected: Tensor, what: str) -> None:
-    assert_close(found, expected, expected.double().norm() + 1, expected.dtype, what)
+def _assert_same(result: Tensor, expected: Tensor, what: str) -> None:
+    assert_close(result, expected, expected.double().norm() + 1, expected.dtype, what)

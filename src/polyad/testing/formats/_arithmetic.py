@@ -13,7 +13,7 @@ from torch import Tensor
 from polyad.formats import BlockTensorTrain, Format, Sum
 from polyad.formats.networks.arithmetic import is_connected, split_einsum
 from polyad.formats.networks.multilinear import Multilinear
-from polyad.testing._contract import Subject, assert_close, normal, seeded
+from polyad.testing._contract import Subject, assert_close, normal, seeded_generator
 
 WAYS = ((5,), (4, 6), (4, 2, 6), (3, 4, 1, 2))
 """Tensors of one to four modes, on which a kind is tried where they fit it."""
@@ -28,7 +28,7 @@ def pairs(subject: Subject) -> Iterator[tuple[Multilinear, Multilinear]]:
     if not issubclass(subject, Multilinear):
         return
     for shape in filter(subject.fits, WAYS):
-        first, second = (subject.random(shape, generator=seeded(i), dtype=torch.float64) for i in (0, 1))
+        first, second = (subject.random(shape, generator=seeded_generator(i), dtype=torch.float64) for i in (0, 1))
         yield first, second
 
 
@@ -48,9 +48,9 @@ def addition(subject: Subject) -> None:
 def hadamard(subject: Subject) -> None:
     """The product entry by entry is of the same kind."""
     for a, b in pairs(subject):
-        found = a * b
-        assert type(found) is type(a), f"{a!r} * {b!r} is {found!r}"
-        _assert_same(found.to_dense(), a.to_dense() * b.to_dense(), f"{a!r} * {b!r}")
+        product = a * b
+        assert type(product) is type(a), f"{a!r} * {b!r} is {product!r}"
+        _assert_same(product.to_dense(), a.to_dense() * b.to_dense(), f"{a!r} * {b!r}")
 
 
 def inner(subject: Subject) -> None:
@@ -75,7 +75,7 @@ def indexing(subject: Subject) -> None:
                 if isinstance(one, slice) and not len(range(*one.indices(a.shape[lead + mode]))):
                     continue
                 _assert_same(a[index].to_dense(), x[(slice(None),) * lead + index], f"{a!r}[{index}]")
-        where = torch.stack([torch.randint(0, n, (2, 3), generator=seeded()) for n in a.shape[lead:]], -1)
+        where = torch.stack([torch.randint(0, n, (2, 3), generator=seeded_generator()) for n in a.shape[lead:]], -1)
         _assert_same(a.entries(where), x[(slice(None),) * lead + where.unbind(-1)], f"entries of {a!r}")
 
 
@@ -99,7 +99,7 @@ def contraction(subject: Subject) -> None:
                 _assert_same(a.multiply(matrix[0], mode).to_dense(), moved @ matrix[0], "multiply by a vector")
 
 
-def stacked(subject: Subject) -> None:
+def stacks(subject: Subject) -> None:
     """Operands with a leading batch dimension stand for a batch, in every operation."""
     for a, b in pairs(subject):
         if a.batch or [t.shape for t in a.network()[1]] != [t.shape for t in b.network()[1]]:
@@ -116,7 +116,7 @@ def stacked(subject: Subject) -> None:
 
 
 def _plain(a: Multilinear) -> bool:
-    """Whether every mode is one axis of one operand."""
+    """True where every mode is one axis of one operand."""
     terms, modes = split_einsum(a.network()[0])
     return all(len(mode) == 1 and sum(mode in term for term in terms) == 1 for mode in modes)
 
@@ -129,6 +129,6 @@ def _assert_refused(call: Callable[[], object], what: str) -> None:
     raise AssertionError(f"{what} gave a result; a kind of matrices must refuse to lose a mode")
 
 
-def _assert_same(found: Tensor, expected: Tensor, what: str, scale: Tensor | None = None) -> None:
+def _assert_same(result: Tensor, expected: Tensor, what: str, scale: Tensor | None = None) -> None:
     size = 1 + (expected.norm() if scale is None else scale)
-    assert_close(found, expected, 16 * size, torch.float64, what)
+    assert_close(result, expected, 16 * size, torch.float64, what)

@@ -24,8 +24,10 @@ def convolve(format: Format) -> None:
         strided = x.transpose(0, 1).contiguous().transpose(0, 1)
         _assert_convolution(format, strided, kernel, stride=2, padding=1, dilation=2)
         _assert_convolution(format, x[0], kernel, padding=1)
-        found = format.convolve(x, kernel)
-        assert_close(found, _expected(format, x, kernel), _scale(format, x), format.dtype, "with no geometry given")
+        output = format.convolve(x, kernel)
+        assert_close(
+            output, _torch_convolution(format, x, kernel), _scale(format, x), format.dtype, "with no geometry given"
+        )
 
 
 @matrices
@@ -34,13 +36,13 @@ def uneven(format: Format) -> None:
     kernel, channels = _kernel(format.shape[1], 2)
     x = normal(2, channels, 2 * kernel[0] + 3, 3 * kernel[1] + 4, like=format)
     geometry = {"stride": (1, 2), "padding": (2, 0), "dilation": (1, 2)}
-    found = format.convolve(x, kernel, **geometry)
-    expected = _expected(format, x, kernel, **geometry)
-    assert_close(found, expected, _scale(format, x), format.dtype, f"convolve with {geometry}")
+    output = format.convolve(x, kernel, **geometry)
+    expected = _torch_convolution(format, x, kernel, **geometry)
+    assert_close(output, expected, _scale(format, x), format.dtype, f"convolve with {geometry}")
 
 
 @matrices
-def grouped(format: Format) -> None:
+def channel_groups(format: Format) -> None:
     """A grouped convolution equals torch's, or is refused with a sentence; a wrong answer is neither."""
     if format.shape[0] % 2:
         return
@@ -50,14 +52,14 @@ def grouped(format: Format) -> None:
         ones = (1,) * dimensions
         geometry = {"stride": ones, "padding": ones, "dilation": ones, "groups": 2}
         try:
-            found = format.convolve(x, kernel, **geometry)
+            output = format.convolve(x, kernel, **geometry)
         except ValueError as error:
             said = str(error)
             sentence = "group" in said and len(said.split()) > 4
             assert sentence, f"the refusal is no sentence about groups: {said!r}"
             continue
-        expected = _expected(format, x, kernel, **geometry)
-        assert_close(found, expected, _scale(format, x), format.dtype, f"a grouped convolution in {dimensions}d")
+        expected = _torch_convolution(format, x, kernel, **geometry)
+        assert_close(output, expected, _scale(format, x), format.dtype, f"a grouped convolution in {dimensions}d")
 
 
 def _kernel(columns: int, dimensions: int) -> tuple[tuple[int, ...], int]:
@@ -72,15 +74,15 @@ def _kernel(columns: int, dimensions: int) -> tuple[tuple[int, ...], int]:
 
 
 def _assert_convolution(format: Format, x: Tensor, kernel: tuple[int, ...], **numbers: int) -> None:
-    given = {"stride": 1, "padding": 0, "dilation": 1} | numbers
-    geometry = {name: (n,) * len(kernel) for name, n in given.items()}
-    found = format.convolve(x, kernel, **geometry)
-    assert found.dtype == x.dtype, f"convolve of {x.dtype} has dtype {found.dtype}"
+    lengths = {"stride": 1, "padding": 0, "dilation": 1} | numbers
+    geometry = {name: (n,) * len(kernel) for name, n in lengths.items()}
+    output = format.convolve(x, kernel, **geometry)
+    assert output.dtype == x.dtype, f"convolve of {x.dtype} has dtype {output.dtype}"
     what = f"convolve of x {tuple(x.shape)} with kernel {kernel} and {geometry}"
-    assert_close(found, _expected(format, x, kernel, **geometry), _scale(format, x), format.dtype, what)
+    assert_close(output, _torch_convolution(format, x, kernel, **geometry), _scale(format, x), format.dtype, what)
 
 
-def _expected(format: Format, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
+def _torch_convolution(format: Format, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
     weight = format.to_dense().double().reshape(format.shape[0], -1, *kernel)
     return CONVOLUTIONS[len(kernel) - 1](x.double(), weight, **geometry)
 

@@ -1,4 +1,4 @@
-"""How a format is taken apart, described, counted, cast and saved."""
+"""Checks of a format's tensors, its spec, its size, casts, copies and files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from polyad.testing._contract import contract, exactness
 @contract
 def tensors(format: Format) -> None:
     """``replace`` inverts ``tensors``, takes new numbers, and names what is missing."""
-    held = format.tensors()
-    assert held, "tensors() is empty"
-    assert all(isinstance(t, Tensor) for t in held.values()), "tensors() holds something that is no tensor"
-    again = format.replace(held)
+    parts = format.tensors()
+    assert parts, "tensors() is empty"
+    assert all(isinstance(t, Tensor) for t in parts.values()), "tensors() holds something that is no tensor"
+    again = format.replace(parts)
     assert type(again) is type(format), f"replace gives a {type(again).__name__}"
-    assert all(again.tensors()[name] is tensor for name, tensor in held.items()), "replace(tensors()) changes tensors"
-    copies = {name: tensor.clone() for name, tensor in held.items()}
+    assert all(again.tensors()[name] is tensor for name, tensor in parts.items()), (
+        "replace(tensors()) changes tensors"
+    )
+    copies = {name: tensor.clone() for name, tensor in parts.items()}
     assert_equal(format.replace(copies), format)
-    first = next(iter(held))
+    first = next(iter(parts))
     try:
-        format.replace({name: tensor for name, tensor in held.items() if name != first})
+        format.replace({name: tensor for name, tensor in parts.items() if name != first})
     except KeyError as error:
         said = str(error)
     else:
@@ -49,27 +51,27 @@ def spec(format: Format) -> None:
     empty = Format.from_spec(said)
     assert type(empty) is type(format), f"from_spec gives a {type(empty).__name__}"
     for name in ("shape", "dtype", "parameters"):
-        found, expected = getattr(empty, name), getattr(format, name)
-        assert found == expected, f"{name} is {found} after from_spec, {expected} before"
+        restored, expected = getattr(empty, name), getattr(format, name)
+        assert restored == expected, f"{name} is {restored} after from_spec, {expected} before"
     if format.ndim == 2:
-        found, expected = empty.flops(3), format.flops(3)
-        assert found == expected, f"flops(3) is {found} after from_spec, not {expected}"
-    held, blank = format.tensors(), empty.tensors()
-    assert list(held) == list(blank), f"from_spec names the tensors {list(blank)}, not {list(held)}"
-    for name, tensor in held.items():
-        found = (blank[name].shape, blank[name].dtype, blank[name].device.type)
-        assert found == (tensor.shape, tensor.dtype, "meta"), f"from_spec makes {name} as {found}"
-    if len({id(tensor) for tensor in held.values()}) == len(held):  # a spec does not say what is shared
+        restored, expected = empty.flops(3), format.flops(3)
+        assert restored == expected, f"flops(3) is {restored} after from_spec, not {expected}"
+    parts, blank = format.tensors(), empty.tensors()
+    assert list(parts) == list(blank), f"from_spec names the tensors {list(blank)}, not {list(parts)}"
+    for name, tensor in parts.items():
+        restored = (blank[name].shape, blank[name].dtype, blank[name].device.type)
+        assert restored == (tensor.shape, tensor.dtype, "meta"), f"from_spec makes {name} as {restored}"
+    if len({id(tensor) for tensor in parts.values()}) == len(parts):  # a spec does not say what is shared
         assert empty.nbytes == format.nbytes, f"nbytes is {empty.nbytes} after from_spec, not {format.nbytes}"
     assert empty.spec() == format.spec(), "the spec of what from_spec makes is another"
-    assert_equal(empty.replace(held), format)
+    assert_equal(empty.replace(parts), format)
 
 
 @contract
-def saving(format: Format) -> None:
+def storage(format: Format) -> None:
     """``tensors`` through a safetensors file and back, into what ``from_spec`` makes."""
-    held = {name: tensor.contiguous().clone() for name, tensor in format.tensors().items()}
-    loaded = safetensors.torch.load(safetensors.torch.save(held))
+    parts = {name: tensor.contiguous().clone() for name, tensor in format.tensors().items()}
+    loaded = safetensors.torch.load(safetensors.torch.save(parts))
     assert_equal(Format.from_spec(format.spec()).replace(loaded), format)
 
 
@@ -112,9 +114,9 @@ def cast(format: Format) -> None:
 def tree(format: Format) -> None:
     """A format is a pytree whose leaves are its tensors, with and without the paths to them."""
     leaves, structure = _pytree.tree_flatten(format)
-    held = format.tensors()
-    found = {id(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
-    assert found == {id(tensor) for tensor in held.values()}, "the leaves of the tree are not the tensors held"
+    parts = format.tensors()
+    leaf_ids = {id(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
+    assert leaf_ids == {id(tensor) for tensor in parts.values()}, "the leaves of the tree are not the tensors held"
     assert_equal(_pytree.tree_unflatten(leaves, structure), format)
     assert structure == _pytree.tree_structure(format), "two flattenings have structures that differ"
     mapped = _pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, format)
@@ -137,8 +139,8 @@ def copies(format: Format) -> None:
     assert len({format, other}) == 2, "two formats of equal numbers count as one; equality must be identity"
 
 
-def assert_equal(found: Format, expected: Format) -> None:
+def assert_equal(result: Format, expected: Format) -> None:
     """Equal kinds, specs and numbers, bit for bit."""
-    assert found.spec() == expected.spec(), f"the specs differ: {found.spec()} and {expected.spec()}"
+    assert result.spec() == expected.spec(), f"the specs differ: {result.spec()} and {expected.spec()}"
     for name, tensor in expected.tensors().items():
-        assert torch.equal(found.tensors()[name], tensor), f"the numbers of {name} differ"
+        assert torch.equal(result.tensors()[name], tensor), f"the numbers of {name} differ"

@@ -23,7 +23,7 @@ from polyad.formats import (
     TreeNetwork,
 )
 from polyad.formats.stored.packing import pack
-from polyad.testing._contract import normal, seeded
+from polyad.testing._contract import normal, seeded_generator
 
 
 def variants() -> dict[str, Format]:
@@ -34,7 +34,7 @@ def variants() -> dict[str, Format]:
     """
     low, dense = LowRank(normal(6, 2), normal(2, 4)), Dense(normal(6, 4))
     sparse = Sparse.from_dense(normal(6, 4), normal(6, 4, seed=3) > 0.5)
-    found: dict[str, Format] = {
+    formats: dict[str, Format] = {
         "sparse_index": Sparse(normal(1), torch.tensor([101], dtype=torch.int32), (24, 8)),
         "sparse_index_int64": Sparse(normal(2), torch.tensor([3, 380]), (24, 16)),
         "sparse_empty": Sparse.from_dense(torch.zeros(6, 4)),
@@ -43,8 +43,8 @@ def variants() -> dict[str, Format]:
         "low_rank_view": LowRank(normal(2, 6).mT, normal(4, 2).mT),
         "low_rank_one": LowRank(normal(6, 1), normal(1, 4)),
         "dense_transposed": Dense(normal(4, 6).mT),
-        "quantised_and_corrected": Sum((quantised((6, 4), 2, (1, 4)), low, sparse)),
-        "quantised_factors": Product((quantised((6, 2), 4, (6, 1)), quantised((2, 4), 3, (1, 3)))),
+        "quantised_and_corrected": Sum((random_codes((6, 4), 2, (1, 4)), low, sparse)),
+        "quantised_factors": Product((random_codes((6, 2), 4, (6, 1)), random_codes((2, 4), 3, (1, 3)))),
         "nested": Product(
             (Sum((dense, low)), Product((Dense(normal(4, 4)), Kronecker(normal(1, 2, 2), normal(1, 2, 3)))))
         ),
@@ -58,20 +58,20 @@ def variants() -> dict[str, Format]:
         "mixed_product": Product((Dense(normal(5, 6)).to(torch.bfloat16), low)),
     }
     for bits in range(1, 9):
-        found[f"quantised_{bits}_bits"] = quantised((6, 12), bits, (1, 4))
-    found |= {
-        "quantised_ragged": quantised((7, 10), 3, (4, 3)),
-        "quantised_wide_block": quantised((4, 10), 4, (8, 16)),
-        "quantised_whole": quantised((6, 4), 5, (6, 4)),
-        "quantised_centred": quantised((6, 4), 4, (1, 4), zero=None),
-        "quantised_centred_1_bit": quantised((6, 4), 1, (1, 4), zero=None),
-        "quantised_float_zero": quantised((6, 4), 4, (2, 2), zero=torch.float32),
-        "quantised_half_scale": quantised((6, 4), 4, (1, 2), scale=torch.float16),
+        formats[f"quantised_{bits}_bits"] = random_codes((6, 12), bits, (1, 4))
+    formats |= {
+        "quantised_ragged": random_codes((7, 10), 3, (4, 3)),
+        "quantised_wide_block": random_codes((4, 10), 4, (8, 16)),
+        "quantised_whole": random_codes((6, 4), 5, (6, 4)),
+        "quantised_centred": random_codes((6, 4), 4, (1, 4), zero=None),
+        "quantised_centred_1_bit": random_codes((6, 4), 1, (1, 4), zero=None),
+        "quantised_float_zero": random_codes((6, 4), 4, (2, 2), zero=torch.float32),
+        "quantised_half_scale": random_codes((6, 4), 4, (1, 2), scale=torch.float16),
     }
-    return found | structured()
+    return formats | pattern_variants()
 
 
-def structured() -> dict[str, Format]:
+def pattern_variants() -> dict[str, Format]:
     """Matrices of a pattern in the layouts that ``random`` does not draw."""
     zero = torch.cat((normal(6, 2), torch.zeros(6, 1)), 1)
     return {
@@ -89,7 +89,7 @@ def structured() -> dict[str, Format]:
     }
 
 
-def quantised(
+def random_codes(
     size: tuple[int, ...],
     bits: int,
     block: tuple[int, ...],
@@ -98,7 +98,7 @@ def quantised(
     scale: torch.dtype = torch.float32,
 ) -> Quantized:
     """Random codes of this width, with one random scale and, unless ``zero`` is None, one zero point a block."""
-    codes = torch.randint(0, 2**bits, size, generator=seeded(), dtype=torch.uint8)
+    codes = torch.randint(0, 2**bits, size, generator=seeded_generator(), dtype=torch.uint8)
     grid = tuple(-(-n // b) for n, b in zip(size, block, strict=True))
     zeros = None if zero is None else ((2**bits - 1) * normal(*grid, seed=4).sigmoid()).to(zero)
     return Quantized(pack(codes, bits), 0.5 + normal(*grid).sigmoid().to(scale), zeros, bits, size, block)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from polyad.statistics import Moments
-from polyad.testing._contract import seeded
+from polyad.testing._contract import seeded_generator
 from polyad.testing._moments import permute_inputs
 from polyad.testing.groups._subject import Site
 
 
 def permute_units(here: Site) -> tuple[Site, Tensor]:
     """The block with its units in another order, key heads included; and that order, for its ``products``."""
-    generator, block, rows = seeded(3), here.block, here.weights
+    generator, block, rows = seeded_generator(3), here.block, here.weights
     if block.kind == "mlp":
         order = torch.randperm(rows[block.roles["down"] + ".weight"].shape[1], generator=generator)
         moves = {"gate": (order, None), "up": (order, None), "down": (None, order)}

@@ -10,19 +10,19 @@ columns in float32.
 
 from polyad.testing._no_densifying import no_densifying
 from polyad.testing.layers._modules import example
-from polyad.testing.layers._running import autocast, compiling, exporting, forward
-from polyad.testing.layers._state import copies, exact, loading, names, ties, training
+from polyad.testing.layers._running import autocast, compilation, export, forward
+from polyad.testing.layers._state import copies, exact, gradients, names, state_dicts, ties
 
-STATE = (names, exact, copies, loading, ties, training)
+STATE = (names, exact, copies, state_dicts, ties, gradients)
 """The checks of what a module holds."""
 
-RUNNING = (forward, autocast, exporting, compiling)
+RUNNING = (forward, autocast, export, compilation)
 """The checks of how it runs; the last two take about a second a format."""
 
 CHECKS = (*STATE, *RUNNING)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "RUNNING", "STATE", "autocast", "compiling", "copies", "exact", "example", "exporting", "forward",
-    "loading", "names", "no_densifying", "ties", "training",
+    "CHECKS", "RUNNING", "STATE", "autocast", "compilation", "copies", "exact", "example", "export", "forward",
+    "gradients", "names", "no_densifying", "state_dicts", "ties",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What modules that hold a format register, keep, copy, save and load."""
+"""Checks of the state of modules that hold a format: names, dtypes, copies, files, gradients."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from polyad.testing.layers._modules import modules
 
 def names(format: Format) -> None:
     """State-dict names are the format's dotted names; trainable floats are parameters, all else buffers."""
-    exact, held = exactness(format), format.tensors()
+    exact, tensors = exactness(format), format.tensors()
     factors = Factors(format)
-    assert set(factors.state_dict()) == set(held), f"the state dict names {sorted(factors.state_dict())}"
+    assert set(factors.state_dict()) == set(tensors), f"the state dict names {sorted(factors.state_dict())}"
     trained = {name for name, _ in factors.named_parameters()}
-    assert trained == {name for name in held if not exact[name]}, f"the parameters are {sorted(trained)}"
-    assert {name for name, _ in factors.named_buffers()} == set(held) - trained, "buffers and parameters overlap"
+    assert trained == {name for name in tensors if not exact[name]}, f"the parameters are {sorted(trained)}"
+    assert {name for name, _ in factors.named_buffers()} == set(tensors) - trained, "buffers and parameters overlap"
     frozen = Factors(format, trainable=False)
     assert not list(frozen.parameters()), "a frozen module has parameters"
-    assert set(frozen.state_dict()) == set(held), "a frozen module names its tensors otherwise"
+    assert set(frozen.state_dict()) == set(tensors), "a frozen module names its tensors otherwise"
     for each in modules(format):
-        found = {name.removeprefix("weight.") for name in each.module.state_dict() if name != "bias"}
-        assert found == set(held), f"{type(each.module).__name__} names {sorted(found)}"
+        registered = {name.removeprefix("weight.") for name in each.module.state_dict() if name != "bias"}
+        assert registered == set(tensors), f"{type(each.module).__name__} names {sorted(registered)}"
     assert factors().spec() == format.spec(), "the format that the module gives has another spec"
     same = (factors.shape, factors.dtype, factors.device)
     assert same == (format.shape, format.dtype, format.device), f"shape, dtype and device are {same}"
@@ -66,7 +66,7 @@ def copies(format: Format) -> None:
             assert apart, f"a copied {type(other).__name__} shares memory with the first"
 
 
-def loading(format: Format) -> None:
+def state_dicts(format: Format) -> None:
     """Through a state dict and a spec in JSON: onto a device, and assigned onto the meta device, dtypes kept."""
     for each in modules(format):
         kind, state = type(each.module), each.module.state_dict()
@@ -97,13 +97,13 @@ def ties(format: Format) -> None:
     count = len(list(factors.parameters()))
     assert len(list(pair.parameters())) == count, "a tied tensor counts as two parameters"
     twice = Factors(Sum((format, format)))
-    found = len(list(twice.parameters()))
-    assert found == count, f"a sum of a format and itself has {found} parameters, the format alone {count}"
+    total = len(list(twice.parameters()))
+    assert total == count, f"a sum of a format and itself has {total} parameters, the format alone {count}"
     assert twice().nbytes == format.nbytes, "what a format shares is stored twice in the module"
     assert twice.double()().nbytes == format.to(torch.float64).nbytes, "what a format shares comes apart in a cast"
 
 
-def training(format: Format) -> None:
+def gradients(format: Format) -> None:
     """Gradients reach x and every parameter of every layer, and are finite; nothing densifies."""
     for each in modules(format):
         x = each.input.clone()

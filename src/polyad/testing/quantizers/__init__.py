@@ -20,7 +20,7 @@ from torch import Tensor
 from polyad._card import Card
 from polyad.formats import Format, Quantized
 from polyad.formats.stored.packing import packed_length
-from polyad.testing._contract import normal, seeded
+from polyad.testing._contract import normal, seeded_generator
 from polyad.testing._refusals import result_or_refusal
 from polyad.testing.quantizers._awkward_numbers import awkward_numbers, refusals
 from polyad.testing.quantizers._subject import (
@@ -144,7 +144,7 @@ def scale(card: Card) -> None:
 def block_independence(card: Card) -> None:
     """A block depends on its own numbers alone: permuting rows permutes, cutting cuts, transposing transposes."""
     x = numbers()["sizes"]
-    order = torch.randperm(6, generator=seeded())
+    order = torch.randperm(6, generator=seeded_generator())
     for options in variants(card):
         whole = exact(call_quantizer(card, x, options, group=16))
         permuted = exact(call_quantizer(card, x[order], options, group=16))
