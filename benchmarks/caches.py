@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from polyad.cache import HeldCache, Kivi, TransformCoding, cache_for, observe, remembering, water_filling
+from polyad.cache import HeldCache, Kivi, TransformCoding, cache_for, observe, recording_cache, water_filling
 from polyad.data import calibration, evaluation
 from polyad.evaluation.caches import cache_quality, cache_speed
 from polyad.models import load
@@ -103,7 +103,7 @@ def agreement(text: str) -> Row:
     found: Row = {name: {"shares": [], "first": []} for name in makes}
     with torch.no_grad():
         for ids in evaluation(made, (text,), count=PROMPTS, length=CONTEXT)[text].split(1):
-            exact = remembering(made)
+            exact = recording_cache(made)
             made.base_model(ids[:, :-1], past_key_values=exact, use_cache=True)
             caches = {name: make().adopt(exact) for name, make in makes.items()}
             fed, expected = _greedy(made, exact, ids[:, -1:])

@@ -18,7 +18,7 @@ import polyad
 from polyad.evaluation import operations, speeds
 from polyad.formats import LowRank
 from polyad.models import blocks, replace
-from polyad.models.replacement import Replacement, merged, modules
+from polyad.models.replacement import Replacement, merge_replacements, modules
 
 SHARE = 0.75
 
@@ -31,7 +31,7 @@ def mlp_only(model, share):
         keep = max(8, round(weights["down"].shape[1] * share / 8) * 8)  # as polyad offers sizes
         cut = {r: w[:keep] if r != "down" else w[:, :keep].contiguous() for r, w in weights.items()}
         found.append(Replacement({f"{block.roles[r]}.weight": w for r, w in cut.items()}))
-    return merged(found), []
+    return merge_replacements(found), []
 
 
 def mlp_and_heads(model, share):

@@ -7,7 +7,7 @@ import pytest
 import polyad.allocate  # noqa: F401
 from polyad._card import Card, Paper, methods
 from polyad.allocate import equal_error, greedy, uniform
-from polyad.allocate.curve import checked, spend_rest
+from polyad.allocate.curve import check_budget, spend_rest
 from polyad.testing import allocations
 
 CASES = {f"{c.name}-{check.__name__}": (c, check) for c in methods("allocate") for check in allocations.CHECKS}
@@ -24,12 +24,12 @@ def overspending(items, budget):
 
 def by_rounding(items, budget):
     """The share of each item, rounded to the nearest choice."""
-    share = checked(items, budget) / sum(c.whole for c in items.values())
+    share = check_budget(items, budget) / sum(c.whole for c in items.values())
     return {n: int(c.sizes[abs(c.costs - share * c.whole).argmin()]) for n, c in items.items()}
 
 
 def stingy(items, budget):
-    checked(items, budget)
+    check_budget(items, budget)
     return {name: int(curve.sizes[0]) for name, curve in items.items()}
 
 
@@ -51,7 +51,7 @@ def forgetting_one(items, budget):
 
 def first_come(items, budget):
     """Every item takes what it can, in the order in which they are given."""
-    rest = checked(items, budget) - sum(float(c.costs[0]) for c in items.values())
+    rest = check_budget(items, budget) - sum(float(c.costs[0]) for c in items.values())
     places = {}
     for name, curve in items.items():
         places[name] = curve.affordable(float(curve.costs[0]) + rest)
@@ -85,7 +85,7 @@ def in_steps(items, budget):
 
 def with_a_floor(items, budget):
     """Errors below one are taken for none."""
-    return greedy({n: c.scaled(1.0) if c.errors.max() > 1 else c.scaled(0.0) for n, c in items.items()}, budget)
+    return greedy({n: c.weigh(1.0) if c.errors.max() > 1 else c.weigh(0.0) for n, c in items.items()}, budget)
 
 
 def in_bytes(items, budget):

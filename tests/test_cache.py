@@ -37,13 +37,13 @@ def padded():
 @pytest.mark.parametrize(
     "name",
     [
-        *sorted(card.module.rsplit(".")[-1] for card in methods("codec") if card.module.startswith("polyad.cache")),
-        "fused_rows",
-        "host",
+        *sorted(card.module for card in methods("codec") if card.module.startswith("polyad.cache")),
+        "polyad.cache.host.fused_rows",
+        "polyad.cache.host.cache",
     ],
 )
 def test_examples(name):
-    assert doctest.testmod(importlib.import_module(f"polyad.cache.{name}")).failed == 0
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -9,10 +9,10 @@ import torch
 
 import tiny
 from polyad.cache import Gear, Kivi, Squat, VidKV, cache_for
-from polyad.cache.codecs.gear import iterated
+from polyad.cache.codecs.gear import subspace_iteration
 from polyad.cache.codecs.vidkv import fourier, ternary
 from polyad.cache.host import fused_rows
-from polyad.cache.host.fused_rows import FEW, FusedRows, fused
+from polyad.cache.host.fused_rows import FEW, FusedRows, fuse_rows
 from polyad.formats import Quantized
 from polyad.quantize import round_to_nearest
 from polyad.testing import formats
@@ -89,9 +89,9 @@ def test_iterations_find_nearly_the_best_rank():
     x = seeded(3, 60, 32) @ torch.diag(0.8 ** torch.arange(32.0)) @ seeded(32, 32, seed=1)
     s = torch.linalg.svdvals(x)
     best = s[:, 4:].norm()
-    assert error(iterated(x, 4, 3), x) * x.norm() < 1.15 * best
-    assert error(iterated(x, 4, 30), x) * x.norm() < 1.001 * best
-    assert error(iterated(torch.zeros(1, 4, 4), 2, 3), torch.ones(1, 4, 4)) == 1
+    assert error(subspace_iteration(x, 4, 3), x) * x.norm() < 1.15 * best
+    assert error(subspace_iteration(x, 4, 30), x) * x.norm() < 1.001 * best
+    assert error(subspace_iteration(torch.zeros(1, 4, 4), 2, 3), torch.ones(1, 4, 4)) == 1
 
 
 @pytest.mark.parametrize("bits", [2, 3])
@@ -130,7 +130,7 @@ def test_fused_rows_are_the_codes_they_are_made_of(bits, group, rows):
     keys, queries, weights = 1 + seeded(2, 3, 64, 32), seeded(2, 3, rows, 32, seed=1), seeded(2, 3, rows, 64, seed=2)
     plain = Kivi(bits=bits, group=group).encode(keys, keys, keys)
     for codes, block in zip(plain, ((group, 1), (1, group)), strict=True):
-        made = fused(codes)
+        made = fuse_rows(codes)
         assert isinstance(made, FusedRows)
         assert made.nbytes == codes.nbytes
         assert (made.to_dense() - codes.to_dense()).abs().max() < 4 * 2**-11 * keys.abs().max(), block
@@ -148,7 +148,7 @@ def test_codes_that_do_not_gain_are_left_as_they_are():
     odd = [Kivi(bits=3, group=8).encode(keys, keys, keys)[0], Kivi(bits=4, group=8).encode(*[keys.double()] * 3)[0]]
     huge = Kivi(bits=4, group=8).encode(*[keys * 1e6] * 3)[0]
     for codes in (*odd, huge, round_to_nearest(keys, 4, group=8)):
-        assert fused(codes) is codes
+        assert fuse_rows(codes) is codes
 
 
 def test_a_model_reads_fused_rows_as_it_reads_codes(monkeypatch):

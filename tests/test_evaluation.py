@@ -14,7 +14,7 @@ import tiny
 from polyad.decompose import svd
 from polyad.evaluation import clock, evaluate, measured_pair, nbytes, operations, parameters, speeds
 from polyad.evaluation.memory import peak
-from polyad.evaluation.quality import alone, compared, original_losses
+from polyad.evaluation.quality import alone, compare_quality, original_losses
 from polyad.formats import LowRank
 from polyad.layers import Linear
 from polyad.models import replace, shards
@@ -32,7 +32,7 @@ def by_hand(model, windows):
 
 def test_perplexity_ratio_and_error_are_those_computed_by_hand():
     model, other, windows = tiny.model(), tiny.model(seed=1), tiny.ids(5, 16)
-    found, agreement = compared(model, other, {"text": windows})
+    found, agreement = compare_quality(model, other, {"text": windows})
     mine, theirs = by_hand(model, windows), by_hand(other, windows)
     said = found["text"]
     assert said.perplexity == pytest.approx(math.exp(mine.mean()), rel=1e-4)
@@ -47,7 +47,7 @@ def test_perplexity_ratio_and_error_are_those_computed_by_hand():
 
 def test_a_model_agrees_with_itself():
     model = tiny.model()
-    found, agreement = compared(model, model, {"a": tiny.ids(1, 16), "b": tiny.ids(9, 16)})
+    found, agreement = compare_quality(model, model, {"a": tiny.ids(1, 16), "b": tiny.ids(9, 16)})
     assert (agreement.kl, agreement.top1) == (0.0, 1.0)
     assert found["b"].ratio == 1.0
     assert found["b"].error == 0.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from polyad.cache import H2O, Kivi, Place, PrefixKV, Squat, StreamingLLM, cache_for, remembering
+from polyad.cache import H2O, Kivi, Place, PrefixKV, Squat, StreamingLLM, cache_for, recording_cache
 from polyad.cache.codecs.prefixkv import shares
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.evaluation.caches import cache_quality
@@ -126,7 +126,7 @@ def test_layers_keep_what_their_attention_asks_for():
 
 def test_adopting_is_running_on_the_prompt():
     model, ids = tiny.model(), tiny.ids(2, 33)
-    ran, exact = cache_for(model, ROUNDED, window=6), remembering(model)
+    ran, exact = cache_for(model, ROUNDED, window=6), recording_cache(model)
     tiny.logits(model, ids, past_key_values=ran)
     tiny.logits(model, ids, past_key_values=exact)
     adopted = cache_for(model, ROUNDED, window=6).adopt(exact)

@@ -90,7 +90,7 @@ def test_quantised_tensors_are_dequantised(made, tmp_path):
 
 def test_a_gguf_model_is_compressed_and_saved_like_any_other(made, tmp_path):
     model = polyad.load(made.path)
-    recipe = polyad.compress.recipe.step(polyad.card("svd"), {"rank": 4})
+    recipe = "svd:rank=4"
     polyad.apply(model, polyad.plan(model, recipe, select="*.mlp.*"))
     said = tiny.logits(model)
     polyad.save(model, tmp_path / "out", tokenizer=origin(model).tokenizer)

@@ -23,7 +23,7 @@ from polyad.cache import (
     token_alignment,
     water_filling,
 )
-from polyad.cache.codecs.palu import mixed
+from polyad.cache.codecs.palu import mix_neighbours
 from polyad.cache.host.spelled import maker
 from polyad.evaluation.caches import cache_quality
 from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
@@ -69,10 +69,10 @@ def test_joint_groups_lose_less_than_heads_alone_and_rotation_helps_rounding():
 
     assert error(rank=6) < 0.7 * error(rank=3, heads=1)
     u = torch.eye(16)[None, :, :8]
-    assert torch.allclose(mixed(u).mT @ mixed(u), torch.eye(8), atol=1e-6)
+    assert torch.allclose(mix_neighbours(u).mT @ mix_neighbours(u), torch.eye(8), atol=1e-6)
     size = torch.tensor([30.0] * 4 + [1.0] * 60)  # few coordinates are large, as leading ones are
     x = seeded(200, 64, seed=3) * size
-    around = mixed(torch.eye(64))
+    around = mix_neighbours(torch.eye(64))
     plain = round_to_nearest(x, 3, group=64, zero_dtype=torch.float16).to_dense() - x
     turned = round_to_nearest(x @ around, 3, group=64, zero_dtype=torch.float16).to_dense() - x @ around
     assert turned.norm() < 0.8 * plain.norm()

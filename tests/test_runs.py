@@ -12,7 +12,7 @@ import polyad
 import tiny
 from polyad.compress import compare, lord, modegpt
 from polyad.compress.compare import mark_front
-from polyad.compress.run import Asked, compressed, round_to
+from polyad.compress.run import Asked, compress_to_folder, round_to
 from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration
 from polyad.models.calibration import collect
@@ -87,7 +87,7 @@ def test_a_damaged_memory_is_made_again_and_shared_tensors_are_written_once(tmp_
 
 
 def test_the_figures_of_a_run_are_those_of_the_saved_files(tiny_folder, tmp_path, asked):
-    found = compressed(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
+    found = compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["out"]
     again = polyad.load(tmp_path / "out", dtype=torch.float32)
     told = polyad.evaluation.evaluate(again, asked.evaluate, original=polyad.load(tiny_folder), windows=3)
@@ -111,7 +111,7 @@ def test_the_figures_of_a_run_are_those_of_the_saved_files(tiny_folder, tmp_path
 def test_a_bad_text_to_evaluate_on_costs_no_work(tiny_folder, tmp_path, asked, monkeypatch):
     monkeypatch.setattr(plans, "collect", lambda *_, **__: pytest.fail("statistics were collected"))
     with pytest.raises(FileNotFoundError, match="no text at 'nowhere'"):
-        compressed(str(tiny_folder), lord, tmp_path / "out", Asked(asked.calibrate, ("nowhere",)), keep=0.7)
+        compress_to_folder(str(tiny_folder), lord, tmp_path / "out", Asked(asked.calibrate, ("nowhere",)), keep=0.7)
     assert not [p for p in tmp_path.iterdir() if p.name != "cache"]
 
 

@@ -11,7 +11,7 @@ from polyad.layers import Embedding, Factors, Linear
 from polyad.models import Replacement, blocks, decoder_layers, decoder_linears, replace, select
 from polyad.models.attention import ReducedAttention
 from polyad.models.blocks import readers
-from polyad.models.replacement import layer, merged, modules
+from polyad.models.replacement import layer, merge_replacements, modules
 
 CUT = ("llama", "mha", "mqa", "mistral", "qwen2", "qwen2-mixed")
 
@@ -87,7 +87,7 @@ def test_values_become_the_layers_that_hold_them():
     with pytest.raises(TypeError, match="a bias is a tensor"):
         layer(before, {"bias": LowRank(torch.ones(3, 1), torch.ones(1, 1))})
     with pytest.raises(ValueError, match=r"two methods replace a\.weight"):
-        merged([Replacement({"a.weight": torch.ones(1)})] * 2)
+        merge_replacements([Replacement({"a.weight": torch.ones(1)})] * 2)
 
 
 def attention_of(model, number=1):

@@ -91,6 +91,8 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
 """Package -> room in it -> the modules that stood in the package itself; ``old:new`` where a file's name changed."""
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
+    "polyad.cache": {"remembering": "recording_cache"},
+    "polyad.cache.host.cache": {"remembering": "recording_cache"},
     "polyad.attention": {"mixed": "mix_latent"},
     "polyad.attention.methods.tpla": {"mixed": "mix_latent"},
     "polyad.decompose.ranks.compare_formats": {"trade": "compare_formats"},

@@ -27,7 +27,7 @@ from polyad.adapters.training.finetune import NAME, finetune
 from polyad.adapters.training.loop import train
 from polyad.cache import matryoshka_bases, matryoshka_ranks, observe, water_filling
 from polyad.compress.recipe import steps
-from polyad.compress.run import Asked, compressed
+from polyad.compress.run import Asked, compress_to_folder
 from polyad.optim import Optimizer, ProjectedAdam
 from polyad.train import descend
 from saved.reading import SAVED, asked, based, command, inputs
@@ -140,7 +140,9 @@ def compressions():
     ):
         with case("compressing", name, holds, **RUN, command=said) as made, inside(made):
             shutil.copytree(ROOT / BASE / SAVED, "model")
-            run = functools.partial(compressed, "model", steps(method), Path("out"), SHORT, keep=keep, callback=where)
+            run = functools.partial(
+                compress_to_folder, "model", steps(method), Path("out"), SHORT, keep=keep, callback=where
+            )
             killed(run if where else functools.partial(_killed_while_saving, run))
             shutil.rmtree("model")
             for file in Path(".out.work").glob("*.safetensors"):

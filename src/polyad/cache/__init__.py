@@ -20,7 +20,7 @@ from polyad.cache.codecs.transform_coding import TransformCoding, water_filling
 from polyad.cache.codecs.vidkv import VidKV
 from polyad.cache.codecs.xkv import XKV, token_alignment
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.cache import HeldCache, cache_for, remembering
+from polyad.cache.host.cache import HeldCache, cache_for, recording_cache
 
 __all__ = [
     "H2O",
@@ -48,7 +48,7 @@ __all__ = [
     "matryoshka_bases",
     "matryoshka_ranks",
     "observe",
-    "remembering",
+    "recording_cache",
     "staircase",
     "token_alignment",
     "water_filling",

@@ -1,4 +1,4 @@
-"""How the keys and values that left the window are stored."""
+"""The interface of codecs, which store the keys and values that left the window."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Place:
     seen: dict[str, Tensor]
 
     def need(self, name: str) -> Tensor:
-        """What calibration saw, or a sentence that it was not asked to look."""
+        """A statistic of the calibration, refused with a sentence where none was collected."""
         if name not in self.seen:
             raise ValueError(
                 f"layer {self.layer} has no statistics {name!r}; calibrate with a text: calibrate='stdlib'"
@@ -51,7 +51,7 @@ class Codec:
     block: int = 1
     """Tokens are encoded in multiples of this."""
     before_rotation: ClassVar[bool] = False
-    """Whether keys come without their rotation; the host rotates again what ``keys`` gives back."""
+    """True for keys without their rotation; the host rotates again what ``keys`` gives back."""
     layers: ClassVar[int] = 1
     """Codecs of several neighbouring layers: one codec is made for this many, and ``encode_layers`` sees them all."""
 
@@ -87,12 +87,12 @@ class Codec:
 
     @property
     def bases(self) -> tuple[Tensor, ...]:
-        """What all sequences share, and every format of this codec holds: counted once for a model."""
+        """Tensors that all sequences share, held by every format of this codec: counted once for a model."""
         return ()
 
     @property
     def state(self) -> tuple[Tensor, ...]:
-        """What the codec remembers of these sequences; their bytes count."""
+        """Tensors that the codec remembers of these sequences; their bytes count."""
         return ()
 
     def __repr__(self) -> str:

@@ -54,7 +54,7 @@ class Eviction(Codec):
         raise NotImplementedError
 
     def due(self, share: float, tokens: int, left: int, held: int) -> int:
-        """How many of the tokens that leave are stored for a layer to hold this share of all that left."""
+        """The number of leaving tokens to store for a layer to hold this share of all that left."""
         units = math.floor((share * (left + tokens) - held) / self.unit + 1e-6)
         return min(tokens // self.unit, max(0, units)) * self.unit
 

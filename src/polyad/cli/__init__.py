@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says to somebody who did not write the code."""
+    """The message of an error for somebody who did not write the code."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, MemoryError) and not str(error):

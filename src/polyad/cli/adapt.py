@@ -51,50 +51,50 @@ def adapt(
             "give one adapter with --adapter, such as lora:rank=8, or several with --compare 'lora;dora'"
         )
     asked = Finetuning(
-        tuple(_lasting(text) for text in options.texts_of(data)), steps, batch, length, _rate(rate), seed, windows,
+        tuple(_absolute(text) for text in options.texts_of(data)), steps, batch, length, _rate(rate), seed, windows,
         tuple(select.split(",")) if select else None,
     )  # fmt: skip
     options.check_report(report)
-    options.seeded(seed)
+    options.fix_seed(seed)
     if adapter is not None:
-        found = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
+        records = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
     else:
-        found = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
+        records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
     if report is not None:
         write_study(
-            report, adapter_study([{**record, "command": command()} for record in found], _facts(model, found))
+            report, adapter_study([{**record, "command": command()} for record in records], _facts(model, records))
         )
     if json:
-        emit(found[0] if adapter is not None else found)
+        emit(records[0] if adapter is not None else records)
     else:
-        show(found)
+        show(records)
         out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
-    if all("error" in record for record in found):
-        complain(f"every adapter failed, the first with: {found[0]['error']}")
+    if all("error" in record for record in records):
+        complain(f"every adapter failed, the first with: {records[0]['error']}")
         raise typer.Exit(1)
 
 
-def _rate(given: str | None) -> Any:
-    """What ``--rate`` says: a number, auto, or nothing."""
-    if given is None or given == "auto":
-        return given
+def _rate(text: str | None) -> Any:
+    """The value of ``--rate``: a number, auto, or nothing."""
+    if text is None or text == "auto":
+        return text
     try:
-        return float(given)
+        return float(text)
     except ValueError:
-        raise ValueError(f"--rate {given} is no number; give one such as 0.001, or auto") from None
+        raise ValueError(f"--rate {text} is no number; give one such as 0.001, or auto") from None
 
 
-def _facts(model: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a reader of the page needs to do it again."""
+def _facts(model: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The facts that a reader of the page needs to run it again."""
     from polyad.compress.run import versions
 
-    done = next((record for record in found if "error" not in record), {})
+    done = next((record for record in records if "error" not in record), {})
     facts: dict[str, Any] = {"Model": model} | {
         name.capitalize(): done[name] for name in ("seed", "steps", "batch", "length", "dtype", "threads") if done
     }
-    facts |= {f"Learning rate of {r['spelled']}": r["learning_rate"] for r in found if "error" not in r}
-    for name, held in done.get("held_out", {}).items():
-        facts |= {f"Held-out windows of {name}": held["windows"], f"sha256 of {name}": held["sha256"]}
+    facts |= {f"Learning rate of {r['spelled']}": r["learning_rate"] for r in records if "error" not in r}
+    for name, text in done.get("held_out", {}).items():
+        facts |= {f"Held-out windows of {name}": text["windows"], f"sha256 of {name}": text["sha256"]}
     return facts | {f"Version of {name}": value for name, value in versions().items()}
 
 
@@ -107,7 +107,7 @@ def _single(
 
     check_free(folder)
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
-    one = options.loaded(model, dtype, device)
+    one = options.load_model(model, dtype, device)
     state = folder.absolute().with_name(f".{folder.absolute().name}.state")
     clock = time.perf_counter()
     with progress() as callback:
@@ -137,7 +137,7 @@ def _several(
         raise ValueError(f"--compare {listed!r} joins adapters by commas; join them by semicolons: 'lora;dora;lokr'")
     methods = {name: method_of(name) for name in names}
     check_free(folder, replace=True)
-    one = options.loaded(model, dtype, device)
+    one = options.load_model(model, dtype, device)
     with progress() as callback:
         return list(compare(one, methods, asked, folder, rank=rank, callback=callback))
 
@@ -148,18 +148,18 @@ def _with_rank(adapter: str, rank: int) -> str:
     return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"
 
 
-def _lasting(text: str) -> str:
+def _absolute(text: str) -> str:
     """A text's name, or its path from wherever the same command is given again."""
     return str(Path(text).resolve()) if os.path.lexists(text) else text
 
 
-def show(found: list[dict[str, Any]]) -> None:
-    """The table of what was trained; failed methods are told below it."""
-    done = [record for record in found if "error" not in record]
+def show(records: list[dict[str, Any]]) -> None:
+    """The table of what was trained; methods that failed are listed below it."""
+    done = [record for record in records if "error" not in record]
     rows = []
     for record in done:
         peak = record["peak_memory_bytes"]
-        losses = [f"{held[when]:.3f}" for held in record["held_out"].values() for when in ("before", "after")]
+        losses = [f"{measured[when]:.3f}" for measured in record["held_out"].values() for when in ("before", "after")]
         rows.append([
             record["spelled"], number(record["trained_parameters"], 0), number(record["bytes"], 0), *losses,
             curve(record["loss_curve"]), f"{record['learning_rate']:g}",
@@ -169,7 +169,7 @@ def show(found: list[dict[str, Any]]) -> None:
         texts = [column for text in done[0]["held_out"] for column in (text, "after")]
         columns = ["adapter", "trained", "bytes", *texts, "curve", "rate", "s/step", "MB"]
         table(f"{done[0]['steps']:,} steps; held-out loss in nats a token, before and after", columns, rows)
-    for record in found:
+    for record in records:
         if "error" in record:
             out.print(f"{record['spelled']} failed: {record['error']}")
 

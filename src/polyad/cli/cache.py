@@ -47,22 +47,23 @@ def cache(
     if not names:
         raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
     options.check_report(report)
-    options.seeded(seed)
-    one = options.loaded(model, dtype, device)
+    options.fix_seed(seed)
+    one = options.load_model(model, dtype, device)
     texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
 
-    def calibrating() -> Any:
+    def read_windows() -> Any:
         return calibration(one, options.texts_of(calibrate), count=calibration_windows).windows
 
     with progress() as callback:
-        makes = {name: maker(one, name, calibrating, callback=callback) for name in names}
+        makes = {name: maker(one, name, read_windows, callback=callback) for name in names}
         quality = {
-            name: cache_quality(one, makes, found, scored=scored, callback=callback) for name, found in texts.items()
+            name: cache_quality(one, makes, prompts, scored=scored, callback=callback)
+            for name, prompts in texts.items()
         }
         timed = {"context": context, "alternations": alternations, "callback": callback}
         seconds = cache_speed(one, makes, **timed) if alternations else {}
     records = _records(names, quality, seconds, context)
-    best = recommended(records, budget)
+    best = recommend(records, budget)
     if report is not None:
         write_study(report, cache_study(records, best, _facts(texts, scored, alternations, seed, dtype)))
     if json:
@@ -74,7 +75,7 @@ def cache(
 
 
 def _facts(texts: Mapping[str, Any], scored: int, alternations: int, seed: int, dtype: str) -> dict[str, Any]:
-    """What a reader of the page needs to do it again."""
+    """The facts that a reader of the page needs to run it again."""
     from polyad.compress.run import versions
     from polyad.data.text import digest
 
@@ -98,7 +99,7 @@ def _records(
             "shared_bytes": first.shared_nbytes,
             "times_smaller": first.ratio_of_bytes,
             "perplexity": {
-                t: {k: asdict(found[name])[k] for k in ("ratio", "error")} for t, found in quality.items()
+                t: {k: asdict(by_name[name])[k] for k in ("ratio", "error")} for t, by_name in quality.items()
             },
             "decode_seconds": seconds.get(name),
             "transformers_decode_seconds": seconds.get("transformers"),
@@ -109,10 +110,10 @@ def _records(
     ]
 
 
-def recommended(records: list[dict[str, Any]], budget: int | None) -> str | None:
+def recommend(records: list[dict[str, Any]], budget: int | None) -> str | None:
     """The way of the least loss over all texts among those that fit the budget; without a budget there is none."""
     fitting = [r for r in records if budget is not None and r["bytes_per_token"] <= budget]
-    worst = lambda r: max(found["ratio"] for found in r["perplexity"].values())  # noqa: E731
+    worst = lambda r: max(quality["ratio"] for quality in r["perplexity"].values())  # noqa: E731
     return min(fitting, key=worst)["method"] if fitting else None
 
 

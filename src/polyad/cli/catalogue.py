@@ -25,7 +25,7 @@ def methods(
     import polyad
     from polyad.claims import results
 
-    known = {result.handle: result.lines for result in results()}
+    lines = {result.handle: result.lines for result in results()}
     cards = polyad.methods(kind)
     if kind is not None and not cards:
         raise ValueError(
@@ -35,12 +35,12 @@ def methods(
         emit([{
             "name": card.name, "kind": card.kind, "module": card.module, "summary": card.summary,
             "handles": list(card.handles), "papers": [vars(paper) for paper in card.papers],
-            "claims": [asdict(line) for handle in card.handles for line in known.get(handle, ())],
+            "claims": [asdict(line) for handle in card.handles for line in lines.get(handle, ())],
         } for card in cards])  # fmt: skip
         return
     rows = []
     for card in cards:
-        states = ", ".join(line.state for handle in card.handles for line in known.get(handle, ())) or "–"
+        states = ", ".join(line.state for handle in card.handles for line in lines.get(handle, ())) or "–"
         first = card.papers[0]
         rows.append([card.name, card.kind, f"{first.authors.split(',')[0]} {first.year}", states, card.summary])
     table(f"{len(rows)} methods", ["name", "kind", "paper", "claim", "what it does"], rows)
@@ -67,7 +67,7 @@ def claims(
     if (handle is not None) + every + changed > 1:
         raise ValueError("name one claim, or give --all or --changed, not several of these")
     wanted = handles() if every else [handle] if handle else _changed_handles() if changed else []
-    options.seeded(seed)
+    options.fix_seed(seed)
     with progress() as callback:
         for name in wanted:
             err.print(f"{name}: {run(name, confirm=changed, callback=callback).because}")

@@ -40,7 +40,7 @@ def compare(
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
     keeps = shares(keep)
-    options.seeded(seed)
+    options.fix_seed(seed)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget, None, None,
         options.dtype_of(store), calibration_windows, windows, alternations, device, options.dtype_of(dtype), seed,
@@ -68,12 +68,12 @@ def compare(
 def shares(text: str) -> list[float]:
     """Shares joined by commas."""
     try:
-        found = [float(part) for part in text.split(",") if part.strip()]
+        parts = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        found = []
-    if not found:
+        parts = []
+    if not parts:
         raise ValueError(f"--keep {text!r} is not a list of shares; write --keep 0.9,0.8")
-    return [_check.share("--keep", share) for share in found]
+    return [_check.share("--keep", share) for share in parts]
 
 
 def show(points: list[dict[str, Any]]) -> None:

@@ -38,7 +38,7 @@ def compress(
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
     from polyad.compress.recipe import steps
-    from polyad.compress.run import Asked, compressed
+    from polyad.compress.run import Asked, compress_to_folder
     from polyad.models.folder import check_free
 
     check_free(out_folder)
@@ -49,20 +49,20 @@ def compress(
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
         alternations, device, options.dtype_of(dtype), seed, avoid_slow,
     )  # fmt: skip
-    options.seeded(seed)
+    options.fix_seed(seed)
     clock = time.perf_counter()
     with progress() as callback:
-        found = compressed(model, recipe, out_folder, asked, keep=keep, callback=callback)
-    found["command"] = command()
-    found["seconds"]["command"] = time.perf_counter() - clock
+        record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback)
+    record["command"] = command()
+    record["seconds"]["command"] = time.perf_counter() - clock
     if report is not None:
         from polyad.report import write
 
-        write(report, [found])
+        write(report, [record])
     if json:
-        emit(found)
+        emit(record)
         return
-    show(found)
+    show(record)
     out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
 
 

@@ -43,12 +43,12 @@ def convert(
     if to != "mla":
         raise ValueError(f"--to {to} is not known; attention can be converted to mla")
     check_free(out_folder)
-    options.seeded(seed)
-    one = options.loaded(model, dtype, device)
+    options.fix_seed(seed)
+    one = options.load_model(model, dtype, device)
     check_numbers(one)
     count = max(calibration_windows, heal // 2)  # a step of healing reads half a window
-    found = None if rank is None else calibration(one, options.texts_of(calibrate), count=count)
-    windows = [] if found is None else [window.to(device) for window in found.windows]
+    text = None if rank is None else calibration(one, options.texts_of(calibrate), count=count)
+    windows = [] if text is None else [window.to(device) for window in text.windows]
     state = out_folder.absolute().with_name(f".{out_folder.absolute().name}.state")
     stated = {"convert": to, "rank": rank, "rope": rope, "heal": heal}
     with progress() as callback:
@@ -56,12 +56,14 @@ def convert(
             one, rank=rank, rope=rope, windows=windows, heal=heal, rate=rate, state=state, callback=callback
         )
     latent = [m for m in one.modules() if isinstance(m, attention.LatentAttention)]
-    held = sum(m.rank + m.rope for m in latent)
+    numbers = sum(m.rank + m.rope for m in latent)
     before = sum(2 * one.config.num_key_value_heads * m.value for m in latent)
     save(one, out_folder, tokenizer=origin(one).tokenizer, recipe=stated, base=base_of(origin(one).folder), seed=seed)
     state.unlink(missing_ok=True)
     if json:
-        emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": held,
+        emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": numbers,
               "cache_numbers_per_token_before": before})  # fmt: skip
     else:
-        out.print(f"saved to {out_folder}; the cache takes {held:,} numbers a token, {held / before:.1%} of before")
+        out.print(
+            f"saved to {out_folder}; the cache takes {numbers:,} numbers a token, {numbers / before:.1%} of before"
+        )

@@ -34,11 +34,11 @@ def decompose(
     from polyad.decompose.ranks.compare_formats import SHORT, TOLERANCES, compare_formats
     from polyad.formats.files import save_format
 
-    options.seeded(seed)
+    options.fix_seed(seed)
     _writable(out_file)
-    held = _chosen(read_tensors(file), name, file)
-    stored = held.numel() * held.element_size()
-    x = _computable(held, str(file) if name is None else f"{name} in {file}", dtype).to(options.device_of(device))
+    tensor = _tensor_called(read_tensors(file), name, file)
+    stored = tensor.numel() * tensor.element_size()
+    x = _computable(tensor, str(file) if name is None else f"{name} in {file}", dtype).to(options.device_of(device))
     wanted = list(SHORT) if format is None else [part.strip().lower() for part in format.split(",") if part.strip()]
     if not wanted:
         raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
@@ -111,7 +111,7 @@ def _computable(held: Any, what: str, dtype: str) -> Any:
 
 
 def _verdict(every: list[Any], best: Any, tol: float, budget: int | None, stored: int) -> str:
-    """Which format is the smallest that is exact enough, or how near one came."""
+    """A sentence on the smallest format that is exact enough, or on the nearest to it."""
     if best is not None:
         of_file = f"{number(best.nbytes, 0)} bytes, {share(best.nbytes, stored)} of the file's"
         return f"smallest within {tol:g}: {best.format}, {of_file}"
@@ -123,14 +123,14 @@ def _verdict(every: list[Any], best: Any, tol: float, budget: int | None, stored
     return f"no format came within {tol:g}"
 
 
-def _chosen(found: dict[str, Any], name: str | None, file: Path) -> Any:
-    if name is None and len(found) == 1:
-        return next(iter(found.values()))
-    if name not in found:
-        held = ", ".join(f"{key} {tuple(x.shape)}" for key, x in list(found.items())[:8])
-        more = "" if len(found) <= 8 else f" and {len(found) - 8} more"
-        raise ValueError(f"{file} holds {held}{more}; choose one with --name")
-    return found[name]
+def _tensor_called(tensors: dict[str, Any], name: str | None, file: Path) -> Any:
+    if name is None and len(tensors) == 1:
+        return next(iter(tensors.values()))
+    if name not in tensors:
+        names = ", ".join(f"{key} {tuple(x.shape)}" for key, x in list(tensors.items())[:8])
+        more = "" if len(tensors) <= 8 else f" and {len(tensors) - 8} more"
+        raise ValueError(f"{file} holds {names}{more}; choose one with --name")
+    return tensors[name]
 
 
 def _error(part: str) -> float:

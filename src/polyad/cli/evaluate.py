@@ -24,23 +24,23 @@ def evaluate(
     """Measure MODEL's perplexity and, with --original, its ratio to another's and the agreement of the two."""
     from polyad.evaluation import evaluate as run
 
-    options.seeded(seed)
-    one = options.loaded(model, dtype, device, adapter)
-    other = options.loaded(original, dtype, device) if original else None
+    options.fix_seed(seed)
+    one = options.load_model(model, dtype, device, adapter)
+    other = options.load_model(original, dtype, device) if original else None
     with progress() as callback:
-        found = run(one, options.texts_of(text), original=other, windows=windows, callback=callback)
+        result = run(one, options.texts_of(text), original=other, windows=windows, callback=callback)
     if json:
-        emit({"model": model, "adapter": adapter, **found.to_json()})
+        emit({"model": model, "adapter": adapter, **result.to_json()})
         return
     rows = [
         [name, number(p.perplexity), number(p.original), number(p.ratio, 4), number(p.error, 4), str(p.windows)]
-        for name, p in found.perplexity.items()
+        for name, p in result.perplexity.items()
     ]
     table(
-        f"{model}{f' with {adapter}' if adapter else ''}, protocol {found.protocol}",
+        f"{model}{f' with {adapter}' if adapter else ''}, protocol {result.protocol}",
         ["text", "perplexity", "original", "ratio", "± error", "windows"],
         rows,
     )
-    if found.agreement is not None:
-        kl, top = number(found.agreement.kl, 4), share(found.agreement.top1, 1)
+    if result.agreement is not None:
+        kl, top = number(result.agreement.kl, 4), share(result.agreement.top1, 1)
         table("agreement with the original", ["KL, nats", "same top token"], [[kl, top]])

@@ -39,22 +39,22 @@ def generate(
 
     if tokens < 1:
         raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
-    options.seeded(seed)
-    one = options.loaded(model, dtype, device, adapter)
+    options.fix_seed(seed)
+    one = options.load_model(model, dtype, device, adapter)
     check_predicts(one)
     check_numbers(one)
     ids = torch.tensor([encoder(one)(prompt)], device=device)
     if ids.shape[1] == 0:
         raise ValueError("the prompt is empty; give some words to continue")
-    held = maker(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)()
+    kv = maker(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)()
     clock = time.perf_counter()
     mask = torch.ones_like(ids)
-    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample, "past_key_values": held}
-    made = one.generate(ids, **settings)[0, ids.shape[1] :]
+    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample, "past_key_values": kv}
+    new = one.generate(ids, **settings)[0, ids.shape[1] :]
     seconds = time.perf_counter() - clock
-    text = origin(one).tokenizer.decode(made, skip_special_tokens=True)
+    text = origin(one).tokenizer.decode(new, skip_special_tokens=True)
     if json:
-        emit({"model": model, "adapter": adapter, "prompt": prompt, "text": text, "tokens": len(made),
-              "seconds": seconds, "cache": cache, "cache_bytes": held.nbytes})  # fmt: skip
+        emit({"model": model, "adapter": adapter, "prompt": prompt, "text": text, "tokens": len(new),
+              "seconds": seconds, "cache": cache, "cache_bytes": kv.nbytes})  # fmt: skip
     else:
         out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)

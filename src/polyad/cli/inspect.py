@@ -20,17 +20,17 @@ def inspect(
     from polyad.evaluation.size import nbytes, operations, parameters
     from polyad.models import blocks, decoder_linears
 
-    options.seeded(seed)
-    one = options.loaded(model, dtype, device)
+    options.fix_seed(seed)
+    one = options.load_model(model, dtype, device)
     chosen = list(decoder_linears(one))
     kinds: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
     for path in chosen:
         weight: Any = one.get_submodule(path).weight
         kinds[path.rsplit(".", 1)[-1], type(weight).__name__, tuple(weight.shape)] += 1
     try:
-        found = Counter(block.kind for block in blocks(one))
+        counts = Counter(block.kind for block in blocks(one))
     except ValueError:
-        found = Counter()
+        counts = Counter()
     count, size = parameters(one, chosen), nbytes(one, chosen, width=2)
     if json:
         emit({
@@ -39,7 +39,7 @@ def inspect(
             "bytes": {"selected": size.selected, "total": size.total},
             "operations_per_token": operations(one),
             "layers": [{"name": n, "kind": k, "shape": list(s), "count": c} for (n, k, s), c in kinds.items()],
-            "blocks": dict(found),
+            "blocks": dict(counts),
         })  # fmt: skip
         return
     rows = [[n, k.replace("Parameter", "dense"), " x ".join(map(str, s)), str(c)] for (n, k, s), c in kinds.items()]
@@ -49,5 +49,5 @@ def inspect(
         ["bytes, floats in two", number(size.selected, 0), number(size.total, 0)],
         ["operations a token", "", number(operations(one), 0)],
     ])  # fmt: skip
-    if found:
-        table("blocks that can be cut together", ["kind", "count"], [[k, str(c)] for k, c in found.items()])
+    if counts:
+        table("blocks that can be cut together", ["kind", "count"], [[k, str(c)] for k, c in counts.items()])

@@ -30,10 +30,15 @@ def dtype_of(name: str) -> Any:
     """The torch dtype of this name."""
     import torch
 
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-    if name not in known:
-        raise ValueError(f"dtype {name!r} is not known; choose one of {', '.join(known)}")
-    return known[name]
+    dtypes = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "float64": torch.float64,
+    }
+    if name not in dtypes:
+        raise ValueError(f"dtype {name!r} is not known; choose one of {', '.join(dtypes)}")
+    return dtypes[name]
 
 
 def device_of(name: str) -> Any:
@@ -53,20 +58,20 @@ def texts_of(option: str | None) -> list[str]:
 
     if option is None:
         return at_hand()
-    found = [part.strip() for part in option.split(",") if part.strip()]
-    if not found:
+    texts = [part.strip() for part in option.split(",") if part.strip()]
+    if not texts:
         raise ValueError("no text was named; give stdlib, sotu, a file or a folder")
-    return found
+    return texts
 
 
-def seeded(seed: int) -> None:
+def fix_seed(seed: int) -> None:
     """Fix torch's global seed, for models that draw from it."""
     import torch
 
     torch.manual_seed(seed)
 
 
-def loaded(name: str, dtype: str, device: str, adapter: str | None = None) -> Any:
+def load_model(name: str, dtype: str, device: str, adapter: str | None = None) -> Any:
     """A model for a command, with the adapter of a folder on it where one is named."""
     from polyad.models import load
 

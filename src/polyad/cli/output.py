@@ -1,4 +1,4 @@
-"""What commands print: tables and progress for people, one JSON value for programs, a sentence for errors."""
+"""Output of commands: tables and progress for people, one JSON value for programs, a sentence for errors."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ err = Console(stderr=True, markup=False)
 
 def emit(value: Any) -> None:
     """Print one JSON value, and nothing else, on standard output."""
-    sys.stdout.write(json.dumps(_stated(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _stated(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     """The value with null for NaN and infinities, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): _stated(v) for k, v in value.items()}
-    return [_stated(v) for v in value] if isinstance(value, list | tuple) else value
+        return {str(k): _without_nan(v) for k, v in value.items()}
+    return [_without_nan(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def complain(sentence: str) -> None:
@@ -64,13 +64,13 @@ def progress() -> Iterator[Any]:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on standard output; columns of figures are right aligned, columns of words left."""
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    grid = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         figures = all(not row[i] or row[i][0] in "0123456789-–+" for row in rows)
-        drawn.add_column(column, justify="right" if figures and i else "left", overflow="fold")
+        grid.add_column(column, justify="right" if figures and i else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
-    out.print(drawn)
+        grid.add_row(*row)
+    out.print(grid)
 
 
 def number(value: float | None, digits: int = 2) -> str:

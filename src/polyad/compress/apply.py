@@ -37,9 +37,9 @@ def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | No
     for step, sizes in zip(plan.steps, plan.sizes, strict=True):
         report = name_stage(callback, step.card.name)
         for number, item in enumerate(items(model, step, targets), 1):
-            made = item.solve(draft, plan.stats, sizes[item.name])
-            if made is not None:
-                draft.put(made, item.block)
+            replacement = item.solve(draft, plan.stats, sizes[item.name])
+            if replacement is not None:
+                draft.put(replacement, item.block)
             report(number, len(sizes), {})
         draft.steps.append(step)
     _shift_biases(draft, plan)

@@ -36,7 +36,7 @@ class Budget:
         self.whole = sum(layer_cost(module, count) for module in targets.values()) + self.head
 
     def left_for(self, step: Step, items: Iterable[Item], curves: Mapping[str, Curve], prices: Prices) -> float:
-        """What the items of a step may cost together: the budget less what the recipe cannot touch."""
+        """The cost that the items of a step may have together: the budget less what the recipe leaves as it is."""
         touched = {path for item in items for path in item.paths}
         others = (module for path, module in self.targets.items() if path not in touched)
         fixed = self.head + sum(prices.dense(tuple(layer.weight.shape)) for layer in others)  # pyright: ignore

@@ -12,7 +12,7 @@ from typing import Any
 
 from polyad._versions import NEWEST
 from polyad.compress.recipe import Recipe, steps
-from polyad.compress.run import Asked, made_smaller, measured
+from polyad.compress.run import Asked, compress_model, measure_result
 from polyad.models.loading import load
 
 
@@ -50,9 +50,9 @@ def _point(
 ) -> dict[str, Any]:
     point: dict[str, Any] = {"version": NEWEST["record"], "method": label, "keep": keep}
     try:
-        model, made, _, texts, seconds = made_smaller(name, recipe, keep, asked, work, callback)
-        found = measured(model, original, made, texts, asked, (None, None), callback)
-        return {**point, "model": name, **found, "seconds": seconds, "error": None}
+        model, planned, _, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
+        record = measure_result(model, original, planned, texts, asked, (None, None), callback)
+        return {**point, "model": name, **record, "seconds": seconds, "error": None}
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         return {**point, "error": str(error), "where": traceback.format_exc(limit=-1).strip().splitlines()[-1]}
 

@@ -1,4 +1,4 @@
-"""What a layer costs in the unit of the budget, exactly: from the format that a method makes, whatever it is."""
+"""The exact cost of a layer in the unit of the budget, from the format that a method makes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cost(format: Format, count: str) -> float:
 
 
 def layer_cost(module: nn.Module, count: str) -> float:
-    """What a linear layer costs now, its bias excluded."""
+    """The cost of a linear layer as it is, without its bias."""
     weight: Any = module.weight
     if not isinstance(weight, Tensor):
         return cost(weight(), count)

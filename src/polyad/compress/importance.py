@@ -41,8 +41,8 @@ def item_importance(
     places = {item.name: curves[item.name].affordable(PROBE_SHARE * curves[item.name].whole) for item in items}
 
     def cut(item: Item) -> dict[str, nn.Module]:
-        made = item.solve(Draft(model), stats, int(curves[item.name].sizes[places[item.name]]))
-        return modules(model, made or Replacement({}), [item.block] if item.block is not None else [])
+        replacement = item.solve(Draft(model), stats, int(curves[item.name].sizes[places[item.name]]))
+        return modules(model, replacement or Replacement({}), [item.block] if item.block is not None else [])
 
     lossy = [item for item in items if curves[item.name].errors[places[item.name]] > 0]
     measure = divergences if predicts(model) else changes
@@ -72,7 +72,7 @@ def divergences(
     with torch.no_grad():
         hidden, reference = _reference(model, layers, windows, at)
         skips = _skips(model, home, layers, hidden, at, reference)
-        found: dict[str, float] = {}
+        divergence: dict[str, float] = {}
         for number, (name, make) in enumerate(items.items(), 1):
             modules = make()
             first = min(_layer_of(path, layers) for path in modules) if skips else 0
@@ -81,14 +81,14 @@ def divergences(
                 logits = _logits_from(model, home, first, hidden[first] if skips else None, windows, at)
             finally:
                 undo()
-            found[name] = _divergence(reference, logits)
+            divergence[name] = _divergence(reference, logits)
             if callback is not None:
-                callback(number, len(items), {"divergence": found[name]})
-    return found
+                callback(number, len(items), {"divergence": divergence[name]})
+    return divergence
 
 
 def predicts(model: Any) -> bool:
-    """Whether a model predicts the next token, so that its output can be compared as a distribution."""
+    """True if a model predicts the next token, so that its output can be compared as a distribution."""
     return bool(getattr(model, "can_generate", lambda: False)())
 
 
@@ -107,20 +107,20 @@ def changes(
     with torch.no_grad():
         reference = first_tensor(model(inputs)).float()
         scale = max(float(reference.square().sum()), 1e-300)
-        found: dict[str, float] = {}
+        change: dict[str, float] = {}
         for number, (name, make) in enumerate(items.items(), 1):
             undo = replace(model, make())
             try:
-                found[name] = float((first_tensor(model(inputs)).float() - reference).square().sum()) / scale
+                change[name] = float((first_tensor(model(inputs)).float() - reference).square().sum()) / scale
             finally:
                 undo()
             if callback is not None:
-                callback(number, len(items), {"change": found[name]})
-    return found
+                callback(number, len(items), {"change": change[name]})
+    return change
 
 
 def first_tensor(output: Any) -> Tensor:
-    """What a model's output begins with."""
+    """The first tensor of a model's output."""
     while not isinstance(output, Tensor):
         try:
             output = output[0]
@@ -148,7 +148,7 @@ def _reference(model: Any, layers: list[str], windows: Tensor, at: Tensor) -> tu
 
 
 def _skips(model: Any, home: str, layers: list[str], hidden: list[Tensor], at: Tensor, reference: Tensor) -> bool:
-    """Whether running from the middle gives the whole model's result: some decoders scale what they embed."""
+    """True if running from the middle gives the whole model's result: some decoders scale their embeddings."""
     middle = len(layers) // 2
     logits = _logits_from(model, home, middle, hidden[middle], None, at)
     return _divergence(reference, logits) < 1e-4
@@ -159,13 +159,13 @@ def _logits_from(
 ) -> Tensor:
     if hidden is None:
         return model(windows, use_cache=False, logits_to_keep=at).logits
-    with _shortened(model, home, first):
+    with _skip_layers(model, home, first):
         return model(inputs_embeds=hidden, use_cache=False, logits_to_keep=at).logits
 
 
 @contextmanager
-def _shortened(model: nn.Module, home: str, first: int) -> Iterator[None]:
-    """The layers before ``first`` hand on what they get, each in its place: masks are chosen by that."""
+def _skip_layers(model: nn.Module, home: str, first: int) -> Iterator[None]:
+    """Let the layers before ``first`` return their input, each in its place, since masks depend on the place."""
     whole: Any = model.get_submodule(home)
     model.set_submodule(home, nn.ModuleList([*map(_idle, list(whole)[:first]), *list(whole)[first:]]))
     try:
@@ -175,9 +175,9 @@ def _shortened(model: nn.Module, home: str, first: int) -> Iterator[None]:
 
 
 def _idle(layer: nn.Module) -> nn.Module:
-    made: Any = copy.copy(layer)
-    made.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
-    return made
+    idle: Any = copy.copy(layer)
+    idle.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
+    return idle
 
 
 def _divergence(reference: Tensor, logits: Tensor) -> float:

@@ -82,15 +82,15 @@ class LayerItem(Item):
             return None
         before, aim = draft.format(self.path), draft.aim(self.path)
         if self.step.kind == "quantize":
-            made = quantize_factors(self.step, size, aim if before is None else before)
+            weight = quantize_factors(self.step, size, aim if before is None else before)
         elif before is None and any(earlier.kind in (*ADDS, "quantize") for earlier in draft.steps):
             return None  # earlier steps could have left something over, and left the layer as it was
         elif before is None:
-            made = self._factor(aim, stats, size)
+            weight = self._factor(aim, stats, size)
         else:
             rest = self._factor(aim - before.to_dense().to(aim.dtype), stats, size)
-            made = Sum((*(before.terms if isinstance(before, Sum) else (before,)), rest))
-        return Replacement({f"{self.path}.weight": made})
+            weight = Sum((*(before.terms if isinstance(before, Sum) else (before,)), rest))
+        return Replacement({f"{self.path}.weight": weight})
 
     def without_slow(self, curve: Curve, draft: Draft) -> Curve:
         if self.step.kind == "quantize":

@@ -1,4 +1,4 @@
-"""What to do to a model so that it fits a budget, decided before anything is done."""
+"""Plans of the sizes that fit a model into a budget, made before the model is changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
 from polyad.models.compressible import compressible
 from polyad.models.loading import check_numbers
-from polyad.models.replacement import Replacement, merged, modules
+from polyad.models.replacement import Replacement, merge_replacements, modules
 from polyad.models.surgery import Which, replace
 from polyad.statistics import Moments
 
@@ -121,7 +121,7 @@ def plan(
 
 
 def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
-    """Whether a recipe needs calibration text: for its statistics, or to weigh what the budget decides."""
+    """True if a recipe needs calibration text, for its statistics or to weigh the layers under a budget."""
     choosers = [allocate or step.card.allocate or greedy for step in parts if step.sized_by_budget]
     weighs = any(chooser is greedy or layers_read_by(chooser) for chooser in choosers)
     return weighs or any(step.card.needs for step in parts)
@@ -129,7 +129,7 @@ def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = No
 
 def rescaled_weights(model: nn.Module, parts: tuple[Step, ...], seed: int) -> Replacement:
     """The weights after the recipe's rescalings; drawn from the seed alone, so always the same."""
-    return merged(
+    return merge_replacements(
         step.card.function(model, generator=Generator().manual_seed(seed), **step.options)
         for step in parts
         if step.kind == "rescale"

@@ -84,13 +84,13 @@ def _read(part: Any) -> list[Step]:
     if isinstance(part, str):
         texts = [text.strip() for text in part.split("+") if text.strip()]
         return [_step(*read_method(text, KINDS)) for text in texts]
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if isinstance(part, functools.partial):
         if part.args:
             raise ValueError(f"{part.func.__name__} in a recipe takes its arguments by name, not by place")
-        part, given = part.func, dict(part.keywords)
+        part, arguments = part.func, dict(part.keywords)
     method = card(part, kinds=KINDS)
-    return [_step(method, check_arguments(method, given))]
+    return [_step(method, check_arguments(method, arguments))]
 
 
 def _step(method: Card, given: Mapping[str, Any]) -> Step:
@@ -112,8 +112,8 @@ def read_allocation(text: str) -> Callable[..., dict[str, int]]:
     >>> read_allocation("block_influence:temperature=0.2").keywords
     {'temperature': 0.2}
     """
-    method, given = read_method(text, ["allocate"])
-    return functools.partial(method.function, **given) if given else method.function
+    method, arguments = read_method(text, ["allocate"])
+    return functools.partial(method.function, **arguments) if arguments else method.function
 
 
 def check_budget(parts: tuple[Step, ...], keep: float | None) -> None:

@@ -29,7 +29,7 @@ from polyad.models.shards import nbytes
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a run beyond its method: the same for every point of a comparison."""
+    """The settings of a run besides its method: the same for every point of a comparison."""
 
     calibrate: tuple[Any, ...] = ("stdlib",)
     evaluate: tuple[Any, ...] = ("stdlib",)
@@ -46,7 +46,7 @@ class Asked:
     avoid_slow: bool = False
 
 
-def made_smaller(
+def compress_model(
     name: str,
     recipe: Recipe,
     keep: float | None,
@@ -54,34 +54,34 @@ def made_smaller(
     work: Path,
     callback: Callable[..., Any] | None = None,
 ) -> tuple[Any, Plan, StatisticsStore, Mapping[str, Tensor], dict[str, float]]:
-    """The model called ``name`` after a recipe, its floats rounded to what they are stored in.
+    """Load the model called ``name`` and apply a recipe to it, its floats rounded to what they are stored in.
 
     Statistics are kept in the folder ``work`` and found there again: by the next point of a comparison, or by the
     same command after a kill.
     """
     clock = time.perf_counter()
     model = load(name, dtype=asked.dtype, device=asked.device)
-    found = steps(recipe)
+    chosen = steps(recipe)
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
-    before = [s.to_json() for s in found if s.kind == "rescale"]
+    before = [s.to_json() for s in chosen if s.kind == "rescale"]
     memory = StatisticsStore(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
     allocate = read_allocation(asked.allocate) if asked.allocate else None
     text = None
-    if reads_text(found, allocate):
+    if reads_text(chosen, allocate):
         text = calibration(model, asked.calibrate, count=asked.calibration_windows)
-    made = plan(
-        model, found, keep=keep, budget=asked.budget, select=asked.select, allocate=allocate, seed=asked.seed,
+    planned = plan(
+        model, chosen, keep=keep, budget=asked.budget, select=asked.select, allocate=allocate, seed=asked.seed,
         avoid_slow=asked.avoid_slow, calibrate=text, callback=callback, memory=memory,
     )  # fmt: skip
     middle = time.perf_counter()
-    apply(model, made, callback=callback)
+    apply(model, planned, callback=callback)
     round_to(model, asked.store)
-    seconds = {**made.seconds, "plan": middle - clock, "apply": time.perf_counter() - middle}
-    return model, made, memory, texts, seconds
+    seconds = {**planned.seconds, "plan": middle - clock, "apply": time.perf_counter() - middle}
+    return model, planned, memory, texts, seconds
 
 
-def compressed(
+def compress_to_folder(
     name: str,
     recipe: Recipe,
     folder: Path,
@@ -95,23 +95,23 @@ def compressed(
     The figures are those of the saved files. A run that was killed goes on where its statistics stood.
     """
     work = folder.with_name(f".{folder.name}.work")
-    model, made, memory, texts, seconds = made_smaller(name, recipe, keep, asked, work, callback)
+    model, planned, memory, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
     source = origin(model)
     base = {"name": source.name, "sha256": base_of(source.folder)}
-    shape = {"recipe": [s.to_json() for s in made.steps], "keep": keep, "budget": asked.budget}
+    shape = {"recipe": [s.to_json() for s in planned.steps], "keep": keep, "budget": asked.budget}
     save(model, folder, tokenizer=source.tokenizer, recipe=shape, base=base, seed=asked.seed, dtype=asked.store)
     memory.forget()
     original = load(name, dtype=asked.dtype, device=asked.device)
     folders = (folder, source.folder or name) if asked.alternations else (None, None)
-    found = measured(model, original, made, texts, asked, folders, callback)
-    found["compressed"]["file_bytes"] = nbytes(folder)
-    return {"model": name, "base": base, "folder": str(folder), **found, "seconds": seconds}
+    record = measure_result(model, original, planned, texts, asked, folders, callback)
+    record["compressed"]["file_bytes"] = nbytes(folder)
+    return {"model": name, "base": base, "folder": str(folder), **record, "seconds": seconds}
 
 
-def measured(
+def measure_result(
     model: Any,
     original: Any,
-    made: Plan,
+    planned: Plan,
     texts: Mapping[str, Tensor],
     asked: Asked,
     folders: Any,
@@ -119,15 +119,15 @@ def measured(
 ) -> dict[str, Any]:
     """The record of one result, as data: what the command prints and the report draws."""
     after, before, agreement = measured_pair(
-        model, original, texts, made.selected, width=asked.store.itemsize, alternations=asked.alternations,
+        model, original, texts, planned.selected, width=asked.store.itemsize, alternations=asked.alternations,
         folders=folders, callback=callback,
     )  # fmt: skip
-    times = relative_times(model, original, made.selected, callback) if asked.alternations else {}
+    times = relative_times(model, original, planned.selected, callback) if asked.alternations else {}
     return {
-        "version": NEWEST["record"], "title": title(made, origin(original).name),
+        "version": NEWEST["record"], "title": title(planned, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
-        "plan": made.to_json(), "layers": layers(model, original, made, times), "seed": asked.seed,
+        "plan": planned.to_json(), "layers": layers(model, original, planned, times), "seed": asked.seed,
         "store": str(asked.store).removeprefix("torch."), "versions": versions(),
     }  # fmt: skip
 
@@ -139,45 +139,45 @@ def round_to(model: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype).to(parameter.dtype)
 
 
-def title(made: Plan, name: str) -> str:
-    """What was done, in a line."""
+def title(planned: Plan, name: str) -> str:
+    """The recipe and the share that was kept, in a line."""
     recipe = " + ".join(
         step.card.name + (":" + ",".join(f"{k}={v}" for k, v in step.arguments.items()) if step.arguments else "")
-        for step in made.steps
+        for step in planned.steps
     )
-    kept = f", {100 * made.keep:g} % of the selected {made.count} kept" if made.keep is not None else ""
-    return f"{name}: {recipe}{kept}"
+    share = f", {100 * planned.keep:g} % of the selected {planned.count} kept" if planned.keep is not None else ""
+    return f"{name}: {recipe}{share}"
 
 
 def layers(
-    model: nn.Module, original: nn.Module, made: Plan, times: Mapping[str, Mapping[int, float]]
+    model: nn.Module, original: nn.Module, planned: Plan, times: Mapping[str, Mapping[int, float]]
 ) -> list[dict[str, Any]]:
     """For every selected module its shape and format, its numbers, and ``whole``: those that it had before.
 
     ``time`` is its time over the original layer's, by rows; None where speed was not measured.
     """
-    found: list[dict[str, Any]] = []
-    for path in made.selected:
-        held = _held(model, path)
-        found.append({
-            "path": path, "shape": list(held.shape), "parameters": _count(held),
-            "whole": _count(_held(original, path)), "kind": type(held).__name__,
-            "time": {str(rows): value for rows, value in times[path].items()} if path in times else None,
+    records: list[dict[str, Any]] = []
+    for path in planned.selected:
+        format = _format_at(model, path)
+        records.append({
+            "path": path, "shape": list(format.shape), "parameters": _count(format),
+            "whole": _count(_format_at(original, path)), "kind": type(format).__name__,
+            "time": {str(records): value for records, value in times[path].items()} if path in times else None,
         })  # fmt: skip
-    return found
+    return records
 
 
-def _held(model: nn.Module, path: str) -> Any:
+def _format_at(model: nn.Module, path: str) -> Any:
     module: Any = model.get_submodule(path)
     return module.weight() if isinstance(module.weight, Factors) else module.weight
 
 
-def _count(held: Any) -> int:
-    return int(held.numel() if isinstance(held, torch.Tensor) else held.parameters)
+def _count(weight: Any) -> int:
+    return int(weight.numel() if isinstance(weight, torch.Tensor) else weight.parameters)
 
 
 def versions() -> dict[str, str]:
-    """What this was computed with."""
+    """Versions of the software, and the processor, that a result was computed with."""
     import transformers
 
     import polyad

@@ -41,8 +41,8 @@ class StatisticsStore:
                 read_version("statistics", path, (opened.metadata() or {}).get(KEY))
             tensors = load_file(path)
             return {
-                name: Moments(count, **{field: tensors[key] for field, key in held.items()})
-                for name, (count, held) in index.items()
+                name: Moments(count, **{field: tensors[key] for field, key in keys.items()})
+                for name, (count, keys) in index.items()
             }
         except (OSError, ValueError, KeyError, SafetensorError):
             return None
@@ -55,12 +55,12 @@ class StatisticsStore:
         names: dict[int, str] = {}
         index: dict[str, Any] = {}
         for module, moments in stats.items():
-            held: dict[str, str] = {}
+            keys: dict[str, str] = {}
             for field, value in moments.values.items():
                 key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
                 tensors[key] = value.contiguous()
-                held[field] = key
-            index[module] = [moments.count, held]
+                keys[field] = key
+            index[module] = [moments.count, keys]
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, stamp("statistics"))
         partial.replace(path)

@@ -1,4 +1,4 @@
-"""What a compressed cache costs: the loss of the tokens after a prefix that was compressed once, and its bytes."""
+"""The cost of a compressed cache: the loss of the tokens after a prefix that was compressed once, and its bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.cache import HeldCache, cache_for, remembering
+from polyad.cache import HeldCache, cache_for, recording_cache
 
 SCORED = 127
 
@@ -59,7 +59,7 @@ def cache_quality(
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             ids = window[None].to(model.device)
-            exact = remembering(model)
+            exact = recording_cache(model)
             model.base_model(ids[:, :prefix], past_key_values=exact, use_cache=True)
             for name, make in makes.items():
                 cache = make().adopt(exact)
@@ -91,7 +91,7 @@ def cache_speed(
     ids = torch.randint(0, model.config.vocab_size, (1, context), generator=torch.Generator().manual_seed(0))
     seconds: dict[str, list[float]] = {name: [] for name in ("transformers", *makes)}
     with torch.no_grad():
-        exact = remembering(model)
+        exact = recording_cache(model)
         model.base_model(ids, past_key_values=exact, use_cache=True)
         caches: dict[str, Any] = {name: make().adopt(exact) for name, make in makes.items()}
         caches["transformers"] = _theirs(model, exact, ids)
@@ -104,7 +104,7 @@ def cache_speed(
                     seconds[name].append((clock() - started) / decoded)
             if callback is not None:
                 callback(turn + 1, alternations + 1, {"stage": "speed"})
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def _theirs(model: Any, exact: HeldCache, ids: Tensor) -> Any:

@@ -25,18 +25,18 @@ def relative_times(
     model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callable[..., Any] | None = None
 ) -> dict[str, dict[int, float]]:
     """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once."""
-    known: dict[str, dict[int, float]] = {}
-    found: dict[str, dict[int, float]] = {}
+    by_kind: dict[str, dict[int, float]] = {}
+    times: dict[str, dict[int, float]] = {}
     chosen = list(paths)
     for number, path in enumerate(chosen, 1):
         new, old = model.get_submodule(path), original.get_submodule(path)
         key = _kind(new) + _kind(old)
-        if key not in known:
-            known[key] = {rows: ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}
-        found[path] = known[key]
+        if key not in by_kind:
+            by_kind[key] = {rows: ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}
+        times[path] = by_kind[key]
         if callback is not None:
             callback(number, len(chosen), {"stage": "layers"})
-    return found
+    return times
 
 
 def ratio(one: Callable[[], object], other: Callable[[], object], turns: int = TURNS) -> float:
@@ -65,8 +65,8 @@ def break_even(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> in
     low, high = 0, min(shape)
     while high - low > max(1, min(shape) // 64):
         rank = (low + high) // 2
-        held = Linear(LowRank(torch.zeros(shape[0], rank, dtype=dtype), torch.zeros(rank, shape[1], dtype=dtype)))
-        slow = any(ratio(_call(held, rows), _call(dense, rows)) > 1.0 for rows in ROWS)
+        factored = Linear(LowRank(torch.zeros(shape[0], rank, dtype=dtype), torch.zeros(rank, shape[1], dtype=dtype)))
+        slow = any(ratio(_call(factored, rows), _call(dense, rows)) > 1.0 for rows in ROWS)
         low, high = (low, rank) if slow else (rank, high)
     return low
 

@@ -46,8 +46,8 @@ def evaluate(
     quality.check_predicts(model)
     texts = evaluation(model, text, count=windows, length=length)
     if original is not None:
-        found, agreement = quality.compared(model, original, texts, callback=callback)
-        return Evaluation(found, agreement)
+        by_text, agreement = quality.compare_quality(model, original, texts, callback=callback)
+        return Evaluation(by_text, agreement)
     alone = {name: quality.alone(quality.losses(model, w, callback=callback), w) for name, w in texts.items()}
     return Evaluation(alone)
 
@@ -86,7 +86,7 @@ def measured_pair(
     ``width`` is the bytes that a float of the compressed model takes where it is stored; the original's take two.
     ``alternations=0`` leaves speed out; ``folders`` (compressed, original) are what peak memory is measured on.
     """
-    found, agreement = quality.compared(model, original, texts, callback=callback)
+    by_text, agreement = quality.compare_quality(model, original, texts, callback=callback)
     rates = (
         speed.speeds({"model": model, "original": original}, alternations=alternations, callback=callback)
         if (alternations)
@@ -98,14 +98,14 @@ def measured_pair(
         rate = rates.get(name)
         mine = name == "model"
         return Measured(
-            {text: p.perplexity if mine else p.original or 0.0 for text, p in found.items()},
+            {text: p.perplexity if mine else p.original or 0.0 for text, p in by_text.items()},
             size.parameters(one, selected),
             size.nbytes(one, selected, width=wide),
             size.operations(one),
             rate.prefill.median if rate else None,
             rate.decode.median if rate else None,
             peak,
-            {"perplexity": {text: asdict(p) for text, p in found.items()} if mine else {},
+            {"perplexity": {text: asdict(p) for text, p in by_text.items()} if mine else {},
              "speed": asdict(rate) if rate else {}},
         )  # fmt: skip
 

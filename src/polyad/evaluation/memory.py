@@ -20,7 +20,7 @@ def peak(name: str, *, tokens: int = 1024, dtype: str | None = None) -> int:
 
 
 def main(name: str, tokens: int, dtype: str) -> None:
-    """What the fresh process runs; prints one JSON object."""
+    """Measure in the fresh process; prints one JSON object."""
     import torch
 
     from polyad.data.calibration import window_length

@@ -45,16 +45,16 @@ class Agreement:
 
 def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
     """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,)."""
-    found = []
+    by_window = []
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
-            found.append(_loss(_logits(model, window), window))
+            by_window.append(_loss(_logits(model, window), window))
             if callback is not None:
                 callback(number, len(windows), {"stage": "perplexity"})
-    return _sound(model, found)
+    return _sound(model, by_window)
 
 
-def compared(
+def compare_quality(
     model: Any,
     original: Any,
     texts: Mapping[str, Tensor],
@@ -67,12 +67,12 @@ def compared(
     The original's losses are kept in polyad's cache, by its files' sha256 and the tokens', and not measured twice.
     A model that was changed since it was loaded is measured anew.
     """
-    found: dict[str, Perplexity] = {}
+    by_text: dict[str, Perplexity] = {}
     totals = torch.zeros(3, dtype=torch.float64)  # KL, equal top tokens, positions
     done, count = 0, sum(len(w) for w in texts.values())
     with torch.no_grad():
         for name, windows in texts.items():
-            known = original_losses(original, windows, callback=callback)
+            theirs = original_losses(original, windows, callback=callback)
             beside = set(range(0, len(windows), max(1, -(-len(windows) // agreement))))
             mine = []
             for i, window in enumerate(windows):
@@ -83,9 +83,9 @@ def compared(
                 done += 1
                 if callback is not None:
                     callback(done, count, {"stage": "quality"})
-            found[name] = _perplexity(_sound(model, mine), known, windows)
+            by_text[name] = _perplexity(_sound(model, mine), theirs, windows)
     positions = float(totals[2])
-    return found, Agreement(float(totals[0]) / positions, float(totals[1]) / positions)
+    return by_text, Agreement(float(totals[0]) / positions, float(totals[1]) / positions)
 
 
 def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
@@ -98,16 +98,16 @@ def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., A
     try:
         return torch.tensor(json.loads(store.read_text()), dtype=torch.float64)
     except (OSError, ValueError):
-        found = losses(original, windows, callback=callback)
+        measured = losses(original, windows, callback=callback)
         store.parent.mkdir(parents=True, exist_ok=True)
         partial = store.with_suffix(".partial")
-        partial.write_text(json.dumps(found.tolist()))
+        partial.write_text(json.dumps(measured.tolist()))
         partial.replace(store)
-        return found
+        return measured
 
 
 def fingerprint(model: Any) -> list[Any]:
-    """What differs between two models of the same files: dtypes, sums of all tensors, the configuration."""
+    """A description in which two models of the same files may differ: dtypes, sums of tensors, configuration."""
     sums = [[name, str(t.dtype), float(t.sum(dtype=torch.float64))] for name, t in model.state_dict().items()]
     config = model.config.to_dict()
     return [type(model).__name__, {k: str(v) for k, v in config.items() if k != "_name_or_path"}, sums]

@@ -46,30 +46,30 @@ def _modules(model: nn.Module, selected: Iterable[str]) -> list[nn.Module]:
 
 
 def _parameters(roots: list[nn.Module]) -> int:
-    total, seen = 0, set[int]()
+    total, counted = 0, set[int]()
     for root in roots:
         pending = [root]
         while pending:
             module = pending.pop()
-            if id(module) in seen:
+            if id(module) in counted:
                 continue
-            seen.add(id(module))
+            counted.add(id(module))
             if isinstance(module, Factors):  # its format knows what its codes and factors stand for
                 total += module().parameters
                 continue
             pending.extend(module.children())
             for tensor in module._parameters.values():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
+                if tensor is not None and id(tensor) not in counted:
+                    counted.add(id(tensor))
                     total += tensor.numel()
     return total
 
 
 def _bytes(roots: list[nn.Module], width: int | None) -> int:
-    held: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for root in roots:
         for tensor in root.state_dict(keep_vars=True).values():
             cast = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()  # scales keep their dtype
             size = width if width is not None and cast else tensor.element_size()
-            held[id(tensor)] = tensor.numel() * size
-    return sum(held.values())
+            sizes[id(tensor)] = tensor.numel() * size
+    return sum(sizes.values())

@@ -25,8 +25,8 @@ def assemble(
     like: nn.Module | None = None,
 ) -> Any:
     """A model from its config, or else from another module of its kind; its manifest; and its tensors."""
-    made = _configuration(config) if config is not None else None
-    model: Any = hollow(like) if like is not None else skeleton(made)
+    configuration = _configuration(config) if config is not None else None
+    model: Any = hollow(like) if like is not None else skeleton(configuration)
     for path, spec in stated["modules"].items():
         try:
             before = model.get_submodule(path)
@@ -48,7 +48,7 @@ def assemble(
         )
     for alias, owner in stated["ties"].items():
         _tie(model, alias, owner, stated["ties"])
-    for name, buffer in buffers.items() if buffers else _fresh_buffers(made, model).items():
+    for name, buffer in buffers.items() if buffers else _fresh_buffers(configuration, model).items():
         _put(model, name, buffer)
     left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     if left:
@@ -63,35 +63,35 @@ def _configuration(config: dict[str, Any]) -> Any:
     if config["model_type"] == FOREIGN:
         config["model_type"] = config.pop("polyad_model_type")
     try:
-        made: Any = transformers.AutoConfig.for_model(**config)
+        configuration: Any = transformers.AutoConfig.for_model(**config)
     except ValueError:
         raise ValueError(
             f"transformers {transformers.__version__} knows no model of type {config['model_type']!r}; upgrade with: "
             "pip install -U transformers"
         ) from None
-    made.architectures = config["architectures"]
-    return made
+    configuration.architectures = config["architectures"]
+    return configuration
 
 
 def hollow(module: nn.Module) -> nn.Module:
     """A copy of a module whose parameters and buffers have shapes and no numbers."""
-    held: dict[int, Any] = {}
+    memo: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         empty = tensor.detach().to("meta")
-        held[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(module, held)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(module, memo)
 
 
 def _fresh_buffers(config: Any, model: nn.Module) -> dict[str, Tensor]:
     names = [name for name, b in model.named_buffers() if b.is_meta]
     if not names:
         return {}
-    found: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
     for owner in {name.rpartition(".")[0] for name in names}:
         module = model.get_submodule(owner)
         again = type(module)(getattr(module, "config", config))  # rotary tables are made from the configuration
-        found |= {f"{owner}.{n}": b for n, b in again.named_buffers() if f"{owner}.{n}" in names}
-    return found
+        buffers |= {f"{owner}.{n}": b for n, b in again.named_buffers() if f"{owner}.{n}" in names}
+    return buffers
 
 
 def _module(spec: Mapping[str, Any], before: nn.Module) -> nn.Module:

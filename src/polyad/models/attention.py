@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyad.models.described import described
+from polyad.models.described import register_kind
 
 
-@described
+@register_kind
 class ReducedAttention(nn.Module):
     """Grouped-query attention with narrower queries and keys, narrower values, and chosen rotation pairs.
 
@@ -66,7 +66,7 @@ class ReducedAttention(nn.Module):
         q = self.q_proj(hidden_states).view(batch, tokens, self.heads, -1).transpose(1, 2)
         k = self.k_proj(hidden_states).view(batch, tokens, self.key_heads, -1).transpose(1, 2)
         v = self.v_proj(hidden_states).view(batch, tokens, self.key_heads, -1).transpose(1, 2)
-        cos, sin = (self._kept(table) for table in position_embeddings)
+        cos, sin = (self._at_pairs(table) for table in position_embeddings)
         k = _rotate(k, cos, sin)
         spread = self.num_key_value_groups if cos.shape[1] > 1 else 1
         q = _rotate(q, cos.repeat_interleave(spread, 1), sin.repeat_interleave(spread, 1))
@@ -84,7 +84,7 @@ class ReducedAttention(nn.Module):
         out, weights = attend(self, q, k, v, attention_mask, dropout=dropout, scaling=self.scaling, **others)
         return self.o_proj(out[..., : self.value_width].reshape(batch, tokens, -1)), weights
 
-    def _kept(self, table: Tensor) -> Tensor:
+    def _at_pairs(self, table: Tensor) -> Tensor:
         """Cosines or sines (batch, tokens, width) at the kept pairs, (batch, key heads or 1, tokens, 2 kept)."""
         if self.pairs is None:
             return table.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Where a decoder keeps the matrices that are compressed together: the only place that knows architectures."""
+"""Blocks of matrices of a decoder that are compressed together: the only module that knows architectures."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> li
     of models that are built of theirs, such as SmolLM. Other attention is left out, since cutting its columns
     could change what it computes: that with norms on queries and keys, for one, and that which was cut before.
     """
-    found: list[Block] = []
+    all_blocks: list[Block] = []
     for i, (path, layer) in enumerate(decoder_layers(model).items()):
         for inner, module in layer.named_modules():
             where = f"{path}.{inner}" if inner else path
             if "mlp" in kinds and all(isinstance(getattr(module, r, None), nn.Linear) for r in GATED):
                 roles = {r.removesuffix("_proj"): f"{where}.{r}" for r in GATED}
-                found.append(Block(where, "mlp", roles, i, home=where))
-            known = type(module).__name__ in ROTARY
-            if known and all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
-                found += [b for b in _attention(model, module, where, i) if b.kind in kinds]
-    if not found:
+                all_blocks.append(Block(where, "mlp", roles, i, home=where))
+            rotary = type(module).__name__ in ROTARY
+            if rotary and all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
+                all_blocks += [b for b in _attention(model, module, where, i) if b.kind in kinds]
+    if not all_blocks:
         raise ValueError(
             f"{type(model).__name__} has no blocks that polyad knows ({', '.join(GATED)} or {', '.join(ATTENTION)}); "
             "use a method that works layer by layer, such as lord or svd"
         )
-    return found
+    return all_blocks
 
 
 def _attention(model: nn.Module, module: nn.Module, path: str, layer: int) -> list[Block]:
@@ -98,7 +98,7 @@ def readers(model: nn.Module) -> dict[str, list[str]]:
     Known are pre-normalised decoders under Llama's names whose norms multiply by their weight. Where one of the two
     norms is missing, or another follows the MLP, the names mean something else, and the layer is left out.
     """
-    found: dict[str, list[str]] = {}
+    by_norm: dict[str, list[str]] = {}
     norms = (("input_layernorm", "self_attn", ATTENTION[:3]), ("post_attention_layernorm", "mlp", GATED[:2]))
     for path, layer in decoder_layers(model).items():
         if hasattr(layer, "post_feedforward_layernorm") or not all(hasattr(layer, norm) for norm, _, _ in norms):
@@ -106,8 +106,8 @@ def readers(model: nn.Module) -> dict[str, list[str]]:
         for norm, home, roles in norms:
             module, reader = getattr(layer, norm, None), getattr(layer, home, None)
             if _multiplies(module) and all(isinstance(getattr(reader, r, None), nn.Linear) for r in roles):
-                found[f"{path}.{norm}"] = [f"{path}.{home}.{r}" for r in roles]
-    return found
+                by_norm[f"{path}.{norm}"] = [f"{path}.{home}.{r}" for r in roles]
+    return by_norm
 
 
 def _multiplies(norm: nn.Module | None) -> bool:

@@ -1,4 +1,4 @@
-"""Which layers of a model can be replaced by ones that hold a format, and the matrix that each of them is."""
+"""Layers of a model that can be replaced by ones that hold a format, and the matrix of each."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
     pass of its own.
     """
     if which is not None:
-        found = select(model, which, of=(nn.Linear, *CONVOLUTIONS))
-        for path, module in found.items():
+        chosen = select(model, which, of=(nn.Linear, *CONVOLUTIONS))
+        for path, module in chosen.items():
             said = obstacle(module, grouped=grouped)
             if said is not None:
                 raise ValueError(f"{path} cannot be replaced: {said}; leave it out of the selection")
-        return found
+        return chosen
     if hasattr(model, "get_output_embeddings"):
         return {path: m for path, m in decoder_linears(model).items() if obstacle(m) is None}
     kinds = (nn.Linear, Linear, *CONVOLUTIONS)
     layers: dict[str, nn.Module] = {p: m for p, m in model.named_modules() if isinstance(m, kinds)}
-    found = {path: module for path, module in layers.items() if obstacle(module) is None}
-    if not found:
+    chosen = {path: module for path, module in layers.items() if obstacle(module) is None}
+    if not chosen:
         raise ValueError(
             f"{type(model).__name__} has no layer to compress: none of its {len(layers)} linear layers and "
             "convolutions can be replaced"
         )
-    return found
+    return chosen
 
 
 def obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:
-    """Why a layer cannot be replaced by one that holds a format; None where it can."""
+    """The reason that a layer cannot be replaced by one that holds a format; None where it can."""
     name = type(module).__name__
     if name == "NonDynamicallyQuantizableLinear":
         return "nn.MultiheadAttention reads its weight without calling it"
@@ -60,7 +60,7 @@ def obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:
 
 @torch.no_grad()
 def _as_torch_does(module: Any) -> bool:
-    """Whether a layer of a subclass does what torch's own does, on random numbers.
+    """Compare a layer of a subclass with torch's own, on random numbers: true if they agree.
 
     Of sizes one apart through a whole stride: padding by one column may reach no position of every other size.
     """
@@ -76,10 +76,10 @@ def _as_torch_does(module: Any) -> bool:
             shape += [(k - 1) * d + 1 + 2 * s + more for k, d, s in geometry]
         x = torch.randn(shape, generator=generator).to(weight)
         try:
-            own, plain = module(x), kind.forward(module, x)
+            result, plain = module(x), kind.forward(module, x)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return False
-        if own.shape != plain.shape or not torch.allclose(own, plain):
+        if result.shape != plain.shape or not torch.allclose(result, plain):
             return False
     return True
 

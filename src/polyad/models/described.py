@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Described(Protocol):
-    """What a module must say of itself, to be saved in the place of one of the architecture's."""
+    """A module that can be saved in the place of one of the architecture's, since it describes itself."""
 
     def spec(self) -> dict[str, Any]:
         """JSON with the class's name under ``layer``."""
@@ -21,11 +21,11 @@ class Described(Protocol):
 
 
 KINDS: dict[str, Any] = {}
-"""Every class that ``described`` has recorded."""
+"""Every class that ``register_kind`` has recorded."""
 _Kind = TypeVar("_Kind", bound=type[Described])
 
 
-def described(kind: _Kind) -> _Kind:
-    """Let folders hold modules of this class."""
+def register_kind(kind: _Kind) -> _Kind:
+    """Register a class of modules, so that folders can hold them; a class decorator."""
     KINDS[kind.__name__] = kind
     return kind

@@ -110,7 +110,7 @@ def save(
     no model of transformers has no configuration: ``polyad.load`` then needs another of its kind, as ``like``.
     """
     target = Path(folder).expanduser()
-    tensors, ties = manifest.unshared(model)
+    tensors, ties = manifest.split_ties(model)
     buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
     config, plain, modules = manifest.describe(model, dtype)
@@ -150,8 +150,8 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     """
     stated = _json(folder, MANIFEST)
     version = read_version("model", folder / MANIFEST, stated.get("version") if isinstance(stated, dict) else None)
-    held = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
-    if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in held.items()):
+    fields = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
+    if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in fields.items()):
         raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
     kind = stated.get("kind", "module")
     foreign = version > 1 and not (folder / "config.json").is_file() and not stated["plain"]

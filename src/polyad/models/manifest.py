@@ -1,4 +1,4 @@
-"""What a model now is, beside what its configuration says."""
+"""The manifest of a saved model: ties and modules that its configuration does not describe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOREIGN = "polyad"
 it would otherwise fill the layers that it does not find with random numbers."""
 
 
-def unshared(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+def split_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The state dict with every shared tensor once, and the ties: alias -> owner."""
     tensors: dict[str, Tensor] = {}
     owners: dict[int, str] = {}
@@ -77,18 +77,18 @@ def differences(model: nn.Module, plain: nn.Module | None) -> dict[str, Any]:
 
     Without a skeleton all of torch's own linear layers count as different.
     """
-    known = dict(plain.named_modules()) if plain is not None else {}
-    found: dict[str, Any] = {}
+    originals = dict(plain.named_modules()) if plain is not None else {}
+    specs: dict[str, Any] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        held: Any = module
+        layer: Any = module
         if isinstance(module, (Linear, Embedding, Conv, *KINDS.values())):
-            found[path] = held.spec()
-        elif _plain_linear(module, plain is None) and _shape(module) != _shape(known.get(path)):
-            found[path] = {
+            specs[path] = layer.spec()
+        elif _plain_linear(module, plain is None) and _shape(module) != _shape(originals.get(path)):
+            specs[path] = {
                 "layer": "torch.Linear", "in": module.in_features, "out": module.out_features,
                 "bias": module.bias is not None,
             }  # fmt: skip
-    return found
+    return specs
 
 
 def _plain_linear(module: nn.Module, exactly: bool) -> bool:

@@ -1,4 +1,4 @@
-"""What takes the place of trained weights."""
+"""Replacements of trained weights by other tensors, formats and modules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Replacement:
     forward: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def merged(replacements: Iterable[Replacement]) -> Replacement:
+def merge_replacements(replacements: Iterable[Replacement]) -> Replacement:
     """Several replacements as one; where two name one parameter, that is refused."""
     weights: dict[str, Tensor | Format] = {}
     forward: dict[str, dict[str, Any]] = {}
@@ -45,18 +45,18 @@ def merged(replacements: Iterable[Replacement]) -> Replacement:
 def modules(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] = ()) -> dict[str, nn.Module]:
     """The modules that put a replacement into effect, by path, outer ones first."""
     homes = {block.home: block for block in blocks}
-    made: dict[str, nn.Module] = {}
+    new: dict[str, nn.Module] = {}
     for path, arguments in replacement.forward.items():
         block = homes[path]
-        known = {"heads": block.heads, "key_heads": block.key_heads, "head_width": block.width}
-        made[path] = ReducedAttention(model.get_submodule(path), **{**known, "value_width": block.width, **arguments})
+        sizes = {"heads": block.heads, "key_heads": block.key_heads, "head_width": block.width}
+        new[path] = ReducedAttention(model.get_submodule(path), **{**sizes, "value_width": block.width, **arguments})
     by_module: dict[str, dict[str, Tensor | Format]] = {}
     for path, value in replacement.weights.items():
         owner, _, name = path.rpartition(".")
         by_module.setdefault(owner, {})[name] = value
     for path, values in by_module.items():
-        made[path] = layer(model.get_submodule(path), values)
-    return made
+        new[path] = layer(model.get_submodule(path), values)
+    return new
 
 
 def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module:
@@ -65,7 +65,7 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
     if isinstance(old, Tensor) and all(isinstance(v, Tensor) for v in values.values()):
         shapes = {name: getattr(getattr(before, name, None), "shape", None) for name in values}  # a bias may be new
         if all(shapes[name] == v.shape for name, v in values.items()):
-            return revalued(before, {name: v for name, v in values.items() if isinstance(v, Tensor)})
+            return with_values(before, {name: v for name, v in values.items() if isinstance(v, Tensor)})
     weight = values.get("weight", old)
     bias = values.get("bias", getattr(before, "bias", None))
     if isinstance(bias, Format) or weight is None:
@@ -73,26 +73,26 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
     bias = None if bias is None else bias.detach()
     if isinstance(weight, Tensor) and isinstance(before, nn.Linear):
         return linear(weight.detach(), bias)
-    held = Dense(weight) if isinstance(weight, Tensor) else weight
+    format = Dense(weight) if isinstance(weight, Tensor) else weight
     if isinstance(before, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return Conv.like(before, held, bias)
-    return Linear(held, bias)
+        return Conv.like(before, format, bias)
+    return Linear(format, bias)
 
 
-def revalued(before: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+def with_values(before: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     """A shallow copy of a module in which some parameters have other values."""
-    made = copy.copy(before)
-    made._parameters = dict(before._parameters)
+    clone = copy.copy(before)
+    clone._parameters = dict(before._parameters)
     for name, value in values.items():
-        made._parameters[name] = nn.Parameter(value.detach())
-    return made
+        clone._parameters[name] = nn.Parameter(value.detach())
+    return clone
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """torch's own linear layer with this weight (out, in) and bias (out,)."""
     out, inner = weight.shape
-    made = nn.Linear(inner, out, bias=bias is not None, device="meta", dtype=weight.dtype)
-    made.weight = nn.Parameter(weight)
+    result = nn.Linear(inner, out, bias=bias is not None, device="meta", dtype=weight.dtype)
+    result.weight = nn.Parameter(weight)
     if bias is not None:
-        made.bias = nn.Parameter(bias)
-    return made
+        result.bias = nn.Parameter(bias)
+    return result

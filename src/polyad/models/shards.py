@@ -17,20 +17,20 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD = 5_000_000_000
 
 
-def parted(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+def split_by_bytes(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     """Names in their order, cut into parts of at most ``limit`` bytes; a larger tensor is a part of its own."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(
             f"max_shard_size={limit!r} is not a number of bytes; give a whole number such as 2_000_000_000"
         )
     parts: list[list[str]] = [[]]
-    held = 0
+    filled = 0
     for name, size in sizes.items():
-        if parts[-1] and held + size > limit:
+        if parts[-1] and filled + size > limit:
             parts.append([])
-            held = 0
+            filled = 0
         parts[-1].append(name)
-        held += size
+        filled += size
     return parts
 
 
@@ -39,12 +39,14 @@ def write(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | N
 
     They are cast a file at a time, so that a second copy of a large model is never held.
     """
-    parts = parted({name: stored_bytes(t, dtype) for name, t in tensors.items()}, limit)
+    parts = split_by_bytes({name: stored_bytes(t, dtype) for name, t in tensors.items()}, limit)
     files = [WEIGHTS]
     if len(parts) > 1:
         files = [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
     for file, part in zip(files, parts, strict=True):
-        save_file({name: _stored(tensors[name], dtype) for name in part}, folder / file, metadata={"format": "pt"})
+        save_file(
+            {name: _cast_for_storage(tensors[name], dtype) for name in part}, folder / file, metadata={"format": "pt"}
+        )
     if len(parts) == 1:
         return files
     homes = {name: file for file, part in zip(files, parts, strict=True) for name in part}
@@ -56,13 +58,13 @@ def write(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | N
 
 def read(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of several files of a folder together."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in files:
         try:
-            found |= load_file(folder / file)
+            tensors |= load_file(folder / file)
         except SafetensorError as error:
             raise ValueError(f"{folder / file} cannot be read ({error}); copy the folder again") from None
-    return found
+    return tensors
 
 
 def stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
@@ -70,7 +72,7 @@ def stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
     return tensor.numel() * (_target(tensor, dtype)).itemsize
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _cast_for_storage(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.detach().to(_target(tensor, dtype)).contiguous()
 
 

@@ -26,16 +26,16 @@ def select(model: nn.Module, which: Which, *, of: tuple[type[nn.Module], ...] = 
     """
     candidates = {path: module for path, module in model.named_modules() if isinstance(module, of)}
     present = tuple(kind for kind in of if any(isinstance(module, kind) for module in candidates.values()))
-    return matching(candidates, which, f"{_names(present or of)} modules")
+    return select_by_path(candidates, which, f"{_names(present or of)} modules")
 
 
-def matching(candidates: Mapping[str, nn.Module], which: Which, what: str) -> dict[str, nn.Module]:
+def select_by_path(candidates: Mapping[str, nn.Module], which: Which, what: str) -> dict[str, nn.Module]:
     """Those of the candidates that ``which`` names, in their order; patterns that match nothing are refused."""
     if callable(which):
-        found = {path: module for path, module in candidates.items() if which(path, module)}
-        if not found:
+        matches = {path: module for path, module in candidates.items() if which(path, module)}
+        if not matches:
             raise ValueError(f"the predicate chose none of the model's {len(candidates)} {what}")
-        return found
+        return matches
     patterns = [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(path, pattern) for path in candidates):
@@ -49,7 +49,7 @@ def matching(candidates: Mapping[str, nn.Module], which: Which, what: str) -> di
 
 
 def decoder_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """What is compressed unless told otherwise: every linear layer but the output head."""
+    """Every linear layer but the output head: those that are compressed by default."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
     return select(model, lambda _path, module: module is not head, of=(nn.Linear, Linear))
 
@@ -78,7 +78,7 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     for path, new in list(modules.items()):
         factors = getattr(new, "weight", None)
         if isinstance(factors, Factors):
-            for other in tied(model, path):
+            for other in paths_sharing_weight(model, path):
                 modules.setdefault(other, _counterpart(model.get_submodule(other), factors))
     before = {path: model.get_submodule(path) for path in modules}
     for path, module in modules.items():
@@ -87,7 +87,7 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     return Undo(model, before)
 
 
-def tied(model: nn.Module, path: str) -> list[str]:
+def paths_sharing_weight(model: nn.Module, path: str) -> list[str]:
     """Paths of the other modules that share the weight of the module at ``path``."""
     weight = getattr(model.get_submodule(path), "weight", None)
     if not isinstance(weight, nn.Parameter | Factors):

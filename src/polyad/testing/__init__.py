@@ -23,7 +23,7 @@ from polyad.testing import (
     subspaces,
     transforms,
 )
-from polyad.testing._densifying import no_densifying
+from polyad.testing._no_densifying import no_densifying
 
 __all__ = [
     "adapters", "allocations", "attention", "codecs", "decoders", "decompositions", "factors", "formats",

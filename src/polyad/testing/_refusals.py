@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from polyad._card import Card
-from polyad.testing._decomposing import assert_sentence
+from polyad.testing._decomposition import assert_sentence
 
 _Result = TypeVar("_Result")
 

@@ -24,7 +24,7 @@ from polyad._card import Card
 from polyad.adapters import Adapted, Adapters
 from polyad.statistics import Moments
 from polyad.testing._contract import seeded
-from polyad.testing._densifying import no_densifying
+from polyad.testing._no_densifying import no_densifying
 
 Check = Callable[[Card, str], None]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.testing._contract import normal, seeded
-from polyad.testing._decomposing import drawn
+from polyad.testing._decomposition import drawn
 from polyad.testing._refusals import assert_refused, result_or_refusal
 from polyad.testing._trial_models import decoder
 

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.adapters import Adapters
-from polyad.testing._alone import (
+from polyad.testing._refusals import assert_refused
+from polyad.testing._saved import assert_same
+from polyad.testing._standalone import (
     assert_identical,
     disturb,
     draw_arguments,
@@ -34,8 +36,6 @@ from polyad.testing._alone import (
     spoil,
     tensors,
 )
-from polyad.testing._refusals import assert_refused
-from polyad.testing._saved import assert_same
 
 
 def numbers(value: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.testing._alone import (
+from polyad.testing._standalone import (
     DTYPES,
     LAYOUTS,
     assert_identical,

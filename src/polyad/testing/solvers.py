@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 
 from polyad._card import Card
-from polyad.testing._alone import (
+from polyad.testing._standalone import (
     DTYPES,
     LAYOUTS,
     assert_identical,

@@ -24,7 +24,10 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.testing._alone import (
+from polyad.testing._contract import seeded
+from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing._saved import assert_same, read_back
+from polyad.testing._standalone import (
     DTYPES,
     assert_identical,
     disturb,
@@ -34,9 +37,6 @@ from polyad.testing._alone import (
     refuse_numbers,
     tensors,
 )
-from polyad.testing._contract import seeded
-from polyad.testing._refusals import assert_refused, result_or_refusal
-from polyad.testing._saved import assert_same, read_back
 
 
 def make_stream(card: Card, arguments: Mapping[str, Any], seed: int = 0) -> Any:

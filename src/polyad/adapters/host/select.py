@@ -16,7 +16,7 @@ from polyad.adapters.host.ambiguous_sites import (
     refuse_unreachable,
 )
 from polyad.adapters.host.sites import KINDS, Parts, Site, adaptable_sites, site_parts
-from polyad.models.surgery import Which, matching
+from polyad.models.surgery import Which, select_by_path
 
 
 def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, tied: bool) -> list[Site]:
@@ -29,7 +29,7 @@ def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts
     sites = {name: site for name, site in every.items() if site.kind in of}
     modules = {name: site.layer for name, site in sites.items()}
     refuse_other_kinds(which, every, sites)
-    selected = [sites[name] for name in matching(modules, which, f"{'/'.join(of)} layers")]
+    selected = [sites[name] for name in select_by_path(modules, which, f"{'/'.join(of)} layers")]
     refuse_double_matches(which, [site.name for site in selected])
     refuse_unreachable(selected)
     if not tied:

@@ -12,7 +12,7 @@ from polyad._card import Paper, method
 from polyad.attention.module import Attend, AttentionModule, check_pairs
 from polyad.attention.rotary import rotate, select_pairs
 from polyad.cache.host.attention import FEW, over_pieces
-from polyad.models.described import described
+from polyad.models.described import register_kind
 
 DEEPSEEK = Paper(
     "DeepSeek-AI", 2024, "DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts Language Model",
@@ -20,7 +20,7 @@ DEEPSEEK = Paper(
 )  # fmt: skip
 
 
-@described
+@register_kind
 @method(
     "layer",
     name="latent_attention",

@@ -1,4 +1,4 @@
-"""How much each direction of keys and values matters to what the model says."""
+"""Fisher information of keys and values: the effect of each direction on the model's output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from polyad.cache.codec import Make, arguments
-from polyad.cache.host.cache import attentions, chosen
+from polyad.cache.host.model_layers import attentions, layer_numbers
 from polyad.cache.host.rotation import Rotation
 
 
@@ -47,20 +47,20 @@ def fisher(
         cache = _Gradients(Rotation(modules[min(modules)]) if before else None)
         with torch.enable_grad():
             logits = model(ids, past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
-            drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
-            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
-            held = [t for pair in cache.seen.values() for t in pair]
-            grads = iter(torch.autograd.grad(loss, held))
+            tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
+            loss = F.cross_entropy(logits, tokens.to(logits.device), reduction="sum")
+            states = [t for pair in cache.seen.values() for t in pair]
+            grads = iter(torch.autograd.grad(loss, states))
         count += ids[:, sinks:].numel()
         for layer in cache.seen:
-            for name, grad in (("key_fisher", cache.unrotated(next(grads))), ("value_fisher", next(grads))):
+            for name, grad in (("key_fisher", cache.undo_rotation(next(grads))), ("value_fisher", next(grads))):
                 rows = grad[..., sinks:, :].transpose(1, 2).flatten(2).flatten(0, 1)
                 rows = rows.to(torch.promote_types(grad.dtype, torch.float32))
                 mine = sums.setdefault(layer, {})
                 mine[name] = mine.get(name, 0) + rows.mT @ rows
         if callback is not None:
             callback(step, len(windows), {"stage": "gradients"})
-    return [{name: total / count for name, total in sums[layer].items()} for layer in chosen(model)]
+    return [{name: total / count for name, total in sums[layer].items()} for layer in layer_numbers(model)]
 
 
 class _Gradients(DynamicCache):
@@ -78,5 +78,5 @@ class _Gradients(DynamicCache):
         self.seen[layer_idx] = key_states, value_states
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
-    def unrotated(self, grad: Tensor) -> Tensor:
+    def undo_rotation(self, grad: Tensor) -> Tensor:
         return grad if self.rotation is None else self.rotation.undo(grad, 0)

@@ -13,8 +13,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from polyad import _check
 from polyad.allocate import Curve, greedy
-from polyad.cache.codecs.matryoshkakv import ordered
-from polyad.cache.host.cache import chosen
+from polyad.cache.codecs.matryoshkakv import principal_basis
+from polyad.cache.host.model_layers import layer_numbers
 
 SIDES = ("key", "value")
 PARTS = 8
@@ -31,7 +31,7 @@ def matryoshka_bases(
     generator: Generator | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """What was seen, with bases for ``MatryoshkaKV`` trained to keep what the model says at random ranks.
+    """Train bases for ``MatryoshkaKV`` that keep the model's output at random ranks, and add them to the statistics.
 
     A basis is U (I - A)(I + A)⁻¹ with U the principal one and A antisymmetric, so it stays orthogonal. Each step cuts
     every head's keys and values to a rank of its own, drawn evenly, on one window, and takes an Adam step of size
@@ -48,7 +48,7 @@ def matryoshka_bases(
         optimiser.param_groups[0]["lr"] = rate * (1 - step / max_iter)
         ids = windows[step % len(windows)]
         ids = ids if ids.ndim == 2 else ids[None]
-        masks = {name: _drawn(u, generator) for name, u in start.items()}
+        masks = {name: _random_mask(u, generator) for name, u in start.items()}
         with torch.enable_grad():
             turned = {name: u @ _cayley(free[name]) for name, u in start.items()}
             loss = _loss(model, ids, seen, turned, masks)
@@ -58,10 +58,10 @@ def matryoshka_bases(
         optimiser.step()
         if callback is not None:
             callback(step + 1, max_iter, {"stage": "bases", "loss": float(loss.detach())})
-    found = [dict(layer) for layer in seen]
+    layers = [dict(layer) for layer in seen]
     for (layer, side), u in start.items():
-        found[layer][f"{side}_basis"] = (u @ _cayley(free[layer, side].detach())).to(u.dtype)
-    return found
+        layers[layer][f"{side}_basis"] = (u @ _cayley(free[layer, side].detach())).to(u.dtype)
+    return layers
 
 
 def matryoshka_ranks(
@@ -73,8 +73,7 @@ def matryoshka_ranks(
     unit: int = 16,
     callback: Callable[..., Any] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """What was seen, with a rank for the keys and the values of every head, that together keep ``keep`` of all
-    numbers.
+    """Add ranks of the keys and values of every head, which together keep ``keep`` of all numbers, to the statistics.
 
     Every head's keys, and values, are cut alone to each multiple of ``unit``; the relative squared error of the last
     hidden state on ``windows`` is what the greedy allocation then adds up. Departs from the paper, which measures
@@ -89,38 +88,40 @@ def matryoshka_ranks(
     curves: dict[str, Curve] = {}
     for (layer, side), u in bases.items():
         for head in range(u.shape[0]):
-            errors = [_alone(model, batches, exact, seen, bases, (layer, side), head, size) for size in sizes[:-1]]
+            errors = [
+                _error_of_cut(model, batches, exact, seen, bases, (layer, side), head, size) for size in sizes[:-1]
+            ]
             curve = np.minimum.accumulate(np.array([*errors, 0.0]))
             curves[f"{layer} {side} {head}"] = Curve(np.array(sizes), np.array(sizes, dtype=float), curve)
         if callback is not None:
             callback(layer + 1, len(seen), {"stage": "ranks"})
     ranks = greedy(curves, keep * width * len(curves))
-    found = [dict(layer) for layer in seen]
+    layers = [dict(layer) for layer in seen]
     for (layer, side), u in bases.items():
         chosen_here = [ranks[f"{layer} {side} {head}"] for head in range(u.shape[0])]
-        found[layer][f"{side}_ranks"] = torch.tensor(chosen_here)
-    return found
+        layers[layer][f"{side}_ranks"] = torch.tensor(chosen_here)
+    return layers
 
 
-def _alone(
+def _error_of_cut(
     model: Any, batches: Any, exact: Any, seen: Any, bases: Any, item: tuple[int, str], head: int, size: int
 ) -> float:
     mask = torch.ones(bases[item].shape[0], 1, bases[item].shape[-1])
     mask[head, :, size:] = 0
     total = 0.0
     for ids, right in zip(batches, exact, strict=True):
-        found = _hidden(model, ids, _Cut(model, seen, {item: bases[item]}, {item: mask}))[1]
-        total += float((found - right).square().sum() / right.square().sum())
+        hidden = _hidden(model, ids, _Cut(model, seen, {item: bases[item]}, {item: mask}))[1]
+        total += float((hidden - right).square().sum() / right.square().sum())
     return total / len(batches)
 
 
 def _bases(model: Any, seen: Sequence[dict[str, Tensor]]) -> dict[tuple[int, str], Tensor]:
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return {(i, side): ordered(layer, side, heads) for i, layer in enumerate(seen) for side in SIDES}
+    return {(i, side): principal_basis(layer, side, heads) for i, layer in enumerate(seen) for side in SIDES}
 
 
-def _drawn(u: Tensor, generator: Generator) -> Tensor:
+def _random_mask(u: Tensor, generator: Generator) -> Tensor:
     """A mask (heads, 1, d) of the first few coordinates, a number of its own for each head."""
     heads, width = u.shape[0], u.shape[-1]
     ranks = torch.randint(1, PARTS + 1, (heads, 1, 1), generator=generator) * width // PARTS
@@ -157,7 +158,7 @@ class _Cut(DynamicCache):
         self, model: Any, seen: Sequence[dict[str, Tensor]], bases: Mapping[Any, Tensor], masks: Mapping[Any, Tensor]
     ) -> None:
         super().__init__()
-        self.numbers = {layer: n for n, layer in enumerate(chosen(model))}
+        self.numbers = {layer: n for n, layer in enumerate(layer_numbers(model))}
         self.means, self.bases, self.masks = seen, bases, masks
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:

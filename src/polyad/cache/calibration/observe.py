@@ -1,4 +1,4 @@
-"""What calibration says about keys, values and queries, layer by layer."""
+"""Statistics of keys, values and queries, layer by layer, on calibration text."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def observe(
             last = cache.rotation
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
-        found = [observer.found(last) for observer in observers.values()]
-    if _wanted(make) & FISHER:
+        statistics = [observer.statistics(last) for observer in observers.values()]
+    if _needed_statistics(make) & FISHER:
         gradients = fisher(model, make, windows, sinks=sinks, callback=callback)
-        found = [{**seen, **more} for seen, more in zip(found, gradients, strict=True)]
-    return found
+        statistics = [{**layer, **more} for layer, more in zip(statistics, gradients, strict=True)]
+    return statistics
 
 
-def _wanted(make: Make) -> frozenset[str]:
+def _needed_statistics(make: Make) -> frozenset[str]:
     """The statistics that the codec's card asks for."""
     cards = [card for card in methods("codec") if card.function is arguments(make)]
     return cards[0].needs.get("", frozenset()) if cards else frozenset()
@@ -95,19 +95,22 @@ class _Observer(Codec):
     def add(self, name: str, value: Tensor) -> None:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    def found(self, rotation: Rotation | None) -> dict[str, Tensor]:
+    def statistics(self, rotation: Rotation | None) -> dict[str, Tensor]:
         means = {name: total / self.count for name, total in self.sums.items()}
         for name, value in means.items():
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"the {name} of layer {self.place.layer} hold NaN or infinite numbers on the text")
-        return {**means, "metric": means["queries"] if rotation is None else averaged(means["queries"], rotation)}
+        return {
+            **means,
+            "metric": means["queries"] if rotation is None else rotation_average(means["queries"], rotation),
+        }
 
 
 class _Unrotated(_Observer):
     before_rotation: ClassVar[bool] = True
 
 
-def averaged(moment: Tensor, rotation: Rotation) -> Tensor:
+def rotation_average(moment: Tensor, rotation: Rotation) -> Tensor:
     """The mean of R M Rᵀ over the rotations R by each position of the last window; M of shape (heads, d, d)."""
     assert rotation.positions is not None
     length = rotation.positions.shape[-1]

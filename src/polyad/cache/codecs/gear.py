@@ -69,11 +69,11 @@ class Gear(Codec):
         self.block, self.rank, self.outliers, self.max_iter = group, rank, outliers, max_iter
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
-        apart = [_extremes(keys, self.outliers, by_token=False), _extremes(values, self.outliers, by_token=True)]
-        inner = [x if mask is None else _without(x, mask) for x, mask in zip((keys, values), apart, strict=True)]
+        extremes = [_extremes(keys, self.outliers, by_token=False), _extremes(values, self.outliers, by_token=True)]
+        inner = [x if mask is None else _without(x, mask) for x, mask in zip((keys, values), extremes, strict=True)]
         coded = self.codes.encode(inner[0], inner[1], queries)
-        made = [self._sum(*parts) for parts in zip((keys, values), coded, apart, strict=True)]
-        return made[0], made[1]
+        terms = [self._sum(*parts) for parts in zip((keys, values), coded, extremes, strict=True)]
+        return terms[0], terms[1]
 
     def _sum(self, x: Tensor, codes: Format, mask: Tensor | None) -> Format:
         missed = x - codes.to_dense()
@@ -83,11 +83,11 @@ class Gear(Codec):
             missed = missed.masked_fill(mask, 0)
         rank = self.rank if x.shape[-2] > self.block else -(-self.rank // 2)
         if rank:
-            terms.append(iterated(missed, min(rank, *x.shape[-2:]), self.max_iter))
+            terms.append(subspace_iteration(missed, min(rank, *x.shape[-2:]), self.max_iter))
         return Sum(tuple(terms)) if len(terms) > 1 else codes
 
 
-def iterated(x: Tensor, rank: int, max_iter: int) -> LowRank:
+def subspace_iteration(x: Tensor, rank: int, max_iter: int) -> LowRank:
     """Nearly the best factors of this rank of every matrix of a batch (*batch, n, m), in float16."""
     _check.finite("x", x)
     work = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -101,7 +101,7 @@ def iterated(x: Tensor, rank: int, max_iter: int) -> LowRank:
 
 
 def _extremes(x: Tensor, share: float, *, by_token: bool) -> Tensor | None:
-    """Where the largest and smallest numbers are, (batch, heads, tokens, channels); None where there are none."""
+    """A mask of the largest and smallest numbers, (batch, heads, tokens, channels); None where there are none."""
     lines = x.transpose(1, 2).flatten(2) if by_token else x.transpose(-1, -2)
     count = round(share / 2 * lines.shape[-1])
     if not count:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from polyad import _check
 from polyad.cache.codec import Codec, Turn
+from polyad.cache.codecs.coordinates import coordinates, join_heads, mix, scores, split_heads
 from polyad.formats import Dense, Format, LowRank, Product, Sum
 from polyad.quantize import least_distortion, round_to_nearest
 
@@ -65,21 +65,21 @@ class Basis:
         widths = [self.bits] * rank if isinstance(self.bits, int) else list(self.bits)
         if len(widths) != rank:
             raise ValueError(f"bits={widths} must give a number for each of the {rank} coordinates")
-        return {width: [i for i, own in enumerate(widths) if own == width] for width in sorted(set(widths))}
+        return {width: [i for i, each in enumerate(widths) if each == width] for width in sorted(set(widths))}
 
     def encode(self, x: Tensor) -> Format:
         """(batch, heads, tokens, d) as coordinates times ``out``, a format (batch, groups, tokens, s d)."""
-        rows = aside(x, self.groups)
+        rows = join_heads(x, self.groups)
         rows = rows if self.mean is None else rows - self.mean.to(x.dtype)
         terms: list[Format] = []
-        for bits, into, out in self._parted(x.dtype):
+        for bits, into, out in self._maps(x.dtype):
             latent, shared = rows @ into, out.expand(x.shape[0], *out.shape)
             if bits is None:
                 return LowRank(latent, shared)
-            terms.append(Product((self._rounded(latent, bits), Dense(shared))))
+            terms.append(Product((self._round(latent, bits), Dense(shared))))
         return terms[0] if len(terms) == 1 else Sum(tuple(terms))
 
-    def _parted(self, dtype: torch.dtype) -> list[tuple[int | None, Tensor, Tensor]]:
+    def _maps(self, dtype: torch.dtype) -> list[tuple[int | None, Tensor, Tensor]]:
         if dtype not in self.parts:
             into, out = self.into.to(dtype), self.out.to(dtype)
             several = len(self.runs) > 1
@@ -92,11 +92,11 @@ class Basis:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that is held."""
-        made = [t for parts in self.parts.values() for _, into, out in parts for t in (into, out)]
-        return [self.into, self.out, *made, *([] if self.mean is None else [self.mean])]
+        """All tensors that are stored."""
+        maps = [t for parts in self.parts.values() for _, into, out in parts for t in (into, out)]
+        return [self.into, self.out, *maps, *([] if self.mean is None else [self.mean])]
 
-    def _rounded(self, latent: Tensor, bits: int) -> Format:
+    def _round(self, latent: Tensor, bits: int) -> Format:
         block = self.group if self.by_token else (min(self.group, latent.shape[-2]), 1)
         if self.centred:
             return least_distortion(latent, bits, group=block, scale_dtype=torch.float8_e4m3fn)
@@ -104,22 +104,22 @@ class Basis:
 
     def dense(self, stored: Format, heads: int) -> Tensor:
         """The inverse of ``encode``, up to its error."""
-        return apart(self.rows(*coordinates(stored, stored.dtype)), heads)
+        return split_heads(self.rows(*coordinates(stored, stored.dtype)), heads)
 
     def rows(self, latent: Tensor, out: Tensor) -> Tensor:
-        """What these coordinates stand for, heads side by side."""
-        made = latent @ out
-        return made if self.mean is None else made.add_(self.mean.to(made.dtype))
+        """The rows that these coordinates stand for, heads side by side."""
+        x = latent @ out
+        return x if self.mean is None else x.add_(self.mean.to(x.dtype))
 
     def scores(self, query: Tensor, stored: Format) -> Tensor:
         """``query xᵀ``, by way of the coordinates: (batch, heads, rows, tokens)."""
-        found = scores(query, stored)
-        return found if self.mean is None else found + query @ self._by_head(query).mT
+        products = scores(query, stored)
+        return products if self.mean is None else products + query @ self._by_head(query).mT
 
     def mix(self, weights: Tensor, stored: Format, width: int) -> Tensor:
         """``weights x``, by way of the coordinates: (batch, heads, rows, d)."""
-        found = mix(weights, stored, width)
-        return found if self.mean is None else found + weights.sum(-1, keepdim=True) * self._by_head(found)
+        sums = mix(weights, stored, width)
+        return sums if self.mean is None else sums + weights.sum(-1, keepdim=True) * self._by_head(sums)
 
     def _by_head(self, like: Tensor) -> Tensor:
         assert self.mean is not None
@@ -148,11 +148,11 @@ class Latents(Codec):
             return self.key_basis.scores(query, stored)
         latent, out = coordinates(stored, query.dtype)
         step = max(1, TILE // latent.shape[0])
-        found = []
+        tiles = []
         for at in range(0, latent.shape[-2], step):
             rows = self.key_basis.rows(latent[..., at : at + step, :], out)
-            found.append(query @ turn(apart(rows, self.heads), at).mT)
-        return torch.cat(found, -1)
+            tiles.append(query @ turn(split_heads(rows, self.heads), at).mT)
+        return torch.cat(tiles, -1)
 
     def mix(self, weights: Tensor, stored: Format) -> Tensor:
         return self.value_basis.mix(weights, stored, self._width)
@@ -162,63 +162,12 @@ class Latents(Codec):
         return (*self.key_basis.tensors, *self.value_basis.tensors)
 
 
-def aside(x: Tensor, groups: int = 1) -> Tensor:
-    """(batch, heads, tokens, d) with the heads of each group side by side: (batch, groups, tokens, s d)."""
-    return x.unflatten(1, (groups, -1)).transpose(2, 3).flatten(3)
-
-
-def apart(rows: Tensor, heads: int) -> Tensor:
-    """The inverse of ``aside``."""
-    return rows.unflatten(-1, (heads // rows.shape[1], -1)).transpose(2, 3).flatten(1, 2)
-
-
-def coordinates(stored: Format, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """All coordinates side by side, (batch, groups, tokens, r), and the basis, (batch, groups, r, s d)."""
-    terms = _terms(stored)
-    latents, bases = zip(*((latent.to_dense().to(dtype), out.to(dtype)) for latent, out in terms), strict=True)
-    return (latents[0], bases[0]) if len(terms) == 1 else (torch.cat(latents, -1), torch.cat(bases, -2))
-
-
-def scores(query: Tensor, stored: Format) -> Tensor:
-    """``query xᵀ`` (batch, heads, rows, tokens) for x of heads side by side, stored as coordinates times a basis."""
-    found: Any = 0
-    for latent, out in _terms(stored):
-        groups = out.shape[1]
-        inner = query.unflatten(1, (groups, -1)) @ out.to(query.dtype).unflatten(-1, (-1, query.shape[-1])).permute(
-            0, 1, 3, 4, 2
-        )
-        found = found + latent.linear(inner.flatten(2, 3)).unflatten(2, inner.shape[2:4]).flatten(1, 2)
-    return found
-
-
-def mix(weights: Tensor, stored: Format, width: int) -> Tensor:
-    """``weights x`` (batch, heads, rows, width) for x of heads side by side, stored as coordinates times a basis."""
-    found: Any = 0
-    for latent, out in _terms(stored):
-        parted = weights.unflatten(1, (out.shape[1], -1))
-        inner = latent.combine(parted.flatten(2, 3)).unflatten(2, parted.shape[2:4])
-        found = found + (inner @ out.to(weights.dtype).unflatten(-1, (-1, width)).transpose(2, 3)).flatten(1, 2)
-    return found
-
-
-def _terms(stored: Any) -> list[tuple[Format, Tensor]]:
-    """What grows with the tokens, and what it is multiplied with, (batch, groups, r, s d)."""
-    if isinstance(stored, Sum):
-        return [pair for term in stored.terms for pair in _terms(term)]
-    if isinstance(stored, Dense):
-        eye = torch.eye(stored.shape[-1], dtype=stored.dtype, device=stored.device)
-        return [(stored, eye.expand(*stored.shape[:2], -1, -1))]
-    if isinstance(stored, LowRank):
-        return [(Dense(stored.left), stored.right)]
-    return [(stored.factors[0], stored.factors[1].to_dense())]
-
-
-def leading(moment: Tensor, rank: int) -> Tensor:
+def leading_directions(moment: Tensor, rank: int) -> Tensor:
     """Orthonormal columns (groups, n, rank) along which rows with this second moment are largest."""
     return torch.linalg.eigh(moment.double()).eigenvectors[..., -rank:].flip(-1).to(moment.dtype)
 
 
-def grouped(moment: Tensor, groups: int) -> Tensor:
+def diagonal_blocks(moment: Tensor, groups: int) -> Tensor:
     """The blocks (groups, n, n) on the diagonal of a second moment of all heads side by side."""
     n = moment.shape[-1] // groups
     return torch.stack([moment[i * n : (i + 1) * n, i * n : (i + 1) * n] for i in range(groups)])

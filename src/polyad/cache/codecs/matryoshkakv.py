@@ -10,7 +10,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.cache.codec import Place
-from polyad.cache.codecs.latents import Basis, Latents, grouped, leading
+from polyad.cache.codecs.latents import Basis, Latents, diagonal_blocks, leading_directions
 from polyad.formats import LowRank
 
 MATRYOSHKA = Paper(
@@ -61,7 +61,7 @@ class MatryoshkaKV(Latents):
 def _basis(place: Place, name: str, given: int | Sequence[int] | None) -> Basis:
     heads = place.key_heads
     mean = place.need(f"{name}_mean")
-    whole = ordered(place.seen, name, heads)
+    whole = principal_basis(place.seen, name, heads)
     chosen = place.need(f"{name}_ranks").tolist() if given is None else given
     ranks = [chosen] * heads if isinstance(chosen, int) else list(chosen)
     if len(ranks) != heads:
@@ -77,10 +77,10 @@ def _basis(place: Place, name: str, given: int | Sequence[int] | None) -> Basis:
     return Basis(u, u.mT, mean=mean.reshape(1, 1, -1))
 
 
-def ordered(seen: dict[str, Tensor], name: str, heads: int) -> Tensor:
+def principal_basis(seen: dict[str, Tensor], name: str, heads: int) -> Tensor:
     """The bases (heads, d, d) of a layer's keys or values, the most important direction first."""
     if f"{name}_basis" in seen:
         return seen[f"{name}_basis"]
     mean = seen[f"{name}_mean"]
-    blocks = grouped(seen[f"{name}s"] - torch.outer(mean, mean), heads)
-    return leading(blocks, blocks.shape[-1])
+    blocks = diagonal_blocks(seen[f"{name}s"] - torch.outer(mean, mean), heads)
+    return leading_directions(blocks, blocks.shape[-1])

@@ -8,7 +8,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.cache.codec import Place
-from polyad.cache.codecs.latents import Basis, Latents, grouped, leading
+from polyad.cache.codecs.latents import Basis, Latents, diagonal_blocks, leading_directions
 from polyad.formats import LowRank
 from polyad.linalg.metric import roots
 
@@ -69,7 +69,7 @@ class Metric(Latents):
         keys, values, metric = place.need("keys"), place.need("values"), place.need("metric")
         _check.rank(rank, keys.shape[-1], f"the {place.key_heads} key heads of layer {place.layer} together")
         root, inverse = roots(torch.block_diag(*metric))
-        u = leading((root @ keys @ root)[None], rank)
+        u = leading_directions((root @ keys @ root)[None], rank)
         into, out = root @ u, u.mT @ inverse
         super().__init__(
             Basis(into, out, bits, group),
@@ -81,9 +81,9 @@ class Metric(Latents):
 def values_basis(values: Tensor, place: Place, rank: int | None, bits: int | None, group: int) -> Basis:
     """The principal coordinates of all heads' values, or with no rank the values themselves, rounded by token."""
     if rank is None:
-        blocks = grouped(values, place.key_heads)
+        blocks = diagonal_blocks(values, place.key_heads)
         eye = torch.eye(blocks.shape[-1], dtype=values.dtype, device=values.device).expand(len(blocks), -1, -1)
         return Basis(eye, eye, bits, group, by_token=True)
     _check.rank(rank, values.shape[-1], f"the {place.key_heads} heads of values of layer {place.layer}", "value_rank")
-    u = leading(values[None], rank)
+    u = leading_directions(values[None], rank)
     return Basis(u, u.mT, bits, group, by_token=True)

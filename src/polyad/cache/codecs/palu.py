@@ -10,7 +10,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.cache.codec import Place
-from polyad.cache.codecs.latents import Basis, Latents, grouped, leading
+from polyad.cache.codecs.latents import Basis, Latents, diagonal_blocks, leading_directions
 from polyad.formats import LowRank
 from polyad.linalg import walsh_hadamard
 
@@ -63,20 +63,20 @@ class Palu(Latents):
         if together < 1 or place.key_heads % together:
             raise ValueError(f"heads={heads} must divide the {place.key_heads} key heads of layer {place.layer}")
         bases = []
-        for name, given in (("key", rank), ("value", rank if value_rank is None else value_rank)):
-            blocks = grouped(place.need(f"{name}s"), place.key_heads // together)
-            chosen = int(place.need(f"{name}_rank")) if given is None else given
+        for name, size in (("key", rank), ("value", rank if value_rank is None else value_rank)):
+            blocks = diagonal_blocks(place.need(f"{name}s"), place.key_heads // together)
+            chosen = int(place.need(f"{name}_rank")) if size is None else size
             what = f"{together} heads of layer {place.layer}"
-            u = leading(
+            u = leading_directions(
                 blocks, _check.rank(chosen, blocks.shape[-1], what, "rank" if name == "key" else "value_rank")
             )
             if bits is not None:
-                u = mixed(u)
+                u = mix_neighbours(u)
             bases.append(Basis(u, u.mT, bits, group, by_token=True))
         super().__init__(bases[0], bases[1], place.key_heads)
 
 
-def mixed(u: Tensor) -> Tensor:
+def mix_neighbours(u: Tensor) -> Tensor:
     """Columns (…, n, r) after an orthogonal Walsh-Hadamard rotation of neighbours, which spreads outliers evenly."""
     width = u.shape[-1] & -u.shape[-1]
     blocks = u.mT.unflatten(-2, (-1, width))
@@ -91,7 +91,7 @@ def fisher_ranks(
     groups: int = 1,
     unit: int = 1,
 ) -> list[dict[str, Tensor]]:
-    """What was seen, with ranks for ``Palu`` in proportion to Fisher information, for ``groups`` groups of heads.
+    """Add ranks for ``Palu`` in proportion to Fisher information, for ``groups`` groups of heads, to the statistics.
 
     Ranks of keys and values of all layers share one budget, ``keep`` of their channels, up to multiples of ``unit``.
     A rank's share is that of the root of the mean information of its layer's keys or values; where full rank caps it,

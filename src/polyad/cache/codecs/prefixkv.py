@@ -67,12 +67,12 @@ class PrefixKV(Eviction):
         together = [score.clamp(min=0).mean(1, keepdim=True) for score in scores]
         if not self.shares:
             self.shares = shares([score.mean((0, 1)) for score in together], self.keep)
-        found = []
-        for score, share, stored, given in zip(together, self.shares, held, scores, strict=True):
-            ranked = score.masked_fill(given[:, :1] < 0, -1)
+        indices = []
+        for score, share, stored, received in zip(together, self.shares, held, scores, strict=True):
+            ranked = score.masked_fill(received[:, :1] < 0, -1)
             index = largest(ranked, self.due(share, score.shape[-1], left, stored))
-            found.append(index.expand(-1, given.shape[1], -1))
-        return found
+            indices.append(index.expand(-1, received.shape[1], -1))
+        return indices
 
 
 def shares(importance: Sequence[Tensor], keep: float) -> list[float]:

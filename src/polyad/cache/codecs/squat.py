@@ -66,11 +66,11 @@ class Squat(Kivi):
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Quantized, Quantized]:
         if self._basis is None:
-            self._basis = self._leading(queries, keys.shape[1])
+            self._basis = self._leading_queries(queries, keys.shape[1])
         by_token = round_to_nearest(values, self.bits, group=self.group, zero_dtype=torch.float16)
-        return self._shifted(keys), by_token
+        return self._quantize_keys(keys), by_token
 
-    def _leading(self, queries: Tensor, heads: int) -> Tensor:
+    def _leading_queries(self, queries: Tensor, heads: int) -> Tensor:
         """Σ Vᵀ of shape (batch, heads, rank, channels)."""
         rows = queries.unflatten(1, (heads, -1)).flatten(2, 3)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
@@ -78,7 +78,7 @@ class Squat(Kivi):
         lead = vectors * squares.clamp(min=0).sqrt().unsqueeze(-2)
         return lead[..., -self.rank :].mT.contiguous()
 
-    def _shifted(self, keys: Tensor) -> Quantized:
+    def _quantize_keys(self, keys: Tensor) -> Quantized:
         basis = self._basis
         assert basis is not None
         metric = self.weight * basis.mT @ basis + torch.eye(basis.shape[-1], dtype=basis.dtype, device=basis.device)
@@ -92,7 +92,7 @@ class Squat(Kivi):
             part = round_to_nearest(target, self.bits, group=(self.group, 1), zero_dtype=torch.float16)
             done.append(part)
             errors = torch.cat([errors, work[..., start : start + self.channels] - part.to_dense()], -1)
-        return _joined(done, keys.dtype)
+        return _join_channels(done, keys.dtype)
 
     def select(self, index: Tensor) -> None:
         if self._basis is not None:
@@ -103,7 +103,7 @@ class Squat(Kivi):
         return () if self._basis is None else (self._basis,)
 
 
-def _joined(parts: list[Quantized], dtype: torch.dtype) -> Quantized:
+def _join_channels(parts: list[Quantized], dtype: torch.dtype) -> Quantized:
     """Channels side by side."""
     first = parts[0]
     codes = torch.cat([unpack(part.codes, part.bits, part.size[-1]) for part in parts], -1)

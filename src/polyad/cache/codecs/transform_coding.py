@@ -18,7 +18,7 @@ from polyad.linalg import roots
 CHOICES = (0, 2, 3, 4, 6)
 """Bits that a coordinate may take."""
 LOST = {0: 1.0, 1: 0.3634, 2: 0.1175, 3: 0.03454, 4: 0.009497, 5: 0.0025, 6: 0.00069}
-"""What least distortion leaves of a normal distribution's variance at so many bits."""
+"""The share of a normal distribution's variance that rounding of least distortion loses, by number of bits."""
 RUN = 8
 """Coordinates that get the same bits: whole bytes at any number of bits."""
 RIDGE = 1e-2
@@ -75,23 +75,23 @@ class TransformCoding(Latents):
     def __init__(self, place: Place, *, rate: float | None = None, block: int = 16) -> None:
         if block < 1:
             raise ValueError(f"block={block} must be at least 1")
-        seen = place.seen
-        if rate is not None and "key_bits" not in seen:
-            (seen,) = water_filling([{name: place.need(name) for name in (*_names("key"), *_names("value"))}], rate)
+        record = place.seen
+        if rate is not None and "key_bits" not in record:
+            (record,) = water_filling([{name: place.need(name) for name in (*_names("key"), *_names("value"))}], rate)
         bases = []
         for side in ("key", "value"):
-            own = {name: place.need(name) for name in _names(side)}
-            into, out = _maps(seen, side) or coordinates(own, side)[:2]
-            bits = seen.get(f"{side}_bits")
-            kept = torch.arange(len(out)) if bits is None else bits.nonzero()[:, 0]
-            if not len(kept):  # a basis holds something
-                kept = kept.new_zeros(1)
-            widths = None if bits is None else [max(b, 1) for b in bits[kept].tolist()]
-            mean = seen[f"{side}_mean"].reshape(1, 1, -1)
-            made = Basis(
-                into[None, :, kept], out[None, kept], widths, len(kept), by_token=True, mean=mean, centred=True
+            statistics = {name: place.need(name) for name in _names(side)}
+            into, out = _maps(record, side) or coordinates(statistics, side)[:2]
+            bits = record.get(f"{side}_bits")
+            used = torch.arange(len(out)) if bits is None else bits.nonzero()[:, 0]
+            if not len(used):  # a basis holds something
+                used = used.new_zeros(1)
+            widths = None if bits is None else [max(b, 1) for b in bits[used].tolist()]
+            mean = record[f"{side}_mean"].reshape(1, 1, -1)
+            basis = Basis(
+                into[None, :, used], out[None, used], widths, len(used), by_token=True, mean=mean, centred=True
             )
-            bases.append(made)
+            bases.append(basis)
         super().__init__(bases[0], bases[1], place.key_heads)
         self.block = block
 
@@ -122,7 +122,7 @@ def coordinates(seen: dict[str, Tensor], side: str) -> tuple[Tensor, Tensor, Ten
 
 
 def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[str, Tensor]]:
-    """What was seen, with the coordinates of all layers' keys and values for ``TransformCoding`` and their bits.
+    """Add the coordinates of all layers' keys and values for ``TransformCoding``, and their bits, to the statistics.
 
     The sum of all coordinates' costs is made least, for ``rate`` bits for each number, the bytes of the steps
     included.
@@ -134,11 +134,11 @@ def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[s
     [[2, 2], [6, 6]]
     """
     curves: dict[str, Curve] = {}
-    total, found = 0.0, [dict(layer) for layer in seen]
+    total, layers = 0.0, [dict(layer) for layer in seen]
     for number, layer in enumerate(seen):
         for side in ("key", "value"):
             into, out, weights = coordinates(layer, side)
-            found[number] |= {f"{side}_into": into, f"{side}_out": out}
+            layers[number] |= {f"{side}_into": into, f"{side}_out": out}
             total += rate * len(weights) - 8 * (len(CHOICES) - 1)
             for start in range(0, len(weights), RUN):
                 part = weights[start : start + RUN]
@@ -148,9 +148,9 @@ def water_filling(seen: Sequence[dict[str, Tensor]], rate: float) -> list[dict[s
     if total < 0:
         raise ValueError(f"rate={rate} bits a number are fewer than the steps alone take; choose a higher rate")
     chosen = greedy(curves, total)
-    for number, layer in enumerate(found):
+    for number, layer in enumerate(layers):
         for side in ("key", "value"):
             n = len(layer[f"{side}_mean"])
             bits = [chosen[f"{number} {side} {start}"] for start in range(0, n, RUN)]
             layer[f"{side}_bits"] = torch.tensor(bits).repeat_interleave(RUN)[:n]
-    return found
+    return layers

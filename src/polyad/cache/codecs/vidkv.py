@@ -77,9 +77,9 @@ class VidKV(Codec):
             raise ValueError(f"anomalous=1/{self.parts} of {keys.shape[-1]} channels is no whole number of them")
         if self._order is None:
             self._order = (keys.amax(-2) - keys.amin(-2)).argsort(-1, descending=True).to(torch.int16)
-        first, *others = self._ordered(keys).chunk(self.parts, -1)
+        first, *others = self._reorder(keys).chunk(self.parts, -1)
         coded = [round_to_nearest(first, 2, group=(self.group, 1), zero_dtype=torch.float16)]
-        coded += [_signs(self._turned(x, forth=True), self.group) for x in others]
+        coded += [_signs(self._transform(x, forth=True), self.group) for x in others]
         return Sum(tuple(coded)), self._values(values, keys, queries)
 
     def _values(self, values: Tensor, keys: Tensor, queries: Tensor) -> Format:
@@ -97,16 +97,16 @@ class VidKV(Codec):
 
     def keys(self, stored: Format) -> Tensor:
         first, *others = (term.to_dense() for term in _terms(stored))
-        dense = torch.cat([first, *(self._turned(x, forth=False) for x in others)], -1)
+        dense = torch.cat([first, *(self._transform(x, forth=False) for x in others)], -1)
         assert self._order is not None
         return torch.empty_like(dense).scatter_(-1, self._order.long().unsqueeze(2).expand_as(dense), dense)
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002 - keys are rotated
-        first, *others = zip(_terms(stored), self._ordered(query).chunk(self.parts, -1), strict=True)
+        first, *others = zip(_terms(stored), self._reorder(query).chunk(self.parts, -1), strict=True)
         total = first[0].linear(first[1])
         if others:
             spectral = torch.stack([term.linear(q) for term, q in others]).sum(0)
-            total = total + self._turned(spectral.mT, forth=False).mT
+            total = total + self._transform(spectral.mT, forth=False).mT
         return total
 
     def mix(self, weights: Tensor, stored: Format) -> Tensor:
@@ -120,11 +120,11 @@ class VidKV(Codec):
         index = (where.index() % (tokens * count) // count).view(*where.shape[:-2], 1, count)
         return rest.combine(weights) + codes.combine(weights.gather(-1, index.expand(*weights.shape[:-1], -1)))
 
-    def _ordered(self, x: Tensor) -> Tensor:
+    def _reorder(self, x: Tensor) -> Tensor:
         assert self._order is not None
         return x.gather(-1, self._order.long().unsqueeze(2).expand_as(x))
 
-    def _turned(self, x: Tensor, *, forth: bool) -> Tensor:
+    def _transform(self, x: Tensor, *, forth: bool) -> Tensor:
         """To or from the spectrum along blocks of tokens (batch, heads, tokens, …)."""
         if not self.spectrum:
             return x
@@ -150,13 +150,13 @@ def fourier(n: int) -> Tensor:
 def ternary(x: Tensor, group: int, *, by_token: bool) -> Quantized:
     """The levels -a, 0, a of each block of ``group`` tokens of a channel or channels of a token, in two bits."""
     lines = x if by_token else x.mT
-    parted = lines.unflatten(-1, (-1, math.gcd(group, lines.shape[-1])))
-    size = parted.abs()
-    kept = size > 0.5 * size.mean(-1, keepdim=True)
-    level = (size * kept).sum(-1) / kept.sum(-1).clamp(min=1)
-    codes = (torch.where(kept, parted.sign(), 0) + 2).to(torch.uint8).flatten(-2)  # two bits stand for code - 2
+    blocks = lines.unflatten(-1, (-1, math.gcd(group, lines.shape[-1])))
+    size = blocks.abs()
+    nonzero = size > 0.5 * size.mean(-1, keepdim=True)
+    level = (size * nonzero).sum(-1) / nonzero.sum(-1).clamp(min=1)
+    codes = (torch.where(nonzero, blocks.sign(), 0) + 2).to(torch.uint8).flatten(-2)  # two bits stand for code - 2
     codes, scale = (codes, level) if by_token else (codes.mT, level.mT)
-    block = (1, 1, 1, parted.shape[-1]) if by_token else (1, 1, parted.shape[-1], 1)
+    block = (1, 1, 1, blocks.shape[-1]) if by_token else (1, 1, blocks.shape[-1], 1)
     return Quantized(pack(codes, 2), scale.to(torch.bfloat16), None, 2, tuple(x.shape), block, x.dtype)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.cache.codec import Codec, Place, Turn
-from polyad.cache.codecs.latents import apart, aside, mix, scores
+from polyad.cache.codecs.coordinates import join_heads, mix, scores, split_heads
 from polyad.formats import Dense, Format, LowRank
 from polyad.linalg import truncated_svd
 
@@ -52,9 +52,9 @@ class XKV(Codec):
     ) -> None:
         self.heads = 1 if place is None else place.key_heads
         self.ranks, self.block = (rank, rank if value_rank is None else value_rank), block
-        for name, given in (("rank", rank), ("value_rank", self.ranks[1]), ("block", block)):
-            if given < 1:
-                raise ValueError(f"{name}={given} is below 1; choose a number from 1")
+        for name, size in (("rank", rank), ("value_rank", self.ranks[1]), ("block", block)):
+            if size < 1:
+                raise ValueError(f"{name}={size} is below 1; choose a number from 1")
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
         return self.encode_layers([(keys, values)], [queries])[0]
@@ -65,16 +65,16 @@ class XKV(Codec):
         queries: Sequence[Tensor],  # noqa: ARG002
     ) -> list[tuple[Format, Format]]:
         keys, values = (
-            _shared([aside(x) for x in side], rank)
+            _share_rows([join_heads(x) for x in side], rank)
             for side, rank in zip(zip(*entries, strict=True), self.ranks, strict=True)
         )
         return list(zip(keys, values, strict=True))
 
     def keys(self, stored: Format) -> Tensor:
-        return apart(stored.to_dense(), self.heads)
+        return split_heads(stored.to_dense(), self.heads)
 
     def values(self, stored: Format) -> Tensor:
-        return apart(stored.to_dense(), self.heads)
+        return split_heads(stored.to_dense(), self.heads)
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:
         if turn is None:
@@ -85,7 +85,7 @@ class XKV(Codec):
         return mix(weights, stored, stored.shape[-1] // self.heads)
 
 
-def _shared(rows: list[Tensor], rank: int) -> list[Format]:
+def _share_rows(rows: list[Tensor], rank: int) -> list[Format]:
     """Rows (batch, 1, tokens, n) of several layers as multiples of common ones, or as they are where they are few."""
     if rows[0].shape[-2] < rank:
         return [Dense(x) for x in rows]
@@ -105,7 +105,7 @@ def _shared(rows: list[Tensor], rank: int) -> list[Format]:
     },
 )  # fmt: skip
 def token_alignment(x: Tensor, *, rank: int = 8) -> Tensor:
-    """How well the leading left singular vectors of several matrices agree: (layers, layers), from 0 to 1.
+    """The agreement of the leading left singular vectors of several matrices: (layers, layers), from 0 to 1.
 
     ``x`` has shape (layers, tokens, channels): keys or values of neighbouring layers. An entry is
     ``‖U_iᵀ U_j‖² / rank`` for the leading ``rank`` singular vectors of layers i and j, the mean squared cosine

@@ -90,7 +90,7 @@ def over_pieces(
     parts = [score(rows) for score, _ in pieces]
     scores = torch.cat(parts, -1)
     if mask is not None:
-        scores = _masked(scores.unflatten(2, (group, tokens)), mask).flatten(2, 3)
+        scores = _apply_mask(scores.unflatten(2, (group, tokens)), mask).flatten(2, 3)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
     shares = weights.split_with_sizes([part.shape[-1] for part in parts], -1)
     out = pieces[0][1](shares[0])
@@ -101,7 +101,7 @@ def over_pieces(
     return out.unflatten(2, (group, tokens)).flatten(1, 2).transpose(1, 2)
 
 
-def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+def _apply_mask(scores: Tensor, mask: Tensor) -> Tensor:
     """Scores (batch, heads, group, tokens, all tokens) where the mask, by head or for all, leaves them."""
     shown = mask.unsqueeze(1) if mask.shape[1] == 1 else mask.unflatten(1, scores.shape[1:3])
     least = torch.finfo(scores.dtype).min

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from polyad.cache.codec import Codec, Make, Place, arguments
@@ -16,6 +16,7 @@ from polyad.cache.eviction import Eviction
 from polyad.cache.host.attention import install
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.cache.host.layer import HeldLayer
+from polyad.cache.host.model_layers import attentions, layer_numbers, place, plain_layers
 from polyad.cache.host.rotation import Rotation
 
 WINDOW = 128
@@ -54,10 +55,10 @@ class HeldCache(Cache):
         return sum(bases.values()) + (0 if self.rotation is None else self.rotation.shared_nbytes)
 
     def adopt(self, other: HeldCache) -> HeldCache:
-        """Encode the tokens of an exact cache that ``remembering`` made, as if the model had run on them; self."""
+        """Encode the tokens of an exact cache of ``recording_cache``, as if the model had run on them; self."""
         if self.rotation is not None:
             if other.rotation is None:
-                raise ValueError("the exact cache knows no positions; make it with remembering(model)")
+                raise ValueError("the exact cache knows no positions; make it with recording_cache(model)")
             self.rotation.adopt(other.rotation)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             if isinstance(mine, HeldLayer) and isinstance(theirs, HeldLayer):
@@ -123,57 +124,48 @@ def cache_for(
     >>> cache.get_seq_length(), cache.layers[0].stored.length
     (64, 48)
     """
-    for name, given in (("window", window), ("sinks", sinks)):
-        if given < 0:
-            raise ValueError(f"{name}={given} must be at least 0")
+    for name, value in (("window", window), ("sinks", sinks)):
+        if value < 0:
+            raise ValueError(f"{name}={value} must be at least 0")
     config: Any = model.config.get_text_config(decoder=True)
-    layers = _plain_layers(config)
+    layers = plain_layers(config)
     modules = attentions(model)
-    held_here = chosen(model)
-    absent = [i for i in held_here if i not in modules]
+    numbers = layer_numbers(model)
+    absent = [i for i in numbers if i not in modules]
     if absent:
         raise ValueError(
             f"layer {absent[0]} of {type(model).__name__} has no attention module that polyad understands; use "
             "transformers' own cache"
         )
-    if not held_here:
+    if not numbers:
         raise ValueError(
             f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
             "cache holds in little memory already; there is nothing to compress"
         )
-    if seen is not None and len(seen) != len(held_here):
+    if seen is not None and len(seen) != len(numbers):
         raise ValueError(
-            f"the calibration is of {len(seen)} layers and {type(model).__name__} has {len(held_here)} to hold; "
+            f"the calibration is of {len(seen)} layers and {type(model).__name__} has {len(numbers)} to hold; "
             "calibrate this model"
         )
     install(model)
-    rotation = _rotation(make, modules[held_here[0]])
+    rotation = _rotation(make, modules[numbers[0]])
     codecs = _codecs(
-        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(held_here)]
+        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(numbers)]
     )
-    given: Any = (window, rotation, sinks, dtype)
-    held = [
-        EvictingLayer(codec, *given) if isinstance(codec, Eviction) else HeldLayer(codec, *given) for codec in codecs
+    settings: Any = (window, rotation, sinks, dtype)
+    new_layers = [
+        EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)
+        for codec in codecs
     ]
-    for i, layer in zip(held_here, held, strict=True):
+    for i, layer in zip(numbers, new_layers, strict=True):
         layer.neighbours = (
-            [other for other in held if other.codec is layer.codec] if layer.codec is not None else (layer,)
+            [other for other in new_layers if other.codec is layer.codec] if layer.codec is not None else (layer,)
         )
         layers[i] = layer
     return HeldCache(layers, rotation)
 
 
-def chosen(model: PreTrainedModel) -> list[int]:
-    """The numbers of the layers that codecs hold: those whose tokens all see all before them."""
-    layers = _plain_layers(model.config.get_text_config(decoder=True))
-    return [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer]
-
-
-def _plain_layers(config: Any) -> list[Any]:
-    return list(DynamicCache(config=config).layers) or [DynamicLayer() for _ in range(config.num_hidden_layers)]
-
-
-def remembering(model: PreTrainedModel) -> HeldCache:
+def recording_cache(model: PreTrainedModel) -> HeldCache:
     """An exact cache that remembers what any other of the model needs to ``adopt`` its tokens."""
     cache = cache_for(model)
     for layer in cache.held:
@@ -184,32 +176,15 @@ def remembering(model: PreTrainedModel) -> HeldCache:
     return cache
 
 
-def attentions(model: nn.Module) -> dict[int, nn.Module]:
-    """The decoder's attention modules by the number under which they update a cache."""
-    found: dict[int, nn.Module] = {}
-    for module in model.modules():
-        number = getattr(module, "layer_idx", None)
-        if isinstance(number, int) and hasattr(module, "is_causal") and number not in found:
-            found[number] = module
-    return found
-
-
-def place(config: Any, layer: int, module: nn.Module, seen: dict[str, Tensor] | None) -> Place:
-    """What a codec may know of a layer."""
-    heads = config.num_attention_heads
-    key_heads = getattr(module, "key_heads", None) or getattr(config, "num_key_value_heads", None)
-    return Place(layer, module, heads, key_heads or heads, seen or {})
-
-
 def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:
     if make is None:
         return [None] * len(places)
     together = arguments(make).layers if isinstance(arguments(make), type) else 1
-    made: list[Codec | None] = []
+    codecs: list[Codec | None] = []
     for start in range(0, len(places), together):
         group = places[start : start + together]
-        made += [make(group[0])] * len(group)
-    return made
+        codecs += [make(group[0])] * len(group)
+    return codecs
 
 
 def _rotation(make: Make | None, attention: nn.Module) -> Rotation | None:

@@ -16,7 +16,7 @@ LOOK = 256
 
 
 class EvictingLayer(HeldLayer):
-    """What a ``HeldLayer`` does, but the codec chooses which of the tokens that leave are stored, head by head.
+    """A ``HeldLayer`` whose codec chooses which of the tokens that leave are stored, head by head.
 
     Lengths, positions and masks are still those of all tokens seen: the mask's columns are gathered at the tokens
     that stayed. For codecs whose ``looks`` is not 0 the layer adds up the attention that tokens received, from the
@@ -73,14 +73,14 @@ class EvictingLayer(HeldLayer):
         stored = wide.gather(-1, index.expand(-1, -1, mask.shape[2], -1))
         return torch.cat([stored, wide[..., self.left : self.left + self.recent.length]], -1)
 
-    def _leaving(self, count: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        (keys, values), queries = super()._leaving(count)
+    def _leaving_tokens(self, count: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        (keys, values), queries = super()._leaving_tokens(count)
         others: list[Any] = list(self.neighbours)
         if self is others[0]:  # all layers that share the codec are chosen for together
             entries = [layer.recent.read(count) for layer in others]
             scores = [layer.received[..., :count] for layer in others]
-            found = self.chooses.choose(entries, scores, self.left, [layer.stored.length for layer in others])
-            for layer, index in zip(others, found, strict=True):
+            indices = self.chooses.choose(entries, scores, self.left, [layer.stored.length for layer in others])
+            for layer, index in zip(others, indices, strict=True):
                 layer.chosen = index
         assert self.chosen is not None
         assert self.received is not None
@@ -135,7 +135,7 @@ def _attention(query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float)
     total, tokens = keys.shape[-2], query.shape[-2]
     grouped = query.unflatten(1, (keys.shape[1], -1)) * scaling
     columns = torch.arange(total, device=keys.device)
-    found = keys.new_zeros((*keys.shape[:2], total), dtype=torch.float32)
+    received = keys.new_zeros((*keys.shape[:2], total), dtype=torch.float32)
     for start in range(0, tokens, LOOK):
         rows = grouped[..., start : start + LOOK, :]
         scores = (rows @ keys.unsqueeze(2).mT.to(rows.dtype)).float()
@@ -146,8 +146,8 @@ def _attention(query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float)
             part = _boolean(mask)[..., mask.shape[2] - tokens + start :, :][..., : rows.shape[-2], :]
             shown = part.unsqueeze(1) if part.shape[1] == 1 else part.unflatten(1, (keys.shape[1], -1))
         weights = scores.masked_fill(~shown, -torch.inf).softmax(-1)
-        found += weights.nan_to_num(0.0).sum((2, 3))  # rows of padding see nothing
-    return found
+        received += weights.nan_to_num(0.0).sum((2, 3))  # rows of padding see nothing
+    return received
 
 
 def _boolean(mask: Tensor) -> Tensor:

@@ -72,12 +72,12 @@ class Recent:
 
     def _check(self, keys: Tensor, values: Tensor, dtype: torch.dtype | None) -> None:
         assert self._buffers is not None
-        for name, new, held in zip(("keys", "values"), (keys, values), self._buffers, strict=True):
-            if new.shape[:2] != held.shape[:2] or new.shape[-1] != held.shape[-1]:
+        for name, new, buffer in zip(("keys", "values"), (keys, values), self._buffers, strict=True):
+            if new.shape[:2] != buffer.shape[:2] or new.shape[-1] != buffer.shape[-1]:
                 raise ValueError(
-                    f"{name} of shape {tuple(new.shape)} cannot follow those of batch {held.shape[0]}, "
-                    f"{held.shape[1]} heads and {held.shape[-1]} channels that the cache holds; start a new cache"
+                    f"{name} of shape {tuple(new.shape)} cannot follow those of batch {buffer.shape[0]}, "
+                    f"{buffer.shape[1]} heads and {buffer.shape[-1]} channels that the cache holds; start a new cache"
                 )
-            given = dtype or new.dtype
-            if given != held.dtype:
-                raise ValueError(f"{name} of {given} cannot follow those of {held.dtype}; start a new cache")
+            new_dtype = dtype or new.dtype
+            if new_dtype != buffer.dtype:
+                raise ValueError(f"{name} of {new_dtype} cannot follow those of {buffer.dtype}; start a new cache")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
 from polyad import _check
+from polyad.cache.host.row_sums import SUMS, readable, sum_kernel, sum_order
 from polyad.formats import Format, Product, Quantized, Sum
 from polyad.formats.stored.dense import apply
 from polyad.formats.stored.packing import pack, packed_length, unpack
@@ -21,7 +21,6 @@ TAIL = 4
 FEW = 16
 """Up to this many sums of the same rows are read from codes, once for each; for more the rows are restored once."""
 _READ = (torch.float32, torch.bfloat16, torch.float16)
-_SUMS = {2: "embedding_bag_2bit_rowwise_offsets", 4: "embedding_bag_4bit_rowwise_offsets"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +34,7 @@ class FusedRows(Format):
 
     >>> from polyad.quantize import round_to_nearest
     >>> x = torch.linspace(-1, 1, 128).reshape(1, 2, 64)
-    >>> made = fused(round_to_nearest(x, 4, group=64, zero_dtype=torch.float16))
+    >>> made = fuse_rows(round_to_nearest(x, 4, group=64, zero_dtype=torch.float16))
     >>> made.shape, made.nbytes, bool((made.to_dense() - x).abs().max() < 0.04)
     ((1, 2, 64), 72, True)
     """
@@ -78,10 +77,10 @@ class FusedRows(Format):
         return self._dense(self.nominal)
 
     def _dense(self, dtype: torch.dtype) -> Tensor:
-        found = self._restored(dtype)
-        return found.mT.flatten(-3, -2) if self.down else found.flatten(-2)
+        groups = self._restore(dtype)
+        return groups.mT.flatten(-3, -2) if self.down else groups.flatten(-2)
 
-    def _restored(self, dtype: torch.dtype) -> Tensor:
+    def _restore(self, dtype: torch.dtype) -> Tensor:
         """The numbers of every group, in the order in which they are stored."""
         parted = self.packed.unflatten(-1, (-1, self._width))
         tail = parted[..., -TAIL:].clone(memory_format=torch.contiguous_format)
@@ -92,7 +91,7 @@ class FusedRows(Format):
         if self.down and self._reads(x):
             return self._sums(x, self.packed.shape[-2])
         if self.down and x.ndim == self.packed.ndim > 2:  # block by block, so that none is turned
-            return (x.unsqueeze(-3) @ self._restored(x.dtype)).transpose(-3, -2).flatten(-2)
+            return (x.unsqueeze(-3) @ self._restore(x.dtype)).transpose(-3, -2).flatten(-2)
         return apply(self._dense(x.dtype), x)
 
     def combine(self, weights: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ class FusedRows(Format):
     @cached_property
     def _readable(self) -> tuple[int, ...]:
         """The batch's sizes if there is a batch and sums can be read from its codes, or nothing."""
-        can = self.bits in _SUMS and self.device.type == "cpu" and readable()
+        can = self.bits in SUMS and self.device.type == "cpu" and readable()
         return tuple(self.packed.shape[:-2]) if can else ()
 
     @cached_property
@@ -125,14 +124,14 @@ class FusedRows(Format):
     def _sums(self, weights: Tensor, groups: int) -> Tensor:
         """Sums (*batch, sums, groups * group) of rows of bytes, for weights (*batch, sums, terms) of every group."""
         table, lines = self._table
-        index, starts = _order(lines, weights.shape[-2], self.down)
-        apart = weights if groups == 1 else weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)
-        flat = apart.reshape(-1) if weights.dtype == torch.float32 else apart.to(torch.float32).reshape(-1)
-        made = _summing(self.bits)(table, index, starts, False, 0, False, flat, None, False)
-        if made.shape[-1] != self.group:  # padded to whole bytes
-            made = made[:, : self.group]
-        made = made.reshape(*weights.shape[:-1], -1)
-        return made if weights.dtype == torch.float32 else made.to(weights.dtype)
+        index, starts = sum_order(lines, weights.shape[-2], self.down)
+        repeated = weights if groups == 1 else weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)
+        flat = repeated.reshape(-1) if weights.dtype == torch.float32 else repeated.to(torch.float32).reshape(-1)
+        sums = sum_kernel(self.bits)(table, index, starts, False, 0, False, flat, None, False)
+        if sums.shape[-1] != self.group:  # padded to whole bytes
+            sums = sums[:, : self.group]
+        sums = sums.reshape(*weights.shape[:-1], -1)
+        return sums if weights.dtype == torch.float32 else sums.to(weights.dtype)
 
     def transpose(self) -> FusedRows:
         parted = self.packed.unflatten(-1, (-1, self._width)).transpose(-3, -2).flatten(-2)
@@ -147,10 +146,10 @@ class FusedRows(Format):
         return {"packed": self.group if self.down else 1}
 
     def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
-        made = self.replace(tensors)
-        if made.shape[-2] != rows:
+        result = self.replace(tensors)
+        if result.shape[-2] != rows:
             raise ValueError(f"{rows} rows cannot be parted from groups of {self.group}; give a multiple")
-        return made
+        return result
 
     def flops(self, batch: int) -> int:
         return 2 * math.prod(self.shape) * (batch + 1)  # a product and a sum restore each number
@@ -163,51 +162,16 @@ class FusedRows(Format):
         return cls(torch.cat(parts, -1), 4, shape[-1], False, dtype)
 
 
-@lru_cache(maxsize=8)
-def _order(lines: tuple[tuple[int, int], ...], rows: int, down: bool) -> tuple[Tensor, Tensor]:
-    """Which rows of bytes each sum adds up, and where each sum begins; for all layers of the same size the same.
-
-    ``lines`` are sizes and strides of the batch, the rows and the groups of ``packed``.
-    """
-    index = torch.zeros(1, dtype=torch.int32)
-    for n, stride in lines[:-2]:
-        index = (index.unsqueeze(-1) + torch.arange(n, dtype=torch.int32) * stride).flatten()
-    (n, tall), (groups, wide) = lines[-2:] if down else (lines[-1], lines[-2])
-    inner = (torch.arange(n, dtype=torch.int32) * tall).unsqueeze(-1) + torch.arange(groups, dtype=torch.int32) * wide
-    index = (index.view(-1, 1, 1, 1) + inner).expand(-1, rows, -1, -1)
-    return index.reshape(-1), torch.arange(0, index.numel(), groups, dtype=torch.int32)
-
-
-@cache
-def _summing(bits: int) -> Callable[..., Tensor]:
-    return getattr(torch.ops.quantized, _SUMS[bits]).default
-
-
-@lru_cache(maxsize=1)
-def readable() -> bool:
-    """Whether this build of torch has sums of packed rows, and gets one right."""
-    packed = torch.cat([torch.tensor([[0x21]], dtype=torch.uint8), torch.ones(1, 2).half().view(torch.uint8)], -1)
-    index = torch.zeros(1, dtype=torch.int32)
-    try:
-        for bits, expected in ((2, [2.0, 1.0, 3.0, 1.0]), (4, [2.0, 3.0])):
-            found = _summing(bits)(packed, index, index, False, 0, False, torch.ones(1), None, False)
-            if found.tolist() != [expected]:
-                return False
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return True
-
-
-def fused(format: Any) -> Any:
+def fuse_rows(format: Any) -> Any:
     """Codes whose blocks lie along rows or columns as ``FusedRows`` of the same size; all else as it is.
 
     Where torch reads them faster, and where float16 holds their numbers: scales are the same, minima rounded to 11
     digits.
     """
     if isinstance(format, Sum):
-        return Sum(tuple(fused(term) for term in format.terms))
+        return Sum(tuple(fuse_rows(term) for term in format.terms))
     if isinstance(format, Product):
-        return Product((fused(format.factors[0]), *format.factors[1:]))
+        return Product((fuse_rows(format.factors[0]), *format.factors[1:]))
     if not isinstance(format, Quantized) or not _fusible(format):
         return format
     assert isinstance(format.zero, Tensor)
@@ -229,5 +193,5 @@ def _fusible(format: Quantized) -> bool:
     whole = all(n % b == 0 for n, b in zip(format.size, format.block, strict=True))
     lines = min(tall, wide) == 1 and max(format.block[:-2], default=1) == 1 and group * format.bits % 8 == 0
     small = isinstance(zero, Tensor) and zero.element_size() + format.scale.element_size() >= TAIL
-    read = format.bits in _SUMS and format.nominal in _READ and format.device.type == "cpu" and readable()
+    read = format.bits in SUMS and format.nominal in _READ and format.device.type == "cpu" and readable()
     return whole and lines and small and read

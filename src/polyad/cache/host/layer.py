@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from polyad.cache.codec import Codec
 from polyad.cache.host.attention import CHUNK, FEW, dense, over_pieces
 from polyad.cache.host.exact_tokens import Recent
-from polyad.cache.host.fused_rows import fused
+from polyad.cache.host.fused_rows import fuse_rows
 from polyad.cache.host.rotation import Rotation
 from polyad.cache.host.stored_blocks import Stored
 
@@ -51,8 +51,8 @@ class HeldLayer(DynamicLayer):
 
     def attend(self, module: nn.Module, query: Tensor, mask: Tensor | None, before: Any, more: Any) -> Tensor:
         """Attention of queries (batch, heads, tokens, channels); (batch, tokens, heads, channels)."""
-        fused = before.__name__ == "sdpa_attention_forward" and not more.get("dropout")
-        if self.stored.length and query.shape[-2] <= FEW and fused and more.get("position_bias") is None:
+        unweighted = before.__name__ == "sdpa_attention_forward" and not more.get("dropout")
+        if self.stored.length and query.shape[-2] <= FEW and unweighted and more.get("position_bias") is None:
             out = self._over_stored(query, mask, more["scaling"])
         else:
             out = dense(module, query, *self.read(), mask, before, more)
@@ -67,7 +67,7 @@ class HeldLayer(DynamicLayer):
         pieces = exact[:-1]
         for first, keys, values in self.stored.read():
             assert self.codec is not None
-            pieces.append((self._turned(self.codec.keys(keys), first), self.codec.values(values)))
+            pieces.append((self._rotate_keys(self.codec.keys(keys), first), self.codec.values(values)))
         pieces.append(exact[-1])
         keys, values = (torch.cat([piece.to(self.dtype) for piece in side], -2) for side in zip(*pieces, strict=True))
         return keys, values
@@ -83,11 +83,11 @@ class HeldLayer(DynamicLayer):
         batch, heads = self.recent.read(0)[0].shape[:2]
         return over_pieces(query.reshape(batch, heads, -1, *query.shape[2:]), mask, scaling, pieces)
 
-    def _turned(self, keys: Tensor, start: int) -> Tensor:
+    def _rotate_keys(self, keys: Tensor, start: int) -> Tensor:
         return keys if self.rotation is None else self.rotation.turn(keys, self.first.length + start)
 
     def _turned_from(self, start: int, keys: Tensor, at: int = 0) -> Tensor:
-        return self._turned(keys, start + at)
+        return self._rotate_keys(keys, start + at)
 
     def _settle(self, query: Tensor) -> None:
         """Encode what has left the window, once all layers that share the codec are here."""
@@ -99,10 +99,10 @@ class HeldLayer(DynamicLayer):
             layer._keep_sinks()
         count = max(0, self.recent.length - self.window) // self.codec.block * self.codec.block
         if count:
-            entries, queries = zip(*(layer._leaving(count) for layer in self.neighbours), strict=True)
+            entries, queries = zip(*(layer._leaving_tokens(count) for layer in self.neighbours), strict=True)
             pairs = self.codec.encode_layers(entries, queries)
             for layer, (keys, values) in zip(self.neighbours, pairs, strict=True):
-                layer.stored.append(fused(keys), fused(values))
+                layer.stored.append(fuse_rows(keys), fuse_rows(values))
                 layer.recent.drop(count)
         for layer in self.neighbours:
             layer._query = None
@@ -114,7 +114,7 @@ class HeldLayer(DynamicLayer):
             self.first.append(*self.recent.read(count))
             self.recent.drop(count)
 
-    def _leaving(self, count: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    def _leaving_tokens(self, count: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
         keys, values = (t.to(self.dtype) for t in self.recent.read(count))
         assert self._query is not None
         if self.rotation is None:
@@ -144,12 +144,12 @@ class HeldLayer(DynamicLayer):
         if length >= first + self.stored.length:
             self.recent.crop(length - first - self.stored.length)
             return
-        kept = self.stored.floor(max(0, length - first))
-        start = min(first + kept, length)
-        held = self.recent.read()[0].dtype
-        keys, values = (x[..., start:length, :].to(held, copy=True) for x in self.read())
+        whole = self.stored.floor(max(0, length - first))
+        start = min(first + whole, length)
+        dtype = self.recent.read()[0].dtype
+        keys, values = (x[..., start:length, :].to(dtype, copy=True) for x in self.read())
         self.first.crop(min(first, length))
-        self.stored.crop(kept)
+        self.stored.crop(whole)
         self.recent.replace(keys, values)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -174,7 +174,7 @@ class HeldLayer(DynamicLayer):
 
     @property
     def state(self) -> tuple[Tensor, ...]:
-        """What is remembered of the sequences besides their tokens; its bytes count."""
+        """Tensors that are remembered of the sequences besides their tokens; their bytes count."""
         return () if self.codec is None else self.codec.state
 
     def offload(self) -> None:

@@ -32,9 +32,9 @@ class Rotation:
         self._origin: int | None = None
         """The first position, where all tokens of all rows follow it one by one."""
         self._even = True
-        """Whether cosines and sines so far were the same in both halves."""
+        """True while cosines and sines are the same in both halves."""
         self._halves: bool | None = None
-        """Whether the model rotates the first half of the channels with the second."""
+        """True if the model rotates the first half of the channels with the second; None before it is known."""
         owner = weakref.ref(self)
 
         def see(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
@@ -56,16 +56,16 @@ class Rotation:
         cos, sin = (t.expand(positions.shape[0], -1, -1) for t in embeddings)
         half = cos.shape[-1] // 2
         self._even &= all(torch.equal(t[..., :half], t[..., half:]) for t in (cos, sin))
-        known = int(positions.max()) + 1
-        if self._table is None or known > self._table[0].shape[0]:
-            room = known + known // 8 + 64
+        count = int(positions.max()) + 1
+        if self._table is None or count > self._table[0].shape[0]:
+            room = count + count // 8 + 64
             grown = [cos.new_zeros(room, cos.shape[-1]) for _ in range(2)]
             for new, old in zip(grown, self._table or (), strict=False):
                 new[: old.shape[0]] = old
             self._table = grown[0], grown[1]
-        for table, given in zip(self._table, (cos, sin), strict=True):
-            table[positions] = given.to(table.dtype)
-        if positions.shape[0] > 1 and bool((positions == positions[:1]).all()) and self._shared():
+        for table, values in zip(self._table, (cos, sin), strict=True):
+            table[positions] = values.to(table.dtype)
+        if positions.shape[0] > 1 and bool((positions == positions[:1]).all()) and self._same_for_all():
             positions = positions[:1]
         self._follow(positions)
         if self.positions is not None:
@@ -83,19 +83,19 @@ class Rotation:
         if positions.shape[0] > 1 or not bool((positions[0] == steps).all()):
             self._origin = None
 
-    def _shared(self) -> bool:
+    def _same_for_all(self) -> bool:
         return self.positions is None or self.positions.shape[0] == 1
 
     def turn(self, keys: Tensor, start: int) -> Tensor:
         """Rotate keys (batch, heads, tokens, channels) of the tokens from number ``start`` on."""
         cos, sin = self._at(start, keys)
-        return self._rotated(keys, cos, sin)
+        return self._rotate(keys, cos, sin)
 
     def undo(self, keys: Tensor, start: int) -> Tensor:
         """Take the rotation away, also where a rounded cosine and sine do not lie on the circle."""
         cos, sin = self._at(start, keys)
         length = cos.square() + sin.square()
-        return self._rotated(keys, cos / length, -sin / length)
+        return self._rotate(keys, cos / length, -sin / length)
 
     def _at(self, start: int, keys: Tensor) -> tuple[Tensor, Tensor]:
         assert self._table is not None
@@ -110,7 +110,7 @@ class Rotation:
         index = self.positions[:, start : start + count].long()
         return self._table[0][index].to(wide), self._table[1][index].to(wide)
 
-    def _rotated(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _rotate(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         width = min(cos.shape[-1], keys.shape[-1])
         part = keys[..., :width].to(cos.dtype)
         if self._halves is None:
@@ -124,7 +124,7 @@ class Rotation:
         return self._apply(keys[:, :1], keys, cos, sin)[1]
 
     def _like_halves(self, width: int) -> bool:
-        """Whether the model turns random keys as ``_by_halves`` does."""
+        """True if the model turns random keys as ``_by_halves`` does."""
         probe = torch.randn(1, 2, 3, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         angle = torch.randn(1, 3, width // 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         cos, sin = angle.cos().repeat(1, 1, 2), angle.sin().repeat(1, 1, 2)
@@ -158,7 +158,7 @@ def _by_halves(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """``keys cos + (-second half, first half) sin`` with no copy of the halves."""
     half = keys.shape[-1] // 2
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    made = keys * cos
-    made[..., :half].addcmul_(keys[..., half:], sin[..., :half], value=-1)
-    made[..., half:].addcmul_(keys[..., :half], sin[..., half:])
-    return made
+    result = keys * cos
+    result[..., :half].addcmul_(keys[..., half:], sin[..., :half], value=-1)
+    result[..., half:].addcmul_(keys[..., :half], sin[..., half:])
+    return result

@@ -25,7 +25,7 @@ SINKS = 4
 def maker(
     model: Any, text: str, windows: Callable[[], Iterable[Tensor]], *, callback: Callable[..., Any] | None = None
 ) -> Callable[[], HeldCache]:
-    """What makes caches of this description: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
+    """The function that makes caches as described: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
 
     ``window``, ``sinks`` and ``dtype`` of exact tokens may be among the arguments; by default the first four tokens
     stay exact, unless the codec itself chooses which ones stay. ``windows`` gives token ids to
@@ -33,15 +33,15 @@ def maker(
     """
     if split_method(text)[0] == PLAIN:
         return partial(cache_for, model, **check_arguments(EXACT, split_method(text)[1]))
-    chosen, given = read_method(text, ["codec"])
-    options = {option.name: given.pop(option.name) for option in OF_HOSTS["codec"] if option.name in given}
-    make = partial(chosen.function, **given)
+    chosen, values = read_method(text, ["codec"])
+    options = {option.name: values.pop(option.name) for option in OF_HOSTS["codec"] if option.name in values}
+    make = partial(chosen.function, **values)
     if not issubclass(arguments(make), Eviction):  # which chooses itself
         options.setdefault("sinks", SINKS)
     sinks = options.get("sinks", 0)
     try:
-        seen = observe(model, make, windows(), sinks=sinks, callback=callback) if chosen.needs else None
-        cache_for(model, make, seen=seen, **options)  # so that what is wrong is said before any work
+        observed = observe(model, make, windows(), sinks=sinks, callback=callback) if chosen.needs else None
+        cache_for(model, make, seen=observed, **options)  # so that what is wrong is said before any work
     except TypeError as error:
         raise ValueError(f"{text!r} does not fit {chosen.name}: {error}") from error
-    return partial(cache_for, model, make, seen=seen, **options)
+    return partial(cache_for, model, make, seen=observed, **options)

@@ -83,8 +83,8 @@ class Stored:
     def nbytes(self, bases: tuple[Tensor, ...] = ()) -> int:
         """Bytes of all buffers, room for more included, but for the tensors ``bases``."""
         apart = {_storage(base) for base in bases}
-        held = {_storage(t): _compact(t) for run in self._runs for t in run.tensors() if _storage(t) not in apart}
-        return sum(held.values())
+        sizes = {_storage(t): _compact(t) for run in self._runs for t in run.tensors() if _storage(t) not in apart}
+        return sum(sizes.values())
 
     def storages(self, bases: tuple[Tensor, ...] = ()) -> dict[int, int]:
         """The same by storage, so that what several layers share counts once."""
@@ -106,17 +106,17 @@ class _Run:
         return None not in self._growth
 
     def takes(self, keys: Format, values: Format) -> bool:
-        """Whether this pair can be written behind what is here."""
+        """True if this pair can be written behind what is stored."""
         if not self.grows:
             return False
-        for held, growth, like, piece in zip(self._buffers, self._growth, self._like, (keys, values), strict=True):
+        for buffers, growth, like, piece in zip(self._buffers, self._growth, self._like, (keys, values), strict=True):
             assert growth is not None
             new = piece.tensors()
             if type(piece) is not type(like) or piece.growth() != growth:
                 return False
-            if any(covers == 0 and _storage(held[n]) != _storage(new[n]) for n, covers in growth.items()):
+            if any(covers == 0 and _storage(buffers[n]) != _storage(new[n]) for n, covers in growth.items()):
                 return False
-            if any(covers and new[n].shape[:-2] != held[n].shape[:-2] for n, covers in growth.items()):
+            if any(covers and new[n].shape[:-2] != buffers[n].shape[:-2] for n, covers in growth.items()):
                 raise ValueError(
                     f"keys and values of a batch of shape {tuple(piece.shape[:-2])} cannot follow those of "
                     f"{tuple(like.shape[:-2])}; start a new cache"
@@ -124,42 +124,42 @@ class _Run:
         return True
 
     def append(self, keys: Format, values: Format) -> None:
-        for held, growth, piece in zip(self._buffers, self._growth, (keys, values), strict=True):
+        for buffers, growth, piece in zip(self._buffers, self._growth, (keys, values), strict=True):
             assert growth is not None
             for name, tensor in piece.tensors().items():
                 if growth[name]:
-                    held[name] = written(held[name], -(-self.length // growth[name]), tensor)
+                    buffers[name] = written(buffers[name], -(-self.length // growth[name]), tensor)
         self.length += keys.shape[-2]
         self._like = self.read(0, self.length)  # of the larger buffers, so that those before them are let go
 
     def read(self, start: int, count: int) -> tuple[Format, Format]:
-        made = []
-        for like, held, growth in zip(self._like, self._buffers, self._growth, strict=True):
+        formats = []
+        for like, buffers, growth in zip(self._like, self._buffers, self._growth, strict=True):
             if growth is None:
-                made.append(like)
+                formats.append(like)
                 continue
             rows = {
                 name: t.narrow(-2, start // growth[name], -(-count // growth[name])) if growth[name] else t
-                for name, t in held.items()
+                for name, t in buffers.items()
             }
-            made.append(like.with_rows(rows, count))
-        return made[0], made[1]
+            formats.append(like.with_rows(rows, count))
+        return formats[0], formats[1]
 
     def select(self, index: Tensor, done: dict[int, tuple[Tensor, Tensor]]) -> None:
         if not self.grows:
             self._like = self._like[0].select(index), self._like[1].select(index)
             self._buffers = [dict(format.tensors()) for format in self._like]
             return
-        for held in self._buffers:
-            for name, t in held.items():
+        for buffers in self._buffers:
+            for name, t in buffers.items():
                 if id(t) not in done:
                     done[id(t)] = t, entries(t, index)  # t too, so that its id is not another's meanwhile
-                held[name] = done[id(t)][1]
+                buffers[name] = done[id(t)][1]
         self._like = self.read(0, self.length)
 
     def tensors(self) -> Iterator[Tensor]:
-        for held in self._buffers:
-            yield from held.values()
+        for buffers in self._buffers:
+            yield from buffers.values()
 
 
 def written(buffer: Tensor, start: int, tensor: Tensor) -> Tensor:

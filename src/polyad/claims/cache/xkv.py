@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from polyad.cache import XKV, remembering, token_alignment
+from polyad.cache import XKV, recording_cache, token_alignment
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
 
@@ -39,7 +39,7 @@ def claim(callback: Any = None) -> Result:
 
 def _alignment(bench: Caches) -> dict[str, float]:
     """Mean squared cosine between the leading 16 singular vectors of neighbouring layers' caches."""
-    cache = remembering(bench.model)
+    cache = recording_cache(bench.model)
     with torch.no_grad():
         bench.model.base_model(bench.texts["stdlib"][:1, : bench.prefix], past_key_values=cache, use_cache=True)
     sides: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}

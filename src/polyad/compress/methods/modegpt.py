@@ -82,16 +82,16 @@ def units(block: Block, weights: Weights) -> int:
 
 def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float) -> Replacement:
     second, order = _ranked_columns(block, stats, ridge)
-    kept = order[:keep].sort().values
+    chosen = order[:keep].sort().values
     gate, up, down = (block.roles[r] for r in ("gate", "up", "down"))
     w = weights[down + ".weight"]
     rest = order[keep:]
-    cross = second[kept][:, rest] @ w[:, rest].mT.double()  # what the others gave, as the kept see it; (keep, out)
-    fitted = w[:, kept].double() + torch.cholesky_solve(cross, _cholesky(second[kept][:, kept], block)).mT
-    found: dict[str, Any] = {down + ".weight": fitted.to(w.dtype).contiguous()}
+    cross = second[chosen][:, rest] @ w[:, rest].mT.double()  # the others' share, in terms of the chosen; (keep, out)
+    fitted = w[:, chosen].double() + torch.cholesky_solve(cross, _cholesky(second[chosen][:, chosen], block)).mT
+    new: dict[str, Any] = {down + ".weight": fitted.to(w.dtype).contiguous()}
     for path in (gate, up):
-        found |= {name: weights[name][kept] for name in (path + ".weight", path + ".bias") if name in weights}
-    return Replacement(found)
+        new |= {name: weights[name][chosen] for name in (path + ".weight", path + ".bias") if name in weights}
+    return Replacement(new)
 
 
 def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, Tensor]:
@@ -143,15 +143,15 @@ def _pair_scores(block: Block, stats: Inputs) -> Tensor:
 
 
 def _queries_keys(block: Block, weights: Weights, stats: Inputs, keep: int, _ridge: float) -> Replacement:
-    kept = _pair_scores(block, stats).topk(keep, dim=-1).indices.sort(-1).values  # (key heads, keep)
-    both = torch.cat((kept, kept + block.width // 2), -1)  # columns of a head, (key heads, 2 keep)
-    found: dict[str, Any] = {}
+    pairs = _pair_scores(block, stats).topk(keep, dim=-1).indices.sort(-1).values  # (key heads, keep)
+    both = torch.cat((pairs, pairs + block.width // 2), -1)  # columns of a head, (key heads, 2 keep)
+    new: dict[str, Any] = {}
     for role, heads in (("q", block.heads), ("k", block.key_heads)):
         rows = both.repeat_interleave(heads // block.key_heads, 0) + torch.arange(heads)[:, None] * block.width
         for name in (block.roles[role] + ".weight", block.roles[role] + ".bias"):
             if name in weights:
-                found[name] = weights[name][rows.reshape(-1)]
-    return Replacement(found, {block.home: {"pairs": kept}})
+                new[name] = weights[name][rows.reshape(-1)]
+    return Replacement(new, {block.home: {"pairs": pairs}})
 
 
 def _value_svd(block: Block, weights: Weights, stats: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -173,11 +173,11 @@ def _values_outputs(block: Block, weights: Weights, stats: Inputs, keep: int, _r
     values = (inverse @ u[..., :keep]).mT.flatten(0, 1)  # (key heads keep, in)
     output = (s[:, :keep, None] * vh[:, :keep]).unflatten(2, (-1, out))  # (key heads, keep, group, out)
     output = output.permute(3, 0, 2, 1).flatten(1)  # (out, heads keep)
-    found = {v_path + ".weight": values.to(dtype).contiguous(), o_path + ".weight": output.to(dtype).contiguous()}
+    new = {v_path + ".weight": values.to(dtype).contiguous(), o_path + ".weight": output.to(dtype).contiguous()}
     bias = weights.get(v_path + ".bias")
     if bias is not None:  # attention weights sum to one, so a value's bias reaches the output as a constant
         heads = bias.reshape(block.key_heads, 1, block.width).expand(-1, block.heads // block.key_heads, -1)
         constant = weights[o_path + ".weight"] @ heads.reshape(-1)
-        found[v_path + ".bias"] = torch.zeros(block.key_heads * keep, dtype=dtype, device=bias.device)
-        found[o_path + ".bias"] = weights.get(o_path + ".bias", 0) + constant
-    return Replacement(found, {block.home: {"value_width": keep}})
+        new[v_path + ".bias"] = torch.zeros(block.key_heads * keep, dtype=dtype, device=bias.device)
+        new[o_path + ".bias"] = weights.get(o_path + ".bias", 0) + constant
+    return Replacement(new, {block.home: {"value_width": keep}})

@@ -1,4 +1,4 @@
-"""What a layer reads and writes, as rows of two matrices."""
+"""Inputs and outputs of a layer as rows of two matrices."""
 
 from __future__ import annotations
 

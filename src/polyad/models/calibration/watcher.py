@@ -75,10 +75,10 @@ class Watcher:
 
     def _take_input(self, x: Tensor, last: list[tuple[Watcher, Tensor, int]] | None) -> None:
         self.calls += 1
-        for other, seen, version in last or ():
-            alike = seen is x and version == x._version and other is not self and other.geometry == self.geometry
-            known = other.names >= self._inputs() and other.calls == self.calls
-            if alike and known and (self.calls == 1 or self.leader is other):
+        for other, tensor, version in last or ():
+            alike = tensor is x and version == x._version and other is not self and other.geometry == self.geometry
+            covers = other.names >= self._inputs() and other.calls == self.calls
+            if alike and covers and (self.calls == 1 or self.leader is other):
                 self.leader = other
                 return
         if self.leader is not None:

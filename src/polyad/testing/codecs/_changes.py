@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyad._card import Card
-from polyad.cache import HeldCache, remembering
+from polyad.cache import HeldCache, recording_cache
 from polyad.testing._contract import relative_error
 from polyad.testing.codecs._subject import (
     NEAR,
@@ -108,7 +108,7 @@ def selections(card: Card) -> None:
 def adoption(card: Card) -> None:
     """Taking over an exact cache's tokens is having been fed them."""
     model, ids, more = decoder(), tokens(2, PROMPT), tokens(2, 3, seed=7)
-    exact = remembering(model)
+    exact = recording_cache(model)
     logits(model, ids, exact)
     for setting, options in settings(card).items():
         adopted, fed = cache_of(card, options).adopt(exact), cache_of(card, options)

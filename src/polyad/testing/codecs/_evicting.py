@@ -11,8 +11,8 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.cache import Eviction, HeldCache, cache_for
-from polyad.cache.host.cache import attentions
 from polyad.cache.host.eviction_layer import EvictingLayer
+from polyad.cache.host.model_layers import attentions
 from polyad.testing._contract import normal
 from polyad.testing.codecs._decoding import CHUNKS
 from polyad.testing.codecs._sizes import SIZES

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.cache import Codec, Eviction, HeldCache, cache_for, observe
-from polyad.cache.host.cache import attentions, place
+from polyad.cache.host.model_layers import attentions, place
 from polyad.cache.host.rotation import Rotation
 from polyad.formats import Dense, Format
 from polyad.testing.decoders import random_decoder, random_tokens

@@ -8,7 +8,7 @@ columns in float32.
 ...     check(LowRank(torch.ones(4, 2), torch.ones(2, 6)))
 """
 
-from polyad.testing._densifying import no_densifying
+from polyad.testing._no_densifying import no_densifying
 from polyad.testing.layers._modules import example
 from polyad.testing.layers._running import autocast, compiling, exporting, forward
 from polyad.testing.layers._state import copies, exact, loading, names, ties, training

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.formats import Format
-from polyad.testing._densifying import no_densifying
+from polyad.testing._no_densifying import no_densifying
 from polyad.testing.layers._modules import Held, modules
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from polyad.formats import Format, Sum
 from polyad.layers import Embedding, Factors, Linear
 from polyad.testing._contract import exactness
-from polyad.testing._densifying import no_densifying
+from polyad.testing._no_densifying import no_densifying
 from polyad.testing.layers._modules import modules
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from polyad._card import Card
 from polyad.statistics import Moments
-from polyad.testing._cutting import Site, cut_block, loss, site, sites, units
 from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing.groups._subject import Site, cut_block, loss, site, sites, units
 
 
 def dead_blocks(card: Card) -> None:

@@ -19,22 +19,11 @@ import torch
 from polyad._card import Card
 from polyad.decompose import svd
 from polyad.formats import Format, LowRank
-from polyad.testing._awkward_layers import dead_layers, layout, refusals
 from polyad.testing._contract import seeded
-from polyad.testing._factoring import (
-    HALF,
-    SHAPES,
-    WIDE,
-    call_factorisation,
-    error,
-    layer,
-    permute_inputs,
-    ranks,
-    remainder,
-    scale_inputs,
-    second_moment,
-)
+from polyad.testing._moments import permute_inputs, scale_inputs, second_moment
 from polyad.testing._refusals import result_or_refusal
+from polyad.testing.factors._awkward_layers import dead_layers, layout, refusals
+from polyad.testing.factors._subject import HALF, SHAPES, WIDE, call_factorisation, error, layer, ranks, remainder
 
 
 def result(card: Card) -> None:

@@ -19,8 +19,18 @@ import numpy as np
 
 from polyad._card import Card
 from polyad.allocate.curve import WHOLE, Curve
-from polyad.testing._budgets import LOSSES, Items, call_allocation, cost, costs_even, loss, places, problems, step
 from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing.allocations._subject import (
+    LOSSES,
+    Items,
+    call_allocation,
+    cost,
+    costs_even,
+    loss,
+    places,
+    problems,
+    step,
+)
 
 
 def within_budget(card: Card) -> None:
@@ -93,7 +103,7 @@ def units(card: Card) -> None:
         bits = {name: Curve(c.sizes, 8 * c.costs, c.errors, c.sweep) for name, c in items.items()}
         assert call_allocation(card, bits, 8 * budget) == plain, f"{card.name} depends on the unit of costs"
         for factor in (2.0**-40, 2.0**40):
-            outcome = call_allocation(card, {name: curve.scaled(factor) for name, curve in items.items()}, budget)
+            outcome = call_allocation(card, {name: curve.weigh(factor) for name, curve in items.items()}, budget)
             assert outcome == plain, f"{card.name} depends on the unit of errors: {outcome} at {factor:.3g}, {plain}"
 
 

@@ -20,10 +20,18 @@ from torch import Tensor
 from polyad._card import Card
 from polyad.formats import Format, Quantized
 from polyad.formats.stored.packing import packed_length
-from polyad.testing._awkward_numbers import awkward_numbers, refusals
 from polyad.testing._contract import normal, seeded
-from polyad.testing._quantizing import call_quantizer, every_result, exact, grid, numbers, relative_error, variants
 from polyad.testing._refusals import result_or_refusal
+from polyad.testing.quantizers._awkward_numbers import awkward_numbers, refusals
+from polyad.testing.quantizers._subject import (
+    call_quantizer,
+    every_result,
+    exact,
+    grid,
+    numbers,
+    relative_error,
+    variants,
+)
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from polyad.statistics import Moments
 from polyad.testing._contract import seeded
-from polyad.testing._cutting import Site
-from polyad.testing._factoring import permute_inputs
+from polyad.testing._moments import permute_inputs
+from polyad.testing.groups._subject import Site
 
 
 def permute_units(here: Site) -> tuple[Site, Tensor]:

@@ -8,8 +8,8 @@ import torch
 
 from polyad._card import Card
 from polyad.testing._contract import normal
-from polyad.testing._quantizing import call_quantizer, exact, variants
 from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing.quantizers._subject import call_quantizer, exact, variants
 
 
 def awkward_numbers(card: Card) -> None:

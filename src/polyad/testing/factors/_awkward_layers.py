@@ -10,17 +10,9 @@ import torch
 
 from polyad._card import Card
 from polyad.statistics import Moments
-from polyad.testing._factoring import (
-    WIDE,
-    call_factorisation,
-    error,
-    layer,
-    ranks,
-    replace_second,
-    scale_inputs,
-    second_moment,
-)
+from polyad.testing._moments import replace_second, scale_inputs, second_moment
 from polyad.testing._refusals import assert_refused, result_or_refusal
+from polyad.testing.factors._subject import WIDE, call_factorisation, error, layer, ranks
 
 
 def dead_layers(card: Card) -> None:

@@ -16,8 +16,10 @@ import itertools
 import torch
 
 from polyad._card import Card
-from polyad.testing._awkward_blocks import damage, dead_blocks, refusals
-from polyad.testing._cutting import (
+from polyad.testing._trial_models import logits, tokens
+from polyad.testing.groups._awkward_blocks import damage, dead_blocks, refusals
+from polyad.testing.groups._permutations import kill_units, permute_units
+from polyad.testing.groups._subject import (
     OUTER,
     Site,
     cut_block,
@@ -29,8 +31,6 @@ from polyad.testing._cutting import (
     sites,
     units,
 )
-from polyad.testing._rearranging import kill_units, permute_units
-from polyad.testing._trial_models import logits, tokens
 
 
 def all_units(card: Card) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from polyad._card import Card
 from polyad.formats import Format
 from polyad.testing._contract import seeded
-from polyad.testing._decomposing import SLACK, assert_sentence, dense, drawn, error, made
+from polyad.testing._decomposition import SLACK, assert_sentence, dense, drawn, error, made
 
 
 def missing(card: Card) -> None:

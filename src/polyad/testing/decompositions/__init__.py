@@ -16,8 +16,8 @@ import math
 import torch
 
 from polyad._card import Card
-from polyad.testing._awkward import batched, beyond, missing, short
-from polyad.testing._decomposing import SLACK, assert_sentence, dense, drawn, error, made
+from polyad.testing._decomposition import SLACK, assert_sentence, dense, drawn, error, made
+from polyad.testing.decompositions._awkward_tensors import batched, beyond, missing, short
 
 
 def result(card: Card) -> None:
