@@ -12,7 +12,7 @@ import pytest
 import polyad
 
 ROOT = Path(polyad.__file__).parent
-LONG: dict[str, str] = {}
+LONG = {"_moved.py": "one table of everything that has moved since 0.1.0"}
 """Files over 200 lines, each with its reason; at most four."""
 ROOMS_OF_METHODS = {"methods", "codecs", "transforms", "subspaces", "curvature"}
 PARTICIPLE = re.compile(r"_?[a-z]+(ed|ing|ept|told|held|seen|given|known|drawn|split|cut)")
@@ -101,12 +101,11 @@ def test_nothing_private_is_imported_from_outside_its_folder():
     assert list(private_of_others()) == []
 
 
-@pytest.mark.xfail(reason="the packages are brought to it one after another", strict=True)
 def test_methods_import_the_interface_and_never_the_host():
     wrong = [
         f"{name} uses {other}"
         for name in FILES
-        if name.split(".")[-2] in ROOMS_OF_METHODS
+        if name.count(".") > 1 and name.split(".")[-2] in ROOMS_OF_METHODS
         for other in used(name)
         if "host" in other.split(".") and other.split(".")[1] == name.split(".")[1]
     ]
@@ -118,7 +117,6 @@ def test_no_room_holds_more_than_thirty_modules():
     assert {room: n for room, n in rooms.items() if n > 30 and ".claims" not in room} == {}
 
 
-@pytest.mark.xfail(reason="the packages are brought to it one after another", strict=True)
 def test_at_most_four_files_are_long_and_each_says_why():
     long = {str(path.relative_to(ROOT)) for path in FILES.values() if path.read_text().count("\n") > 200}
     assert len(LONG) <= 4
@@ -156,14 +154,12 @@ def clauses():
                     yield f"{name}: {line}"
 
 
-@pytest.mark.xfail(reason="the packages are brought to it one after another", strict=True)
 def test_functions_are_named_by_verbs_and_values_by_nouns():
     count = sum(1 for _ in functions())
     assert len(participles()) <= SHARE * count, participles()
     assert len(list(vague())) <= SHARE * count, list(vague())
 
 
-@pytest.mark.xfail(reason="the packages are brought to it one after another", strict=True)
 def test_docstrings_say_what_a_thing_does_or_is():
     assert list(clauses()) == []
 

@@ -69,12 +69,12 @@ def check_arguments(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     Traceback (most recent call last):
     ValueError: modegpt has no argument 'rule'; did you mean rules? It takes keep, ridge=1.0, rules=mlp-qk-vo
     """
-    known = arguments(method)
+    allowed = arguments(method)
     for name, value in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
             hint = f"did you mean {near[0]}? It" if near else "it"
-            takes = ", ".join(map(str, known.values())) or "none"
+            takes = ", ".join(map(str, allowed.values())) or "none"
             raise ValueError(f"{method.name} has no argument {name!r}; {hint} takes {takes}")
         try:
             _check.number(method.function, name, value)
@@ -91,9 +91,9 @@ def read_method(text: str, kinds: Iterable[str]) -> tuple[Card, dict[str, Any]]:
     >>> method.name, given
     ('round_to_nearest', {'bits': 4, 'group': 32})
     """
-    name, given = split_method(text)
+    name, values = split_method(text)
     method = card(SHORT.get(name, name), kinds=tuple(kinds))
-    return method, check_arguments(method, given)
+    return method, check_arguments(method, values)
 
 
 def split_method(text: str) -> tuple[str, dict[str, Any]]:

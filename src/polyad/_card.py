@@ -1,4 +1,4 @@
-"""What a method is called, what it makes and where it comes from."""
+"""The catalogue: the name of each method, the format that it makes, and its papers."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ def method(
 
     def record(function: _Function) -> _Function:
         entry = name or function.__name__
-        known = _catalogue.get(entry)
-        if known is not None and known.function.__module__ != function.__module__:
-            raise ValueError(f"two methods are called {entry!r}: in {known.module} and {function.__module__}")
+        other = _catalogue.get(entry)
+        if other is not None and other.function.__module__ != function.__module__:
+            raise ValueError(f"two methods are called {entry!r}: in {other.module} and {function.__module__}")
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(

@@ -1,4 +1,4 @@
-"""Where polyad keeps what it makes and finds what was downloaded."""
+"""The folders of polyad's cache and of downloaded data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def data_folder() -> Path:
-    """Where downloaded data lies: ``$POLYAD_DATA``, or ``data`` in polyad's cache folder."""
+    """The folder of downloaded data: ``$POLYAD_DATA``, or ``data`` in polyad's cache folder."""
     return Path(os.environ.get("POLYAD_DATA", cache_folder() / "data"))
 
 
