@@ -19,8 +19,8 @@ from polyad.models.surgery import Undo, replace
 class Draft:
     """New values of a model's parameters, by path, on which the steps of a recipe work one after another.
 
-    ``format`` is what a layer's weight has become, ``aim`` the dense weight that all steps come near to: that of the
-    model, or the last dense one that a step made. The model itself is read and never changed.
+    ``format`` is what a layer's weight has become, ``dense_weight`` the weight that all steps come near to: that of
+    the model, or the last dense one that a step made. The model is read, and changed by ``replace`` alone.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -107,6 +107,7 @@ def assert_near(result: Tensor, expected: Tensor, dtype: torch.dtype, what: str)
 
 
 def assert_refused(act: Callable[[], Any], word: str, what: str) -> None:
+    """Assert that an act is refused with a sentence in which ``word`` stands."""
     try:
         act()
     except ValueError as error:
