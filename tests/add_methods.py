@@ -23,7 +23,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILT = {"__pycache__", ".pytest_cache", "built"}
-CATALOGUE = [f"tests/test_{name}.py" for name in ("catalogue", "rooms", "house", "docs", "claims")]
+CATALOGUE = [f"tests/house/test_{name}.py" for name in ("catalogue", "rooms", "house", "docs")] + [
+    "tests/claims/test_claims.py"
+]
 COMMAND = "from polyad.cli import main; main()"
 
 
@@ -151,7 +153,7 @@ def add_and_test(tree: Tree, recipes: list[Recipe]) -> None:
     tree.python("docs/pages.py")
     say("docs/methods.md is rewritten by docs/pages.py", clock)
     clock, names = time.perf_counter(), " or ".join(recipe.name for recipe in recipes)
-    passed = tree.tests(*(recipe.contract for recipe in recipes), "tests/test_house.py", "-k", names)
+    passed = tree.tests(*(recipe.contract for recipe in recipes), "tests/house/test_house.py", "-k", names)
     for recipe in recipes:
         count = sum(f"{recipe.contract}::test_contract[{recipe.name}-" in line for line in passed)
         if not count:

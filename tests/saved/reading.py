@@ -41,6 +41,8 @@ from polyad.train import descend
 
 CASE, SAVED, BITS, EXPECTED = "case.json", "saved", "bits.json", "expected.safetensors"
 STORED = "state/"
+ROOT = Path(__file__).parent
+CASES = sorted(file.parent.relative_to(ROOT) for file in ROOT.rglob(CASE))
 READERS = {}
 
 

@@ -1,6 +1,7 @@
 """TPLA on SmolLM2 as latent attention: perplexity with the cache cut in two, before and after mixing. Three minutes.
 
-Both ranks run in one process here, one after the other; tests/test_sharded_attention.py holds two processes to that.
+Both ranks run in one process here, one after the other;
+tests/attention/test_sharded_attention.py holds two processes to that.
 """
 
 from __future__ import annotations

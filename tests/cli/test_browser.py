@@ -10,7 +10,7 @@ from polyad.report import write, write_study
 from polyad.report.studies import cache_study
 
 pytestmark = pytest.mark.browser
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1100,1000",

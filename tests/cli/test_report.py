@@ -17,7 +17,7 @@ from polyad.report import check, front, headline, heat, spectra, tables, words, 
 from polyad.report.points import mean_quality, quality
 from polyad.report.studies import adapter_study, cache_study
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 
 
 @pytest.fixture

@@ -3,17 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from saved.reading import BITS, CASE, EXPECTED, READERS, STORED, digest, read
-
-ROOT = Path(__file__).parent / "saved"
-CASES = sorted(file.parent.relative_to(ROOT) for file in ROOT.rglob(CASE))
+from saved.reading import BITS, CASES, EXPECTED, READERS, ROOT, STORED, digest, read
 
 
 def near(dtype, largest):

@@ -9,7 +9,7 @@ from pathlib import Path
 import polyad
 from polyad.claims import results
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def imported(name):

@@ -117,6 +117,13 @@ def test_no_room_holds_more_than_thirty_modules():
     assert {room: n for room, n in rooms.items() if n > 30 and ".claims" not in room} == {}
 
 
+def test_tests_stand_in_the_rooms_of_what_they_test():
+    tests = Path(__file__).parent.parent
+    rooms = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")}
+    assert rooms - {"house"} <= {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert max(len(list((tests / room).glob("test_*.py"))) for room in rooms) <= 30
+
+
 def test_at_most_four_files_are_long_and_each_says_why():
     long = {str(path.relative_to(ROOT)) for path in FILES.values() if path.read_text().count("\n") > 200}
     assert len(LONG) <= 4
@@ -164,7 +171,7 @@ def test_docstrings_say_what_a_thing_does_or_is():
     assert list(clauses()) == []
 
 
-if __name__ == "__main__":  # python tests/test_rooms.py PACKAGE: what a package still owes
+if __name__ == "__main__":  # python tests/house/test_rooms.py PACKAGE: what a package still owes
     package = f"polyad.{sys.argv[1]}" if len(sys.argv) > 1 else "polyad"
     owed = defaultdict(list)
     top = sorted(name for name in PACKAGES if name.count(".") == 1 and (package == "polyad" or name == package))

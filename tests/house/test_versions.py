@@ -23,8 +23,7 @@ from polyad.formats import LowRank, load_format, save_format
 from polyad.models import collect, origin
 from polyad.optim import Optimizer, ProjectedAdam
 from polyad.train import descend
-from saved.reading import EXPECTED, read
-from test_saved import CASES, ROOT
+from saved.reading import CASES, EXPECTED, ROOT, read
 
 KINDS = {
     "model": "model", "format": "format", "adapter": "adapter", "checkpoint": "checkpoint", "optimizer": "optimizer",
