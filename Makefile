@@ -31,11 +31,11 @@ benchmarks: peers
 
 peers: $(VENV)/.peers
 
-# The built wheel, in an environment without this checkout, does the main job.
 # The recipes of CONTRIBUTING.md, followed on a copy of this checkout.
 recipes: $(VENV)/.test
 	OMP_NUM_THREADS=2 $(BIN)/python tests/add_methods.py
 
+# The built wheel, in an environment without this checkout, does the main job.
 wheel: $(VENV)/.ready
 	bash tests/wheel.sh
 
