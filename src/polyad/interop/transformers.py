@@ -9,6 +9,7 @@ compressed model has not, the file holds one of the same name with no numbers, w
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ class PolyadConfig(QuantizationConfigMixin):
         ties: Mapping[str, str] | None = None,
         dtype: str | None = None,
         wrapped: Iterable[str] = (),
-        version: int = NEWEST["pretrained"],
+        version: int | None = None,
         **_more: Any,
     ) -> None:
         self.quant_method: Any = METHOD
@@ -81,8 +82,8 @@ class PolyadQuantizer(HfQuantizer):
             ("_keys_to_ignore_on_load_unexpected", ours - names),
             ("_keys_to_ignore_on_load_missing", config.ties.keys()),
         ):
-            patterns = {f"^{name.replace('.', chr(92) + '.')}$" for name in more}
-            setattr(model, attribute, set(getattr(model, attribute, None) or ()) | patterns)
+            patterns = [f"^{re.escape(name)}$" for name in sorted(more)]
+            setattr(model, attribute, _Patterns([*(getattr(model, attribute, None) or ()), *patterns]))
         return model
 
     def param_needs_quantization(self, model: Any, param_name: str, **_kwargs: Any) -> bool:  # noqa: ARG002
@@ -131,7 +132,7 @@ class PolyadQuantizer(HfQuantizer):
         tensors |= {name: torch.empty(0, dtype=expected[name].dtype) for name in absent}
         tensors |= {name: tensors[name].unsqueeze(0) for name in wrapped}
         dtype = str(model.dtype).removeprefix("torch.")
-        self.quantization_config = PolyadConfig(modules, ties, dtype, wrapped)
+        self.quantization_config = PolyadConfig(modules, ties, dtype, wrapped, NEWEST["pretrained"])
         model.config.quantization_config = self.quantization_config
         model._weight_conversions = []  # the file has the names that the modules have
         return tensors, {}
@@ -149,6 +150,13 @@ class PolyadQuantizer(HfQuantizer):
     def is_compileable(self) -> bool:
         """True: as far as the model itself is."""
         return True
+
+
+class _Patterns(list[str]):
+    """Regular expressions, to which transformers 5.0 adds a list and later ones a set."""
+
+    def __or__(self, other: Iterable[str]) -> set[str]:
+        return {*self, *other}
 
 
 def _names_of(model: nn.Module, config: PolyadConfig) -> list[str]:
