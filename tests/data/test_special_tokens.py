@@ -226,12 +226,12 @@ def test_a_recipe_and_a_comparison_of_caches_read_it(polyad_command, tiny_text, 
 
     monkeypatch.setattr(transformers.LlamaModel, "forward", spied)
     text = ("--text", tiny_text, "--calibrate", tiny_text, "--windows", 2, "--calibration-windows", 2)
-    for words in (
-        ("compress", tmp_path / "model", "--method", "lord", "--keep", 0.8, "--alternations", 0, *text, "--out", tmp_path / "out"),
-        ("cache", tmp_path / "model", "--methods", "plain;metric:rank=4,bits=4,window=8", "--context", 40, "--scored", 8, "--alternations", 0, *text),
-    ):  # fmt: skip
+    for command, *words in (
+        ("compress", "--method", "lord", "--keep", 0.8, "--out", tmp_path / "out"),
+        ("cache", "--methods", "plain;metric:rank=4,bits=4,window=8", "--context", 40, "--scored", 8),
+    ):
         read.clear()
-        code, _, err = polyad_command(*words)
+        code, _, err = polyad_command(command, tmp_path / "model", *words, *text, "--alternations", 0)
         assert code == 0, err
         long = [ids for ids in read if ids.shape[1] > 1]
         assert long

@@ -27,7 +27,8 @@ from polyad.train import descend
 from saved.reading import CASES, EXPECTED, ROOT, read
 
 KINDS = {
-    "model": "model", "pretrained": "pretrained", "format": "format", "adapter": "adapter", "checkpoint": "checkpoint", "optimizer": "optimizer",
+    "model": "model", "pretrained": "pretrained", "format": "format", "adapter": "adapter",
+    "checkpoint": "checkpoint", "optimizer": "optimizer",
     "descending": "training", "learning": "training", "healing": "training", "finetuning": "training",
     "comparing": "record", "page": "record",
 }  # fmt: skip
@@ -128,8 +129,8 @@ def write_record(folder):
 
 
 WRITERS = {
-    "model": write_model, "pretrained": write_pretrained, "adapter": write_adapter, "format": write_format, "training": write_training,
-    "checkpoint": write_checkpoint, "optimizer": write_optimizer, "record": write_record,
+    "model": write_model, "pretrained": write_pretrained, "adapter": write_adapter, "format": write_format,
+    "training": write_training, "checkpoint": write_checkpoint, "optimizer": write_optimizer, "record": write_record,
 }  # fmt: skip
 MADE_AGAIN = {"statistics", "tokens"}
 

@@ -26,7 +26,13 @@ from polyad.layers import Linear
 from polyad.models import replace
 from polyad.quantize import round_to_nearest
 
-FOR_TRAINING = {"learning_rate": 0.01, "lr_scheduler_type": "constant", "per_device_train_batch_size": 2, "report_to": [], "seed": 0}
+FOR_TRAINING = {
+    "learning_rate": 0.01,
+    "lr_scheduler_type": "constant",
+    "per_device_train_batch_size": 2,
+    "report_to": [],
+    "seed": 0,
+}
 
 
 def biased(model):
@@ -318,6 +324,27 @@ def test_a_training_goes_on_from_a_trainers_checkpoint(kind, tmp_path):
     assert_same(resumed.eval(), whole.eval())
     assert not torch.equal(tiny.logits(load(checkpoint)), tiny.logits(whole))
     assert_same(load(tmp_path / "whole" / "checkpoint-6"), whole)
+
+
+def test_adapters_that_stand_on_compressed_layers_are_refused_and_not_misread(tmp_path):
+    model = tiny.model()
+    low_rank(model)
+    Adapters(model).attach("a", UP, LoRA, rank=2)
+    model.save_pretrained(tmp_path / "out")
+    with pytest.raises(RuntimeError):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+def test_the_decoder_of_a_model_is_written_too(tmp_path):
+    model = tiny.model()
+    quantized(model)
+    model.save_pretrained(tmp_path / "whole")
+    for name, one in (("first", model), ("second", load(tmp_path / "whole"))):
+        one.model.save_pretrained(tmp_path / name)
+        again = transformers.AutoModel.from_pretrained(tmp_path / name)
+        ids = tiny.ids()
+        with torch.no_grad():
+            assert torch.equal(again(ids).last_hidden_state, model.model(ids).last_hidden_state)
 
 
 def test_a_training_of_adapters_on_a_compressed_model_goes_on(tmp_path):

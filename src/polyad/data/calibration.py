@@ -97,7 +97,10 @@ def evaluation(
     length = window_length(model, length)
     return {
         part.name: windows(
-            part.evaluation, length, count, name=f"the evaluation part of {part.name!r}, its last 30 %,",
+            part.evaluation,
+            length,
+            count,
+            name=f"the evaluation part of {part.name!r}, its last 30 %,",
             frame=part.frame,
         )
         for part in splits(model, sources)

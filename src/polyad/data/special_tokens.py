@@ -11,7 +11,7 @@ from torch import Tensor
 from polyad.models.loading import origin
 
 PROBES = ("The end.", "a", "0", "一")
-"""Texts that are tokenised with and without special tokens; the first of which the vocabulary has something counts."""
+"""Texts that are tokenised with and without special tokens; the first that is of any tokens counts."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Frame:
         return rows[..., len(self.before) : rows.shape[-1] - len(self.after)]
 
 
+BARE = Frame()
+"""Text as it is, with nothing around it."""
+
+
 def frame(model: Any) -> Frame:
     """The frame of what this model reads: for a decoder what comes first alone, since a text goes on behind it."""
     whole = tokenizer_frame(origin(model).tokenizer)
@@ -72,14 +76,14 @@ def frame(model: Any) -> Frame:
 def tokenizer_frame(tokenizer: Any) -> Frame:
     """The special tokens that a tokenizer puts around any text: what differs from encoding it without them."""
     if tokenizer is None:
-        return Frame()
+        return BARE
     for text in PROBES:
         bare = list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         whole = list(tokenizer(text, verbose=False).input_ids)
         for start in range(len(whole) - len(bare) + 1) if bare else ():
             if whole[start : start + len(bare)] == bare:
                 return Frame(tuple(whole[:start]), tuple(whole[start + len(bare) :]))
-    return Frame()
+    return BARE
 
 
 def _encodes(model: Any) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from polyad import _check
 from polyad._folders import data_folder
-from polyad.data.special_tokens import Frame
+from polyad.data.special_tokens import BARE, Frame
 
 PROTOCOL = "text-1"
 SHORTEST_REPEAT = 40  # characters; shorter paragraphs (headings, list items) may recur
@@ -61,7 +61,7 @@ class Split:
     name: str
     calibration: Tensor
     evaluation: Tensor
-    frame: Frame = Frame()
+    frame: Frame = BARE
 
 
 def stdlib() -> Text:
@@ -131,11 +131,11 @@ def split(text: Text, encode: Callable[[str], Sequence[int]]) -> Split:
     return Split(text.name, ids[:border], ids[border:])
 
 
-def windows(ids: Tensor, length: int, count: int, *, name: str = "the text", frame: Frame = Frame()) -> Tensor:
+def windows(ids: Tensor, length: int, count: int, *, name: str = "the text", frame: Frame = BARE) -> Tensor:
     """At most ``count`` non-overlapping windows, evenly spaced; shape (windows, length).
 
-    Fewer where the text is too short for ``count``; a text shorter than one window is refused. ``frame`` stands around
-    each and counts towards its length.
+    Fewer where the text is too short for ``count``; a text shorter than one window is refused. ``frame`` stands
+    around each and counts towards its length.
     """
     _check.at_least("count", count, 1)
     _check.at_least("length", length, 2)

@@ -1,58 +1,32 @@
 """Compressed models in folders that transformers writes and reads, by its interface for quantisers.
 
 ``save_pretrained`` of a model with layers of polyad describes them in ``quantization_config``, and
-``from_pretrained`` makes them again, after ``import polyad``. Without polyad transformers does not know this quantiser
-and goes on with a warning, so the weights themselves refuse it: for every tensor that the architecture has and the
-compressed model has not, the file holds one of the same name with no numbers, whose shape fits nothing.
+``from_pretrained`` makes them again, after ``import polyad``. Without polyad transformers does not know this
+quantiser and goes on with a warning, so the weights themselves refuse it: for every tensor that the architecture has
+and the compressed model has not, the file holds one of the same name with no numbers, whose shape fits nothing.
 """
 
 from __future__ import annotations
 
-import copy
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from torch import Tensor, nn
-from transformers.quantizers.auto import (
-    AUTO_QUANTIZER_MAPPING,
-    register_quantization_config,
-    register_quantizer,
-)
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from polyad._versions import NEWEST, read_version
+from polyad.interop._pretrained import (
+    METHOD,
+    Patterns,
+    PolyadConfig,
+    buffers_of,
+    compressed_state,
+    names_of,
+    stored_tensors,
+)
 from polyad.models.assembly import place_modules, put_tensor, tie_tensors
-from polyad.models.manifest import differences, split_ties, unsaved_buffers
-
-METHOD = "polyad"
-
-
-class PolyadConfig(QuantizationConfigMixin):
-    """The ``quantization_config`` of a compressed model: what its layers are, as in polyad's own folders.
-
-    ``modules`` maps paths to specs and ``ties`` names to the tensors that they share; ``dtype`` is the model's when it
-    was saved, and ``wrapped`` names tensors that have one dimension more in the file.
-    """
-
-    def __init__(
-        self,
-        modules: Mapping[str, Any] | None = None,
-        ties: Mapping[str, str] | None = None,
-        dtype: str | None = None,
-        wrapped: Iterable[str] = (),
-        version: int | None = None,
-        **_more: Any,
-    ) -> None:
-        self.quant_method: Any = METHOD
-        self.version = read_version("pretrained", "the quantization_config of this model", version)
-        self.modules, self.ties = dict(modules or {}), dict(ties or {})
-        self.dtype, self.wrapped = dtype, list(wrapped)
 
 
 class PolyadQuantizer(HfQuantizer):
@@ -75,7 +49,7 @@ class PolyadQuantizer(HfQuantizer):
         ours = set(model.state_dict())
         place_modules(model, {"kind": type(model).__name__, "modules": config.modules})
         names = model.state_dict().keys()
-        ours |= _buffers_of(model, config.modules).keys()
+        ours |= buffers_of(model, config.modules).keys()
         tied = getattr(model, "all_tied_weights_keys", {})
         model.all_tied_weights_keys = {a: b for a, b in tied.items() if a in names and b in names}
         for attribute, more in (
@@ -83,7 +57,7 @@ class PolyadQuantizer(HfQuantizer):
             ("_keys_to_ignore_on_load_missing", config.ties.keys()),
         ):
             patterns = [f"^{re.escape(name)}$" for name in sorted(more)]
-            setattr(model, attribute, _Patterns([*(getattr(model, attribute, None) or ()), *patterns]))
+            setattr(model, attribute, Patterns([*(getattr(model, attribute, None) or ()), *patterns]))
         return model
 
     def param_needs_quantization(self, model: Any, param_name: str, **_kwargs: Any) -> bool:  # noqa: ARG002
@@ -95,7 +69,7 @@ class PolyadQuantizer(HfQuantizer):
         config: Any = self.quantization_config
         for attribute in ("_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"):
             delattr(model, attribute)
-        tensors = _stored_tensors(self._files or [], _names_of(model, config), config.wrapped)
+        tensors = stored_tensors(self._files or [], names_of(model, config), config.wrapped)
         for name, tensor in tensors.items():
             now = model.get_parameter_or_buffer(name)
             if not now.is_meta:  # else it lies on disk
@@ -110,39 +84,28 @@ class PolyadQuantizer(HfQuantizer):
             model.get_submodule(path).to(self._asked)
         model.is_quantized = False  # nothing of transformers' own quantisers: it may be cast and trained
         model.__dict__.pop("quantization_method", None)
-        self.replacements, self._files = 1, None
+        model.hf_quantizer, self._files = self, None
+        attach_quantizer(model)
         return model
 
-    def get_state_dict_and_metadata(self, model: Any, *_args: Any) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+    def get_state_dict_and_metadata(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, model: Any, *_args: Any
+    ) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
         """The tensors to write, every shared one once; and the configuration states what the modules are."""
-        config = copy.deepcopy(model.config)
-        config.__dict__.pop("quantization_config", None)
-        with torch.device("meta"):
-            plain: Any = type(model)(config)
-        modules = differences(model, plain)
-        if not modules:
+        tensors, self.quantization_config = compressed_state(model)
+        if tensors is None:
             model.config.__dict__.pop("quantization_config", None)
             return None, {}
-        owners, ties = split_ties(model)
-        tensors = {name: t.detach() for name, t in owners.items()} | _buffers_of(model, modules)
-        expected, tied = plain.state_dict(), getattr(plain, "all_tied_weights_keys", {})
-        absent = [name for name in expected if name not in tensors and name not in ties and name not in tied]
-        other = absent or [name for name, t in tensors.items() if name in expected and t.shape != expected[name].shape]
-        wrapped = [] if other else [next(name for name in tensors if name in expected)]
-        tensors |= {name: torch.empty(0, dtype=expected[name].dtype) for name in absent}
-        tensors |= {name: tensors[name].unsqueeze(0) for name in wrapped}
-        dtype = str(model.dtype).removeprefix("torch.")
-        self.quantization_config = PolyadConfig(modules, ties, dtype, wrapped, NEWEST["pretrained"])
         model.config.quantization_config = self.quantization_config
         model._weight_conversions = []  # the file has the names that the modules have
         return tensors, {}
 
-    def is_serializable(self, *_args: Any, **_kwargs: Any) -> bool:
+    def is_serializable(self, *_args: Any, **_kwargs: Any) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """True: every layer describes itself."""
         return True
 
     @property
-    def is_trainable(self) -> bool:
+    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """True: the floats of formats are parameters."""
         return True
 
@@ -150,39 +113,6 @@ class PolyadQuantizer(HfQuantizer):
     def is_compileable(self) -> bool:
         """True: as far as the model itself is."""
         return True
-
-
-class _Patterns(list[str]):
-    """Regular expressions, to which transformers 5.0 adds a list and later ones a set."""
-
-    def __or__(self, other: Iterable[str]) -> set[str]:
-        return {*self, *other}
-
-
-def _names_of(model: nn.Module, config: PolyadConfig) -> list[str]:
-    """The tensors of the described modules that a folder holds, and those that are wrapped in it."""
-    inside = tuple(f"{path}." for path in config.modules)
-    wanted = [name for name in model.state_dict() if name.startswith(inside) and name not in config.ties]
-    return list(dict.fromkeys([*wanted, *_buffers_of(model, config.modules), *config.wrapped]))
-
-
-def _buffers_of(model: nn.Module, paths: Iterable[str]) -> dict[str, Tensor]:
-    """The buffers of modules at these paths that a state dict leaves out."""
-    inside = tuple(f"{path}." for path in paths)
-    return {name: buffer for name, buffer in unsaved_buffers(model).items() if name.startswith(inside)}
-
-
-def _stored_tensors(files: Iterable[str], names: list[str], wrapped: list[str]) -> dict[str, Tensor]:
-    """The tensors of these names in several files, as they are stored."""
-    tensors: dict[str, Tensor] = {}
-    wanted, place = set(names), None
-    for place in files:
-        with safe_open(place, "pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in wanted.intersection(opened.keys())}
-    lost = sorted(wanted - tensors.keys())
-    if lost and place is not None:
-        raise ValueError(f"no numbers were found for {', '.join(lost[:3])} in {Path(place).parent}; copy it again")
-    return {name: t.squeeze(0) if name in wrapped else t for name, t in tensors.items()}
 
 
 def attach_quantizer(model: nn.Module) -> list[Any]:

@@ -45,7 +45,8 @@ def convert(
     modules = transmla(model, rank=rank, rope=rope, moments=moments)
     if heal:
         asked = {"rank": rank, "rope": rope, "windows": digest(torch.cat([w.flatten() for w in windows]).cpu())}
-        train.heal(model, modules, _rows(windows, frame(model)), steps=heal, rate=rate, state=state, asked=asked, callback=callback)
+        rows = _rows(windows, frame(model))
+        train.heal(model, modules, rows, steps=heal, rate=rate, state=state, asked=asked, callback=callback)
     return replace(model, modules)
 
 
