@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 from benchmarks.architectures.build import Architecture, architectures
-from benchmarks.architectures.jobs import JOBS, Case, NotApplicable, Wrong
+from benchmarks.architectures.jobs import JOBS, Case, DoesNotApply, WrongResult
 from benchmarks.architectures.page import summary, write_page
 
 RESULTS = Path(__file__).parent.parent / "results" / "architectures.json"
@@ -28,9 +28,9 @@ def outcome(case: Case, job: str, verbose: bool = False) -> list[str]:
     """The verdict and its reason: right, does not apply, refused or wrong."""
     try:
         JOBS[job](case)
-    except NotApplicable as reason:
+    except DoesNotApply as reason:
         return ["does not apply", str(reason)]
-    except Wrong as reason:
+    except WrongResult as reason:
         return ["wrong", str(reason)]
     except Exception as error:
         if verbose:

@@ -153,7 +153,7 @@ def _varied(lists: list[Any], total: int) -> list[int]:
             if not any(str(values[i]) == value for i in chosen):
                 chosen.append(next(i for i in range(total) if str(values[i]) == value))
     chosen.sort()
-    return chosen + [i for i in range(chosen[-1] + 1, total)][: max(0, 2 - len(chosen))]
+    return chosen + list(range(chosen[-1] + 1, total))[: max(0, 2 - len(chosen))]
 
 
 def _default(config: Any) -> Any:

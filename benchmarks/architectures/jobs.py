@@ -24,11 +24,11 @@ from polyad.adapters import Adapters, LoRA
 from polyad.cache import Kivi, Palu, cache_for, observe
 
 
-class Wrong(AssertionError):
+class WrongResult(AssertionError):  # noqa: N818
     """A number that is not the right one."""
 
 
-class NotApplicable(Exception):
+class DoesNotApply(Exception):  # noqa: N818 - it is no error
     """A job that has no meaning for this architecture."""
 
 
@@ -52,21 +52,21 @@ class Case:
     def decoder(self) -> Any:
         """A model that makes text token by token with a cache of keys and values."""
         if self.architecture.kind == "masked":
-            raise NotApplicable("it makes no text")
+            raise DoesNotApply("it makes no text")
         model = self.model()
         if not model.can_generate():
-            raise NotApplicable("it makes no text")
+            raise DoesNotApply("it makes no text")
         return model
 
 
 def same(value: Tensor, other: Tensor, what: str) -> None:
     if value.shape != other.shape or not torch.equal(value, other):
-        raise Wrong(f"{what}: {distance(value, other)}")
+        raise WrongResult(f"{what}: {distance(value, other)}")
 
 
 def close(value: Tensor, other: Tensor, what: str, tolerance: float = 1e-4) -> None:
     if value.shape != other.shape or not distance(value, other) <= tolerance:
-        raise Wrong(f"{what}: relative error {distance(value, other):.2g}")
+        raise WrongResult(f"{what}: relative error {distance(value, other):.2g}")
 
 
 def distance(value: Tensor, other: Tensor) -> float:
@@ -116,7 +116,7 @@ def adapt(case: Case) -> None:
     adapters = adapted(model)
     numbers = adapters.state_dict("lora")
     if not numbers:
-        raise NotApplicable("it has no linear layers")
+        raise DoesNotApply("it has no linear layers")
     with torch.no_grad():
         for name in {name.rpartition(".")[0] for name in numbers}:
             weight = plain.get_submodule(name).weight
@@ -125,7 +125,7 @@ def adapt(case: Case) -> None:
     changed = case.logits(model)
     close(changed, case.logits(plain), "adapted logits")
     if torch.equal(changed, case.logits(case.model())):
-        raise Wrong("the adapters change nothing")
+        raise WrongResult("the adapters change nothing")
     model.load_state_dict(model.state_dict())
     adapters.save("lora", case.folder / "adapter")
     again = case.model()
@@ -139,7 +139,7 @@ def merge(case: Case) -> None:
     before = case.logits(model)
     adapters = adapted(model)
     if not adapters.state_dict("lora"):
-        raise NotApplicable("it has no linear layers")
+        raise DoesNotApply("it has no linear layers")
     changed = case.logits(model)
     adapters.merge()
     close(case.logits(model), changed, "merged logits")
@@ -206,7 +206,7 @@ def generate(case: Case) -> None:
 
     model, words = case.decoder(), tokenizer()
     if case.architecture.kind == "seq2seq":
-        raise NotApplicable("`polyad generate` continues a prompt")
+        raise DoesNotApply("`polyad generate` continues a prompt")
     model.generation_config.eos_token_id = None
     model.save_pretrained(case.folder)
     words.save_pretrained(case.folder)
@@ -227,7 +227,7 @@ def generate(case: Case) -> None:
                     raise ValueError(err.getvalue().strip().removeprefix("error: ")) from None
         text = json.loads(out.getvalue())["text"]
         if how == "plain" and text != expected:
-            raise Wrong(f"{text!r} where transformers makes {expected!r}")
+            raise WrongResult(f"{text!r} where transformers makes {expected!r}")
 
 
 def half(case: Case) -> None:
@@ -300,7 +300,7 @@ def steps(
             held = between(out.past_key_values)
             rows.append(out.logits[:, -1])
             if held is None:
-                raise NotApplicable("it keeps no past_key_values")
+                raise DoesNotApply("it keeps no past_key_values")
             if i < more.shape[1]:
                 ids = more[:, i : i + 1]
                 mask = torch.cat([mask, torch.ones_like(ids)], 1)
@@ -315,7 +315,7 @@ def _decoder_steps(model: Any, batch: dict[str, Tensor], held: Any, between: Cal
             held = between(out.past_key_values)
             rows.append(out.logits[:, -1])
             if held is None:
-                raise NotApplicable("it keeps no past_key_values")
+                raise DoesNotApply("it keeps no past_key_values")
     return torch.stack(rows, 1)
 
 
@@ -328,11 +328,11 @@ def all_coordinates(model: Any) -> Any:
     windows = torch.randint(3, 200, (4, 24), generator=torch.Generator().manual_seed(7))
     seen = observe(model, partial(Palu, heads=1), windows)
     ranks = min(layer["queries"].shape[-1] for layer in seen)
-    make = partial(Palu, heads=1, rank=ranks, value_rank=_value_rank(model, seen))
+    make = partial(Palu, heads=1, rank=ranks, value_rank=_value_rank(seen))
     return cache_for(model, make, window=2, seen=seen)
 
 
-def _value_rank(model: Any, seen: list[dict[str, Tensor]]) -> int:
+def _value_rank(seen: list[dict[str, Tensor]]) -> int:
     heads = [layer["queries"].shape[0] for layer in seen]
     return min(layer["values"].shape[-1] // count for layer, count in zip(seen, heads, strict=True))
 
