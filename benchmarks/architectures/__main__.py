@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
@@ -22,6 +22,7 @@ from benchmarks.architectures.page import summary, write_page
 
 RESULTS = Path(__file__).parent.parent / "results" / "architectures.json"
 SECONDS = 120
+"""Processor time that one architecture may take for all its jobs."""
 
 
 def outcome(case: Case, job: str, verbose: bool = False) -> list[str]:
@@ -71,7 +72,7 @@ def run_apart(architecture: Architecture, jobs: list[str]) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         os.close(read)
-        signal.alarm(SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         with os.fdopen(write, "w") as stream, open(os.devnull, "w") as nothing:  # noqa: PTH123
             sys.stdout = sys.stderr = nothing
             json.dump(run(architecture, jobs), stream)
