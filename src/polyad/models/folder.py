@@ -18,6 +18,8 @@ from torch import nn
 
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
+from polyad.models.companions import read_generation, write_companions
+from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
@@ -108,6 +110,9 @@ def save(
     Where every layer is ordinary and their widths are such that a configuration can state them, plain transformers
     loads the folder; otherwise ``polyad.load`` does, and transformers refuses it by its model type. A module that is
     no model of transformers has no configuration: ``polyad.load`` then needs another of its kind, as ``like``.
+
+    The folder gets the model's generation settings, ``tokenizer`` (by default the one that ``polyad.load`` found),
+    and the files of a processor that came with the model.
     """
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
@@ -122,10 +127,7 @@ def save(
             files.append(BUFFERS)
         if config is not None:
             _write(partial / "config.json", config)
-        if getattr(model, "generation_config", None) is not None:
-            model.generation_config.save_pretrained(partial)  # pyright: ignore
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+        write_companions(model, partial, tokenizer)
         _write(
             partial / MANIFEST,
             {
@@ -162,13 +164,20 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
         )
     config = None if like is not None else _json(folder, "config.json")
     for name, expected in stated["sha256"].items():
+        check_inside(folder, name, MANIFEST)
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not whole: {name} is missing; copy the folder again")
         if sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
     weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
+    tensors = shards.read(folder, weights)
+    if stated["plain"] and like is None:
+        model = load_pretrained(folder, dtype)
+        return assembly.restore_dtypes(model, tensors) if dtype is None else model
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
-    return assembly.assemble(config, stated, shards.read(folder, weights), buffers, dtype, like)
+    model = assembly.assemble(config, stated, tensors, buffers, dtype, like)
+    read_generation(model, folder)
+    return model
 
 
 def _json(folder: Path, name: str) -> Any:

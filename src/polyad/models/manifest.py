@@ -47,7 +47,7 @@ def describe(
     """
     import transformers
 
-    if not hasattr(transformers, type(model).__name__) or not hasattr(model, "config"):
+    if getattr(transformers, type(model).__name__, None) is not type(model) or not hasattr(model, "config"):
         return None, False, _cast(model, differences(model, None), dtype)
     config = copy.deepcopy(getattr(model, "config"))  # noqa: B009
     config.architectures = [type(model).__name__]
