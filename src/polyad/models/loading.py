@@ -78,8 +78,10 @@ def check_device(device: torch.device | str) -> None:
 
 def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
     """Refuse a tokenizer that can produce ids for which the model has no embedding."""
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None  # pyright: ignore
-    rows = getattr(embedding, "num_embeddings", None)
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)  # pyright: ignore
+    except (AttributeError, NotImplementedError):  # models of pictures, or of both, may have none to show
+        rows = None
     if tokenizer is not None and rows is not None and len(tokenizer) > rows:
         raise ValueError(
             f"the tokenizer knows {len(tokenizer)} tokens and the model's embedding has {rows} rows; "
