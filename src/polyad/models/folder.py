@@ -116,6 +116,7 @@ def save(
     """
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
+    shards.check_range(tensors, dtype)
     buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
     config, plain, modules = manifest.describe(model, dtype)

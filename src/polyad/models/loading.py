@@ -92,8 +92,9 @@ def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
 def check_numbers(model: nn.Module) -> None:
     """Refuse a model of which a parameter holds NaN or infinity, naming it."""
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
-            bad = int((~torch.isfinite(parameter)).sum())
+        values = parameter.detach().float() if parameter.dtype.itemsize == 1 else parameter
+        if not parameter.is_meta and not bool(torch.isfinite(values).all()):
+            bad = int((~torch.isfinite(values)).sum())
             raise ValueError(
                 f"{name} of shape {tuple(parameter.shape)} holds {bad} numbers that are NaN or infinite; the file is "
                 "damaged or was cut off in training: get the model again"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polyad.layers import Conv, Embedding, Linear
 from polyad.models.described import KINDS
 from polyad.models.pretrained import model_class
+from polyad.models.shards import FLOATS
 
 FOREIGN = "polyad"
 """The model type in config.json of a folder that transformers alone cannot load: it refuses it by name, where
@@ -70,7 +71,7 @@ def describe(
         return None, False, _cast(model, differences(model, None), dtype)
     config = copy.deepcopy(getattr(model, "config"))  # noqa: B009
     config.architectures = [type(model).__name__]
-    config.dtype = getattr(model, "dtype", None) if dtype is None else dtype
+    config.dtype = next(d for d in (dtype, getattr(model, "dtype", None), *FLOATS) if d in FLOATS)
     plain = skeleton(config)
     modules, known = differences(model, plain), has_ties_of(model, plain)
     if known and modules and _ordinary(modules):
