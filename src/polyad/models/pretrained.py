@@ -31,9 +31,9 @@ def load_pretrained(source: str | Path, dtype: torch.dtype | None, *, trust_remo
     with quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(source, **options)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # configurations check their fields with errors of their own
             refuse_remote_code(source, error, trust_remote_code)
-            if not again:
+            if not again and isinstance(error, OSError):
                 raise
             raise ValueError(f"the model in {source} cannot be read: {_first_line(error)}{again}") from error
         kind = remote_class(config) if trust_remote_code else None
