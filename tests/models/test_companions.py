@@ -147,7 +147,7 @@ def test_files_of_the_hub_are_kept_too(folder, tmp_path, monkeypatch):
         assert options["_raise_exceptions_for_missing_entries"] is False
         return str(folder / file) if (folder / file).is_file() else None
 
-    monkeypatch.setattr("transformers.utils.cached_file", cached)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", cached)
     model = polyad.load("someone/model")
     assert origin(model).folder is None
     polyad.save(model, tmp_path / "out")

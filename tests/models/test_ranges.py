@@ -40,7 +40,9 @@ def test_the_largest_number_of_float16_and_what_rounds_to_it_is_kept(tmp_path):
 
 def test_the_largest_of_float32_is_beyond_bfloat16(tmp_path):
     value = torch.finfo(torch.float32).max
-    with pytest.raises(ValueError, match=r"holds 3\.40282e\+38, and torch\.bfloat16 holds numbers up to 3\.38953e\+38"):
+    with pytest.raises(
+        ValueError, match=r"holds 3\.40282e\+38, and torch\.bfloat16 holds numbers up to 3\.38953e\+38"
+    ):
         polyad.save(with_number(value), tmp_path / "out", dtype=torch.bfloat16)
     polyad.save(with_number(value), tmp_path / "out")
     assert float(polyad.load(tmp_path / "out").get_parameter(DOWN).detach()[3, 4]) == value
@@ -108,7 +110,16 @@ def test_one_group_of_tiny_numbers_does_not_stop_a_model(recipe, size, tmp_path)
 def test_the_command_names_the_layer_and_leaves_nothing(tmp_path, polyad_command, tiny_text):
     with_number(70_000.0).save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    told = ("compress", tmp_path / "model", "--method", "svd:rank=4", "--select", "*.q_proj", "--out", tmp_path / "out")
+    told = (
+        "compress",
+        tmp_path / "model",
+        "--method",
+        "svd:rank=4",
+        "--select",
+        "*.q_proj",
+        "--out",
+        tmp_path / "out",
+    )
     code, _, err = polyad_command(*told, "--store", "float16", "--calibrate", tiny_text, "--text", tiny_text)
     assert code == 1
     assert f"{DOWN} holds 70000, and torch.float16 holds numbers up to 65504" in " ".join(err.split())

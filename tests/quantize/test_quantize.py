@@ -96,7 +96,10 @@ def test_codes_use_the_whole_range():
         ({"scale_dtype": torch.int8}, "scale_dtype=torch.int8 cannot hold scales"),
         ({"zero_dtype": torch.int8}, "zero_dtype=torch.int8 cannot hold zero points"),
         ({"scale_dtype": torch.float16, "x": torch.full((2, 2), 1e9)}, "2 of 2 blocks need a larger one, such as 6"),
-        ({"x": torch.tensor([[65504.0, -20000.0]]).half(), "bits": 1}, "next to the largest of torch.float16, .* to infinity"),
+        (
+            {"x": torch.tensor([[65504.0, -20000.0]]).half(), "bits": 1},
+            "next to the largest of torch.float16, .* to infinity",
+        ),
     ],
 )
 def test_refusals(arguments, sentence):

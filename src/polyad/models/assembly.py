@@ -60,7 +60,7 @@ def assemble(
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The model in a dtype, but for rotary frequencies, which transformers keeps in float32: angles grow with them."""
+    """The model in a dtype, but for rotary frequencies, which stay in float32 as transformers has them."""
     exact = {name: b for name, b in model.named_buffers() if name.endswith("inv_freq")}
     model.to(dtype)
     for name, buffer in exact.items():

@@ -72,7 +72,7 @@ def read_generation(model: Any, folder: Path) -> None:
 
 def hub_files(name: str) -> Path | None:
     """The folder on this machine that holds the hub's files of a model beside its weights, fetched where need be."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     quietly: dict[str, Any] = {
         "_raise_exceptions_for_gated_repo": False, "_raise_exceptions_for_missing_entries": False,

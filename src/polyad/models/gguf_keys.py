@@ -121,8 +121,8 @@ def _scaling(config: Any, header: Header) -> dict[str, Any]:
         return {"rope_type": "linear", "factor": float(factor)}
     if kind != "yarn" or not factor:
         raise ValueError(
-            f"{header.path} scales rotary frequencies by rope.scaling.type = {kind!r} with the factor {factor}, which "
-            "is not understood; give a folder of safetensors instead"
+            f"{header.path} scales rotary frequencies by rope.scaling.type = {kind!r} with the factor {factor}, "
+            "which is not understood; give a folder of safetensors instead"
         )
     scaling = {"rope_type": "yarn", "factor": float(factor)}
     scaling["original_max_position_embeddings"] = int(original or config.max_position_embeddings)
@@ -164,7 +164,9 @@ def _llama3_factors(stated: dict[str, Any], count: int, base: float) -> np.ndarr
 
 def take_tokens(config: Any, header: Header) -> None:
     """Give a configuration the ids with which texts begin, end and are filled up."""
-    ids = {name: header.keys.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
+    ids = {
+        name: header.keys.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")
+    }
     ends = list(dict.fromkeys(i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None))
     config.bos_token_id, config.pad_token_id = ids["bos"], ids["padding"]
     config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
@@ -185,6 +187,6 @@ def check_frequencies(model: nn.Module, header: Header) -> None:
         own = name.endswith("inv_freq") and "original" not in name and "sliding" not in name
         if own and not (buffer.shape == expected.shape and torch.allclose(buffer.double(), expected, rtol=1e-3)):
             raise ValueError(
-                f"{header.path} states rotary frequencies that transformers' model for {header.architecture} does not "
-                f"have at {name}; give a folder of safetensors instead"
+                f"{header.path} states rotary frequencies that transformers' model for {header.architecture} does "
+                f"not have at {name}; give a folder of safetensors instead"
             )

@@ -23,7 +23,9 @@ def refuse_unused(model: Any, header: Header, notes: Mapping[str, Any]) -> None:
     unused = [n for n in unused if n not in places and not (APART.search(n) and n.removesuffix(".weight") in places)]
     if missing:
         stray = f", and has {_list(unused)}, which the model does not take" if unused else ""
-        raise ValueError(f"{header.path} holds no numbers for {_list(missing)}{stray}; the file is not whole: get it again")
+        raise ValueError(
+            f"{header.path} holds no numbers for {_list(missing)}{stray}; the file is not whole: get it again"
+        )
     for name, stored, expected in sorted(notes.get("mismatched_keys") or [], key=str)[:1]:
         raise ValueError(
             f"{header.path} holds {name} of shape {tuple(stored)}, and its keys describe a model that has "
@@ -40,7 +42,9 @@ def _places(model: Any, header: Header) -> set[str]:
     """The names that transformers' reader looks for in a file of this model."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    processor = reader.TENSOR_PROCESSORS.get(header.architecture, reader.TensorProcessor)(config=model.config.to_dict())
+    processor = reader.TENSOR_PROCESSORS.get(header.architecture, reader.TensorProcessor)(
+        config=model.config.to_dict()
+    )
     names = set(reader.get_gguf_hf_weights_map(model, processor))
     return names | {"output.weight"} if model.get_output_embeddings() is not None else names
 

@@ -59,7 +59,7 @@ def without_other_heads(model: Any, names: Sequence[str]) -> list[str]:
                 other = kind(model.config)
         except Exception:  # a class that cannot be made of this configuration takes nothing from it
             continue
-        left = [name for name in left if not _takes(other, model, name)]
+        left = [name for name in left if not _takes(other, name)]
         if not left:
             break
     return left
@@ -73,7 +73,7 @@ def _relatives(kind: type) -> Iterable[Any]:
             yield other
 
 
-def _takes(other: Any, model: Any, name: str) -> bool:
+def _takes(other: Any, name: str) -> bool:
     """True if the other class has a tensor of this name, with or without the prefix that the base model has."""
     prefix = getattr(other, "base_model_prefix", "")
     names = other.state_dict().keys()

@@ -109,7 +109,9 @@ def stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
 
 def _cast_for_storage(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     stored = tensor.detach().to(_target(tensor, dtype)).contiguous()
-    return stored.clone() if stored.untyped_storage().nbytes() != stored.nbytes else stored  # a part of another's memory
+    return (
+        stored.clone() if stored.untyped_storage().nbytes() != stored.nbytes else stored
+    )  # a part of another's memory
 
 
 def _target(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
