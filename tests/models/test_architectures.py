@@ -169,3 +169,17 @@ def test_an_instance_given_beside_a_plain_folder_lends_its_buffers(tmp_path):
     polyad.save(model, tmp_path / "out")
     again = polyad.load(tmp_path / "out", like=tiny.model(seed=3))
     assert torch.equal(tiny.logits(again), tiny.logits(model))
+
+
+@pytest.mark.parametrize("recipe", ["svd:rank=4", "rtn:bits=8"])
+@pytest.mark.parametrize("tie", [twice_the_module, twice_the_weight], ids=lambda f: f.__name__)
+def test_what_is_shared_is_compressed_once_and_stays_shared(tie, recipe, tmp_path):
+    model = tiny.model()
+    tie(model)
+    plan = polyad.plan(model, recipe, select="*.up_proj")
+    assert list(plan.selected) == ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+    polyad.apply(model, plan)
+    polyad.save(model, tmp_path / "out")
+    for each in (model, polyad.load(tmp_path / "out")):
+        assert each.model.layers[2].mlp.up_proj.weight is each.model.layers[0].mlp.up_proj.weight
+        assert torch.equal(tiny.logits(each), tiny.logits(model))

@@ -204,8 +204,8 @@ def test_code_of_a_tokenizer_runs_nowhere_unasked(tmp_path, monkeypatch):
               "auto_map": {"AutoTokenizer": [None, "strange.Strange"]}}  # fmt: skip
     path.write_text(json.dumps(stated))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    again = polyad.load(folder)  # transformers knows a tokenizer for this type of model, and takes it
-    assert len(polyad.models.origin(again).tokenizer) == 500
+    with pytest.raises(ValueError, match=r"brings Python code of its own, .* trust_remote_code=True\)"):
+        polyad.load(folder)
     assert not (tmp_path / "ran").exists()
 
 
