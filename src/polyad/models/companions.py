@@ -56,18 +56,19 @@ def _copy_new(source: Path | None, folder: Path, name: str) -> None:
         shutil.copyfile(source / name, folder / name)
 
 
-def read_generation(model: Any, folder: Path) -> None:
-    """Give a model the generation settings of its folder, where it has some."""
+def read_generation(model: Any, folder: Path) -> Any:
+    """The model with the generation settings of its folder, where it has some."""
     from transformers import GenerationConfig
 
     if getattr(model, "generation_config", None) is None or not (folder / GENERATION).is_file():
-        return
+        return model
     try:
         with quiet():
             model.generation_config = GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{folder / GENERATION} cannot be read ({said}); copy the folder again") from None
+    return model
 
 
 def hub_files(name: str) -> Path | None:

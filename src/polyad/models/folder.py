@@ -176,9 +176,7 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
         model = load_pretrained(folder, dtype)
         return assembly.restore_dtypes(model, tensors) if dtype is None else model
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
-    model = assembly.assemble(config, stated, tensors, buffers, dtype, like)
-    read_generation(model, folder)
-    return model
+    return read_generation(assembly.assemble(config, stated, tensors, buffers, dtype, like), folder)
 
 
 def _json(folder: Path, name: str) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of its model: keys without the architecture's prefix, and names of tensors."""
+    """The keys of a GGUF file, without the architecture's prefix, and the names of its tensors."""
 
     path: Path
     architecture: str

@@ -86,7 +86,7 @@ def take_rotation(config: Any, header: Header) -> None:
     """Give a configuration the file's rotary base, width and scaling."""
     stated = {key: value for key, value in header.keys.items() if key.startswith("rope.")}
     parameters = getattr(config, "rope_parameters", None)
-    scaling = _scaling(config, header)
+    scaling = rotary_scaling(config, header)
     if not isinstance(parameters, dict):
         if scaling:
             raise ValueError(
@@ -108,13 +108,13 @@ def take_rotation(config: Any, header: Header) -> None:
         place.update(scaling)
 
 
-def _scaling(config: Any, header: Header) -> dict[str, Any]:
+def rotary_scaling(config: Any, header: Header) -> dict[str, Any]:
     """The scaling in transformers' words; empty where the file has none."""
     keys, factors = header.keys, {name: t for name, t in header.rotary.items() if not bool((t == 1).all())}
     kind, factor = keys.get("rope.scaling.type"), keys.get("rope.scaling.factor", keys.get("rope.scale_linear"))
     original = keys.get("rope.scaling.original_context_length")
     if factors:
-        return _divided(config, header, factors)
+        return factor_scaling(config, header, factors)
     if kind == "none" or (kind in (None, "linear") and factor in (None, 0, 1)):
         return {}
     if kind in (None, "linear"):
@@ -134,7 +134,7 @@ def _scaling(config: Any, header: Header) -> dict[str, Any]:
     return scaling
 
 
-def _divided(config: Any, header: Header, factors: dict[str, np.ndarray]) -> dict[str, Any]:
+def factor_scaling(config: Any, header: Header, factors: dict[str, np.ndarray]) -> dict[str, Any]:
     """Frequencies that tensors of the file divide: as Llama 3 does, or each by its number."""
     keys, most = header.keys, config.max_position_embeddings
     one = factors.get("rope_freqs.weight")
@@ -184,8 +184,8 @@ def check_frequencies(model: nn.Module, header: Header) -> None:
         expected = expected / factor
     expected = expected if divided is None else expected / torch.from_numpy(divided).double()
     for name, buffer in model.named_buffers():
-        own = name.endswith("inv_freq") and "original" not in name and "sliding" not in name
-        if own and not (buffer.shape == expected.shape and torch.allclose(buffer.double(), expected, rtol=1e-3)):
+        whole = name.endswith("inv_freq") and "original" not in name and "sliding" not in name
+        if whole and not (buffer.shape == expected.shape and torch.allclose(buffer.double(), expected, rtol=1e-3)):
             raise ValueError(
                 f"{header.path} states rotary frequencies that transformers' model for {header.architecture} does "
                 f"not have at {name}; give a folder of safetensors instead"

@@ -73,15 +73,15 @@ def describe(
     config.architectures = [type(model).__name__]
     config.dtype = next(d for d in (dtype, getattr(model, "dtype", None), *FLOATS) if d in FLOATS)
     plain = skeleton(config)
-    modules, known = differences(model, plain), has_ties_of(model, plain)
-    if known and modules and _ordinary(modules):
+    modules, ties_follow = differences(model, plain), has_ties_of(model, plain)
+    if ties_follow and modules and _ordinary(modules):
         widened = _with_widths(model, config)
         if widened is not None:
             config, modules = widened, {}
     stated, modules = config.to_dict(), _cast(model, modules, dtype)
-    if modules or not known:
+    if modules or not ties_follow:
         stated["polyad_model_type"], stated["model_type"] = stated["model_type"], FOREIGN
-    return stated, known and not modules, modules
+    return stated, ties_follow and not modules, modules
 
 
 def _cast(model: nn.Module, modules: dict[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
