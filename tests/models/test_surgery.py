@@ -235,3 +235,17 @@ def test_factors_in_a_replaced_embedding_are_one_module():
     model = tiny.model("tied")
     replace(model, {"lm_head": Linear(svd(model.lm_head.weight.detach(), 4))})
     assert sum(isinstance(m, Factors) for m in model.modules()) == 1
+
+
+@pytest.mark.parametrize("path", ["model.layers.0.mlp.up_proj", "model.layers.2.mlp.up_proj"])
+def test_a_module_at_two_places_is_replaced_at_both(path):
+    model = tiny.model()
+    model.model.layers[2].mlp.up_proj = model.model.layers[0].mlp.up_proj
+    before, new = model.get_submodule(path), nn.Linear(32, 48, bias=False)
+    said = tiny.logits(model)
+    undo = replace(model, {path: new})
+    assert model.model.layers[0].mlp.up_proj is new
+    assert model.model.layers[2].mlp.up_proj is new
+    undo()
+    assert model.model.layers[0].mlp.up_proj is model.model.layers[2].mlp.up_proj is before
+    assert torch.equal(tiny.logits(model), said)

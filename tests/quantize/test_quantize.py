@@ -9,6 +9,7 @@ import torch
 from polyad.formats import Quantized
 from polyad.formats.stored.packing import unpack
 from polyad.quantize import round_to_nearest
+from polyad.quantize.methods.round_to_nearest import largest_error
 
 MODULE = importlib.import_module("polyad.quantize.round_to_nearest")  # the attribute is the function
 SCHEMES = {
@@ -94,14 +95,49 @@ def test_codes_use_the_whole_range():
     [
         ({"scale_dtype": torch.int8}, "scale_dtype=torch.int8 cannot hold scales"),
         ({"zero_dtype": torch.int8}, "zero_dtype=torch.int8 cannot hold zero points"),
-        ({"scale_dtype": torch.float16, "x": torch.full((2, 2), 1e-6)}, "4 of 4|2 of 2 blocks need one outside"),
-        ({"scale_dtype": torch.float16, "x": torch.full((2, 2), 1e9)}, "choose a wider scale_dtype"),
+        ({"scale_dtype": torch.float16, "x": torch.full((2, 2), 1e9)}, "2 of 2 blocks need a larger one, such as 6"),
+        (
+            {"x": torch.tensor([[65504.0, -20000.0]]).half(), "bits": 1},
+            "next to the largest of torch.float16, .* to infinity",
+        ),
     ],
 )
 def test_refusals(arguments, sentence):
     call = {"x": torch.ones(2, 2), "bits": 4, **arguments}
     with pytest.raises(ValueError, match=sentence):
         round_to_nearest(call.pop("x"), call.pop("bits"), **call)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("size", [1e-39, 1e-38, 1e-12, 3e-7, 3e-4, 2.0])
+def test_one_small_group_is_rounded_like_the_others_or_becomes_zeros(size, dtype, bits, scheme):
+    x = seeded(4, 64)
+    whole = round_to_nearest(x, bits, group=16, **{**SCHEMES[scheme], "scale_dtype": dtype}).to_dense()
+    x[1, 16:32] *= size / x[1, 16:32].abs().max()
+    q = round_to_nearest(x, bits, group=16, **{**SCHEMES[scheme], "scale_dtype": dtype})
+    dense = q.to_dense()
+    others = torch.ones(4, 64, dtype=torch.bool)
+    others[1, 16:32] = False
+    assert torch.equal(dense[others], whole[others])
+    scale = float(q.scale[1, 1])
+    error = float((dense - x)[1, 16:32].abs().max())
+    assert 0 < error <= largest_error(q) * scale * 1.001
+    span = 2 * size / max(1, 2**bits - (3 if q.zero is None else 1)) if bits > 1 else 2 * size
+    least = 2.0**-24 if dtype == torch.float16 else torch.finfo(dtype).smallest_normal
+    moved = 0.5 * size * torch.finfo(q.zero.dtype).eps if q.zero is not None and q.zero.is_floating_point() else 0
+    assert scale <= max(span, moved) * (1 + torch.finfo(dtype).eps) + least  # as narrow as the dtype can have it
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_at_half_the_largest_of_a_dtype(dtype):
+    x = (seeded(4, 64).clamp(-1, 1) * 0.5 * torch.finfo(dtype).max).to(dtype)
+    x[0, :2] = torch.tensor([0.6, -0.6]) * torch.finfo(dtype).max  # their difference is beyond the dtype
+    q = round_to_nearest(x, 4, group=16, scale_dtype=torch.float32)
+    assert bool(torch.isfinite(q.to_dense()).all())
+    error = (q.to_dense().double() - x.double()).abs().max()
+    assert error <= 0.52 * q.scale.double().max()
 
 
 def test_the_format_works_as_a_weight():

@@ -25,7 +25,7 @@ from polyad.evaluation.records import CompressionRecord, LayerRecord
 from polyad.layers import Factors
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
-from polyad.models.shards import nbytes
+from polyad.models.shards import check_range, nbytes
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,11 @@ def measure_result(
 
 
 def round_to(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give every parameter the value that it has in ``dtype``, keeping its own dtype. Scales are no parameters."""
+    """Give every parameter the value that it has in ``dtype``, keeping its own dtype. Scales are no parameters.
+
+    Refused, with nothing changed, where one would become infinite.
+    """
+    check_range(dict(model.named_parameters()), dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype).to(parameter.dtype)

@@ -40,12 +40,24 @@ def assemble(
         )
     for alias, owner in stated["ties"].items():
         tie_tensors(model, alias, owner, stated["ties"])
-    for name, buffer in buffers.items() if buffers else _fresh_buffers(configuration, model).items():
+    if like is not None and not buffers:  # a folder for transformers, which makes them itself
+        names = {name for name, b in model.named_buffers() if b.is_meta}
+        buffers = {name: b.detach().clone() for name, b in like.named_buffers() if name in names}
+    for name, buffer in buffers.items():
         put_tensor(model, name, buffer)
     left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     if left:
         raise ValueError(f"no numbers were found for {', '.join(left[:3])}; the folder is not whole")
-    return model if dtype is None else model.to(dtype)
+    return model if dtype is None else _cast(model, dtype)
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model in a dtype, but for rotary frequencies, which stay in float32 as transformers has them."""
+    exact = {name: b for name, b in model.named_buffers() if name.endswith("inv_freq")}
+    model.to(dtype)
+    for name, buffer in exact.items():
+        put_tensor(model, name, buffer)
+    return model
 
 
 def place_modules(model: nn.Module, stated: Mapping[str, Any]) -> None:
@@ -87,16 +99,13 @@ def empty_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def _fresh_buffers(config: Any, model: nn.Module) -> dict[str, Tensor]:
-    names = [name for name, b in model.named_buffers() if b.is_meta]
-    if not names:
-        return {}
-    buffers: dict[str, Tensor] = {}
-    for owner in {name.rpartition(".")[0] for name in names}:
-        module = model.get_submodule(owner)
-        again = type(module)(getattr(module, "config", config))  # rotary tables are made from the configuration
-        buffers |= {f"{owner}.{n}": b for n, b in again.named_buffers() if f"{owner}.{n}" in names}
-    return buffers
+def restore_dtypes(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Give parameters and buffers the dtypes in which they are stored, where loading gave all of them one."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        stored = tensors.get(name)
+        if stored is not None and stored.dtype != tensor.dtype:
+            tensor.data = stored
+    return model
 
 
 def _module(spec: Mapping[str, Any], before: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
     Without ``which``: of a model of transformers every linear layer but the output head, of any other module all
     linear layers and convolutions that can be replaced. One named by ``which`` that cannot be replaced is refused:
     a convolution in groups (unless ``grouped``), one whose padding is no number, a layer whose class has a forward
-    pass of its own.
+    pass of its own. Of layers with one weight the first stands for all.
     """
     if which is not None:
         chosen = select(model, which, of=(nn.Linear, *CONVOLUTIONS))
@@ -27,9 +27,9 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
             said = obstacle(module, grouped=grouped)
             if said is not None:
                 raise ValueError(f"{path} cannot be replaced: {said}; leave it out of the selection")
-        return chosen
+        return _once_each(chosen)
     if hasattr(model, "get_output_embeddings"):
-        return {path: m for path, m in decoder_linears(model).items() if obstacle(m) is None}
+        return _once_each({path: m for path, m in decoder_linears(model).items() if obstacle(m) is None})
     kinds = (nn.Linear, Linear, *CONVOLUTIONS)
     layers: dict[str, nn.Module] = {p: m for p, m in model.named_modules() if isinstance(m, kinds)}
     chosen = {path: module for path, module in layers.items() if obstacle(module) is None}
@@ -38,7 +38,16 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
             f"{type(model).__name__} has no layer to compress: none of its {len(layers)} linear layers and "
             "convolutions can be replaced"
         )
-    return chosen
+    return _once_each(chosen)
+
+
+def _once_each(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The first of the layers that hold one weight: what takes its place is given to the others (``replace``)."""
+    weights = {path: getattr(module, "weight", None) for path, module in layers.items()}
+    first: dict[int, str] = {}
+    for path, weight in weights.items():
+        first.setdefault(id(weight) if weight is not None else id(layers[path]), path)
+    return {path: layers[path] for path in first.values()}
 
 
 def obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:

@@ -18,6 +18,8 @@ from torch import nn
 
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
+from polyad.models.companions import read_generation, write_companions
+from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
@@ -108,9 +110,13 @@ def save(
     Where every layer is ordinary and their widths are such that a configuration can state them, plain transformers
     loads the folder; otherwise ``polyad.load`` does, and transformers refuses it by its model type. A module that is
     no model of transformers has no configuration: ``polyad.load`` then needs another of its kind, as ``like``.
+
+    The folder gets the model's generation settings, ``tokenizer`` (by default the one that ``polyad.load`` found),
+    and the files of a processor that came with the model.
     """
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
+    shards.check_range(tensors, dtype)
     buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
     config, plain, modules = manifest.describe(model, dtype)
@@ -122,10 +128,7 @@ def save(
             files.append(BUFFERS)
         if config is not None:
             _write(partial / "config.json", config)
-        if getattr(model, "generation_config", None) is not None:
-            model.generation_config.save_pretrained(partial)  # pyright: ignore
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+        write_companions(model, partial, tokenizer)
         _write(
             partial / MANIFEST,
             {
@@ -164,13 +167,18 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
         )
     config = None if like is not None else _json(folder, "config.json")
     for name, expected in stated["sha256"].items():
+        check_inside(folder, name, MANIFEST)
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not whole: {name} is missing; copy the folder again")
         if sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
     weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
+    tensors = shards.read(folder, weights)
+    if stated["plain"] and like is None:
+        model = load_pretrained(folder, dtype)
+        return assembly.restore_dtypes(model, tensors) if dtype is None else model
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
-    model = assembly.assemble(config, stated, shards.read(folder, weights), buffers, dtype, like)
+    model = read_generation(assembly.assemble(config, stated, tensors, buffers, dtype, like), folder)
     if stated["modules"]:
         attach_quantizer(model)
     return model

@@ -3,45 +3,73 @@
 from __future__ import annotations
 
 import json
-import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polyad.models.gguf_header import Header, read_header, refuse_partial, widths_by_layer
+from polyad.models.gguf_keys import check_frequencies, take_keys
+from polyad.models.gguf_tensors import refuse_unused
 from polyad.models.quiet import quiet
 
 MAGIC = b"GGUF"
 
 
 def from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
-    """The model and the tokenizer in a GGUF file, weights dequantised to ``dtype`` (float32 if None)."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """The model and the tokenizer in a GGUF file, weights dequantised to ``dtype`` (float32 if None).
+
+    Every tensor and every key that changes the function is used, or the file is refused by its name.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     _look_at(path)
+    with _plain_errors(path):
+        header = read_header(path)
+    refuse_partial(header)
+    with tempfile.TemporaryDirectory() as place, quiet():  # files beside it in its folder belong to other models
+        link = Path(place, "model.gguf")
+        link.symlink_to(path.resolve())
+        source: dict[str, Any] = {"gguf_file": link.name, "trust_remote_code": False}
+        with _plain_errors(path, header):
+            config = AutoConfig.from_pretrained(place, **source)
+        take_keys(config, header)
+        options = {"dtype": dtype or torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        with _plain_errors(path, header):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(place, config=config, **source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(place, **source)
+    model, notes = loaded
+    refuse_unused(model, header, notes)
+    check_frequencies(model, header)
+    # The weights are plain tensors by now; what is left of the quantiser would forbid saving them.
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    model.config.name_or_path = str(path)
+    return model, _drop_added_tokens(tokenizer, model.get_input_embeddings().num_embeddings)
+
+
+@contextmanager
+def _plain_errors(path: Path, header: Header | None = None) -> Iterator[None]:
+    """Errors of the readers of GGUF in plain words."""
     try:
-        with quiet():
-            kwargs: dict[str, Any] = {"gguf_file": path.name, "dtype": dtype or torch.float32}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(path.parent, output_loading_info=True, **kwargs)
-            model, notes = loaded
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        yield
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
-    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, struct.error) as error:
+    except Exception as error:  # the readers, and the configurations that they fill, raise errors of many kinds
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        differing = widths_by_layer(header) if header is not None else []
+        if differing:
+            raise ValueError(
+                f"{path} states {', '.join(differing)} layer by layer, and no configuration of transformers for "
+                f"{header and header.architecture} does; give a folder of safetensors instead"
+            ) from error
         raise ValueError(
             f"{path} cannot be read ({said}); it is truncated or damaged, or of an architecture that transformers "
             "does not read from GGUF: get the file again, or give a folder of safetensors"
         ) from error
-    if notes["missing_keys"]:  # transformers would fill them with random numbers
-        names = ", ".join(sorted(notes["missing_keys"])[:3])
-        raise ValueError(f"{path} holds no numbers for {names}; the file is not whole: get it again")
-    # The weights are plain tensors by now; what is left of the quantiser would forbid saving them.
-    plain: Any = model
-    plain.hf_quantizer = None
-    plain.config.__dict__.pop("quantization_config", None)
-    return model, _drop_added_tokens(tokenizer, model.get_input_embeddings().num_embeddings)
 
 
 def _look_at(path: Path) -> None:
@@ -73,4 +101,4 @@ def _drop_added_tokens(tokenizer: Any, rows: int) -> Any:
             elif tokens:
                 stated[key] = [token for token in tokens if token["id"] < rows]
             file.write_text(json.dumps(stated), encoding="utf-8")
-        return AutoTokenizer.from_pretrained(place)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)

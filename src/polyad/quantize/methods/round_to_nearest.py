@@ -81,7 +81,9 @@ def round_to_nearest(
     have room at their ends. ``largest_error`` is the sum. Constant blocks come back within the scale's precision, and
     blocks of zeros exactly. Takes time and memory linear in x.
 
-    Raises ValueError for NaN and infinities, and where a block's scale leaves the range of ``scale_dtype``.
+    Raises ValueError for NaN and infinities, and where a block's scale is too large for ``scale_dtype``. One that is
+    too small for it is rounded up: half of float16's least step, 3e-8, is the most by which that misses a number, and
+    blocks whose scale is below 1e-38 come back as zeros or nearly so.
 
     >>> x = torch.linspace(-1, 1, 12).reshape(2, 6)
     >>> q = round_to_nearest(x, 4, group=3)
@@ -105,7 +107,20 @@ def round_to_nearest(
     grid = grid_shape(tuple(x.shape), block)
     codes = join_blocks(codes, tuple(x.shape), block)
     zero = None if zero is None else zero.reshape(grid)
-    return Quantized(pack(codes, bits), scale.reshape(grid), zero, bits, tuple(x.shape), block, x.dtype)
+    result = Quantized(pack(codes, bits), scale.reshape(grid), zero, bits, tuple(x.shape), block, x.dtype)
+    most = torch.finfo(x.dtype).max
+    if not x.is_meta and float(high.amax()) - float(low.amin()) > most / 4:
+        _check_restored(result, most)
+    return result
+
+
+def _check_restored(q: Quantized, most: float) -> None:
+    """Refuse numbers so near the largest of their dtype that they come back as infinities."""
+    if not bool(torch.isfinite(q.to_dense()).all()):
+        raise ValueError(
+            f"x holds numbers next to the largest of {q.dtype}, {most:.4g}, which its grid rounds to infinity; "
+            "divide x first or give it in a wider dtype"
+        )
 
 
 def _check_dtypes(scale_dtype: torch.dtype, zero_dtype: torch.dtype) -> None:
@@ -127,22 +142,33 @@ def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None,
     if zero_dtype is None:
         return largest / (2 ** (bits - 1) - 1) if bits > 1 else largest * 2
     if zero_dtype == torch.uint8:
-        return (high.clamp(min=0) - low.clamp(max=0)) / (2**bits - 1)
+        high, low = high.clamp(min=0), low.clamp(max=0)
+    codes = 2**bits - 1
+    scale = torch.where(torch.isinf(high - low), high / codes - low / codes, (high - low) / codes)
+    if zero_dtype == torch.uint8:
+        return scale
     # up to 2 / eps, neighbours in zero_dtype are at most one code apart
-    return torch.maximum((high - low) / (2**bits - 1), largest * max(torch.finfo(zero_dtype).eps / 2, 2 / most))
+    return torch.maximum(scale, largest * max(torch.finfo(zero_dtype).eps / 2, 2 / most))
 
 
 def _store(ideal: Tensor, dtype: torch.dtype) -> Tensor:
-    """The scales in ``dtype``; scales out of its range are refused."""
+    """The scales in ``dtype``; those too large for it are refused.
+
+    Small ones are rounded up, so that the grid still spans its block: to a step of float16's last digits, and of the
+    other dtypes, whose small numbers processors may take for zero, to the least with all digits.
+    """
+    limits = torch.finfo(dtype)
+    least = limits.smallest_normal * (limits.eps if dtype == torch.float16 else 1)
+    small = (ideal > 0) & (ideal < limits.smallest_normal)
+    ideal = torch.where(small, (ideal / least).ceil() * least, ideal)
     scale = ideal.to(dtype)
     if not scale.is_meta:
-        limits = torch.finfo(dtype)
-        outside = ~torch.isfinite(scale) | ((ideal > 0) & (ideal < limits.smallest_normal))
+        outside = ~torch.isfinite(scale)
         if bool(outside.any()):
             raise ValueError(
-                f"scale_dtype={dtype} holds scales from {limits.smallest_normal:.3g} to {limits.max:.3g}; "
-                f"{int(outside.sum())} of {outside.numel()} blocks need one outside, such as "
-                f"{ideal[outside][0].item():.3g}; choose a wider scale_dtype or rescale x first"
+                f"scale_dtype={dtype} holds scales up to {limits.max:.3g}; {int(outside.sum())} of "
+                f"{outside.numel()} blocks need a larger one, such as {ideal[outside][0].item():.3g}; choose a wider "
+                "scale_dtype or divide x first"
             )
     return scale
 
