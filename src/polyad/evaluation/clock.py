@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
+from polyad.models.layer_matrices import matrix_shape
 
 ROWS = (1, 64)
 """Rows at which a layer is timed: decoding one token, and a short prompt."""
@@ -73,7 +74,7 @@ def break_even(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> in
 
 def _call(layer: Any, rows: int) -> Callable[[], object]:
     weight = layer.weight() if isinstance(layer.weight, Factors) else layer.weight
-    x = torch.ones(rows, weight.shape[-1], dtype=weight.dtype, device=weight.device)
+    x = torch.ones(rows, matrix_shape(layer)[1], dtype=weight.dtype, device=weight.device)
     return lambda: layer(x)
 
 

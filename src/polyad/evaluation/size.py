@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from polyad.layers import Factors, Linear
+from polyad.models.layer_matrices import linear_types, matrix_shape
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def operations(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, Linear):
             total += module.weight().flops(1)
-        elif isinstance(module, nn.Linear):
-            total += 2 * module.in_features * module.out_features
+        elif isinstance(module, linear_types()):
+            out, inner = matrix_shape(module)
+            total += 2 * out * inner
     return total
 
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from polyad.layers import Linear
+from polyad.models.layer_matrices import CONVOLUTIONS, linear_types, matrix_shape
 from polyad.models.surgery import Which, decoder_linears, select
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool = False) -> dict[str, nn.Module]:
@@ -22,7 +21,7 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
     pass of its own.
     """
     if which is not None:
-        chosen = select(model, which, of=(nn.Linear, *CONVOLUTIONS))
+        chosen = select(model, which, of=(*linear_types(), *CONVOLUTIONS))
         for path, module in chosen.items():
             said = obstacle(module, grouped=grouped)
             if said is not None:
@@ -30,7 +29,7 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
         return chosen
     if hasattr(model, "get_output_embeddings"):
         return {path: m for path, m in decoder_linears(model).items() if obstacle(m) is None}
-    kinds = (nn.Linear, Linear, *CONVOLUTIONS)
+    kinds = (*linear_types(), Linear, *CONVOLUTIONS)
     layers: dict[str, nn.Module] = {p: m for p, m in model.named_modules() if isinstance(m, kinds)}
     chosen = {path: module for path, module in layers.items() if obstacle(module) is None}
     if not chosen:
@@ -53,7 +52,7 @@ def obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:
             )
         if isinstance(module.padding, str) or module.padding_mode != "zeros":
             return f"its padding is {module.padding!r} with {module.padding_mode}; give numbers of zeros"
-    if isinstance(module, (nn.Linear, *CONVOLUTIONS)) and not _as_torch_does(module):
+    if isinstance(module, (*linear_types(), *CONVOLUTIONS)) and not _as_torch_does(module):
         return f"its class {name} has a forward pass of its own, which a new layer would not have"
     return None
 
@@ -64,14 +63,15 @@ def _as_torch_does(module: Any) -> bool:
 
     Of sizes one apart through a whole stride: padding by one column may reach no position of every other size.
     """
-    kind = cast(Any, next(k for k in (nn.Linear, *CONVOLUTIONS) if issubclass(type(module), k)))
+    kind = cast(Any, next(k for k in (*linear_types(), *CONVOLUTIONS) if issubclass(type(module), k)))
     if type(module) is kind or type(module).forward is kind.forward:
         return True
     weight: Tensor = module.weight
     generator = torch.Generator().manual_seed(0)
-    for more in range(1 if kind is nn.Linear else 1 + max(module.stride)):
-        shape = [2, module.in_features] if kind is nn.Linear else [1, module.in_channels]
-        if kind is not nn.Linear:
+    flat = kind not in CONVOLUTIONS
+    for more in range(1 if flat else 1 + max(module.stride)):
+        shape = [2, matrix_shape(module)[1]] if flat else [1, module.in_channels]
+        if not flat:
             geometry = zip(module.kernel_size, module.dilation, module.stride, strict=True)
             shape += [(k - 1) * d + 1 + 2 * s + more for k, d, s in geometry]
         x = torch.randn(shape, generator=generator).to(weight)
@@ -82,8 +82,3 @@ def _as_torch_does(module: Any) -> bool:
         if result.shape != plain.shape or not torch.allclose(result, plain):
             return False
     return True
-
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """A layer's weight as a matrix (out, in): a kernel's rows hold what one output channel reads."""
-    return weight if weight.ndim == 2 else weight.flatten(1)

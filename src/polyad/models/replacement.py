@@ -13,6 +13,7 @@ from polyad.formats import Dense, Format
 from polyad.layers import Conv, Linear
 from polyad.models.attention import ReducedAttention
 from polyad.models.blocks import Block
+from polyad.models.layer_matrices import is_transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,9 @@ def modules(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] 
 def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module:
     """The layer that does what ``before`` did, with these new values of weight and bias."""
     old: Any = getattr(before, "weight", None)
+    if is_transposed(before):  # a matrix (out, in) takes the place of one (in, out)
+        before = linear(old.detach().mT.contiguous(), getattr(before, "bias", None))
+        old = before.weight
     if isinstance(old, Tensor) and all(isinstance(v, Tensor) for v in values.values()):
         shapes = {name: getattr(getattr(before, name, None), "shape", None) for name in values}  # a bias may be new
         if all(shapes[name] == v.shape for name, v in values.items()):

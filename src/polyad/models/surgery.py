@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from polyad.layers import Embedding, Factors, Linear
+from polyad.models.layer_matrices import linear_types
 
 Which = str | Sequence[str] | Callable[[str, nn.Module], bool]
 """Modules by glob pattern on their dotted path (``*.mlp.*``), by several patterns, or by a predicate."""
@@ -51,7 +52,7 @@ def select_by_path(candidates: Mapping[str, nn.Module], which: Which, what: str)
 def decoder_linears(model: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer but the output head: those that are compressed by default."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
-    return select(model, lambda _path, module: module is not head, of=(nn.Linear, Linear))
+    return select(model, lambda _path, module: module is not head, of=(*linear_types(), Linear))
 
 
 class Undo:
