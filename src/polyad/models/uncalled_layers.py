@@ -57,7 +57,7 @@ def uncalled_layers(model: nn.Module, inputs: Any = None) -> UncalledLayers:
             complete = any(_ran(twin, attempt) for attempt in attempts)
             if complete and inputs is None:
                 _generate(twin, attempts[0])
-    return UncalledLayers(by_class | {path: _reason(model, path) for path in reads.past_call}, complete)
+    return UncalledLayers(by_class | reads.reasons(model), complete)
 
 
 def _can_be_copied(model: nn.Module) -> bool:
@@ -102,6 +102,10 @@ class WeightReads(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         self._hooks.close()
         super().__exit__(*error)
+
+    def reasons(self, model: nn.Module) -> dict[str, str]:
+        """What reads each of these weights, by the layer's path in the model."""
+        return {path: _reason(model, path) for path in self.past_call}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
