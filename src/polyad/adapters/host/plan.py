@@ -27,6 +27,8 @@ class Plan:
     adapters: list[tuple[Site, Adapter]]
     bank: Bank
     spec: AdapterSpec
+    called: bool
+    """True where it is known that the model calls all of these layers."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All their tensors, under the names that ``Adapters.state_dict`` gives them."""
@@ -57,7 +59,7 @@ def plan(
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
     method, arguments = unwrap_method(method, arguments)
-    sites = select_sites(model, which, of, parts or {}, tied=tied)
+    sites, called = select_sites(model, which, of, parts or {}, tied=tied)
     unfit = next((site for site in sites if dropout and site.kind in ("embedding", "experts")), None)
     if unfit is not None:
         raise ValueError(
@@ -70,7 +72,7 @@ def plan(
     reads = "weight" in needs_of(method)
     build = functools.partial(build_adapter, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
     adapters = [(site, build(site, start=starts.get(site.name))) for site in sites]
-    return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout))
+    return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout), called)
 
 
 def _starts(
