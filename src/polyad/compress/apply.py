@@ -36,7 +36,8 @@ def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | No
     draft.put(rescaled_weights(model, plan.steps, plan.seed))
     for step, sizes in zip(plan.steps, plan.sizes, strict=True):
         report = name_stage(callback, step.card.name)
-        for number, item in enumerate(items(model, step, targets), 1):
+        work = [item for item in items(model, step, targets, sizes) if item.name in sizes]
+        for number, item in enumerate(work, 1):
             replacement = item.solve(draft, plan.stats, sizes[item.name])
             if replacement is not None:
                 draft.put(replacement, item.block)
