@@ -88,6 +88,8 @@ def show(found: dict[str, Any]) -> None:
     rows.append(["KL from the original, nats", "0", number(agreement["kl"], 4), ""])
     rows.append(["same top token", "100.0 %", share(agreement["top1"], 1), ""])
     table(found["title"], ["", "original", "compressed", "ratio"], rows)
+    if found["plan"].get("coverage"):
+        out.print(found["plan"]["coverage"])
     said = slow_layers(found)
     if said is not None:
         out.print(said)

@@ -13,6 +13,7 @@ from torch import Generator, nn
 from polyad.allocate import Curve, greedy
 from polyad.compress.budget import Budget, name_stage, relative_errors
 from polyad.compress.costs import Prices
+from polyad.compress.coverage import coverage_line
 from polyad.compress.draft import Draft
 from polyad.compress.importance import item_importance
 from polyad.compress.influence import layer_needs, layers_read_by, with_influence
@@ -21,7 +22,7 @@ from polyad.compress.items import items
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
-from polyad.models.compressible import compressible
+from polyad.models.compressible import select_layers
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merge_replacements, modules
 from polyad.models.surgery import Which, replace
@@ -43,6 +44,10 @@ class Plan:
     stats: Mapping[str, Moments] = field(default_factory=dict)
     seed: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Layers that are left whole, by path, each with the reason."""
+    coverage: str = ""
+    """The line that says how many layers were chosen, of what share of the bytes, and what was left and why."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan without its statistics; curves are thinned to at most 33 choices."""
@@ -52,7 +57,7 @@ class Plan:
             "sizes": [dict(sizes) for sizes in self.sizes],
             "importance": dict(self.importance),
             "curves": {name: _thin(curve) for name, curve in self.curves.items()},
-            "seconds": dict(self.seconds),
+            "seconds": dict(self.seconds), "left": dict(self.left), "coverage": self.coverage,
         }  # fmt: skip
 
 
@@ -84,7 +89,11 @@ def plan(
     where the budget cannot be met, naming the nearest that can.
     """
     parts = steps(recipe)
-    targets = compressible(model, select, grouped=all(step.kind == "quantize" for step in parts))
+    reads = any(step.card.needs for step in parts)
+    chosen = select_layers(
+        model, select, grouped=all(step.kind == "quantize" for step in parts), reads_inputs=reads
+    )
+    targets = chosen.chosen
     check_budget(parts, keep)
     sized = next((number for number, step in enumerate(parts) if step.sized_by_budget), None)
     prices = Prices(budget, parts[sized + 1 :] if sized is not None else ())
@@ -117,7 +126,8 @@ def plan(
         undo()
     seconds["all"] = time.perf_counter() - clock
     texts = text.digests if text is not None else {}
-    return Plan(parts, tuple(targets), tuple(sizes), keep, budget, curves, weights, texts, stats, seed, seconds)
+    return Plan(parts, tuple(targets), tuple(sizes), keep, budget, curves, weights, texts, stats, seed, seconds,
+                chosen.left, coverage_line(model, targets, chosen.left))  # fmt: skip
 
 
 def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -96,10 +97,12 @@ def compress_to_folder(
     The figures are those of the saved files. A run that was killed goes on where its statistics stood.
     """
     work = folder.with_name(f".{folder.name}.work")
+    recipe = steps(recipe)
+    shape = {"recipe": [step.to_json() for step in recipe], "keep": keep, "budget": asked.budget}
+    json.dumps(shape)  # now, since the folder will say it
     model, planned, memory, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
     source = origin(model)
     base = {"name": source.name, "sha256": base_of(source.folder)}
-    shape = {"recipe": [s.to_json() for s in planned.steps], "keep": keep, "budget": asked.budget}
     save(model, folder, tokenizer=source.tokenizer, recipe=shape, base=base, seed=asked.seed, dtype=asked.store)
     memory.forget()
     original = load(name, dtype=asked.dtype, device=asked.device)

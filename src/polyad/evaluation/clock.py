@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
-from polyad.models.layer_matrices import matrix_shape
+from polyad.models.layer_matrices import linear_types, matrix_shape
 
 ROWS = (1, 64)
 """Rows at which a layer is timed: decoding one token, and a short prompt."""
@@ -25,10 +25,13 @@ TURNS = 9
 def relative_times(
     model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callable[..., Any] | None = None
 ) -> dict[str, dict[int, float]]:
-    """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once."""
+    """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once.
+
+    Linear layers are: those of convolutions and embeddings depend on more than rows.
+    """
     by_kind: dict[str, dict[int, float]] = {}
     times: dict[str, dict[int, float]] = {}
-    chosen = list(paths)
+    chosen = [path for path in paths if isinstance(model.get_submodule(path), (Linear, *linear_types()))]
     for number, path in enumerate(chosen, 1):
         new, old = model.get_submodule(path), original.get_submodule(path)
         key = _kind(new) + _kind(old)

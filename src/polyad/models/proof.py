@@ -37,8 +37,8 @@ class Call:
 class Trial:
     """A copy of a model with what each layer of its decoder is called with, on which rewritten layers are tried.
 
-    The model runs once, on small inputs, and is not touched. A layer is tried in float64, or in float32 where it
-    cannot compute in that.
+    The model runs once, on small inputs, and is not touched. A layer is tried in float32, and where the results
+    differ in float64 too, since a large input hides what the layer adds to it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,24 +53,27 @@ class Trial:
         ``one`` and ``other`` give a Replacement from a function that reads a parameter by its path. A module at
         ``home`` that takes a tensor alone is tried on random numbers, since a layer may not call it every time.
         """
-        said = "it could not be run by itself"
-        for dtype in (torch.float64, torch.float32):
+        said = ""
+        for dtype in (torch.float32, torch.float64):
             with self._wide_layer(layer, dtype):
                 try:
                     pair = [self._output(layer, home, make(self._get), blocks, dtype) for make in (one, other)]
                 except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-                    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    said = said or (str(error).strip().splitlines() or [type(error).__name__])[0]
                     continue
             (y, x), (z, _) = pair
             moved, scale = float((y - z).norm()), float((y - x).norm())
             if moved <= CLOSE * scale:
                 return None
-            return f"its output would change by {moved / max(scale, 1e-300):.2g} of what it adds"
+            said = f"its output would change by {moved / max(scale, 1e-300):.2g} of what it adds"
         return said
 
     @contextmanager
     def _wide_layer(self, path: str, dtype: torch.dtype) -> Iterator[None]:
         layer = self.twin.get_submodule(path)
+        if all(p.dtype == dtype for p in layer.parameters()):
+            yield
+            return
         self.twin.set_submodule(path, copy.deepcopy(layer).to(dtype))
         try:
             yield

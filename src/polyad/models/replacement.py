@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyad.formats import Dense, Format
-from polyad.layers import Conv, Linear
+from polyad.layers import Conv, Embedding, Linear
 from polyad.models.attention import ReducedAttention
 from polyad.models.blocks import Block
 from polyad.models.layer_matrices import is_transposed
@@ -80,7 +80,7 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
     format = Dense(weight) if isinstance(weight, Tensor) else weight
     if isinstance(before, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return Conv.like(before, format, bias)
-    return Linear(format, bias)
+    return Embedding(format) if isinstance(before, nn.Embedding) else Linear(format, bias)
 
 
 def with_values(before: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:

@@ -81,6 +81,9 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
         if isinstance(factors, Factors):
             for other in paths_sharing_weight(model, path):
                 modules.setdefault(other, _counterpart(model.get_submodule(other), factors))
+    for path, new in list(modules.items()):
+        for other in _other_places(model, path):
+            modules.setdefault(other, new)
     before = {path: model.get_submodule(path) for path in modules}
     for path, module in modules.items():
         module.train(before[path].training)
@@ -88,12 +91,19 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     return Undo(model, before)
 
 
+def _other_places(model: nn.Module, path: str) -> list[str]:
+    """The other paths at which the very module of this path stands."""
+    module = model.get_submodule(path)
+    return [p for p, m in model.named_modules(remove_duplicate=False) if m is module and p != path]
+
+
 def paths_sharing_weight(model: nn.Module, path: str) -> list[str]:
     """Paths of the other modules that share the weight of the module at ``path``."""
     weight = getattr(model.get_submodule(path), "weight", None)
     if not isinstance(weight, nn.Parameter | Factors):
         return []
-    return [p for p, m in model.named_modules() if p != path and getattr(m, "weight", None) is weight]
+    module = model.get_submodule(path)
+    return [p for p, m in model.named_modules() if m is not module and getattr(m, "weight", None) is weight]
 
 
 def _counterpart(module: nn.Module, factors: Factors) -> nn.Module:
