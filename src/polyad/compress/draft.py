@@ -16,6 +16,15 @@ from polyad.models.replacement import Replacement, modules
 from polyad.models.surgery import Undo, replace
 
 
+def refuse_compressed(path: str, layer: Any) -> None:
+    """Refuse a layer whose weight is a format already."""
+    if not isinstance(layer.weight, Tensor):
+        raise ValueError(
+            f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods as "
+            "the steps of one recipe, or leave the layer out of the selection"
+        )
+
+
 class Draft:
     """New values of a model's parameters, by path, on which the steps of a recipe work one after another.
 
@@ -41,12 +50,8 @@ class Draft:
         dense = self._dense.get(f"{path}.weight")
         if dense is not None:
             return as_matrix(dense)
-        layer: Any = self.model.get_submodule(path)
-        if not isinstance(layer.weight, Tensor):
-            raise ValueError(
-                f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods as "
-                "the steps of one recipe, or leave the layer out of the selection"
-            )
+        layer = self.model.get_submodule(path)
+        refuse_compressed(path, layer)
         return _check.finite(f"{path}.weight", layer_matrix(layer))
 
     def parameters(self, paths: Iterable[str]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from polyad.allocate import Curve, greedy
 from polyad.compress.budget import Budget, name_stage, relative_errors
 from polyad.compress.costs import Prices
 from polyad.compress.coverage import coverage_line
-from polyad.compress.draft import Draft
+from polyad.compress.draft import Draft, refuse_compressed
 from polyad.compress.importance import item_importance
 from polyad.compress.influence import layer_needs, layers_read_by, with_influence
 from polyad.compress.item import Item
@@ -94,6 +94,8 @@ def plan(
         model, select, grouped=all(step.kind == "quantize" for step in parts), reads_inputs=reads
     )
     targets = chosen.chosen
+    for path, layer in targets.items():
+        refuse_compressed(path, layer)
     check_budget(parts, keep)
     sized = next((number for number, step in enumerate(parts) if step.sized_by_budget), None)
     prices = Prices(budget, parts[sized + 1 :] if sized is not None else ())

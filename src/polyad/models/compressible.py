@@ -52,6 +52,7 @@ def select_layers(
     left = head_reasons(model) if which is None else {}
     left = {path: reason for path, reason in left.items() if path in chosen}
     left |= _routers(model, chosen, which)
+    grouped = grouped and which is not None
     left |= _obstacles(model, {p: m for p, m in chosen.items() if p not in left}, everything, grouped, reads_inputs)
     left |= _shared_weights({p: m for p, m in chosen.items() if p not in left})
     remaining = {path: module for path, module in chosen.items() if path not in left}
