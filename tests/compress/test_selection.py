@@ -14,10 +14,13 @@ from polyad.data import Calibration
 from polyad.decompose import svd
 from polyad.layers import Embedding, Linear
 from polyad.models import load, save
-from polyad.models.compressible import select_layers
+from polyad.models.compressible import FUSED, select_layers
 from polyad.quantize import round_to_nearest
+from polyad.testing.decoders import random_tokens
 
 rtn = functools.partial(round_to_nearest, bits=8)
+FEW = Calibration(random_tokens(4, 24, 50, seed=2), random_tokens(2, 24, 50, seed=3), {"ids": "0"})
+"""Of the small vocabulary."""
 TEXT = Calibration(tiny.ids(6, 48, seed=2), tiny.ids(2, 32, seed=3), {"ids": "0"})
 SMALL = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -38,12 +41,12 @@ def random_model(name, seed=0, **changed):
 
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LEFT = {
-    "MixtralForCausalLM": (EXPERTS, {"experts in one tensor": 4, "the output head": 1}),
+    "MixtralForCausalLM": (EXPERTS, {FUSED: 4, "the output head": 1}),
     "Qwen2MoeForCausalLM": (
         EXPERTS | {"shared_expert_intermediate_size": 16},
-        {"experts in one tensor": 4, "the output head": 1, "a router": 2},
+        {FUSED: 4, "the output head": 1, "a router": 2},
     ),
-    "PhimoeForCausalLM": (EXPERTS, {"experts in one tensor": 4, "the output head": 1, "a router": 2}),
+    "PhimoeForCausalLM": (EXPERTS, {FUSED: 4, "the output head": 1, "a router": 2}),
     "LlamaForSequenceClassification": ({}, {"a head of the model": 1}),
     "BertModel": ({}, {"a pooler": 1}),
     "BertForSequenceClassification": ({}, {"a pooler": 1, "a head of the model": 1}),
@@ -55,12 +58,12 @@ LEFT = {
 def test_heads_routers_and_fused_experts_are_left_and_named_in_one_line(name):
     changed, expected = LEFT[name]
     model = random_model(name, **changed)
-    plan = polyad.plan(model, rtn)
+    plan = polyad.plan(model, functools.partial(lord, rank=3), calibrate=FEW)
     reasons = list(plan.left.values())
     assert {reason: reasons.count(reason) for reason in reasons} == expected
     assert plan.coverage.startswith(f"{len(plan.selected)} of {len(plan.selected) + len(plan.left)} layers were chosen")
     for reason in expected:
-        assert f": {reason})" in plan.coverage
+        assert f": {reason}" in plan.coverage
     assert plan.to_json()["coverage"] == plan.coverage
 
 
@@ -68,7 +71,7 @@ def test_shares_of_the_line_are_those_of_the_bytes():
     model = random_model("MixtralForCausalLM", **EXPERTS)
     total = sum(p.numel() for p in model.parameters())
     experts = sum(p.numel() for n, p in model.named_parameters() if "experts." in n)
-    plan = polyad.plan(model, rtn)
+    plan = polyad.plan(model, functools.partial(lord, rank=3), calibrate=FEW)
     chosen = sum(model.get_submodule(path).weight.numel() for path in plan.selected)
     assert f"{100 * chosen / total:.1f} % of the model's bytes" in plan.coverage
     assert f"and 2 more ({100 * experts / total:.1f} %: experts in one tensor)" in plan.coverage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
 from polyad.models.compressible import select_layers
+from polyad.models.experts import split_experts
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merge_replacements, modules
 from polyad.models.surgery import Which, replace
@@ -46,6 +48,8 @@ class Plan:
     seconds: Mapping[str, float] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
     """Layers that are left whole, by path, each with the reason."""
+    split: tuple[str, ...] = ()
+    """Modules whose experts, in one tensor, become a layer each."""
     coverage: str = ""
     """The line that says how many layers were chosen, of what share of the bytes, and what was left and why."""
 
@@ -89,6 +93,51 @@ def plan(
     where the budget cannot be met, naming the nearest that can.
     """
     parts = steps(recipe)
+    chooser = _chooser(parts, allocate)
+    weigh = importance if importance is not None else calibrate is not None and chooser is greedy
+    splits = split_experts(model) if _takes_experts(select, parts, weigh) else {}
+    undo = replace(model, splits)
+    try:
+        planned = _plan_layers(
+            model, parts, keep, budget, calibrate, select, chooser, importance, weigh, avoid_slow, seed, callback, memory
+        )
+    finally:
+        undo()
+    used = (path for path in splits if any(layer.startswith(f"{path}.") for layer in planned.selected))
+    return dataclasses.replace(planned, split=tuple(used))
+
+
+def _chooser(parts: tuple[Step, ...], allocate: Callable[..., dict[str, int]] | None) -> Callable[..., dict[str, int]]:
+    sized = next((step for step in parts if step.sized_by_budget), None)
+    return allocate or (sized.card.allocate if sized is not None else None) or greedy
+
+
+def _takes_experts(select: Which | None, parts: tuple[Step, ...], weigh: bool) -> bool:
+    """True if experts in one tensor are chosen among: each is a layer where that costs no run of the model.
+
+    Where inputs are read, or each layer's importance is measured, they are so where a pattern names them.
+    """
+    patterns = [] if callable(select) else [select] if isinstance(select, str) else list(select or ())
+    named = any("expert" in pattern for pattern in patterns)
+    measured = weigh and any(step.sized_by_budget for step in parts)
+    return named or not (measured or any(step.card.needs for step in parts))
+
+
+def _plan_layers(
+    model: Any,
+    parts: tuple[Step, ...],
+    keep: float | None,
+    budget: str,
+    calibrate: Any,
+    select: Which | None,
+    chooser: Callable[..., dict[str, int]],
+    importance: bool | None,
+    weigh: bool,
+    avoid_slow: bool,
+    seed: int,
+    callback: Callable[..., Any] | None,
+    memory: StatisticsStore | None,
+) -> Plan:
     reads = any(step.card.needs for step in parts)
     chosen = select_layers(
         model, select, grouped=all(step.kind == "quantize" for step in parts), reads_inputs=reads
@@ -100,12 +149,10 @@ def plan(
     sized = next((number for number, step in enumerate(parts) if step.sized_by_budget), None)
     prices = Prices(budget, parts[sized + 1 :] if sized is not None else ())
     limit = Budget(model, targets, keep or 0.0, budget) if sized is not None else None
-    chooser = allocate or (parts[sized].card.allocate if sized is not None else None) or greedy
     if importance and calibrate is None:
         raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
     check_numbers(model)
     text = calibration(model, calibrate) if calibrate is not None else None
-    weigh = importance if importance is not None else text is not None and chooser is greedy
     clock = time.perf_counter()
     undo = replace(model, modules(model, rescaled_weights(model, parts, seed)))
     try:
@@ -129,7 +176,7 @@ def plan(
     seconds["all"] = time.perf_counter() - clock
     texts = text.digests if text is not None else {}
     return Plan(parts, tuple(targets), tuple(sizes), keep, budget, curves, weights, texts, stats, seed, seconds,
-                chosen.left, coverage_line(model, targets, chosen.left))  # fmt: skip
+                chosen.left, coverage=coverage_line(model, targets, chosen.left))  # fmt: skip
 
 
 def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:

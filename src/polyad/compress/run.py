@@ -24,6 +24,7 @@ from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.quality import check_predicts
 from polyad.layers import Factors
 from polyad.models.folder import base_of, save
+from polyad.models.experts import layer_at
 from polyad.models.layer_matrices import is_transposed, matrix_shape
 from polyad.models.loading import load, origin
 from polyad.models.shards import nbytes
@@ -172,7 +173,7 @@ def layers(
 
 
 def _format_at(model: nn.Module, path: str) -> Any:
-    module: Any = model.get_submodule(path)
+    module: Any = layer_at(model, path)
     return module.weight() if isinstance(module.weight, Factors) else module.weight
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
+from polyad.models.experts import layer_at
 from polyad.models.layer_matrices import linear_types, matrix_shape
 
 ROWS = (1, 64)
@@ -33,7 +34,7 @@ def relative_times(
     times: dict[str, dict[int, float]] = {}
     chosen = [path for path in paths if isinstance(model.get_submodule(path), (Linear, *linear_types()))]
     for number, path in enumerate(chosen, 1):
-        new, old = model.get_submodule(path), original.get_submodule(path)
+        new, old = model.get_submodule(path), layer_at(original, path)
         key = _kind(new) + _kind(old)
         if key not in by_kind:
             by_kind[key] = {rows: ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from polyad.layers import Factors, Linear
+from polyad.models.experts import layer_at
 from polyad.models.layer_matrices import linear_types, matrix_shape
 
 
@@ -44,7 +45,7 @@ def operations(model: nn.Module) -> int:
 
 
 def _modules(model: nn.Module, selected: Iterable[str]) -> list[nn.Module]:
-    return [model.get_submodule(path) for path in selected]
+    return [layer_at(model, path) for path in selected]
 
 
 def _parameters(roots: list[nn.Module]) -> int:

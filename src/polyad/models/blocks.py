@@ -47,7 +47,7 @@ def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
     lists = {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and any(multiplies(m) for m in module.modules())
+        if isinstance(module, nn.ModuleList) and any(multiplies(m) for layer in module for m in layer.modules() if m is not layer)
     }
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of layers; choose its modules by pattern instead")

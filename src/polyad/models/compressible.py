@@ -16,6 +16,9 @@ from polyad.models.surgery import Which, paths_sharing_weight, select
 from polyad.models.uncalled_layers import uncalled_layers
 
 
+FUSED = "experts in one tensor; a pattern such as '*experts*' may take them"
+
+
 @dataclass(frozen=True)
 class Selection:
     """The layers to compress, by path, and the reason of each layer that is left whole."""
@@ -59,7 +62,7 @@ def select_layers(
     if not remaining:
         raise ValueError(_nothing_left(model, layers, left))
     if everything:
-        left |= dict.fromkeys(fused_experts(model), "experts in one tensor")
+        left |= dict.fromkeys(fused_experts(model), FUSED)
     return Selection(remaining, left)
 
 

@@ -65,6 +65,10 @@ class Undo:
         for path, module in self._before.items():
             self._model.set_submodule(path, module)
 
+    def then(self, earlier: Undo) -> Undo:
+        """One that undoes this and then what was done before it."""
+        return Undo(self._model, {**self._before, **earlier._before})
+
 
 def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     """Put modules in place of others, by path. Returns what undoes it.
