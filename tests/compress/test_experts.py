@@ -4,9 +4,10 @@ import functools
 
 import pytest
 import torch
-from compress.test_selection import EXPERTS, random_model
+import transformers
 
 import polyad
+import tiny
 from polyad.compress.apply import apply_with_undo
 from polyad.data import Calibration
 from polyad.decompose import svd
@@ -18,20 +19,18 @@ from polyad.testing.decoders import random_tokens
 IDS = random_tokens(2, 24, 50, seed=1)
 TEXT = Calibration(random_tokens(6, 24, 50, seed=2), random_tokens(2, 24, 50, seed=3), {"ids": "0"})
 KINDS = {
-    "MixtralForCausalLM": EXPERTS,
-    "Qwen3MoeForCausalLM": EXPERTS,
-    "PhimoeForCausalLM": EXPERTS,
-    "OlmoeForCausalLM": EXPERTS,
-    "GptOssForCausalLM": EXPERTS,
-    "Llama4ForCausalLM": EXPERTS | {"interleave_moe_layer_step": 1},
+    "MixtralForCausalLM": tiny.EXPERTS,
+    "Qwen3MoeForCausalLM": tiny.EXPERTS,
+    "PhimoeForCausalLM": tiny.EXPERTS,
+    "OlmoeForCausalLM": tiny.EXPERTS,
+    "GptOssForCausalLM": tiny.EXPERTS,
+    "Llama4ForCausalLM": tiny.EXPERTS | {"interleave_moe_layer_step": 1},
 }
 
 
 def mixture(name):
-    import transformers
-
     if name != "Llama4ForCausalLM":
-        return random_model(name, **KINDS[name])
+        return tiny.small_model(name, **KINDS[name])
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 24, "intermediate_size_mlp": 24, "num_hidden_layers": 2,
              "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50, "head_dim": 8,

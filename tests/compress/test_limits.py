@@ -58,7 +58,9 @@ def test_lord_works_on_the_shorter_side_of_a_tall_matrix(monkeypatch):
     sizes = []
     for name in ("eigh", "svd"):
         plain = getattr(torch.linalg, name)
-        monkeypatch.setattr(torch.linalg, name, lambda x, *a, plain=plain, **k: sizes.append(min(x.shape)) or plain(x, *a, **k))
+        monkeypatch.setattr(
+            torch.linalg, name, lambda x, *a, plain=plain, **k: sizes.append(min(x.shape)) or plain(x, *a, **k)
+        )
     stats = collect(nn.Sequential(nn.Linear(16, 4096)), {"0": {"second"}}, [torch.randn(64, 16)])["0"]
     lord(torch.randn(4096, 16), stats, 4)
     assert sizes

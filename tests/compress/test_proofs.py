@@ -55,8 +55,11 @@ def bitnet():
     return random_decoder("BitNet", seed=0, **tiny.SHAPE)
 
 
-SPOILT = {"mlp": (functools.partial(spoilt, "mlp"), "down_proj"), "attention": (functools.partial(spoilt, "attn"), "o_proj"),
-          "bitnet": (bitnet, "down_proj")}  # fmt: skip
+SPOILT = {
+    "mlp": (functools.partial(spoilt, "mlp"), "down_proj"),
+    "attention": (functools.partial(spoilt, "attn"), "o_proj"),
+    "bitnet": (bitnet, "down_proj"),
+}
 """How a model is made, and the layer that only the rescaling of the spoilt block would change."""
 
 
@@ -79,7 +82,9 @@ def test_rescaling_is_refused_where_nothing_can_be_rescaled():
         layer.self_attn = layer.input_layernorm = nn.Identity()
         layer.post_attention_layernorm = nn.Identity()
         layer.forward = None
-    with pytest.raises(ValueError, match=r"equivalent_rescaling would change what LlamaForCausalLM computes: of model"):
+    with pytest.raises(
+        ValueError, match=r"equivalent_rescaling would change what LlamaForCausalLM computes: of model"
+    ):
         equivalent_rescaling(model, generator=torch.Generator().manual_seed(0))
 
 

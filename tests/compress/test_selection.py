@@ -22,31 +22,13 @@ rtn = functools.partial(round_to_nearest, bits=8)
 FEW = Calibration(random_tokens(4, 24, 50, seed=2), random_tokens(2, 24, 50, seed=3), {"ids": "0"})
 """Of the small vocabulary."""
 TEXT = Calibration(tiny.ids(6, 48, seed=2), tiny.ids(2, 32, seed=3), {"ids": "0"})
-SMALL = {
-    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "vocab_size": 50, "head_dim": 8, "pad_token_id": 0,
-}  # fmt: skip
-
-
-def random_model(name, seed=0, **changed):
-    torch.manual_seed(seed)
-    family = name.removesuffix("ForCausalLM").removesuffix("ForSequenceClassification").removesuffix("Model")
-    config = getattr(transformers, f"{family}Config")(**{**SMALL, **changed})
-    model = getattr(transformers, name)(config).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(std=0.2)
-    return model
-
-
-EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LEFT = {
-    "MixtralForCausalLM": (EXPERTS, {FUSED: 4, "the output head": 1}),
+    "MixtralForCausalLM": (tiny.EXPERTS, {FUSED: 4, "the output head": 1}),
     "Qwen2MoeForCausalLM": (
-        EXPERTS | {"shared_expert_intermediate_size": 16},
+        tiny.EXPERTS | {"shared_expert_intermediate_size": 16},
         {FUSED: 4, "the output head": 1, "a router": 2},
     ),
-    "PhimoeForCausalLM": (EXPERTS, {FUSED: 4, "the output head": 1, "a router": 2}),
+    "PhimoeForCausalLM": (tiny.EXPERTS, {FUSED: 4, "the output head": 1, "a router": 2}),
     "LlamaForSequenceClassification": ({}, {"a head of the model": 1}),
     "BertModel": ({}, {"a pooler": 1}),
     "BertForSequenceClassification": ({}, {"a pooler": 1, "a head of the model": 1}),
@@ -57,35 +39,39 @@ LEFT = {
 @pytest.mark.parametrize("name", LEFT)
 def test_heads_routers_and_fused_experts_are_left_and_named_in_one_line(name):
     changed, expected = LEFT[name]
-    model = random_model(name, **changed)
+    model = tiny.small_model(name, **changed)
     plan = polyad.plan(model, functools.partial(lord, rank=3), calibrate=FEW)
     reasons = list(plan.left.values())
     assert {reason: reasons.count(reason) for reason in reasons} == expected
-    assert plan.coverage.startswith(f"{len(plan.selected)} of {len(plan.selected) + len(plan.left)} layers were chosen")
+    assert plan.coverage.startswith(
+        f"{len(plan.selected)} of {len(plan.selected) + len(plan.left)} layers were chosen"
+    )
     for reason in expected:
         assert f": {reason}" in plan.coverage
     assert plan.to_json()["coverage"] == plan.coverage
 
 
 def test_shares_of_the_line_are_those_of_the_bytes():
-    model = random_model("MixtralForCausalLM", **EXPERTS)
+    model = tiny.small_model("MixtralForCausalLM", **tiny.EXPERTS)
     total = sum(p.numel() for p in model.parameters())
     experts = sum(p.numel() for n, p in model.named_parameters() if "experts." in n)
     plan = polyad.plan(model, functools.partial(lord, rank=3), calibrate=FEW)
     chosen = sum(model.get_submodule(path).weight.numel() for path in plan.selected)
     assert f"{100 * chosen / total:.1f} % of the model's bytes" in plan.coverage
-    assert f"and 2 more ({100 * experts / total:.1f} %: experts in one tensor)" in plan.coverage
+    assert f"and 2 more ({100 * experts / total:.1f} %: experts in one tensor" in plan.coverage
 
 
 def test_routers_are_taken_where_they_are_named():
-    model = random_model("Qwen2MoeForCausalLM", shared_expert_intermediate_size=16, **EXPERTS)
+    model = tiny.small_model("Qwen2MoeForCausalLM", shared_expert_intermediate_size=16, **tiny.EXPERTS)
     gates = [f"model.layers.{i}.mlp.shared_expert_gate" for i in range(2)]
     for which in ("*.shared_expert_gate", gates[0], lambda path, _module: path in gates):
         assert set(select_layers(model, which).chosen) <= set(gates)
     for which in ("*", "*mlp*", None):
         assert not set(gates) & set(select_layers(model, which).chosen)
-    with pytest.raises(ValueError, match=r"mlp.router cannot be replaced: its class \w+ has a forward pass of its own"):
-        polyad.plan(random_model("PhimoeForCausalLM", **EXPERTS), rtn, select="*router*")
+    with pytest.raises(
+        ValueError, match=r"mlp.router cannot be replaced: its class \w+ has a forward pass of its own"
+    ):
+        polyad.plan(tiny.small_model("PhimoeForCausalLM", **tiny.EXPERTS), rtn, select="*router*")
 
 
 @torch.no_grad()
@@ -160,7 +146,9 @@ def test_an_embedding_with_a_forward_pass_of_its_own_is_not_replaced_with_the_he
             return 3 * super().forward(x)
 
     model.model.embed_tokens.__class__ = Scaled
-    with pytest.raises(ValueError, match=r"model.embed_tokens shares its weight and cannot be replaced: its class Scal"):
+    with pytest.raises(
+        ValueError, match=r"model.embed_tokens shares its weight and cannot be replaced: its class Scal"
+    ):
         polyad.plan(model, rtn, select="lm_head")
     assert "lm_head" in polyad.plan(model, rtn, select="*").left
 
@@ -187,7 +175,9 @@ def test_layers_that_are_read_without_being_called_are_left_or_refused(tmp_path)
 
 def test_planning_a_model_in_training_changes_nothing():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 8), nn.Linear(8, 2)).train()
+    model = nn.Sequential(
+        nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 8), nn.Linear(8, 2)
+    ).train()
     model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes, state = [m.training for m in model.modules()], torch.get_rng_state()

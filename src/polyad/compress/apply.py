@@ -29,9 +29,7 @@ def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None)
 
 def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
     """``apply``, but return a function that undoes it exactly."""
-    split = replace(model, {
-        path: SplitExperts(module) for path, module in _fused_modules(model, plan) if not isinstance(module, SplitExperts)
-    })  # fmt: skip
+    split = replace(model, {path: SplitExperts(module) for path, module in _fused_modules(model, plan)})
     try:
         return _replace_layers(model, plan, callback).then(split)
     except BaseException:
@@ -42,7 +40,8 @@ def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | No
 def _fused_modules(model: Any, plan: Plan) -> list[tuple[str, Any]]:
     """The modules whose experts the plan makes a layer each, by path, where the model has them."""
     modules = dict(model.named_modules())
-    return [(path, modules[path]) for path in plan.split if path in modules]
+    fused = {path: modules[path] for path in plan.split if path in modules}
+    return [(path, module) for path, module in fused.items() if not isinstance(module, SplitExperts)]
 
 
 def _replace_layers(model: Any, plan: Plan, callback: Callable[..., Any] | None) -> Undo:

@@ -27,7 +27,7 @@ def cut_refusals(model: nn.Module, blocks: Iterable[Block]) -> dict[str, str]:
     for block in unproved:
         half = _Half(block, model)
         home = block.home if block.kind == "mlp" else ""
-        said = trial.difference(layers[block.layer], home, half.zeroed, half.cut, [block])
+        said = trial.difference(layers[block.layer], home, half.with_zeros, half.cut, [block])
         if said is not None:
             refusals[block.name] = said
     return refusals
@@ -39,7 +39,7 @@ class _Half:
     def __init__(self, block: Block, model: nn.Module) -> None:
         self.block, self.model = block, model
 
-    def zeroed(self, get: Get) -> Replacement:
+    def with_zeros(self, get: Get) -> Replacement:
         new: dict[str, Any] = {}
         for name, dimension, index in self._parts(get):
             value = get(name)
@@ -51,8 +51,7 @@ class _Half:
 
     def cut(self, get: Get) -> Replacement:
         new: dict[str, Any] = {
-            name: get(name).index_select(dimension, index).contiguous()
-            for name, dimension, index in self._parts(get)
+            name: get(name).index_select(dimension, index).contiguous() for name, dimension, index in self._parts(get)
         }
         block = self.block
         if block.kind == "qk":

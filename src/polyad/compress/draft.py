@@ -20,8 +20,8 @@ def refuse_compressed(path: str, layer: Any) -> None:
     """Refuse a layer whose weight is a format already."""
     if not isinstance(layer.weight, Tensor):
         raise ValueError(
-            f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods as "
-            "the steps of one recipe, or leave the layer out of the selection"
+            f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods "
+            "as the steps of one recipe, or leave the layer out of the selection"
         )
 
 

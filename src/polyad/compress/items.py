@@ -34,7 +34,7 @@ def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module], names:
     if len(refusals) == len(whole):
         name, said = next(iter(refusals.items()))
         raise ValueError(
-            f"{step.card.name} cannot cut the blocks of {type(model).__name__} (of {name}, {said}); use a method that "
-            "works layer by layer, such as lord or svd"
+            f"{step.card.name} cannot cut the blocks of {type(model).__name__} (of {name}, {said}); use a method "
+            "that works layer by layer, such as lord or svd"
         )
     return [BlockItem(step, block) for block in whole if block.name not in refusals]

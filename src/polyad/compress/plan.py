@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Generator, nn
 
 from polyad.allocate import Curve, greedy
@@ -20,6 +18,7 @@ from polyad.compress.importance import item_importance
 from polyad.compress.influence import layer_needs, layers_read_by, with_influence
 from polyad.compress.item import Item
 from polyad.compress.items import items
+from polyad.compress.plan_record import Plan
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
@@ -28,41 +27,6 @@ from polyad.models.experts import split_experts
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merge_replacements, modules
 from polyad.models.surgery import Which, replace
-from polyad.statistics import Moments
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Sizes for every layer or block, by step of the recipe, with what led to them. ``stats`` stays in memory."""
-
-    steps: tuple[Step, ...]
-    selected: tuple[str, ...]
-    sizes: tuple[dict[str, int], ...]
-    keep: float | None
-    count: str
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    importance: Mapping[str, float] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-    stats: Mapping[str, Moments] = field(default_factory=dict)
-    seed: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    left: Mapping[str, str] = field(default_factory=dict)
-    """Layers that are left whole, by path, each with the reason."""
-    split: tuple[str, ...] = ()
-    """Modules whose experts, in one tensor, become a layer each."""
-    coverage: str = ""
-    """The line that says how many layers were chosen, of what share of the bytes, and what was left and why."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan without its statistics; curves are thinned to at most 33 choices."""
-        return {
-            "recipe": [step.to_json() for step in self.steps],
-            "keep": self.keep, "budget": self.count, "seed": self.seed, "calibration": dict(self.texts),
-            "sizes": [dict(sizes) for sizes in self.sizes],
-            "importance": dict(self.importance),
-            "curves": {name: _thin(curve) for name, curve in self.curves.items()},
-            "seconds": dict(self.seconds), "left": dict(self.left), "coverage": self.coverage,
-        }  # fmt: skip
 
 
 def plan(
@@ -99,7 +63,19 @@ def plan(
     undo = replace(model, splits)
     try:
         planned = _plan_layers(
-            model, parts, keep, budget, calibrate, select, chooser, importance, weigh, avoid_slow, seed, callback, memory
+            model,
+            parts,
+            keep,
+            budget,
+            calibrate,
+            select,
+            chooser,
+            importance,
+            weigh,
+            avoid_slow,
+            seed,
+            callback,
+            memory,
         )
     finally:
         undo()
@@ -107,7 +83,9 @@ def plan(
     return dataclasses.replace(planned, split=tuple(used))
 
 
-def _chooser(parts: tuple[Step, ...], allocate: Callable[..., dict[str, int]] | None) -> Callable[..., dict[str, int]]:
+def _chooser(
+    parts: tuple[Step, ...], allocate: Callable[..., dict[str, int]] | None
+) -> Callable[..., dict[str, int]]:
     sized = next((step for step in parts if step.sized_by_budget), None)
     return allocate or (sized.card.allocate if sized is not None else None) or greedy
 
@@ -139,9 +117,7 @@ def _plan_layers(
     memory: StatisticsStore | None,
 ) -> Plan:
     reads = any(step.card.needs for step in parts)
-    chosen = select_layers(
-        model, select, grouped=all(step.kind == "quantize" for step in parts), reads_inputs=reads
-    )
+    chosen = select_layers(model, select, grouped=all(step.kind == "quantize" for step in parts), reads_inputs=reads)
     targets = chosen.chosen
     for path, layer in targets.items():
         refuse_compressed(path, layer)
@@ -213,8 +189,3 @@ def _curves(
         curves[item.name] = item.without_slow(curve, draft) if avoid_slow else curve
         report(number, len(work), {})
     return curves
-
-
-def _thin(curve: Curve) -> dict[str, list[float]]:
-    at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
-    return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}

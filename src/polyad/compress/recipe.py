@@ -53,7 +53,7 @@ class Step:
 
 
 def _plain(value: Any) -> Any:
-    """An argument as JSON holds it: a dtype by its name, a list of such things, and text of whatever else there is."""
+    """An argument as JSON holds it: a dtype by its name, and the text of whatever JSON has no word for."""
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     if isinstance(value, tuple | list):

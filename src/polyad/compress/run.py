@@ -23,8 +23,8 @@ from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.quality import check_predicts
 from polyad.layers import Factors
-from polyad.models.folder import base_of, save
 from polyad.models.experts import layer_at
+from polyad.models.folder import base_of, save
 from polyad.models.layer_matrices import is_transposed, matrix_shape
 from polyad.models.loading import load, origin
 from polyad.models.shards import nbytes

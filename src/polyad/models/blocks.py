@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.models.experts import SplitExperts
 from polyad.models.layer_matrices import multiplies
 
 ROTARY = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention", "GraniteAttention")
@@ -44,10 +45,13 @@ class Block:
 
 def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The decoder's layers by path, in order: the longest list of modules that holds layers with a matrix."""
+    split = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, SplitExperts))
     lists = {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and any(multiplies(m) for layer in module for m in layer.modules() if m is not layer)
+        if isinstance(module, nn.ModuleList)
+        and not path.startswith(split)
+        and any(multiplies(m) for m in module.modules())
     }
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of layers; choose its modules by pattern instead")

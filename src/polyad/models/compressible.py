@@ -15,7 +15,6 @@ from polyad.models.spared_layers import fused_experts, head_reasons, is_router
 from polyad.models.surgery import Which, paths_sharing_weight, select
 from polyad.models.uncalled_layers import uncalled_layers
 
-
 FUSED = "experts in one tensor; a pattern such as '*experts*' may take them"
 
 
@@ -39,9 +38,9 @@ def select_layers(
 
     Without ``which``: of a model of transformers every linear layer but heads, poolers and routers, of any other
     module all linear layers and convolutions but routers. "*" takes heads and embeddings too, these unless the method
-    ``reads_inputs``. A layer that cannot be replaced is left out of both, and refused where another ``which`` chose
-    it: a convolution in groups (unless ``grouped``), one whose padding is no number, a layer whose class has a forward
-    pass of its own, one that is read without being called. Of layers with one weight the first is chosen.
+    ``reads_inputs``. A layer that cannot be replaced is left out of both, and refused where another ``which``
+    chose it: a convolution in groups (unless ``grouped``), one whose padding is no number, a layer whose class has a
+    forward pass of its own, one that is read without being called. Of layers with one weight the first is chosen.
     """
     everything = which is None or which == "*" or which == ["*"]
     kinds: tuple[type[nn.Module], ...] = (*linear_types(), *CONVOLUTIONS)
@@ -82,7 +81,7 @@ def _routers(model: nn.Module, chosen: Mapping[str, nn.Module], which: Which | N
 def _obstacles(
     model: nn.Module, chosen: Mapping[str, nn.Module], everything: bool, grouped: bool, reads_inputs: bool
 ) -> dict[str, str]:
-    """Why layers cannot be replaced; refused at once where they were chosen by name."""
+    """The reasons for which layers cannot be replaced; refused at once where they were chosen by name."""
     uncalled = uncalled_layers(model).reasons if chosen else {}
     left: dict[str, str] = {}
     for path, module in chosen.items():

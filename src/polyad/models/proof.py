@@ -131,7 +131,7 @@ def _layer_calls(twin: nn.Module, paths: list[str]) -> dict[str, Call]:
                 try:
                     twin(**inputs)
                     break
-                except Exception:  # noqa: S112 - a model that takes other inputs may raise anything
+                except Exception:
                     continue
     finally:
         for hook in hooks:

@@ -26,10 +26,10 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
 
     Each normalisation's weight against the columns that read it; rows of the up projection against columns of the
     down projection; rows of the value against columns of the output projection, by head; queries against keys, by
-    rotation pair. Where one forward pass of the layer shows that the function would be another (a gate or a norm stands
-    between the two), the weights stay. The logits change by rounding alone. What was stored on a coarse grid no
-    longer lies on it, so that rounding it again costs what it would cost any model. Cost: one copy of the weights,
-    and some forward passes of each layer on a few tokens.
+    rotation pair. Where one forward pass of the layer shows that the function would be another (a gate or a norm
+    stands between the two), the weights stay. The logits change by rounding alone. What was stored on a coarse grid
+    no longer lies on it, so that rounding it again costs what it would cost any model. Cost: one copy of the
+    weights, and some forward passes of each layer on a few tokens.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 32}
@@ -81,7 +81,7 @@ def _is_proved(
 ) -> bool:
     """True if one forward pass of the layer shows that a rescaling leaves its function; else the reason is noted."""
 
-    def rescaled(get: Callable[[str], Tensor]) -> Replacement:
+    def rescale(get: Callable[[str], Tensor]) -> Replacement:
         weights: dict[str, Tensor] = {}
 
         def once(name: str) -> Tensor:
@@ -90,7 +90,7 @@ def _is_proved(
         change(once, Draws(spread, Generator().manual_seed(0)))
         return Replacement(weights)
 
-    said = trial.difference(layer, home, lambda _get: Replacement({}), rescaled)
+    said = trial.difference(layer, home, lambda _get: Replacement({}), rescale)
     if said is not None:
         refusals[name] = said
     return said is None

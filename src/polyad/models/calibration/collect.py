@@ -47,7 +47,7 @@ def collect(
     Modules that get the very same tensor (queries, keys and values) share its statistics: they are computed once.
     The model runs in evaluation mode and is left in the mode that it had. The output head is not run unless it is
     asked about. Cost: one forward pass, and for each second moment 2 in² operations a token. NaN or infinite
-    activations are refused, naming the module; statistics that memory does not hold are refused before the first pass.
+    activations are refused, naming the module; statistics that memory does not hold before the first pass.
     """
     asked = {path: frozenset(names) for path, names in needs.items() if names}
     for path, names in asked.items():

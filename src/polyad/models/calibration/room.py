@@ -58,7 +58,7 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def _group_limits() -> list[int]:
-    """What a container leaves to its processes, files that the system only keeps in memory not counted."""
+    """The bytes that a container leaves to its processes, if this is one; files kept in memory are not counted."""
     group = Path("/sys/fs/cgroup")
     try:
         stated = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
