@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from polyad.allocate import Curve
 from polyad.compress.recipe import Step
+from polyad.evaluation.records import CurveRecord, PlanRecord
 from polyad.statistics import Moments
 
 
@@ -35,7 +35,7 @@ class Plan:
     coverage: str = ""
     """The line that says how many layers were chosen, of what share of the bytes, and what was left and why."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PlanRecord:
         """The plan without its statistics; curves are thinned to at most 33 choices."""
         return {
             "recipe": [step.to_json() for step in self.steps],
@@ -47,6 +47,6 @@ class Plan:
         }  # fmt: skip
 
 
-def _thin(curve: Curve) -> dict[str, list[float]]:
+def _thin(curve: Curve) -> CurveRecord:
     at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
     return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}
