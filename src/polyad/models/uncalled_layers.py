@@ -104,7 +104,7 @@ class WeightReads(TorchFunctionMode):
         super().__exit__(*error)
 
     def reasons(self, model: nn.Module) -> dict[str, str]:
-        """What reads each of these weights, by the layer's path in the model."""
+        """The reader of each of these weights, by the layer's path in the model."""
         return {path: _reason(model, path) for path in self.past_call}
 
     def __torch_function__(
