@@ -66,6 +66,15 @@ class StandIn(nn.Module):
         """The layer as it was before."""
         return self.__dict__["_layer"]
 
+    @property
+    def reason_not_to_save(self) -> str:
+        """The sentence with which ``polyad.save`` refuses a model that holds this layer."""
+        state, first = ("merged into", "call unmerge() and ") if self.original is not None else ("attached to", "")
+        return (
+            f"has adapters {state} it, which belong into a folder of their own: {first}detach them after "
+            "Adapters.save(name, folder), or put them into the weights by merge(keep=False)"
+        )
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # The layer's own, which may save more than tensors, or less.
         self.layer._save_to_state_dict(destination, prefix, keep_vars)
@@ -83,8 +92,10 @@ class StandIn(nn.Module):
         if self.original is not None and any(prefix + name in state_dict for name in self._parameters):
             error_msgs.append(f"adapters are merged into {prefix[:-1]}; call unmerge() before you load other weights")
             return
-        load = self.layer._load_from_state_dict
-        load(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        load, surplus = self.layer._load_from_state_dict, list[str]()
+        load(state_dict, prefix, local_metadata, strict, missing_keys, surplus, error_msgs)
+        beside = tuple(f"{prefix}{name}." for name in self._modules if name not in self.layer._modules)
+        unexpected_keys += [key for key in surplus if not key.startswith(beside)]  # adapters look at their own
 
     def hold(self, key: str, term: Any, spec: AdapterSpec) -> None:
         """Hold an adapter's term; ``activate`` lets it act. One name may have several, under keys of their own."""
