@@ -68,10 +68,18 @@ def _try_weights(layer: nn.Module, weight: Tensor) -> LayerFunction:
 
 
 def with_weights(layer: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """A shallow copy of a layer in which these tensors stand for its parameters; the layer is not touched."""
-    clone = copy.copy(layer)
-    clone._parameters = {name: p for name, p in layer._parameters.items() if name not in weights}
-    clone.__dict__.update(weights)
+    """A shallow copy of a layer with these tensors, by dotted name, in place of its own; the layer is not touched."""
+    clone, inner = copy.copy(layer), dict[str, dict[str, Tensor]]()
+    clone._parameters, clone._buffers = dict(layer._parameters), dict(layer._buffers)
+    for name, tensor in weights.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            inner.setdefault(first, {})[rest] = tensor
+        else:
+            table: dict[str, Any] = clone._buffers if first in clone._buffers else clone._parameters
+            table[first] = tensor
+    modules = {name: with_weights(layer.get_submodule(name), tensors) for name, tensors in inner.items()}
+    clone._modules = {**layer._modules, **modules}
     return clone
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from polyad.adapters.frozen.frozen import Frozen, suffix
 from polyad.adapters.frozen.layer_kinds import can_drop, frozen_view
 from polyad.adapters.frozen.low_rank_product import is_traced
 from polyad.adapters.host.changed_call import call_by_rows, call_changed
+from polyad.adapters.host.routing import Routing
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.adapters.host.term import Term, change, term_of
 from polyad.formats import Format, LowRank
@@ -58,14 +59,16 @@ class Adapted(StandIn):
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        terms, rows = self.terms, self.common.rows
-        if rows is None and (not terms or self.original is not None):
+        terms, routing = self.terms, self.common.routings.current
+        if routing is None and (not terms or self.original is not None):
             return self.layer(*args, **kwargs)
         if len(args) + len(kwargs) != 1 or self.own:
-            return call_changed(self, terms, args, kwargs) if rows is None else call_by_rows(self, rows, args, kwargs)
+            if routing is not None:
+                return call_by_rows(self, routing, args, kwargs)
+            return call_changed(self, terms, args, kwargs)
         x = args[0] if args else next(iter(kwargs.values()))
-        if rows is not None:
-            return self._route_rows(x, rows)
+        if routing is not None:
+            return self._route_rows(x, routing)
         if len(terms) == 1 and terms[0].whole and terms[0].weight is None:
             adapter, base, _, dropout, *_ = terms[0]
             if not (dropout and self.training):
@@ -141,16 +144,16 @@ class Adapted(StandIn):
             total = total + update
         return total.to(weight_before.dtype)
 
-    def _route_rows(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def _route_rows(self, x: Tensor, routing: Routing) -> Tensor:
         """Run each row of the batch with its own adapter."""
-        if x.shape[0] != self.common.batch:
+        if x.shape[0] != routing.batch:
             raise ValueError(
-                f"an adapter was named for each of {self.common.batch} rows, and a layer got {x.shape[0]}; name one "
+                f"an adapter was named for each of {routing.batch} rows, and a layer got {x.shape[0]}; name one "
                 "for every row of the batch"
             )
         product = self.base(x) if self.reads_output else None
         total = self.layer(x) if product is None else product
-        for name, index in rows.items():
+        for name, index in routing.rows.items():
             terms = self.routes.get(name)
             if terms is not None:
                 y = None if product is None else product[index]

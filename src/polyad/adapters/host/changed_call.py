@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.adapters.frozen.layer_function import call_with_weights
-from polyad.adapters.host.stand_in import Common
+from polyad.adapters.host.routing import Routing
 
 
 class Changeable(Protocol):
     """A layer whose weight, with some terms in it, can be had."""
 
     base: Frozen
-    common: Common
     routes: dict[str, tuple[Any, ...]]
 
     @property
@@ -40,16 +39,16 @@ def call_changed(adapted: Changeable, terms: Sequence[Any], args: Sequence[Any],
 
 
 def call_by_rows(
-    adapted: Changeable, rows: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]
+    adapted: Changeable, routing: Routing, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Tensor:  # fmt: skip
     """The layer's output for each adapter, of which the rows are taken that are that adapter's."""
     total = adapted.layer(*args, **kwargs)
-    if not isinstance(total, Tensor) or len(total) != adapted.common.batch:
+    if not isinstance(total, Tensor) or len(total) != routing.batch:
         raise ValueError(
-            f"a {type(adapted.layer).__name__} gives no row for each of the {adapted.common.batch} of the batch, and "
+            f"a {type(adapted.layer).__name__} gives no row for each of the {routing.batch} of the batch, and "
             "takes no adapters by row; detach the adapters from it, or leave routed()"
         )
-    for name, index in rows.items():
+    for name, index in routing.rows.items():
         if name in adapted.routes:
             output = call_changed(adapted, adapted.routes[name], args, kwargs)
             total = total.index_copy(0, index, output[index])

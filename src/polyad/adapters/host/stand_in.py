@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Bank
+from polyad.adapters.host.routing import Routings
 from polyad.formats import LowRank
 
 
@@ -23,9 +24,8 @@ class Common:
     banks: dict[str, Bank] = field(default_factory=dict)
     homes: dict[str, nn.Module] = field(default_factory=dict)
     """The bank that the layers of an adapter share, and the module that registers it."""
-    rows: dict[str, Tensor] | None = None
-    """Per-row adapters of the batch that is running: which rows each takes."""
-    batch: int = 0
+    routings: Routings = field(default_factory=Routings)
+    """The adapter of each row of the batch that a thread runs."""
     trainable: dict[str, bool] = field(default_factory=dict)
     """Whether each parameter of the model was trained before the first adapter came."""
     changes: int = 0
