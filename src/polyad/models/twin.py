@@ -6,12 +6,14 @@ import copy
 
 from torch import Tensor, nn
 
+from polyad.models.wrappers import unwrap
+
 SMALL = 2**20
 """The most bytes of a buffer that the copy gets for itself: counts and tables; larger ones are weights."""
 
 
 def shared_twin(model: nn.Module) -> nn.Module:
-    """A copy of every module, without hooks, that holds the model's own parameters and large buffers.
+    """A copy of every module, without hooks and wrappers, that holds the model's own parameters and large buffers.
 
     Modes, hooks, small buffers and whatever a forward pass writes into its modules are the copy's own.
 
@@ -28,6 +30,9 @@ def shared_twin(model: nn.Module) -> nn.Module:
         if buffer.nbytes <= SMALL and not buffer.requires_grad:
             shared[id(buffer)] = buffer.clone()
     twin = copy.deepcopy(model, dict(shared))
+    for module in list(twin.modules()):
+        for name, child in module._modules.items():
+            module._modules[name] = child if child is None else unwrap(child)
     for module in twin.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
             hooks.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from polyad.models.quiet import quiet
 from polyad.models.small_inputs import small_inputs
 from polyad.models.twin import shared_twin
+from polyad.models.wrappers import plain_path, unwrap
 
 WEIGHT = ("weight", "parametrizations.weight")
 LIKE = ("type_as", "expand_as", "view_as", "reshape_as", "result_type", "is_same_size")
@@ -43,15 +45,17 @@ def uncalled_layers(model: nn.Module, inputs: Any = None) -> UncalledLayers:
     >>> uncalled_layers(nn.ModuleDict({"a": attention})).reasons
     {'a.out_proj': 'its owner, a MultiheadAttention, reads its weight without calling it'}
     """
+    model = unwrap(model)
     kind = nn.modules.linear.NonDynamicallyQuantizableLinear
-    by_class = {p: _reason(model, p) for p, m in model.named_modules() if p and isinstance(m, kind)}
+    named = ((plain_path(path), module) for path, module in model.named_modules())
+    by_class = {p: _reason(model, p) for p, m in named if p and isinstance(m, kind)}
     attempts = small_inputs(model) if inputs is None else [inputs]
     if not attempts or not _can_be_copied(model):
         return UncalledLayers(by_class, False)
     with _random_state_kept(model), torch.no_grad(), quiet():
         try:
             twin = shared_twin(model).eval()
-        except (RuntimeError, TypeError):  # something in it cannot be copied
+        except Exception:  # something in it cannot be copied
             return UncalledLayers(by_class, False)
         with WeightReads(layers_with_weight(twin)) as reads:
             complete = any(_ran(twin, attempt) for attempt in attempts)
@@ -69,7 +73,8 @@ def _can_be_copied(model: nn.Module) -> bool:
 def layers_with_weight(model: nn.Module) -> dict[str, nn.Module]:
     """Every module in a model that has a weight of its own, by path; those inside of it count as it."""
     layers: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
+    for full, module in model.named_modules():
+        path = plain_path(full)
         inside = path.rpartition(".weight")[0] in layers or ".parametrizations." in path
         if path and not inside and next(_weights(module), None) is not None:
             layers[path] = module
@@ -97,6 +102,8 @@ class WeightReads(TorchFunctionMode):
             after = layer.register_forward_hook(lambda *_, path=path: self.running.subtract([path]), always_call=True)
             self._hooks.callback(before.remove)
             self._hooks.callback(after.remove)
+        if "torch._dynamo" in sys.modules:  # parts that are compiled run as they are written
+            self._hooks.enter_context(torch.compiler.set_stance("force_eager"))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -104,7 +111,7 @@ class WeightReads(TorchFunctionMode):
         super().__exit__(*error)
 
     def reasons(self, model: nn.Module) -> dict[str, str]:
-        """What reads each of these weights, by the layer's path in the model."""
+        """The reader of each of these weights, by the layer's path in the model."""
         return {path: _reason(model, path) for path in self.past_call}
 
     def __torch_function__(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from polyad.adapters.host.sites import Site, literal
-from polyad.models.surgery import Which
+from polyad.models.surgery import Which, matches
 
 
 def pattern_list(which: Any) -> list[str]:
@@ -24,8 +23,8 @@ def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[s
     """Refuse patterns that match only layers of kinds that were not asked for."""
     patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
-        other = sorted({s.kind for n, s in every.items() if n not in sites and fnmatch.fnmatchcase(n, pattern)})
-        if other and not any(fnmatch.fnmatchcase(name, pattern) for name in sites):
+        other = sorted({s.kind for n, s in every.items() if n not in sites and matches(n, pattern)})
+        if other and not any(matches(name, pattern) for name in sites):
             raise ValueError(f"the pattern {pattern!r} matches {other[0]} layers only; say so with of={tuple(other)}")
 
 
@@ -34,10 +33,10 @@ def refuse_double_matches(which: Which, names: Sequence[str]) -> None:
     if callable(which) or isinstance(which, str):
         return
     for name in names:
-        matches = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
-        if len(matches) > 1:
+        fitting = [pattern for pattern in which if matches(name, pattern)]
+        if len(fitting) > 1:
             raise ValueError(
-                f"{name} is matched by {matches[0]!r} and by {matches[1]!r}; let one pattern match each layer"
+                f"{name} is matched by {fitting[0]!r} and by {fitting[1]!r}; let one pattern match each layer"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +15,11 @@ from polyad.adapters.host.ambiguous_sites import (
     refuse_whole_model,
     without_uncalled,
 )
+from polyad.adapters.host.build import base_of
 from polyad.adapters.host.sites import KINDS, Parts, Site, adaptable_sites, site_parts
-from polyad.models.surgery import Which, select_by_path
+from polyad.models.surgery import Which, matches, select_by_path
 from polyad.models.uncalled_layers import uncalled_layers
+from polyad.models.wrappers import unwrap
 
 
 class Selection(NamedTuple):
@@ -52,7 +53,10 @@ def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts
 
 def _called_sites(model: nn.Module, which: Which, sites: list[Site]) -> Selection:
     """Those of the sites that the model calls, as far as one short run of it tells."""
-    owners = (model.get_submodule(site.path.rpartition(".")[0]) for site in sites)
+    functions = {site.path: base_of(site).function for site in sites if site.parameter is None}
+    refused = {path: function.reason for path, function in functions.items() if function and function.reason}
+    sites = without_uncalled(which, sites, refused)
+    owners = (unwrap(model.get_submodule(site.path.rpartition(".")[0])) for site in sites)
     if all(type(owner).forward is nn.Sequential.forward for owner in owners):
         return Selection(sites, True)
     reasons, complete = uncalled_layers(model)
@@ -74,7 +78,7 @@ def _split_into_parts(sites: Sequence[Site], parts: Parts) -> list[Site]:
     check_patterns(sites, parts=parts)
     split: list[Site] = []
     for site in sites:
-        patterns = [pattern for pattern in parts if fnmatch.fnmatchcase(site.name, pattern)]
+        patterns = [pattern for pattern in parts if matches(site.name, pattern)]
         if len(patterns) > 1:
             raise ValueError(
                 f"parts of {site.name} are given by {patterns[0]!r} and by {patterns[1]!r}; let one pattern match it"
