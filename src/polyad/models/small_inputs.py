@@ -31,7 +31,7 @@ def small_inputs(model: nn.Module) -> list[dict[str, Any]]:
             value = value % size if key.endswith("input_ids") else value
             inputs[key] = value.to(first.device, first.dtype if value.is_floating_point() else value.dtype)
     attempts = [inputs]
-    if name == "input_ids" and hasattr(config, "vision_config"):
+    if name == "input_ids" and hasattr(getattr(config, "vision_config", None), "image_size"):
         rows = len(inputs["input_ids"])
         picture = _numbers("pixel_values", config).expand(rows, -1, -1, -1).to(first)
         attempts.append({**inputs, "pixel_values": picture})
