@@ -26,7 +26,7 @@ from polyad.evaluation.records import CompressionRecord, LayerRecord
 from polyad.layers import Factors
 from polyad.models.experts import layer_at
 from polyad.models.folder import base_of, save
-from polyad.models.layer_matrices import is_transposed, matrix_shape
+from polyad.models.layer_matrices import stored_shape
 from polyad.models.loading import load, origin
 from polyad.models.shards import nbytes
 
@@ -166,7 +166,7 @@ def layers(
     for path in planned.selected:
         format = _format_at(model, path)
         records.append({
-            "path": path, "shape": _shape_at(model, path), "parameters": _count(format),
+            "path": path, "shape": stored_shape(model.get_submodule(path)), "parameters": _count(format),
             "whole": _count(_format_at(original, path)), "kind": type(format).__name__,
             "time": {str(rows): value for rows, value in times[path].items()} if path in times else None,
         })  # fmt: skip
@@ -176,12 +176,6 @@ def layers(
 def _format_at(model: nn.Module, path: str) -> Any:
     module: Any = layer_at(model, path)
     return module.weight() if isinstance(module.weight, Factors) else module.weight
-
-
-def _shape_at(model: nn.Module, path: str) -> list[int]:
-    """The layer's shape (out, in, …), whichever way round it stores it."""
-    layer: Any = model.get_submodule(path)
-    return list(matrix_shape(layer) if is_transposed(layer) else layer.weight.shape)
 
 
 def _count(weight: Any) -> int:

@@ -50,3 +50,8 @@ def matrix_shape(layer: Any) -> tuple[int, int]:
     if is_transposed(layer):
         return shape[1], shape[0]
     return shape[0], int(torch.Size(shape[1:]).numel())
+
+
+def stored_shape(layer: Any) -> list[int]:
+    """The shape (out, in, …) of a layer's weight, a kernel's dimensions each."""
+    return list(matrix_shape(layer) if is_transposed(layer) else layer.weight.shape)
