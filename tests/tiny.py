@@ -89,6 +89,27 @@ def mixture(family="Mixtral", seed=0):
     return made
 
 
+SMALL = {
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "vocab_size": 50, "head_dim": 8, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def small_model(name, seed=0, **changed):
+    """A random model of a class of transformers, of two layers and a vocabulary of 50."""
+    torch.manual_seed(seed)
+    family = name.removesuffix("ForCausalLM").removesuffix("ForSequenceClassification").removesuffix("Model")
+    config = getattr(transformers, f"{family}Config")(**{**SMALL, **changed})
+    model = getattr(transformers, name)(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.2)
+    return model
+
+
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
 def ids(batch=2, length=24, seed=1):
     return random_tokens(batch, length, 500, seed)
 

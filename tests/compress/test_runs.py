@@ -10,14 +10,16 @@ from safetensors.torch import load_file
 
 import polyad
 import tiny
-from polyad.compress import compare, lord, modegpt
+from polyad.compress import Step, compare, lord, modegpt
 from polyad.compress.compare import mark_front
+from polyad.compress.recipe import steps
 from polyad.compress.run import Asked, compress_to_folder, round_to
 from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration
 from polyad.models.calibration import collect
 from polyad.quantize import round_to_nearest
 
+runs = importlib.import_module("polyad.compress.run")
 plans = importlib.import_module("polyad.compress.statistics_store")
 TEXT = Calibration(tiny.ids(40, 16, seed=2), tiny.ids(1, 16, seed=3), {"ids": "0"})
 
@@ -113,6 +115,22 @@ def test_a_bad_text_to_evaluate_on_costs_no_work(tiny_folder, tmp_path, asked, m
     with pytest.raises(FileNotFoundError, match="no text at 'nowhere'"):
         compress_to_folder(str(tiny_folder), lord, tmp_path / "out", Asked(asked.calibrate, ("nowhere",)), keep=0.7)
     assert not [p for p in tmp_path.iterdir() if p.name != "cache"]
+
+
+def test_arguments_that_are_dtypes_are_written(tiny_folder, tmp_path, asked):
+    recipe = "rtn:bits=8,scale_dtype=float16"
+    found = compress_to_folder(str(tiny_folder), recipe, tmp_path / "out", asked)
+    expected = [{"method": "round_to_nearest", "arguments": {"bits": 8, "scale_dtype": "float16"}}]
+    assert json.loads((tmp_path / "out" / "polyad.json").read_text())["recipe"]["recipe"] == expected
+    assert json.loads(json.dumps(found))["plan"]["recipe"] == expected
+    assert steps(recipe)[0].to_json() == expected[0]
+
+
+def test_a_record_that_cannot_be_written_costs_no_work(tiny_folder, tmp_path, asked, monkeypatch):
+    monkeypatch.setattr(runs, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(Step, "to_json", lambda _step: {"method": torch.float16})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        compress_to_folder(str(tiny_folder), "rtn:bits=8", tmp_path / "out", asked)
 
 
 def test_rounding_gives_weights_the_values_of_their_file():

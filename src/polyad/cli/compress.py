@@ -89,6 +89,9 @@ def show(record: CompressionRecord) -> None:
     rows.append(["KL from the original, nats", "0", number(agreement["kl"], 4), ""])
     rows.append(["same top token", "100.0 %", share(agreement["top1"], 1), ""])
     table(record["title"], ["", "original", "compressed", "ratio"], rows)
+    said = record["plan"].get("coverage")
+    if said:
+        out.print(said)
     said = slow_layers(record)
     if said is not None:
         out.print(said)

@@ -19,14 +19,15 @@ def inspect(
     """Show MODEL's layers by shape and kind, its size, and the blocks that can be cut together."""
     from polyad.evaluation.size import nbytes, operations, parameters
     from polyad.models import blocks, decoder_linears
+    from polyad.models.layer_matrices import matrix_shape
 
     options.fix_seed(seed)
     one = options.load_model(model, dtype, device)
     chosen = list(decoder_linears(one))
     kinds: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
     for path in chosen:
-        weight: Any = one.get_submodule(path).weight
-        kinds[path.rsplit(".", 1)[-1], type(weight).__name__, tuple(weight.shape)] += 1
+        layer: Any = one.get_submodule(path)
+        kinds[path.rsplit(".", 1)[-1], type(layer.weight).__name__, matrix_shape(layer)] += 1
     try:
         counts = Counter(block.kind for block in blocks(one))
     except ValueError:

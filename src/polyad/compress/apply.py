@@ -12,8 +12,9 @@ from polyad.compress.draft import Draft
 from polyad.compress.items import items
 from polyad.compress.plan import Plan, rescaled_weights
 from polyad.formats import Format
+from polyad.models.experts import SplitExperts
 from polyad.models.replacement import Replacement
-from polyad.models.surgery import Undo
+from polyad.models.surgery import Undo, replace
 
 
 def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Any:
@@ -28,6 +29,22 @@ def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None)
 
 def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
     """``apply``, but return a function that undoes it exactly."""
+    split = replace(model, {path: SplitExperts(module) for path, module in _fused_modules(model, plan)})
+    try:
+        return _replace_layers(model, plan, callback).then(split)
+    except BaseException:
+        split()
+        raise
+
+
+def _fused_modules(model: Any, plan: Plan) -> list[tuple[str, Any]]:
+    """The modules whose experts the plan makes a layer each, by path, where the model has them."""
+    modules = dict(model.named_modules())
+    fused = {path: modules[path] for path in plan.split if path in modules}
+    return [(path, module) for path, module in fused.items() if not isinstance(module, SplitExperts)]
+
+
+def _replace_layers(model: Any, plan: Plan, callback: Callable[..., Any] | None) -> Undo:
     missing = [path for path in plan.selected if path not in dict(model.named_modules())]
     if missing:
         raise ValueError(f"the plan is for another model: this one has no {', '.join(missing[:3])}")
@@ -36,7 +53,8 @@ def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | No
     draft.put(rescaled_weights(model, plan.steps, plan.seed))
     for step, sizes in zip(plan.steps, plan.sizes, strict=True):
         report = name_stage(callback, step.card.name)
-        for number, item in enumerate(items(model, step, targets), 1):
+        work = [item for item in items(model, step, targets, sizes) if item.name in sizes]
+        for number, item in enumerate(work, 1):
             replacement = item.solve(draft, plan.stats, sizes[item.name])
             if replacement is not None:
                 draft.put(replacement, item.block)

@@ -11,7 +11,7 @@ from polyad.allocate import Curve
 from polyad.compress.costs import Prices, layer_cost
 from polyad.compress.item import Item
 from polyad.compress.recipe import Step
-from polyad.models.compressible import CONVOLUTIONS
+from polyad.models.layer_matrices import CONVOLUTIONS, matrix_shape
 
 
 def relative_errors(curves: Mapping[str, Curve]) -> dict[str, Curve]:
@@ -39,7 +39,7 @@ class Budget:
         """The cost that the items of a step may have together: the budget less what the recipe leaves as it is."""
         touched = {path for item in items for path in item.paths}
         others = (module for path, module in self.targets.items() if path not in touched)
-        fixed = self.head + sum(prices.dense(tuple(layer.weight.shape)) for layer in others)  # pyright: ignore
+        fixed = self.head + sum(prices.dense(matrix_shape(layer)) for layer in others)
         least = fixed + sum(float(curve.costs[0]) for curve in curves.values())
         if least > self.keep * self.whole * (1 + 1e-12):
             if step.kind == "quantize" and self.count == "parameters":

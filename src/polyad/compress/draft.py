@@ -11,9 +11,18 @@ from polyad import _check
 from polyad.compress.recipe import Step
 from polyad.formats import Format
 from polyad.models.blocks import Block
-from polyad.models.compressible import as_matrix
+from polyad.models.layer_matrices import as_matrix, layer_matrix
 from polyad.models.replacement import Replacement, modules
 from polyad.models.surgery import Undo, replace
+
+
+def refuse_compressed(path: str, layer: Any) -> None:
+    """Refuse a layer whose weight is a format already."""
+    if not isinstance(layer.weight, Tensor):
+        raise ValueError(
+            f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods "
+            "as the steps of one recipe, or leave the layer out of the selection"
+        )
 
 
 class Draft:
@@ -41,13 +50,9 @@ class Draft:
         dense = self._dense.get(f"{path}.weight")
         if dense is not None:
             return as_matrix(dense)
-        weight: Any = self.model.get_submodule(path).weight
-        if not isinstance(weight, Tensor):
-            raise ValueError(
-                f"{path} is compressed already (it holds {weight()!r}); compress the original, with both methods as "
-                "the steps of one recipe, or leave the layer out of the selection"
-            )
-        return _check.finite(f"{path}.weight", as_matrix(weight.detach()))
+        layer = self.model.get_submodule(path)
+        refuse_compressed(path, layer)
+        return _check.finite(f"{path}.weight", layer_matrix(layer))
 
     def parameters(self, paths: Iterable[str]) -> dict[str, Tensor]:
         """Dense weights and biases of modules, by parameter path."""

@@ -75,10 +75,10 @@ def divergences(
         divergence: dict[str, float] = {}
         for number, (name, make) in enumerate(items.items(), 1):
             modules = make()
-            first = min(_layer_of(path, layers) for path in modules) if skips else 0
+            first = min(_layer_of(path, layers) for path in modules) if skips else -1
             undo = replace(model, modules)
             try:
-                logits = _logits_from(model, home, first, hidden[first] if skips else None, windows, at)
+                logits = _logits_from(model, home, first, hidden[first] if first >= 0 else None, windows, at)
             finally:
                 undo()
             divergence[name] = _divergence(reference, logits)
@@ -186,4 +186,5 @@ def _divergence(reference: Tensor, logits: Tensor) -> float:
 
 
 def _layer_of(path: str, layers: list[str]) -> int:
-    return next((i for i, layer in enumerate(layers) if path == layer or path.startswith(layer + ".")), 0)
+    """The number of the layer in which a path stands; -1 of an embedding and of whatever else is in none."""
+    return next((i for i, layer in enumerate(layers) if path == layer or path.startswith(layer + ".")), -1)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from torch import nn
 
 from polyad.compress.block_item import BlockItem
+from polyad.compress.cut_proof import cut_refusals
 from polyad.compress.item import Item
 from polyad.compress.layer_item import LayerItem
 from polyad.compress.recipe import Step
 from polyad.models.blocks import blocks
 
 
-def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module]) -> list[Item]:
-    """The items of a step among the selected layers, in the model's order; a rescaling has none."""
+def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module], names: Container[str] = ()) -> list[Item]:
+    """The items of a step among the selected layers, in the model's order; a rescaling has none.
+
+    Those called ``names`` were shown to be ones before. Of others, blocks are left out whose cut would change more
+    than it leaves out: one forward pass of each tells.
+    """
     if step.kind == "rescale":
         return []
     if step.kind != "group":
@@ -25,4 +30,11 @@ def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module]) -> lis
             f"{step.card.name} cuts matrices together ({', '.join(step.rules)}), and the selection holds no block "
             "whole; select '*mlp*' or '*attn*', or leave the selection out"
         )
-    return [BlockItem(step, block) for block in whole]
+    refusals = cut_refusals(model, [block for block in whole if block.name not in names])
+    if len(refusals) == len(whole):
+        name, said = next(iter(refusals.items()))
+        raise ValueError(
+            f"{step.card.name} cannot cut the blocks of {type(model).__name__} (of {name}, {said}); use a method "
+            "that works layer by layer, such as lord or svd"
+        )
+    return [BlockItem(step, block) for block in whole if block.name not in refusals]

@@ -14,7 +14,7 @@ from polyad.compress.item import Item
 from polyad.compress.recipe import ADDS, Step
 from polyad.evaluation.clock import break_even
 from polyad.formats import Format, Sum
-from polyad.models.compressible import CONVOLUTIONS
+from polyad.models.layer_matrices import CONVOLUTIONS
 from polyad.models.replacement import Replacement
 from polyad.statistics import Stats
 

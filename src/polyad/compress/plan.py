@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Generator, nn
 
 from polyad.allocate import Curve, greedy
 from polyad.compress.budget import Budget, name_stage, relative_errors
 from polyad.compress.costs import Prices
-from polyad.compress.draft import Draft
+from polyad.compress.coverage import coverage_line
+from polyad.compress.draft import Draft, refuse_compressed
 from polyad.compress.importance import item_importance
 from polyad.compress.influence import layer_needs, layers_read_by, with_influence
 from polyad.compress.item import Item
 from polyad.compress.items import items
+from polyad.compress.plan_record import Plan
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
-from polyad.evaluation.records import CurveRecord, PlanRecord
-from polyad.models.compressible import compressible
+from polyad.models.compressible import select_layers
+from polyad.models.experts import split_experts
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merge_replacements, modules
 from polyad.models.surgery import Which, replace
-from polyad.statistics import Moments
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Sizes for every layer or block, by step of the recipe, with what led to them. ``stats`` stays in memory."""
-
-    steps: tuple[Step, ...]
-    selected: tuple[str, ...]
-    sizes: tuple[dict[str, int], ...]
-    keep: float | None
-    count: str
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    importance: Mapping[str, float] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-    stats: Mapping[str, Moments] = field(default_factory=dict)
-    seed: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> PlanRecord:
-        """The plan without its statistics; curves are thinned to at most 33 choices."""
-        return {
-            "recipe": [step.to_json() for step in self.steps],
-            "keep": self.keep, "budget": self.count, "seed": self.seed, "calibration": dict(self.texts),
-            "sizes": [dict(sizes) for sizes in self.sizes],
-            "importance": dict(self.importance),
-            "curves": {name: _thin(curve) for name, curve in self.curves.items()},
-            "seconds": dict(self.seconds),
-        }  # fmt: skip
 
 
 def plan(
@@ -85,17 +57,78 @@ def plan(
     where the budget cannot be met, naming the nearest that can.
     """
     parts = steps(recipe)
-    targets = compressible(model, select, grouped=all(step.kind == "quantize" for step in parts))
+    chooser = _chooser(parts, allocate)
+    weigh = importance if importance is not None else calibrate is not None and chooser is greedy
+    splits = split_experts(model) if _takes_experts(select, parts, weigh) else {}
+    undo = replace(model, splits)
+    try:
+        planned = _plan_layers(
+            model,
+            parts,
+            keep,
+            budget,
+            calibrate,
+            select,
+            chooser,
+            importance,
+            weigh,
+            avoid_slow,
+            seed,
+            callback,
+            memory,
+        )
+    finally:
+        undo()
+    used = (path for path in splits if any(layer.startswith(f"{path}.") for layer in planned.selected))
+    return dataclasses.replace(planned, split=tuple(used))
+
+
+def _chooser(
+    parts: tuple[Step, ...], allocate: Callable[..., dict[str, int]] | None
+) -> Callable[..., dict[str, int]]:
+    sized = next((step for step in parts if step.sized_by_budget), None)
+    return allocate or (sized.card.allocate if sized is not None else None) or greedy
+
+
+def _takes_experts(select: Which | None, parts: tuple[Step, ...], weigh: bool) -> bool:
+    """True if experts in one tensor are chosen among: each is a layer where that costs no run of the model.
+
+    Where inputs are read, or each layer's importance is measured, they are so where a pattern names them.
+    """
+    patterns = [] if callable(select) else [select] if isinstance(select, str) else list(select or ())
+    named = any("expert" in pattern for pattern in patterns)
+    measured = weigh and any(step.sized_by_budget for step in parts)
+    return named or not (measured or any(step.card.needs for step in parts))
+
+
+def _plan_layers(
+    model: Any,
+    parts: tuple[Step, ...],
+    keep: float | None,
+    budget: str,
+    calibrate: Any,
+    select: Which | None,
+    chooser: Callable[..., dict[str, int]],
+    importance: bool | None,
+    weigh: bool,
+    avoid_slow: bool,
+    seed: int,
+    callback: Callable[..., Any] | None,
+    memory: StatisticsStore | None,
+) -> Plan:
+    reads = any(step.card.needs for step in parts)
+    chosen = select_layers(model, select, grouped=all(step.kind == "quantize" for step in parts), reads_inputs=reads)
+    targets = chosen.chosen
+    for path, layer in targets.items():
+        refuse_compressed(path, layer)
     check_budget(parts, keep)
     sized = next((number for number, step in enumerate(parts) if step.sized_by_budget), None)
     prices = Prices(budget, parts[sized + 1 :] if sized is not None else ())
     limit = Budget(model, targets, keep or 0.0, budget) if sized is not None else None
-    chooser = allocate or (parts[sized].card.allocate if sized is not None else None) or greedy
     if importance and calibrate is None:
         raise ValueError("importance is measured on text; give calibrate='stdlib' or a file")
     check_numbers(model)
     text = calibration(model, calibrate) if calibrate is not None else None
-    weigh = importance if importance is not None else text is not None and chooser is greedy
     clock = time.perf_counter()
     undo = replace(model, modules(model, rescaled_weights(model, parts, seed)))
     try:
@@ -118,7 +151,8 @@ def plan(
         undo()
     seconds["all"] = time.perf_counter() - clock
     texts = text.digests if text is not None else {}
-    return Plan(parts, tuple(targets), tuple(sizes), keep, budget, curves, weights, texts, stats, seed, seconds)
+    return Plan(parts, tuple(targets), tuple(sizes), keep, budget, curves, weights, texts, stats, seed, seconds,
+                chosen.left, coverage=coverage_line(model, targets, chosen.left))  # fmt: skip
 
 
 def reads_text(parts: tuple[Step, ...], allocate: Callable[..., Any] | None = None) -> bool:
@@ -155,8 +189,3 @@ def _curves(
         curves[item.name] = item.without_slow(curve, draft) if avoid_slow else curve
         report(number, len(work), {})
     return curves
-
-
-def _thin(curve: Curve) -> CurveRecord:
-    at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
-    return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from polyad import _check
 from polyad._arguments import check_arguments, read_method
 from polyad._card import Card, card
@@ -47,8 +49,18 @@ class Step:
     def to_json(self) -> dict[str, Any]:
         """The step as a name and plain arguments."""
         rules = {"rules": "-".join(self.rules)} if self.kind == "group" else {}
-        return {"method": self.card.name, "arguments": {**{k: str(v) if isinstance(v, type) else v
-                for k, v in self.arguments.items()}, **rules}}  # fmt: skip
+        return {"method": self.card.name, "arguments": {**{k: _plain(v) for k, v in self.arguments.items()}, **rules}}
+
+
+def _plain(value: Any) -> Any:
+    """An argument as JSON holds it: a dtype by its name, and the text of whatever JSON has no word for."""
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 Recipe = str | Callable[..., Any] | Step | Iterable[str | Callable[..., Any] | Step]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,9 @@ from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.quality import check_predicts
 from polyad.evaluation.records import CompressionRecord, LayerRecord
 from polyad.layers import Factors
+from polyad.models.experts import layer_at
 from polyad.models.folder import base_of, save
+from polyad.models.layer_matrices import stored_shape
 from polyad.models.loading import load, origin
 from polyad.models.shards import check_range, nbytes
 
@@ -96,10 +99,12 @@ def compress_to_folder(
     The figures are those of the saved files. A run that was killed goes on where its statistics stood.
     """
     work = folder.with_name(f".{folder.name}.work")
+    recipe = steps(recipe)
+    shape = {"recipe": [step.to_json() for step in recipe], "keep": keep, "budget": asked.budget}
+    json.dumps(shape)  # now, since the folder will say it
     model, planned, memory, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
     source = origin(model)
     base = {"name": source.name, "sha256": base_of(source.folder)}
-    shape = {"recipe": [s.to_json() for s in planned.steps], "keep": keep, "budget": asked.budget}
     save(model, folder, tokenizer=source.tokenizer, recipe=shape, base=base, seed=asked.seed, dtype=asked.store)
     memory.forget()
     original = load(name, dtype=asked.dtype, device=asked.device)
@@ -165,7 +170,7 @@ def layers(
     for path in planned.selected:
         format = _format_at(model, path)
         records.append({
-            "path": path, "shape": list(format.shape), "parameters": _count(format),
+            "path": path, "shape": stored_shape(model.get_submodule(path)), "parameters": _count(format),
             "whole": _count(_format_at(original, path)), "kind": type(format).__name__,
             "time": {str(rows): value for rows, value in times[path].items()} if path in times else None,
         })  # fmt: skip
@@ -173,7 +178,7 @@ def layers(
 
 
 def _format_at(model: nn.Module, path: str) -> Any:
-    module: Any = model.get_submodule(path)
+    module: Any = layer_at(model, path)
     return module.weight() if isinstance(module.weight, Factors) else module.weight
 
 

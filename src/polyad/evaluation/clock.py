@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
+from polyad.models.experts import layer_at
+from polyad.models.layer_matrices import linear_types, matrix_shape
 
 ROWS = (1, 64)
 """Rows at which a layer is timed: decoding one token, and a short prompt."""
@@ -24,12 +26,15 @@ TURNS = 9
 def relative_times(
     model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callable[..., Any] | None = None
 ) -> dict[str, dict[int, float]]:
-    """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once."""
+    """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once.
+
+    Linear layers are: those of convolutions and embeddings depend on more than rows.
+    """
     by_kind: dict[str, dict[int, float]] = {}
     times: dict[str, dict[int, float]] = {}
-    chosen = list(paths)
+    chosen = [path for path in paths if isinstance(model.get_submodule(path), (Linear, *linear_types()))]
     for number, path in enumerate(chosen, 1):
-        new, old = model.get_submodule(path), original.get_submodule(path)
+        new, old = model.get_submodule(path), layer_at(original, path)
         key = _kind(new) + _kind(old)
         if key not in by_kind:
             by_kind[key] = {rows: ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}
@@ -73,7 +78,7 @@ def break_even(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> in
 
 def _call(layer: Any, rows: int) -> Callable[[], object]:
     weight = layer.weight() if isinstance(layer.weight, Factors) else layer.weight
-    x = torch.ones(rows, weight.shape[-1], dtype=weight.dtype, device=weight.device)
+    x = torch.ones(rows, matrix_shape(layer)[1], dtype=weight.dtype, device=weight.device)
     return lambda: layer(x)
 
 

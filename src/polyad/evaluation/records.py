@@ -107,6 +107,8 @@ class PlanRecord(TypedDict, total=False):
     importance: Mapping[str, float]
     curves: Mapping[str, CurveRecord]
     seconds: Mapping[str, float]
+    left: Mapping[str, str]
+    coverage: str
 
 
 class CompressionRecord(TypedDict):

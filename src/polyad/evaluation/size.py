@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from polyad.layers import Factors, Linear
+from polyad.models.experts import layer_at
+from polyad.models.layer_matrices import linear_types, matrix_shape
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,14 @@ def operations(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, Linear):
             total += module.weight().flops(1)
-        elif isinstance(module, nn.Linear):
-            total += 2 * module.in_features * module.out_features
+        elif isinstance(module, linear_types()):
+            out, inner = matrix_shape(module)
+            total += 2 * out * inner
     return total
 
 
 def _modules(model: nn.Module, selected: Iterable[str]) -> list[nn.Module]:
-    return [model.get_submodule(path) for path in selected]
+    return [layer_at(model, path) for path in selected]
 
 
 def _parameters(roots: list[nn.Module]) -> int:

@@ -159,9 +159,9 @@ def _sites(adapters: Adapters, layers: Layers, folder: Path) -> dict[str, Site]:
 
 
 def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
-    """The share of inputs dropped; embeddings and mixtures have no inputs to drop."""
+    """The share of inputs dropped; embeddings and mixtures, which have no inputs to drop, are spared."""
     share = float(stated.get("lora_dropout") or stated.get("vera_dropout") or 0.0)
-    return 0.0 if any(site.kind in ("embedding", "experts") for site in sites) else share
+    return 0.0 if all(site.kind in ("embedding", "experts") for site in sites) else share
 
 
 def _fill(planned: Plan, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:

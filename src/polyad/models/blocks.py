@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.models.experts import SplitExperts
+from polyad.models.layer_matrices import multiplies
+
 ROTARY = ("LlamaAttention", "MistralAttention", "MixtralAttention", "Qwen2Attention", "GraniteAttention")
 """Attention without norms or gates of its own, all of whose columns rotate, number i with i + width / 2."""
 GATED = ("gate_proj", "up_proj", "down_proj")
@@ -41,11 +44,14 @@ class Block:
 
 
 def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The decoder's layers by path, in order: the longest list of modules that holds linear layers."""
+    """The decoder's layers by path, in order: the longest list of modules that holds layers with a matrix."""
+    split = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, SplitExperts))
     lists = {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and any(isinstance(m, nn.Linear) for m in module.modules())
+        if isinstance(module, nn.ModuleList)
+        and not path.startswith(split)
+        and any(multiplies(m) for m in module.modules())
     }
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of layers; choose its modules by pattern instead")

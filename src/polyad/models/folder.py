@@ -19,6 +19,7 @@ from torch import nn
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.companions import read_generation, write_companions
+from polyad.models.described import refuse_unsaveable
 from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
 
@@ -114,6 +115,7 @@ def save(
     The folder gets the model's generation settings, ``tokenizer`` (by default the one that ``polyad.load`` found),
     and the files of a processor that came with the model.
     """
+    refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
     shards.check_range(tensors, dtype)
@@ -129,20 +131,12 @@ def save(
         if config is not None:
             _write(partial / "config.json", config)
         write_companions(model, partial, tokenizer)
-        _write(
-            partial / MANIFEST,
-            {
-                "version": version,
-                "kind": type(model).__name__,
-                "plain": plain,
-                "recipe": recipe,
-                "modules": modules,
-                "ties": ties,
-                "base": dict(base or {}),
-                "seed": seed,
-                "sha256": {name: sha256(partial / name) for name in files},
-            },
-        )
+        described = {
+            "version": version, "kind": type(model).__name__, "plain": plain, "recipe": recipe, "modules": modules,
+            "ties": ties, "base": dict(base or {}), "seed": seed,
+            "sha256": {name: sha256(partial / name) for name in files},
+        }  # fmt: skip
+        _write(partial / MANIFEST, described)
     return target
 
 

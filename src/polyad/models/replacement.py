@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyad.formats import Dense, Format
-from polyad.layers import Conv, Linear
+from polyad.layers import Conv, Embedding, Linear
 from polyad.models.attention import ReducedAttention
 from polyad.models.blocks import Block
+from polyad.models.layer_matrices import is_transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,9 @@ def modules(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] 
 def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module:
     """The layer that does what ``before`` did, with these new values of weight and bias."""
     old: Any = getattr(before, "weight", None)
+    if is_transposed(before):  # a matrix (out, in) takes the place of one (in, out)
+        before = linear(old.detach().mT.contiguous(), getattr(before, "bias", None))
+        old = before.weight
     if isinstance(old, Tensor) and all(isinstance(v, Tensor) for v in values.values()):
         shapes = {name: getattr(getattr(before, name, None), "shape", None) for name in values}  # a bias may be new
         if all(shapes[name] == v.shape for name, v in values.items()):
@@ -76,7 +80,7 @@ def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module
     format = Dense(weight) if isinstance(weight, Tensor) else weight
     if isinstance(before, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return Conv.like(before, format, bias)
-    return Linear(format, bias)
+    return Embedding(format) if isinstance(before, nn.Embedding) else Linear(format, bias)
 
 
 def with_values(before: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from polyad.layers import Embedding, Factors, Linear
+from polyad.models.layer_matrices import linear_types
 
 Which = str | Sequence[str] | Callable[[str, nn.Module], bool]
 """Modules by glob pattern on their dotted path (``*.mlp.*``), by several patterns, or by a predicate."""
@@ -32,26 +33,35 @@ def select(model: nn.Module, which: Which, *, of: tuple[type[nn.Module], ...] = 
 def select_by_path(candidates: Mapping[str, nn.Module], which: Which, what: str) -> dict[str, nn.Module]:
     """Those of the candidates that ``which`` names, in their order; patterns that match nothing are refused."""
     if callable(which):
-        matches = {path: module for path, module in candidates.items() if which(path, module)}
-        if not matches:
+        chosen = {path: module for path, module in candidates.items() if which(path, module)}
+        if not chosen:
             raise ValueError(f"the predicate chose none of the model's {len(candidates)} {what}")
-        return matches
+        return chosen
     patterns = [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(path, pattern) for path in candidates):
+        if not any(matches(path, pattern) for path in candidates):
             near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
             raise ValueError(
                 f"the pattern {pattern!r} matches none of the model's {len(candidates)} {what}; "
                 f"their paths look like {', '.join(near) or '(there are none)'}"
             )
-    chosen = (p for p in candidates if any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns))
-    return {path: candidates[path] for path in chosen}
+    named = (p for p in candidates if any(matches(p, pattern) for pattern in patterns))
+    return {path: candidates[path] for path in named}
+
+
+def matches(path: str, pattern: str) -> bool:
+    """True where a pattern matches a path, or is the path itself, whatever signs are in it.
+
+    >>> matches("a[0].b", "a[0].b"), matches("a0.b", "a[0].b"), matches("a.b", "*.c")
+    (True, True, False)
+    """
+    return path == pattern or fnmatch.fnmatchcase(path, pattern)
 
 
 def decoder_linears(model: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer but the output head: those that are compressed by default."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
-    return select(model, lambda _path, module: module is not head, of=(nn.Linear, Linear))
+    return select(model, lambda _path, module: module is not head, of=(*linear_types(), Linear))
 
 
 class Undo:
@@ -67,6 +77,10 @@ class Undo:
             self._model.set_submodule(path, module)
         detach_quantizer(self._described)
         self._described = ()
+
+    def then(self, earlier: Undo) -> Undo:
+        """One that undoes this and then what was done before it."""
+        return Undo(self._model, {**self._before, **earlier._before}, (*earlier._described, *self._described))
 
 
 def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
@@ -108,7 +122,8 @@ def paths_sharing_weight(model: nn.Module, path: str) -> list[str]:
     weight = getattr(model.get_submodule(path), "weight", None)
     if not isinstance(weight, nn.Parameter | Factors):
         return []
-    return [p for p, m in model.named_modules() if p != path and getattr(m, "weight", None) is weight]
+    module = model.get_submodule(path)
+    return [p for p, m in model.named_modules() if m is not module and getattr(m, "weight", None) is weight]
 
 
 def _counterpart(module: nn.Module, factors: Factors) -> nn.Module:

@@ -9,6 +9,7 @@ from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.build import base_of
 from polyad.adapters.host.experts import AdaptedExperts
+from polyad.adapters.host.first_pass import FirstPass
 from polyad.adapters.host.merge import unmerge
 from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.sites import Site
@@ -44,6 +45,8 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
         common.homes[name] = home
     layers.note_change()
     activate(layers, {**common.active, name: None})
+    if not plan.called:
+        FirstPass(layers)
 
 
 def _adapted_layer(layers: AdaptedLayers, site: Site) -> AdaptedLayer:

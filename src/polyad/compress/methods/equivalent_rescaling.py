@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from polyad._card import Paper, method
-from polyad.models.blocks import Block, blocks, readers
+from polyad.models.blocks import Block, blocks, decoder_layers, readers
+from polyad.models.proof import Trial
 from polyad.models.replacement import Replacement
 
 NEYSHABUR = Paper(
@@ -23,8 +26,10 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
 
     Each normalisation's weight against the columns that read it; rows of the up projection against columns of the
     down projection; rows of the value against columns of the output projection, by head; queries against keys, by
-    rotation pair. The logits change by rounding alone. What was stored on a coarse grid no longer lies on it, so
-    that rounding it again costs what it would cost any model. Cost: one copy of the weights.
+    rotation pair. Where one forward pass of the layer shows that the function would be another (a gate or a norm
+    stands between the two), the weights stay. The logits change by rounding alone. What was stored on a coarse grid
+    no longer lies on it, so that rounding it again costs what it would cost any model. Cost: one copy of the
+    weights, and some forward passes of each layer on a few tokens.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 32}
@@ -41,20 +46,64 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
             weights[name] = getattr(model.get_submodule(owner), leaf).detach().clone()
         return weights[name]
 
-    def factors(count: int) -> Tensor:
-        return torch.empty(count).uniform_(-spread, spread, generator=generator).exp()
-
+    trial, refusals = Trial(model), dict[str, str]()
+    layers = list(decoder_layers(model))
     for norm, paths in readers(model).items():
-        scale = factors(get(norm + ".weight").shape[0])
-        get(norm + ".weight").mul_(scale)
-        for path in paths:
-            get(path + ".weight").div_(scale)
+        change = functools.partial(_rescale_norm, norm=norm, paths=paths)
+        if _is_proved(trial, norm.rpartition(".")[0], "", norm, change, spread, refusals):
+            change(get, Draws(spread, generator))
     for block in blocks(model):
-        _rescale(block, get, factors, model)
+        change = functools.partial(_rescale_block, block=block, model=model)
+        home = block.home if block.kind == "mlp" else ""
+        if _is_proved(trial, layers[block.layer], home, block.name, change, spread, refusals):
+            change(get, Draws(spread, generator))
+    if not weights:
+        place, reason = next(iter(refusals.items()))
+        raise ValueError(
+            f"equivalent_rescaling would change what {type(model).__name__} computes: of {place}, {reason}; leave it "
+            "out of the recipe"
+        )
     return Replacement(weights)
 
 
-def _rescale(block: Block, get: Any, factors: Any, model: nn.Module) -> None:
+class Draws:
+    """Draws random factors around one."""
+
+    def __init__(self, spread: float, generator: Generator) -> None:
+        self.spread, self.generator = spread, generator
+
+    def __call__(self, count: int) -> Tensor:
+        return torch.empty(count).uniform_(-self.spread, self.spread, generator=self.generator).exp()
+
+
+def _is_proved(
+    trial: Trial, layer: str, home: str, name: str, change: Any, spread: float, refusals: dict[str, str]
+) -> bool:
+    """True if one forward pass of the layer shows that a rescaling leaves its function; else the reason is noted."""
+
+    def rescale(get: Callable[[str], Tensor]) -> Replacement:
+        weights: dict[str, Tensor] = {}
+
+        def once(name: str) -> Tensor:
+            return weights.setdefault(name, weights[name] if name in weights else get(name))
+
+        change(once, Draws(spread, Generator().manual_seed(0)))
+        return Replacement(weights)
+
+    said = trial.difference(layer, home, lambda _get: Replacement({}), rescale)
+    if said is not None:
+        refusals[name] = said
+    return said is None
+
+
+def _rescale_norm(get: Any, factors: Any, norm: str, paths: list[str]) -> None:
+    scale = factors(get(norm + ".weight").shape[0])
+    get(norm + ".weight").mul_(scale)
+    for path in paths:
+        get(path + ".weight").div_(scale)
+
+
+def _rescale_block(get: Any, factors: Any, block: Block, model: nn.Module) -> None:
     def bias(role: str) -> Tensor | None:
         has = getattr(model.get_submodule(block.roles[role]), "bias", None) is not None
         return get(block.roles[role] + ".bias") if has else None

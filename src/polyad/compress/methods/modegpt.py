@@ -100,7 +100,7 @@ def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, 
     derived = stats[block.roles["down"]].derived
     if ("leverage", ridge) not in derived:
         damped = second + torch.full_like(second.diagonal(), ridge * _level(second)).diag()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        inverse = torch.cholesky_inverse(_cholesky(damped, block))
         derived["leverage", ridge] = inverse.diagonal().argsort()
     return second, derived["leverage", ridge]
 

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.models.calibration.room import refuse_too_large
 from polyad.models.calibration.statistic import STATISTICS
 from polyad.models.calibration.watcher import InputsPartedError, Watcher
 from polyad.models.mode import eval_mode
+from polyad.models.uncalled_layers import uncalled_layers
 from polyad.statistics import Moments, Stats
 
 
@@ -45,12 +47,13 @@ def collect(
     Modules that get the very same tensor (queries, keys and values) share its statistics: they are computed once.
     The model runs in evaluation mode and is left in the mode that it had. The output head is not run unless it is
     asked about. Cost: one forward pass, and for each second moment 2 in² operations a token. NaN or infinite
-    activations are refused, naming the module.
+    activations are refused, naming the module; statistics that memory does not hold before the first pass.
     """
     asked = {path: frozenset(names) for path, names in needs.items() if names}
     for path, names in asked.items():
         if names - STATISTICS.keys():
             raise ValueError(f"{path} needs {sorted(names - STATISTICS.keys())}; there are {', '.join(STATISTICS)}")
+    refuse_too_large(model, asked)
     parts = list(batches)
     if not sum(batch.numel() for batch in parts):
         raise ValueError("the calibration data is empty; give at least one window of tokens")
@@ -82,4 +85,17 @@ def _run(
             last.clear()
             if callback is not None:
                 callback(step, len(batches), {})
+    _refuse_uncalled(model, [path for path, watcher in watchers.items() if not watcher.calls])
     return {path: watcher.moments() for path, watcher in watchers.items()}
+
+
+def _refuse_uncalled(model: nn.Module, paths: Sequence[str]) -> None:
+    """Refuse layers that no batch reached, and say why of the first."""
+    if paths:
+        reason = uncalled_layers(model).reasons.get(
+            paths[0], "its owner may read the weight without calling it, or no token reaches it"
+        )
+        raise ValueError(
+            f"{paths[0]} is never called on the calibration data ({reason}), so nothing is known of it; leave it out "
+            "of the selection"
+        )

@@ -17,5 +17,9 @@ class Second(Statistic):
         return x.mT @ x if total is None else total.addmm_(x.mT, x)
 
     @staticmethod
+    def numbers(width: int) -> int:
+        return width * width
+
+    @staticmethod
     def finish(total: Tensor, count: int) -> Tensor:
         return total.div_(count)  # in place: it is the largest of all

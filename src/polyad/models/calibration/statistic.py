@@ -26,6 +26,11 @@ class Statistic:
         raise NotImplementedError
 
     @staticmethod
+    def numbers(width: int) -> int:
+        """Numbers that it holds of rows of this width."""
+        return width
+
+    @staticmethod
     def finish(total: Tensor, count: int) -> Tensor:
         """The statistic of a total over ``count`` rows: their mean."""
         return total / count
