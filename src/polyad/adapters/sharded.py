@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def whole(x: Tensor) -> Tensor:
@@ -38,3 +40,49 @@ def multiply(x: Tensor, factor: Tensor) -> None:
         distributed: Any = x
         factor = distribute_tensor(factor, mesh, distributed.placements, src_data_rank=None)
     x.mul_(factor)
+
+
+def sharded_parts(model: nn.Module) -> list[Any]:
+    """The modules of a model whose tensors FSDP2 shards; after a forward pass some of them may be whole."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
+
+
+@contextmanager
+def unsharded(model: nn.Module) -> Iterator[bool]:
+    """Within it each process holds all tensors of a model that FSDP2 shards, and True is given; after it its shards.
+
+    Every process must come here. What is read within must be copied to be kept: the whole tensors are freed.
+    """
+    parts = sharded_parts(model)
+    for part in parts:
+        part.unshard()
+    try:
+        yield bool(parts)
+    finally:
+        reshard(model)
+
+
+def reshard(model: nn.Module) -> None:
+    """Let each process hold its shards alone, of what FSDP2 left whole after a forward pass too."""
+    for part in sharded_parts(model):
+        part.reshard()
+
+
+@torch.no_grad()
+def exchange(parameter: Tensor, numbers: Tensor) -> Tensor:
+    """Put other numbers into a parameter and return those that it held; of a sharded one, each process its own part.
+
+    What holds shards looks at the memory that it knows, which is therefore written into.
+    """
+    if not is_sharded([parameter]):
+        before, parameter.data = parameter.data, numbers.to(device=parameter.device, dtype=parameter.dtype)
+        return before
+    before, shard = parameter.detach().clone(), numbers
+    if not is_sharded([numbers]):
+        from torch.distributed.tensor import distribute_tensor
+
+        distributed: Any = parameter
+        shard = distribute_tensor(numbers, distributed.device_mesh, distributed.placements, src_data_rank=None)
+    parameter.copy_(shard)
+    return before

@@ -19,6 +19,7 @@ from polyad.adapters.host.changed_call import call_by_rows, call_changed
 from polyad.adapters.host.routing import Routing
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.adapters.host.term import Term, change, term_of
+from polyad.adapters.sharded import exchange
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
 
@@ -176,14 +177,14 @@ class Adapted(StandIn):
         """Put a changed weight into the layer's parameter; with ``keep`` the original stays beside it."""
         weight = self._parameters["weight"]
         assert weight is not None
-        self.original = weight.data if keep else None
-        weight.data = changed
+        before = exchange(weight, changed)
+        self.original = before if keep else None
 
     def unmerge(self) -> None:
         """Put the original back, bit by bit; does nothing where nothing is merged."""
         weight = self._parameters.get("weight")
         if weight is not None and self.original is not None:
-            weight.data = self.original.to(device=weight.device, dtype=weight.dtype)
+            exchange(weight, self.original)
             self.original = None
 
 

@@ -19,6 +19,7 @@ from polyad.adapters.host.sites import Site, sites_named
 from polyad.adapters.host.stand_in import Common
 from polyad.adapters.host.state import fill, saved_tensors, tensors_by_name
 from polyad.models.surgery import Which
+from polyad.models.wrappers import unwrap
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._adapted = AdaptedLayers(model)
-        self.model = self._adapted.model
+        self.model, self._adapted = unwrap(model), AdaptedLayers(model)
 
     @property
     def common(self) -> Common:
@@ -195,7 +195,6 @@ class Adapters:
         A folder of another model is refused: its layers, their shapes or their numbers differ.
         """
         stated, tensors = save.read_folder(Path(folder))
-        name = str(stated["name"]) if name is None else name
-        self.refuse_name(name)
+        self.refuse_name(name := str(stated["name"]) if name is None else name)
         self.place(name, save.plan_from_folder(self.model, Path(folder), name, stated, tensors))
         return name

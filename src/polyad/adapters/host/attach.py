@@ -10,7 +10,7 @@ from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.build import base_of
 from polyad.adapters.host.experts import AdaptedExperts
 from polyad.adapters.host.first_pass import FirstPass
-from polyad.adapters.host.merge import unmerge
+from polyad.adapters.host.merge import refuse_sharded_layers, unmerge
 from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.sites import Site
 
@@ -65,6 +65,7 @@ def _adapted_layer(layers: AdaptedLayers, site: Site) -> AdaptedLayer:
 def detach(layers: AdaptedLayers, name: str) -> None:
     """Take the adapters of a name out; a layer that loses its last one is the module that it was."""
     on, common = layers.layers_of(name), layers.common
+    refuse_sharded_layers(on)
     unmerge(layers)
     by_path = layers.by_path
     for path, layer in on.items():

@@ -13,6 +13,7 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.layer_function import call_with_weights
 from polyad.adapters.frozen.layer_kinds import FrozenExpert
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
+from polyad.adapters.sharded import exchange
 from polyad.formats import Format
 
 
@@ -100,7 +101,7 @@ class AdaptedExperts(StandIn):
         for name, tensor in changed.items():
             parameter = self._parameters[name]
             assert parameter is not None
-            before[name], parameter.data = parameter.data, tensor.detach().contiguous()
+            before[name] = exchange(parameter, tensor.detach().contiguous())
         self.original = before if keep else None
 
     def unmerge(self) -> None:
@@ -108,7 +109,7 @@ class AdaptedExperts(StandIn):
         for name, tensor in (self.original or {}).items():
             parameter = self._parameters[name]
             assert parameter is not None
-            parameter.data = tensor.to(device=parameter.device, dtype=parameter.dtype)
+            exchange(parameter, tensor)
         self.original = None
 
 

@@ -12,20 +12,27 @@ from polyad import _check
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.experts import AdaptedExperts
+from polyad.adapters.sharded import reshard, sharded_parts, unsharded
 from polyad.formats import Format
 
 
 def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
     """Put the active updates into the weights, all or none; with ``keep`` the originals stay in memory."""
     layers.refuse_merged("merge")
+    if not keep:
+        refuse_sharded_layers(layers.by_path)
     if layers.common.routings.in_force:
         raise ValueError("within routed() each row has its own adapter; leave it before you merge")
     counts = owners(layers.model, layers.common.banks.values())
     weights: dict[str, Any] = {}
-    for path, layer in layers.by_path.items():
-        if any(name in layers.common.active for name in layer.specs):
-            refuse_unmergeable(path, layer, counts)
-            weights[path] = layer.updated_weights()
+    changed = [
+        path for path, layer in layers.by_path.items() if any(name in layers.common.active for name in layer.specs)
+    ]
+    for path in changed:
+        refuse_unmergeable(path, layers.by_path[path], counts)
+    with unsharded(layers.model):
+        for path in changed:
+            weights[path] = layers.by_path[path].updated_weights()
             for tensor in weights[path].values() if isinstance(weights[path], dict) else [weights[path]]:
                 _check.finite(f"the changed weight of {path}", tensor)
     by_path = layers.by_path
@@ -35,6 +42,8 @@ def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
 
 def unmerge(layers: AdaptedLayers) -> None:
     """Restore every weight that was merged, exactly."""
+    if layers.have_merged:
+        reshard(layers.model)
     for layer in layers.by_path.values():
         layer.unmerge()
 
@@ -63,4 +72,14 @@ def refuse_unmergeable(path: str, layer: AdaptedLayer, counts: Mapping[int, int]
             raise ValueError(
                 f"{name} of {path} is shared with another module, which merging would change too; leave the adapters "
                 "unmerged, or detach the one on this layer"
+            )
+
+
+def refuse_sharded_layers(on: Mapping[str, AdaptedLayer]) -> None:
+    """Refuse to take adapters out of layers that FSDP2 shards by themselves."""
+    for path, layer in on.items():
+        if layer in sharded_parts(layer):
+            raise ValueError(
+                f"{path} was given to fully_shard with its adapters on it, so that these cannot be taken out again; "
+                "activate([]) leaves the base, and merge() puts the changes into the weights"
             )

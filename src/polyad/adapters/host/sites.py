@@ -136,3 +136,14 @@ def site_parts(site: Site, parts: Sequence[tuple[int, int]]) -> list[Site]:
 
 def _is_pair(part: Any) -> bool:
     return isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(n, int) for n in part)
+
+
+def refuse_overlap(sites: Mapping[str, Any]) -> None:
+    """Refuse weights that are changed as a whole and in part."""
+    for site in sites:
+        path, part = split_name(site)
+        if part is not None and path in sites:
+            raise ValueError(
+                f"{path} is changed as a whole by one adapter and in part, {site}, by another; combine adapters that "
+                "split this weight into the same parts"
+            )

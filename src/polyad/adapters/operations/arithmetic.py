@@ -15,8 +15,9 @@ from torch import Tensor
 from polyad import _check
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import base_of
-from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for, split_name
+from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for, refuse_overlap
 from polyad.adapters.methods.lora import LoRA
+from polyad.adapters.sharded import unsharded
 from polyad.formats import LowRank
 from polyad.linalg import evenly, truncated_svd
 
@@ -31,12 +32,19 @@ def updates(adapters: Adapters, name: str) -> dict[str, Change]:
         raise ValueError(
             "the adapters are merged, so that the weights they change are not there; call unmerge() first"
         )
-    with torch.no_grad():
+    with torch.no_grad(), unsharded(adapters.model) as gathered:
         return {
-            path + suffix: LowRank(u.left.detach(), u.right.detach()) if isinstance(u, LowRank) else u.detach()
+            path + suffix: _kept(update, copy=gathered)
             for path, layer in adapters.layers().items()
-            for suffix, u in (layer.updates(name) if name in layer.specs else ())
+            for suffix, update in (layer.updates(name) if name in layer.specs else ())
         }
+
+
+def _kept(update: Change, *, copy: bool) -> Change:
+    """The change without gradients; a copy of tensors that are freed afterwards."""
+    tensors = (update.left, update.right) if isinstance(update, LowRank) else (update,)
+    numbers = [t.detach().clone() if copy else t.detach() for t in tensors]
+    return LowRank(*numbers) if isinstance(update, LowRank) else numbers[0]
 
 
 def changes(adapters: Adapters, name: str) -> dict[str, Tensor]:
@@ -79,7 +87,7 @@ def combine(
         _check.finite(f"the weight of {source}", torch.tensor(float(weight)))
         for site, update in updates(adapters, source).items():
             terms.setdefault(site, []).append(update * weight)
-    _refuse_overlap(terms)
+    refuse_overlap(terms)
     factors: dict[str, LowRank] = {}
     errors: dict[str, float] = {}
     for site, changes_here in terms.items():
@@ -115,7 +123,8 @@ def diagnose(adapters: Adapters, name: str, *, tol: float = 0.01) -> dict[str, d
     mixture the largest of each is given.
     """
     figures: dict[str, dict[str, float]] = {}
-    bases = {site.name: _norms(site) for site in adapters.sites(name)}
+    with unsharded(adapters.model):
+        bases = {site.name: _norms(site) for site in adapters.sites(name)}
     for site, update in updates(adapters, name).items():
         values = torch.atleast_2d(_values(update))
         size = values.norm(dim=-1)
@@ -188,13 +197,3 @@ def _cut(total: Change, rank: int | None, tol: float | None) -> LowRank:
     if isinstance(total, LowRank):
         return total.round(rank) if rank is not None else total.round(tol=tol)
     return LowRank(*evenly(*truncated_svd(total, rank, tol=tol)))
-
-
-def _refuse_overlap(sites: Mapping[str, Any]) -> None:
-    for site in sites:
-        path, part = split_name(site)
-        if part is not None and path in sites:
-            raise ValueError(
-                f"{path} is changed as a whole by one adapter and in part, {site}, by another; combine adapters that "
-                "split this weight into the same parts"
-            )

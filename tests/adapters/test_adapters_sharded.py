@@ -1,0 +1,96 @@
+"""Adapters of which two processes hold shards (FSDP2) are merged, read and combined as one process does it."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from polyad.adapters import Adapters, DoRA, LoRA, VeRA, changes, combine, diagnose, overlap
+from polyad.testing.adapters import move
+
+X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+METHODS = {"lora": (LoRA, {"rank": 2}), "dora": (DoRA, {"rank": 2}), "vera": (VeRA, {"rank": 4})}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+def hosted(name):
+    torch.manual_seed(0)
+    model = Net()
+    adapters = Adapters(model)
+    for which, seed in (("a", 1), ("b", 2)):
+        adapters.attach(which, "*", METHODS[name][0], seed=seed, **METHODS[name][1])
+        move(adapters, which, seed=seed)
+    adapters.activate({"a": 1.0, "b": 0.5})
+    return model, adapters
+
+
+def whole(x):
+    return getattr(x, "full_tensor", lambda: x)().detach().clone()
+
+
+def results(model, adapters):
+    """Everything that one process or two find, as tensors by name."""
+    with torch.no_grad():
+        found = {"adapted": model(X)}
+        adapters.merge()
+        assert adapters.merged
+        found["merged"] = model(X)
+        found |= {f"weight {key}": whole(model.get_submodule(key).weight) for key in ("first", "second")}
+        adapters.unmerge()
+        found["unmerged"] = model(X)
+    found |= {f"change {key}": t for key, t in changes(adapters, "a").items()}
+    for measured in (diagnose(adapters, "a"), {"overlap": overlap(adapters, "a", "b")}):
+        found |= {f"{key} {n}": torch.tensor(float(v)) for key, row in measured.items() for n, v in row.items()}
+    errors = combine(adapters, "c", {"a": 1.0, "b": -1.0}, rank=1)
+    found |= {f"error {key}": torch.tensor(error) for key, error in errors.items()}
+    adapters.activate("c")
+    with torch.no_grad():
+        found["combined"] = model(X)
+    return found
+
+
+def work(rank, address, file):
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    every = {}
+    for name in METHODS:
+        model, adapters = hosted(name)
+        mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+        fully_shard(model.first, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        every[name] = results(model, adapters)
+        for take_out in (lambda a=adapters: a.detach("c"), lambda a=adapters: a.merge(keep=False)):
+            with pytest.raises(ValueError, match="first was given to fully_shard with its adapters on it"):
+                take_out()
+        assert not adapters.merged
+    if rank == 0:
+        torch.save(every, file)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(work, (f"file://{folder / 'meeting'}", folder / "found.pt"), nprocs=2)
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_merge_and_measure_as_one(name, in_two):
+    expected = results(*hosted(name))
+    assert in_two[name].keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(
+            in_two[name][key], tensor, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
+        )
+    assert not torch.allclose(expected["merged"], Net()(X), atol=1e-2)
