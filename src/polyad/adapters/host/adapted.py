@@ -16,6 +16,7 @@ from polyad.adapters.frozen.layer_kinds import frozen_view
 from polyad.adapters.frozen.low_rank_product import is_traced
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.adapters.host.term import Term, change, term_of
+from polyad.adapters.host.unsharded import whole_adapter, whole_base
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
 
@@ -39,8 +40,7 @@ class Adapted(StandIn):
 
     def add(self, name: str, adapter: Adapter, base: Frozen, spec: AdapterSpec) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
-        adapter.dropout = spec.dropout
-        self.hold(name + suffix(base.part), term_of(adapter, base, spec.dropout), spec)
+        self.hold(name + suffix(base.part), term_of(adapter, base, adapter.dropout), spec)
         self._note_terms()
 
     def remove(self, name: str) -> None:
@@ -152,7 +152,8 @@ class Adapted(StandIn):
         return total if product is None else self.base.add_bias(total)
 
     def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
-        for adapter, base, *_ in self.routes[name]:
+        for term in self.routes[name]:
+            adapter, base = whole_adapter(term.adapter), whole_base(term.base, self.original)
             update = adapter.update(base)
             update = update if isinstance(update, LowRank) else base.dense(update).flatten(1)
             yield suffix(base.part), update * adapter.scale

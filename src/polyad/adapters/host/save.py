@@ -28,7 +28,7 @@ from polyad.models.folder import MANIFEST, sha256, staged_folder
 
 WEIGHTS = "adapter.safetensors"
 STATED: dict[str, type | tuple[type, ...]] = {
-    "version": int, "name": str, "method": str, "arguments": dict, "seed": int, "dropout": (int, float),
+    "version": int, "name": str, "method": str, "arguments": dict, "seed": int, "dropout": (int, float, dict),
     "sites": list, "base": dict, "sha256": dict,
 }  # fmt: skip
 """The fields of the JSON that describes an adapter, and their types."""
@@ -84,7 +84,7 @@ def plan_from_folder(
     if chosen.kind != "adapter":
         raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")
     check_model(model, folder, stated)
-    which, parts = patterns_for(site["name"] for site in stated["sites"])
+    which, parts = patterns_for((site["name"] for site in stated["sites"]), adaptable_sites(model))
     planned = plan(
         model,
         which,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,34 +79,39 @@ def literal(path: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
-def patterns_for(names: Iterable[str]) -> tuple[list[str], Parts]:
+def patterns_for(names: Iterable[str], whole: Collection[str] = ()) -> tuple[list[str], Parts]:
     """The patterns that choose the sites of these names and no others, and the parts among them.
 
     >>> patterns_for(["a.qkv[0:8]", "b"])
     (['a.qkv', 'b'], {'a.qkv': [(0, 8)]})
     """
-    paths: set[str] = set()
+    patterns: set[str] = set()
     parts: dict[str, list[tuple[int, int]]] = {}
     for name in names:
-        path, part = split_name(name)
-        paths.add(path)
+        path, part = split_name(name, whole)
+        patterns.add(literal(path))
         if part is not None:
-            parts.setdefault(path, []).append(part)
-    return sorted(paths), parts
+            parts.setdefault(literal(path), []).append(part)
+    return sorted(patterns), parts
 
 
-def split_name(name: str) -> tuple[str, tuple[int, int] | None]:
-    """The path in a site's name, and the rows of its part: the inverse of ``path + suffix(part)``."""
-    path, bracket, rows = name.removesuffix("]").partition("[")
-    first, _, end = rows.partition(":")
-    return path, (int(first), int(end)) if bracket else None
+def split_name(name: str, whole: Collection[str] = ()) -> tuple[str, tuple[int, int] | None]:
+    """The path in a site's name, and the rows of its part: the inverse of ``path + suffix(part)``.
+
+    Names of whole weights that end as a part's does are recognised where they are among ``whole``.
+
+    >>> split_name("a[0].qkv[0:8]"), split_name("a[0]"), split_name("a[0:8]", ["a[0:8]"])
+    (('a[0].qkv', (0, 8)), ('a[0]', None), ('a[0:8]', None))
+    """
+    match = None if name in whole else re.fullmatch(r"(.*)\[(\d+):(\d+)\]", name, re.DOTALL)
+    return (name, None) if match is None else (match[1], (int(match[2]), int(match[3])))
 
 
 def sites_named(model: nn.Module, names: Iterable[str]) -> list[Site]:
     """The sites of these names, as ``Adapters.of`` gives them."""
     every = adaptable_sites(model)
     sites: list[Site] = []
-    for path, part in map(split_name, names):
+    for path, part in (split_name(name, every) for name in names):
         sites += [every[path]] if part is None else site_parts(every[path], [part])
     return sites
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from polyad import _check
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import base_of
-from polyad.adapters.host.sites import KINDS, Site, literal, patterns_for, split_name
+from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for, split_name
 from polyad.adapters.methods.lora import LoRA
 from polyad.formats import LowRank
 from polyad.linalg import evenly, truncated_svd
@@ -98,7 +98,7 @@ def combine(
 def attach_factors(adapters: Adapters, name: str, factors: Mapping[str, LowRank]) -> None:
     """Attach a LoRA whose updates are these, by the names of their sites."""
     ranks = {literal(site): max(1, low.rank) for site, low in factors.items()}
-    which, parts = patterns_for(factors)
+    which, parts = patterns_for(factors, adaptable_sites(adapters.model))
     adapters.attach(name, which, LoRA, rank=ranks, of=KINDS, parts=parts, tied=True)
     loras: dict[str, Any] = adapters.of(name)
     with torch.no_grad():
