@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA
+from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA, matrix
 from polyad.adapters.host.build import Method
 from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.build import base_of
@@ -31,6 +31,21 @@ def _refuse_other_tensors(path: str, tensors: Mapping[str, Tensor], *names: str)
         )
 
 
+def _refuse_other_shapes(path: str, tensors: Mapping[str, Tensor], *names: str) -> None:
+    """Refuse tensors that are no matrices or kernels, and pairs ``_a``, ``_b`` that cannot be multiplied."""
+    for name in names:
+        shape, partner = tuple(tensors[name].shape), tensors.get(f"{name[:-1]}b") if name[-2:] == "_a" else None
+        if len(shape) < 2 or 0 in shape:
+            raise ValueError(
+                f"{path} has {name} of shape {shape}, which is no matrix as an adapter's is; copy the folder again"
+            )
+        if partner is not None and (partner.ndim < 2 or partner.shape[0] != shape[1]):
+            raise ValueError(
+                f"{path} has {name} of shape {shape} and {name[:-1]}b of shape {tuple(partner.shape)}, which cannot "
+                "be multiplied; copy the folder again"
+            )
+
+
 def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
     dora = bool(stated.get("use_dora"))
     ranks: dict[str, int] = {}
@@ -41,6 +56,7 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         looked = site.kind == "embedding"
         a, b = ("lora_embedding_A", "lora_embedding_B") if looked else ("lora_A", "lora_B")
         _refuse_other_tensors(path, tensors, a, b, *(["lora_magnitude_vector"] if dora else []))
+        _refuse_other_shapes(path, tensors, a, b)
         refuse_unlike_peft(path, base_of(site), "LoRA")
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
@@ -52,7 +68,12 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         numbers[path] = {"direction.A": A, "direction.B": B} if dora else {"A": A, "B": B}
         if dora:
             numbers[path]["magnitude"] = tensors["lora_magnitude_vector"].flatten()
-    return DoRA if dora else LoRA, {"rank": ranks, "alpha": alphas}, numbers
+    return DoRA if dora else LoRA, {"rank": ranks, "alpha": alphas, **_beyond(ranks, sites)}, numbers
+
+
+def _beyond(ranks: Mapping[str, int], sites: Mapping[str, Site]) -> dict[str, bool]:
+    """The argument that allows ranks above a layer's shorter side, where there are such."""
+    return {"beyond": True} if any(ranks[literal(p)] > min(matrix(s.shape)) for p, s in sites.items()) else {}
 
 
 def _loha(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -60,16 +81,15 @@ def _loha(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     for path, site in sites.items():
         tensors = layers[path]
         refuse_unlike_peft(path, base_of(site), "LoHa")
-        _refuse_other_tensors(path, tensors, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        halves = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        _refuse_other_tensors(path, tensors, *halves)
+        _refuse_other_shapes(path, tensors, *halves)
         numbers[path] = {
             f"{ours}{i}": tensors[f"hada_w{i}_{half}"] for i in "12" for ours, half in (("B", "a"), ("A", "b"))
         }
     ranks = {literal(path): len(tensors["A1"]) for path, tensors in numbers.items()}
-    return (
-        LoHa,
-        {"rank": ranks, "alpha": {literal(p): float(layer_setting(stated, "alpha", p, 8)) for p in sites}},
-        numbers,
-    )
+    alphas = {literal(path): float(layer_setting(stated, "alpha", path, 8)) for path in sites}
+    return LoHa, {"rank": ranks, "alpha": alphas, **_beyond(ranks, sites)}, numbers
 
 
 def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -83,6 +103,7 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
             n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in tensors else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
         ]
         _refuse_other_tensors(path, tensors, *wanted)
+        _refuse_other_shapes(path, tensors, *wanted)
         first, second = (
             tensors[f"lokr_w{i}"] if f"lokr_w{i}" in tensors else tensors[f"lokr_w{i}_a"] @ tensors[f"lokr_w{i}_b"]
             for i in "12"
