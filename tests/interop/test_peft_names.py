@@ -102,7 +102,7 @@ class Words(nn.Module):
 def test_an_adapted_embedding_leaves_the_others_their_dropout(tmp_path):
     model = Words()
     adapters = Adapters(model)
-    drawn(model, adapters, "*", LoRA, rank=2, dropout={"words": 0.0, "*": 0.25})
+    drawn(model, adapters, "*", LoRA, rank=2, dropout=0.25)
     assert [adapters.of("a")[name].dropout for name in ("words", "first", "last")] == [0.0, 0.25, 0.25]
     to_peft(adapters, "a", tmp_path / "peft")
     assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["lora_dropout"] == 0.25
@@ -114,17 +114,6 @@ def test_an_adapted_embedding_leaves_the_others_their_dropout(tmp_path):
         ids = torch.arange(11)
         torch.testing.assert_close(again.model.eval()(ids), model.eval()(ids))
         assert not torch.equal(again.model.train()(ids), model.eval()(ids))
-
-
-def test_dropout_of_several_shares_cannot_be_written(tmp_path):
-    model = net()
-    adapters = Adapters(model)
-    drawn(model, adapters, "*", LoRA, rank=2, dropout={"0": 0.5, "*": 0.25})
-    with pytest.raises(ValueError, match=r"drops the shares 0\.25, 0\.5 .* peft has one"):
-        to_peft(adapters, "a", tmp_path / "peft")
-    for share in ({"0": 1.0, "*": 0.0}, {"0": "half", "*": 0.0}):
-        with pytest.raises(ValueError, match="is not a share of inputs"):
-            adapters.attach("b", "*", LoRA, rank=2, dropout=share)
 
 
 class Alike(nn.Module):

@@ -40,9 +40,8 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     is cut to ``rank`` by a truncated SVD of its dense form, and the error is ‖ΔW - BA‖ / ‖ΔW‖ (Frobenius); without
     ``rank`` it is refused. Parts of one fused weight become one adapter of their ranks together. ``alpha`` equals the
     rank everywhere, and the scale is within B. The targets are a pattern that matches exactly the adapted layers.
-    Where processes hold shards, every process must come here, and the first writes. ValueError for experts, for
-    convolutions of which peft's LoRA drops something (groups, dilation, padding other than zeros), and for dropout
-    that differs between layers.
+    Where processes hold shards, every process must come here, and the first writes. ValueError for experts, and for
+    convolutions of which peft's LoRA drops something (groups, dilation, padding other than zeros).
     """
     numbers: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
@@ -103,14 +102,8 @@ def _by_path(adapters: Adapters, name: str) -> dict[str, list[Part]]:
 
 
 def _dropout(parts: Sequence[Part]) -> float:
-    """The one share of inputs that all layers drop; embeddings drop none, in peft as here."""
-    shares = sorted({part.dropout for part in parts if part.site.kind != "embedding"})
-    if len(shares) > 1:
-        raise ValueError(
-            f"the adapter drops the shares {', '.join(map(str, shares))} of its layers' inputs, and an adapter of "
-            "peft has one for all; attach it with one dropout"
-        )
-    return shares[0] if shares else 0.0
+    """The share of inputs that the layers drop; embeddings drop none, in peft as here."""
+    return max((part.dropout for part in parts if part.site.kind != "embedding"), default=0.0)
 
 
 def _factors(site: Site, update: LowRank | Tensor, rank: int | None) -> tuple[Tensor, Tensor, float]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from polyad.adapters import Adapters
 from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
-from polyad.adapters.host.stand_in import Dropout
 from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_names import sites_by_path
@@ -98,11 +97,10 @@ def _layers_of_model(every: Mapping[str, Site], layers: Layers, folder: Path) ->
     return by_path
 
 
-def _dropout(stated: Mapping[str, Any], sites: Iterable[Site]) -> Dropout:
+def _dropout(stated: Mapping[str, Any], sites: Iterable[Site]) -> float:
     """The share of inputs dropped; embeddings have no inputs to drop, in peft too."""
     share = float(stated.get("lora_dropout") or stated.get("vera_dropout") or 0.0)
-    none = {literal(site.path): 0.0 for site in sites if site.kind == "embedding"}
-    return {**none, "*": share} if share and none else share
+    return share if any(site.kind != "embedding" for site in sites) else 0.0
 
 
 def _fill(planned: Plan, numbers: Layers, layers: Layers) -> None:

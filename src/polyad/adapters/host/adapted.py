@@ -40,6 +40,7 @@ class Adapted(StandIn):
 
     def add(self, name: str, adapter: Adapter, base: Frozen, spec: AdapterSpec) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
+        adapter.dropout = 0.0 if base.kind == "embedding" else spec.dropout
         self.hold(name + suffix(base.part), term_of(adapter, base, adapter.dropout), spec)
         self._note_terms()
 

@@ -16,7 +16,7 @@ from polyad.adapters.host import activate, attach, merge, plan, save, schedule
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.build import Method
 from polyad.adapters.host.sites import Site, sites_named
-from polyad.adapters.host.stand_in import Common, Dropout
+from polyad.adapters.host.stand_in import Common
 from polyad.adapters.host.state import fill, saved_tensors, tensors_by_name
 from polyad.models.surgery import Which
 
@@ -52,12 +52,12 @@ class Adapters:
         """The state that all adapted layers of the model share, whichever host attached them."""
         return self._adapted.common
 
-    def attach(self, name: str, which: Which, method: Method, *, dropout: Dropout = 0.0, **how: Any) -> list[str]:
+    def attach(self, name: str, which: Which, method: Method, *, dropout: float = 0.0, **how: Any) -> list[str]:
         """Add an adapter to each layer chosen, let it act, and return the layers' names. All or nothing.
 
         ``how`` holds what ``plan`` takes (``of``, ``parts``, ``tied``, ``seed``, ``loss``, ``stats``) and the
-        method's own arguments, each of which may be {pattern: value}, as ``dropout`` may: the share of a layer's
-        inputs that the adapter does not see in training. Adapters are float32, or float64 on such a base.
+        method's own arguments, each of which may be {pattern: value}. ``dropout`` is the share of a layer's inputs
+        that the adapter does not see in training. Adapters are float32, or float64 on such a base.
         """
         self.refuse_name(name)
         planned = plan.plan(self.model, which, method, dropout=dropout, **how)

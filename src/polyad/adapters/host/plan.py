@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
-from polyad.adapters.host.build import Method, build_adapter, needs_of, unwrap_method, value_for
+from polyad.adapters.host.build import Method, build_adapter, needs_of, unwrap_method
 from polyad.adapters.host.select import check_patterns, select_sites
-from polyad.adapters.host.sites import Parts, Site, literal
-from polyad.adapters.host.stand_in import AdapterSpec, Dropout
+from polyad.adapters.host.sites import Parts, Site
+from polyad.adapters.host.stand_in import AdapterSpec
 from polyad.adapters.host.start import gradients, statistics
 from polyad.adapters.host.state import saved_tensors, tensors_by_name
 from polyad.models.surgery import Which
@@ -41,7 +41,7 @@ def plan(
     of: Sequence[str] = ("linear", "conv", "experts"),
     parts: Parts | None = None,
     tied: bool = False,
-    dropout: Dropout = 0.0,
+    dropout: float = 0.0,
     seed: int = 0,
     loss: Callable[[], Tensor] | None = None,
     stats: Mapping[str, Moments] | None = None,
@@ -52,35 +52,24 @@ def plan(
 
     ``parts`` gives rows of fused weights, {pattern: [(first, end), …]}; ``tied`` allows layers that share their
     weight with another; ``loss`` gives the scalar whose gradient a method starts from, ``stats`` what its inputs are
-    like. Without ``begin`` nothing is started: numbers are to be loaded.
+    like. ``dropout`` spares embeddings and mixtures. Without ``begin`` nothing is started: numbers are to be loaded.
     """
-    for share in dropout.values() if isinstance(dropout, Mapping) else (dropout,):
-        if not isinstance(share, int | float) or not 0 <= share < 1:
-            raise ValueError(f"dropout={share!r} is not a share of inputs; give a number of at least 0 and below 1")
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
     method, arguments = unwrap_method(method, arguments)
     sites = select_sites(model, which, of, parts or {}, tied=tied)
-    check_patterns(sites, dropout=dropout, **arguments)
-    shares = _dropout_by_site(sites, dropout)
+    if dropout and all(site.kind in ("embedding", "experts") for site in sites):
+        raise ValueError(
+            f"dropout={dropout} can drop inputs of none of the layers chosen, such as {sites[0].name} of the kind "
+            f"{sites[0].kind}; attach with dropout=0"
+        )
+    check_patterns(sites, **arguments)
     starts = _starts(sites, method, loss, stats) if begin else {}
     bank = Bank(seed)
     reads = "weight" in needs_of(method)
     build = functools.partial(build_adapter, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
     adapters = [(site, build(site, start=starts.get(site.name))) for site in sites]
-    for site, adapter in adapters:
-        adapter.dropout = shares[site.name]
     return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout))
-
-
-def _dropout_by_site(sites: Sequence[Site], dropout: Dropout) -> dict[str, float]:
-    """The share of inputs that each site's adapter drops; refused where there are none to drop."""
-    shares = {site.name: value_for("dropout", dropout, site) for site in sites}
-    unfit = next((site for site in sites if shares[site.name] and site.kind in ("embedding", "experts")), None)
-    if unfit is not None:
-        raise ValueError(
-            f"dropout={shares[unfit.name]} cannot drop inputs of {unfit.name}, which is of the kind {unfit.kind}; "
-            f"leave it out, or give dropout={{{literal(unfit.name)!r}: 0.0, '*': ...}}"
-        )
-    return shares
 
 
 def _starts(

@@ -28,7 +28,7 @@ from polyad.models.folder import MANIFEST, sha256, staged_folder
 
 WEIGHTS = "adapter.safetensors"
 STATED: dict[str, type | tuple[type, ...]] = {
-    "version": int, "name": str, "method": str, "arguments": dict, "seed": int, "dropout": (int, float, dict),
+    "version": int, "name": str, "method": str, "arguments": dict, "seed": int, "dropout": (int, float),
     "sites": list, "base": dict, "sha256": dict,
 }  # fmt: skip
 """The fields of the JSON that describes an adapter, and their types."""

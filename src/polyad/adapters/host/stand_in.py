@@ -12,10 +12,6 @@ from polyad.adapters.adapter import Bank
 from polyad.formats import LowRank
 
 
-Dropout = float | Mapping[str, float]
-"""The share of a layer's inputs that an adapter does not see in training, or shares by pattern on layers' names."""
-
-
 @dataclass
 class Common:
     """The state that all adapted layers of a model share."""
@@ -43,7 +39,7 @@ class AdapterSpec:
     method: Any
     arguments: dict[str, Any]
     seed: int
-    dropout: Dropout
+    dropout: float
 
 
 class StandIn(nn.Module):
@@ -136,4 +132,4 @@ def force_calls(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """A hook that does nothing; with it, such a module calls its layer."""
 
 
-__all__ = ["AdapterSpec", "Common", "Dropout", "StandIn", "force_calls", "skips_layer_calls"]
+__all__ = ["AdapterSpec", "Common", "StandIn", "force_calls", "skips_layer_calls"]
