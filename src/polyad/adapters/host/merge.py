@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from polyad import _check
+from polyad.adapters.frozen.foreign_weight import is_foreign
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.experts import AdaptedExperts
@@ -52,8 +53,10 @@ def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
 def refuse_unmergeable(path: str, layer: AdaptedLayer, counts: Mapping[int, int]) -> None:
     """Refuse to merge into formats, quantised weights and weights that other modules hold too."""
     if isinstance(layer, Adapted) and not layer.base.mergeable:
-        weight = layer.base.stored_weight
-        kind = type(weight).__name__ if isinstance(weight, Format) else type(layer.layer).__name__
+        weight = layer._parameters.get("weight")
+        stored = layer.base.stored_weight if weight is None or not is_foreign(weight) else weight
+        codes = isinstance(stored, Format) or type(stored) not in (Tensor, nn.Parameter)
+        kind = type(stored).__name__ if codes else type(layer.layer).__name__
         raise ValueError(
             f"the weight of {path} is stored as {kind}, to which an update cannot be added; leave it unmerged, or "
             "put a dense layer in its place first"

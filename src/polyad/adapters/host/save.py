@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from polyad._card import card
 from polyad._versions import NEWEST, read_version
+from polyad.adapters.frozen.foreign_weight import NUMBERS, dequantized, is_foreign
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import base_of, card_of
 from polyad.adapters.host.plan import Plan, plan
@@ -147,7 +148,8 @@ def _stored_numbers(site: Site) -> Tensor:
         return site.layer._parameters[site.parameter]  # pyright: ignore
     weight = getattr(site.layer, "weight", None)
     if isinstance(weight, Tensor):
-        return weight.detach()
+        stored = weight.is_floating_point() and is_foreign(weight) and weight.dtype in NUMBERS
+        return dequantized(site.layer, weight.detach()) if stored else weight.detach()
     stored = base_of(site).stored_weight
     return next(iter(stored.tensors().values())) if isinstance(stored, Format) else stored
 

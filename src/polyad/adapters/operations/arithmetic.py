@@ -165,7 +165,10 @@ def _values(update: Change) -> Tensor:
 def _norms(site: Site) -> Tensor:
     """The norm of a weight, or of that of every expert, in float64."""
     if site.parameter is None:
-        return base_of(site).weight.double().norm()
+        try:
+            return base_of(site).weight.double().norm()
+        except ValueError as error:
+            raise ValueError(f"{site.name}: {error}") from None
     experts = site.layer._parameters[site.parameter]
     assert experts is not None
     return experts.double().flatten(1).norm(dim=1)
