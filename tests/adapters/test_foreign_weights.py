@@ -1,4 +1,4 @@
-"""Layers whose weight another library stores as codes, by stand-ins that behave as bitsandbytes, torchao and fp8 do."""
+"""Layers whose weight another library stores as codes: stand-ins that do as bitsandbytes, torchao and fp8 layers."""
 
 import sys
 import types

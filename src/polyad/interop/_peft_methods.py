@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA, matrix
-from polyad.adapters.host.build import Method
+from polyad.adapters.host.build import Method, base_of
 from polyad.adapters.host.plan import Plan
-from polyad.adapters.host.build import base_of
 from polyad.adapters.host.sites import Site, literal
 from polyad.interop._peft_layers import refuse_unlike_peft
 from polyad.interop._peft_names import layer_setting

@@ -23,6 +23,7 @@ from polyad.interop._peft_names import PREFIX, targets, unwrapped_in
 from polyad.linalg import truncated_svd
 from polyad.models.folder import staged_folder
 
+
 @dataclass(frozen=True)
 class Part:
     """A weight or part of one, as the adapter that is written sees it."""

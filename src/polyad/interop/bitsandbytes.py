@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,8 +16,7 @@ def dequantize(layer: nn.Module) -> Tensor | None:
     weight: Any = layer.weight
     if type(weight).__module__.partition(".")[0] != "bitsandbytes":
         return None
-    from bitsandbytes import functional  # pyright: ignore[reportMissingImports]
-
+    functional: Any = importlib.import_module("bitsandbytes.functional")
     state = getattr(weight, "quant_state", None)
     if state is not None:
         return functional.dequantize_4bit(weight.data, state)

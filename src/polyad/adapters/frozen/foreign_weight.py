@@ -27,6 +27,6 @@ def dequantized(layer: nn.Module, weight: Tensor) -> Tensor:
     if weight.is_quantized or getattr(type(weight), "dequantize", None) is not Tensor.dequantize:
         return weight.dequantize()
     raise ValueError(
-        f"the weight of this {type(layer).__name__} is stored as {weight.dtype} in a way that only its own library can "
-        "read; choose a method that does not read the weight, or put a dense layer in its place first"
+        f"the weight of this {type(layer).__name__} is stored as {weight.dtype} in a way that only its own library "
+        "can read; choose a method that does not read the weight, or put a dense layer in its place first"
     )

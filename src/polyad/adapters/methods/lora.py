@@ -84,7 +84,8 @@ class LoRA(Adapter):
     ) -> None:
         super().__init__()
         out, n = matrix(shape)
-        _check.rank(rank, 2**31 if beyond and trained == "both" else min(out, n), f"the shorter side of a weight of shape {shape}")
+        most = 2**31 if beyond and trained == "both" else min(out, n)
+        _check.rank(rank, most, f"the shorter side of a weight of shape {shape}")
         if scaling not in ("rank", "root"):
             raise ValueError(
                 f"scaling={scaling!r} is unknown; choose 'rank' for alpha / rank or 'root' for alpha / √rank"
