@@ -9,40 +9,13 @@ import torch
 from torch import Tensor
 
 from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA, matrix
-from polyad.adapters.host.build import Method, base_of
+from polyad.adapters.host.build import base_of
 from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.sites import Site, literal
 from polyad.interop._peft_layers import refuse_unlike_peft
+from polyad.interop._peft_multiplicative import read_ia3, read_oft
 from polyad.interop._peft_names import layer_setting
-
-Layers = Mapping[str, Mapping[str, Tensor]]
-Read = tuple[Method, dict[str, Any], dict[str, dict[str, Tensor]]]
-"""The method, its arguments, and the numbers of each layer's adapter by their names in it."""
-
-
-def _refuse_other_tensors(path: str, tensors: Mapping[str, Tensor], *names: str) -> None:
-    """Refuse a layer whose tensors are not exactly these."""
-    missing, extra = sorted(set(names) - tensors.keys()), sorted(tensors.keys() - set(names))
-    if missing or extra:
-        raise ValueError(
-            f"{path} lacks the tensors {missing} and has {extra}, which no adapter of this kind has; copy "
-            "the folder again"
-        )
-
-
-def _refuse_other_shapes(path: str, tensors: Mapping[str, Tensor], *names: str) -> None:
-    """Refuse tensors that are no matrices or kernels, and pairs ``_a``, ``_b`` that cannot be multiplied."""
-    for name in names:
-        shape, partner = tuple(tensors[name].shape), tensors.get(f"{name[:-1]}b") if name[-2:] == "_a" else None
-        if len(shape) < 2 or 0 in shape:
-            raise ValueError(
-                f"{path} has {name} of shape {shape}, which is no matrix as an adapter's is; copy the folder again"
-            )
-        if partner is not None and (partner.ndim < 2 or partner.shape[0] != shape[1]):
-            raise ValueError(
-                f"{path} has {name} of shape {shape} and {name[:-1]}b of shape {tuple(partner.shape)}, which cannot "
-                "be multiplied; copy the folder again"
-            )
+from polyad.interop._peft_reading import Layers, Read, refuse_other_shapes, refuse_other_tensors
 
 
 def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
@@ -54,8 +27,8 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         tensors = layers[path]
         looked = site.kind == "embedding"
         a, b = ("lora_embedding_A", "lora_embedding_B") if looked else ("lora_A", "lora_B")
-        _refuse_other_tensors(path, tensors, a, b, *(["lora_magnitude_vector"] if dora else []))
-        _refuse_other_shapes(path, tensors, a, b)
+        refuse_other_tensors(path, tensors, a, b, *(["lora_magnitude_vector"] if dora else []))
+        refuse_other_shapes(path, tensors, a, b)
         refuse_unlike_peft(path, base_of(site), "LoRA")
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
@@ -81,8 +54,8 @@ def _loha(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         tensors = layers[path]
         refuse_unlike_peft(path, base_of(site), "LoHa")
         halves = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
-        _refuse_other_tensors(path, tensors, *halves)
-        _refuse_other_shapes(path, tensors, *halves)
+        refuse_other_tensors(path, tensors, *halves)
+        refuse_other_shapes(path, tensors, *halves)
         numbers[path] = {
             f"{ours}{i}": tensors[f"hada_w{i}_{half}"] for i in "12" for ours, half in (("B", "a"), ("A", "b"))
         }
@@ -101,8 +74,8 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         wanted = [
             n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in tensors else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
         ]
-        _refuse_other_tensors(path, tensors, *wanted)
-        _refuse_other_shapes(path, tensors, *wanted)
+        refuse_other_tensors(path, tensors, *wanted)
+        refuse_other_shapes(path, tensors, *wanted)
         first, second = (
             tensors[f"lokr_w{i}"] if f"lokr_w{i}" in tensors else tensors[f"lokr_w{i}_a"] @ tensors[f"lokr_w{i}_b"]
             for i in "12"
@@ -122,12 +95,14 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
 def _vera(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -> Read:  # noqa: ARG001
     numbers: dict[str, dict[str, Tensor]] = {}
     for path in sites:
-        _refuse_other_tensors(path, layers[path], "vera_lambda_b", "vera_lambda_d")
+        refuse_other_tensors(path, layers[path], "vera_lambda_b", "vera_lambda_d")
         numbers[path] = {"b": layers[path]["vera_lambda_b"], "d": layers[path]["vera_lambda_d"]}
     return VeRA, {"rank": int(stated.get("r", 256))}, numbers
 
 
-READERS: dict[str, Callable[..., Read]] = {"LORA": _lora, "LOHA": _loha, "LOKR": _lokr, "VERA": _vera}
+READERS: dict[str, Callable[..., Read]] = {
+    "LORA": _lora, "LOHA": _loha, "LOKR": _lokr, "VERA": _vera, "IA3": read_ia3, "OFT": read_oft,
+}  # fmt: skip
 
 
 def shared_numbers(planned: Plan, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:

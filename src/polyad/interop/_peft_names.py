@@ -17,10 +17,10 @@ WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Names under which wrappers (torch.compile, FSDP, activation checkpoints) hold the module that they wrap."""
 
 
-def unwrapped(path: str) -> str:
+def plain_path(path: str) -> str:
     """A layer's path without the names that wrappers put into it, at the start those of DDP too.
 
-    >>> unwrapped("module._orig_mod.layers.0._checkpoint_wrapped_module.first")
+    >>> plain_path("module._orig_mod.layers.0._checkpoint_wrapped_module.first")
     'layers.0.first'
     """
     words = [word for word in path.split(".") if word not in WRAPPERS]
@@ -29,7 +29,7 @@ def unwrapped(path: str) -> str:
     return ".".join(words)
 
 
-def unwrapped_in(model: nn.Module, path: str) -> str:
+def plain_path_in(model: nn.Module, path: str) -> str:
     """The path that a layer of a model has where nothing wraps the model."""
     words: list[str] = []
     owner: Any = model
@@ -44,17 +44,17 @@ def unwrapped_in(model: nn.Module, path: str) -> str:
 def path_of(key: str) -> str:
     """The path in a tensor's name, behind peft's prefix and behind those of wrappers before it."""
     start, prefix, rest = key.partition(PREFIX)
-    return rest if prefix and not unwrapped(f"{start}x").removesuffix("x") else key
+    return rest if prefix and not plain_path(f"{start}x").removesuffix("x") else key
 
 
 def sites_by_path(every: Mapping[str, Site], paths: Iterable[str]) -> dict[str, Site]:
     """The site that each of these paths means: the one of that path, or that which differs in wrappers alone."""
     plain: dict[str, list[str]] = {}
     for path in every:
-        plain.setdefault(unwrapped(path), []).append(path)
+        plain.setdefault(plain_path(path), []).append(path)
     sites: dict[str, Site] = {}
     for path in paths:
-        alike = [path] if path in every else plain.get(unwrapped(path), [])
+        alike = [path] if path in every else plain.get(plain_path(path), [])
         if len(alike) == 1:
             sites[path] = every[alike[0]]
     return sites

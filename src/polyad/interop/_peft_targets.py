@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polyad.adapters.host.sites import Site
-from polyad.interop._peft_names import PREFIX, unwrapped
+from polyad.interop._peft_names import PREFIX, plain_path
 
 
 def refuse_missing(stated: Mapping[str, Any], sites: Iterable[Site], present: Mapping[str, Any]) -> None:
     """Refuse a folder that has no tensors for a layer that its settings name; peft would leave it as it is."""
-    missing = [site.path for site in sites if site.path not in present and _is_named(stated, unwrapped(site.path))]
+    missing = [site.path for site in sites if site.path not in present and _is_named(stated, plain_path(site.path))]
     if missing:
         raise ValueError(
             f"target_modules={stated['target_modules']!r} names {len(missing)} layers of this model of which the "

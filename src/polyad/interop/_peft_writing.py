@@ -14,12 +14,13 @@ from torch import Tensor
 
 from polyad.adapters import Adapted, Adapters
 from polyad.adapters.frozen.frozen import Frozen, suffix
+from polyad.adapters.host.merge import refuse_changed_biases
 from polyad.adapters.host.sites import Site
 from polyad.adapters.sharded import another_process_writes
 from polyad.formats import LowRank
 from polyad.interop._peft_folder import CONFIG, WEIGHTS
 from polyad.interop._peft_layers import refuse_unlike_peft
-from polyad.interop._peft_names import PREFIX, targets, unwrapped_in
+from polyad.interop._peft_names import PREFIX, plain_path_in, targets
 from polyad.linalg import truncated_svd
 from polyad.models.folder import staged_folder
 
@@ -48,12 +49,13 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     ranks: dict[str, int] = {}
     errors: dict[str, float] = {}
     by_path = _by_path(adapters, name)
+    refuse_changed_biases(adapters.layers(), name)
     dropout = _dropout([part for parts in by_path.values() for part in parts])
     for path, parts in by_path.items():
         updates = dict(adapters.layers()[path].updates(name))
         pairs = [_factors(part.site, updates[suffix(part.site.part)], rank) for part in parts]
         left, right = _together(parts, [pair[:2] for pair in pairs])
-        written = unwrapped_in(adapters.model, path)
+        written = plain_path_in(adapters.model, path)
         numbers |= _as_peft(written, parts[0].site, left, right)
         ranks[written], errors[path] = right.shape[0], max(pair[2] for pair in pairs)
     turned = any(part.base.transposed for parts in by_path.values() for part in parts)

@@ -29,9 +29,9 @@ def is_peft(folder: str | Path) -> bool:
 def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str:
     """Attach the adapter in a folder of peft's, under this name, and return the name. All or nothing.
 
-    Read are LoRA (rank-stabilised, with patterns of ranks and alphas too), DoRA, LoHa, LoKr and VeRA, on linear,
-    embedding and convolution layers where peft has them. Everything is computed as peft does. What LoKr holds as
-    products of thin matrices is multiplied out, and its numbers are counted so. Names of wrappers (``module``,
+    Read are LoRA (rank-stabilised, with patterns of ranks and alphas too), DoRA, LoHa, LoKr, VeRA, IA3 and OFT, on
+    linear, embedding and convolution layers where peft has them. Everything is computed as peft does. What LoKr holds
+    as products of thin matrices is multiplied out, and its numbers are counted so. Names of wrappers (``module``,
     ``_orig_mod``) do not count. ValueError for what is not read: other methods, trained biases and whole modules,
     starts that altered the base, kernels in effective form, convolutions of which peft drops something; for layers
     that the settings name and the folder has no tensors of; and for what does not fit the model.

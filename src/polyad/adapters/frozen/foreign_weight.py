@@ -19,7 +19,7 @@ def is_foreign(weight: Tensor) -> bool:
     return kind not in (Tensor, nn.Parameter) and getattr(kind, "dequantize", None) is not Tensor.dequantize
 
 
-def dequantized(layer: nn.Module, weight: Tensor) -> Tensor:
+def numbers_of(layer: nn.Module, weight: Tensor) -> Tensor:
     """The numbers of a foreign weight of a layer; ValueError where only the layer's own forward pass knows them."""
     numbers = dequantize(layer)
     if numbers is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._moved import Renamed
-from polyad.adapters.frozen.foreign_weight import dequantized, is_foreign
+from polyad.adapters.frozen.foreign_weight import is_foreign, numbers_of
 from polyad.adapters.frozen.format_gradients import GRADIENTS
 from polyad.adapters.frozen.low_rank_product import is_traced, low_rank_product
 from polyad.adapters.frozen.structured_product import structured_product
@@ -52,7 +52,7 @@ class Frozen:
         if isinstance(weight, Factors):
             return weight()
         weight = weight() if callable(weight) else weight  # torch's own quantised layers
-        weight = dequantized(self.layer, weight) if is_foreign(weight) else weight
+        weight = numbers_of(self.layer, weight) if is_foreign(weight) else weight
         return weight.mT if self.transposed else weight
 
     @property

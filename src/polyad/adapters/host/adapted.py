@@ -154,30 +154,28 @@ class Adapted(StandIn):
 
     def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
         for term in self.routes[name]:
-            adapter, base = whole_adapter(term.adapter), whole_base(term.base, self.original)
+            adapter, base = whole_adapter(term.adapter), whole_base(term.base, (self.original or {}).get("weight"))
             update = adapter.update(base)
             update = update if isinstance(update, LowRank) else base.dense(update).flatten(1)
             yield suffix(base.part), update * adapter.scale
 
-    def updated_weights(self) -> Tensor:
-        """The weight with all active updates, in the layer's own dtype and layout."""
+    def updated_weights(self) -> dict[str, Tensor]:
+        """The weight, and the bias where it changes, with all active updates in the layer's own dtype and layout."""
         with torch.no_grad():
-            total = self._updated_weight(self.terms)
-        return total.mT.contiguous() if self.base.transposed else total
+            total, bias = self._updated_weight(self.terms), self._updated_bias(self.terms)
+        weights = {"weight": total.mT if self.base.transposed else total}
+        return weights if bias is None else {**weights, "bias": bias}
 
-    def merge(self, changed: Tensor, *, keep: bool = True) -> None:
-        """Put a changed weight into the layer's parameter; with ``keep`` the original stays beside it."""
-        weight = self._parameters["weight"]
-        assert weight is not None
-        self.original = weight.data if keep else None
-        weight.data = changed
-
-    def unmerge(self) -> None:
-        """Put the original back, bit by bit; does nothing where nothing is merged."""
-        weight = self._parameters.get("weight")
-        if weight is not None and self.original is not None:
-            weight.data = self.original.to(device=weight.device, dtype=weight.dtype)
-            self.original = None
+    def _updated_bias(self, terms: Sequence[Term]) -> Tensor | None:
+        """The bias with these updates; None where none changes it."""
+        total = before = self.base.bias
+        for adapter, base, weight, *_ in terms:
+            more = adapter.bias_update(base)
+            if more is not None and total is not None:
+                more = more * adapter.scale if weight is None else more * adapter.scale * weight
+                part = (0, len(total)) if base.part is None else base.part
+                total = total + F.pad(more, (part[0], len(total) - part[1]))
+        return None if total is before or total is None or before is None else total.to(before.dtype)
 
 
 __all__ = ["Adapted", "Term"]

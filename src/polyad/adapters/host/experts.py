@@ -93,23 +93,6 @@ class AdaptedExperts(StandIn):
         assert weights is not None
         return weights.mT if self.transposed else weights
 
-    def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
-        """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
-        before: dict[str, Tensor] = {}
-        for name, tensor in changed.items():
-            parameter = self._parameters[name]
-            assert parameter is not None
-            before[name], parameter.data = parameter.data, tensor.detach().contiguous()
-        self.original = before if keep else None
-
-    def unmerge(self) -> None:
-        """Put the originals back, bit by bit; does nothing where nothing is merged."""
-        for name, tensor in (self.original or {}).items():
-            parameter = self._parameters[name]
-            assert parameter is not None
-            parameter.data = tensor.to(device=parameter.device, dtype=parameter.dtype)
-        self.original = None
-
 
 class UpdateModule(nn.Module):
     """An adapter whose call is its update."""

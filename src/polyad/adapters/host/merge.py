@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,22 +21,33 @@ def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
     if layers.common.rows is not None:
         raise ValueError("within routed() each row has its own adapter; leave it before you merge")
     counts = owners(layers.model, layers.common.banks.values())
-    weights: dict[str, Any] = {}
+    weights: dict[str, dict[str, Tensor]] = {}
     for path, layer in layers.by_path.items():
         if any(name in layers.common.active for name in layer.specs):
             refuse_unmergeable(path, layer, counts)
             weights[path] = layer.updated_weights()
-            for tensor in weights[path].values() if isinstance(weights[path], dict) else [weights[path]]:
-                _check.finite(f"the changed weight of {path}", tensor)
+            for name, tensor in weights[path].items():
+                _check.finite(f"the changed {name} of {path}", tensor)
     by_path = layers.by_path
-    for path, weight in weights.items():
-        by_path[path].merge(weight, keep=keep)
+    for path, changed in weights.items():
+        by_path[path].merge(changed, keep=keep)
 
 
 def unmerge(layers: AdaptedLayers) -> None:
     """Restore every weight that was merged, exactly."""
     for layer in layers.by_path.values():
         layer.unmerge()
+
+
+def refuse_changed_biases(layers: Mapping[str, AdaptedLayer], name: str) -> None:
+    """Refuse to state an adapter by its changes of weights where it changes biases too."""
+    for path, layer in layers.items():
+        terms = layer.routes.get(name, ()) if isinstance(layer, Adapted) else ()
+        if any(term.adapter.bias_update(term.base) is not None for term in terms):
+            raise ValueError(
+                f"{name!r} changes the bias of {path} too, which a change of the weight does not hold; leave layers "
+                "with a bias out, or merge the adapter and save the model"
+            )
 
 
 def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
