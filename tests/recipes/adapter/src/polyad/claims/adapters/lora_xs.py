@@ -36,7 +36,7 @@ def claim(callback: Any = None) -> Outcome:  # noqa: ARG001 - too short to repor
     """The loss that LoRA-XS leaves with 25 numbers, over what LoRA leaves with 32."""
     pairs = [(remaining_loss(LoRAXS, seed, rank=RANK), remaining_loss(LoRA, seed, rank=1)) for seed in range(SEEDS)]
     line = Line(
-        assertion="where a task mixes a layer's leading directions, LoRA-XS leaves less loss than LoRA of more numbers",
+        assertion="where a task mixes a layer's leading directions, LoRA-XS leaves less loss than a larger LoRA",
         **mean_and_error([xs / lora for xs, lora in pairs]),
         relation="<=",
         bound=1.0,
