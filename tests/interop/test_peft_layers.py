@@ -189,3 +189,24 @@ def test_settings_that_are_no_expression_are_refused(tmp_path):
     config.write_text("[]")
     with pytest.raises(ValueError, match="is no JSON object"):
         from_peft(Adapters(linear()), tmp_path / "peft")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lora_alpha", "eight"),
+        ("r", float("inf")),
+        ("r", True),
+        ("rank_pattern", [1]),
+        ("alpha_pattern", {"0": "x"}),
+        ("target_modules", [1]),
+        ("layers_to_transform", "0"),
+        ("lora_dropout", []),
+    ],
+)
+def test_settings_of_another_kind_are_refused(key, value, tmp_path):
+    get_peft_model(linear(), LoraConfig(r=2, target_modules=["0"])).save_pretrained(tmp_path / "peft")
+    config = tmp_path / "peft" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
+    with pytest.raises(ValueError, match=f"has {key}=.*, which peft does not write"):
+        from_peft(Adapters(linear()), tmp_path / "peft")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,14 @@ UNREAD = (
     "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
 )  # fmt: skip
 """Settings of peft that change what an adapter computes and that nothing here does."""
+
+NUMBERS = (
+    "r", "lora_alpha", "alpha", "lora_dropout", "vera_dropout", "projection_prng_key", "eps",
+    "num_cayley_neumann_terms",
+)  # fmt: skip
+PATTERNS = ("rank_pattern", "alpha_pattern")
+NAMES = ("target_modules", "exclude_modules", "feedforward_modules", "layers_pattern")
+"""Settings that are numbers, numbers by pattern, and names of layers: a list, or one expression."""
 
 INSTEAD = "; put it into the model with peft's merge_and_unload, and load that model"
 """What to do with an adapter that is not read."""
@@ -50,6 +59,7 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} cannot be read ({error})") from None
     if not isinstance(stated, dict):
         raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} is no JSON object; copy the folder again")
+    _refuse_other_types(stated, folder)
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").exists()
         what = "a pickle is not read: save it with safe_serialization=True" if pickled else "copy the folder again"
@@ -64,6 +74,26 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 f"{key} in {folder} holds numbers that are NaN or infinite; give an adapter without them"
             )
     return stated, tensors
+
+
+def _refuse_other_types(stated: Mapping[str, Any], folder: Path) -> None:
+    """Refuse settings that are not of the kind that peft writes."""
+    for key, value in stated.items():
+        fits = True
+        if value is None:
+            continue
+        if key in NUMBERS:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        elif key in PATTERNS:
+            fits = isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values())
+        elif key in NAMES:
+            fits = isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+        elif key == "layers_to_transform":
+            fits = isinstance(value, int) or (isinstance(value, list) and all(isinstance(v, int) for v in value))
+        if not fits:
+            raise ValueError(
+                f"{folder / CONFIG} has {key}={value!r}, which peft does not write; copy the folder again"
+            )
 
 
 def refuse_settings(stated: Mapping[str, Any]) -> None:
