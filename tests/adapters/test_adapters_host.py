@@ -65,8 +65,9 @@ def test_an_encoder_of_torch_runs_its_adapters_in_evaluation_too():
         found = model(x)
     assert (found - plain).abs().max() > 1e-2
     assert torch.allclose(found, model(x), atol=1e-5)
-    with pytest.raises(ValueError, match=r"layers.0.self_attn.out_proj \(16, 16\) belongs to .*MultiheadAttention"):
-        adapters.attach("b", "*", LoRA, rank=2)
+    with pytest.raises(ValueError, match=r"cannot act on layers.0.self_attn.out_proj.* a MultiheadAttention, reads"):
+        adapters.attach("b", ["*linear1", "layers.0.self_attn.out_proj"], LoRA, rank=2)
+    assert not any("out_proj" in match.name for match in adapters.preview("*", LoRA, rank=2))
     adapters.detach("a")
     with torch.no_grad():
         assert torch.equal(model(x), plain)

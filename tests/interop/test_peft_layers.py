@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -210,3 +211,30 @@ def test_settings_of_another_kind_are_refused(key, value, tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
     with pytest.raises(ValueError, match=f"has {key}=.*, which peft does not write"):
         from_peft(Adapters(linear()), tmp_path / "peft")
+
+
+def gemma():
+    torch.manual_seed(0)
+    config = transformers.Gemma3TextConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=50, pad_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    return transformers.Gemma3ForCausalLM(config).eval()
+
+
+def test_scaled_embeddings_are_those_of_peft(tmp_path):
+    ids = torch.arange(20).view(2, 10)
+    config = LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], init_lora_weights=False)
+    torch.manual_seed(1)
+    theirs = get_peft_model(gemma(), config).eval()
+    theirs.save_pretrained(tmp_path / "peft")
+    model = gemma()
+    adapters = Adapters(model)
+    from_peft(adapters, tmp_path / "peft")
+    torch.testing.assert_close(model(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    to_peft(adapters, "peft", tmp_path / "again")
+    again = PeftModel.from_pretrained(gemma(), tmp_path / "again").eval()
+    torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
+    before = model(ids).logits
+    adapters.merge()
+    torch.testing.assert_close(model(ids).logits, before, rtol=1e-4, atol=1e-4)

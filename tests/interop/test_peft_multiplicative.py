@@ -244,3 +244,24 @@ def test_models_of_transformers_with_defaults_of_peft(tmp_path):
         again = PeftModel.from_pretrained(model(), tmp_path / name).eval()
         torch.testing.assert_close(fresh(ids).logits, again(ids).logits, rtol=1e-4, atol=1e-4)
         assert json.loads((tmp_path / name / "adapter_config.json").read_text())["peft_type"] == name.upper()
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that is linear in its weight in a way of its own, and takes two inputs."""
+
+    def forward(self, x, more=0.0):
+        return super().forward(2 * x + more)
+
+
+def test_a_layer_that_is_called_with_changed_parameters_has_its_changed_bias():
+    torch.manual_seed(0)
+    model, x = nn.ModuleDict({"conv": Standardised(3, 4, 2)}), torch.randn(1, 3, 4, 4)
+    adapters = Adapters(model)
+    plain = model["conv"](x, 1.0)
+    adapters.attach("a", "conv", IA3)
+    with torch.no_grad():
+        adapters.of("a")["conv"].factors.copy_(torch.tensor([2.0, -1.0, 0.5, 3.0]))
+    expected = plain * torch.tensor([2.0, -1.0, 0.5, 3.0])[:, None, None]
+    torch.testing.assert_close(model["conv"](x, 1.0), expected)
+    adapters.merge()
+    torch.testing.assert_close(model["conv"](x, 1.0), expected)

@@ -18,6 +18,7 @@ from torch import nn
 
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
+from polyad.models.described import refuse_unsaveable
 from polyad.models.shards import MAX_SHARD, sha256
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
@@ -109,6 +110,7 @@ def save(
     loads the folder; otherwise ``polyad.load`` does, and transformers refuses it by its model type. A module that is
     no model of transformers has no configuration: ``polyad.load`` then needs another of its kind, as ``like``.
     """
+    refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
     buffers = manifest.unsaved_buffers(model)

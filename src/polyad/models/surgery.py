@@ -32,20 +32,29 @@ def select(model: nn.Module, which: Which, *, of: tuple[type[nn.Module], ...] = 
 def select_by_path(candidates: Mapping[str, nn.Module], which: Which, what: str) -> dict[str, nn.Module]:
     """Those of the candidates that ``which`` names, in their order; patterns that match nothing are refused."""
     if callable(which):
-        matches = {path: module for path, module in candidates.items() if which(path, module)}
-        if not matches:
+        chosen = {path: module for path, module in candidates.items() if which(path, module)}
+        if not chosen:
             raise ValueError(f"the predicate chose none of the model's {len(candidates)} {what}")
-        return matches
+        return chosen
     patterns = [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(path, pattern) for path in candidates):
+        if not any(matches(path, pattern) for path in candidates):
             near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.3) or list(candidates)[:3]
             raise ValueError(
                 f"the pattern {pattern!r} matches none of the model's {len(candidates)} {what}; "
                 f"their paths look like {', '.join(near) or '(there are none)'}"
             )
-    chosen = (p for p in candidates if any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns))
-    return {path: candidates[path] for path in chosen}
+    named = (p for p in candidates if any(matches(p, pattern) for pattern in patterns))
+    return {path: candidates[path] for path in named}
+
+
+def matches(path: str, pattern: str) -> bool:
+    """True where a pattern matches a path, or is the path itself, whatever signs are in it.
+
+    >>> matches("a[0].b", "a[0].b"), matches("a0.b", "a[0].b"), matches("a.b", "*.c")
+    (True, True, False)
+    """
+    return path == pattern or fnmatch.fnmatchcase(path, pattern)
 
 
 def decoder_linears(model: nn.Module) -> dict[str, nn.Module]:

@@ -47,7 +47,7 @@ def fold_thresholds(adapter: Adapter, base: Frozen) -> FoldThresholds:
     dense form and the weight's traffic, and with gradients either both three times and the product of a gradient
     with x, or both twice and the operations that ``GRADIENTS`` states for its kind, whichever is less.
     """
-    if not base.mergeable or base.kind == "embedding":
+    if base.function is not None or not base.mergeable or base.kind == "embedding":
         return FoldThresholds(NEVER, NEVER, False)
     with torch.enable_grad():  # what is frozen has no gradient to count
         update = adapter.update(base)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from polyad._moved import Renamed
 from polyad.adapters.frozen.foreign_weight import is_foreign, numbers_of
 from polyad.adapters.frozen.format_gradients import GRADIENTS
+from polyad.adapters.frozen.layer_function import LayerFunction, function_of, has_hooks, is_transposed
 from polyad.adapters.frozen.low_rank_product import is_traced, low_rank_product
 from polyad.adapters.frozen.structured_product import structured_product
 from polyad.formats import Format, LowRank
@@ -39,6 +40,20 @@ class Frozen:
         codes = weight is not None and is_foreign(weight)
         self.exact = not codes and (self.transposed or type(layer).forward in self.plain)
         """True where the layer is its weight and nothing else; a quantised layer of another library is not."""
+        self._function: LayerFunction | None = None
+        self._tried = False
+
+    @property
+    def function(self) -> LayerFunction | None:
+        """The function that the layer is of its weight where that is not torch's own and can be told."""
+        if not self.exact and not self._tried:
+            self._function, self._tried = function_of(self.layer), True
+        return self._function
+
+    @property
+    def own(self) -> bool:
+        """True where a changed weight has to stand in the layer, since its output is not torch's own product."""
+        return self.function is not None and self.function.kind in ("own", "unknown")
 
     @property
     def must_call(self) -> bool:
@@ -59,7 +74,8 @@ class Frozen:
     def mergeable(self) -> bool:
         """True where the weight is a floating-point tensor that an update can be added to."""
         weight = self.layer._parameters.get("weight")  # one that follows from others, as pruned ones do, is not there
-        return self.exact and isinstance(weight, Tensor) and weight.is_floating_point()
+        acts = self.exact or self.function is not None
+        return acts and isinstance(weight, Tensor) and weight.is_floating_point()
 
     @property
     def weight(self) -> Tensor:
@@ -145,8 +161,7 @@ class Frozen:
     def can_fuse(self, x: Tensor) -> bool:
         """True where a low-rank change can be applied in one pass with the product: the layer is a weight of x's
         dtype without hooks, and torch does not compile."""
-        layer: Any = self.layer
-        weight = layer._parameters.get("weight")
+        weight = self.layer._parameters.get("weight")
         if is_traced() or self.part is not None or not self.exact or self.kind != "linear":
             return False
         if type(weight) is not nn.Parameter or weight.dtype != x.dtype or self.must_call:
@@ -182,14 +197,3 @@ class Frozen:
 def suffix(part: tuple[int, int] | None) -> str:
     """The rows of a part of a weight, which follow its layer's path in its name; nothing for the whole."""
     return "" if part is None else f"[{part[0]}:{part[1]}]"
-
-
-def has_hooks(layer: nn.Module) -> bool:
-    """True for a layer with hooks or with a forward pass that somebody put there."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(hooks) or "forward" in vars(layer)
-
-
-def is_transposed(layer: nn.Module) -> bool:
-    """True for transformers' Conv1D, a linear layer with its weight the other way round."""
-    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")

@@ -32,14 +32,22 @@ class FrozenEmbedding(Frozen):
     def rows(self, x: Tensor) -> int:
         return x.numel()
 
+    @property
+    def gain(self) -> float:
+        """The number by which the layer multiplies what it looks up."""
+        return 1.0 if self.function is None else self.function.gain
+
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.embedding(x, weight)
+        return self._scale(F.embedding(x, weight))
+
+    def _scale(self, y: Tensor) -> Tensor:
+        return y if self.gain == 1 else y * self.gain
 
     def along(self, v: Tensor, x: Tensor) -> Tensor:
         return v[x].unsqueeze(-1)
 
     def apply_update(self, update: Update, x: Tensor) -> Tensor:
-        return F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x)
+        return self._scale(F.embedding(x, update) if isinstance(update, Tensor) else update.rows(x))
 
     def add_update(
         self,
@@ -119,6 +127,7 @@ class FrozenExpert(Frozen):
 
     def __init__(self, weight: Tensor) -> None:
         self.matrix, self.part, self.transposed, self.exact = weight, None, False, True
+        self._function = None
 
     @property
     def must_call(self) -> bool:
@@ -146,6 +155,11 @@ def frozen_view(layer: nn.Module, part: tuple[int, int] | None = None) -> Frozen
     if isinstance(layer, nn.Linear | Linear) or is_transposed(layer) or _is_quantised(layer):
         return Frozen(layer, part)
     return None
+
+
+def can_drop(base: Frozen) -> bool:
+    """True for layers whose inputs an adapter can drop in training: numbers, multiplied by the weight."""
+    return base.kind not in ("embedding", "experts") and not base.own
 
 
 def _is_quantised(layer: nn.Module) -> bool:

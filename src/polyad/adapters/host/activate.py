@@ -12,6 +12,7 @@ from torch import Tensor
 
 from polyad import _check
 from polyad.adapters.host.adapted_layers import AdaptedLayers
+from polyad.adapters.host.routing import Routing
 
 Active = str | Sequence[str] | Mapping[str, float | Tensor | None]
 """A name, several names, or weights by name."""
@@ -43,7 +44,8 @@ def _weight(name: str, weight: Any) -> Tensor | None:
 
 @contextmanager
 def route_rows(layers: AdaptedLayers, names: Sequence[str | None]) -> Iterator[None]:
-    """Within it, row i of every batch passes through the adapter ``names[i]`` alone, or through none for None."""
+    """Within it, in this thread, row i of every batch passes through the adapter ``names[i]`` alone, or through none
+    for None."""
     layers.refuse_merged("route rows")
     for name in {name for name in names if name is not None}:
         layers.refuse_unknown(name)
@@ -52,11 +54,6 @@ def route_rows(layers: AdaptedLayers, names: Sequence[str | None]) -> Iterator[N
     for i, name in enumerate(names):
         if name is not None:
             rows.setdefault(name, []).append(i)
-    common = layers.common
-    before = common.rows, common.batch
-    common.rows = {name: torch.tensor(index, device=device) for name, index in rows.items()}
-    common.batch = len(names)
-    try:
+    routing = Routing({name: torch.tensor(index, device=device) for name, index in rows.items()}, len(names))
+    with layers.common.routings.put_in_force(routing):
         yield
-    finally:
-        common.rows, common.batch = before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,10 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.fold_threshold import NEVER
 from polyad.adapters.frozen.folded_product import folded_product
 from polyad.adapters.frozen.frozen import Frozen, suffix
-from polyad.adapters.frozen.layer_kinds import frozen_view
+from polyad.adapters.frozen.layer_kinds import can_drop, frozen_view
 from polyad.adapters.frozen.low_rank_product import is_traced
+from polyad.adapters.host.changed_call import call_by_rows, call_changed
+from polyad.adapters.host.routing import Routing
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.adapters.host.term import Term, change, term_of
 from polyad.adapters.host.unsharded import whole_adapter, whole_base
@@ -35,13 +38,14 @@ class Adapted(StandIn):
         super().__init__(layer, common)
         base = frozen_view(layer)
         assert base is not None
-        self.base = base
+        self.base, self.own = base, base.own
         self.reads_output, self.folds = False, False
 
     def add(self, name: str, adapter: Adapter, base: Frozen, spec: AdapterSpec) -> None:
         """Hold an adapter; ``activate`` lets it act. A fused weight may hold several of one name, one a part."""
-        adapter.dropout = 0.0 if base.kind == "embedding" else spec.dropout
-        self.hold(name + suffix(base.part), term_of(adapter, base, adapter.dropout), spec)
+        dropout = spec.dropout if can_drop(base) else 0.0
+        adapter.dropout = dropout
+        self.hold(name + suffix(base.part), term_of(adapter, base, dropout), spec)
         self._note_terms()
 
     def remove(self, name: str) -> None:
@@ -55,12 +59,17 @@ class Adapted(StandIn):
             min(term.folds.plain, term.folds.trained) < NEVER for term in terms
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.common.rows is not None:
-            return self._route_rows(x, self.common.rows)
-        terms = self.terms
-        if not terms or self.original is not None:
-            return self.layer(x)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        terms, routing = self.terms, self.common.routings.current
+        if routing is None and (not terms or self.original is not None):
+            return self.layer(*args, **kwargs)
+        if len(args) + len(kwargs) != 1 or self.own:
+            if routing is not None:
+                return call_by_rows(self, routing, args, kwargs)
+            return call_changed(self, terms, args, kwargs)
+        x = args[0] if args else next(iter(kwargs.values()))
+        if routing is not None:
+            return self._route_rows(x, routing)
         if len(terms) == 1 and terms[0].whole and terms[0].weight is None:
             adapter, base, _, dropout, *_ = terms[0]
             if not (dropout and self.training):
@@ -111,7 +120,7 @@ class Adapted(StandIn):
             return self._add_changes(None, x, None, terms)
         total = self._fold_structured(x, within[0]) if len(within) == 1 else None
         if total is None:
-            total = self.base.add_bias(self.base.product(x, self._updated_weight(within)))
+            total = self.base.add_bias(self.base.product(x, self.weight_with(within)))
         return self._add_changes(total, x, None, [t for t in terms if not any(t is other for other in within)])
 
     def _fold_structured(self, x: Tensor, term: Term) -> Tensor | None:
@@ -124,7 +133,7 @@ class Adapted(StandIn):
         bias, structured = self.base.bias, term.folds.structured
         return folded_product(x, weight, bias, update, term.adapter.scale, structured=structured)
 
-    def _updated_weight(self, terms: Sequence[Term]) -> Tensor:
+    def weight_with(self, terms: Sequence[Term]) -> Tensor:
         """The weight with these updates, in its own dtype; summed in theirs where that is finer."""
         weight_before = self.base.weight
         total = weight_before
@@ -136,16 +145,16 @@ class Adapted(StandIn):
             total = total + update
         return total.to(weight_before.dtype)
 
-    def _route_rows(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+    def _route_rows(self, x: Tensor, routing: Routing) -> Tensor:
         """Run each row of the batch with its own adapter."""
-        if x.shape[0] != self.common.batch:
+        if x.shape[0] != routing.batch:
             raise ValueError(
-                f"an adapter was named for each of {self.common.batch} rows, and a layer got {x.shape[0]}; name one "
+                f"an adapter was named for each of {routing.batch} rows, and a layer got {x.shape[0]}; name one "
                 "for every row of the batch"
             )
         product = self.base(x) if self.reads_output else None
         total = self.layer(x) if product is None else product
-        for name, index in rows.items():
+        for name, index in routing.rows.items():
             terms = self.routes.get(name)
             if terms is not None:
                 y = None if product is None else product[index]
@@ -160,13 +169,17 @@ class Adapted(StandIn):
             yield suffix(base.part), update * adapter.scale
 
     def updated_weights(self) -> dict[str, Tensor]:
-        """The weight, and the bias where it changes, with all active updates in the layer's own dtype and layout."""
+        """The parameters with all active updates, without gradients."""
         with torch.no_grad():
-            total, bias = self._updated_weight(self.terms), self._updated_bias(self.terms)
+            return self.parameters_with(self.terms)
+
+    def parameters_with(self, terms: Sequence[Term]) -> dict[str, Tensor]:
+        """The weight, and the bias where it changes, with these updates, in the layer's own dtype and layout."""
+        total, bias = self.weight_with(terms), self._bias_with(terms)
         weights = {"weight": total.mT if self.base.transposed else total}
         return weights if bias is None else {**weights, "bias": bias}
 
-    def _updated_bias(self, terms: Sequence[Term]) -> Tensor | None:
+    def _bias_with(self, terms: Sequence[Term]) -> Tensor | None:
         """The bias with these updates; None where none changes it."""
         total = before = self.base.bias
         for adapter, base, weight, *_ in terms:

@@ -9,6 +9,7 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.experts import AdaptedExperts
 from polyad.adapters.host.stand_in import Common, force_calls, skips_layer_calls
+from polyad.models.wrappers import plain_path, unwrap
 
 AdaptedLayer = Adapted | AdaptedExperts
 
@@ -17,7 +18,7 @@ class AdaptedLayers:
     """The adapted layers of a model, looked up again where another host has changed them."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model = unwrap(model)
         self._common, self._layers, self._changes = Common(), dict[str, AdaptedLayer](), -1
 
     @property
@@ -35,7 +36,8 @@ class AdaptedLayers:
     def _refresh(self) -> None:
         if self._layers and self._changes == self._common.changes:
             return
-        self._layers = {p: m for p, m in self.model.named_modules() if isinstance(m, Adapted | AdaptedExperts)}
+        modules = self.model.named_modules()
+        self._layers = {plain_path(p): m for p, m in modules if isinstance(m, Adapted | AdaptedExperts)}
         first = next(iter(self._layers.values()), None)
         self._common = self._common if first is None else first.common
         self._changes = self._common.changes
@@ -48,7 +50,7 @@ class AdaptedLayers:
     def swap(self, path: str, module: nn.Module) -> None:
         """Put a module in the place of the one at a path."""
         owner, _, leaf = path.rpartition(".")
-        parent = self.model.get_submodule(owner)
+        parent = unwrap(self.model.get_submodule(owner))
         parent._modules[leaf] = module
         if isinstance(module, Adapted) and skips_layer_calls(parent):
             module.register_forward_pre_hook(force_calls)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from polyad.adapters.host.sites import Site
-from polyad.models.surgery import Which
+from polyad.adapters.host.sites import Site, literal
+from polyad.models.surgery import Which, matches
 
 
 def pattern_list(which: Any) -> list[str]:
@@ -24,8 +23,8 @@ def refuse_other_kinds(which: Which, every: Mapping[str, Site], sites: Mapping[s
     """Refuse patterns that match only layers of kinds that were not asked for."""
     patterns = [] if callable(which) else [which] if isinstance(which, str) else list(which)
     for pattern in patterns:
-        other = sorted({s.kind for n, s in every.items() if n not in sites and fnmatch.fnmatchcase(n, pattern)})
-        if other and not any(fnmatch.fnmatchcase(name, pattern) for name in sites):
+        other = sorted({s.kind for n, s in every.items() if n not in sites and matches(n, pattern)})
+        if other and not any(matches(name, pattern) for name in sites):
             raise ValueError(f"the pattern {pattern!r} matches {other[0]} layers only; say so with of={tuple(other)}")
 
 
@@ -34,24 +33,36 @@ def refuse_double_matches(which: Which, names: Sequence[str]) -> None:
     if callable(which) or isinstance(which, str):
         return
     for name in names:
-        matches = [pattern for pattern in which if fnmatch.fnmatchcase(name, pattern)]
-        if len(matches) > 1:
+        fitting = [pattern for pattern in which if matches(name, pattern)]
+        if len(fitting) > 1:
             raise ValueError(
-                f"{name} is matched by {matches[0]!r} and by {matches[1]!r}; let one pattern match each layer"
+                f"{name} is matched by {fitting[0]!r} and by {fitting[1]!r}; let one pattern match each layer"
             )
 
 
-def refuse_unreachable(sites: Sequence[Site]) -> None:
-    """Refuse layers whose adapter would never run: a model that is itself one layer, so that none can take its place,
-    and the output layer of torch's attention, whose weight is read without the layer being called."""
+def refuse_whole_model(sites: Sequence[Site]) -> None:
+    """Refuse a model that is itself one layer, so that none can take its place."""
     for site in sites:
         if not site.path:
             raise ValueError(f"the model is itself a {type(site.layer).__name__}; wrap it: nn.Sequential(model)")
-        if isinstance(site.layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
-            raise ValueError(
-                f"{site.name} {site.shape} belongs to torch's MultiheadAttention, which reads its weight and never "
-                "calls it, so that an adapter would change nothing; leave it out"
-            )
+
+
+def without_uncalled(which: Which, sites: Sequence[Site], reasons: Mapping[str, str]) -> list[Site]:
+    """The sites less those whose layer the model never calls, for these reasons by path; refused where ``which``
+    names one of these itself, not by a pattern, or names no others."""
+    stated = [] if callable(which) else [which] if isinstance(which, str) else list(which)
+    for site in sites:
+        if site.path in reasons and {site.name, literal(site.name)} & set(stated):
+            raise ValueError(uncalled_sentence(site.path, site.layer, reasons[site.path]))
+    rest = [site for site in sites if site.path not in reasons]
+    if sites and not rest:
+        raise ValueError(uncalled_sentence(sites[0].path, sites[0].layer, reasons[sites[0].path]))
+    return rest
+
+
+def uncalled_sentence(path: str, layer: nn.Module, reason: str) -> str:
+    """The refusal of an adapter on a layer that the model does not call."""
+    return f"an adapter cannot act on {path}, a {type(layer).__name__}: {reason}; leave this layer out"
 
 
 def refuse_tied(model: nn.Module, sites: Sequence[Site]) -> None:

@@ -11,6 +11,7 @@ from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.build import base_of
 from polyad.adapters.host.experts import AdaptedExperts
+from polyad.adapters.host.first_pass import FirstPass
 from polyad.adapters.host.merge import unmerge
 from polyad.adapters.host.plan import Plan
 from polyad.adapters.host.sites import Site
@@ -32,6 +33,8 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
         raise
     layers.note_change()
     activate(layers, {**layers.common.active, name: None})
+    if not plan.called:
+        FirstPass(layers)
 
 
 def _put_on(layers: AdaptedLayers, name: str, plan: Plan) -> None:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from polyad.adapters.adapter import Adapter
+from polyad.adapters.frozen.layer_function import call_with_weights
 from polyad.adapters.frozen.layer_kinds import FrozenExpert
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.formats import Format
@@ -64,14 +65,14 @@ class AdaptedExperts(StandIn):
         self.hold(f"{name}[{parameter}]", ExpertTerm(adapter, parameter, UpdateModule(adapter), None), spec)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.common.rows is not None:
+        if self.common.routings.current is not None:
             raise ValueError(
                 "a mixture's experts see tokens, not rows of the batch, and take no adapters by row; detach the "
                 "adapters from them, or leave routed()"
             )
         if not self.terms or self.original is not None:
             return self.layer(*args, **kwargs)
-        return functional_call(self.layer, self.updated_weights(), args, kwargs)
+        return call_with_weights(self.layer, self.updated_weights(), *args, **kwargs)
 
     def updated_weights(self) -> dict[str, Tensor]:
         """The adapted parameters with all active updates, in the layer's own dtype and layout."""
@@ -109,5 +110,5 @@ class UpdateModule(nn.Module):
 def _dense(module: UpdateModule, weights: Tensor) -> Tensor:
     """The updates of all experts, (experts, out, in)."""
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    run: Callable[..., Tensor] = vmap(lambda tensors, weight: functional_call(module, tensors, (weight,)))
+    run: Callable[..., Tensor] = vmap(lambda tensors, weight: call_with_weights(module, tensors, weight))
     return run(state, weights)

@@ -18,7 +18,7 @@ from polyad.formats import Format
 def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
     """Put the active updates into the weights, all or none; with ``keep`` the originals stay in memory."""
     layers.refuse_merged("merge")
-    if layers.common.rows is not None:
+    if layers.common.routings.in_force:
         raise ValueError("within routed() each row has its own adapter; leave it before you merge")
     counts = owners(layers.model, layers.common.banks.values())
     weights: dict[str, dict[str, Tensor]] = {}

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
-from polyad.adapters.host.build import Method, build_adapter, needs_of, unwrap_method
+from polyad.adapters.frozen.layer_kinds import can_drop
+from polyad.adapters.host.build import Method, base_of, build_adapter, needs_of, unwrap_method
 from polyad.adapters.host.select import check_patterns, select_sites
 from polyad.adapters.host.sites import Parts, Site
 from polyad.adapters.host.stand_in import AdapterSpec
@@ -27,6 +28,8 @@ class Plan:
     adapters: list[tuple[Site, Adapter]]
     bank: Bank
     spec: AdapterSpec
+    called: bool
+    """True where it is known that the model calls all of these layers."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All their tensors, under the names that ``Adapters.state_dict`` gives them."""
@@ -52,13 +55,14 @@ def plan(
 
     ``parts`` gives rows of fused weights, {pattern: [(first, end), …]}; ``tied`` allows layers that share their
     weight with another; ``loss`` gives the scalar whose gradient a method starts from, ``stats`` what its inputs are
-    like. ``dropout`` spares embeddings and mixtures. Without ``begin`` nothing is started: numbers are to be loaded.
+    like. ``dropout`` spares embeddings and mixtures, whose inputs cannot be dropped. Without ``begin`` nothing is
+    started: numbers are to be loaded.
     """
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
     method, arguments = unwrap_method(method, arguments)
-    sites = select_sites(model, which, of, parts or {}, tied=tied)
-    if dropout and all(site.kind in ("embedding", "experts") for site in sites):
+    sites, called = select_sites(model, which, of, parts or {}, tied=tied)
+    if dropout and not any(can_drop(base_of(site)) for site in sites):
         raise ValueError(
             f"dropout={dropout} can drop inputs of none of the layers chosen, such as {sites[0].name} of the kind "
             f"{sites[0].kind}; attach with dropout=0"
@@ -69,7 +73,7 @@ def plan(
     reads = "weight" in needs_of(method)
     build = functools.partial(build_adapter, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
     adapters = [(site, build(site, start=starts.get(site.name))) for site in sites]
-    return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout))
+    return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout), called)
 
 
 def _starts(

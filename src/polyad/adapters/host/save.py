@@ -85,7 +85,8 @@ def plan_from_folder(
     if chosen.kind != "adapter":
         raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")
     check_model(model, folder, stated)
-    which, parts = patterns_for((site["name"] for site in stated["sites"]), adaptable_sites(model))
+    undivided = {site["name"] for site in stated["sites"] if site["part"] is None}
+    which, parts = patterns_for((site["name"] for site in stated["sites"]), undivided)
     planned = plan(
         model,
         which,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -13,14 +12,28 @@ from polyad.adapters.host.ambiguous_sites import (
     refuse_double_matches,
     refuse_other_kinds,
     refuse_tied,
-    refuse_unreachable,
+    refuse_whole_model,
+    without_uncalled,
 )
+from polyad.adapters.host.build import base_of
 from polyad.adapters.host.sites import KINDS, Parts, Site, adaptable_sites, site_parts
-from polyad.models.surgery import Which, select_by_path
+from polyad.models.surgery import Which, matches, select_by_path
+from polyad.models.uncalled_layers import uncalled_layers
+from polyad.models.wrappers import unwrap
 
 
-def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, tied: bool) -> list[Site]:
-    """The sites of the kinds ``of`` that ``which`` names; selections that are ambiguous or empty are refused."""
+class Selection(NamedTuple):
+    """The sites chosen, and whether it is known that the model calls all of their layers."""
+
+    sites: list[Site]
+    called: bool
+
+
+def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts, *, tied: bool) -> Selection:
+    """The sites of the kinds ``of`` that ``which`` names; selections that are ambiguous or empty are refused.
+
+    Layers that the model reads without calling them are left out, or refused where ``which`` names them themselves.
+    """
     unknown = sorted(set(of) - set(KINDS))
     if unknown or not of:
         raise ValueError(f"of={tuple(of)} names no kinds of layers; choose from {', '.join(KINDS)}")
@@ -31,10 +44,23 @@ def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts
     refuse_other_kinds(which, every, sites)
     selected = [sites[name] for name in select_by_path(modules, which, f"{'/'.join(of)} layers")]
     refuse_double_matches(which, [site.name for site in selected])
-    refuse_unreachable(selected)
+    refuse_whole_model(selected)
+    selected, called = _called_sites(model, which, selected)
     if not tied:
         refuse_tied(model, selected)
-    return _split_into_parts(selected, parts)
+    return Selection(_split_into_parts(selected, parts), called)
+
+
+def _called_sites(model: nn.Module, which: Which, sites: list[Site]) -> Selection:
+    """Those of the sites that the model calls, as far as one short run of it tells."""
+    functions = {site.path: base_of(site).function for site in sites if site.parameter is None}
+    refused = {path: function.reason for path, function in functions.items() if function and function.reason}
+    sites = without_uncalled(which, sites, refused)
+    owners = (unwrap(model.get_submodule(site.path.rpartition(".")[0])) for site in sites)
+    if all(type(owner).forward is nn.Sequential.forward for owner in owners):
+        return Selection(sites, True)
+    reasons, complete = uncalled_layers(model)
+    return Selection(without_uncalled(which, sites, reasons), complete)
 
 
 def check_patterns(sites: Sequence[Site], **arguments: Any) -> None:
@@ -52,7 +78,7 @@ def _split_into_parts(sites: Sequence[Site], parts: Parts) -> list[Site]:
     check_patterns(sites, parts=parts)
     split: list[Site] = []
     for site in sites:
-        patterns = [pattern for pattern in parts if fnmatch.fnmatchcase(site.name, pattern)]
+        patterns = [pattern for pattern in parts if matches(site.name, pattern)]
         if len(patterns) > 1:
             raise ValueError(
                 f"parts of {site.name} are given by {patterns[0]!r} and by {patterns[1]!r}; let one pattern match it"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,8 @@ from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.frozen.layer_kinds import frozen_view
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.experts import AdaptedExperts, expert_parameters
+from polyad.models.surgery import matches
+from polyad.models.wrappers import plain_path, unwrap
 
 Parts = Mapping[str, Sequence[tuple[int, int]]]
 """Rows (first, end) of fused weights that each get an adapter of their own, by pattern on the layer's path."""
@@ -42,7 +43,7 @@ class Site:
 
     def fits(self, pattern: str) -> bool:
         """True where a pattern matches the site's name, or its layer's path where it is a part."""
-        return fnmatch.fnmatchcase(self.name, pattern) or fnmatch.fnmatchcase(self.path, pattern)
+        return matches(self.name, pattern) or matches(self.path, pattern)
 
     @property
     def layer(self) -> nn.Module:
@@ -54,8 +55,10 @@ def adaptable_sites(model: nn.Module) -> dict[str, Site]:
     """Every weight of a model that an adapter can change, by name; those inside adapted layers count as theirs."""
     sites: dict[str, Site] = {}
     inside: tuple[str, ...] = ()
-    for path, module in model.named_modules():
-        if path.startswith(inside) and inside:
+    for full, module in model.named_modules():
+        path = plain_path(full)
+        wrapper = unwrap(module) is not module
+        if (path.startswith(inside) and inside) or path in sites or (wrapper and frozen_view(unwrap(module)) is None):
             continue
         if isinstance(module, Adapted | AdaptedExperts):
             inside = (*inside, path + ".")
@@ -79,39 +82,35 @@ def literal(path: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
-def patterns_for(names: Iterable[str], whole: Collection[str] = ()) -> tuple[list[str], Parts]:
-    """The patterns that choose the sites of these names and no others, and the parts among them.
+def patterns_for(names: Iterable[str], whole: Container[str] = ()) -> tuple[list[str], Parts]:
+    """The patterns that choose the sites of these names and no others, and the parts among them; those in ``whole``
+    are no parts, whatever their name looks like.
 
     >>> patterns_for(["a.qkv[0:8]", "b"])
     (['a.qkv', 'b'], {'a.qkv': [(0, 8)]})
     """
-    patterns: set[str] = set()
+    paths: set[str] = set()
     parts: dict[str, list[tuple[int, int]]] = {}
     for name in names:
-        path, part = split_name(name, whole)
-        patterns.add(literal(path))
+        path, part = (name, None) if name in whole else split_name(name)
+        paths.add(literal(path))
         if part is not None:
             parts.setdefault(literal(path), []).append(part)
-    return sorted(patterns), parts
+    return sorted(paths), parts
 
 
-def split_name(name: str, whole: Collection[str] = ()) -> tuple[str, tuple[int, int] | None]:
-    """The path in a site's name, and the rows of its part: the inverse of ``path + suffix(part)``.
-
-    Names of whole weights that end as a part's does are recognised where they are among ``whole``.
-
-    >>> split_name("a[0].qkv[0:8]"), split_name("a[0]"), split_name("a[0:8]", ["a[0:8]"])
-    (('a[0].qkv', (0, 8)), ('a[0]', None), ('a[0:8]', None))
-    """
-    match = None if name in whole else re.fullmatch(r"(.*)\[(\d+):(\d+)\]", name, re.DOTALL)
-    return (name, None) if match is None else (match[1], (int(match[2]), int(match[3])))
+def split_name(name: str) -> tuple[str, tuple[int, int] | None]:
+    """The path in a site's name, and the rows of its part: the inverse of ``path + suffix(part)``."""
+    rows = re.fullmatch(r"(.*)\[(\d+):(\d+)\]", name, re.DOTALL)
+    return (name, None) if rows is None else (rows[1], (int(rows[2]), int(rows[3])))
 
 
 def sites_named(model: nn.Module, names: Iterable[str]) -> list[Site]:
     """The sites of these names, as ``Adapters.of`` gives them."""
     every = adaptable_sites(model)
     sites: list[Site] = []
-    for path, part in (split_name(name, every) for name in names):
+    for name in names:
+        path, part = (name, None) if name in every else split_name(name)
         sites += [every[path]] if part is None else site_parts(every[path], [part])
     return sites
 

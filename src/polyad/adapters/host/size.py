@@ -26,7 +26,7 @@ def trained_count(model: nn.Module, which: Which, method: Method, **arguments: A
     >>> trained_count(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8)), "*", LoRA, rank=2)
     60
     """
-    sites = select_sites(model, which, ("linear", "conv", "experts"), {}, tied=False)
+    sites = select_sites(model, which, ("linear", "conv", "experts"), {}, tied=False).sites
     return _count(sites, *unwrap_method(method, arguments))
 
 
@@ -45,7 +45,7 @@ def size_to_count(
     (448, {'factor': 8})
     """
     method, stated = unwrap_method(method, arguments)
-    sites = select_sites(model, which, ("linear", "conv", "experts"), {}, tied=False)
+    sites = select_sites(model, which, ("linear", "conv", "experts"), {}, tied=False).sites
     size = getattr(method, "sized_by", Adapter.sized_by)
     if size in stated or size not in arguments_of(method):
         return partial(method, **stated), _count(sites, method, stated)

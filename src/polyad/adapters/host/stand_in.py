@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Bank
+from polyad.adapters.host.routing import Routings
 from polyad.formats import LowRank
 
 
@@ -23,9 +24,8 @@ class Common:
     banks: dict[str, Bank] = field(default_factory=dict)
     homes: dict[str, nn.Module] = field(default_factory=dict)
     """The bank that the layers of an adapter share, and the module that registers it."""
-    rows: dict[str, Tensor] | None = None
-    """Per-row adapters of the batch that is running: which rows each takes."""
-    batch: int = 0
+    routings: Routings = field(default_factory=Routings)
+    """The adapter of each row of the batch that a thread runs."""
     trainable: dict[str, bool] = field(default_factory=dict)
     """Whether each parameter of the model was trained before the first adapter came."""
     changes: int = 0
@@ -66,6 +66,15 @@ class StandIn(nn.Module):
         """The layer as it was before."""
         return self.__dict__["_layer"]
 
+    @property
+    def reason_not_to_save(self) -> str:
+        """The sentence with which ``polyad.save`` refuses a model that holds this layer."""
+        state, first = ("merged into", "call unmerge() and ") if self.original is not None else ("attached to", "")
+        return (
+            f"has adapters {state} it, which belong into a folder of their own: {first}detach them after "
+            "Adapters.save(name, folder), or put them into the weights by merge(keep=False)"
+        )
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # The layer's own, which may save more than tensors, or less.
         self.layer._save_to_state_dict(destination, prefix, keep_vars)
@@ -83,8 +92,10 @@ class StandIn(nn.Module):
         if self.original is not None and any(prefix + name in state_dict for name in self._parameters):
             error_msgs.append(f"adapters are merged into {prefix[:-1]}; call unmerge() before you load other weights")
             return
-        load = self.layer._load_from_state_dict
-        load(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        load, surplus = self.layer._load_from_state_dict, list[str]()
+        load(state_dict, prefix, local_metadata, strict, missing_keys, surplus, error_msgs)
+        beside = tuple(f"{prefix}{name}." for name in self._modules if name not in self.layer._modules)
+        unexpected_keys += [key for key in surplus if not key.startswith(beside)]  # adapters look at their own
 
     def hold(self, key: str, term: Any, spec: AdapterSpec) -> None:
         """Hold an adapter's term; ``activate`` lets it act. One name may have several, under keys of their own."""

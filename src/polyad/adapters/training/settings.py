@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from polyad.models.surgery import Which, decoder_linears
+from polyad.adapters.host.sites import adaptable_sites
+from polyad.models.surgery import Which
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,7 @@ class Finetuning:
         """The layers that are adapted."""
         if self.select is not None:
             return self.select
-        paths = set(decoder_linears(model))
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        sites = adaptable_sites(model).values()
+        paths = {site.path for site in sites if site.kind == "linear" and site.layer is not head}
         return lambda path, _module: path in paths

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polyad.models.calibration.statistic import STATISTICS
 from polyad.models.calibration.watcher import InputsPartedError, Watcher
 from polyad.models.mode import eval_mode
+from polyad.models.uncalled_layers import uncalled_layers
 from polyad.statistics import Moments, Stats
 
 
@@ -82,4 +83,17 @@ def _run(
             last.clear()
             if callback is not None:
                 callback(step, len(batches), {})
+    _refuse_uncalled(model, [path for path, watcher in watchers.items() if not watcher.calls])
     return {path: watcher.moments() for path, watcher in watchers.items()}
+
+
+def _refuse_uncalled(model: nn.Module, paths: Sequence[str]) -> None:
+    """Refuse layers that no batch reached, and say why of the first."""
+    if paths:
+        reason = uncalled_layers(model).reasons.get(
+            paths[0], "its owner may read the weight without calling it, or no token reaches it"
+        )
+        raise ValueError(
+            f"{paths[0]} is never called on the calibration data ({reason}), so nothing is known of it; leave it out "
+            "of the selection"
+        )

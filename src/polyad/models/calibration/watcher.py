@@ -47,12 +47,7 @@ class Watcher:
         return handles
 
     def moments(self) -> Moments:
-        """The statistics of all rows; finite, or refused."""
-        if not self.calls:
-            raise ValueError(
-                f"{self.path} is never called on the calibration data (its owner may read the weight without calling "
-                "it, or no token reaches it), so nothing is known of it; leave it out of the selection"
-            )
+        """The statistics of all rows, of which there are some; finite, or refused."""
         source = self.leader or self
         if source.calls != self.calls:
             raise InputsPartedError
