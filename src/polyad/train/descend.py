@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.train.gradients import refuse_gradients
 from polyad.train.schedule import Schedule
 from polyad.train.state import keep, read_state, restore
 
@@ -34,10 +35,10 @@ def descend(
 
     ``parameters`` are tensors, or a module, of which everything that requires a gradient is trained. ``schedule``, a
     training procedure, takes part in every step of a module's training; the losses are without its penalty.
-    A loss that is not finite is refused before it reaches the parameters; gradients longer than ``clip`` are
-    shortened. With ``state``, a file, the training is kept ``every`` so many steps and goes on from there to the same
-    numbers, if the loss depends on the step alone; a file of a training of another ``asked`` is refused, and the
-    caller removes it. ``callback(step, steps, {"stage": stage, "loss": …})`` follows each step.
+    A loss or a gradient that is not finite is refused before it reaches the parameters; gradients longer than
+    ``clip`` are shortened. With ``state``, a file, the training is kept ``every`` so many steps and goes on from
+    there to the same numbers, if the loss depends on the step alone; a file of a training of another ``asked`` is
+    refused, and the caller removes it. ``callback(step, steps, {"stage": stage, "loss": …})`` follows each step.
 
     >>> x = torch.nn.Parameter(torch.ones(3))
     >>> descend([x], lambda step: x.square().sum(), steps=50, rate=0.1, stage="going down")[-1] < 0.01
@@ -112,12 +113,19 @@ class _Run:
         self.optimizer.zero_grad()
         penalty = self.schedule.penalty()
         (value if penalty is None else value + penalty.to(value)).backward()
+        refuse_gradients(self._named(), step, float(value.detach()))
         self.schedule.after_backward(step, steps)
         if clip < math.inf:
             nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], clip)
         self.optimizer.step()
         self.schedule.after_step(step, steps)
         self.follow()
+
+    def _named(self) -> dict[str, Tensor]:
+        """The parameters that are trained now, by their names."""
+        names = {id(t): name for name, t in self.tensors().items()}
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return {names.get(id(p), f"parameter {i}"): p for i, p in enumerate(trained)}
 
     def follow(self) -> None:
         """Train what the schedule says is trained now; what is known of parameters that are gone goes with them."""

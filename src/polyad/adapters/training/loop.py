@@ -18,13 +18,10 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.operations.absorb import absorb
 from polyad.adapters.training.run_state import keep_run, refuse_sharded, resume_run, training_tensors
+from polyad.train.gradients import DivergedError, refuse_gradients
 
 WARM = 0.06
 """The share of the steps over which the learning rate rises; over the others it falls to zero, both linearly."""
-
-
-class DivergedError(ValueError):
-    """The loss is not finite any more."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +124,22 @@ def step_of(
     if not bool(torch.isfinite(value.detach())):
         raise DivergedError(f"the loss of step {step} is {float(value.detach())}; choose a lower learning rate")
     (value + adapters.penalty().to(value.device)).backward()
+    refuse_gradients(_named(adapters, optimizer), step, float(value.detach()))
     adapters.after_backward(step, steps)
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     adapters.after_step(step, steps)
     optimizer.zero_grad(set_to_none=True)
     return float(value.detach())
+
+
+def _named(adapters: Adapters, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The parameters that an optimiser trains, by their names."""
+    names = {
+        id(p): f"{owner}.{key}" for owner in adapters.names for key, p in adapters.named_parameters(owner).items()
+    }
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    return {names.get(id(p), f"parameter {i}"): p for i, p in enumerate(trained)}
 
 
 def _scalar(value: Any, step: int) -> Tensor:

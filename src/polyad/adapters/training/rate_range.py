@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from polyad.adapters.host.adapters import Adapters
-from polyad.adapters.training.loop import DivergedError, optimizer_of, step_of
+from polyad.adapters.training.loop import optimizer_of, step_of
+from polyad.train.gradients import DivergedError
 
 SPAN = 5
 """Steps whose changes are averaged, their median taken, against the noise of single batches."""
@@ -82,7 +83,12 @@ def rate_range(
         plain = _without(adapters, name, loss, step) if without is None else without[step]
         try:
             value = step_of(adapters, optimizer, loss, step, steps, 1.0)
-        except DivergedError:  # this rate and all above are too high
+        except DivergedError as error:  # this rate and all above are too high
+            if not rates:
+                raise ValueError(
+                    f"the loss or its gradient is not finite at the start, at any rate ({error}); look at the data "
+                    "and the model"
+                ) from error
             break
         rates.append(rate)
         falls.append(value - plain)
@@ -90,8 +96,6 @@ def rate_range(
             callback(step + 1, steps, {"stage": "rates", "rate": rate, "fall": falls[-1]})
         if falls[-1] > LOST:
             break
-    if not rates:
-        raise ValueError("the loss is not finite at the start, at any rate; look at the data and the model")
     return RateRange(tuple(rates), tuple(falls))
 
 
