@@ -185,7 +185,7 @@ def changed(folder, tensors=None, **how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"peft_type": "IA3"}, "the type IA3; readable are LORA, LOHA, LOKR, VERA; put it into the model with"),
+        ({"peft_type": "BOFT"}, "the type BOFT; readable are LORA, LOHA, LOKR, VERA, IA3, OFT; put it into the"),
         ({"bias": "all"}, "trained with bias='all'"),
         ({"lora_bias": True}, "made with lora_bias=True, which is not read"),
         ({"layer_replication": [[0, 1]]}, "made with layer_replication"),

@@ -14,6 +14,7 @@ from polyad.adapters.methods.edora import EDoRA
 from polyad.adapters.methods.eigenlorax import EigenLoRAx
 from polyad.adapters.methods.flora_tucker import FLoRATucker
 from polyad.adapters.methods.gralora import GraLoRA
+from polyad.adapters.methods.ia3 import IA3
 from polyad.adapters.methods.loha import LoHa
 from polyad.adapters.methods.lokh import LoKH
 from polyad.adapters.methods.lokr import LoKr
@@ -21,6 +22,7 @@ from polyad.adapters.methods.loldu import LoLDU
 from polyad.adapters.methods.loqt import LoQT
 from polyad.adapters.methods.lora import LoRA
 from polyad.adapters.methods.lotr import LoTR
+from polyad.adapters.methods.oft import OFT
 from polyad.adapters.methods.pissa import PiSSA
 from polyad.adapters.methods.riemannlora import RiemannLoRA
 from polyad.adapters.methods.singlora import SingLoRA
@@ -43,6 +45,8 @@ from polyad.adapters.training.rate_range import RateRange, rate_range
 
 __all__ = [
     "C3A",
+    "IA3",
+    "OFT",
     "SURM",
     "AFLoRA",
     "AdaLoRA",

@@ -59,6 +59,10 @@ class Adapter(nn.Module):
         """ΔW x without ``scale``, given the layer's product y without bias. By default the update, applied."""
         return base.apply_update(self.update(base), x)
 
+    def bias_update(self, base: Frozen) -> Tensor | None:  # noqa: ARG002
+        """Δb without ``scale``, (out,), from methods that change the layer's bias too, whose ``forward`` adds it."""
+        return None
+
     def output(self, x: Tensor, base: Frozen) -> Tensor:
         """The layer's output with the change and with its bias. The host asks methods for it that override it, since
         they have it for less than the layer's own output and a change, where nothing else is active."""

@@ -3,51 +3,65 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polyad.adapters import Adapter, Adapters
-from polyad.adapters.frozen.frozen import Frozen
+from polyad.adapters import Adapted, Adapters
+from polyad.adapters.frozen.frozen import Frozen, suffix
+from polyad.adapters.host.merge import refuse_changed_biases
 from polyad.adapters.host.sites import Site
+from polyad.adapters.sharded import another_process_writes
 from polyad.formats import LowRank
+from polyad.interop._peft_folder import CONFIG, WEIGHTS
+from polyad.interop._peft_layers import refuse_unlike_peft
+from polyad.interop._peft_names import PREFIX, plain_path_in, targets
 from polyad.linalg import truncated_svd
 from polyad.models.folder import staged_folder
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
+
+@dataclass(frozen=True)
+class Part:
+    """A weight or part of one, as the adapter that is written sees it."""
+
+    site: Site
+    base: Frozen
+    dropout: float
 
 
+@torch.no_grad()
 def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | None = None) -> dict[str, float]:
     """Write an adapter to a new folder as peft's LoRA; returns the relative error of every layer's update.
 
     An update that is a low-rank format is written as it is, at its own rank, with no error but rounding. Any other
     is cut to ``rank`` by a truncated SVD of its dense form, and the error is ‖ΔW - BA‖ / ‖ΔW‖ (Frobenius); without
     ``rank`` it is refused. Parts of one fused weight become one adapter of their ranks together. ``alpha`` equals the
-    rank everywhere, and the scale is within B. ValueError for experts and grouped convolutions.
+    rank everywhere, and the scale is within B. The targets are a pattern that matches exactly the adapted layers.
+    Where processes hold shards, every process must come here, and the first writes. ValueError for experts, and for
+    convolutions of which peft's LoRA drops something (groups, dilation, padding other than zeros).
     """
     numbers: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     errors: dict[str, float] = {}
-    turned = False
-    for path, parts in _by_path(adapters, name).items():
-        pairs = [_factors(adapter, site, base, rank) for site, adapter, base in parts]
-        left, right = _together([(site, *pair[:2]) for (site, _, _), pair in zip(parts, pairs, strict=True)], parts)
-        numbers |= _as_peft(path, parts[0][0], left, right)
-        ranks[path], errors[path] = right.shape[0], max(pair[2] for pair in pairs)
-        turned |= parts[0][2].transposed
-    most = max(set(ranks.values()), key=list(ranks.values()).count)
-    other = {f"^{path.replace('.', chr(92) + '.')}": r for path, r in ranks.items() if r != most}
-    config = {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
-        "r": most, "lora_alpha": most, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": turned,
-        "target_modules": list(ranks), "rank_pattern": other, "alpha_pattern": other, "use_rslora": False,
-        "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
-    }  # fmt: skip
+    by_path = _by_path(adapters, name)
+    refuse_changed_biases(adapters.layers(), name)
+    dropout = _dropout([part for parts in by_path.values() for part in parts])
+    for path, parts in by_path.items():
+        updates = dict(adapters.layers()[path].updates(name))
+        pairs = [_factors(part.site, updates[suffix(part.site.part)], rank) for part in parts]
+        left, right = _together(parts, [pair[:2] for pair in pairs])
+        written = plain_path_in(adapters.model, path)
+        numbers |= _as_peft(written, parts[0].site, left, right)
+        ranks[written], errors[path] = right.shape[0], max(pair[2] for pair in pairs)
+    turned = any(part.base.transposed for parts in by_path.values() for part in parts)
+    config = _config(ranks, dropout=dropout, turned=turned)
+    if another_process_writes(adapters.model.parameters()):
+        return errors
     with staged_folder(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
         copies = {
             key: t.contiguous().clone() for key, t in numbers.items()
@@ -57,40 +71,53 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     return errors
 
 
-Part = tuple[Site, Adapter, Frozen]
+def _config(ranks: Mapping[str, int], *, dropout: float, turned: bool) -> dict[str, object]:
+    """The settings of a LoRA on layers of these ranks, as peft reads them."""
+    most = max(set(ranks.values()), key=list(ranks.values()).count)
+    other = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != most}
+    return {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
+        "r": most, "lora_alpha": most, "lora_dropout": dropout, "bias": "none", "fan_in_fan_out": turned,
+        "target_modules": targets(ranks), "rank_pattern": other, "alpha_pattern": other, "use_rslora": False,
+        "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
+    }  # fmt: skip
 
 
 def _by_path(adapters: Adapters, name: str) -> dict[str, list[Part]]:
-    """The adapters of a name by their layer's path; several where a layer is fused."""
-    by_site = adapters.of(name)
-    parts: dict[str, list[Part]] = {}
-    for site in adapters.sites(name):
+    """The weights that a name changes by their layer's path; several where a layer is fused."""
+    by_site, layers = adapters.of(name), adapters.layers()
+    sites = adapters.sites(name)
+    for site in sites:
         if site.kind == "experts":
             raise ValueError(
                 f"{site.name} holds experts, for which no LoRA of peft's can be written; merge the "
                 "adapter, and save the model"
             )
-        layer: Any = adapters.layers()[site.path]
-        base = next(term.base for term in layer.routes[name] if term.base.part == site.part)
-        if getattr(base, "groups", 1) != 1:
-            raise ValueError(
-                f"{site.name} is a convolution of {base.groups} groups, for which no LoRA can be written"
-            )  # pyright: ignore[reportAttributeAccessIssue]
-        parts.setdefault(site.path, []).append((site, by_site[site.name], base))
+    parts: dict[str, list[Part]] = {}
+    for path in dict.fromkeys(site.path for site in sites):
+        layer = layers[path]
+        assert isinstance(layer, Adapted)
+        for term in layer.routes[name]:
+            site = next(site for site in sites if (site.path, site.part) == (path, term.base.part))
+            refuse_unlike_peft(site.name, term.base, "LoRA")
+            parts.setdefault(path, []).append(Part(site, term.base, by_site[site.name].dropout))
     return parts
 
 
-@torch.no_grad()
-def _factors(adapter: Adapter, site: Site, base: Frozen, rank: int | None) -> tuple[Tensor, Tensor, float]:
+def _dropout(parts: Sequence[Part]) -> float:
+    """The share of inputs that the layers drop; embeddings drop none, in peft as here."""
+    return max((part.dropout for part in parts if part.site.kind != "embedding"), default=0.0)
+
+
+def _factors(site: Site, update: LowRank | Tensor, rank: int | None) -> tuple[Tensor, Tensor, float]:
     """B with the scale in it, A, and the relative error."""
-    update = adapter.update(base)
     if isinstance(update, LowRank):
-        return update.left * adapter.scale, update.right, 0.0
+        return update.left, update.right, 0.0
     if rank is None:
         raise ValueError(
             f"the update of {site.name} is no low-rank format; give rank= to cut it; the error is returned"
         )
-    dense = base.dense(update).flatten(1).double() * adapter.scale
+    dense = update.double()
     u, s, v = truncated_svd(dense, min(rank, *dense.shape))
     left, right = u * s.sqrt(), s.sqrt().unsqueeze(1) * v
     whole = float(dense.norm())
@@ -98,17 +125,17 @@ def _factors(adapter: Adapter, site: Site, base: Frozen, rank: int | None) -> tu
     return left.float(), right.float(), error
 
 
-def _together(pairs: Sequence[tuple[Site, Tensor, Tensor]], parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+def _together(parts: Sequence[Part], pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """One pair of factors for all parts of a weight."""
-    if pairs[0][0].part is None:
-        return pairs[0][1], pairs[0][2]
-    rows = parts[0][2].layer
+    if parts[0].site.part is None:
+        return pairs[0]
+    rows = parts[0].base.layer
     out = int(getattr(rows, "nf", None) or rows.out_features)  # pyright: ignore[reportArgumentType]
     lefts = []
-    for site, left, _ in pairs:
-        assert site.part is not None
-        lefts.append(torch.nn.functional.pad(left, (0, 0, site.part[0], out - site.part[1])))
-    return torch.cat(lefts, 1), torch.cat([right for _, _, right in pairs], 0)
+    for part, (left, _) in zip(parts, pairs, strict=True):
+        assert part.site.part is not None
+        lefts.append(torch.nn.functional.pad(left, (0, 0, part.site.part[0], out - part.site.part[1])))
+    return torch.cat(lefts, 1), torch.cat([right for _, right in pairs], 0)
 
 
 def _as_peft(path: str, site: Site, left: Tensor, right: Tensor) -> dict[str, Tensor]:

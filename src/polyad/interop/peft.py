@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from polyad.adapters import Adapters
 from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
+from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
-from polyad.interop._peft_writing import CONFIG, PREFIX, WEIGHTS, to_peft
+from polyad.interop._peft_names import sites_by_path
+from polyad.interop._peft_targets import refuse_missing
+from polyad.interop._peft_writing import to_peft
 
 __all__ = ["from_peft", "is_peft", "to_peft"]
-
-ALTERING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Starts with which peft also changes the weights that it adapts."""
-
-UNREAD = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "modules_to_save",
-    "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
-)  # fmt: skip
-"""Settings of peft that change what an adapter computes and that nothing here does."""
-
-
-INSTEAD = "; put it into the model with peft's merge_and_unload, and load that model"
-"""What to do with an adapter that is not read."""
 
 
 def is_peft(folder: str | Path) -> bool:
@@ -42,13 +29,15 @@ def is_peft(folder: str | Path) -> bool:
 def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str:
     """Attach the adapter in a folder of peft's, under this name, and return the name. All or nothing.
 
-    Read are LoRA (rank-stabilised, with patterns of ranks and alphas too), DoRA, LoHa, LoKr and VeRA, on linear,
-    embedding and convolution layers where peft has them. Everything is computed as peft does. What LoKr holds as
-    products of thin matrices is multiplied out, and its numbers are counted so. ValueError for what is not read:
-    other methods, trained biases and whole modules, starts that altered the base, kernels in effective form; each
-    says what to do.
+    Read are LoRA (rank-stabilised, with patterns of ranks and alphas too), DoRA, LoHa, LoKr, VeRA, IA3 and OFT, on
+    linear, embedding and convolution layers where peft has them. Everything is computed as peft does. What LoKr holds
+    as products of thin matrices is multiplied out, and its numbers are counted so. Names of wrappers (``module``,
+    ``_orig_mod``) do not count. ValueError for what is not read: other methods, trained biases and whole modules,
+    starts that altered the base, kernels in effective form, convolutions of which peft drops something; for layers
+    that the settings name and the folder has no tensors of; and for what does not fit the model.
     """
-    stated, tensors = _read(Path(folder))
+    folder = Path(folder)
+    stated, tensors = read_files(folder)
     adapters.refuse_name(name)
     reader = READERS.get(str(stated.get("peft_type")))
     if reader is None:
@@ -56,86 +45,30 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
         raise ValueError(
             f"{folder} holds an adapter of the type {stated.get('peft_type')}; readable are {readable}{INSTEAD}"
         )
-    _refuse_settings(stated)
-    layers, shared, whole = _by_layer(tensors)
-    _refuse_other_weights(adapters, whole, Path(folder))
-    sites = _sites(adapters, layers, Path(folder))
-    method, arguments, numbers = reader(stated, sites, layers, shared)
+    refuse_settings(stated)
+    by_layer = sort_tensors(tensors)
+    every = adaptable_sites(adapters.model)
+    _refuse_other_weights(every, by_layer.weights, folder)
+    layers = _layers_of_model(every, by_layer.layers, folder)
+    refuse_missing(stated, (site for site in every.values() if site.kind != "experts"), layers)
+    sites = {path: site for path, site in every.items() if path in layers}
+    method, arguments, numbers = reader(stated, sites, layers, by_layer.shared)
     planned = plan(
         adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
         dropout=_dropout(stated, sites.values()), **arguments,
     )  # fmt: skip
-    for key, tensor in shared_numbers(planned, shared, stated).items():
+    for key, tensor in shared_numbers(planned, by_layer.shared, stated).items():
         planned.bank.hold(key, tensor)
-    _fill(planned, numbers)
+    _fill(planned, numbers, layers)
     adapters.place(name, planned)
     return name
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        stated = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} cannot be read ({error})") from None
-    if not (folder / WEIGHTS).is_file():
-        pickled = (folder / "adapter_model.bin").exists()
-        what = "a pickle is not read: save it with safe_serialization=True" if pickled else "copy the folder again"
-        raise ValueError(f"{folder / WEIGHTS} is missing; {what}")
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); copy the folder again") from None
-    for key, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
-                f"{key} in {folder} holds numbers that are NaN or infinite; give an adapter without them"
-            )
-    return stated, tensors
-
-
-def _refuse_settings(stated: Mapping[str, Any]) -> None:
-    used = [key for key in UNREAD if stated.get(key)]
-    if used:
-        raise ValueError(f"the adapter was made with {used[0]}={stated[used[0]]!r}, which is not read{INSTEAD}")
-    if stated.get("bias", "none") != "none":
-        raise ValueError(
-            f"the adapter was trained with bias={stated['bias']!r}; only adapters with 'none' are read{INSTEAD}"
-        )
-    start = str(stated.get("init_lora_weights", True)).lower()
-    if start.startswith(ALTERING):
-        raise ValueError(
-            f"init_lora_weights={start!r} also changes the weights adapted; save it as an ordinary LoRA with peft's "
-            "save_pretrained(..., path_initial_model_for_weight_conversion=...) first"
-        )
-
-
-def _by_layer(
-    tensors: Mapping[str, Tensor],
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors by layer and name, those that layers share, and copies of weights of the model by their paths."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    shared: dict[str, Tensor] = {}
-    whole: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        words = key.removeprefix(PREFIX).removesuffix(".weight").split(".")
-        if "vera_A" in words or "vera_B" in words:
-            shared[next(word for word in words if word.startswith("vera_"))] = tensor
-            continue
-        if key.endswith(".base_layer.weight"):  # peft writes the embeddings out where one of them is adapted
-            whole[".".join(words[:-1])] = tensor
-            continue
-        at = next((i for i, word in enumerate(words) if word.startswith(("lora_", "hada_", "lokr_", "vera_"))), None)
-        if at is None or at != len(words) - 1:
-            raise ValueError(f"the tensor {key} is no part of an adapter that can be read{INSTEAD}")
-        layers.setdefault(".".join(words[:at]), {})[words[at]] = tensor
-    return layers, shared, whole
-
-
-def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folder: Path) -> None:
+def _refuse_other_weights(every: Mapping[str, Site], weights: Mapping[str, Tensor], folder: Path) -> None:
     """Refuse copies of weights that are not the model's own, up to the narrower of both dtypes."""
-    every = adaptable_sites(adapters.model)
-    for path, tensor in whole.items():
-        weight = every[path].layer._parameters.get("weight") if path in every else None
+    sites = sites_by_path(every, weights)
+    for path, tensor in weights.items():
+        weight = sites[path].layer._parameters.get("weight") if path in sites else None
         if weight is not None and weight.shape == tensor.shape:
             narrow = min(weight.dtype, tensor.dtype, key=lambda dtype: dtype.itemsize)
             if torch.equal(weight.detach().cpu().to(narrow), tensor.to(narrow)):
@@ -146,33 +79,40 @@ def _refuse_other_weights(adapters: Adapters, whole: Mapping[str, Tensor], folde
         )
 
 
-def _sites(adapters: Adapters, layers: Layers, folder: Path) -> dict[str, Site]:
+def _layers_of_model(every: Mapping[str, Site], layers: Layers, folder: Path) -> dict[str, Mapping[str, Tensor]]:
+    """The tensors of each layer by its path in the model."""
     if not layers:
         raise ValueError(f"{folder / WEIGHTS} holds no tensors of an adapter; save it again with peft")
-    every = adaptable_sites(adapters.model)
-    for path in layers:
-        if path not in every:
+    sites = sites_by_path(every, layers)
+    by_path: dict[str, Mapping[str, Tensor]] = {}
+    for path, tensors in layers.items():
+        if path not in sites:
             raise ValueError(
-                f"{folder} adapts {path}, which this model does not have; load it onto the model it is of"
+                f"{folder} adapts {path}, which this model does not have, by the tensors {sorted(tensors)}; load it "
+                "onto the model it is of"
             )
-    return {path: site for path, site in every.items() if path in layers}
+        if sites[path].path in by_path:
+            raise ValueError(f"{folder} has tensors of {sites[path].path} under two names; copy the folder again")
+        by_path[sites[path].path] = tensors
+    return by_path
 
 
-def _dropout(stated: Mapping[str, Any], sites: Any) -> float:
-    """The share of inputs dropped; embeddings and mixtures, which have no inputs to drop, are spared."""
+def _dropout(stated: Mapping[str, Any], sites: Iterable[Site]) -> float:
+    """The share of inputs dropped; embeddings have no inputs to drop, in peft too."""
     share = float(stated.get("lora_dropout") or stated.get("vera_dropout") or 0.0)
-    return 0.0 if all(site.kind in ("embedding", "experts") for site in sites) else share
+    return share if any(site.kind != "embedding" for site in sites) else 0.0
 
 
-def _fill(planned: Plan, numbers: Mapping[str, Mapping[str, Tensor]]) -> None:
+def _fill(planned: Plan, numbers: Layers, layers: Layers) -> None:
     """Give the planned adapters their numbers, and what follows from the weight."""
     for site, adapter in planned.adapters:
         tensors, stored = adapter.state_dict(), numbers[site.path]
         for key, tensor in tensors.items():
             if tensor.shape != stored[key].shape:
+                shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in layers[site.path].items())
                 raise ValueError(
                     f"{site.name} needs {key} of shape {tuple(tensor.shape)} and the folder holds "
-                    f"{tuple(stored[key].shape)}; load it onto the model it is of"
+                    f"{tuple(stored[key].shape)} (its tensors are {shapes}); load it onto the model it is of"
                 )
         with torch.no_grad():
             for key, tensor in tensors.items():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._moved import Renamed
+from polyad.adapters.frozen.foreign_weight import is_foreign, numbers_of
 from polyad.adapters.frozen.format_gradients import GRADIENTS
 from polyad.adapters.frozen.layer_function import LayerFunction, function_of, has_hooks, is_transposed
 from polyad.adapters.frozen.low_rank_product import is_traced, low_rank_product
@@ -35,7 +36,9 @@ class Frozen:
     def __init__(self, layer: nn.Module, part: tuple[int, int] | None = None) -> None:
         self.layer, self.part = layer, part
         self.transposed = is_transposed(layer)
-        self.exact = self.transposed or type(layer).forward in self.plain
+        weight = layer._parameters.get("weight")
+        codes = weight is not None and is_foreign(weight)
+        self.exact = not codes and (self.transposed or type(layer).forward in self.plain)
         """True where the layer is its weight and nothing else; a quantised layer of another library is not."""
         self._function: LayerFunction | None = None
         self._tried = False
@@ -64,13 +67,7 @@ class Frozen:
         if isinstance(weight, Factors):
             return weight()
         weight = weight() if callable(weight) else weight  # torch's own quantised layers
-        if not weight.dtype.is_floating_point or weight.is_quantized:
-            if weight.is_quantized or type(weight) not in (Tensor, nn.Parameter):
-                return weight.dequantize()
-            raise ValueError(
-                f"the weight is stored as {weight.dtype} in a way that only its own library can read; choose "
-                "a method that does not read the weight, or put a dense layer in its place first"
-            )
+        weight = numbers_of(self.layer, weight) if is_foreign(weight) else weight
         return weight.mT if self.transposed else weight
 
     @property
@@ -86,6 +83,12 @@ class Frozen:
         stored = self.stored_weight
         dense = stored.to_dense() if isinstance(stored, Format) else stored
         dense = dense if self.part is None else dense[self.part[0] : self.part[1]]
+        if dense.numel() != torch.Size(self.shape).numel():
+            raise ValueError(
+                f"the weight of this {type(self.layer).__name__} is stored as {tuple(dense.shape)} and stands for "
+                f"{self.shape}, in a way that only its own library can read; choose a method that does not read the "
+                "weight, or put a dense layer in its place first"
+            )
         return dense.reshape(self.shape)
 
     @property

@@ -19,7 +19,7 @@ from polyad.adapters.host.changed_call import call_by_rows, call_changed
 from polyad.adapters.host.routing import Routing
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
 from polyad.adapters.host.term import Term, change, term_of
-from polyad.adapters.sharded import exchange
+from polyad.adapters.host.unsharded import whole_adapter, whole_base
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
 
@@ -162,30 +162,33 @@ class Adapted(StandIn):
         return total if product is None else self.base.add_bias(total)
 
     def updates(self, name: str) -> Iterator[tuple[str, LowRank | Tensor]]:
-        for adapter, base, *_ in self.routes[name]:
+        for term in self.routes[name]:
+            adapter, base = whole_adapter(term.adapter), whole_base(term.base, (self.original or {}).get("weight"))
             update = adapter.update(base)
             update = update if isinstance(update, LowRank) else base.dense(update).flatten(1)
             yield suffix(base.part), update * adapter.scale
 
-    def updated_weights(self) -> Tensor:
-        """The weight with all active updates, in the layer's own dtype and layout."""
+    def updated_weights(self) -> dict[str, Tensor]:
+        """The parameters with all active updates, without gradients."""
         with torch.no_grad():
-            total = self.weight_with(self.terms)
-        return total.mT.contiguous() if self.base.transposed else total
+            return self.parameters_with(self.terms)
 
-    def merge(self, changed: Tensor, *, keep: bool = True) -> None:
-        """Put a changed weight into the layer's parameter; with ``keep`` the original stays beside it."""
-        weight = self._parameters["weight"]
-        assert weight is not None
-        before = exchange(weight, changed)
-        self.original = before if keep else None
+    def parameters_with(self, terms: Sequence[Term]) -> dict[str, Tensor]:
+        """The weight, and the bias where it changes, with these updates, in the layer's own dtype and layout."""
+        total, bias = self.weight_with(terms), self._bias_with(terms)
+        weights = {"weight": total.mT if self.base.transposed else total}
+        return weights if bias is None else {**weights, "bias": bias}
 
-    def unmerge(self) -> None:
-        """Put the original back, bit by bit; does nothing where nothing is merged."""
-        weight = self._parameters.get("weight")
-        if weight is not None and self.original is not None:
-            exchange(weight, self.original)
-            self.original = None
+    def _bias_with(self, terms: Sequence[Term]) -> Tensor | None:
+        """The bias with these updates; None where none changes it."""
+        total = before = self.base.bias
+        for adapter, base, weight, *_ in terms:
+            more = adapter.bias_update(base)
+            if more is not None and total is not None:
+                more = more * adapter.scale if weight is None else more * adapter.scale * weight
+                part = (0, len(total)) if base.part is None else base.part
+                total = total + F.pad(more, (part[0], len(total) - part[1]))
+        return None if total is before or total is None or before is None else total.to(before.dtype)
 
 
 __all__ = ["Adapted", "Term"]

@@ -70,8 +70,7 @@ class Adapters:
         planned = plan.plan(self.model, which, method, begin=False, **how)
         counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in planned.adapters]
         counts[0] += sum(p.numel() for p in planned.bank.parameters())
-        matches = zip(planned.adapters, counts, strict=True)
-        return [Match(site.name, site.kind, site.shape, n) for (site, _), n in matches]
+        return [Match(s.name, s.kind, s.shape, n) for (s, _), n in zip(planned.adapters, counts, strict=True)]
 
     def place(self, name: str, planned: plan.Plan) -> None:
         """Attach planned adapters under a name that ``refuse_name`` lets pass."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from polyad.adapters.host.activate import activate
@@ -20,7 +22,23 @@ BANK = "adapter_bank_"
 
 
 def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
-    """Put planned adapters on their layers and let them act; nothing here fails."""
+    """Put planned adapters on their layers and let them act; what fails on the way leaves the model as it was."""
+    try:
+        _put_on(layers, name, plan)
+    except Exception:
+        layers.common.banks.pop(name, None)
+        layers.common.names[:] = [other for other in layers.common.names if other != name]
+        _take_off(layers, name, {site.path for site, _ in plan.adapters})
+        _restore_training(layers)
+        raise
+    layers.note_change()
+    activate(layers, {**layers.common.active, name: None})
+    if not plan.called:
+        FirstPass(layers)
+
+
+def _put_on(layers: AdaptedLayers, name: str, plan: Plan) -> None:
+    """Put planned adapters on their layers, and the bank that they share on its home."""
     common = layers.common
     if not layers.by_path:
         common.trainable.update({n: p.requires_grad for n, p in layers.model.named_parameters()})
@@ -43,10 +61,6 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
         home = next(iter(layers.layers_of(name).values())) if sequence else layers.model
         home.add_module(BANK + name, plan.bank)
         common.homes[name] = home
-    layers.note_change()
-    activate(layers, {**common.active, name: None})
-    if not plan.called:
-        FirstPass(layers)
 
 
 def _adapted_layer(layers: AdaptedLayers, site: Site) -> AdaptedLayer:
@@ -67,18 +81,30 @@ def detach(layers: AdaptedLayers, name: str) -> None:
     on, common = layers.layers_of(name), layers.common
     refuse_sharded_layers(on)
     unmerge(layers)
-    by_path = layers.by_path
-    for path, layer in on.items():
-        layer.remove(name)
-        if not layer.adapters:
-            layers.swap(path, layer.layer)
-            del by_path[path]
+    _take_off(layers, name, on)
     if name in common.banks:
         del common.banks[name]
         delattr(common.homes.pop(name), BANK + name)
     common.names.remove(name)
     layers.note_change()
     activate(layers, {n: w for n, w in common.active.items() if n != name})
-    if not by_path:
+    _restore_training(layers)
+
+
+def _take_off(layers: AdaptedLayers, name: str, paths: Iterable[str]) -> None:
+    """Take the adapters of a name off these layers; one that is left without any becomes the module that it was."""
+    by_path = layers.by_path
+    for path in paths:
+        layer = by_path.get(path)
+        if layer is not None and name in layer.specs:
+            layer.remove(name)
+        if layer is not None and not layer.adapters:
+            layers.swap(path, layer.layer)
+            del by_path[path]
+
+
+def _restore_training(layers: AdaptedLayers) -> None:
+    """Let the model's own parameters be trained as before, where no layer has adapters any more."""
+    if not layers.by_path:
         for path, parameter in layers.model.named_parameters():
-            parameter.requires_grad_(common.trainable.pop(path, parameter.requires_grad))
+            parameter.requires_grad_(layers.common.trainable.pop(path, parameter.requires_grad))

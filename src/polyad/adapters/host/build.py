@@ -149,6 +149,14 @@ def _refuse_missing(name: str, x: Tensor) -> Tensor:
     return _check.finite(name, x)
 
 
+def weight_of(site: Site) -> Tensor:
+    """The dense weight of a site; the refusal of one that cannot be read names it."""
+    try:
+        return base_of(site).weight
+    except ValueError as error:
+        raise ValueError(f"{site.name}: {error}") from None
+
+
 def base_of(site: Site, expert: int = 0) -> Frozen:
     """The frozen weight of a site."""
     if site.parameter is None:

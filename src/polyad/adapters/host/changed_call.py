@@ -13,7 +13,7 @@ from polyad.adapters.host.routing import Routing
 
 
 class Changeable(Protocol):
-    """A layer whose weight, with some terms in it, can be had."""
+    """A layer whose parameters, with some terms in them, can be had."""
 
     base: Frozen
     routes: dict[str, tuple[Any, ...]]
@@ -21,11 +21,11 @@ class Changeable(Protocol):
     @property
     def layer(self) -> nn.Module: ...
 
-    def weight_with(self, terms: Sequence[Any]) -> Tensor: ...
+    def parameters_with(self, terms: Sequence[Any]) -> dict[str, Tensor]: ...
 
 
 def call_changed(adapted: Changeable, terms: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The layer's output with the updates of these terms in its weight."""
+    """The layer's output with the updates of these terms in its parameters."""
     if not terms:
         return adapted.layer(*args, **kwargs)
     if not adapted.base.mergeable:
@@ -33,9 +33,7 @@ def call_changed(adapted: Changeable, terms: Sequence[Any], args: Sequence[Any],
             f"a {type(adapted.layer).__name__} got {len(args) + len(kwargs)} arguments, and its weight takes no "
             "update, so that adapters act on one input alone; detach the adapters from it"
         )
-    weight = adapted.weight_with(terms)
-    weight = weight.mT if adapted.base.transposed else weight
-    return call_with_weights(adapted.layer, {"weight": weight}, *args, **kwargs)
+    return call_with_weights(adapted.layer, adapted.parameters_with(terms), *args, **kwargs)
 
 
 def call_by_rows(

@@ -13,7 +13,6 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.layer_function import call_with_weights
 from polyad.adapters.frozen.layer_kinds import FrozenExpert
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
-from polyad.adapters.sharded import exchange
 from polyad.formats import Format
 
 
@@ -94,23 +93,6 @@ class AdaptedExperts(StandIn):
         weights = self._parameters[parameter]
         assert weights is not None
         return weights.mT if self.transposed else weights
-
-    def merge(self, changed: dict[str, Tensor], *, keep: bool = True) -> None:
-        """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
-        before: dict[str, Tensor] = {}
-        for name, tensor in changed.items():
-            parameter = self._parameters[name]
-            assert parameter is not None
-            before[name] = exchange(parameter, tensor.detach().contiguous())
-        self.original = before if keep else None
-
-    def unmerge(self) -> None:
-        """Put the originals back, bit by bit; does nothing where nothing is merged."""
-        for name, tensor in (self.original or {}).items():
-            parameter = self._parameters[name]
-            assert parameter is not None
-            exchange(parameter, tensor)
-        self.original = None
 
 
 class UpdateModule(nn.Module):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from polyad import _check
+from polyad.adapters.frozen.foreign_weight import is_foreign
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.experts import AdaptedExperts
@@ -24,20 +24,20 @@ def merge(layers: AdaptedLayers, *, keep: bool = True) -> None:
     if layers.common.routings.in_force:
         raise ValueError("within routed() each row has its own adapter; leave it before you merge")
     counts = owners(layers.model, layers.common.banks.values())
-    weights: dict[str, Any] = {}
-    changed = [
+    weights: dict[str, dict[str, Tensor]] = {}
+    touched = [
         path for path, layer in layers.by_path.items() if any(name in layers.common.active for name in layer.specs)
     ]
-    for path in changed:
+    for path in touched:
         refuse_unmergeable(path, layers.by_path[path], counts)
     with unsharded(layers.model):
-        for path in changed:
+        for path in touched:
             weights[path] = layers.by_path[path].updated_weights()
-            for tensor in weights[path].values() if isinstance(weights[path], dict) else [weights[path]]:
-                _check.finite(f"the changed weight of {path}", tensor)
+            for name, tensor in weights[path].items():
+                _check.finite(f"the changed {name} of {path}", tensor)
     by_path = layers.by_path
-    for path, weight in weights.items():
-        by_path[path].merge(weight, keep=keep)
+    for path, changed in weights.items():
+        by_path[path].merge(changed, keep=keep)
 
 
 def unmerge(layers: AdaptedLayers) -> None:
@@ -46,6 +46,17 @@ def unmerge(layers: AdaptedLayers) -> None:
         reshard(layers.model)
     for layer in layers.by_path.values():
         layer.unmerge()
+
+
+def refuse_changed_biases(layers: Mapping[str, AdaptedLayer], name: str) -> None:
+    """Refuse to state an adapter by its changes of weights where it changes biases too."""
+    for path, layer in layers.items():
+        terms = layer.routes.get(name, ()) if isinstance(layer, Adapted) else ()
+        if any(term.adapter.bias_update(term.base) is not None for term in terms):
+            raise ValueError(
+                f"{name!r} changes the bias of {path} too, which a change of the weight does not hold; leave layers "
+                "with a bias out, or merge the adapter and save the model"
+            )
 
 
 def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
@@ -61,8 +72,10 @@ def owners(model: nn.Module, banks: Iterable[nn.Module]) -> Counter[int]:
 def refuse_unmergeable(path: str, layer: AdaptedLayer, counts: Mapping[int, int]) -> None:
     """Refuse to merge into formats, quantised weights and weights that other modules hold too."""
     if isinstance(layer, Adapted) and not layer.base.mergeable:
-        weight = layer.base.stored_weight
-        kind = type(weight).__name__ if isinstance(weight, Format) else type(layer.layer).__name__
+        weight = layer._parameters.get("weight")
+        stored = layer.base.stored_weight if weight is None or not is_foreign(weight) else weight
+        codes = isinstance(stored, Format) or type(stored) not in (Tensor, nn.Parameter)
+        kind = type(stored).__name__ if codes else type(layer.layer).__name__
         raise ValueError(
             f"the weight of {path} is stored as {kind}, to which an update cannot be added; leave it unmerged, or "
             "put a dense layer in its place first"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from polyad._card import card
 from polyad._versions import NEWEST, read_version
+from polyad.adapters.frozen.foreign_weight import NUMBERS, is_foreign, numbers_of
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import base_of, card_of
 from polyad.adapters.host.plan import Plan, plan
@@ -133,9 +134,8 @@ def check_model(model: nn.Module, folder: Path, stated: Mapping[str, Any]) -> No
 
 def fingerprint(site: Site) -> str:
     """A hash of some of a weight's numbers in bfloat16, so that casts keep it; of a merged one, of the original."""
-    original = site.module.original if isinstance(site.module, StandIn) else None
-    if isinstance(original, dict):
-        original = original[site.parameter or ""]
+    before = (site.module.original if isinstance(site.module, StandIn) else None) or {}
+    original = before.get(site.parameter or "weight")
     flat = whole(original if original is not None else _stored_numbers(site)).reshape(-1)
     some = flat[torch.linspace(0, len(flat) - 1, min(SAMPLE, len(flat)), dtype=torch.float64).long()]
     numbers = some.to(torch.bfloat16).float().cpu().tolist()
@@ -148,7 +148,8 @@ def _stored_numbers(site: Site) -> Tensor:
         return site.layer._parameters[site.parameter]  # pyright: ignore
     weight = getattr(site.layer, "weight", None)
     if isinstance(weight, Tensor):
-        return weight.detach()
+        stored = weight.is_floating_point() and is_foreign(weight) and weight.dtype in NUMBERS
+        return numbers_of(site.layer, weight.detach()) if stored else weight.detach()
     stored = base_of(site).stored_weight
     return next(iter(stored.tensors().values())) if isinstance(stored, Format) else stored
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.adapter import Bank
 from polyad.adapters.host.routing import Routings
+from polyad.adapters.sharded import exchange
 from polyad.formats import LowRank
 
 
@@ -53,7 +54,7 @@ class StandIn(nn.Module):
         self.__dict__["_layer"] = layer  # not a submodule: its contents are registered here, under its own names
         self._parameters, self._buffers = layer._parameters, layer._buffers
         self._version = layer._version
-        self.original: Any = None
+        self.original: dict[str, Tensor] | None = None
         self._modules.update(layer._modules)
         self.adapters = nn.ModuleDict()
         self.common = common
@@ -114,6 +115,23 @@ class StandIn(nn.Module):
         """The change of each weight here by an adapter, its scale included, as a matrix (out, the rest) or one for
         each expert, after the suffix of that weight's site: its name less the layer's path."""
         raise NotImplementedError
+
+    def merge(self, changed: Mapping[str, Tensor], *, keep: bool = True) -> None:
+        """Put changed weights into the layer's parameters; with ``keep`` the originals stay beside them."""
+        before: dict[str, Tensor] = {}
+        for name, tensor in changed.items():
+            parameter = self._parameters[name]
+            assert parameter is not None
+            before[name] = exchange(parameter, tensor.detach().contiguous())
+        self.original = before if keep else None
+
+    def unmerge(self) -> None:
+        """Put the originals back, bit by bit; does nothing where nothing is merged."""
+        for name, tensor in (self.original or {}).items():
+            parameter = self._parameters[name]
+            assert parameter is not None
+            exchange(parameter, tensor)
+        self.original = None
 
     def activate(self, weights: Mapping[str, Tensor | None]) -> None:
         """Let these adapters act, with these weights, and no others."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polyad.adapters.frozen.foreign_weight import is_foreign
 from polyad.adapters.frozen.frozen import is_transposed
 from polyad.adapters.host.sites import Site
 from polyad.statistics import Moments
@@ -17,7 +18,7 @@ def gradients(sites: Sequence[Site], loss: Callable[[], Tensor]) -> dict[str, Te
     weights: list[nn.Parameter] = []
     for site in sites:
         weight = site.layer._parameters.get(site.parameter or "weight")
-        if weight is None or not weight.is_floating_point():
+        if weight is None or is_foreign(weight):
             raise ValueError(
                 f"the weight of {site.name} is no floating-point tensor and has no gradient, from which the method "
                 "starts; leave this layer out, or choose a method that starts without one"

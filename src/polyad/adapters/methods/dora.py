@@ -36,6 +36,7 @@ class DoRA(Adapter):
     section 4.3 no gradient passes through the norm, unless ``norm_gradient`` is set. It is never taken of a dense
     matrix: it follows from ‖W‖², W Aᵀ and A Aᵀ, in 2 out · in · rank operations a call, and the layer's product is
     not computed twice: the output is ``g (W x + s B A x)`` with g = m / norm. It alone is kept for the gradient of m.
+    ``beyond`` is that of ``LoRA``.
 
     >>> adapter = DoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters())
@@ -56,11 +57,12 @@ class DoRA(Adapter):
         rank: int = 8,
         alpha: float | None = None,
         norm_gradient: bool = False,
+        beyond: bool = False,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
         self.norm_gradient = norm_gradient
-        self.direction = LoRA(shape, rank=rank, alpha=alpha, generator=generator)
+        self.direction = LoRA(shape, rank=rank, alpha=alpha, beyond=beyond, generator=generator)
         self.magnitude = nn.Parameter(torch.ones(shape[0]))
         self.register_buffer("squares", torch.ones(shape[0]), persistent=False)
         self._last: tuple[tuple[Tensor, ...], Tensor] | None = None

@@ -40,6 +40,7 @@ class LoHa(Adapter):
     A₁ and A₂ are standard normal, B₁ normal of deviation 0.1 and B₂ zero, so that nothing changes at first. Where
     rank² is at most a quarter of the shorter side, the update is applied as the matrix of that rank which it is, in
     2 rank² (in + out) operations a row; otherwise the host counts what multiplying it out costs.
+    ``beyond`` lets ``rank`` exceed the shorter side, as files of other libraries do.
 
     >>> adapter = LoHa((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
     >>> sum(p.numel() for p in adapter.parameters()), adapter.update(None).rank
@@ -47,11 +48,17 @@ class LoHa(Adapter):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], *, rank: int = 8, alpha: float | None = None, generator: Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        beyond: bool = False,
+        generator: Generator | None = None,
     ) -> None:
         super().__init__()
         out, n = matrix(shape)
-        _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
+        _check.rank(rank, 2**31 if beyond else min(out, n), f"the shorter side of a weight of shape {shape}")
         self.B1 = nn.Parameter(0.1 * torch.randn(out, rank, generator=generator))
         self.A1 = nn.Parameter(torch.randn(rank, n, generator=generator))
         self.B2 = nn.Parameter(torch.zeros(out, rank))

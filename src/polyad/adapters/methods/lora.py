@@ -60,6 +60,7 @@ class LoRA(Adapter):
 
     ``trained="B"`` leaves A at random orthonormal rows and trains out · rank numbers; ``trained="A"`` leaves B at
     random orthonormal columns and starts A at zero. What is frozen follows from the generator, and is not stored.
+    With both trained, ``beyond`` lets ``rank`` exceed the shorter side, as files of other libraries do.
     LoRA+ is ``Adapters.groups(name, lr, {"*.B": 16})`` in place of one rate: B learns so many times as fast as A.
 
     >>> adapter = LoRA((6, 8), rank=2, generator=torch.Generator().manual_seed(0))
@@ -78,11 +79,13 @@ class LoRA(Adapter):
         alpha: float | None = None,
         scaling: Literal["rank", "root"] = "rank",
         trained: Literal["both", "A", "B"] = "both",
+        beyond: bool = False,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
         out, n = matrix(shape)
-        _check.rank(rank, min(out, n), f"the shorter side of a weight of shape {shape}")
+        most = 2**31 if beyond and trained == "both" else min(out, n)
+        _check.rank(rank, most, f"the shorter side of a weight of shape {shape}")
         if scaling not in ("rank", "root"):
             raise ValueError(
                 f"scaling={scaling!r} is unknown; choose 'rank' for alpha / rank or 'root' for alpha / √rank"

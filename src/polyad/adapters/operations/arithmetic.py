@@ -14,7 +14,8 @@ from torch import Tensor
 
 from polyad import _check
 from polyad.adapters.host.adapters import Adapters
-from polyad.adapters.host.build import base_of
+from polyad.adapters.host.build import weight_of
+from polyad.adapters.host.merge import refuse_changed_biases
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for, refuse_overlap
 from polyad.adapters.methods.lora import LoRA
 from polyad.adapters.sharded import unsharded
@@ -29,9 +30,7 @@ def updates(adapters: Adapters, name: str) -> dict[str, Change]:
     """The change of each weight by an adapter, its scale included: low-rank where its update is, dense elsewhere."""
     adapters.of(name)  # refuses a name that is not attached
     if adapters.merged:
-        raise ValueError(
-            "the adapters are merged, so that the weights they change are not there; call unmerge() first"
-        )
+        raise ValueError("the adapters are merged into the weights that they change; call unmerge() first")
     with torch.no_grad(), unsharded(adapters.model) as gathered:
         return {
             path + suffix: _kept(update, copy=gathered)
@@ -85,6 +84,7 @@ def combine(
     terms: dict[str, list[Change]] = {}
     for source, weight in weights.items():
         _check.finite(f"the weight of {source}", torch.tensor(float(weight)))
+        refuse_changed_biases(adapters.layers(), source)
         for site, update in updates(adapters, source).items():
             terms.setdefault(site, []).append(update * weight)
     refuse_overlap(terms)
@@ -174,7 +174,7 @@ def _values(update: Change) -> Tensor:
 def _norms(site: Site) -> Tensor:
     """The norm of a weight, or of that of every expert, in float64."""
     if site.parameter is None:
-        return base_of(site).weight.double().norm()
+        return weight_of(site).double().norm()
     experts = site.layer._parameters[site.parameter]
     assert experts is not None
     return experts.double().flatten(1).norm(dim=1)

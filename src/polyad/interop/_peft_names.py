@@ -1,0 +1,79 @@
+"""Names of layers in folders of peft's: without those of wrappers, and as patterns that match one layer alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from polyad.adapters.host.sites import Site
+
+PREFIX = "base_model.model."
+"""The prefix of every tensor's name in a folder of peft's."""
+
+WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Names under which wrappers (torch.compile, FSDP, activation checkpoints) hold the module that they wrap."""
+
+
+def plain_path(path: str) -> str:
+    """A layer's path without the names that wrappers put into it, at the start those of DDP too.
+
+    >>> plain_path("module._orig_mod.layers.0._checkpoint_wrapped_module.first")
+    'layers.0.first'
+    """
+    words = [word for word in path.split(".") if word not in WRAPPERS]
+    while len(words) > 1 and words[0] == "module":
+        del words[0]
+    return ".".join(words)
+
+
+def plain_path_in(model: nn.Module, path: str) -> str:
+    """The path that a layer of a model has where nothing wraps the model."""
+    words: list[str] = []
+    owner: Any = model
+    for word in path.split("."):
+        holds = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        if word not in WRAPPERS and not (word == "module" and isinstance(owner, holds)):
+            words.append(word)
+        owner = getattr(owner, "_modules", {}).get(word)
+    return ".".join(words)
+
+
+def path_of(key: str) -> str:
+    """The path in a tensor's name, behind peft's prefix and behind those of wrappers before it."""
+    start, prefix, rest = key.partition(PREFIX)
+    return rest if prefix and not plain_path(f"{start}x").removesuffix("x") else key
+
+
+def sites_by_path(every: Mapping[str, Site], paths: Iterable[str]) -> dict[str, Site]:
+    """The site that each of these paths means: the one of that path, or that which differs in wrappers alone."""
+    plain: dict[str, list[str]] = {}
+    for path in every:
+        plain.setdefault(plain_path(path), []).append(path)
+    sites: dict[str, Site] = {}
+    for path in paths:
+        alike = [path] if path in every else plain.get(plain_path(path), [])
+        if len(alike) == 1:
+            sites[path] = every[alike[0]]
+    return sites
+
+
+def targets(paths: Iterable[str]) -> str:
+    """A regular expression that peft matches with exactly these paths.
+
+    >>> targets(["a.b", "c"])
+    '(?:a\\\\.b|c)'
+    """
+    return f"(?:{'|'.join(map(re.escape, paths))})"
+
+
+def layer_setting(stated: Mapping[str, Any], key: str, path: str, default: float) -> float:
+    """A setting of a layer: that of the first pattern that its path ends with, else the general one, else peft's."""
+    pattern = {"r": "rank_pattern"}.get(key, "alpha_pattern")
+    for wanted, value in (stated.get(pattern) or {}).items():
+        if re.match(rf"(.*\.)?({wanted})$", path):
+            return value
+    value = stated.get(key)
+    return default if value is None else value
