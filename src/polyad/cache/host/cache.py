@@ -2,113 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.calls import listen
+from polyad.cache.host.calls import cache_of, listen
 from polyad.cache.host.eviction_layer import EvictingLayer
+from polyad.cache.host.held_cache import HeldCache, HeldPair
 from polyad.cache.host.layer import HeldLayer
 from polyad.cache.host.model_layers import place, plain_layers
 from polyad.cache.host.probe import Use, uses_of_cache
 from polyad.cache.host.rotation import Rotation
 
 WINDOW = 128
-
-
-class HeldCache(Cache):
-    """A cache for transformers that counts its bytes: ``nbytes`` of its sequences, ``shared_nbytes`` of the model.
-
-    ``rotations`` are those of keys that are stored without theirs, by the number of the layer that announces the
-    positions. Copies and pickles hold all that the sequences need, and nothing of the model.
-    """
-
-    def __init__(self, layers: list[Any], rotations: Mapping[int, Rotation] | None) -> None:
-        super().__init__(layers=layers)
-        self.rotations = dict(rotations or {})
-
-    @property
-    def rotation(self) -> Rotation | None:
-        """The rotation of the first layer that has one."""
-        return next(iter(self.rotations.values()), None)
-
-    @property
-    def held(self) -> list[HeldLayer]:
-        return [layer for layer in self.layers if isinstance(layer, HeldLayer)]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes, scales, latents, bases of these sequences, exact tokens, positions, and room for more."""
-        stored: dict[int, int] = {}
-        for layer in self.held:
-            stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
-            stored |= {t.data_ptr(): t.nbytes for t in layer.state}
-        exact = sum(part.nbytes for layer in self.held for part in (layer.first, layer.recent))
-        plain = sum(t.nbytes for layer in self.layers if not isinstance(layer, HeldLayer) for t in state_of(layer))
-        return sum(stored.values()) + exact + plain + sum(rotation.nbytes for rotation in self.rotations.values())
-
-    @property
-    def shared_nbytes(self) -> int:
-        """Bytes of calibrated bases and tables of rotations, held once for a model."""
-        codecs = [layer.codec for layer in self.held if layer.codec is not None]
-        bases = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for c in codecs for t in c.bases}
-        return sum(bases.values()) + sum(rotation.shared_nbytes for rotation in self.rotations.values())
-
-    def adopt(self, other: HeldCache) -> HeldCache:
-        """Encode the tokens of an exact cache of ``recording_cache``, as if the model had run on them; self."""
-        for number, rotation in self.rotations.items():
-            if number not in other.rotations:
-                raise ValueError("the exact cache knows no positions; make it with recording_cache(model)")
-            rotation.adopt(other.rotations[number])
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            if isinstance(mine, HeldLayer) and isinstance(theirs, HeldLayer):
-                mine.adopt(theirs)
-            elif type(mine) is type(theirs) and not isinstance(mine, HeldLayer):
-                vars(mine).update(copy.deepcopy(vars(theirs)))  # as it stands: a window that slides knows its length
-            else:
-                raise ValueError(f"a {type(theirs).__name__} cannot be adopted; run the model on the prompt instead")
-        return self
-
-    def __deepcopy__(self, memo: dict[Any, Any]) -> Self:
-        """A copy of the sequences, which shares what codecs hold for the model."""
-        storages = memo.setdefault("torch", {})  # where torch looks for what is copied already
-        for layer in self.held:
-            for base in () if layer.codec is None else layer.codec.bases:
-                storages[base.untyped_storage()._cdata] = base.untyped_storage()
-        duplicate = memo[id(self)] = type(self).__new__(type(self))
-        vars(duplicate).update(copy.deepcopy(vars(self), memo))
-        return duplicate
-
-    def crop(self, tokens_to_remove: int) -> None:
-        super().crop(tokens_to_remove)
-        for rotation in self.rotations.values():
-            rotation.crop(self.get_seq_length())
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        for rotation in self.rotations.values():
-            rotation.select(indices)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        for rotation in self.rotations.values():
-            rotation.repeat(repeats)
-
-    def reorder_cache(self, beam_idx: Any) -> None:
-        super().reorder_cache(beam_idx)
-        for rotation in self.rotations.values():
-            rotation.select(beam_idx)
-
-    def reset(self) -> None:
-        raise ValueError("a cache of codecs cannot be reset, since they remember the sequence; make a new one")
 
 
 def cache_for(
@@ -126,7 +39,8 @@ def cache_for(
     ``window`` tokens stay exact, and the first ``sinks``, to which trained models turn out to attend most: a few are
     worth many bits of all others (in a batch padded on the left they are padding). ``dtype`` is that of exact tokens,
     None the model's own. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
-    for each layer. Layers with a sliding window, or without keys, are held as transformers holds them.
+    for each layer. Layers with a sliding window, or without keys, are held as transformers holds them, and so are
+    the keys that a decoder makes of its encoder's output.
 
     The first call chooses an attention implementation for the model that can read such caches; with any other cache
     it does what the model did before.
@@ -182,7 +96,8 @@ def cache_for(
         new_layers.append(layer)
     for layer in new_layers:
         layer.neighbours = [x for x in new_layers if x.codec is layer.codec] if layer.codec is not None else (layer,)
-    return HeldCache(layers, rotations)
+    cache = HeldCache(layers, rotations)
+    return HeldPair(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
 
 
 def recording_cache(model: PreTrainedModel) -> HeldCache:
@@ -191,7 +106,7 @@ def recording_cache(model: PreTrainedModel) -> HeldCache:
     for layer in cache.held:
         layer.remembers = True
     with suppress(ValueError):  # a model without the usual rotation: no codec will ask for it
-        cache.rotations = rotations_of(uses_of_cache(model))
+        cache_of(cache).rotations = rotations_of(uses_of_cache(model))
     return cache
 
 
@@ -222,9 +137,3 @@ def rotations_of(uses: Mapping[int, Use]) -> dict[int, Rotation]:
     for number in rotations:
         listen(uses[number].module)
     return rotations
-
-
-def state_of(layer: Any) -> list[Tensor]:
-    """The tensors that a layer of transformers' own holds."""
-    values = [x for value in vars(layer).values() for x in (value.values() if isinstance(value, dict) else [value])]
-    return [value for value in values if isinstance(value, Tensor)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -130,10 +133,10 @@ class _Trial(Cache):
         if not caches:
             return
         self.calling, pair = module, named.get("position_embeddings")
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], Tensor)):
+        still = _nothing(pair)
+        if still is None:
             return
         catcher, self.replaying = _Catcher(), True
-        still = torch.ones_like(pair[0]), torch.zeros_like(pair[1])
         try:
             module.forward(**named | {"position_embeddings": still} | dict.fromkeys(caches, catcher))
         except _CaughtError:
@@ -147,8 +150,8 @@ class _Trial(Cache):
     def uses(self) -> dict[int, Use]:
         """What was seen."""
         tables: dict[int, int] = {}
-        for i, (_, pair) in self.embeddings.items():
-            same = (j for j in tables if _same(self.embeddings[j][1], pair))
+        for i in sorted(self.embeddings.keys() & self.tried.keys()):
+            same = (j for j in tables if _same(self.embeddings[j][1], self.embeddings[i][1]))
             tables[i] = next(same, i)
         return {
             i: Use(layer.module or nn.Identity(), layer.keys.shape[1], layer.direct, self._is_rotated(i, layer.keys), tables.get(i, i))
@@ -158,8 +161,10 @@ class _Trial(Cache):
 
     def _is_rotated(self, number: int, keys: Tensor) -> bool | None:
         still, module = self.unrotated.get(number), self.tried[number].module
-        if still is None or still.shape != keys.shape or module is None:
+        if module is None:
             return None
+        if still is None or still.shape != keys.shape:
+            return None if _names_rotation(type(module)) else False
         if torch.equal(keys, still):
             return False
         try:
@@ -170,6 +175,24 @@ class _Trial(Cache):
             return None
         near = float((turned - keys).float().norm()) <= TOLERANCE * float(keys.float().norm())
         return True if near else None
+
+
+@cache
+def _names_rotation(kind: type[nn.Module]) -> bool:
+    """True unless the text of a module's forward pass is read and no word in it is about rotations."""
+    try:
+        return re.search("rotary|rotat|rope|sin_", inspect.getsource(kind.forward), re.IGNORECASE) is not None
+    except (OSError, TypeError):
+        return True
+
+
+def _nothing(pair: Any) -> Any:
+    """Cosines and sines of a rotation by nothing, in the form of these; None where they have no form that is known."""
+    if isinstance(pair, Tensor):
+        return torch.ones_like(pair) if pair.is_complex() else None
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, Tensor) for x in pair):
+        return torch.ones_like(pair[0]), torch.zeros_like(pair[1])
+    return None
 
 
 def _same(first: Any, second: Any) -> bool:
@@ -217,6 +240,9 @@ class _Catcher:
 
     layer: int
     keys: Tensor
+
+    def get_seq_length(self, *args: Any) -> int:  # noqa: ARG002
+        return 0
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         self.layer, self.keys = layer_idx, key_states

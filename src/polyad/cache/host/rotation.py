@@ -24,7 +24,10 @@ class Rotation:
     def __init__(self, attention: nn.Module) -> None:
         modeling = sys.modules[type(attention).__module__]
         self._apply = getattr(modeling, "apply_rotary_pos_emb", None)
-        if self._apply is None or list(inspect.signature(self._apply).parameters)[:4] != ["q", "k", "cos", "sin"]:
+        names = [] if self._apply is None else list(inspect.signature(self._apply).parameters)
+        self._pairs = names[:2] == ["q", "k"]
+        """True if queries are rotated beside the keys."""
+        if names[1 + self._pairs : 3 + self._pairs] != ["cos", "sin"]:
             raise ValueError(
                 f"{type(attention).__name__} does not rotate its keys in the usual way; choose a codec that stores "
                 "keys as they are, such as kivi"
@@ -38,6 +41,7 @@ class Rotation:
         """The first position, where all tokens of all rows follow it one by one."""
         self._even = True
         """True while cosines and sines are the same in both halves."""
+        self._whole: bool | None = None
         self._halves: bool | None = None
         """True if the model rotates the first half of the channels with the second; None before it is known."""
 
@@ -133,17 +137,27 @@ class Rotation:
         return cos, sin
 
     def _rotate(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        width = min(cos.shape[-1], keys.shape[-1])
+        width = min(cos.shape[-1] if self._turns(cos.shape[-1]) else 2 * cos.shape[-1], keys.shape[-1])
         part = keys[..., :width].to(cos.dtype)
         if self._halves is None:
-            self._halves = width % 2 == 0 and self._like_halves(width)
+            self._halves = width % 2 == 0 and cos.shape[-1] == width and self._like_halves(width)
         quick = self._halves and self._even and cos.shape[-1] == width
         turned = (_by_halves(part, cos, sin) if quick else self._by_model(part, cos, sin)).to(keys.dtype)
         return turned if width == keys.shape[-1] else torch.cat([turned, keys[..., width:]], -1)
 
     def _by_model(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         assert self._apply is not None
-        return self._apply(keys[:, :1], keys, cos, sin)[1]
+        return self._apply(keys[:, :1], keys, cos, sin)[1] if self._pairs else self._apply(keys, cos, sin)
+
+    def _turns(self, width: int) -> bool:
+        """True if the model's cosines are as many as the channels that it turns, and not half of them."""
+        if self._whole is None:
+            try:
+                self._by_model(torch.ones(1, 1, 1, width), *torch.ones(2, 1, 1, width).unbind())
+                self._whole = True
+            except RuntimeError:
+                self._whole = False
+        return self._whole
 
     def _like_halves(self, width: int) -> bool:
         """True if the model turns random keys as ``_by_halves`` does."""
