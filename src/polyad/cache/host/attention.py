@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -61,6 +62,12 @@ def _sdpa(
 
     if isinstance(key, Tensor):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+    if more.get("output_attentions"):
+        warnings.warn(
+            "output_attentions=True gives nothing where the model attends with 'sdpa', which keeps no weights; call "
+            "model.set_attn_implementation('eager') before the cache is made",
+            stacklevel=2,
+        )
     return key.attend(module, query, attention_mask, sdpa_attention_forward, more), None
 
 

@@ -45,6 +45,13 @@ class HeldCache(Cache):
         return sum(stored.values()) + exact + plain + sum(rotation.nbytes for rotation in self.rotations.values())
 
     @property
+    def numbers(self) -> int:
+        """How many numbers of exact tokens, and of layers that transformers holds, there are, without spare room."""
+        parts = [part for layer in self.held for part in (layer.first, layer.recent) if part.length]
+        others = [t for layer in self.layers if not isinstance(layer, HeldLayer) for t in state_of(layer)]
+        return sum(t.numel() for t in (*others, *(t for part in parts for t in part.read())))
+
+    @property
     def shared_nbytes(self) -> int:
         """Bytes of calibrated bases and tables of rotations, held once for a model."""
         codecs = [layer.codec for layer in self.held if layer.codec is not None]
