@@ -195,7 +195,8 @@ def test_left_padded_rows_keep_the_frequencies_of_their_calls(scaling):
     }[scaling]  # fmt: skip
     family = "Phi3" if scaling == "longrope" else "Llama"
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**{**SHAPE, "max_position_embeddings": 24}, rope_parameters=parameters)
+    lengths = {"max_position_embeddings": 24} if scaling == "dynamic" else {"original_max_position_embeddings": 24}
+    config = getattr(transformers, f"{family}Config")(**{**SHAPE, **lengths}, rope_parameters=parameters)
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
         for p in model.parameters():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, out
+from polyad.cli.output import emit, out, say_warnings
 
 
 def generate(
@@ -31,7 +31,7 @@ def generate(
     """Continue PROMPT with MODEL, an original or a compressed one."""
     import torch
 
-    from polyad.cache.host.spelled import maker
+    from polyad.cache.maker import maker
     from polyad.data import calibration
     from polyad.evaluation.quality import check_predicts
     from polyad.models import encoder, origin
@@ -46,15 +46,18 @@ def generate(
     ids = torch.tensor([encoder(one)(prompt)], device=device)
     if ids.shape[1] == 0:
         raise ValueError("the prompt is empty; give some words to continue")
-    kv = maker(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)()
+    with say_warnings():
+        kv = maker(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)()
     clock = time.perf_counter()
     mask = torch.ones_like(ids)
-    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample, "past_key_values": kv}
+    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample}
+    if kv.held:  # otherwise transformers makes its own, under the name that the model gives it
+        settings["past_key_values"] = kv
     new = one.generate(ids, **settings)[0, ids.shape[1] :]
     seconds = time.perf_counter() - clock
     text = origin(one).tokenizer.decode(new, skip_special_tokens=True)
     if json:
         emit({"model": model, "adapter": adapter, "prompt": prompt, "text": text, "tokens": len(new),
-              "seconds": seconds, "cache": cache, "cache_bytes": kv.nbytes})  # fmt: skip
+              "seconds": seconds, "cache": cache, "cache_bytes": kv.nbytes if kv.held else None})  # fmt: skip
     else:
         out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)
