@@ -23,10 +23,18 @@ LATENT = {
     "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
     "v_head_dim": 8,
 }  # fmt: skip
-EXPERTS = {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "n_routed_experts": 4}
+EXPERTS = {
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+}
 KINDS = {
     "gemma2": ("Gemma2", {"sliding_window": 8, "head_dim": 8}),  # the first layer slides
-    "gemma3": ("Gemma3", {"sliding_window": 8, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}),
+    "gemma3": ("Gemma3", {
+        "sliding_window": 8, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"] * 2,
+    }),
     "gemma4": ("Gemma4", {
         "head_dim": 8, "global_head_dim": 8, "sliding_window": 8, "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": 97,
@@ -37,7 +45,8 @@ KINDS = {
     "llama4": ("Llama4", {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 48}),
     "gpt-oss": ("GptOss", {"head_dim": 8, "sliding_window": 8, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "jamba": ("Jamba", {
-        "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4, "num_experts": 2, "use_mamba_kernels": False,
+        "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4, "num_experts": 2,
+        "use_mamba_kernels": False,
     }),  # a hybrid without rotation
     "qwen3-next": ("Qwen3Next", {
         "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
@@ -61,7 +70,11 @@ EVERY = pytest.mark.parametrize("kind", KINDS)
 
 def build(kind, **more):
     family, changed = KINDS[kind]
-    config = next(getattr(transformers, f"{family}{t}Config") for t in ("Text", "") if hasattr(transformers, f"{family}{t}Config"))
+    config = next(
+        getattr(transformers, f"{family}{t}Config")
+        for t in ("Text", "")
+        if hasattr(transformers, f"{family}{t}Config")
+    )
     torch.manual_seed(0)
     name = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
     model = getattr(transformers, name)(config(**{**SHAPE, **changed, **more})).eval()
@@ -176,7 +189,9 @@ def test_fisher_information_of_full_layers_takes_their_rotation():
         "full_attention": {"rope_type": "default", "rope_theta": 1000.0},
     })  # fmt: skip
     windows, grads = [ids(1, 24)], []
-    handle = model.model.layers[3].self_attn.k_norm.register_full_backward_hook(lambda _m, _i, out: grads.append(out[0]))
+    handle = model.model.layers[3].self_attn.k_norm.register_full_backward_hook(
+        lambda _m, _i, out: grads.append(out[0])
+    )
     found = fisher(model, Metric, windows)
     handle.remove()
     rows = grads[0] if grads[0].shape[1] == 24 else grads[0].transpose(1, 2)
@@ -188,8 +203,8 @@ def test_fisher_information_of_full_layers_takes_their_rotation():
 def test_left_padded_rows_keep_the_frequencies_of_their_calls(scaling):
     parameters = {
         "longrope": {
-            "rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0],
-            "original_max_position_embeddings": 24,
+            "rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 4,
+            "long_factor": [1.0, 2.0, 4.0, 8.0], "original_max_position_embeddings": 24,
         },
         "dynamic": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0},
     }[scaling]  # fmt: skip
@@ -207,10 +222,15 @@ def test_left_padded_rows_keep_the_frequencies_of_their_calls(scaling):
     places = (mask.cumsum(1) - 1).clamp(min=0)
     seen = observe(model, Metric, [ids(1, 20)])
     outs = []
-    for cache in (transformers.DynamicCache(config=config), cache_for(model, partial(Metric, rank=16), window=2, seen=seen)):
+    for cache in (
+        transformers.DynamicCache(config=config),
+        cache_for(model, partial(Metric, rank=16), window=2, seen=seen),
+    ):
         with torch.no_grad():
             outs.append(torch.cat([
-                model(tokens[:, a:b], attention_mask=mask[:, :b], position_ids=places[:, a:b], past_key_values=cache).logits
+                model(
+                    tokens[:, a:b], attention_mask=mask[:, :b], position_ids=places[:, a:b], past_key_values=cache
+                ).logits
                 for a, b in [(0, 20), *((i, i + 1) for i in range(20, 40))]
             ], 1))  # fmt: skip
     near(outs[1][:, 20:], outs[0][:, 20:], 1e-4)
@@ -310,8 +330,8 @@ def tiny_attentions(model, tokens, **more):
 
 PAIRS = {
     "t5": ("T5ForConditionalGeneration", "T5Config", {
-        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4, "vocab_size": 97,
-        "decoder_start_token_id": 0,
+        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+        "vocab_size": 97, "decoder_start_token_id": 0,
     }),
     "bart": ("BartForConditionalGeneration", "BartConfig", {
         "d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4, "vocab_size": 97,

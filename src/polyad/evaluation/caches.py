@@ -22,9 +22,9 @@ SCORED = 127
 class CacheQuality:
     """The perplexity of the tokens after the prefix, as a ratio to the exact cache's on the same tokens.
 
-    ``error`` is the ratio's paired standard error over windows. ``nbytes`` is what one sequence holds after the
-    prefix, in all layers, and ``shared_nbytes`` what the model holds once; ``ratio_of_bytes`` compares ``nbytes`` with
-    an exact cache of the same layers in bfloat16.
+    ``error`` is the ratio's paired standard error over windows. ``nbytes`` is what all layers hold of one sequence
+    after the prefix and ``shared_nbytes`` what the model holds once; ``ratio_of_bytes`` compares ``nbytes`` with an
+    exact cache of the same layers in bfloat16.
     """
 
     ratio: float

@@ -12,7 +12,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from polyad.cache.codec import Make, arguments
 from polyad.cache.host.cache import rotations_of
-from polyad.cache.host.probe import Use, uses_of_cache
+from polyad.cache.host.model_layers import Use
+from polyad.cache.host.probe import uses_of_cache
 
 
 def fisher(
@@ -49,10 +50,11 @@ def fisher(
             tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, tokens.to(logits.device), reduction="sum")
             states = [t for pair in cache.seen.values() for t in pair]
-            grads = iter(torch.autograd.grad(loss, states))
+            grads = iter(torch.autograd.grad(loss, states, materialize_grads=True))
         count += ids[:, sinks:].numel()
         for layer in cache.seen:
-            for name, grad in (("key_fisher", cache.undo_rotation(layer, next(grads))), ("value_fisher", next(grads))):
+            keys, values = cache.undo_rotation(layer, next(grads)), next(grads)
+            for name, grad in (("key_fisher", keys), ("value_fisher", values)):
                 rows = grad[..., sinks:, :].transpose(1, 2).flatten(2).flatten(0, 1)
                 rows = rows.to(torch.promote_types(grad.dtype, torch.float32))
                 mine = sums.setdefault(layer, {})

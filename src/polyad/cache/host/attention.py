@@ -40,7 +40,9 @@ def install(model: Any) -> bool:
             f"the model attends with {before!r}; caches are read by 'sdpa' or 'eager': call "
             "model.set_attn_implementation('sdpa') first"
         )
-    if not model._can_set_attn_implementation() or any(map(_asks_by_name, {type(m).__module__ for m in model.modules()})):
+    if not model._can_set_attn_implementation() or any(
+        map(_asks_by_name, {type(m).__module__ for m in model.modules()})
+    ):
         return False
     name = f"polyad_{before}"
     AttentionInterface.register(name, _sdpa if before == "sdpa" else _eager)

@@ -17,8 +17,8 @@ from polyad.cache.host.calls import cache_of, listen
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.cache.host.held_cache import HeldCache, HeldPair
 from polyad.cache.host.layer import HeldLayer
-from polyad.cache.host.model_layers import place, plain_layers
-from polyad.cache.host.probe import Use, uses_of_cache
+from polyad.cache.host.model_layers import Use, place, plain_layers
+from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
 
 WINDOW = 128
@@ -87,7 +87,8 @@ def cache_for(
         if not use.direct and codec is not None and codec.reads_queries:
             raise ValueError(
                 f"{type(use.module).__name__} of layer {number} attends with keys that it makes from those of the "
-                f"cache, so that {codec!r} cannot compare them with queries; choose a codec that does not, such as kivi"
+                f"cache, so that {codec!r} cannot compare them with queries; choose a codec that does not, such as "
+                "kivi"
             )
         settings: Any = (window, rotations.get(use.table) if use.rotated is not False else None, sinks, dtype)
         layer = EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)

@@ -46,7 +46,7 @@ class HeldCache(Cache):
 
     @property
     def numbers(self) -> int:
-        """How many numbers of exact tokens, and of layers that transformers holds, there are, without spare room."""
+        """The count of numbers in exact tokens and in layers that transformers holds, without spare room."""
         parts = [part for layer in self.held for part in (layer.first, layer.recent) if part.length]
         others = [t for layer in self.layers if not isinstance(layer, HeldLayer) for t in state_of(layer)]
         return sum(t.numel() for t in (*others, *(t for part in parts for t in part.read())))

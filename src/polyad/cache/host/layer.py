@@ -21,10 +21,10 @@ from polyad.cache.host.stored_blocks import Stored
 class HeldLayer(DynamicLayer):
     """Holds one layer's tokens; ``update`` gives itself in the place of keys and values, and attention calls it back.
 
-    Where a model makes other keys from the cache's own before it attends (``direct`` is False), ``update`` gives
-    keys and values as tensors, restored. Attention sees the tokens of the current call as they are. After it, what has left the window is encoded, in
-    multiples of the codec's block. ``neighbours`` are the layers that share the codec, this one among them; the last
-    of them encodes for all.
+    Where a model makes other keys of the cache's own before it attends (``direct`` is False), ``update`` restores
+    them. Attention sees the tokens of the current call as they are. After it, what has left the window is encoded,
+    in multiples of the codec's block. ``neighbours`` are the layers that share the codec, this one among them; the
+    last of them encodes for all.
     """
 
     def __init__(
@@ -185,8 +185,8 @@ class HeldLayer(DynamicLayer):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(Tensor, name):
             raise ValueError(
-                f"a model asks polyad's cache for {name!r} as it would ask a tensor of keys: it was not prepared for "
-                "such caches; call polyad.cache.cache_for(model) for each model that is to read the cache"
+                f"a model asks polyad's cache for {name!r} as it would ask a tensor of keys; call "
+                "polyad.cache.cache_for(model) for each model that is to read the cache"
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,22 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from polyad.cache.codec import Place
+
+
+@dataclass(frozen=True)
+class Use:
+    """The use that a layer makes of its cache: ``module`` gives it ``heads`` heads of keys and values.
+
+    ``direct`` where what the cache gives back goes to the attention function as it is. ``rotated`` says whether keys
+    have been rotated, and is None where that could not be told. Layers of one ``table``, the number of the first of
+    them, are given the same cosines and sines.
+    """
+
+    module: nn.Module
+    heads: int
+    direct: bool
+    rotated: bool | None
+    table: int
 
 
 def layer_numbers(model: PreTrainedModel) -> list[int]:

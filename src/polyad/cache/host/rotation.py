@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from polyad.cache.host.model_rotation import ModelRotation
 
 
 class Rotation:
@@ -22,16 +22,7 @@ class Rotation:
     """
 
     def __init__(self, attention: nn.Module) -> None:
-        modeling = sys.modules[type(attention).__module__]
-        self._apply = getattr(modeling, "apply_rotary_pos_emb", None)
-        names = [] if self._apply is None else list(inspect.signature(self._apply).parameters)
-        self._pairs = names[:2] == ["q", "k"]
-        """True if queries are rotated beside the keys."""
-        if names[1 + self._pairs : 3 + self._pairs] != ["cos", "sin"]:
-            raise ValueError(
-                f"{type(attention).__name__} does not rotate its keys in the usual way; choose a codec that stores "
-                "keys as they are, such as kivi"
-            )
+        self._turn = ModelRotation(attention)
         self._table: Tensor | None = None
         """Cosines and sines side by side, a row for each position; a row is written once."""
         self._known: Tensor | None = None
@@ -41,9 +32,6 @@ class Rotation:
         """The first position, where all tokens of all rows follow it one by one."""
         self._even = True
         """True while cosines and sines are the same in both halves."""
-        self._whole: bool | None = None
-        self._halves: bool | None = None
-        """True if the model rotates the first half of the channels with the second; None before it is known."""
 
     def see(self, positions: Tensor | None, embeddings: Any) -> None:
         """Note the positions (batch, tokens) of the call that begins, and its cosines and sines."""
@@ -73,11 +61,11 @@ class Rotation:
     def _file(self, positions: Tensor, values: Tensor) -> Tensor:
         """The rows (batch, tokens) under which cosines and sines (batch, tokens, 2 width) are found again."""
         flat, rows = positions.flatten(), values.flatten(0, 1)
-        table, known = self._grown(int(flat.max()) + 1, rows)
-        fresh = flat[~known[flat]]
+        table, written = self._grown(int(flat.max()) + 1, rows)
+        fresh = flat[~written[flat]]
         if fresh.numel():
-            table[fresh] = rows[~known[flat]]
-            known[fresh] = True
+            table[fresh] = rows[~written[flat]]
+            written[fresh] = True
         apart = (table[flat] != rows).any(-1)
         if bool(apart.any()):
             distinct, number = torch.unique(rows[apart], dim=0, return_inverse=True)
@@ -91,10 +79,13 @@ class Rotation:
         """The table and which of its rows are known, with room for so many positions."""
         if self._table is None or self._known is None or count > self._table.shape[0]:
             room = count + count // 8 + 64
-            table, known = like.new_zeros(room, like.shape[-1]), torch.zeros(room, dtype=torch.bool, device=like.device)
+            table, written = (
+                like.new_zeros(room, like.shape[-1]),
+                torch.zeros(room, dtype=torch.bool, device=like.device),
+            )
             if self._table is not None and self._known is not None:
-                table[: self._table.shape[0]], known[: self._known.shape[0]] = self._table, self._known
-            self._table, self._known = table, known
+                table[: self._table.shape[0]], written[: self._known.shape[0]] = self._table, self._known
+            self._table, self._known = table, written
         return self._table, self._known
 
     def _follow(self, places: Tensor) -> None:
@@ -110,13 +101,13 @@ class Rotation:
     def turn(self, keys: Tensor, start: int) -> Tensor:
         """Rotate keys (batch, heads, tokens, channels) of the tokens from number ``start`` on."""
         cos, sin = self._at(start, keys)
-        return self._rotate(keys, cos, sin)
+        return self._turn(keys, cos, sin, even=self._even)
 
     def undo(self, keys: Tensor, start: int) -> Tensor:
         """Take the rotation away, also where a rounded cosine and sine do not lie on the circle."""
         cos, sin = self._at(start, keys)
         length = cos.square() + sin.square()
-        return self._rotate(keys, cos / length, -sin / length)
+        return self._turn(keys, cos / length, -sin / length, even=self._even)
 
     def _at(self, start: int, keys: Tensor) -> tuple[Tensor, Tensor]:
         stop = start + keys.shape[-2]
@@ -135,36 +126,6 @@ class Rotation:
             rows = table[index]
         cos, sin = rows.to(torch.promote_types(keys.dtype, torch.float32)).chunk(2, -1)
         return cos, sin
-
-    def _rotate(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        width = min(cos.shape[-1] if self._turns(cos.shape[-1]) else 2 * cos.shape[-1], keys.shape[-1])
-        part = keys[..., :width].to(cos.dtype)
-        if self._halves is None:
-            self._halves = width % 2 == 0 and cos.shape[-1] == width and self._like_halves(width)
-        quick = self._halves and self._even and cos.shape[-1] == width
-        turned = (_by_halves(part, cos, sin) if quick else self._by_model(part, cos, sin)).to(keys.dtype)
-        return turned if width == keys.shape[-1] else torch.cat([turned, keys[..., width:]], -1)
-
-    def _by_model(self, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        assert self._apply is not None
-        return self._apply(keys[:, :1], keys, cos, sin)[1] if self._pairs else self._apply(keys, cos, sin)
-
-    def _turns(self, width: int) -> bool:
-        """True if the model's cosines are as many as the channels that it turns, and not half of them."""
-        if self._whole is None:
-            try:
-                self._by_model(torch.ones(1, 1, 1, width), *torch.ones(2, 1, 1, width).unbind())
-                self._whole = True
-            except RuntimeError:
-                self._whole = False
-        return self._whole
-
-    def _like_halves(self, width: int) -> bool:
-        """True if the model turns random keys as ``_by_halves`` does."""
-        probe = torch.randn(1, 2, 3, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        angle = torch.randn(1, 3, width // 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        cos, sin = angle.cos().repeat(1, 1, 2), angle.sin().repeat(1, 1, 2)
-        return torch.allclose(_by_halves(probe, cos, sin), self._by_model(probe, cos, sin), rtol=1e-12)
 
     def adopt(self, other: Rotation) -> None:
         """Know the positions that another of the same model knows."""
@@ -193,13 +154,3 @@ class Rotation:
     def shared_nbytes(self) -> int:
         """Bytes of the model's table."""
         return sum(t.nbytes for t in (self._table, self._known) if t is not None)
-
-
-def _by_halves(keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """``keys cos + (-second half, first half) sin`` with no copy of the halves."""
-    half = keys.shape[-1] // 2
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    result = keys * cos
-    result[..., :half].addcmul_(keys[..., half:], sin[..., :half], value=-1)
-    result[..., half:].addcmul_(keys[..., :half], sin[..., half:])
-    return result
