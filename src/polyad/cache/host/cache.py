@@ -68,8 +68,8 @@ def cache_for(
         )
     if make is not None and not numbers:
         warnings.warn(
-            f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
-            "cache holds in little memory already: its cache is the plain one",
+            f"every layer of {type(model).__name__} has a sliding window, no keys at all, or a state of its own kind, "
+            "which transformers' own cache holds: its cache is the plain one",
             stacklevel=2,
         )
     before = make is not None and bool(getattr(arguments(make), "before_rotation", False))

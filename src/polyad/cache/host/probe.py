@@ -18,8 +18,11 @@ def uses_of_cache(model: Any) -> dict[int, Use]:
     """The use that every layer that codecs can hold makes of its cache, by its number.
 
     The model's decoder runs on four tokens, once. Where it asks for other inputs than tokens, its modules are taken
-    to be what their attributes say.
+    to be what their attributes say. There are none in a model that takes no cache but one of its own kind.
     """
+    takes_caches = getattr(model, "_supports_default_dynamic_cache", None)
+    if takes_caches is not None and not takes_caches():
+        return {}
     readable, modules = install(model), attentions(model)
     signature = readable, *(id(module) for module in modules.values())
     if model not in _KNOWN or _KNOWN[model][0] != signature:
@@ -46,7 +49,7 @@ def _try(model: Any, readable: bool) -> dict[int, Use]:
             failed -= indirect
             if not failed:
                 return trial.uses()
-        except Exception:  # noqa: BLE001 - whatever a model raises that finds no tensors in a cache
+        except Exception:  # whatever a model raises that finds no tensors in a cache
             failed = {i for i in [trial.latest] if i is not None} - indirect
             if not failed:
                 return {}
