@@ -52,8 +52,8 @@ def cache(
     one = options.load_model(model, dtype, device)
     if not uses_of_cache(one):
         raise ValueError(
-            f"every layer of {type(one).__name__} has a sliding window, no keys at all, or a state of its own kind, "
-            "which transformers' own cache holds; there is nothing to compress"
+            f"every layer of {type(one).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already; there is nothing to compress"
         )
     texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
 

@@ -59,7 +59,8 @@ def cache_for(
     for name, value in (("window", window), ("sinks", sinks)):
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0")
-    layers, uses = plain_layers(model), uses_of_cache(model)
+    uses = uses_of_cache(model)
+    layers = plain_layers(model)
     numbers = list(uses)
     if seen is not None and len(seen) != len(numbers):
         raise ValueError(
@@ -68,8 +69,8 @@ def cache_for(
         )
     if make is not None and not numbers:
         warnings.warn(
-            f"every layer of {type(model).__name__} has a sliding window, no keys at all, or a state of its own kind, "
-            "which transformers' own cache holds: its cache is the plain one",
+            f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already: its cache is the plain one",
             stacklevel=2,
         )
     before = make is not None and bool(getattr(arguments(make), "before_rotation", False))

@@ -28,6 +28,12 @@ class Use:
     table: int
 
 
+def takes_caches(model: Any) -> bool:
+    """True for a model that works with caches of transformers, False for one that makes its own kind of state."""
+    said = getattr(model, "_supports_default_dynamic_cache", None)
+    return said is None or bool(said())
+
+
 def layer_numbers(model: PreTrainedModel) -> list[int]:
     """The numbers of the layers that codecs hold: those whose tokens all see all before them."""
     return [i for i, layer in enumerate(plain_layers(model)) if type(layer) is DynamicLayer]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from polyad.cache.host.attention import install
-from polyad.cache.host.model_layers import Use, attentions, layer_numbers, place
+from polyad.cache.host.model_layers import Use, attentions, layer_numbers, place, takes_caches
 from polyad.cache.host.trial import Trial
 
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, tuple[Any, dict[int, Use]]] = weakref.WeakKeyDictionary()
@@ -18,11 +18,13 @@ def uses_of_cache(model: Any) -> dict[int, Use]:
     """The use that every layer that codecs can hold makes of its cache, by its number.
 
     The model's decoder runs on four tokens, once. Where it asks for other inputs than tokens, its modules are taken
-    to be what their attributes say. There are none in a model that takes no cache but one of its own kind.
+    to be what their attributes say. Raises for a model that takes no cache but one of its own kind.
     """
-    takes_caches = getattr(model, "_supports_default_dynamic_cache", None)
-    if takes_caches is not None and not takes_caches():
-        return {}
+    if not takes_caches(model):
+        raise ValueError(
+            f"{type(model).__name__} takes no cache but one of its own kind, so that none can be given to it; leave "
+            "past_key_values out"
+        )
     readable, modules = install(model), attentions(model)
     signature = readable, *(id(module) for module in modules.values())
     if model not in _KNOWN or _KNOWN[model][0] != signature:
