@@ -159,6 +159,8 @@ def test_refusals():
         cache_for(model, partial(Metric, rank=2), seen=observe(model, Metric, [tiny.ids(1, 20)])[:1])
     with pytest.raises(ValueError, match="empty"):
         observe(model, Metric, [])
+    with pytest.raises(ValueError, match="nothing to hold"):
+        observe(tiny.model("mistral"), Metric, [tiny.ids(1, 20)])
     with pytest.raises(ValueError, match="window=-1"):
         cache_for(model, Kivi, window=-1)
     with pytest.raises(ValueError, match="usual way"):

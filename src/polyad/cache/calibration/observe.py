@@ -13,6 +13,7 @@ from polyad._card import methods
 from polyad.cache.calibration.fisher import fisher
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.host.cache import cache_for
+from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
 from polyad.formats import Dense
 
@@ -49,6 +50,11 @@ def observe(
 
     watch.before_rotation = kind.before_rotation  # pyright: ignore[reportFunctionMemberAccess] - as a codec's class
     windows = list(windows)
+    if not uses_of_cache(model):
+        raise ValueError(
+            f"every layer of {type(model).__name__} has a sliding window or no keys at all, so that a codec has "
+            "nothing to hold; use transformers' own cache"
+        )
     if min((window.shape[-1] for window in windows), default=sinks + 1) <= sinks:
         raise ValueError(f"sinks={sinks} leaves nothing of a window; give longer windows")
     if not sum(window.numel() for window in windows):

@@ -126,16 +126,14 @@ def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:
 def rotations_of(uses: Mapping[int, Use]) -> dict[int, Rotation]:
     """The rotations of a model's keys, by the layer that announces the positions; refused where one is not known."""
     rotations: dict[int, Rotation] = {}
-    for use in uses.values():
-        if use.rotated is False:
-            continue
-        rotation = Rotation(use.module)
+    for number, use in uses.items():
         if use.rotated is None:
             raise ValueError(
-                f"{type(use.module).__name__} does not rotate its keys in the usual way; choose a codec that stores "
-                "keys as they are, such as kivi"
+                f"the attention of layer {number} does not rotate its keys in the usual way; choose a codec that "
+                "stores keys as they are, such as kivi"
             )
-        rotations.setdefault(use.table, rotation)
+        if use.rotated and use.table not in rotations:
+            rotations[use.table] = Rotation(use.module)
     for number in rotations:
         listen(uses[number].module)
     return rotations
