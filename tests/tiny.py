@@ -11,18 +11,25 @@ PART = Text("topics", TOPICS[:12])
 """About 40 KB: several windows of 64 tokens for calibration and for evaluation."""
 
 
-def tokenizer():
-    """A byte-level BPE of 500 tokens, trained on a slice of the help topics."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def tokenizer(frame="$A"):
+    """A byte-level BPE of 500 tokens, trained on a slice of the help topics.
 
+    ``frame`` is what it puts around a text, such as ``<start> $A``: special tokens by their names.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    special = sorted(set(frame.split()) - {"$A", "<end>"})
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=500, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False
+        vocab_size=500, initial_alphabet=alphabet, special_tokens=["<end>", *special], show_progress=False
     )
     made.train_from_iterator([body for _, body in TOPICS[:6]], trainer)
+    if frame != "$A":
+        ids = [(token, made.token_to_id(token)) for token in ("<end>", *special)]
+        made.post_processor = processors.TemplateProcessing(single=frame, special_tokens=ids)
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", pad_token="<end>")
 
 

@@ -30,9 +30,11 @@ from polyad._moved import keep_old_names
 from polyad.compress import Plan, apply, compare, plan
 from polyad.evaluation import evaluate
 from polyad.formats import Format
+from polyad.interop.transformers import register
 from polyad.models import load, save
 
 keep_old_names()
+register()
 
 __version__ = "0.1.0"
 

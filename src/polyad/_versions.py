@@ -7,6 +7,7 @@ KEY = "polyad.version"
 
 NEWEST = {
     "model": 2,  # polyad.json of a model; one file of weights and a configuration are still written as version 1
+    "pretrained": 1,  # quantization_config in a folder that transformers wrote of a compressed model
     "adapter": 2,  # polyad.json of an adapter
     "format": 1,  # one format in a file
     "training": 1,  # a training in the middle, to go on from

@@ -20,13 +20,15 @@ from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration, Text
 from polyad.data.calibration import splits
 from polyad.formats import LowRank, load_format, save_format
+from polyad.layers import Linear
 from polyad.models import collect, origin
 from polyad.optim import Optimizer, ProjectedAdam
 from polyad.train import descend
 from saved.reading import CASES, EXPECTED, ROOT, read
 
 KINDS = {
-    "model": "model", "format": "format", "adapter": "adapter", "checkpoint": "checkpoint", "optimizer": "optimizer",
+    "model": "model", "pretrained": "pretrained", "format": "format", "adapter": "adapter",
+    "checkpoint": "checkpoint", "optimizer": "optimizer",
     "descending": "training", "learning": "training", "healing": "training", "finetuning": "training",
     "comparing": "record", "page": "record",
 }  # fmt: skip
@@ -61,6 +63,13 @@ def adapted():
 def write_model(folder):
     polyad.save(nn.Sequential(nn.Linear(4, 4)), folder / "x")
     return "x/polyad.json", lambda: polyad.load(folder / "x", like=nn.Sequential(nn.Linear(4, 4)))
+
+
+def write_pretrained(folder):
+    model = tiny.model()
+    polyad.models.replace(model, {"lm_head": Linear(LowRank(torch.ones(500, 1), torch.ones(1, 32)))})
+    model.save_pretrained(folder / "x")
+    return "the quantization_config of this model", lambda: polyad.load(folder / "x")
 
 
 def write_adapter(folder):
@@ -120,8 +129,8 @@ def write_record(folder):
 
 
 WRITERS = {
-    "model": write_model, "adapter": write_adapter, "format": write_format, "training": write_training,
-    "checkpoint": write_checkpoint, "optimizer": write_optimizer, "record": write_record,
+    "model": write_model, "pretrained": write_pretrained, "adapter": write_adapter, "format": write_format,
+    "training": write_training, "checkpoint": write_checkpoint, "optimizer": write_optimizer, "record": write_record,
 }  # fmt: skip
 MADE_AGAIN = {"statistics", "tokens"}
 

@@ -20,7 +20,7 @@ ROLES = {
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write(path, config, tensors, tokenizer, architecture="llama", quantise=()):
+def write(path, config, tensors, tokenizer, architecture="llama", quantise=(), start=None):
     file = gguf.GGUFWriter(path, architecture)
     file.add_context_length(config.max_position_embeddings)
     file.add_block_count(config.num_hidden_layers)
@@ -38,6 +38,9 @@ def write(path, config, tensors, tokenizer, architecture="llama", quantise=()):
     file.add_token_list(sorted(stated["vocab"], key=stated["vocab"].get))
     file.add_token_merges([" ".join(pair) for pair in stated["merges"]])
     file.add_eos_token_id(0)
+    if start is not None:
+        file.add_bos_token_id(start)
+        file.add_add_bos_token(True)
     for name, tensor in tensors.items():
         stem, numbers = name.removesuffix(".weight"), tensor.numpy()
         for role, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
@@ -78,6 +81,13 @@ def test_a_gguf_file_is_loaded_with_its_tokenizer(made):
     assert len(tokenizer) == 500, "the end of text that transformers adds has no embedding"
     assert tokenizer.eos_token == "<end>"
     assert polyad.load(made.path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_a_file_that_says_so_begins_every_text_with_its_start_token(made, tmp_path):
+    tokenizer = tiny.tokenizer("<start> $A")
+    path = write(tmp_path / "bos.gguf", made.model.config, made.model.state_dict(), tokenizer, start=1)
+    assert polyad.data.frame(polyad.load(path)) == polyad.data.Frame((1,))
+    assert polyad.data.frame(polyad.load(made.path)) == polyad.data.Frame()
 
 
 def test_quantised_tensors_are_dequantised(made, tmp_path):

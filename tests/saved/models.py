@@ -14,7 +14,7 @@ from polyad.formats import Dense, LowRank, Product, Sparse, Sum, kinds
 from polyad.layers import Conv, Embedding, Linear
 from polyad.models import decoder_linears, replace
 from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
-from saved.reading import built, inputs
+from saved.reading import built, contents, inputs
 from saved.shelf import ASKED, case, keep_model, llama, on_grid, tokenizer
 
 X = inputs(ASKED)
@@ -218,4 +218,36 @@ def foreign():
             keep_model(made, model, X)
 
 
-MAKE = (plain, formats, codes, nested, heads, foreign)
+def pretrained():
+    """What transformers' own ``save_pretrained`` writes of compressed models."""
+    whole = llama(tie_word_embeddings=True, num_hidden_layers=2)
+    table = round_to_nearest(weight(whole, "model.embed_tokens"), 6, group=8)
+    put = {
+        "model.embed_tokens": Embedding(table),
+        "model.layers.0.mlp.up_proj": Linear(on_grid(svd(weight(whole, "model.layers.0.mlp.up_proj"), 3))),
+        "model.layers.1.mlp.down_proj": Linear(round_to_nearest(weight(whole, "model.layers.1.mlp.down_proj"), 3)),
+    }
+    replace(whole, put)
+    narrow = llama(num_hidden_layers=2)
+    cut(narrow.model.layers[1].mlp, 10)
+    path = "model.layers.0.self_attn.o_proj"
+    replace(narrow, {path: Linear(svd(weight(narrow, path), 2))})
+    for parameter in narrow.parameters():
+        parameter.data = parameter.data.bfloat16()
+    biased = llama()
+    more = nn.Linear(12, 8)
+    torch.manual_seed(0)
+    for parameter in more.parameters():
+        parameter.data.normal_()
+    replace(biased, {"model.layers.0.mlp.down_proj": more})
+    for name, holds, model, limit in (
+        ("tied", "a tied table of codes, factors and codes in layers, in several files", whole, 1500),
+        ("narrow", "MLPs of two widths, and one layer of low rank in bfloat16", narrow, "5GB"),
+        ("more", "a bias that the architecture does not have", biased, "5GB"),
+    ):
+        with case("pretrained", name, holds, **ASKED) as made:
+            made.before = contents(model, X)
+            model.save_pretrained(made.saved, max_shard_size=limit)
+
+
+MAKE = (plain, formats, codes, nested, heads, foreign, pretrained)

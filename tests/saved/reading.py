@@ -118,6 +118,11 @@ def model(folder, case, work):
 
 
 @reader
+def pretrained(folder, case, work):
+    return contents(loaded(folder, case), inputs(case))
+
+
+@reader
 def format(folder, case, work):
     found = {}
     for file in sorted((folder / SAVED).glob("*.safetensors")):

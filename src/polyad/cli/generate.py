@@ -32,7 +32,7 @@ def generate(
     """Continue PROMPT with MODEL, an original or a compressed one."""
     import torch
 
-    from polyad.data import calibration
+    from polyad.data import calibration, frame
     from polyad.evaluation.quality import check_predicts
     from polyad.models import encoder, origin
     from polyad.models.loading import check_numbers
@@ -43,9 +43,10 @@ def generate(
     one = options.load_model(model, dtype, device, adapter)
     check_predicts(one)
     check_numbers(one)
-    ids = torch.tensor([encoder(one)(prompt)], device=device)
-    if ids.shape[1] == 0:
+    bare = encoder(one)(prompt)
+    if not bare:
         raise ValueError("the prompt is empty; give some words to continue")
+    ids = frame(one).enclose(torch.tensor([bare], device=device))
     kv = _cache_of(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)
     clock = time.perf_counter()
     mask = torch.ones_like(ids)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._folders import cache_folder
 from polyad._versions import KEY, read_version, stamp
+from polyad.data.special_tokens import frame
 from polyad.data.text import Split, Text, digest, read, split, windows
 from polyad.models.loading import encoder, identity
 
@@ -60,10 +61,20 @@ def calibration(
     parts = splits(model, sources)
     length = window_length(model, length)
     each = -(-count // len(parts))
-    by_text = {part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}") for part in parts}
+    by_text = {
+        part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}", frame=part.frame)
+        for part in parts
+    }
     probes = 2 if len(parts) == 1 else 1
-    probe = torch.cat([w[len(w) // 2 :][:probes, :PROBE_LENGTH] for w in by_text.values()])
+    probe = torch.cat([_shorter(w[len(w) // 2 :][:probes], parts[0].frame.after) for w in by_text.values()])
     return Calibration(torch.cat(list(by_text.values())), probe, {name: digest(w) for name, w in by_text.items()})
+
+
+def _shorter(rows: Tensor, after: tuple[int, ...]) -> Tensor:
+    """Rows of token ids of at most PROBE_LENGTH, which end as they did."""
+    if rows.shape[1] <= PROBE_LENGTH:
+        return rows
+    return torch.cat([rows[:, : PROBE_LENGTH - len(after)], rows[:, rows.shape[1] - len(after) :]], 1)
 
 
 def of_inputs(inputs: Tensor) -> Calibration:
@@ -86,14 +97,21 @@ def evaluation(
     length = window_length(model, length)
     return {
         part.name: windows(
-            part.evaluation, length, count, name=f"the evaluation part of {part.name!r}, its last 30 %,"
+            part.evaluation,
+            length,
+            count,
+            name=f"the evaluation part of {part.name!r}, its last 30 %,",
+            frame=part.frame,
         )
         for part in splits(model, sources)
     }
 
 
 def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
-    """The texts, tokenised for this model, in a part for calibration and one for evaluation."""
+    """The texts, tokenised for this model, in a part for calibration and one for evaluation.
+
+    Neither holds special tokens; ``frame`` of each is what the tokenizer puts around a row for this model.
+    """
     single = isinstance(sources, str | os.PathLike | Text)
     listed: list[Any] = [sources] if single else list(sources)  # pyright: ignore[reportArgumentType]
     if not listed:
@@ -103,7 +121,8 @@ def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
         raise ValueError(f"two texts are called alike ({', '.join(names)}); rename one of the files")
-    return [_cached_split(text, encode, identity(model)) for text in texts]
+    around = frame(model)
+    return [replace(_cached_split(text, encode, identity(model)), frame=around) for text in texts]
 
 
 def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:

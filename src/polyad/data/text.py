@@ -2,7 +2,8 @@
 
 A text is a list of named documents. Paragraphs that occurred before are dropped, since repeats leak from
 calibration into evaluation; documents are ordered by the sha256 of their name, joined by a blank line and
-tokenised without special tokens; the first 70 % of the tokens calibrate and train, the rest evaluate.
+tokenised; the first 70 % of the tokens calibrate and train, the rest evaluate. Special tokens are none of the text:
+what the tokenizer puts around one stands around every window (``polyad.data.special_tokens``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from polyad import _check
 from polyad._folders import data_folder
+from polyad.data.special_tokens import BARE, Frame
 
 PROTOCOL = "text-1"
 SHORTEST_REPEAT = 40  # characters; shorter paragraphs (headings, list items) may recur
@@ -51,11 +53,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Split:
-    """Token ids of one text in two parts, for calibration and for evaluation; int64, shape (tokens,)."""
+    """Token ids of one text in two parts, for calibration and for evaluation; int64, shape (tokens,).
+
+    ``frame`` is what stands around every row that is cut from them.
+    """
 
     name: str
     calibration: Tensor
     evaluation: Tensor
+    frame: Frame = BARE
 
 
 def stdlib() -> Text:
@@ -125,18 +131,20 @@ def split(text: Text, encode: Callable[[str], Sequence[int]]) -> Split:
     return Split(text.name, ids[:border], ids[border:])
 
 
-def windows(ids: Tensor, length: int, count: int, *, name: str = "the text") -> Tensor:
+def windows(ids: Tensor, length: int, count: int, *, name: str = "the text", frame: Frame = BARE) -> Tensor:
     """At most ``count`` non-overlapping windows, evenly spaced; shape (windows, length).
 
-    Fewer where the text is too short for ``count``; a text shorter than one window is refused.
+    Fewer where the text is too short for ``count``; a text shorter than one window is refused. ``frame`` stands
+    around each and counts towards its length.
     """
     _check.at_least("count", count, 1)
     _check.at_least("length", length, 2)
-    fit = min(count, len(ids) // length)
+    room = frame.room(length)
+    fit = min(count, len(ids) // room)
     if fit == 0:
         raise ValueError(f"{name} has {len(ids)} tokens here, fewer than one window of {length}; give a longer text")
-    starts = [i * (len(ids) - length) // max(fit - 1, 1) for i in range(fit)]
-    return torch.stack([ids[s : s + length] for s in starts])
+    starts = [i * (len(ids) - room) // max(fit - 1, 1) for i in range(fit)]
+    return frame.enclose(torch.stack([ids[s : s + room] for s in starts]))
 
 
 def digest(ids: Tensor) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad._folders import cache_folder
+from polyad.data.special_tokens import frame
 from polyad.data.text import digest
 from polyad.models.folder import base_of
 from polyad.models.loading import check_numbers, origin
@@ -44,11 +45,14 @@ class Agreement:
 
 
 def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
-    """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,)."""
-    by_window = []
+    """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,).
+
+    What the tokenizer put before the text is not scored.
+    """
+    by_window, first = [], frame(model).first_scored(windows)
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
-            by_window.append(_loss(_logits(model, window), window))
+            by_window.append(_loss(_logits(model, window, first), window, first))
             if callback is not None:
                 callback(number, len(windows), {"stage": "perplexity"})
     return _sound(model, by_window)
@@ -73,13 +77,14 @@ def compare_quality(
     with torch.no_grad():
         for name, windows in texts.items():
             theirs = original_losses(original, windows, callback=callback)
+            first = frame(original).first_scored(windows)
             beside = set(range(0, len(windows), max(1, -(-len(windows) // agreement))))
             mine = []
             for i, window in enumerate(windows):
-                logits = _logits(model, window)
-                mine.append(_loss(logits, window))
+                logits = _logits(model, window, first)
+                mine.append(_loss(logits, window, first))
                 if i in beside:
-                    totals += _agreement(_logits(original, window), logits)
+                    totals += _agreement(_logits(original, window, first), logits)
                 done += 1
                 if callback is not None:
                     callback(done, count, {"stage": "quality"})
@@ -93,7 +98,9 @@ def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., A
     base = base_of(origin(original).folder)
     if not base:
         return losses(original, windows, callback=callback)
-    key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__], sort_keys=True)
+    first = frame(original).first_scored(windows)
+    unscored = [first] if first > 1 else []
+    key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__, *unscored], sort_keys=True)
     store = cache_folder() / "baselines" / f"{_hash(key)}.json"
     try:
         return torch.tensor(json.loads(store.read_text()), dtype=torch.float64)
@@ -139,12 +146,13 @@ def check_predicts(model: Any) -> None:
         )
 
 
-def _logits(model: Any, window: Tensor) -> Tensor:
-    return model(window[None].to(model.device), use_cache=False).logits[0, :-1].float()
+def _logits(model: Any, window: Tensor, first: int) -> Tensor:
+    """The logits of the tokens from number ``first`` on: each stands where the token before it was read."""
+    return model(window[None].to(model.device), use_cache=False).logits[0, first - 1 : -1].float()
 
 
-def _loss(logits: Tensor, window: Tensor) -> float:
-    return float(F.cross_entropy(logits, window[1:].to(logits.device)))
+def _loss(logits: Tensor, window: Tensor, first: int) -> float:
+    return float(F.cross_entropy(logits, window[first:].to(logits.device)))
 
 
 def _sound(model: Any, found: list[float]) -> Tensor:

@@ -27,15 +27,7 @@ def assemble(
     """A model from its config, or else from another module of its kind; its manifest; and its tensors."""
     configuration = _configuration(config) if config is not None else None
     model: Any = empty_copy(like) if like is not None else skeleton(configuration)
-    for path, spec in stated["modules"].items():
-        try:
-            before = model.get_submodule(path)
-        except AttributeError:
-            raise ValueError(
-                f"the folder holds a {stated.get('kind', 'module')} with a module at {path}, and this "
-                f"{type(model).__name__} has none there; give like= the architecture that was saved"
-            ) from None
-        model.set_submodule(path, _module(spec, before))
+    place_modules(model, stated)
     full = {**tensors, **{alias: tensors[owner] for alias, owner in stated["ties"].items()}}
     try:
         missing, unexpected = model.load_state_dict(full, strict=False, assign=True)
@@ -47,13 +39,26 @@ def assemble(
             "the folder mixes files of two models"
         )
     for alias, owner in stated["ties"].items():
-        _tie(model, alias, owner, stated["ties"])
+        tie_tensors(model, alias, owner, stated["ties"])
     for name, buffer in buffers.items() if buffers else _fresh_buffers(configuration, model).items():
-        _put(model, name, buffer)
+        put_tensor(model, name, buffer)
     left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     if left:
         raise ValueError(f"no numbers were found for {', '.join(left[:3])}; the folder is not whole")
     return model if dtype is None else model.to(dtype)
+
+
+def place_modules(model: nn.Module, stated: Mapping[str, Any]) -> None:
+    """Put the modules that a manifest describes, without their numbers, in the places of others."""
+    for path, spec in stated["modules"].items():
+        try:
+            before = model.get_submodule(path)
+        except AttributeError:
+            raise ValueError(
+                f"the folder holds a {stated.get('kind', 'module')} with a module at {path}, and this "
+                f"{type(model).__name__} has none there; give like= the architecture that was saved"
+            ) from None
+        model.set_submodule(path, _module(spec, before))
 
 
 def _configuration(config: dict[str, Any]) -> Any:
@@ -107,7 +112,7 @@ def _module(spec: Mapping[str, Any], before: nn.Module) -> nn.Module:
     return LAYERS[kind].from_spec(dict(spec))
 
 
-def _tie(model: nn.Module, alias: str, owner: str, ties: Mapping[str, str]) -> None:
+def tie_tensors(model: nn.Module, alias: str, owner: str, ties: Mapping[str, str]) -> None:
     """Make ``alias`` the very tensor that ``owner`` is; where all tensors of factors are tied, the very module."""
     place, of = alias, owner
     outermost: tuple[str, str] | None = None
@@ -124,10 +129,11 @@ def _tie(model: nn.Module, alias: str, owner: str, ties: Mapping[str, str]) -> N
         model.set_submodule(outermost[0], model.get_submodule(outermost[1]))
     else:
         home, _, leaf = owner.rpartition(".")
-        _put(model, alias, getattr(model.get_submodule(home), leaf))
+        put_tensor(model, alias, getattr(model.get_submodule(home), leaf))
 
 
-def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+def put_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Make this the tensor of a name in the state dict."""
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     table: Any = module._parameters if isinstance(tensor, nn.Parameter) else module._buffers

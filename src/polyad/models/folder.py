@@ -148,6 +148,8 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
 
     ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
     """
+    from polyad.interop.transformers import attach_quantizer
+
     stated = _json(folder, MANIFEST)
     version = read_version("model", folder / MANIFEST, stated.get("version") if isinstance(stated, dict) else None)
     fields = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
@@ -168,7 +170,10 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
     weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
-    return assembly.assemble(config, stated, shards.read(folder, weights), buffers, dtype, like)
+    model = assembly.assemble(config, stated, shards.read(folder, weights), buffers, dtype, like)
+    if stated["modules"]:
+        attach_quantizer(model)
+    return model
 
 
 def _json(folder: Path, name: str) -> Any:

@@ -51,6 +51,9 @@ def describe(
         return None, False, _cast(model, differences(model, None), dtype)
     config = copy.deepcopy(getattr(model, "config"))  # noqa: B009
     config.architectures = [type(model).__name__]
+    stated = getattr(config, "quantization_config", None)
+    if getattr(stated, "quant_method", None) == FOREIGN:  # of save_pretrained; the manifest says it here
+        del config.quantization_config
     if dtype is not None:
         config.dtype = dtype
     modules = differences(model, skeleton(config))

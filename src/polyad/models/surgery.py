@@ -57,12 +57,16 @@ def decoder_linears(model: nn.Module) -> dict[str, nn.Module]:
 class Undo:
     """Puts back what ``replace`` took out. Calling it twice does no harm."""
 
-    def __init__(self, model: nn.Module, before: dict[str, nn.Module]) -> None:
-        self._model, self._before = model, before
+    def __init__(self, model: nn.Module, before: dict[str, nn.Module], described: Sequence[nn.Module] = ()) -> None:
+        self._model, self._before, self._described = model, before, described
 
     def __call__(self) -> None:
+        from polyad.interop.transformers import detach_quantizer
+
         for path, module in self._before.items():
             self._model.set_submodule(path, module)
+        detach_quantizer(self._described)
+        self._described = ()
 
 
 def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
@@ -71,6 +75,8 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     Where a replaced layer shares its weight with others (an embedding and the output head), these get the
     new layer's ``Factors`` too, so that what was tied stays tied.
     """
+    from polyad.interop.transformers import attach_quantizer
+
     modules = dict(modules)
     missing = [path for path in modules if not _has(model, path)]
     if missing:
@@ -84,7 +90,7 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     for path, module in modules.items():
         module.train(before[path].training)
         model.set_submodule(path, module)
-    return Undo(model, before)
+    return Undo(model, before, attach_quantizer(model))
 
 
 def paths_sharing_weight(model: nn.Module, path: str) -> list[str]:

@@ -29,32 +29,39 @@ class Tokens:
                 "and a batch of 1 or more"
             )
         parts = splits(model, asked.texts)
+        self.frame = parts[0].frame
+        self.room = self.frame.room(self.length)
         for part in parts:
-            if len(part.calibration) < self.length:
+            if len(part.calibration) < self.room:
                 raise ValueError(
                     f"{part.name!r} has {len(part.calibration)} tokens to train on, fewer than one row of "
                     f"{self.length}; give a longer text or a shorter --length"
                 )
         self.ids = [part.calibration for part in parts]
-        self.digest = hashlib.sha256("".join(digest(ids) for ids in self.ids).encode()).hexdigest()
+        around = [str(self.frame)] if len(self.frame) else []  # another training where each row has a start token
+        self.digest = hashlib.sha256("".join([*map(digest, self.ids), *around]).encode()).hexdigest()
 
     def rows(self, step: int) -> Tensor:
-        """Token ids (batch, length): rows from anywhere in the texts, longer ones more often."""
+        """Token ids (batch, length): rows from anywhere in the texts, longer ones more often.
+
+        Each begins with what the tokenizer puts first.
+        """
         generator = torch.Generator().manual_seed(1_000_003 * self.asked.seed + step)
-        room = [len(ids) - self.length + 1 for ids in self.ids]
+        room = [len(ids) - self.room + 1 for ids in self.ids]
         windows: list[Tensor] = []
         for place in torch.randint(sum(room), (self.asked.batch,), generator=generator).tolist():
             text = 0
             while place >= room[text]:
                 place, text = place - room[text], text + 1
-            windows.append(self.ids[text][place : place + self.length])
-        return torch.stack(windows).to(self.model.device)
+            windows.append(self.ids[text][place : place + self.room])
+        return self.frame.enclose(torch.stack(windows)).to(self.model.device)
 
     def loss(self, step: int) -> Tensor:
         """The mean negative log-likelihood of each row's tokens after the first."""
         rows = self.rows(step)
-        logits = self.model(rows, use_cache=False).logits[:, :-1].float()
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        first = self.frame.first_scored(rows)
+        logits = self.model(rows, use_cache=False).logits[:, first - 1 : -1].float()
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, first:].flatten())
 
     def start_loss(self) -> Tensor:
         """The mean loss of the first batches, from whose gradient methods start."""

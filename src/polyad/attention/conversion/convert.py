@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyad import train
 from polyad.attention.conversion.transmla import transmla
-from polyad.data import digest
+from polyad.data import Frame, digest, frame
 from polyad.models import Undo, blocks, collect, replace
 
 CALIBRATED = 64
@@ -45,13 +45,19 @@ def convert(
     modules = transmla(model, rank=rank, rope=rope, moments=moments)
     if heal:
         asked = {"rank": rank, "rope": rope, "windows": digest(torch.cat([w.flatten() for w in windows]).cpu())}
-        train.heal(model, modules, _rows(windows), steps=heal, rate=rate, state=state, asked=asked, callback=callback)
+        rows = _rows(windows, frame(model))
+        train.heal(model, modules, rows, steps=heal, rate=rate, state=state, asked=asked, callback=callback)
     return replace(model, modules)
 
 
-def _rows(windows: list[Tensor]) -> Callable[[int], Tensor]:
-    """Two rows of at most ROW tokens a step, of all windows in an order drawn once."""
-    length = min(ROW, min(window.numel() for window in windows))
-    rows = torch.cat([window.flatten().unfold(0, length, length) for window in windows])
+def _rows(windows: list[Tensor], around: Frame) -> Callable[[int], Tensor]:
+    """Two rows of at most ROW tokens a step, of all windows in an order drawn once.
+
+    Where the windows begin with what the tokenizer puts first, so does every row.
+    """
+    flat = [window.flatten() for window in windows]
+    around = around if all(around.starts(window) for window in flat) else Frame()
+    length = around.room(min(ROW, min(window.numel() for window in flat)))
+    rows = around.enclose(torch.cat([around.strip(window).unfold(0, length, length) for window in flat]))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     return lambda step: rows[order.roll(-2 * step)[:2]]
