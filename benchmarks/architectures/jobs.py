@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import polyad
 from polyad.adapters import Adapters, LoRA
 from polyad.cache import Kivi, Palu, cache_for, observe
+from polyad.cache.host.probe import uses_of_cache
 
 
 class WrongResult(AssertionError):  # noqa: N818
@@ -327,14 +328,13 @@ def all_coordinates(model: Any) -> Any:
     """A cache of keys before rotation in as many coordinates as they have, observed on other tokens."""
     windows = torch.randint(3, 200, (4, 24), generator=torch.Generator().manual_seed(7))
     seen = observe(model, partial(Palu, heads=1), windows)
-    ranks = min(layer["queries"].shape[-1] for layer in seen)
-    make = partial(Palu, heads=1, rank=ranks, value_rank=_value_rank(seen))
+    heads = [use.heads for use in uses_of_cache(model).values()]
+    ranks, value_ranks = (
+        min(layer[name].shape[-1] // count for layer, count in zip(seen, heads, strict=True))
+        for name in ("keys", "values")
+    )
+    make = partial(Palu, heads=1, rank=ranks, value_rank=value_ranks)
     return cache_for(model, make, window=2, seen=seen)
-
-
-def _value_rank(seen: list[dict[str, Tensor]]) -> int:
-    heads = [layer["queries"].shape[0] for layer in seen]
-    return min(layer["values"].shape[-1] // count for layer, count in zip(seen, heads, strict=True))
 
 
 def _takes(model: Any, name: str) -> bool:

@@ -32,8 +32,9 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
     "polyad.cache": {
         "host": (
             "host:cache attention evicting:eviction_layer layer recent:exact_tokens rotation "
-            "stored:stored_blocks fused_rows named:spelled"
+            "stored:stored_blocks fused_rows"
         ),
+        "": "named:maker",
         "codecs": (
             "gear h2o kivi ksort_bfp latents matryoshkakv metric palu prefixkv squat staircase streaming_llm "
             "transform_coding vidkv xkv"

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from transformers import GPTJConfig, GPTJForCausalLM
 
 import tiny
 from polyad._card import methods
@@ -146,21 +147,24 @@ def test_refusals():
         Kivi(bits=9)
     with pytest.raises(ValueError, match="group=0"):
         Kivi(group=0)
-    with pytest.raises(ValueError, match="sliding window"):
-        cache_for(tiny.model("mistral"), Kivi)
+    with pytest.warns(UserWarning, match="sliding window"):
+        assert not cache_for(tiny.model("mistral"), Kivi).held
     with pytest.raises(ValueError, match="calibrate"):
         cache_for(tiny.model(), partial(Metric, rank=2))
     model = tiny.model()
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 4, "rotary_dim": 4, "vocab_size": 500}
     with pytest.raises(ValueError, match="rank=17"):
         cache_for(model, partial(Metric, rank=17), seen=observe(model, Metric, [tiny.ids(1, 20)]))
     with pytest.raises(ValueError, match="the calibration is of 1 layers and LlamaForCausalLM has"):
         cache_for(model, partial(Metric, rank=2), seen=observe(model, Metric, [tiny.ids(1, 20)])[:1])
     with pytest.raises(ValueError, match="empty"):
         observe(model, Metric, [])
+    with pytest.raises(ValueError, match="nothing to hold"):
+        observe(tiny.model("mistral"), Metric, [tiny.ids(1, 20)])
     with pytest.raises(ValueError, match="window=-1"):
         cache_for(model, Kivi, window=-1)
     with pytest.raises(ValueError, match="usual way"):
-        observe(tiny.model("gpt2"), Metric, [tiny.ids(1, 20)])
+        observe(GPTJForCausalLM(GPTJConfig(**sizes)), Metric, [tiny.ids(1, 20)])
     cache = cache_for(model, partial(Kivi, group=4), window=4)
     tiny.logits(model, tiny.ids(2, 20), past_key_values=cache)
     with pytest.raises(ValueError, match="start a new cache"):

@@ -24,7 +24,7 @@ from polyad.cache import (
     water_filling,
 )
 from polyad.cache.codecs.palu import mix_neighbours
-from polyad.cache.host.spelled import maker
+from polyad.cache.maker import maker
 from polyad.evaluation.caches import cache_quality
 from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
 

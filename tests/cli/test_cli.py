@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import MambaConfig, MambaForCausalLM, RwkvConfig, RwkvForCausalLM
 
 import polyad
 import tiny
@@ -112,6 +113,28 @@ def test_generate_with_a_cache(polyad_command, tiny_folder):
     code, _, err = polyad_command(*told, "--cache", "kivi:bats=2")
     assert code == 1
     assert "kivi has no argument 'bats'; did you mean bits?" in err
+
+
+@pytest.mark.parametrize("kind", ["mistral", "mamba", "rwkv"])
+def test_generate_goes_on_where_a_codec_has_nothing_to_hold(polyad_command, tmp_path, kind):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 500, "eos_token_id": 0}
+    if kind == "mistral":
+        model = tiny.model("mistral")
+    elif kind == "mamba":
+        model = MambaForCausalLM(MambaConfig(state_size=4, **sizes))
+    else:
+        model = RwkvForCausalLM(RwkvConfig(**sizes))
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    told = ("generate", tmp_path, "the import statement", "--tokens", 5, "--json")
+    code, out, err = polyad_command(*told)
+    plain = value(out)
+    assert (code, plain["cache_bytes"], "sliding" in err) == (0, None, False)
+    code, out, err = polyad_command(*told, "--cache", "metric:rank=2,bits=4")
+    assert (code, value(out)["text"]) == (0, plain["text"])
+    assert len([line for line in err.splitlines() if "its cache is the plain one" in line]) == 1
+    code, _, err = polyad_command("cache", tmp_path, "--methods", "plain;kivi:bits=4")
+    assert (code, "nothing to compress" in err or "of its own kind" in err) == (1, True)
 
 
 def test_compress_and_what_it_leaves(polyad_command, tiny_folder, tmp_path, quick):

@@ -16,7 +16,7 @@ from polyad import claims
 from polyad.adapters.training.batches import Tokens
 from polyad.adapters.training.settings import Finetuning
 from polyad.cache import Kivi, cache_for, observe
-from polyad.cache.host.spelled import maker
+from polyad.cache.maker import maker
 from polyad.data import Frame, calibration, digest, evaluation, frame, tokenizer_frame
 from polyad.data.calibration import splits
 from polyad.evaluation import evaluate

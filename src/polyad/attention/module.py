@@ -1,32 +1,26 @@
-"""The head of every attention module: the call that a decoder of transformers makes, and the checks of its sizes."""
+"""Attention modules that bring their own way of attending, and the checks of their sizes."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyad.attention.rotary import causal
+from polyad.models.decoder_attention import DecoderAttention
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(queries, keys, values, mask) to (batch, tokens, heads, channels); mask None is torch's own causal one, if any."""
 
 
-class AttentionModule(nn.Module, ABC):
-    """Attention that is called as a decoder of transformers calls its own.
+class AttentionModule(DecoderAttention):
+    """Attention that brings its own way of attending, in the place of a decoder's of transformers.
 
-    Hidden states are (batch, tokens, width), position embeddings cosines and sines (batch, tokens, table), and a mask
-    is boolean or added, or None for causal attention. The cache is one of transformers or of polyad. A kind of
-    attention has ``o_proj``, or an ``output`` of its own, and says in ``project`` what it caches and how it attends.
+    A mask is boolean or added, or None for causal attention. A kind of attention says in ``project`` what it caches
+    and how it attends; no weights of attention are given back.
     """
-
-    o_proj: nn.Module
-
-    def __init__(self, *, scaling: float, layer_idx: int) -> None:
-        super().__init__()
-        self.scaling, self.layer_idx, self.is_causal = scaling, layer_idx, True
 
     @abstractmethod
     def project(
@@ -37,31 +31,21 @@ class AttentionModule(nn.Module, ABC):
         A cache may widen what it hands to the last by zeros.
         """
 
-    def output(self, out: Tensor) -> Tensor:
-        """The output (batch, tokens, width) of what ``project``'s attention gave."""
-        return self.o_proj(out.flatten(2))
-
-    def forward(
+    def attend(
         self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **others: Any,  # noqa: ARG002 - arguments of other attention modules
+        states: tuple[Any, ...],
+        attention_mask: Tensor | None,
+        others: dict[str, Any],  # noqa: ARG002 - arguments of other attention modules
     ) -> tuple[Tensor, None]:
-        """The output (batch, tokens, width); no weights of attention are given back."""
-        query, key, value, attend = self.project(hidden_states, position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        query, key, value, attend = states
 
         def over(_module: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **_: Any) -> Any:
             return attend(query, keys, values, causal(mask, query, keys)), None
 
         if isinstance(key, Tensor):
-            out = over(self, query, key, value, attention_mask)[0]
-        else:  # a layer of polyad's caches
-            out = key.attend(self, query, attention_mask, over, {"scaling": self.scaling})
-        return self.output(out), None
+            return over(self, query, key, value, attention_mask)
+        # a layer of polyad's caches
+        return key.attend(self, query, attention_mask, over, {"scaling": self.scaling}), None
 
 
 def check_divides(name: str, value: int, whole_name: str, whole: int) -> None:

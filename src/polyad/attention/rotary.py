@@ -21,12 +21,6 @@ def select_pairs(table: Tensor, pairs: Tensor) -> Tensor:
     return table[..., pairs].repeat(1, 1, 2).unsqueeze(1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x (batch, heads, tokens, channels), number i together with number i + channels / 2."""
-    first, second = x.chunk(2, -1)
-    return x * cos.to(x.dtype) + torch.cat((-second, first), -1) * sin.to(x.dtype)
-
-
 def causal(mask: Tensor | None, query: Tensor, keys: Tensor) -> Tensor | None:
     """The mask (batch, 1, tokens, length), built where none was given and torch's own causal one would not do."""
     tokens, length = query.shape[-2], keys.shape[-2]

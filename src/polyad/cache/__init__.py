@@ -20,7 +20,8 @@ from polyad.cache.codecs.transform_coding import TransformCoding, water_filling
 from polyad.cache.codecs.vidkv import VidKV
 from polyad.cache.codecs.xkv import XKV, token_alignment
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.cache import HeldCache, cache_for, recording_cache
+from polyad.cache.host.cache import cache_for, recording_cache
+from polyad.cache.host.held_cache import HeldCache, HeldPair
 
 __all__ = [
     "H2O",
@@ -30,6 +31,7 @@ __all__ = [
     "Eviction",
     "Gear",
     "HeldCache",
+    "HeldPair",
     "KSortBFP",
     "Kivi",
     "Latents",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ class Place:
     """The layer that a codec is made for: its number, its attention module and the statistics of its calibration.
 
     ``heads`` query heads share ``key_heads`` heads of keys and values. ``seen`` maps the names in the card's
-    ``needs`` to tensors.
+    ``needs`` to tensors. A copy shares the module, and a pickle leaves it out.
     """
 
     layer: int
@@ -28,6 +28,12 @@ class Place:
     heads: int
     key_heads: int
     seen: dict[str, Tensor]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing of it changes, and the module is the model's
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.layer, nn.Identity(), self.heads, self.key_heads, self.seen)
 
     def need(self, name: str) -> Tensor:
         """A statistic of the calibration, refused with a sentence where none was collected."""
@@ -52,6 +58,9 @@ class Codec:
     """Tokens are encoded in multiples of this."""
     before_rotation: ClassVar[bool] = False
     """True for keys without their rotation; the host rotates again what ``keys`` gives back."""
+    reads_queries: ClassVar[bool] = False
+    """True for a codec to which queries matter. Some models attend with keys that they make from the cache's own;
+    there the queries that ``encode`` gets are none (no tokens), and such a codec is refused."""
     layers: ClassVar[int] = 1
     """Codecs of several neighbouring layers: one codec is made for this many, and ``encode_layers`` sees them all."""
 

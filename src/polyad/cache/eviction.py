@@ -19,6 +19,7 @@ class Eviction(Codec):
     there is something to choose from. A token that was stored stays. A method gives ``choose``.
     """
 
+    reads_queries: ClassVar[bool] = True
     looks: ClassVar[int] = 0
     """From how many of a call's last queries the attention is needed; 0 for none."""
 

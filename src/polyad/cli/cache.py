@@ -37,7 +37,8 @@ def cache(
 
     A prompt is run once and compressed by each; the tokens after it are scored one by one beside the exact cache.
     """
-    from polyad.cache.host.spelled import maker
+    from polyad.cache.host.probe import uses_of_cache
+    from polyad.cache.maker import maker
     from polyad.data import calibration, evaluation
     from polyad.evaluation.caches import cache_quality, cache_speed
     from polyad.report import write_study
@@ -49,6 +50,11 @@ def cache(
     options.check_report(report)
     options.fix_seed(seed)
     one = options.load_model(model, dtype, device)
+    if not uses_of_cache(one):
+        raise ValueError(
+            f"every layer of {type(one).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already; there is nothing to compress"
+        )
     texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
 
     def read_windows() -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, out
+from polyad.cli.output import emit, err, out, say_warnings
 
 
 def generate(
@@ -31,7 +32,6 @@ def generate(
     """Continue PROMPT with MODEL, an original or a compressed one."""
     import torch
 
-    from polyad.cache.host.spelled import maker
     from polyad.data import calibration, frame
     from polyad.evaluation.quality import check_predicts
     from polyad.models import encoder, origin
@@ -47,15 +47,32 @@ def generate(
     if not bare:
         raise ValueError("the prompt is empty; give some words to continue")
     ids = frame(one).enclose(torch.tensor([bare], device=device))
-    kv = maker(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)()
+    kv = _cache_of(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)
     clock = time.perf_counter()
     mask = torch.ones_like(ids)
-    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample, "past_key_values": kv}
+    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample}
+    if kv is not None:
+        settings["past_key_values"] = kv
     new = one.generate(ids, **settings)[0, ids.shape[1] :]
     seconds = time.perf_counter() - clock
     text = origin(one).tokenizer.decode(new, skip_special_tokens=True)
     if json:
         emit({"model": model, "adapter": adapter, "prompt": prompt, "text": text, "tokens": len(new),
-              "seconds": seconds, "cache": cache, "cache_bytes": kv.nbytes})  # fmt: skip
+              "seconds": seconds, "cache": cache, "cache_bytes": None if kv is None else kv.nbytes})  # fmt: skip
     else:
         out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _cache_of(model: Any, name: str, windows: Callable[[], Any]) -> Any:
+    """The cache of this name, or None where transformers is to make its own, since a codec has nothing to hold."""
+    from polyad.cache.host.model_layers import takes_caches
+    from polyad.cache.maker import maker
+
+    if takes_caches(model):
+        with say_warnings():
+            kv = maker(model, name, windows)()
+        return kv if kv.held else None
+    if name != "plain":
+        line = f"{type(model).__name__} takes no cache but one of its own kind: its cache is the plain one"
+        err.print(line, soft_wrap=True)
+    return None

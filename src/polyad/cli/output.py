@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,16 @@ def _without_nan(value: Any) -> Any:
 def complain(sentence: str) -> None:
     """Say on standard error what went wrong."""
     err.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+
+
+@contextmanager
+def say_warnings() -> Iterator[None]:
+    """Say warnings of the package in a line each on standard error, without the place in the code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        err.print(message, soft_wrap=True)
 
 
 def command() -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.cache import HeldCache, cache_for, recording_cache
+from polyad.cache import HeldCache, recording_cache
 
 SCORED = 127
 
@@ -22,9 +22,9 @@ SCORED = 127
 class CacheQuality:
     """The perplexity of the tokens after the prefix, as a ratio to the exact cache's on the same tokens.
 
-    ``error`` is the ratio's paired standard error over windows. ``nbytes`` is what one sequence holds after the
-    prefix and ``shared_nbytes`` what the model holds once; ``ratio_of_bytes`` compares ``nbytes`` with an exact cache
-    in bfloat16.
+    ``error`` is the ratio's paired standard error over windows. ``nbytes`` is what all layers hold of one sequence
+    after the prefix and ``shared_nbytes`` what the model holds once; ``ratio_of_bytes`` compares ``nbytes`` with an
+    exact cache of the same layers in bfloat16.
     """
 
     ratio: float
@@ -56,11 +56,13 @@ def cache_quality(
         raise ValueError(f"windows of {windows.shape[1]} tokens leave no prefix before scored={scored} tokens")
     losses: dict[str, list[float]] = {name: [] for name in ("", *makes)}
     sizes: dict[str, tuple[int, int]] = {}
+    plain = 0.0
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             ids = window[None].to(model.device)
             exact = recording_cache(model)
             model.base_model(ids[:, :prefix], past_key_values=exact, use_cache=True)
+            plain = 2.0 * exact.numbers
             for name, make in makes.items():
                 cache = make().adopt(exact)
                 sizes[name] = cache.nbytes, cache.shared_nbytes
@@ -68,7 +70,6 @@ def cache_quality(
             losses[""].append(_loss(model, ids, prefix, exact, at_once))
             if callback is not None:
                 callback(number, len(windows), {"stage": "caches"})
-    plain = _plain(model) * prefix
     return {name: _quality(losses[name], losses[""], size, plain) for name, size in sizes.items()}
 
 
@@ -136,10 +137,3 @@ def _quality(mine: list[float], exact: list[float], size: tuple[int, int], plain
     ratio = math.exp(float(gaps.mean()))
     error = ratio * float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
     return CacheQuality(ratio, error, *size, plain / size[0])
-
-
-def _plain(model: Any) -> float:
-    """Bytes a token of an exact cache in bfloat16."""
-    probe = cache_for(model)
-    model.base_model(torch.ones(1, 1, dtype=torch.int64, device=model.device), past_key_values=probe, use_cache=True)
-    return sum(2.0 * t.numel() for layer in probe.held for t in layer.recent.read())

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.models.decoder_attention import DecoderAttention, rotate
 from polyad.models.described import register_kind
 
 
 @register_kind
-class ReducedAttention(nn.Module):
+class ReducedAttention(DecoderAttention):
     """Grouped-query attention with narrower queries and keys, narrower values, and chosen rotation pairs.
 
     Takes the place of a decoder's attention module and is called as that is. ``pairs`` of shape
@@ -24,7 +25,6 @@ class ReducedAttention(nn.Module):
     q_proj: nn.Module
     k_proj: nn.Module
     v_proj: nn.Module
-    o_proj: nn.Module
 
     def __init__(
         self,
@@ -36,53 +36,49 @@ class ReducedAttention(nn.Module):
         value_width: int,
         pairs: Tensor | None = None,
     ) -> None:
-        super().__init__()
+        scaling: Any = getattr(before, "scaling", head_width**-0.5)
+        super().__init__(scaling=float(scaling), layer_idx=before.layer_idx)  # pyright: ignore[reportArgumentType]
         self.config: Any = before.config
-        self.layer_idx: int = before.layer_idx  # pyright: ignore[reportAttributeAccessIssue]
         self.heads, self.key_heads, self.head_width = heads, key_heads, head_width
         self.value_width = value_width
         self.num_key_value_groups = heads // key_heads
-        self.scaling = float(getattr(before, "scaling", head_width**-0.5))  # pyright: ignore[reportArgumentType]
         window = getattr(self.config, "sliding_window", None)  # of all layers, where the module has none of its own
         self.sliding_window = getattr(before, "sliding_window", window)
-        self.is_causal, self.attention_dropout = True, float(getattr(before, "attention_dropout", 0.0))  # pyright: ignore
+        self.attention_dropout = float(getattr(before, "attention_dropout", 0.0))  # pyright: ignore
         for role in ("q_proj", "k_proj", "v_proj", "o_proj"):
             self.add_module(role, before.get_submodule(role))
         self.register_buffer("pairs", pairs)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **others: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """hidden_states of shape (batch, tokens, width), as transformers calls an attention module."""
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-        from transformers.models.llama.modeling_llama import eager_attention_forward
-
+    def project(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         batch, tokens, _ = hidden_states.shape
         q = self.q_proj(hidden_states).view(batch, tokens, self.heads, -1).transpose(1, 2)
         k = self.k_proj(hidden_states).view(batch, tokens, self.key_heads, -1).transpose(1, 2)
         v = self.v_proj(hidden_states).view(batch, tokens, self.key_heads, -1).transpose(1, 2)
         cos, sin = (self._at_pairs(table) for table in position_embeddings)
-        k = _rotate(k, cos, sin)
         spread = self.num_key_value_groups if cos.shape[1] > 1 else 1
-        q = _rotate(q, cos.repeat_interleave(spread, 1), sin.repeat_interleave(spread, 1))
-        if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        dropout = self.attention_dropout if self.training else 0.0
+        q = rotate(q, cos.repeat_interleave(spread, 1), sin.repeat_interleave(spread, 1))
+        return q, rotate(k, cos, sin), v
+
+    def attend(
+        self, states: tuple[Any, ...], attention_mask: Tensor | None, others: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+        from transformers.models.llama.modeling_llama import eager_attention_forward
+
+        q, k, v = states
+        function = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        others = {"dropout": self.attention_dropout if self.training else 0.0, "scaling": self.scaling, **others}
         if self.sliding_window is not None:
             others["sliding_window"] = self.sliding_window
-        if tokens > 1 and isinstance(
+        if q.shape[2] > 1 and isinstance(
             k, Tensor
-        ):  # fused kernels want one width: with two they take five times as long
+        ):  # fused kernels want one width: with two they are five times slower
             width = max(q.shape[-1], v.shape[-1])
             q, k, v = (nn.functional.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
-        out, weights = attend(self, q, k, v, attention_mask, dropout=dropout, scaling=self.scaling, **others)
-        return self.o_proj(out[..., : self.value_width].reshape(batch, tokens, -1)), weights
+        out, weights = function(self, q, k, v, attention_mask, **others)
+        return out[..., : self.value_width], weights
 
     def _at_pairs(self, table: Tensor) -> Tensor:
         """Cosines or sines (batch, tokens, width) at the kept pairs, (batch, key heads or 1, tokens, 2 kept)."""
@@ -106,8 +102,3 @@ class ReducedAttention(nn.Module):
         widths = {k: spec[k] for k in ("heads", "key_heads", "head_width", "value_width")}
         pairs = None if spec["pairs"] is None else torch.empty(spec["pairs"], dtype=torch.int64, device="meta")
         return cls(before, pairs=pairs, **widths)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin

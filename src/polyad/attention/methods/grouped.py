@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from polyad._card import Paper, method
 from polyad.attention.module import Attend, AttentionModule, check_divides, check_pairs
-from polyad.attention.rotary import rotate
+from polyad.models.decoder_attention import rotate
 
 GQA = Paper(
     "Ainslie, Lee-Thorp, de Jong, Zemlyanskiy, Lebrón, Sanghai", 2023,

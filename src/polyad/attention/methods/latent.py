@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from polyad._card import Paper, method
 from polyad.attention.module import Attend, AttentionModule, check_pairs
-from polyad.attention.rotary import rotate, select_pairs
+from polyad.attention.rotary import select_pairs
 from polyad.cache.host.attention import FEW, over_pieces
+from polyad.models.decoder_attention import rotate
 from polyad.models.described import register_kind
 
 DEEPSEEK = Paper(

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from polyad._card import Paper, method
 from polyad.attention.module import Attend, AttentionModule, check_pairs
-from polyad.attention.rotary import rotate
 from polyad.cache.host.attention import FEW
+from polyad.models.decoder_attention import rotate
 
 TPA = Paper(
     "Zhang, Liu, Yuan, Qin, Yuan, Gu, Yao", 2025, "Tensor Product Attention Is All You Need", "arXiv:2501.06425",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from polyad.cache.codec import Make, arguments
-from polyad.cache.host.model_layers import attentions, layer_numbers
-from polyad.cache.host.rotation import Rotation
+from polyad.cache.host.cache import rotations_of
+from polyad.cache.host.model_layers import Use
+from polyad.cache.host.probe import uses_of_cache
 
 
 def fisher(
@@ -39,44 +40,47 @@ def fisher(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     before = bool(getattr(arguments(make), "before_rotation", False))
     sums: dict[int, dict[str, Tensor]] = {}
-    windows = list(windows)
+    uses, windows = uses_of_cache(model), list(windows)
     count = 0
     for step, window in enumerate(windows, 1):
         ids = window if window.ndim == 2 else window[None]
-        modules = attentions(model)
-        cache = _Gradients(Rotation(modules[min(modules)]) if before else None)
+        cache = _Gradients(model, uses, before)
         with torch.enable_grad():
             logits = model(ids, past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
             tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, tokens.to(logits.device), reduction="sum")
             states = [t for pair in cache.seen.values() for t in pair]
-            grads = iter(torch.autograd.grad(loss, states))
+            grads = iter(torch.autograd.grad(loss, states, materialize_grads=True))
         count += ids[:, sinks:].numel()
         for layer in cache.seen:
-            for name, grad in (("key_fisher", cache.undo_rotation(next(grads))), ("value_fisher", next(grads))):
+            keys, values = cache.undo_rotation(layer, next(grads)), next(grads)
+            for name, grad in (("key_fisher", keys), ("value_fisher", values)):
                 rows = grad[..., sinks:, :].transpose(1, 2).flatten(2).flatten(0, 1)
                 rows = rows.to(torch.promote_types(grad.dtype, torch.float32))
                 mine = sums.setdefault(layer, {})
                 mine[name] = mine.get(name, 0) + rows.mT @ rows
         if callback is not None:
             callback(step, len(windows), {"stage": "gradients"})
-    return [{name: total / count for name, total in sums[layer].items()} for layer in layer_numbers(model)]
+    return [{name: total / count for name, total in sums[layer].items()} for layer in uses]
 
 
 class _Gradients(DynamicCache):
-    """A plain cache that remembers the tensors it was given."""
+    """A plain cache that remembers the tensors it was given for the layers that codecs can hold."""
 
-    def __init__(self, rotation: Rotation | None) -> None:
-        super().__init__()
-        self.rotation = rotation
+    def __init__(self, model: Any, uses: Mapping[int, Use], before: bool) -> None:
+        super().__init__(config=model.config.get_text_config(decoder=True))
+        self.uses, self.rotations = uses, rotations_of(uses) if before else {}
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        if layer_idx not in self.uses:
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         for t in (key_states, value_states):
             if not t.requires_grad:  # the parameters are frozen
                 t.requires_grad_()
         self.seen[layer_idx] = key_states, value_states
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
-    def undo_rotation(self, grad: Tensor) -> Tensor:
-        return grad if self.rotation is None else self.rotation.undo(grad, 0)
+    def undo_rotation(self, layer: int, grad: Tensor) -> Tensor:
+        rotation = None if self.uses[layer].rotated is False else self.rotations.get(self.uses[layer].table)
+        return grad if rotation is None else rotation.undo(grad, 0)

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.cache.codecs.matryoshkakv import principal_basis
-from polyad.cache.host.model_layers import layer_numbers
+from polyad.cache.host.probe import uses_of_cache
 
 SIDES = ("key", "value")
 PARTS = 8
@@ -116,9 +116,10 @@ def _error_of_cut(
 
 
 def _bases(model: Any, seen: Sequence[dict[str, Tensor]]) -> dict[tuple[int, str], Tensor]:
-    config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return {(i, side): principal_basis(layer, side, heads) for i, layer in enumerate(seen) for side in SIDES}
+    layers = zip(seen, uses_of_cache(model).values(), strict=True)
+    return {
+        (i, side): principal_basis(layer, side, use.heads) for i, (layer, use) in enumerate(layers) for side in SIDES
+    }
 
 
 def _random_mask(u: Tensor, generator: Generator) -> Tensor:
@@ -157,8 +158,8 @@ class _Cut(DynamicCache):
     def __init__(
         self, model: Any, seen: Sequence[dict[str, Tensor]], bases: Mapping[Any, Tensor], masks: Mapping[Any, Tensor]
     ) -> None:
-        super().__init__()
-        self.numbers = {layer: n for n, layer in enumerate(layer_numbers(model))}
+        super().__init__(config=model.config.get_text_config(decoder=True))
+        self.numbers = {layer: n for n, layer in enumerate(uses_of_cache(model))}
         self.means, self.bases, self.masks = seen, bases, masks
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:

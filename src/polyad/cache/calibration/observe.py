@@ -13,6 +13,7 @@ from polyad._card import methods
 from polyad.cache.calibration.fisher import fisher
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.host.cache import cache_for
+from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
 from polyad.formats import Dense
 
@@ -49,19 +50,25 @@ def observe(
 
     watch.before_rotation = kind.before_rotation  # pyright: ignore[reportFunctionMemberAccess] - as a codec's class
     windows = list(windows)
+    if not uses_of_cache(model):
+        raise ValueError(
+            f"every layer of {type(model).__name__} has a sliding window or no keys at all, so that a codec has "
+            "nothing to hold; use transformers' own cache"
+        )
     if min((window.shape[-1] for window in windows), default=sinks + 1) <= sinks:
         raise ValueError(f"sinks={sinks} leaves nothing of a window; give longer windows")
     if not sum(window.numel() for window in windows):
         raise ValueError("the calibration data is empty; give at least one window of tokens")
-    last = None
+    cache = None
     with torch.no_grad():
         for step, window in enumerate(windows, 1):
             cache = cache_for(model, watch, window=0)
             model.base_model(window if window.ndim == 2 else window[None], past_key_values=cache, use_cache=True)
-            last = cache.rotation
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
-        statistics = [observer.statistics(last) for observer in observers.values()]
+        assert cache is not None
+        layers = zip(observers.values(), cache.held, strict=True)
+        statistics = [observer.statistics(layer.rotation) for observer, layer in layers]
     if _needed_statistics(make) & FISHER:
         gradients = fisher(model, make, windows, sinks=sinks, callback=callback)
         statistics = [{**layer, **more} for layer, more in zip(statistics, gradients, strict=True)]
@@ -87,6 +94,8 @@ class _Observer(Codec):
             rows = x[:, :, self.sinks :].transpose(1, 2).flatten(2).flatten(0, 1).to(wide)
             self.add(f"{name}s", rows.mT @ rows)
             self.add(f"{name}_mean", rows.sum(0))
+        if not queries.shape[2]:  # a model that attends with other keys than the cache's
+            return Dense(keys), Dense(values)
         grouped = queries.to(wide).unflatten(1, (self.place.key_heads, -1)) * scaling
         rows = grouped.permute(1, 0, 2, 3, 4).flatten(1, 3)
         self.add("queries", rows.mT @ rows / grouped.shape[2])
@@ -100,10 +109,10 @@ class _Observer(Codec):
         for name, value in means.items():
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"the {name} of layer {self.place.layer} hold NaN or infinite numbers on the text")
-        return {
-            **means,
-            "metric": means["queries"] if rotation is None else rotation_average(means["queries"], rotation),
-        }
+        if "queries" not in means:
+            return means
+        metric = means["queries"] if rotation is None else rotation_average(means["queries"], rotation)
+        return {**means, "metric": metric}
 
 
 class _Unrotated(_Observer):

@@ -46,6 +46,8 @@ class Squat(Kivi):
     True
     """
 
+    reads_queries = True
+
     def __init__(
         self,
         place: Place | None = None,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,40 +20,73 @@ CHUNK = 4096
 """Tokens whose keys or values are formed at once where they must be."""
 
 
-def install(model: Any) -> None:
-    """Let a transformers model attend to caches of this package; all others are attended to as before."""
+NAMED = re.compile(r"_attn_implementation\)?\s*(in|not in|==|!=)\s*[\[({]?\s*[\"'](eager[\"'],|sdpa)")
+"""A modelling file that asks for an implementation by its name would not know polyad's."""
+
+
+def install(model: Any) -> bool:
+    """Let a transformers model attend to caches of this package; all others are attended to as before.
+
+    False for a model whose attention cannot be chosen: it reads keys and values as tensors.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     before = model.config.get_text_config(decoder=True)._attn_implementation or "sdpa"
     if before.startswith("polyad_"):
-        return
+        return True
     if before not in ("sdpa", "eager"):
         raise ValueError(
             f"the model attends with {before!r}; caches are read by 'sdpa' or 'eager': call "
             "model.set_attn_implementation('sdpa') first"
         )
+    if not model._can_set_attn_implementation() or any(
+        map(_asks_by_name, {type(m).__module__ for m in model.modules()})
+    ):
+        return False
     name = f"polyad_{before}"
     AttentionInterface.register(name, _sdpa if before == "sdpa" else _eager)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[before])
     model.set_attn_implementation(name)
-    if model.config.get_text_config(decoder=True)._attn_implementation != name:
-        raise ValueError(f"{type(model).__name__} does not let its attention be chosen, so that no cache can be read")
+    return model.config.get_text_config(decoder=True)._attn_implementation == name
 
 
-def _sdpa(module: nn.Module, query: Tensor, key: Any, value: Any, mask: Tensor | None, **more: Any) -> Any:
+@cache
+def _asks_by_name(file: str) -> bool:
+    """True if a modelling file of transformers tests for 'sdpa' by its name."""
+    return file.startswith("transformers.models.") and NAMED.search(inspect.getsource(sys.modules[file])) is not None
+
+
+def _sdpa(
+    module: nn.Module, query: Tensor, key: Any, value: Any, attention_mask: Tensor | None = None, **more: Any
+) -> Any:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if isinstance(key, Tensor):
-        return sdpa_attention_forward(module, query, key, value, mask, **more)
-    return key.attend(module, query, mask, sdpa_attention_forward, more), None
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+    if more.get("output_attentions"):
+        warnings.warn(
+            "output_attentions=True gives nothing where the model attends with 'sdpa', which keeps no weights; call "
+            "model.set_attn_implementation('eager') before the cache is made",
+            stacklevel=2,
+        )
+    return key.attend(module, query, attention_mask, sdpa_attention_forward, more), None
 
 
-def _eager(module: nn.Module, query: Tensor, key: Any, value: Any, mask: Tensor | None, **more: Any) -> Any:
+def _eager(
+    module: nn.Module, query: Tensor, key: Any, value: Any, attention_mask: Tensor | None = None, **more: Any
+) -> Any:
     before = sys.modules[type(module).__module__].eager_attention_forward
     if isinstance(key, Tensor):
-        return before(module, query, key, value, mask, **more)
-    return key.attend(module, query, mask, before, more), None
+        return before(module, query, key, value, attention_mask, **more)
+    weights: list[Any] = []
+
+    def attend(*args: Any, **options: Any) -> tuple[Tensor, Any]:
+        out, given_weights = before(*args, **options)
+        weights.append(given_weights)
+        return out, given_weights
+
+    return key.attend(module, query, attention_mask, attend, more), weights[-1] if weights else None
 
 
 def dense(

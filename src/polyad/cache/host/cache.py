@@ -2,95 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.attention import install
+from polyad.cache.host.calls import cache_of, listen
 from polyad.cache.host.eviction_layer import EvictingLayer
+from polyad.cache.host.held_cache import HeldCache, HeldPair
 from polyad.cache.host.layer import HeldLayer
-from polyad.cache.host.model_layers import attentions, layer_numbers, place, plain_layers
+from polyad.cache.host.model_layers import Use, place, plain_layers
+from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
 
 WINDOW = 128
-
-
-class HeldCache(Cache):
-    """A cache for transformers that counts its bytes: ``nbytes`` of its sequences, ``shared_nbytes`` of the model."""
-
-    def __init__(self, layers: list[Any], rotation: Rotation | None) -> None:
-        super().__init__(layers=layers)
-        self.rotation = rotation
-
-    @property
-    def held(self) -> list[HeldLayer]:
-        return [layer for layer in self.layers if isinstance(layer, HeldLayer)]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes, scales, latents, bases of these sequences, exact tokens, positions, and room for more."""
-        stored: dict[int, int] = {}
-        for layer in self.held:
-            stored |= layer.stored.storages(() if layer.codec is None else layer.codec.bases)
-            stored |= {t.data_ptr(): t.nbytes for t in layer.state}
-        exact = sum(part.nbytes for layer in self.held for part in (layer.first, layer.recent))
-        others = [
-            layer for layer in self.layers if isinstance(layer, DynamicLayer) and not isinstance(layer, HeldLayer)
-        ]
-        plain = sum(t.numel() * t.element_size() for layer in others if layer.is_initialized for t in _tensors(layer))
-        return sum(stored.values()) + exact + plain + (0 if self.rotation is None else self.rotation.nbytes)
-
-    @property
-    def shared_nbytes(self) -> int:
-        """Bytes of calibrated bases and tables of rotations, held once for a model."""
-        codecs = [layer.codec for layer in self.held if layer.codec is not None]
-        bases = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for c in codecs for t in c.bases}
-        return sum(bases.values()) + (0 if self.rotation is None else self.rotation.shared_nbytes)
-
-    def adopt(self, other: HeldCache) -> HeldCache:
-        """Encode the tokens of an exact cache of ``recording_cache``, as if the model had run on them; self."""
-        if self.rotation is not None:
-            if other.rotation is None:
-                raise ValueError("the exact cache knows no positions; make it with recording_cache(model)")
-            self.rotation.adopt(other.rotation)
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            if isinstance(mine, HeldLayer) and isinstance(theirs, HeldLayer):
-                mine.adopt(theirs)
-            elif isinstance(mine, DynamicLayer) and isinstance(theirs, DynamicLayer):
-                mine.update(*_tensors(theirs))
-            else:
-                raise ValueError(f"a {type(theirs).__name__} cannot be adopted; run the model on the prompt instead")
-        return self
-
-    def crop(self, tokens_to_remove: int) -> None:
-        super().crop(tokens_to_remove)
-        if self.rotation is not None:
-            self.rotation.crop(self.get_seq_length())
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        if self.rotation is not None:
-            self.rotation.select(indices)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        if self.rotation is not None and self.rotation.positions is not None:
-            self.rotation.positions = self.rotation.positions.repeat_interleave(repeats, 0)
-
-    def reorder_cache(self, beam_idx: Any) -> None:
-        super().reorder_cache(beam_idx)
-        if self.rotation is not None:
-            self.rotation.select(beam_idx)
-
-    def reset(self) -> None:
-        raise ValueError("a cache of codecs cannot be reset, since they remember the sequence; make a new one")
 
 
 def cache_for(
@@ -108,7 +39,8 @@ def cache_for(
     ``window`` tokens stay exact, and the first ``sinks``, to which trained models turn out to attend most: a few are
     worth many bits of all others (in a batch padded on the left they are padding). ``dtype`` is that of exact tokens,
     None the model's own. ``seen`` is what ``observe`` collected for a codec that needs calibration, a mapping
-    for each layer. Layers with a sliding window, or without keys, are held as transformers holds them.
+    for each layer. Layers with a sliding window, or without keys, are held as transformers holds them, and so are
+    the keys that a decoder makes of its encoder's output.
 
     The first call chooses an attention implementation for the model that can read such caches; with any other cache
     it does what the model did before.
@@ -127,42 +59,47 @@ def cache_for(
     for name, value in (("window", window), ("sinks", sinks)):
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0")
-    config: Any = model.config.get_text_config(decoder=True)
-    layers = plain_layers(config)
-    modules = attentions(model)
-    numbers = layer_numbers(model)
-    absent = [i for i in numbers if i not in modules]
-    if absent:
-        raise ValueError(
-            f"layer {absent[0]} of {type(model).__name__} has no attention module that polyad understands; use "
-            "transformers' own cache"
-        )
-    if not numbers:
-        raise ValueError(
-            f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
-            "cache holds in little memory already; there is nothing to compress"
-        )
+    uses = uses_of_cache(model)
+    layers = plain_layers(model)
+    numbers = list(uses)
     if seen is not None and len(seen) != len(numbers):
         raise ValueError(
             f"the calibration is of {len(seen)} layers and {type(model).__name__} has {len(numbers)} to hold; "
             "calibrate this model"
         )
-    install(model)
-    rotation = _rotation(make, modules[numbers[0]])
-    codecs = _codecs(
-        make, [place(config, i, modules[i], None if seen is None else seen[n]) for n, i in enumerate(numbers)]
-    )
-    settings: Any = (window, rotation, sinks, dtype)
-    new_layers = [
-        EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)
-        for codec in codecs
-    ]
-    for i, layer in zip(numbers, new_layers, strict=True):
-        layer.neighbours = (
-            [other for other in new_layers if other.codec is layer.codec] if layer.codec is not None else (layer,)
+    if make is not None and not numbers:
+        warnings.warn(
+            f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already: its cache is the plain one",
+            stacklevel=2,
         )
-        layers[i] = layer
-    return HeldCache(layers, rotation)
+    before = make is not None and bool(getattr(arguments(make), "before_rotation", False))
+    rotations = rotations_of(uses) if before else {}
+    config: Any = model.config.get_text_config(decoder=True)
+    codecs = _codecs(
+        make,
+        [
+            place(config, i, use.module, None if seen is None else seen[n], use.heads)
+            for n, (i, use) in enumerate(uses.items())
+        ],
+    )
+    new_layers: list[HeldLayer] = []
+    for (number, use), codec in zip(uses.items(), codecs, strict=True):
+        if not use.direct and codec is not None and codec.reads_queries:
+            raise ValueError(
+                f"{type(use.module).__name__} of layer {number} attends with keys that it makes from those of the "
+                f"cache, so that {codec!r} cannot compare them with queries; choose a codec that does not, such as "
+                "kivi"
+            )
+        settings: Any = (window, rotations.get(use.table) if use.rotated is not False else None, sinks, dtype)
+        layer = EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)
+        layer.direct = use.direct
+        layers[number] = layer
+        new_layers.append(layer)
+    for layer in new_layers:
+        layer.neighbours = [x for x in new_layers if x.codec is layer.codec] if layer.codec is not None else (layer,)
+    cache = HeldCache(layers, rotations)
+    return HeldPair(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
 
 
 def recording_cache(model: PreTrainedModel) -> HeldCache:
@@ -170,9 +107,8 @@ def recording_cache(model: PreTrainedModel) -> HeldCache:
     cache = cache_for(model)
     for layer in cache.held:
         layer.remembers = True
-    modules = attentions(model)
     with suppress(ValueError):  # a model without the usual rotation: no codec will ask for it
-        cache.rotation = Rotation(modules[min(modules)])
+        cache_of(cache).rotations = rotations_of(uses_of_cache(model))
     return cache
 
 
@@ -187,10 +123,17 @@ def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:
     return codecs
 
 
-def _rotation(make: Make | None, attention: nn.Module) -> Rotation | None:
-    before: Callable[..., bool] = lambda kind: bool(getattr(kind, "before_rotation", False))  # noqa: E731
-    return Rotation(attention) if make is not None and before(arguments(make)) else None
-
-
-def _tensors(layer: Any) -> list[Tensor]:
-    return [t for t in (layer.keys, layer.values) if isinstance(t, Tensor)]
+def rotations_of(uses: Mapping[int, Use]) -> dict[int, Rotation]:
+    """The rotations of a model's keys, by the layer that announces the positions; refused where one is not known."""
+    rotations: dict[int, Rotation] = {}
+    for number, use in uses.items():
+        if use.rotated is None:
+            raise ValueError(
+                f"the attention of layer {number} does not rotate its keys in the usual way; choose a codec that "
+                "stores keys as they are, such as kivi"
+            )
+        if use.rotated and use.table not in rotations:
+            rotations[use.table] = Rotation(use.module)
+    for number in rotations:
+        listen(uses[number].module)
+    return rotations

@@ -126,7 +126,7 @@ class FusedRows(Format):
         table, lines = self._table
         index, starts = sum_order(lines, weights.shape[-2], self.down)
         repeated = weights if groups == 1 else weights.unsqueeze(-2).expand(*weights.shape[:-1], groups, -1)
-        flat = repeated.reshape(-1) if weights.dtype == torch.float32 else repeated.to(torch.float32).reshape(-1)
+        flat = repeated.to(torch.float32).reshape(-1).contiguous()  # of one term, what is expanded stays a view
         sums = sum_kernel(self.bits)(table, index, starts, False, 0, False, flat, None, False)
         if sums.shape[-1] != self.group:  # padded to whole bytes
             sums = sums[:, : self.group]

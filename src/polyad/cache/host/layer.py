@@ -21,9 +21,10 @@ from polyad.cache.host.stored_blocks import Stored
 class HeldLayer(DynamicLayer):
     """Holds one layer's tokens; ``update`` gives itself in the place of keys and values, and attention calls it back.
 
-    Attention sees the tokens of the current call as they are. After it, what has left the window is encoded, in
-    multiples of the codec's block. ``neighbours`` are the layers that share the codec, this one among them; the last
-    of them encodes for all.
+    Where a model makes other keys of the cache's own before it attends (``direct`` is False), ``update`` restores
+    them. Attention sees the tokens of the current call as they are. After it, what has left the window is encoded,
+    in multiples of the codec's block. ``neighbours`` are the layers that share the codec, this one among them; the
+    last of them encodes for all.
     """
 
     def __init__(
@@ -40,14 +41,18 @@ class HeldLayer(DynamicLayer):
         self.rotation = rotation if codec is not None and codec.before_rotation else None
         self.recent, self.stored = Recent(), Stored(1 if codec is None else codec.block)
         self.neighbours: Sequence[HeldLayer] = (self,)
-        self.remembers = False
+        self.remembers, self.direct = False, True
         self._query: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Any, Any]:  # noqa: ARG002
         """Append the new tokens."""
         self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
         self.recent.append(key_states, value_states, self.held_dtype)
-        return self, self
+        if self.direct:
+            return self, self
+        restored = self.read()
+        self._settle(key_states[..., :0, :])
+        return restored
 
     def attend(self, module: nn.Module, query: Tensor, mask: Tensor | None, before: Any, more: Any) -> Tensor:
         """Attention of queries (batch, heads, tokens, channels); (batch, tokens, heads, channels)."""
@@ -176,6 +181,14 @@ class HeldLayer(DynamicLayer):
     def state(self) -> tuple[Tensor, ...]:
         """Tensors that are remembered of the sequences besides their tokens; their bytes count."""
         return () if self.codec is None else self.codec.state
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(Tensor, name):
+            raise ValueError(
+                f"a model asks polyad's cache for {name!r} as it would ask a tensor of keys; call "
+                "polyad.cache.cache_for(model) for each model that is to read the cache"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def offload(self) -> None:
         raise NotImplementedError("these layers cannot be offloaded; make the cache without offloading=True")

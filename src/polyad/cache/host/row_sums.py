@@ -24,7 +24,7 @@ def sum_order(lines: tuple[tuple[int, int], ...], rows: int, down: bool) -> tupl
     (n, tall), (groups, wide) = lines[-2:] if down else (lines[-1], lines[-2])
     inner = (torch.arange(n, dtype=torch.int32) * tall).unsqueeze(-1) + torch.arange(groups, dtype=torch.int32) * wide
     index = (index.view(-1, 1, 1, 1) + inner).expand(-1, rows, -1, -1)
-    return index.reshape(-1), torch.arange(0, index.numel(), groups, dtype=torch.int32)
+    return index.reshape(-1).contiguous(), torch.arange(0, index.numel(), groups, dtype=torch.int32)
 
 
 @cache

@@ -13,7 +13,9 @@ from polyad._card import Card
 from polyad.cache.calibration.observe import observe
 from polyad.cache.codec import arguments
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.cache import HeldCache, cache_for
+from polyad.cache.host.cache import cache_for
+from polyad.cache.host.held_cache import HeldCache
+from polyad.cache.host.probe import uses_of_cache
 
 PLAIN = "plain"
 EXACT = Card(PLAIN, "codec", lambda: None, None, ())
@@ -29,7 +31,8 @@ def maker(
 
     ``window``, ``sinks`` and ``dtype`` of exact tokens may be among the arguments; by default the first four tokens
     stay exact, unless the codec itself chooses which ones stay. ``windows`` gives token ids to
-    calibrate on and is called only where the codec needs them.
+    calibrate on and is called only where the codec needs them. For a model in which a codec can hold nothing, the
+    caches are the plain ones.
     """
     if split_method(text)[0] == PLAIN:
         return partial(cache_for, model, **check_arguments(EXACT, split_method(text)[1]))
@@ -38,9 +41,9 @@ def maker(
     make = partial(chosen.function, **values)
     if not issubclass(arguments(make), Eviction):  # which chooses itself
         options.setdefault("sinks", SINKS)
-    sinks = options.get("sinks", 0)
+    sinks, needed = options.get("sinks", 0), bool(chosen.needs and uses_of_cache(model))
     try:
-        observed = observe(model, make, windows(), sinks=sinks, callback=callback) if chosen.needs else None
+        observed = observe(model, make, windows(), sinks=sinks, callback=callback) if needed else None
         cache_for(model, make, seen=observed, **options)  # so that what is wrong is said before any work
     except TypeError as error:
         raise ValueError(f"{text!r} does not fit {chosen.name}: {error}") from error
