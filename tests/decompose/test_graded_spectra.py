@@ -61,7 +61,9 @@ def test_matrices(shape, spectrum, exponent, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("exponent", [-3, -6, -10])
-@pytest.mark.parametrize(("shape", "spectrum"), list(itertools.product([(12, 12, 12), (100, 6, 5), (5, 6, 7, 8)], SPECTRA)))
+@pytest.mark.parametrize(
+    ("shape", "spectrum"), list(itertools.product([(12, 12, 12), (100, 6, 5), (5, 6, 7, 8)], SPECTRA))
+)
 def test_tensors(shape, spectrum, exponent, dtype):
     x, eps = graded(shape, spectrum, exponent, dtype), torch.finfo(dtype).eps
     whole = [tt_svd(x, tol=0.0), hierarchical_tucker(x, tol=0.0), st_hosvd(x, tol=0.0)]

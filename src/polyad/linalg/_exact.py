@@ -52,11 +52,12 @@ def drowns(x: Tensor, s: Tensor, rank: int | None, tol: float | None) -> bool:
 def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor, Triple, Tensor | None]:
     """Of matrices no taller than wide: all left vectors and values, the triples of ``rank`` or ``tol``, the ranks."""
     if x.dtype == torch.float32:
-        u, s = complete_left(x)
+        wide = x.double()
+        u, s = complete_left(wide)
         needed, r = _ranks_needed(s, rank, tol)
         values = zero_beyond_rank(s[..., :r], needed)
         if x.is_meta or bool((values[..., -1] > _FLOOR * values[..., 0]).all()):
-            right = _right_vectors(x, u[..., :r], s[..., :r]).to(x.dtype)
+            right = _right_vectors(wide, u[..., :r], s[..., :r]).to(x.dtype)
             u, s = u.to(x.dtype), s.to(x.dtype)
             return u, s, (u[..., :r], s[..., :r], right), needed
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
@@ -65,11 +66,11 @@ def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Te
 
 
 def _right_vectors(x: Tensor, u: Tensor, s: Tensor) -> Tensor:
-    """Vh (*batch, r, m) of x from its left vectors and values in float64; orthonormal.
+    """Vh (*batch, r, m) of x from its left vectors and values, all in float64; orthonormal.
 
     In single precision the rounding of u, divided by small values, would skew them.
     """
-    right = (u.mT @ x.double()) / s.unsqueeze(-1)
+    right = (u.mT @ x) / s.unsqueeze(-1)
     if x.is_meta or bool((s[..., -1] > _SKEW * s[..., 0]).all()):
         return right
     q, r = torch.linalg.qr(right.mT)  # r is the identity but for rounding

@@ -44,7 +44,9 @@ def complete(
     work, norm = unit(x)
     work = work.double()
     shape, enough = tuple(x.shape[1:]), (30 * torch.finfo(x.dtype).eps) ** 2
-    sweeps = partial(alternate, partial(mttkrp_sweep, work), keep=None, mask_sweep=partial(mttkrp_sweep, mask.double()))
+    sweeps = partial(
+        alternate, partial(mttkrp_sweep, work), keep=None, mask_sweep=partial(mttkrp_sweep, mask.double())
+    )
     best, least = [work.new_zeros(len(x), rank, n) for n in shape], work.new_full((len(x),), torch.inf)
     for number in range(restarts + 2):
         first = _WARM
@@ -72,7 +74,7 @@ def complete(
 def _one_after_another(
     x: Tensor, mask: Tensor, rank: int, ridge: float, stop: float, generator: Generator
 ) -> list[Tensor]:
-    """Factors (b, rank, I_n) of outer products that are each fitted to what those before leave of the seen entries."""
+    """Factors (b, rank, I_n) of outer products, each fitted to what those before it leave of the entries seen."""
     shape, terms = tuple(x.shape[1:]), []
     for _ in range(rank):
         term, _ = alternate(

@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
@@ -110,8 +111,9 @@ def cp_als(
     >>> fit.factors[1].shape, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
     (torch.Size([5, 2]), True)
     """
+    _check.iterations(max_iter, stop)
     sizes, lead = check_rank_or_tol(x, rank, tol, batch), tuple(x.shape[:batch])
-    _check_search(restarts, ridge, max_iter)
+    _check_search(restarts, ridge)
     work = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     work, mask = apply_mask(work, mask)
     masks = None if mask is None else mask.reshape(-1, *sizes)
@@ -143,10 +145,8 @@ def cp_als(
     )  # fmt: skip
 
 
-def _check_search(restarts: int, ridge: float, max_iter: int) -> None:
+def _check_search(restarts: int, ridge: float) -> None:
     if restarts < 1:
         raise ValueError(f"restarts={restarts} leaves no start; choose 1 or more")
-    if ridge < 0:
+    if not ridge >= 0:
         raise ValueError(f"ridge={ridge} is negative; choose 0, or a small number such as 1e-4")
-    if max_iter < 0:
-        raise ValueError(f"max_iter={max_iter} is negative; choose 0 or more sweeps")

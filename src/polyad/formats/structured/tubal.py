@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats.format import Format
+from polyad.formats.networks.indexing import check_index
 from polyad.formats.structured.tubes import from_frequencies, to_frequencies, truncate, weights
 
 
@@ -137,8 +138,7 @@ class Tubal(Format):
 
     def entries(self, index: Tensor) -> Tensor:
         """Single entries: ``index`` of shape (*any, 3) gives (*batch, *any); r l products each."""
-        if index.is_floating_point() or index.ndim == 0 or index.shape[-1] != 3:
-            raise ValueError(f"index of shape {tuple(index.shape)} and {index.dtype} must hold 3 integers an entry")
+        check_index(index, self.shape, self.batch)
         flat, length = index.long().reshape(-1, 3), self.length
         left = self.left.movedim(-3, 0)[flat[:, 0]]
         right = self.right.movedim(-2, 0)[flat[:, 1]]  # (entries, *batch, r, l)
@@ -146,7 +146,7 @@ class Tubal(Format):
         turned = (flat[:, 2, None] - torch.arange(length, device=index.device)) % length
         turned = turned.reshape(len(flat), *[1] * (self.batch + 1), length)
         sums = (left * right.gather(-1, turned.expand(right.shape))).flatten(-2).sum(-1)
-        return sums.movedim(0, -1).reshape(*self.shape[: self.batch], *index.shape[:-1])
+        return sums.movedim(0, -1).reshape((*self.shape[: self.batch], *index.shape[:-1]))
 
     def round(self, rank: int | None = None, *, tol: float | None = None) -> Tubal:
         """The closest of tubal rank ``rank``, or of the least within the relative error ``tol``.
