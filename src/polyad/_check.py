@@ -56,6 +56,16 @@ def real(name: str, x: Any) -> None:
         )
 
 
+def real_tensors(kind: str, *tensors: Tensor) -> None:
+    """Refuse to build a format of this kind of complex numbers, with which its transforms cannot compute."""
+    for x in tensors:
+        if x.is_complex():
+            raise TypeError(
+                f"a {kind} of {x.dtype} is not known; hold real and imaginary parts (x.real, x.imag) in two, or use "
+                "a multilinear format such as LowRank, CP, Tucker or TensorTrain"
+            )
+
+
 def dimensions(name: str, x: Tensor, least: int) -> Tensor:
     """Refuse tensors of fewer than ``least`` dimensions, and empty ones. Returns the tensor."""
     if x.ndim < least:

@@ -33,7 +33,7 @@ def call(card, **changes):
 def test_negative_counts_of_iterations_are_refused(card):
     with pytest.raises(ValueError, match=r"max_iter=-1 is below \d; choose"):
         call(card, max_iter=-1)
-    with pytest.raises(TypeError, match="max_iter=2.5 is no whole number"):
+    with pytest.raises(TypeError, match=r"max_iter=2\.5 is no whole number"):
         call(card, max_iter=2.5)
 
 

@@ -51,6 +51,7 @@ class LowDisplacement(Format):
     transposed: bool = False
 
     def __post_init__(self) -> None:
+        _check.real_tensors("LowDisplacement", self.left, self.right)
         left, right = self.left.shape, self.right.shape
         if len(left) < 2 or len(right) < 2 or left[:-2] != right[:-2] or left[-1] != right[-1]:
             raise ValueError(
@@ -153,6 +154,7 @@ class LowDisplacement(Format):
         >>> (w + w).rank, (w + w).round(tol=1e-6).rank
         (2, 1)
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if rank is not None:
             rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.networks.indexing import check_index
 from polyad.formats.structured.tubes import from_frequencies, to_frequencies, truncate, weights
@@ -34,6 +35,7 @@ class Tubal(Format):
     right: Tensor
 
     def __post_init__(self) -> None:
+        _check.real_tensors("Tubal", self.left, self.right)
         left, right = self.left.shape, self.right.shape
         fits = min(len(left), len(right)) >= 3 and left[:-3] == right[:-3]
         if not fits or (left[-2], left[-1]) != (right[-3], right[-1]):
@@ -153,6 +155,7 @@ class Tubal(Format):
 
         O(r² (n + m)) operations a frequency.
         """
+        _check.real("round", self)
         left, right = self.frequencies()
         (p, s), (q, t) = torch.linalg.qr(left), torch.linalg.qr(right.mH)
         u, core = truncate(s @ t.mH, self.length, rank, tol)
