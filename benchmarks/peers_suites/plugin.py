@@ -1,0 +1,52 @@
+"""The plugin of pytest that puts stand-ins into a peer's tests and writes down how each ended."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from typing import Any
+
+import pytest
+from benchmarks.peers_suites import stand_ins
+
+PEER = os.environ.get("PEERS_SUITE", "")
+STORE = os.environ["PEERS_STORE"]
+OUTCOMES: dict[str, list[str]] = {}
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    if PEER:
+        peer = importlib.import_module(f"benchmarks.peers_suites.{PEER}_stand_ins")
+        for module in {item.module for item in items}:
+            stand_ins.install(module, peer.TABLE)
+        if hasattr(peer, "start"):
+            peer.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: Any):
+    stand_ins.Calls.count = 0
+    name = item.nodeid.rpartition("/")[2]
+    try:
+        value = yield
+    except pytest.skip.Exception:
+        raise
+    except BaseException as error:
+        OUTCOMES[name] = [_verdict(error), f"{type(error).__name__}: {str(error)[:300]}", str(stand_ins.Calls.count)]
+        raise
+    OUTCOMES[name] = ["right", "", str(stand_ins.Calls.count)]
+    return value
+
+
+def _verdict(error: BaseException) -> str:
+    trace, last = error.__traceback__, ""
+    while trace is not None:
+        last, trace = trace.tb_frame.f_code.co_filename, trace.tb_next
+    ours = "/polyad/" in last and isinstance(error, ValueError | TypeError)
+    return "refused" if ours or isinstance(error, stand_ins.NotOffered) else "wrong"
+
+
+def pytest_sessionfinish() -> None:
+    with open(STORE, "w") as stream:  # noqa: PTH123
+        json.dump(OUTCOMES, stream)
