@@ -30,7 +30,7 @@ def sweep_order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> lis
         for number, term in enumerate(terms)
     ]
     most = max(_entries(term, sizes) for term in terms) * max(sizes.values(), default=1)
-    kept, joined, following = set(output), [False] * n, 0
+    outer, joined, following = set(output), [False] * n, 0
     number = min(range(n), key=lambda i: (len(near[i]), i))
     front, last, candidates, pairs = set(terms[number]), number, set(near[number]), []
     joined[number] = True
@@ -40,7 +40,7 @@ def sweep_order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> lis
             while joined[following]:
                 following += 1
             candidates.add(following)
-        after = {i: _letters_left(front, terms[i], kept, waiting) for i in candidates}
+        after = {i: _letters_left(front, terms[i], outer, waiting) for i in candidates}
         number = min(candidates, key=lambda i: (_entries(after[i], sizes), i))
         front = after[number]
         if _entries(front, sizes) > most:
@@ -53,10 +53,10 @@ def sweep_order(terms: Sequence[str], output: str, sizes: dict[str, int]) -> lis
     return pairs
 
 
-def _letters_left(front: set[str], term: str, kept: set[str], waiting: Counter[str]) -> set[str]:
+def _letters_left(front: set[str], term: str, outer: set[str], waiting: Counter[str]) -> set[str]:
     """The letters that are left when the front takes in a tensor that is still among those waiting."""
     inside = set(term)
-    return {c for c in front | inside if c in kept or waiting[c] > (c in inside)}
+    return {c for c in front | inside if c in outer or waiting[c] > (c in inside)}
 
 
 def _entries(letters: set[str] | str, sizes: dict[str, int]) -> int:

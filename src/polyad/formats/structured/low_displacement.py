@@ -36,8 +36,7 @@ class LowDisplacement(Format):
 
     Stores r (n + m) numbers. ``linear`` takes 2 r + 2 real transforms a row, of length about 2 n and 2 m (n where e
     is 1 and n transforms fast), and 2 r more a call: O(r n log n). Half precision is transformed in float32. Sums of
-    the same shifts add ranks. Measured in float32 on one core with 64 rows at rank 2: faster
-    than dense from n = 1024.
+    the same shifts add ranks. In float32 on one core with 64 rows at rank 2: faster than dense from n = 1024.
 
     >>> w = LowDisplacement(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [1.0]]))
     >>> w.to_dense()
@@ -154,7 +153,6 @@ class LowDisplacement(Format):
         >>> (w + w).rank, (w + w).round(tol=1e-6).rank
         (2, 1)
         """
-        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if rank is not None:
             rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")
