@@ -25,13 +25,45 @@ def finite(name: str, x: Tensor) -> Tensor:
     )
 
 
-def floating(name: str, x: Tensor) -> Tensor:
-    """Refuse what is no tensor, and tensors that are not real floating point. Returns the tensor."""
+def floating(name: str, x: Tensor, *, sparse: bool = False) -> Tensor:
+    """Refuse what is no tensor, and tensors that are not real floating point or not dense. Returns the tensor.
+
+    ``sparse`` says that the caller looks at the layout itself.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}; a tensor is needed: torch.as_tensor({name})")
+    if x.is_complex():
+        raise TypeError(
+            f"{name} has dtype {x.dtype}; a real tensor is needed: {name}.abs() for magnitudes, or "
+            f"torch.view_as_real({name}), which has real and imaginary parts along one mode more"
+        )
     if not x.is_floating_point():
         raise TypeError(f"{name} has dtype {x.dtype}; a real floating-point tensor is needed: {name}.float()")
+    if not sparse and x.layout != torch.strided:
+        raise ValueError(
+            f"{name} is sparse ({x.layout}); a dense tensor is needed: {name}.to_dense(). sparse_cp_als, nmf and "
+            "UpdatingSVD take sparse ones as they are"
+        )
     return x
+
+
+def real(name: str, x: Any) -> None:
+    """Refuse a format of complex numbers, for an operation of this name that conjugates nothing."""
+    if x.dtype.is_complex:
+        raise TypeError(
+            f"{name} of {x!r} with dtype {x.dtype} is not known for complex numbers; norm, inner, sums, products and "
+            "to_dense() are"
+        )
+
+
+def real_tensors(kind: str, *tensors: Tensor) -> None:
+    """Refuse to build a format of this kind of complex numbers, with which its transforms cannot compute."""
+    for x in tensors:
+        if x.is_complex():
+            raise TypeError(
+                f"a {kind} of {x.dtype} is not known; hold real and imaginary parts (x.real, x.imag) in two, or use "
+                "a multilinear format such as LowRank, CP, Tucker or TensorTrain"
+            )
 
 
 def dimensions(name: str, x: Tensor, least: int) -> Tensor:
@@ -121,6 +153,19 @@ def tolerance(value: float, name: str = "tol") -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name}={value} is not a relative error; give a number from 0 up to, but not, 1")
     return value
+
+
+def iterations(max_iter: int, stop: float | None = None, least: int = 0) -> int:
+    """Refuse counts of iterations below ``least``, and a relative change to stop at that is NaN or negative."""
+    if isinstance(max_iter, bool) or not hasattr(max_iter, "__index__"):
+        raise TypeError(f"max_iter={max_iter!r} is no whole number; choose {least} or more iterations")
+    if max_iter < least:
+        raise ValueError(f"max_iter={max_iter} is below {least}; choose {least} or more iterations")
+    if stop is not None and not (hasattr(stop, "__float__") and stop >= 0):
+        raise ValueError(
+            f"stop={stop} is no relative change; give a number from 0, such as stop=1e-6; iterations end below it"
+        )
+    return max_iter
 
 
 @functools.cache

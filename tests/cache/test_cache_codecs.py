@@ -253,3 +253,26 @@ def test_tokens_that_are_attended_to_keep_two_bits():
     found = codec.values(codec.encode(x, x, queries)[1])
     assert (found[:, :, 7] - x[:, :, 7]).norm() < 0.7 * (plain[:, :, 7] - x[:, :, 7]).norm()
     assert (found != plain).any(-1).sum() >= 2 * 3 * 8
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e5, 1e10, 1e18])
+def test_squat_keeps_its_objective_at_any_scale(scale):
+    x, queries = drawn_at(1, 64, 32, seed=0), drawn_at(1, 9, 32, seed=1)
+
+    def objective(codec):
+        missed = codec(bits=2).encode(x * scale, x * scale, queries * scale)[0].to_dense() / scale - x
+        return float((queries @ missed.mT).norm() / (queries @ x.mT).norm()), float(missed.norm() / x.norm())
+
+    (plain, plain_size), (ours, size) = objective(Kivi), objective(Squat)
+    assert ours < 1.02 * plain
+    assert size < 1.5 * plain_size
+
+
+def test_gear_refuses_what_float16_cannot_hold():
+    x = 1e6 * drawn_at(1, 64, 32, seed=0)
+    with pytest.raises(ValueError, match="beyond 65504, the largest number of the float16 in which gear stores them"):
+        Gear(bits=2).encode(x, x, x)
+
+
+def drawn_at(heads, tokens, channels, seed):
+    return torch.randn(1, heads, tokens, channels, generator=torch.Generator().manual_seed(seed))

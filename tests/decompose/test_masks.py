@@ -135,3 +135,51 @@ def test_what_cannot_be_done_is_said(call, said):
     x = planted(2, 8, signed=False) + 0.1
     with pytest.raises(ValueError, match=said):
         call(x, x > 0.5)
+
+
+WEIGHTS = {"equal": (1.0, 1.0, 1.0, 1.0), "falling": (1.0, 0.3, 0.1, 0.05), "tenfold": (1.0, 0.46, 0.22, 0.1)}
+
+
+def weighted(shape, weights, seed, *, signed=True):
+    """Unit vectors times these weights, and with it the generator, to draw a mask from."""
+    draw = torch.Generator().manual_seed(seed)
+    make = torch.randn if signed else torch.rand
+    factors = [make(n, len(weights), generator=draw, dtype=torch.float64) for n in shape]
+    return CP(tuple(f / f.norm(dim=0) for f in factors), torch.tensor(weights).double()).to_dense(), draw
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_entry_hidden_loses_no_weak_component(seed):
+    x, draw = weighted((16, 16, 16), (1.0, 0.3, 0.1), seed)
+    seen = torch.ones_like(x, dtype=torch.bool)
+    seen.view(-1)[int(torch.randint(x.numel(), (1,), generator=draw))] = False
+    assert error(cp_als(x, 3, mask=seen), x) < 1e-6
+    assert cp_als(x, tol=0.05, mask=seen).rank == 3
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.4])
+@pytest.mark.parametrize("kind", ["equal", "falling", "tenfold", "positive"])
+@pytest.mark.parametrize(("shape", "rank"), [((14, 13, 12), 3), ((10, 9, 8, 7), 4), ((30, 8, 6), 2)])
+def test_components_of_any_weight_are_completed(share, kind, shape, rank):
+    x, draw = weighted(shape, WEIGHTS.get(kind, WEIGHTS["equal"])[:rank], rank, signed=kind != "positive")
+    seen = torch.rand(x.shape, generator=draw, dtype=torch.float64) < share
+    assert error(cp_als(x.where(seen, torch.nan), rank, mask=seen), x) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sparse_completion_keeps_weak_components_too(seed):
+    x, draw = weighted((12, 11, 10), (1.0, 0.3, 0.1), seed)
+    seen = torch.rand(x.shape, generator=draw, dtype=torch.float64) < 0.9
+    starts = [torch.Generator().manual_seed(i) for i in range(4)]  # local minima exist, and each start is a call
+    fits = [sparse_cp_als(x, 3, mask=seen, stop=1e-10, max_iter=400, generator=one) for one in starts]
+    assert min(error(fit, x) for fit in fits) < 1e-3
+
+
+def test_real_data_are_completed_as_well_as_by_tensorly():
+    from tensorly.datasets import load_IL2data
+
+    x = torch.as_tensor(load_IL2data().tensor).double()
+    seen = ~x.isnan()
+    for rank, bound in ((2, 0.3183), (3, 0.2365)):  # the best of its starts
+        rest = (cp_als(x, rank, mask=seen).to_dense() - x)[seen]
+        assert float(rest.norm() / x[seen].norm()) < bound

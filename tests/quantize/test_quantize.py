@@ -8,7 +8,7 @@ import torch
 
 from polyad.formats import Quantized
 from polyad.formats.stored.packing import unpack
-from polyad.quantize import round_to_nearest
+from polyad.quantize import least_distortion, round_to_nearest
 from polyad.quantize.methods.round_to_nearest import largest_error
 
 MODULE = importlib.import_module("polyad.quantize.round_to_nearest")  # the attribute is the function
@@ -161,3 +161,15 @@ def test_few_rows_meet_codes_whose_scales_they_took(block, bits, scheme):
     for shape in ((32,), (3, 32), (2, 2, 32)):
         x = seeded(*shape, seed=3)
         assert torch.allclose(flat.linear(x), x @ flat.to_dense().mT, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-23, 1e19, 1e37])
+def test_least_distortion_at_any_scale(scale):
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = float((least_distortion(x, 4).to_dense() - x).norm())
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        scaled = (x * scale).to(dtype)
+        missed = least_distortion(scaled, 4).to_dense().double() - scaled.double()
+        assert float(missed.norm()) / scale == pytest.approx(exact, rel=0.02)
+        with pytest.raises(ValueError, match=r"choose a wider scale_dtype or (divide|multiply) x first"):
+            least_distortion(scaled, 4, scale_dtype=torch.float16)

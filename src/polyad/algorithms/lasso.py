@@ -48,6 +48,7 @@ def lasso(
     >>> [round(v, 1) for v in lasso(x, torch.tensor([2.0, 0.1, 0.0, -4.0]), noise=0.5).tolist()]
     [0.6, 0.0, 0.0, -1.6]
     """
+    _check.iterations(max_iter, stop)
     for name, t in (("x", x), ("y", y)):
         _check.finite(name, _check.floating(name, t))
     if x.dtype != y.dtype or x.dtype not in (torch.float32, torch.float64):

@@ -89,6 +89,7 @@ def random_pivoting(
     >>> s.square().round()
     tensor([45.,  5.])
     """
+    _check.iterations(max_iter, stop)
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 2))
     n, m = x.shape[-2:]

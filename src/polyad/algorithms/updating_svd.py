@@ -106,7 +106,7 @@ class UpdatingSVD(Stream):
     """
 
     def __init__(self, x: Tensor, rank: int) -> None:
-        _check.floating("x", x)
+        _check.floating("x", x, sparse=True)
         dense = (x.to_dense() if x.layout != torch.strided else x).detach()
         if dense.ndim != 2:
             raise ValueError(f"x of shape {tuple(dense.shape)} must be a matrix; stack or flatten other modes first")
@@ -172,7 +172,7 @@ class UpdatingSVD(Stream):
             )
         if 0 in x.shape:
             raise ValueError(f"{name} of shape {tuple(x.shape)} is empty; leave the update out")
-        x = _check.floating(name, x).detach().double().to_sparse_coo().coalesce()
+        x = _check.floating(name, x, sparse=True).detach().double().to_sparse_coo().coalesce()
         _check.finite(name, x.values())
         return x
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import opt_einsum
@@ -51,16 +53,21 @@ def _order_steps(inputs: str, output: str, shapes: Shapes) -> Plan:
     terms = inputs.split(",")
     if len(terms) == 1:
         return (((0,), f"{inputs}->{output}"),)
-    live = dict(enumerate(terms))
-    ordered = []
-    for k, (i, j) in enumerate(order(terms, output, _sizes(terms, shapes))):
-        numbers = list(live)
-        a, b = live.pop(i), live.pop(j)
-        rest = set(output).union(*live.values())
-        left = "".join(c for c in dict.fromkeys(a + b) if c in rest) if live else output
-        first, second = numbers.index(i), numbers.index(j)
+    live, numbers, ordered = Counter(output), list(range(len(terms))), []
+    for term in terms:
+        live.update(set(term))
+    for i, j in order(tuple(terms), output, _sizes(terms, shapes)):
+        a, b = terms[i], terms[j]
+        live.subtract(set(a))
+        live.subtract(set(b))
+        first, second = bisect.bisect_left(numbers, i), bisect.bisect_left(numbers, j)  # numbers ascend
+        for place in sorted((first, second), reverse=True):
+            del numbers[place]
+        left = "".join(c for c in dict.fromkeys(a + b) if live[c]) if numbers else output
         ordered.append(((first, second - (second > first)), f"{a},{b}->{left}"))
-        live[len(terms) + k] = left
+        terms.append(left)
+        numbers.append(len(terms) - 1)
+        live.update(set(left))
     return tuple(ordered)
 
 

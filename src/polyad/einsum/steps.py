@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -89,14 +90,16 @@ def steps(terms: Sequence[str], output: str, sizes: dict[str, int], pairs: Pairs
 def _letters(terms: Sequence[str], output: str, pairs: Pairs) -> tuple[list[set[str]], list[set[str]]]:
     """The letters of every tensor, and those that every step leaves."""
     sets = [set(term) for term in terms]
-    live = dict(enumerate(sets))
+    live = Counter(output)  # how many of the tensors and of the output have a letter
+    for term in sets:
+        live.update(term)
     after: list[set[str]] = []
     for i, j in pairs:
-        both = live.pop(i) | live.pop(j)
-        needed = set(output).union(*live.values())
-        after.append(both & needed)
+        live.subtract(sets[i])
+        live.subtract(sets[j])
+        after.append({c for c in sets[i] | sets[j] if live[c]})
         sets.append(after[-1])
-        live[len(sets) - 1] = after[-1]
+        live.update(after[-1])
     return sets, after
 
 

@@ -55,7 +55,9 @@ def parts(format: Any) -> Iterator[tuple[str, Any]]:
 def number_parts(format: Any) -> Iterator[Any]:
     """The parts that hold the numbers represented: formats, and floating-point tensors that are not ``exact``."""
     for name, value in parts(format):
-        if not isinstance(value, Tensor) or (value.is_floating_point() and name.split(".")[0] not in format.exact):
+        if not isinstance(value, Tensor) or (
+            (value.is_floating_point() or value.is_complex()) and name.split(".")[0] not in format.exact
+        ):
             yield value
 
 

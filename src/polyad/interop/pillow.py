@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ __all__ = ["read_picture"]
 
 def read_picture(path: str | Path) -> Tensor:
     """The pixels of a picture, (height, width) or (height, width, channels), uint8 or wider as stored.
+
+    16 bits a pixel become int32, in which torch can compute. Of 16 bits a colour Pillow gives the upper 8, with a
+    warning.
 
     Palettes are looked up. Raises ImportError with what to install where Pillow is missing, ValueError where the
     file is no picture.
@@ -31,7 +36,26 @@ def read_picture(path: str | Path) -> Tensor:
 
     try:
         with Image.open(path) as picture:
+            _warn_of_cut_colours(picture, path)
             picture = picture.convert("RGB") if picture.mode in ("P", "CMYK", "YCbCr") else picture
-            return torch.from_numpy(numpy.array(picture).copy())
+            pixels = numpy.array(picture)
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path} is no picture that Pillow reads ({error})") from None
+    wide = pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2
+    return torch.from_numpy(pixels.astype(numpy.int32 if wide else pixels.dtype.newbyteorder("=")).copy())
+
+
+def _warn_of_cut_colours(picture: Any, path: str | Path) -> None:
+    """Say where colours are stored in more bits than Pillow gives."""
+    bits = 8
+    if picture.format == "PNG":
+        with Path(path).open("rb") as file:
+            bits = file.read(25)[-1]  # the header states it in its ninth byte
+    elif picture.format == "TIFF":
+        stored = picture.tag_v2.get(258, 8)
+        bits = max(stored) if isinstance(stored, tuple) else stored
+    if bits > 8 and picture.mode in ("RGB", "RGBA", "LA", "CMYK"):
+        warnings.warn(
+            f"{path} holds {bits} bits a colour, of which Pillow gives the upper 8; save it as .npy to keep them all",
+            stacklevel=3,
+        )

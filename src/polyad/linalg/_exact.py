@@ -9,6 +9,7 @@ from polyad.linalg.orthogonal_iteration import orthogonal_iteration
 
 _MANY = 32  # matrices from which on it pays to iterate for all together
 _FLOOR = 1e-6  # singular values below this share of the largest are lost in a float64 Gram matrix
+_SKEW = 1e-4  # below this share right vectors by way of the Gram matrix are orthogonal to less than single precision
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -28,19 +29,52 @@ def complete_left(x: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
     return u.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
 
 
+def sharp_left(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``complete_left`` by way of x itself, for what drowns in ``x xᵀ``; some times slower."""
+    n, m = x.shape[-2:]
+    u, s, _ = torch.linalg.svd(x, full_matrices=n > m)
+    return u, torch.nn.functional.pad(s, (0, n - s.shape[-1]))
+
+
+def drowns(x: Tensor, s: Tensor, rank: int | None, tol: float | None) -> bool:
+    """True where the Gram matrix, whose values are s, cannot tell the vectors to keep from those to drop.
+
+    In single precision it always can: it is formed in double.
+    """
+    if x.dtype != torch.float64 or x.is_meta:
+        return False
+    if rank is None:
+        return tol is not None and tol < _FLOOR
+    last = min(rank, *x.shape[-2:]) - 1
+    return rank < x.shape[-2] and bool((s[..., last] < _FLOOR * s[..., 0]).any())
+
+
 def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor, Triple, Tensor | None]:
     """Of matrices no taller than wide: all left vectors and values, the triples of ``rank`` or ``tol``, the ranks."""
     if x.dtype == torch.float32:
-        u, s = complete_left(x)
+        wide = x.double()
+        u, s = complete_left(wide)
         needed, r = _ranks_needed(s, rank, tol)
         values = zero_beyond_rank(s[..., :r], needed)
         if x.is_meta or bool((values[..., -1] > _FLOOR * values[..., 0]).all()):
+            right = _right_vectors(wide, u[..., :r], s[..., :r]).to(x.dtype)
             u, s = u.to(x.dtype), s.to(x.dtype)
-            left = u[..., :r]
-            return u, s, (left, s[..., :r], (left.mT @ x) / s[..., :r].unsqueeze(-1)), needed
+            return u, s, (u[..., :r], s[..., :r], right), needed
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
     needed, r = _ranks_needed(s, rank, tol)
     return u, s, (u[..., :r], s[..., :r], vh[..., :r, :]), needed
+
+
+def _right_vectors(x: Tensor, u: Tensor, s: Tensor) -> Tensor:
+    """Vh (*batch, r, m) of x from its left vectors and values, all in float64; orthonormal.
+
+    In single precision the rounding of u, divided by small values, would skew them.
+    """
+    right = (u.mT @ x) / s.unsqueeze(-1)
+    if x.is_meta or bool((s[..., -1] > _SKEW * s[..., 0]).all()):
+        return right
+    q, r = torch.linalg.qr(right.mT)  # r is the identity but for rounding
+    return (q * torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1, 1).unsqueeze(-2)).mT
 
 
 def needed_rank(s: Tensor, tol: float) -> Tensor:

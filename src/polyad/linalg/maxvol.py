@@ -20,6 +20,7 @@ def maxvol(u: Tensor, extra: int = 0, *, bound: float = 1.05, max_iter: int = 10
     >>> rows[:2].sort().values, c.shape
     (tensor([0, 2]), torch.Size([4, 3]))
     """
+    _check.iterations(max_iter)
     _check.finite("u", _check.dimensions("u", _check.floating("u", u), 2))
     n, r = u.shape
     if n < r:

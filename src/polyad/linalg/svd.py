@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.linalg._exact import complete_left, complete_triples, needed_rank, zero_beyond_rank
+from polyad.linalg._exact import complete_left, complete_triples, drowns, needed_rank, sharp_left, zero_beyond_rank
 from polyad.linalg.krylov import krylov
 from polyad.linalg.scaling import near_unit
 from polyad.linalg.svd_gradient import connect_gradient
@@ -69,9 +69,10 @@ def left_singular(
     As ``truncated_svd`` without the right vectors, and ``rank`` may go up to n whatever m is: U has orthonormal
     columns even where singular values are zero. Small ranks of large n are found by block Krylov iteration, ranks up
     to m of matrices taller than wide as there; all else through the (n, n) Gram matrix in float64, in which values
-    below about 1e-8 of the largest are noise. Ranks up to n / 3 of 32 matrices and more are iterated for all of them
-    together (``orthogonal_iteration``), unless ``exact`` or a gradient asks for all vectors: some 1e-9 of the squared
-    error is left.
+    below about 1e-8 of the largest are noise. Where float64 asks for vectors of such values, or for a tolerance below
+    1e-6, a full singular value decomposition follows, unless ``exact`` asks for all vectors. Ranks up to n / 3 of 32
+    matrices and more are iterated for all of them together (``orthogonal_iteration``), unless ``exact`` or a gradient
+    asks for all vectors: some 1e-9 of the squared error is left.
 
     >>> u, s = left_singular(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), rank=2)
     >>> u, s
@@ -158,6 +159,8 @@ def _left(
             whole = (None, None)
         else:
             u, s = complete_left(x, None if exact or x.requires_grad else rank)
+            if not (exact and tol is None) and drowns(x, s, rank, tol):
+                u, s = sharp_left(x)
             needed = None if tol is None else needed_rank(s, tol)
             r = rank if needed is None else int(needed.max())
             whole = (u.to(x.dtype), s.to(x.dtype))

@@ -31,7 +31,7 @@ def orthogonalise_train(cores: Cores, centre: int) -> list[Tensor]:
     The centre then carries the norm; where that is beyond the dtype's range, all cores share it evenly.
     """
     swept = list(cores)
-    log = cores[0].new_zeros(cores[0].shape[:-3])
+    log = cores[0].real.new_zeros(cores[0].shape[:-3])
     for i in range(centre):
         q, r = torch.linalg.qr(swept[i].flatten(-3, -2))
         swept[i] = q.unflatten(-2, swept[i].shape[-3:-1])
@@ -55,7 +55,7 @@ def round_train(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> 
     stay below tol.
     """
     left, _ = _triangular(cores[:-1])
-    log = cores[0].new_zeros(cores[0].shape[:-3])
+    log = cores[0].real.new_zeros(cores[0].shape[:-3])
     swept, share = list(cores), split_error(tol, len(cores) - 1, cores[0].dtype)
     for i in range(len(cores) - 1, 0, -1):
         a = swept[i].flatten(-2)
@@ -92,7 +92,7 @@ def right_basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
 
 def _triangular(cores: Cores) -> tuple[list[Tensor], Tensor]:
     """R before each core and after the last, ``R[i]`` of shape (*batch, ≤ r, r), divided by 2^log (*batch)."""
-    log = cores[0].new_zeros(cores[0].shape[:-3])
+    log = cores[0].real.new_zeros(cores[0].shape[:-3])
     r = torch.ones_like(cores[0][..., :1, :1, 0])
     factors = [r]
     for core in cores:
@@ -105,7 +105,7 @@ def _triangular(cores: Cores) -> tuple[list[Tensor], Tensor]:
 def _r(x: Tensor) -> Tensor:
     """R of x = Q R, up to signs. For gradients Q is held fixed: RᵀR, all that matters of R, changes as it should."""
     if x.requires_grad and torch.is_grad_enabled():
-        return torch.linalg.qr(x.detach()).Q.mT @ x
+        return torch.linalg.qr(x.detach()).Q.mH @ x
     return torch.linalg.qr(x, mode="r").R
 
 

@@ -80,6 +80,11 @@ class Gear(Codec):
 
     def _sum(self, x: Tensor, codes: Format, mask: Tensor | None) -> Format:
         missed = x - codes.to_dense()
+        if bool((missed.abs() > torch.finfo(torch.float16).max).any()):
+            raise ValueError(
+                f"keys or values of up to {float(x.abs().max()):.3g} leave errors beyond 65504, the largest number "
+                "of the float16 in which gear stores them; use the codec kivi, which scales its codes"
+            )
         terms = [codes]
         if mask is not None:
             terms.append(Sparse.from_dense(missed.to(torch.float16), mask))

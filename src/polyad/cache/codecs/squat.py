@@ -76,25 +76,36 @@ class Squat(Kivi):
         """Σ Vᵀ of shape (batch, heads, rank, channels)."""
         rows = queries.unflatten(1, (heads, -1)).flatten(2, 3)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        squares, vectors = torch.linalg.eigh(rows.mT @ rows)
+        size = rows.abs().amax((-2, -1), keepdim=True)
+        size = size.where(size > 0, 1)  # squares of large queries would overflow
+        squares, vectors = torch.linalg.eigh((rows / size).mT @ (rows / size))
         lead = vectors * squares.clamp(min=0).sqrt().unsqueeze(-2)
-        return lead[..., -self.rank :].mT.contiguous()
+        return (lead[..., -self.rank :].mT * size).contiguous()
 
     def _quantize_keys(self, keys: Tensor) -> Quantized:
         basis = self._basis
         assert basis is not None
-        metric = self.weight * basis.mT @ basis + torch.eye(basis.shape[-1], dtype=basis.dtype, device=basis.device)
         work, done = keys.to(basis.dtype), []
         errors = work[..., :0]
         for start in range(0, keys.shape[-1], self.channels):
             target = work[..., start : start + self.channels]
             if start:
-                rest = torch.linalg.solve(metric[..., start:, start:], metric[..., start:, :start])
-                target = target + errors @ rest[..., : target.shape[-1], :].mT
+                target = target + errors @ self._shifts(basis, start)[..., : target.shape[-1], :].mT
             part = round_to_nearest(target, self.bits, group=(self.group, 1), zero_dtype=torch.float16)
             done.append(part)
             errors = torch.cat([errors, work[..., start : start + self.channels] - part.to_dense()], -1)
         return _join_channels(done, keys.dtype)
+
+    def _shifts(self, basis: Tensor, start: int) -> Tensor:
+        """``A_FF⁻¹ A_FD`` for the channels F from ``start`` on and D before it, of shape (batch, heads, F, D).
+
+        By the singular values of Q̂_F, in float64: large queries would make A too ill-conditioned to solve with.
+        """
+        wide = basis.double() * self.weight**0.5
+        u, s, vh = torch.linalg.svd(wide[..., start:], full_matrices=False)
+        seen = s > 1e-12 * s[..., :1]
+        gains = torch.where(seen, s, 0) / (1 + s.square())
+        return (vh.mT @ (gains.unsqueeze(-1) * (u.mT @ wide[..., :start]))).to(basis.dtype)
 
     def select(self, index: Tensor) -> None:
         if self._basis is not None:

@@ -29,6 +29,7 @@ Sweep = Callable[[list[Tensor]], Iterator[tuple[int, Tensor]]]
 Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _GROW, _GROW_LIMIT, _SHRINK = 1.05, 1.01, 1.5  # of the step and of its limit, as in the paper's experiments
+_ROUNDING = 1e-16  # of ‖x‖²: the error is a difference, and knows no less
 
 
 def alternate(
@@ -41,6 +42,7 @@ def alternate(
     stop: float,
     callback: Callback | None = None,
     mask_sweep: Sweep | None = None,
+    relative: bool = False,
 ) -> tuple[list[Tensor], Tensor]:
     """Update the factors in turn; those of least error on the way, and its square (b,). Tensors have norm 1 (or 0).
 
@@ -51,7 +53,8 @@ def alternate(
     Cohen, Gillis, Hien 2020). The error costs nothing: it comes with the last mode's product.
 
     Where entries are missing, they are zero in the tensor and ``mask_sweep`` is the sweep of the mask. Then ``gram``
-    has a matrix a row, (b, I_n, R, R), and the error is that of the entries seen.
+    has a matrix a row, (b, I_n, R, R), and the error is that of the entries seen. Two sweeps in a row that change the
+    squared error by at most ``stop``, of ‖x‖² or, where ``relative``, of itself, are the last.
     """
     b = len(factors[0])
     plain, hat = list(factors), list(factors)  # before and after moving on
@@ -84,7 +87,8 @@ def alternate(
         hat = [_where(worse, old, new) for old, new in zip(plain, hat, strict=True)]
         limit = torch.where(worse, step, (_GROW_LIMIT * limit).clamp(max=1))
         step = torch.where(worse, step / _SHRINK, torch.minimum(_GROW * step, limit))
-        calm = calm + 1 if bool(((before - after).abs() <= stop).all()) else 0
+        enough = (stop * before).clamp(min=_ROUNDING, max=stop) if relative else stop
+        calm = calm + 1 if bool(((before - after).abs() <= enough).all()) else 0
         before = after
         if callback is not None:
             callback(iteration, max_iter, {"error": float(least.mean()) ** 0.5})

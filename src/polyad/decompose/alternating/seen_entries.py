@@ -16,7 +16,7 @@ from polyad import _check
 
 Solve = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_FIRST, _DECAY, _LAST = 0.3, 0.6, 1e-6
+_DECAY, _LAST = 0.6, 1e-6
 
 
 def pairs(factor: Tensor) -> Tensor:
@@ -39,19 +39,19 @@ def apply_row_matrices(v: Tensor, factor: Tensor) -> Tensor:
     return v @ factor if v.ndim == 3 else (v @ factor.mT.unsqueeze(-1)).squeeze(-1).mT
 
 
-def least_squares_rows(modes: int, ridge: float = 0.0, *, warm: bool = False) -> Solve:
+def least_squares_rows(modes: int, ridge: float = 0.0, *, first: float = 3e-3) -> Solve:
     """A solver for the minimum of each row, to be called mode after mode; rows of which nothing was seen become zero.
 
     Few entries a row are fitted by huge terms that cancel where something was seen and nowhere else, and sweeps do
-    not come back from there. So a ridge starts at ``_FIRST`` of the mean diagonal of the rows' matrices, shrinks by
-    ``_DECAY`` a sweep of ``modes`` calls, and stays at ``_LAST``, where it is at once from a
-    ``warm`` start. ``ridge`` comes on top of it.
+    not come back from there. So a ridge starts at ``first`` of the mean diagonal of the rows' matrices, shrinks by
+    ``_DECAY`` a sweep of ``modes`` calls, and stays at ``_LAST``; 0 is none from the outset. A large one makes weak
+    components vanish, and these do not come back either. ``ridge`` comes on top of it.
     """
     calls = 0
 
     def solve(_factor: Tensor, product: Tensor, v: Tensor) -> Tensor:
         nonlocal calls
-        share = _LAST if warm else max(_FIRST * _DECAY ** (calls // modes), _LAST)
+        share = max(first * _DECAY ** (calls // modes), _LAST) if first else 0.0
         calls += 1
         diagonal = v.diagonal(dim1=-2, dim2=-1)
         tiny = torch.finfo(v.dtype).tiny

@@ -9,13 +9,19 @@ from torch import Generator, Tensor
 
 from polyad._callback import Callback
 from polyad.decompose.alternating.extrapolation import alternate, random_factors, unit
-from polyad.decompose.alternating.mttkrp import mttkrp_sweep
+from polyad.decompose.alternating.mttkrp import khatri_rao, mttkrp_sweep
 from polyad.decompose.alternating.seen_entries import least_squares_rows
+from polyad.decompose.cp._whole import fit_whole
 
 _TRIAL = 40
 """Sweeps after which starts are compared."""
-_SETTLED = 1e-4
-"""Of ``stop``, the share of ‖x‖² that two sweeps in a row must not gain for the last refinement to end."""
+_ONE = 15
+"""Sweeps for each outer product of a start that is built of one after another."""
+_WARM = 1e-6
+"""The ridge, as a share of the rows' matrices, that starts begin with which know something of x."""
+_RIDGES = (3e-3, 3e-2)
+"""The ridges that random starts begin with, in turn. A larger one holds huge terms back for longer, and loses weak
+components for good: at 0.3 those of a tenth of the strongest."""
 
 
 def complete(
@@ -32,29 +38,51 @@ def complete(
 ) -> tuple[list[Tensor], Tensor]:
     """Fit x (b, …), zero where the mask (b, …) hides; rows (b, 1, rank, I_n), to be multiplied by the norms (b,).
 
-    Of ``restarts`` random starts each tensor's best goes on; none is tried once what is left is rounding.
+    The first start is the fit of x with the zeros, the second one outer product after another, ``restarts`` more are
+    random; each tensor's best goes on, and none is tried once the worst leaves at most ``stop`` of ‖x‖².
     """
     work, norm = unit(x)
     work = work.double()
-    mask_sweep, products = partial(mttkrp_sweep, mask.double()), partial(mttkrp_sweep, work)
     shape, enough = tuple(x.shape[1:]), (30 * torch.finfo(x.dtype).eps) ** 2
-    best = random_factors(shape, rank, len(x), work, generator, signed=True)
-    least = work.new_full((len(x),), torch.inf)
-    for _ in range(restarts):
-        start = random_factors(shape, rank, len(x), work, generator, signed=True)
-        solve = least_squares_rows(len(shape), ridge)
-        factors, left = alternate(
-            products, solve, start, keep=None, max_iter=min(_TRIAL, max_iter), stop=stop, mask_sweep=mask_sweep
-        )
-        better = left < least
+    sweeps = partial(
+        alternate, partial(mttkrp_sweep, work), keep=None, mask_sweep=partial(mttkrp_sweep, mask.double())
+    )
+    best, least = [work.new_zeros(len(x), rank, n) for n in shape], work.new_full((len(x),), torch.inf)
+    for number in range(restarts + 2):
+        first = _WARM
+        if number == 0:
+            start = fit_whole(work, torch.ones_like(norm), rank, 1, ridge, stop, 0, generator)
+            start = [factor.squeeze(1) for factor in start]
+        elif number == 1:
+            start = _one_after_another(work, mask, rank, ridge, stop, generator)
+        else:
+            start = random_factors(shape, rank, len(x), work, generator, signed=True)
+            first = _RIDGES[number % len(_RIDGES)]
+        solve = least_squares_rows(len(shape), ridge, first=first)
+        factors, left = sweeps(solve, start, max_iter=min(_TRIAL, max_iter), stop=stop)
+        better = (left < least) | (number == 0)
         best = [torch.where(better.view(-1, 1, 1), new, old) for new, old in zip(factors, best, strict=True)]
         least = torch.minimum(left, least)
         if bool((least <= max(enough, stop)).all()):
             break
-    solve = least_squares_rows(len(shape), ridge, warm=True)
-    best, _ = alternate(
-        products, solve, best, keep=None, max_iter=max_iter, stop=_SETTLED * stop, callback=callback,
-        mask_sweep=mask_sweep,
-    )  # fmt: skip
+    solve = least_squares_rows(len(shape), ridge, first=0.0)
+    best, _ = sweeps(solve, best, max_iter=max_iter, stop=stop, callback=callback, relative=True)
     alive = work.flatten(1).any(1).view(-1, 1, 1)
     return [(factor * alive).unsqueeze(1) for factor in best], norm
+
+
+def _one_after_another(
+    x: Tensor, mask: Tensor, rank: int, ridge: float, stop: float, generator: Generator
+) -> list[Tensor]:
+    """Factors (b, rank, I_n) of outer products, each fitted to what those before it leave of the entries seen."""
+    shape, terms = tuple(x.shape[1:]), []
+    for _ in range(rank):
+        term, _ = alternate(
+            partial(mttkrp_sweep, x),
+            least_squares_rows(len(shape), ridge, first=_WARM),
+            random_factors(shape, 1, len(x), x, generator, signed=True),
+            keep=None, max_iter=_ONE, stop=stop, mask_sweep=partial(mttkrp_sweep, mask.double()),
+        )  # fmt: skip
+        terms.append(term)
+        x = x - mask * khatri_rao(term).view_as(x)
+    return [torch.cat(parts, 1) for parts in zip(*terms, strict=True)]

@@ -7,17 +7,16 @@ import warnings
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.cp._arguments import check_rank_or_tol, largest_rank
-from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, norms, terms_cancel
+from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, terms_cancel
 from polyad.decompose.cp._masked import complete
-from polyad.decompose.cp._start import compress, race
-from polyad.decompose.cp._sweeps import refine_factors
 from polyad.decompose.cp._tolerance_rank import dense_error, rounded_error, search_rank
+from polyad.decompose.cp._whole import fit_whole
 from polyad.formats import CP
-from polyad.linalg import truncated_svd
 
 
 @method(
@@ -91,8 +90,10 @@ def cp_als(
 
     ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
     included, and errors are those of entries seen. Then each row of a factor has normal equations of its own: a
-    sweep takes about (rank + 1) / 2 times as long, in float64. ``restarts`` random starts compete for 40 sweeps, and
-    sweeps end when two in a row gain at most 1e-4 ``stop`` of ‖x‖². Rows without any entry seen are zero.
+    sweep takes about (rank + 1) / 2 times as long, in float64. The fit of x with zeros where nothing was seen, one
+    outer product after another, and ``restarts`` random starts compete for 40 sweeps, until one leaves at most
+    ``stop`` of ‖x‖²; then sweeps go on until two in a row gain at most ``stop`` of the squared error. Rows without
+    any entry seen are zero.
 
     Some tensors have no best approximation of a rank: terms grow without bound and nearly cancel. Starts that do
     so lose against equal ones; if the result still does, a warning says so. ``ridge`` adds ``ridge ‖x‖² Σₙ
@@ -110,8 +111,9 @@ def cp_als(
     >>> fit.factors[1].shape, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.norm())
     (torch.Size([5, 2]), True)
     """
+    _check.iterations(max_iter, stop)
     sizes, lead = check_rank_or_tol(x, rank, tol, batch), tuple(x.shape[:batch])
-    _check_search(restarts, ridge, max_iter)
+    _check_search(restarts, ridge)
     work = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     work, mask = apply_mask(work, mask)
     masks = None if mask is None else mask.reshape(-1, *sizes)
@@ -120,7 +122,7 @@ def cp_als(
 
     def solve(r: int) -> CP:
         if masks is None:
-            rows = _rows(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
+            rows = fit_whole(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
         else:
             rows = complete(
                 work, masks, r, restarts, ridge=ridge, stop=stop, max_iter=max_iter, generator=generator,
@@ -143,48 +145,8 @@ def cp_als(
     )  # fmt: skip
 
 
-def _rows(
-    x: Tensor,
-    norm: Tensor,
-    rank: int,
-    restarts: int,
-    ridge: float,
-    stop: float,
-    max_iter: int,
-    generator: Generator,
-    callback: Callback | None,
-) -> list[Tensor]:
-    """Factors of x / norm as rows (batch, 1, rank, I_n), in float64."""
-    if x.ndim == 3:
-        return _matrix(x, norm, rank)
-    core, bases = compress(x, rank, generator)
-    size = norms(core)
-    size = torch.where(size > 0, size, 1)
-    share = size / norm
-    eps = torch.finfo(x.dtype).eps
-    enough = (0.01 * (1 - share.square())).clamp(min=(30 * eps) ** 2)
-    core = core / size.view(-1, *[1] * (x.ndim - 1))
-    rows = race(core, rank, restarts, ridge=ridge, enough=enough, stop=stop, generator=generator, eps=eps)
-    rows = [row if basis is None else row @ basis.mT.unsqueeze(1) for row, basis in zip(rows, bases, strict=True)]
-    even = share.pow(1 / len(rows)).view(-1, 1, 1, 1)
-    rows = [row * even for row in rows]
-    return (
-        refine_factors(x, rows, norm, stop=stop, max_iter=max_iter, ridge=ridge, callback=callback)[0]
-        if max_iter
-        else rows
-    )
-
-
-def _matrix(x: Tensor, norm: Tensor, rank: int) -> list[Tensor]:
-    """Order 2: the singular value decomposition."""
-    u, s, vh = truncated_svd(x, rank)
-    return [(u * s.unsqueeze(-2)).mT.double().unsqueeze(1) / norm.view(-1, 1, 1, 1), vh.double().unsqueeze(1)]
-
-
-def _check_search(restarts: int, ridge: float, max_iter: int) -> None:
+def _check_search(restarts: int, ridge: float) -> None:
     if restarts < 1:
         raise ValueError(f"restarts={restarts} leaves no start; choose 1 or more")
-    if ridge < 0:
+    if not ridge >= 0:
         raise ValueError(f"ridge={ridge} is negative; choose 0, or a small number such as 1e-4")
-    if max_iter < 0:
-        raise ValueError(f"max_iter={max_iter} is negative; choose 0 or more sweeps")

@@ -114,6 +114,7 @@ def gcp(
     >>> gcp(x, 1, mask=~x.isnan()).to_dense()[2, 3].round(decimals=2)
     tensor(12.)
     """
+    _check.iterations(max_iter, stop)
     kind = _kind(loss)
     work = _prepare(x, rank, kind, mask)
     bounded = kind.nonnegative if nonnegative is None else nonnegative

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.extrapolation import (
@@ -93,6 +94,7 @@ def nonnegative_cp(
     >>> bool(error < 1e-2), all(bool((factor >= 0).all()) for factor in fit.factors)
     (True, True)
     """
+    _check.iterations(max_iter, stop)
     shape = check_rank_or_tol(x, rank, tol, batch)
     check_update(update)
     half = x.dtype not in (torch.float32, torch.float64)

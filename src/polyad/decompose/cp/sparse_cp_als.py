@@ -87,6 +87,7 @@ def sparse_cp_als(
     >>> fit.rank, bool((fit.to_dense() - x).norm() < 1e-3)
     (3, True)
     """
+    _check.iterations(max_iter, stop)
     x = _prepare(x, rank, tol, mask)
     shape = tuple(x.shape)
     whole = mask is None or x.values().numel() == x.numel()  # a mask that hides nothing is none
@@ -122,7 +123,7 @@ def sparse_cp_als(
 
 def _prepare(x: Tensor, rank: int | None, tol: float | None, mask: Tensor | str | None) -> Tensor:
     """Check the arguments; the entries that count, coalesced and finite, in the dtype that x has."""
-    shape = check_rank_or_tol(x, rank, tol)
+    shape = check_rank_or_tol(x, rank, tol, sparse=True)
     if x.layout == torch.strided:
         dense = mask if isinstance(mask, Tensor) and not mask.is_sparse else None
         x = apply_mask(x, dense)[0].detach().to_sparse()

@@ -70,6 +70,7 @@ def spm(
     >>> bool((fit.to_dense() - planted.to_dense()).norm() < 1e-9 * planted.norm())
     True
     """
+    _check.iterations(max_iter, stop)
     _check.floating("x", x)
     _check.dimensions("x", x, 3)
     work, norm, scale = bring_near_unit(x.detach().to(torch.promote_types(x.dtype, torch.float32))[None].contiguous())

@@ -54,6 +54,7 @@ def hadamard_als(
     >>> bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
     True
     """
+    _check.iterations(max_iter, stop)
     work, weight, scale = prepare(x, mask, ridge)
     work, weight = work.double(), None if weight is None else weight.double()  # squares of squares are solved with
     ranks = (rank, rank) if isinstance(rank, int) else tuple(rank)

@@ -37,6 +37,7 @@ def khatri_rao_als(
     >>> bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
     True
     """
+    _check.iterations(max_iter, stop)
     work, weight, scale = prepare(x, mask, ridge)
     rows = x.shape[-2]
     a = rows_of_first or balanced_divisor(rows)

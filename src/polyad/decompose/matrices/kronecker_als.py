@@ -36,6 +36,7 @@ def kronecker_als(
     >>> bool((fit.to_dense() - x).norm() < 1e-4 * x.norm())
     True
     """
+    _check.iterations(max_iter, stop)
     work, weight, scale = prepare(x, mask, ridge)
     a, c = first_shape(x, shape_of_first)
     rows = rearrange_blocks(work, (a, c))

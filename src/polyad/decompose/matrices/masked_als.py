@@ -51,6 +51,7 @@ def masked_als(
     >>> bool((fit.to_dense() - x).norm() < 1e-4 * x.norm())
     True
     """
+    _check.iterations(max_iter, stop)
     work, weight, scale = prepare(x, mask, ridge)
     _check.rank(rank, min(x.shape[-2:]), f"what a matrix of shape {tuple(x.shape[-2:])} has")
     left, right = alternate_factors(work, weight, rank, ridge, max_iter, stop, callback)

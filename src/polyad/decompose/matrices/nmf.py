@@ -73,6 +73,7 @@ def nmf(
             [2., 4., 0.],
             [0., 0., 3.]])
     """
+    _check.iterations(max_iter, stop)
     shape = _check_arguments(x, rank, update)
     lead, x = x.shape[:-2], x.detach()
     wide = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
@@ -96,7 +97,7 @@ def nmf(
 
 def _check_arguments(x: Tensor, rank: int, update: str) -> tuple[int, int]:
     """Refuse wrong arguments; the shape of one matrix."""
-    _check.dimensions("x", _check.floating("x", x), 2)
+    _check.dimensions("x", _check.floating("x", x, sparse=True), 2)
     n, m = x.shape[-2:]
     _check.rank(rank, min(n, m), f"what a matrix of shape {(n, m)} has")
     if x.layout not in (torch.strided, torch.sparse_coo) or (x.is_sparse and (x.ndim > 2 or x.dense_dim())):

@@ -76,6 +76,7 @@ def greedy_tn(
     >>> fit.shape, fit.parameters < 120, bool((fit.to_dense() - ring).norm() < 1e-4 * ring.norm())
     ((5, 4, 5, 4), True, True)
     """
+    _check.iterations(max_iter, stop)
     _check_arguments(x, rank, tol, budget)
     work, scale = near_unit(x.detach().double(), x.ndim)
     norm = work.norm()

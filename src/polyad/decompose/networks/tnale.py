@@ -72,6 +72,7 @@ def tnale(
     >>> fit.parameters < planted.numel() / 2, bool((fit.to_dense() - planted).norm() < 1e-3 * planted.norm())
     (True, True)
     """
+    _check.iterations(max_iter)
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 3))
     if rank is None and tol is None:

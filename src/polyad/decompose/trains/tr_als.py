@@ -60,11 +60,11 @@ def tr_als(
     >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.to_dense().norm())
     ((2, 2, 2), True)
     """
+    _check.iterations(max_iter, stop)
     _check.floating("x", x)
     _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol, start=start)
-    if restarts < 0 or max_iter < 0:
-        raise ValueError(f"restarts={restarts} and max_iter={max_iter} must not be negative")
+    _check.at_least("restarts", restarts, 0)
     lead, sizes = x.shape[:batch], tuple(x.shape[batch:])
     single = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
     work, norm = unit(single.reshape(-1, *sizes))

@@ -68,11 +68,10 @@ def tt_als(
     >>> fit.rank, bool((fit - planted).norm() < 1e-5 * planted.norm())
     ((3, 4, 3), True)
     """
+    _check.iterations(max_iter, stop)
     _check.floating("x", x)
     _check.batch(batch, x, 1)
     _check.exactly_one(rank=rank, tol=tol, start=start)
-    if max_iter < 0:
-        raise ValueError(f"max_iter={max_iter} is negative; choose 0 or more sweeps")
     if start is not None and start.shape != tuple(x.shape):
         raise ValueError(f"start has shape {start.shape}; a train of x's shape {tuple(x.shape)} is needed")
     lead, sizes = x.shape[:batch], tuple(x.shape[batch:])

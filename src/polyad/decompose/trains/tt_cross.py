@@ -76,6 +76,7 @@ def tt_cross(
     >>> round(float(fit.entries(index)), 5)
     0.04167
     """
+    _check.iterations(max_iter, least=1)
     shape = _check_arguments(tuple(shape), rank, tol)
     generator = generator or torch.Generator().manual_seed(0)
     ask = Evaluations(function, shape, max_evaluations, torch.float64)
@@ -100,8 +101,13 @@ def tt_cross(
 def _check_arguments(shape: tuple[int, ...], rank: int | None, tol: float) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise ValueError(f"shape={shape} must give at least one mode, each of one entry or more")
-    if rank is not None and rank < 1:
-        raise ValueError(f"rank={rank} is below 1; give the largest rank that a bond may have, or None")
+    if rank is not None:
+        if isinstance(rank, bool) or not hasattr(rank, "__index__"):
+            raise TypeError(
+                f"rank={rank!r} is no whole number; give the largest rank that any bond may have, or None"
+            )
+        if rank < 1:
+            raise ValueError(f"rank={rank} is below 1; give the largest rank that a bond may have, or None")
     _check.tolerance(tol)
     return shape
 

@@ -59,6 +59,7 @@ def block_term(
     >>> fit.terms, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
     (2, True)
     """
+    _check.iterations(max_iter, stop)
     _check_arguments(x, rank, terms, starts, batch)
     work = (x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()).flatten(0, batch - 1)
     work = work if batch else x.detach().unsqueeze(0).to(work.dtype)

@@ -123,6 +123,7 @@ def chebyshev_tucker(
     >>> bool((f(points) - 1 / (1 + points.square().sum(-1))).abs().max() < 1e-5)
     True
     """
+    _check.iterations(max_iter)
     intervals: Box = tuple((float(low), float(high)) for low, high in box)
     if len(intervals) != len(degrees) or len(intervals) < 2 or min(degrees) < 1:
         raise ValueError(

@@ -78,6 +78,7 @@ def hooi(
     >>> fit.core.shape, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-5 * planted.to_dense().norm())
     (torch.Size([3, 2, 2]), True)
     """
+    _check.iterations(max_iter, stop)
     _check.floating("x", x)
     _check.batch(batch, x, 2)
     if mask is not None and tol is not None:

@@ -73,35 +73,38 @@ def check_same_modes(a: SupportsNetwork, b: Any) -> SupportsNetwork:
     """Refuse ``b`` unless it is a network over the same modes as ``a``. Returns ``b``."""
     if not hasattr(b, "network") or a.shape != b.shape:
         raise ValueError(f"{a!r} has no inner product with {b!r}: two multilinear formats of one shape are needed")
-    ours, theirs = (
-        [[_mode_sizes(x)[letter] for letter in m] for m in split_einsum(x.network()[0])[1]] for x in (a, b)
-    )
+    ours, theirs = (_split_sizes(x) for x in (a, b))
     if ours != theirs or a.batch != b.batch:
         raise ValueError(f"the modes of {a!r} and {b!r} are split into {ours} and {theirs}; they must be the same")
     return b
 
 
-def _mode_sizes(x: SupportsNetwork) -> dict[str, int]:
+def _split_sizes(x: SupportsNetwork) -> list[list[int]]:
+    """For every mode the sizes of the letters that it is fused of."""
     expression, operands = x.network()
-    return {
+    terms, modes = split_einsum(expression)
+    sizes = {
         letter: n
-        for term, operand in zip(split_einsum(expression)[0], operands, strict=True)
+        for term, operand in zip(terms, operands, strict=True)
         for letter, n in zip(term, operand.shape[operand.ndim - len(term) :], strict=True)
     }
+    return [[sizes[letter] for letter in mode] for mode in modes]
 
 
 def is_connected(expression: str) -> bool:
     """True where bonds connect all operands: then a direct sum of the operands is the sum of the tensors."""
     terms, modes = split_einsum(expression)
     outer = set("".join(modes))
-    reached, rest = {0}, set(range(1, len(terms)))
-    while rest:
-        bonds = set("".join(terms[i] for i in reached)) - outer
-        near = {i for i in rest if bonds & set(terms[i])}
-        if not near:
-            return False
-        reached, rest = reached | near, rest - near
-    return bool(set("".join(terms)) - outer)
+    holders: dict[str, list[int]] = {}
+    for i, term in enumerate(terms):
+        for letter in set(term) - outer:
+            holders.setdefault(letter, []).append(i)
+    reached, pending = {0}, [0]
+    while pending:
+        near = {i for letter in terms[pending.pop()] for i in holders.pop(letter, [])} - reached
+        reached |= near
+        pending += near
+    return len(reached) == len(terms) and bool(set("".join(terms)) - outer)
 
 
 def direct_sum(a: SupportsNetwork, b: SupportsNetwork) -> Operands:
@@ -149,17 +152,17 @@ def _pairs(x: Tensor, y: Tensor, bond: list[bool]) -> Tensor:
 
 
 def inner(a: SupportsNetwork, b: SupportsNetwork) -> Tensor:
-    """The contraction of two networks over all of their modes; b's bonds get letters of their own."""
+    """The contraction of two networks over all of their modes, a conjugated; b's bonds get letters of their own."""
     (first, ours), (second, theirs) = a.batch_network(), b.batch_network()
     inputs, output = first.split("->")
     modes = groups(output)
     lead, outer = "".join(modes[: a.batch]), "".join(modes)
     names = dict(zip("".join(groups(second.split("->")[1])), outer, strict=True))
-    used, fresh = set(inputs), 0
+    used, fresh = set(inputs) | set(outer), 0
     for letter in second.split("->")[0].replace(",", ""):
         while letter not in names:
             candidate, fresh = symbol(fresh), fresh + 1
-            if candidate not in used and candidate not in names.values():
+            if candidate not in used:  # each is tried once
                 names[letter] = candidate
     others = ",".join("".join(names[c] for c in term) for term in second.split("->")[0].split(","))
-    return contract(f"{inputs},{others}->{lead}", *ours, *theirs)
+    return contract(f"{inputs},{others}->{lead}", *[x.conj() for x in ours], *theirs)

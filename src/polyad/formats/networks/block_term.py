@@ -96,6 +96,7 @@ class BlockTerm(Multilinear):
         >>> x.round(tol=1e-6).rank
         (1, 1, 1)
         """
+        _check.real("round", self)
         terms = Tucker(self.core, self.factors)
         if tol is not None and rank is None:
             _check.tolerance(tol)

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polyad.einsum import contract, symbol
 from polyad.formats.networks.arithmetic import Operands, SupportsNetwork, split_einsum
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 Gone = dict[str, int]
 """Letters of the modes that a network lost, and the numbers of the operands that had them."""
 
 
-def _place(a: SupportsNetwork, mode: int) -> tuple[str, int]:
-    """The letter of a mode, counted after the batch or from behind, and the number of the one operand that has it."""
+def _places(a: SupportsNetwork) -> list[tuple[str, list[int]]]:
+    """The letters of every mode, and the numbers of the operands that have the first of them."""
     terms, modes = split_einsum(a.network()[0])
-    if not -len(modes) <= mode < len(modes):
-        raise IndexError(f"mode={mode} is out of range for {a!r}; choose from {-len(modes)} to {len(modes) - 1}")
-    letter = modes[mode]
-    holders = [i for i, term in enumerate(terms) if letter in term]
+    holders: dict[str, list[int]] = {}
+    for i, term in enumerate(terms):
+        for letter in dict.fromkeys(term):
+            holders.setdefault(letter, []).append(i)
+    return [(mode, holders[mode[0]]) for mode in modes]
+
+
+def _place(a: SupportsNetwork, mode: int, places: list[tuple[str, list[int]]] | None = None) -> tuple[str, int]:
+    """The letter of a mode, counted after the batch or from behind, and the number of the one operand that has it."""
+    places = _places(a) if places is None else places
+    if not -len(places) <= mode < len(places):
+        raise IndexError(f"mode={mode} is out of range for {a!r}; choose from {-len(places)} to {len(places) - 1}")
+    letter, holders = places[mode]
     if len(letter) != 1 or len(holders) != 1:
         raise ValueError(
             f"mode {mode} of {a!r} cannot be indexed or multiplied alone, since it joins several axes or belongs to "
@@ -49,10 +61,11 @@ def take_index(a: SupportsNetwork, index: Any) -> tuple[Operands, Gone]:
     terms, modes = split_einsum(a.network()[0])
     operands = list(a.network()[1])
     gone: Gone = {}
+    places = _places(a)
     for mode, one in enumerate(_spread(index, len(modes), a)):
         if isinstance(one, slice) and one == slice(None):
             continue
-        letter, holder = _place(a, mode)
+        letter, holder = _place(a, mode, places)
         left = [c for c in terms[holder] if c not in gone]  # an operand may have lost another mode before
         axis = operands[holder].ndim - len(left) + left.index(letter)
         operands[holder] = operands[holder][(slice(None),) * axis + (one,)]
@@ -110,24 +123,35 @@ def _bond_order(kept: str, into: str, before: bool) -> str:
     return "".join(old[:place] + new + old[place:])
 
 
+def check_index(index: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
+    """Refuse an index of entries that is not (*any, modes) of integers. Returns it."""
+    sizes = shape[batch:]
+    if not isinstance(index, Tensor):
+        raise TypeError(f"index={index!r} is no tensor; give torch.tensor([[…]]) of {len(sizes)} integers an entry")
+    if index.dtype not in _INTEGERS or index.ndim == 0 or index.shape[-1] != len(sizes):
+        raise ValueError(
+            f"index of shape {tuple(index.shape)} and {index.dtype} must hold {len(sizes)} integers an entry, as "
+            f"(*any, {len(sizes)})"
+        )
+    return index
+
+
 def entries(a: SupportsNetwork, index: Tensor) -> Tensor:
     """Entries at ``index`` of shape (*any, modes): each operand is gathered along its modes, then contracted."""
-    terms, modes = split_einsum(a.network()[0])
-    operands = a.network()[1]
-    if index.is_floating_point() or index.ndim == 0 or index.shape[-1] != len(modes):
-        raise ValueError(
-            f"index of shape {tuple(index.shape)} and {index.dtype} must hold {len(modes)} integers an entry"
-        )
-    places = {_place(a, mode)[0]: index[..., mode].reshape(-1) for mode in range(len(modes))}
-    lead, row = "".join(symbol(-2 - k) for k in range(a.batch)), symbol(-1)
+    expression, operands = a.network()
+    terms, modes = split_einsum(expression)
+    check_index(index, a.shape, count := a.batch)
+    every = _places(a)
+    places = {_place(a, mode, every)[0]: index[..., mode].reshape(-1) for mode in range(len(modes))}
+    lead, row = "".join(symbol(-2 - k) for k in range(count)), symbol(-1)
     taken, letters = [], []
     for term, x in zip(terms, operands, strict=True):
         axes = [c for c in term if c in places]
         bonds = "".join(c for c in term if c not in places)
-        order = [term.index(c) + a.batch for c in axes] + [term.index(c) + a.batch for c in bonds]
-        x = x.permute(*range(a.batch), *order)
-        x = x[(slice(None),) * a.batch + tuple(places[c].long() for c in axes)] if axes else x
+        order = [term.index(c) + count for c in axes] + [term.index(c) + count for c in bonds]
+        x = x.permute(*range(count), *order)
+        x = x[(slice(None),) * count + tuple(places[c].long() for c in axes)] if axes else x
         taken.append(x)
         letters.append(lead + (row if axes else "") + bonds)
     values = contract(f"{','.join(letters)}->{lead}{row}", *taken)
-    return values.reshape(*values.shape[: a.batch], *index.shape[:-1])
+    return values.reshape((*values.shape[:count], *index.shape[:-1]))

@@ -83,6 +83,7 @@ class KhatriRao(Multilinear):
         >>> (x + x).round(tol=1e-6).rank
         1
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if rank is not None:
             rank = _check.rank(min(rank, self.rank), self.rank, "the rank that there is")

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.formats.networks.multilinear import Multilinear
 from polyad.linalg import evenly, truncated_svd
 
@@ -73,6 +74,7 @@ class Kronecker(Multilinear):
         Exact in the sense of Van Loan and Pitsianis: the terms are the rows of two thin matrices whose product is
         rounded, in O(K² (a c + b d)) operations. Terms of the result are orthogonal, largest first.
         """
+        _check.real("round", self)
         left, right = self.first.flatten(-2).mT, self.second.flatten(-2)  # (a c, K), (K, b d)
         work = torch.promote_types(left.dtype, torch.float32)
         (p, s), (q, t) = torch.linalg.qr(left.to(work)), torch.linalg.qr(right.mT.to(work))

@@ -79,6 +79,7 @@ class LowRank(Multilinear):
         >>> twice.round(tol=1e-6).rank
         1
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         wide = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
         (left, a), (right, b) = (near_unit(t.to(wide), 2) for t in (self.left, self.right.mT))

@@ -113,7 +113,7 @@ class Multilinear(Format, abstract=True):
         return self.with_operands((first * other, *others))
 
     def inner(self, other: Format) -> Tensor:
-        """The inner product ``Σ X Y`` over all modes, of shape (*batch); neither is densified.
+        """The inner product ``Σ X̄ Y`` over all modes, of shape (*batch); neither is densified. X̄ is the conjugate.
 
         ``other`` may be of another multilinear kind if its modes are split in the same way.
         """
@@ -121,7 +121,8 @@ class Multilinear(Format, abstract=True):
 
     def norm(self) -> Tensor:
         """The Frobenius norm, of shape (*batch); exact to half of the dtype's digits, as a root of ``inner``."""
-        return self.inner(self).clamp(min=0).sqrt()
+        squared = self.inner(self)
+        return (squared.real if squared.is_complex() else squared).clamp(min=0).sqrt()
 
     def __getitem__(self, index: Any) -> Self:
         """The sub-tensor of these integers and slices, in the same kind; batch dimensions are not indexed."""

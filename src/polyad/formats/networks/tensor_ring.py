@@ -93,6 +93,7 @@ class TensorRing(Multilinear):
         >>> x.rank, x.round(tol=1e-5).rank
         ((2, 6), (1, 1))
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         n = len(self.cores)
         if tol is not None:

@@ -66,7 +66,7 @@ class TensorTrain(Multilinear):
 
     def norm(self) -> Tensor:
         """The Frobenius norm, of shape (*batch), to the dtype's digits; long trains overflow nowhere on the way."""
-        return trains.train_norm(self.three_way()).to(self.dtype)
+        return trains.train_norm(self.three_way()).to(self.cores[0].real.dtype)
 
     def orthogonalised(self, centre: int = 0) -> TensorTrain:
         """The same tensor with orthonormal cores: to the left before ``centre``, to the right behind it.
@@ -79,6 +79,7 @@ class TensorTrain(Multilinear):
             raise IndexError(
                 f"centre={centre} is out of range for the {n} cores of {self!r}; choose from {-n} to {n - 1}"
             )
+        _check.real("orthogonalised", self)
         return type(self).from_three_way(trains.orthogonalise_train(self.three_way(), centre % n), self)
 
     def round(self, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> TensorTrain:
@@ -95,6 +96,7 @@ class TensorTrain(Multilinear):
         >>> (x + x).rank, (x + x).round(tol=1e-5).rank == x.rank
         ((6, 8, 6), True)
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)
@@ -103,8 +105,8 @@ class TensorTrain(Multilinear):
         return type(self).from_three_way(trains.round_train(self.three_way(), ranks, tol), self)
 
     def three_way(self) -> list[Tensor]:
-        """The cores as (*batch, r, I, s), with bonds of size one at both ends, in float32 or float64."""
-        work = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
+        """The cores as (*batch, r, I, s), with bonds of size one at both ends, in single or double precision."""
+        work = torch.promote_types(self.dtype, torch.float32)
         cores = [core.to(work) for core in self.cores]
         cores[0] = cores[0].unsqueeze(self.batch)
         cores[-1] = cores[-1].unsqueeze(-1)

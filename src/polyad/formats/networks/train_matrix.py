@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.einsum import symbol
 from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.networks.tensor_train import TensorTrain
@@ -87,6 +88,7 @@ class TrainMatrix(Multilinear):
 
     def round(self, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> TrainMatrix:
         """A matrix of lower bonds that is close to this one: ``TensorTrain.round`` of its pairs of modes."""
+        _check.real("round", self)
         return self._like(self.train().round(rank, tol=tol))
 
     def norm(self) -> Tensor:

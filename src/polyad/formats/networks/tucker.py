@@ -69,6 +69,7 @@ class Tucker(Multilinear):
         >>> (x + x).round(tol=1e-6).rank
         (1, 1, 1)
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)

@@ -108,6 +108,7 @@ class BlockTensorTrain(Multilinear):
 
         Raises ValueError for a rank above the present one.
         """
+        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if rank is not None:
             _check.rank(rank, self.rank, f"the rank {self.rank} that there is")

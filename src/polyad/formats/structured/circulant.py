@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.formats.structured.fourier import single_or_double, transform_operations
 from polyad.formats.structured.pattern import Pattern
 
@@ -37,6 +38,7 @@ class Circulant(Pattern):
     columns: Tensor
 
     def __post_init__(self) -> None:
+        _check.real_tensors("Circulant", self.columns)
         if self.columns.ndim == 1:
             object.__setattr__(self, "columns", self.columns[None, None])
         if self.columns.ndim < 3:

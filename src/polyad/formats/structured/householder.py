@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.structured.fourier import single_or_double, without_autocast
 
@@ -40,6 +41,7 @@ class Householder(Format):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
+        _check.real_tensors("Householder", self.vectors)
         if self.vectors.ndim < 2 or len(self.size) != 2 or self.vectors.shape[-2] != max(self.size):
             raise ValueError(
                 f"vectors of shape {tuple(self.vectors.shape)} do not fit size={self.size}: (*batch, max(n, m), k) "

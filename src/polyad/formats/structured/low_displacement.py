@@ -36,8 +36,7 @@ class LowDisplacement(Format):
 
     Stores r (n + m) numbers. ``linear`` takes 2 r + 2 real transforms a row, of length about 2 n and 2 m (n where e
     is 1 and n transforms fast), and 2 r more a call: O(r n log n). Half precision is transformed in float32. Sums of
-    the same shifts add ranks. Measured in float32 on one core with 64 rows at rank 2: faster
-    than dense from n = 1024.
+    the same shifts add ranks. In float32 on one core with 64 rows at rank 2: faster than dense from n = 1024.
 
     >>> w = LowDisplacement(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [1.0]]))
     >>> w.to_dense()
@@ -51,6 +50,7 @@ class LowDisplacement(Format):
     transposed: bool = False
 
     def __post_init__(self) -> None:
+        _check.real_tensors("LowDisplacement", self.left, self.right)
         left, right = self.left.shape, self.right.shape
         if len(left) < 2 or len(right) < 2 or left[:-2] != right[:-2] or left[-1] != right[-1]:
             raise ValueError(

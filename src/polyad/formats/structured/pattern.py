@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats.format import Format
+from polyad.formats.networks.indexing import check_index
 
 
 class Pattern(Format, abstract=True):
@@ -42,8 +43,7 @@ class Pattern(Format, abstract=True):
 
     def entries(self, index: Tensor) -> Tensor:
         """Single entries: ``index`` of shape (*any, 2) gives numbers of shape (*batch, *any)."""
-        if index.is_floating_point() or index.ndim == 0 or index.shape[-1] != 2:
-            raise ValueError(f"index of shape {tuple(index.shape)} and {index.dtype} must hold 2 integers an entry")
+        check_index(index, self.shape, len(self.shape) - 2)
         row, column = self._axes()
         return self.numbers()[..., self.place(row[index[..., 0]], column[index[..., 1]])]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from polyad import _check
 from polyad.formats.structured.fourier import fast_length, single_or_double, transform_operations
 from polyad.formats.structured.pattern import Pattern
 
@@ -43,6 +44,7 @@ class Toeplitz(Pattern):
     width: int
 
     def __post_init__(self) -> None:
+        _check.real_tensors("Toeplitz", self.diagonals)
         if self.diagonals.ndim < 1 or not 1 <= self.width <= self.diagonals.shape[-1]:
             raise ValueError(
                 f"diagonals of shape {tuple(self.diagonals.shape)} do not fit width={self.width}: (*batch, n + m - 1)"

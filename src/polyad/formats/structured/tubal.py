@@ -8,7 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor
 
+from polyad import _check
 from polyad.formats.format import Format
+from polyad.formats.networks.indexing import check_index
 from polyad.formats.structured.tubes import from_frequencies, to_frequencies, truncate, weights
 
 
@@ -33,6 +35,7 @@ class Tubal(Format):
     right: Tensor
 
     def __post_init__(self) -> None:
+        _check.real_tensors("Tubal", self.left, self.right)
         left, right = self.left.shape, self.right.shape
         fits = min(len(left), len(right)) >= 3 and left[:-3] == right[:-3]
         if not fits or (left[-2], left[-1]) != (right[-3], right[-1]):
@@ -137,8 +140,7 @@ class Tubal(Format):
 
     def entries(self, index: Tensor) -> Tensor:
         """Single entries: ``index`` of shape (*any, 3) gives (*batch, *any); r l products each."""
-        if index.is_floating_point() or index.ndim == 0 or index.shape[-1] != 3:
-            raise ValueError(f"index of shape {tuple(index.shape)} and {index.dtype} must hold 3 integers an entry")
+        check_index(index, self.shape, self.batch)
         flat, length = index.long().reshape(-1, 3), self.length
         left = self.left.movedim(-3, 0)[flat[:, 0]]
         right = self.right.movedim(-2, 0)[flat[:, 1]]  # (entries, *batch, r, l)
@@ -146,13 +148,14 @@ class Tubal(Format):
         turned = (flat[:, 2, None] - torch.arange(length, device=index.device)) % length
         turned = turned.reshape(len(flat), *[1] * (self.batch + 1), length)
         sums = (left * right.gather(-1, turned.expand(right.shape))).flatten(-2).sum(-1)
-        return sums.movedim(0, -1).reshape(*self.shape[: self.batch], *index.shape[:-1])
+        return sums.movedim(0, -1).reshape((*self.shape[: self.batch], *index.shape[:-1]))
 
     def round(self, rank: int | None = None, *, tol: float | None = None) -> Tubal:
         """The closest of tubal rank ``rank``, or of the least within the relative error ``tol``.
 
         O(r² (n + m)) operations a frequency.
         """
+        _check.real("round", self)
         left, right = self.frequencies()
         (p, s), (q, t) = torch.linalg.qr(left), torch.linalg.qr(right.mH)
         u, core = truncate(s @ t.mH, self.length, rank, tol)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad.linalg import krylov_basis, leading, singular_basis
+from polyad.linalg import krylov_basis, leading, near_unit, singular_basis
 
 
 def to_frequencies(x: Tensor) -> Tensor:
@@ -39,19 +39,32 @@ def truncate(x: Tensor, length: int, rank: int | None, tol: float | None) -> tup
     if x.shape[-2] > x.shape[-1]:
         right, left = truncate(x.mT, length, rank, tol)
         return left.mT, right.mT
+    x, scale = _near_unit(x)
+    basis = _leading_bases(x, length, rank, tol)
+    rest = basis.mH @ x
+    return basis, rest if scale is None else rest * scale[..., None, None, None]
+
+
+def _near_unit(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Complex tensors (*batch, frequencies, p, q) near unit size, and what they were divided by."""
+    unit, scale = near_unit(torch.view_as_real(x), 4)
+    return (x if scale is None else torch.view_as_complex(unit)), scale
+
+
+def _leading_bases(x: Tensor, length: int, rank: int | None, tol: float | None) -> Tensor:
+    """The leading left singular vectors at all frequencies of x, as many as ``rank`` or ``tol`` ask for."""
     if rank is not None:
         _check.rank(rank, x.shape[-2], f"the shorter of the first two sides, {x.shape[-2]}")
         basis = None if x.requires_grad else _krylov_bases(x, length, rank)
         if basis is not None:
-            return basis, basis.mH @ x
+            return basis
     u, s = singular_basis(x)
     real = _real(length)  # a basis of a real matrix must be real, or the inverse transform would drop a part of it
     u[..., real, :, :] = singular_basis(x[..., real, :, :].real)[0].to(u.dtype)
     if tol is not None:
         rank = _needed_rank(s, length, _check.tolerance(tol))
     assert rank is not None
-    basis = leading(x, u, s, rank)
-    return basis, basis.mH @ x
+    return leading(x, u, s, rank)
 
 
 def _krylov_bases(x: Tensor, length: int, rank: int) -> Tensor | None:

@@ -48,7 +48,8 @@ def least_distortion(
     are multiples of that which is best for a normal distribution of the block's root mean square, as stored in
     ``scale_dtype``, which may be ``torch.float8_e4m3fn``: a number takes bits + 8 / group bits then, and blocks whose
     step would be below 2⁻⁶ take 2⁻⁶, above 448 448. ``group`` is as in ``round_to_nearest``. Nine passes.
-    Raises ValueError for NaN and infinities, and where a scale of 16 bits or more would overflow.
+    Raises ValueError for NaN and infinities, and where a scale of 16 bits or more would overflow, or
+    all of them be too small for their dtype.
 
     >>> x = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     >>> q = least_distortion(x, 2, scale_dtype=torch.float8_e4m3fn)
@@ -105,12 +106,20 @@ def _present(parted: Tensor, shape: tuple[int, ...], block: tuple[int, ...], axe
 
 
 def _check_range(ideal: Tensor, dtype: torch.dtype) -> None:
-    """Refuse numbers whose steps are too large for the dtype, but for one of 8 bits, which takes its largest."""
-    limit = torch.finfo(dtype).max
+    """Refuse numbers whose steps are too large or all too small for the dtype, but for one of 8 bits.
+
+    That takes its largest and its least; so do single blocks of small numbers, which are near zero beside the others.
+    """
+    limit, least = torch.finfo(dtype).max, torch.finfo(dtype).smallest_normal
     if dtype.itemsize > 1 and not ideal.is_meta and bool((ideal > limit).any()):
         raise ValueError(
             f"x needs a scale of {float(ideal.max()):.3g}, and scale_dtype={dtype} holds scales up to {limit:.3g}; "
             "choose a wider scale_dtype or divide x first"
+        )
+    if dtype.itemsize > 1 and not ideal.is_meta and 0 < float(ideal.max()) < least:
+        raise ValueError(
+            f"x needs scales of {float(ideal.max()):.3g} and less, and scale_dtype={dtype} holds scales from "
+            f"{least:.3g}; choose a wider scale_dtype or multiply x first"
         )
 
 
