@@ -75,7 +75,8 @@ def test_a_damaged_memory_is_made_again_and_shared_tensors_are_written_once(tmp_
     assert found[paths[0]].second is found[paths[1]].second
     (file,) = (tmp_path / "work").glob("*.safetensors")
     assert len(load_file(file)) == 1
-    for damage in (lambda: file.with_suffix(".json").write_text("{"), lambda: file.write_bytes(b"x"), file.unlink):
+    whole = file.read_bytes()
+    for damage in (lambda: file.write_bytes(whole[:-1] + b"x"), lambda: file.write_bytes(b"x"), file.unlink):
         damage()
         assert memory.recall(0, asked, TEXT) is None
         memory.keep(0, asked, TEXT, collect(model, asked, [tiny.ids()]))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from polyad._partial import whole_file
 from polyad.claims._scripts import changed_definitions
 from polyad.claims.record import Line
 
@@ -63,9 +64,8 @@ def write_result(result: StoredResult) -> None:
         {name: value for name, value in asdict(line).items() if name != "changed_since"} for line in result.lines
     ]
     content = {"lines": lines, "definitions": result.definitions, "details": result.details}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _line(stored: Mapping[str, Any], handle: str) -> Line:

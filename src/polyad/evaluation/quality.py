@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from polyad._folders import cache_folder
+from polyad._partial import whole_file
+from polyad._stated import parse_stated, read_stated
 from polyad.data.text import digest
 from polyad.models.folder import base_of
 from polyad.models.loading import check_numbers, origin
@@ -95,15 +99,34 @@ def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., A
         return losses(original, windows, callback=callback)
     key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__], sort_keys=True)
     store = cache_folder() / "baselines" / f"{_hash(key)}.json"
-    try:
-        return torch.tensor(json.loads(store.read_text()), dtype=torch.float64)
-    except (OSError, ValueError):
-        measured = losses(original, windows, callback=callback)
+    known = _read_baseline(store, len(windows))
+    if known is not None:
+        return known
+    measured = losses(original, windows, callback=callback)
+    with contextlib.suppress(OSError):  # a cache that is full or cannot be written in costs time alone
         store.parent.mkdir(parents=True, exist_ok=True)
-        partial = store.with_suffix(".partial")
-        partial.write_text(json.dumps(measured.tolist()))
-        partial.replace(store)
-        return measured
+        text = json.dumps(measured.tolist())
+        with whole_file(store) as partial:
+            partial.write_text(json.dumps({"losses": text, "sha256": _hash(text)}))
+    return measured
+
+
+class _Baseline(TypedDict):
+    losses: str
+    sha256: str
+
+
+def _read_baseline(store: Path, count: int) -> Tensor | None:
+    """The losses that are kept in a file; None where there are none, or where they are damaged."""
+    try:
+        stated: Any = read_stated(store, list[float] | _Baseline)
+        if isinstance(stated, dict):
+            if _hash(stated["losses"]) != stated["sha256"]:
+                return None
+            stated = parse_stated(stated["losses"], list[float], store)
+        return torch.tensor(stated, dtype=torch.float64) if len(stated) == count else None
+    except ValueError:
+        return None
 
 
 def fingerprint(model: Any) -> list[Any]:

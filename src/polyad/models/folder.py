@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from polyad._partial import abandoned, check_place, partial_path, remove
+from polyad._unfinished import is_occupied
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.shards import MAX_SHARD, sha256
@@ -30,9 +32,7 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
     Nothing is at ``target`` before the end, and what was there stays until then. ``expect`` is about how many
     bytes will be written: a disk without room for them is refused at once.
     """
-    aside = _path_beside(target)
-    if aside.exists() and not target.exists():
-        aside.replace(target)  # a kill fell between the two moves of a replacement
+    _recover(target)
     check_free(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
@@ -42,8 +42,7 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
             f"{expect / 1e6:.0f} MB are to be written to {target.parent} and {free / 1e6:.0f} MB are free; nothing "
             "was written",
         )
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_path(target)
     partial.mkdir()
     try:
         yield partial
@@ -54,40 +53,42 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _recover(target: Path) -> None:
+    """Remove what killed processes left beside ``target``; what one had moved away from there goes back."""
+    for path in abandoned(target, "old")[::-1]:
+        if os.path.lexists(target):
+            remove(path)
+        else:
+            path.replace(target)  # the kill fell between the two moves of a replacement
+    for path in (*abandoned(target), target.with_name(f".{target.name}.partial")):  # the latter is of polyad 0.1.0
+        remove(path)
+
+
 def _swap(partial: Path, target: Path) -> None:
     """Put ``partial`` in the place of ``target``; what was there is moved aside first and removed last."""
-    old = _path_beside(target)
-    if old.exists() and target.exists():
-        shutil.rmtree(old)  # left by a kill after the new folder was in place
+    old = partial_path(target, "old")
     if target.exists():
         target.replace(old)
     try:
         partial.replace(target)
-    except OSError:
-        if old.exists():
+    except OSError as error:
+        if old.exists() and not target.exists():
             old.replace(target)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(
+                error.errno, f"{target} was written by another process meanwhile; choose another folder"
+            ) from None
         raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _path_beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
+    finally:
+        if target.exists():
+            remove(old)
 
 
 def check_free(target: Path, *, replace: bool = False) -> None:
     """Refuse an output folder that already holds something, or that cannot be made."""
-    if target.is_file() or (not replace and target.is_dir() and any(target.iterdir())):
+    if target.is_file() or (not replace and is_occupied(target)):
         raise FileExistsError(f"{target} already holds something; choose another folder or remove it first")
-    check_above(target)
-
-
-def check_above(target: Path) -> None:
-    """Refuse a place where nothing can be made: below a file, or in a folder that cannot be written in."""
-    above = next(parent for parent in target.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(f"{above} is a file, so nothing can be made in it; choose another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"nothing can be written in {above}; choose another place")
+    check_place(target)
 
 
 def save(
