@@ -48,6 +48,11 @@ def is_occupied(target: Path) -> bool:
     return target.is_file() or (target.is_dir() and any(target.iterdir()))
 
 
+def was_stopped(target: Path) -> bool:
+    """True where a command that makes ``target`` was stopped before it was done."""
+    return (work_folder(target) / ASKED).is_file()
+
+
 def work_folder(target: Path) -> Path:
     """The folder beside ``target`` that holds the work of a command that was stopped."""
     return target.absolute().with_name(f".{target.absolute().name}.work")
@@ -64,9 +69,8 @@ def unfinished(target: Path, asked: Any) -> Iterator[Work]:
     check_place(target)
     text = json.dumps(asked, sort_keys=True, default=str)
     folder = work_folder(target)
-    if is_occupied(target) and not (folder / ASKED).is_file():
+    if is_occupied(target) and not was_stopped(target):
         _refuse(target)
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
     with lock(target, wait=False):
         same = _text(folder / ASKED) == text
         if is_occupied(target) and not same:
@@ -106,6 +110,7 @@ def lock(target: Path, *, wait: bool = True) -> Iterator[None]:
         yield
         return
     path = target.absolute().with_name(f".{target.absolute().name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from polyad._unfinished import Work, lock, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
 
@@ -56,19 +58,22 @@ def adapt(
     )  # fmt: skip
     options.check_report(report)
     options.fix_seed(seed)
-    if adapter is not None:
-        records = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
-    else:
-        records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
-    if report is not None:
-        write_study(
-            report, adapter_study([{**record, "command": command()} for record in records], _facts(model, records))
-        )
-    if json:
-        emit(records[0] if adapter is not None else records)
-    else:
-        show(records)
-        out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+    run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
+    with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
+        if work is not None:
+            records = [_single(model, adapter or "", rank, asked, work, dtype, device)]
+        else:
+            records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
+        if report is not None:
+            told = [{**record, "command": command()} for record in records]
+            write_study(report, adapter_study(told, _facts(model, records)))
+        if json:
+            emit(records[0] if adapter is not None else records)
+        else:
+            show(records)
+            out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+        if work is not None:
+            _state_of(out_folder).unlink(missing_ok=True)
     if all("error" in record for record in records):
         complain(f"every adapter failed, the first with: {records[0]['error']}")
         raise typer.Exit(1)
@@ -98,25 +103,30 @@ def _facts(model: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     return facts | {f"Version of {name}": value for name, value in versions().items()}
 
 
+def _state_of(folder: Path) -> Path:
+    """The file beside a folder in which the state of the training is kept."""
+    return folder.absolute().with_name(f".{folder.absolute().name}.state")
+
+
 def _single(
-    model: str, adapter: str, rank: int | None, asked: Any, folder: Path, dtype: str, device: str
+    model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str
 ) -> dict[str, Any]:
     from polyad.adapters.host.spelled import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
-    from polyad.models.folder import check_free
 
-    check_free(folder)
+    folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
-    state = folder.absolute().with_name(f".{folder.absolute().name}.state")
+    state = _state_of(folder)
     clock = time.perf_counter()
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state, callback=callback)
     record["seconds"]["command"] = time.perf_counter() - clock
     record = {"spelled": adapter, "model": model, "command": command(), **record}
+    work.set_aside()
     adapters.save(NAME, folder)
     write_record(folder / "training.json", record)
-    state.unlink(missing_ok=True)
+    work.bring_back()
     return record
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyad._unfinished import Work, unfinished
 from polyad._versions import NEWEST
 from polyad.compress.apply import apply
 from polyad.compress.plan import Plan, plan, reads_text
@@ -65,7 +68,9 @@ def compress_model(
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in chosen if s.kind == "rescale"]
-    memory = StatisticsStore(work, [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before])
+    source = origin(model).folder
+    identity = [name, base_of(source), asked.seed, str(asked.dtype), before]
+    memory = StatisticsStore(work, identity, configuration_of(model))
     allocate = read_allocation(asked.allocate) if asked.allocate else None
     text = None
     if reads_text(chosen, allocate):
@@ -81,6 +86,11 @@ def compress_model(
     return model, planned, memory, texts, seconds
 
 
+def run_of(name: str, recipe: Recipe, asked: Asked, keep: float | None) -> dict[str, Any]:
+    """The settings of a run as JSON: a run that was stopped goes on where all of them are the same."""
+    return {"compress": name, "recipe": [s.to_json() for s in steps(recipe)], "keep": keep, **asdict(asked)}
+
+
 def compress_to_folder(
     name: str,
     recipe: Recipe,
@@ -89,23 +99,35 @@ def compress_to_folder(
     *,
     keep: float | None = None,
     callback: Callable[..., Any] | None = None,
+    work: Work | None = None,
 ) -> dict[str, Any]:
     """Compress the model called ``name``, save it to ``folder`` and measure it beside the original.
 
-    The figures are those of the saved files. A run that was killed goes on where its statistics stood.
+    The figures are those of the saved files. A run that was killed goes on where its statistics stood. ``work`` is
+    that of a caller who has more to do before the run is finished.
     """
-    work = folder.with_name(f".{folder.name}.work")
-    model, planned, memory, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
+    if work is None:
+        with unfinished(folder, run_of(name, recipe, asked, keep)) as work:
+            return compress_to_folder(name, recipe, folder, asked, keep=keep, callback=callback, work=work)
+    model, planned, _, texts, seconds = compress_model(name, recipe, keep, asked, work.folder, callback)
     source = origin(model)
     base = {"name": source.name, "sha256": base_of(source.folder)}
     shape = {"recipe": [s.to_json() for s in planned.steps], "keep": keep, "budget": asked.budget}
+    work.set_aside()
     save(model, folder, tokenizer=source.tokenizer, recipe=shape, base=base, seed=asked.seed, dtype=asked.store)
-    memory.forget()
+    work.bring_back()
     original = load(name, dtype=asked.dtype, device=asked.device)
     folders = (folder, source.folder or name) if asked.alternations else (None, None)
     record = measure_result(model, original, planned, texts, asked, folders, callback)
     record["compressed"]["file_bytes"] = nbytes(folder)
     return {"model": name, "base": base, "folder": str(folder), **record, "seconds": seconds}
+
+
+def configuration_of(model: Any) -> str:
+    """The sha256 of what a model's configuration states, but for the path that it was loaded from."""
+    stated = model.config.to_dict() if hasattr(model, "config") else {}
+    stated.pop("_name_or_path", None)
+    return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def measure_result(

@@ -46,7 +46,7 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
     partial.mkdir()
     try:
         yield partial
-        _swap(partial, target)
+        _swap(partial, target, replace)
     except SafetensorError as error:  # what writing weights says of a full disk
         raise OSError(errno.EIO, f"{target} could not be written: {error}") from error
     finally:
@@ -64,11 +64,13 @@ def _recover(target: Path) -> None:
         remove(path)
 
 
-def _swap(partial: Path, target: Path) -> None:
-    """Put ``partial`` in the place of ``target``; what was there is moved aside first and removed last."""
+def _swap(partial: Path, target: Path, replace: bool) -> None:
+    """Put ``partial`` in the place of ``target``; what is to be replaced is moved aside first and removed last."""
     old = partial_path(target, "old")
-    if target.exists():
+    if replace and target.exists():
         target.replace(old)
+    elif not is_occupied(target) and target.is_dir():
+        target.rmdir()
     try:
         partial.replace(target)
     except OSError as error:

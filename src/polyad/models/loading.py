@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from polyad._folders import cache_folder
+from polyad._partial import check_place
+from polyad._unfinished import lock
 from polyad.models import folder as folders
 from polyad.models.gguf import from_gguf
 from polyad.models.manifest import FOREIGN
@@ -115,10 +117,13 @@ def smollm2() -> Path:
         ) from None
     target = cache_folder() / "models" / f"smollm2-{version}"
     if not (target / "config.json").is_file():
-        model, tokenizer = from_gguf(Path(str(entry.locate())), torch.float32)
-        with folders.staged_folder(target, replace=True) as partial, quiet():
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+        check_place(target)
+        with lock(target):  # of two processes one converts and the other waits
+            if not (target / "config.json").is_file():
+                model, tokenizer = from_gguf(Path(str(entry.locate())), torch.float32)
+                with folders.staged_folder(target, replace=True) as partial, quiet():
+                    model.save_pretrained(partial)
+                    tokenizer.save_pretrained(partial)
     return target
 
 

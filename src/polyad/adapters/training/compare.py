@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polyad._stated import read_stated
 from polyad._versions import NEWEST, read_version
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
@@ -49,7 +50,9 @@ def compare(
         if callback is not None:
             callback(number, len(methods), {"stage": "methods", "method": name})
         record = done[name]
-        if record is None:
+        if record is not None:
+            _state_of(places[name]).unlink(missing_ok=True)  # a kill came before its removal
+        else:
             try:
                 record = _train_one(
                     model, method, asked, places[name], which, count, callback, {"method": name, **stated}
@@ -66,7 +69,7 @@ def _train_one(
 ) -> dict[str, Any]:
     """Train and keep one method of a comparison; the model is afterwards as it was before."""
     method, _ = size_to_count(model, which, method, count)
-    state = place.with_name(f".{place.name}.state")
+    state = _state_of(place)
     try:
         adapters, record = finetune(model, method, asked, state=state, callback=callback)
         record = {"spelled": stated["method"], "lora_parameters": count, **record, "asked": stated}
@@ -85,6 +88,10 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "=.,-_" else "-" for c in name)
 
 
+def _state_of(place: Path) -> Path:
+    return place.with_name(f".{place.name}.state")
+
+
 def _record_of(place: Path) -> Path:
     return place.with_name(place.name + ".json")
 
@@ -94,8 +101,8 @@ def _finished_record(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] |
     if not place.is_dir():
         return None
     try:
-        record = json.loads(_record_of(place).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_stated(_record_of(place), dict[str, Any])
+    except ValueError:
         record = {}
     read_version("record", _record_of(place), record.get("version"))
     asked = record.get("asked")
