@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -17,6 +18,25 @@ WORDS: Mapping[Any, str] = {
     int: f"a whole number of at most {MOST}", float: "a finite number", str: "a text", bool: "true or false",
     dict: "an object", list: "a list", tuple: "a list", type(None): "null",
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def in_words(what: str, remedy: str = "copy it again") -> Iterator[None]:
+    """Turn whatever a damaged file makes Python or another library raise into a ValueError: ``what (…); remedy``.
+
+    Sentences of polyad's own, which are ValueErrors and OSErrors raised by it, pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        last = error.__traceback__
+        while last is not None and last.tb_next is not None:
+            last = last.tb_next
+        owner = "" if last is None else str(last.tb_frame.f_globals.get("__name__"))
+        if isinstance(error, ValueError | OSError | ImportError) and owner.split(".")[0] == "polyad":
+            raise
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ValueError(f"{what} ({type(error).__name__}: {said}); {remedy}") from error
 
 
 def read_stated(path: Path, kind: Any, remedy: str = "copy it again") -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,13 +20,38 @@ Read = tuple[Method, dict[str, Any], dict[str, dict[str, Tensor]]]
 """The method, its arguments, and the numbers of each layer's adapter by their names in it."""
 
 
+LONGEST, REPEATS = 2000, 3
+"""Bounds of patterns of layers that a folder states."""
+
+
 def _layer_setting(stated: Mapping[str, Any], key: str, path: str) -> float:
     """A setting of a layer: that of the first pattern that its path ends with, else the general one."""
     pattern = {"r": "rank_pattern"}.get(key, "alpha_pattern")
     for wanted, value in (stated.get(pattern) or {}).items():
-        if re.match(rf"(.*\.)?({wanted})$", path):
+        if layer_pattern(wanted).match(path):
             return value
     return stated[key]
+
+
+@functools.lru_cache
+def layer_pattern(wanted: str) -> re.Pattern[str]:
+    """peft's pattern for the ends of paths, compiled; one that could take for ever is refused.
+
+    That takes two unbounded repetitions, one in the other or many after each other.
+    """
+    unbounded = len(re.findall(r"(?<!\\)[*+]|\{\d*,\d*\}", wanted))
+    nested = re.search(r"[*+}][^()]*\)+\s*[*+{]", wanted) or (unbounded and re.search(r"\)[*+{]", wanted))
+    if len(wanted) > LONGEST or unbounded > REPEATS or nested or re.search(r"\\\d|\(\?(?!:)", wanted):
+        raise ValueError(
+            f"the pattern {wanted[:60]!r} is longer than {LONGEST} characters, repeats more than {REPEATS} times or "
+            "what is repeated already, or looks around: it could take for ever; name the layers by their paths"
+        )
+    try:
+        return re.compile(rf"(.*\.)?({wanted})$")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"the pattern {wanted[:60]!r} is no regular expression ({error}); name the layers by their paths"
+        ) from None
 
 
 def _refuse_other_tensors(path: str, tensors: Mapping[str, Tensor], *names: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from polyad._stated import in_words, read_stated
 from polyad.adapters import Adapters
 from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
@@ -60,30 +60,31 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     layers, shared, whole = _by_layer(tensors)
     _refuse_other_weights(adapters, whole, Path(folder))
     sites = _sites(adapters, layers, Path(folder))
-    method, arguments, numbers = reader(stated, sites, layers, shared)
-    planned = plan(
-        adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
-        dropout=_dropout(stated, sites.values()), **arguments,
-    )  # fmt: skip
-    for key, tensor in shared_numbers(planned, shared, stated).items():
-        planned.bank.hold(key, tensor)
-    _fill(planned, numbers)
+    with in_words(f"the adapter in {folder} cannot be read", "save it again with peft"):
+        method, arguments, numbers = reader(stated, sites, layers, shared)
+        planned = plan(
+            adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
+            dropout=_dropout(stated, sites.values()), **arguments,
+        )  # fmt: skip
+        for key, tensor in shared_numbers(planned, shared, stated).items():
+            planned.bank.hold(key, tensor)
+        _fill(planned, numbers)
     adapters.place(name, planned)
     return name
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        stated = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} cannot be read ({error})") from None
+        stated = read_stated(folder / CONFIG, dict[str, Any], "save it again with peft")
+    except ValueError as error:
+        raise ValueError(f"{folder} holds no adapter of peft's: {error}") from None
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").exists()
         what = "a pickle is not read: save it with safe_serialization=True" if pickled else "copy the folder again"
         raise ValueError(f"{folder / WEIGHTS} is missing; {what}")
     try:
         tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
+    except (SafetensorError, UnicodeError, RuntimeError) as error:
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); copy the folder again") from None
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):

@@ -17,10 +17,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from polyad._partial import abandoned, check_place, partial_path, remove
+from polyad._stated import check_stated, in_words, read_stated
 from polyad._unfinished import is_occupied
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.shards import MAX_SHARD, sha256
+from polyad.models.stated import AGAIN, Manifest, check_configuration, check_files
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
 
@@ -152,10 +154,9 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
     """
     stated = _json(folder, MANIFEST)
-    version = read_version("model", folder / MANIFEST, stated.get("version") if isinstance(stated, dict) else None)
-    fields = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
-    if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in fields.items()):
-        raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
+    version = read_version("model", folder / MANIFEST, stated.get("version"))
+    check_stated(stated, Manifest, folder / MANIFEST, AGAIN)
+    check_files(folder, stated["sha256"])
     kind = stated.get("kind", "module")
     foreign = version > 1 and not (folder / "config.json").is_file() and not stated["plain"]
     if foreign and like is None:
@@ -171,14 +172,18 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
     weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
-    return assembly.assemble(config, stated, shards.read(folder, weights), buffers, dtype, like)
+    tensors = shards.read(folder, weights)
+    if config is not None:
+        check_configuration(config, folder / "config.json", len(tensors))
+    with in_words(f"the model that {folder} describes cannot be made", AGAIN):
+        return assembly.assemble(config, stated, tensors, buffers, dtype, like)
 
 
 def _json(folder: Path, name: str) -> Any:
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not whole: {name} cannot be read ({error}); copy the folder again") from None
+        return read_stated(folder / name, dict[str, Any], AGAIN)
+    except ValueError as error:
+        raise ValueError(f"{folder} is not whole: {error}") from None
 
 
 def base_of(folder: Path | None) -> dict[str, str]:

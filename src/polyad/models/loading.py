@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import nn
 
 from polyad._folders import cache_folder
 from polyad._partial import check_place
+from polyad._stated import read_stated
 from polyad._unfinished import lock
 from polyad.models import folder as folders
 from polyad.models.gguf import from_gguf
@@ -141,10 +141,10 @@ def _from_folder(path: Path, dtype: torch.dtype | None, like: nn.Module | None) 
 def _look_for_manifest(path: Path) -> None:
     """Refuse a folder whose configuration says that polyad wrote it, and which does not say what its layers are."""
     try:
-        kind = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+        stated = read_stated(path / "config.json", dict[str, Any])
+    except ValueError:
         return
-    if kind == FOREIGN:
+    if stated.get("model_type") == FOREIGN:
         raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
 
 

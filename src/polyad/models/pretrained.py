@@ -8,14 +8,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from polyad._stated import in_words
 from polyad.models.quiet import quiet
+from polyad.models.stated import check_config_file
 
 
 def load_pretrained(source: str | Path, dtype: torch.dtype | None) -> Any:
     """Load a model of transformers from a folder or by its hub name, with errors that name a damaged folder."""
+    again = "; copy the folder again" if isinstance(source, Path) else ""
+    if isinstance(source, Path):
+        check_config_file(source)
+        with in_words(f"the model in {source} cannot be read", "copy the folder again"):
+            return _load(source, dtype, again)
+    return _load(source, dtype, again)
+
+
+def _load(source: str | Path, dtype: torch.dtype | None, again: str) -> Any:
     import transformers
 
-    again = "; copy the folder again" if isinstance(source, Path) else ""
     with quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(source)

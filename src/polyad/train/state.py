@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -102,7 +102,7 @@ def restore(numbers: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimi
     random = numbers.get("random")
     if random is None or (random.dtype, random.shape) != (torch.uint8, torch.get_rng_state().shape):
         raise ValueError(f"the state of the training lacks that of the random generator; {REMEDY}")
-    states = _optimizer_states(numbers, [p for group in optimizer.param_groups for p in group["params"]])
+    states = _optimizer_states(numbers, optimizer)
     with torch.no_grad():
         for key, tensor in tensors.items():
             tensor.copy_(numbers[f"tensor/{key}"])
@@ -110,8 +110,14 @@ def restore(numbers: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimi
     torch.set_rng_state(random)
 
 
-def _optimizer_states(numbers: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[int, dict[str, Tensor]]:
+ADAM = {"step", "exp_avg", "exp_avg_sq"}
+
+
+def _optimizer_states(
+    numbers: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
     """The numbers of the optimiser, by the place of the parameter and by name."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, tensor in numbers.items():
         part, _, rest = key.partition("/")
@@ -122,6 +128,11 @@ def _optimizer_states(numbers: Mapping[str, Tensor], parameters: Sequence[Tensor
             if name in ("exp_avg", "exp_avg_sq"):
                 _check_shape(key, numbers, parameters[int(index)])
             states.setdefault(int(index), {})[name] = tensor
+    for index, state in states.items():
+        if isinstance(optimizer, torch.optim.Adam) and state.keys() < ADAM:
+            raise ValueError(
+                f"the state of the training lacks {sorted(ADAM - state.keys())} of parameter {index}; {REMEDY}"
+            )
     return states
 
 

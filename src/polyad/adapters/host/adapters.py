@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._stated import in_words
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.host import activate, attach, merge, plan, save, schedule
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
@@ -18,6 +19,7 @@ from polyad.adapters.host.build import Method
 from polyad.adapters.host.sites import Site, sites_named
 from polyad.adapters.host.stand_in import Common
 from polyad.adapters.host.state import fill, saved_tensors, tensors_by_name
+from polyad.adapters.host.stated import read_folder
 from polyad.models.surgery import Which
 
 
@@ -193,8 +195,10 @@ class Adapters:
 
         A folder of another model is refused: its layers, their shapes or their numbers differ.
         """
-        stated, tensors = save.read_folder(Path(folder))
+        stated, tensors = read_folder(Path(folder))
         name = str(stated["name"]) if name is None else name
         self.refuse_name(name)
-        self.place(name, save.plan_from_folder(self.model, Path(folder), name, stated, tensors))
+        with in_words(f"the adapter that {folder} describes cannot be made", "copy the folder again"):
+            planned = save.plan_from_folder(self.model, Path(folder), name, stated, tensors)
+        self.place(name, planned)
         return name

@@ -1,0 +1,123 @@
+"""What became of one case: the same, other contents, a sentence of polyad's, raw Python, a hang, or an act outside."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polyad
+
+ROOT = Path(polyad.__file__).parent
+VERDICTS = ("same", "other", "refused", "raw", "hang", "outside")
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+ACTS = frozenset(
+    {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect"}
+)
+CHANGES = frozenset(
+    {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
+)
+
+
+class Hang(BaseException):
+    """A case that took longer than it may."""
+
+
+class Again(Exception):  # noqa: N818 - it is no error
+    """What a damaged file of a cache is: made again."""
+
+
+class Watch:
+    """An audit hook that notes what is written outside of a folder, and code or connections that are started."""
+
+    def __init__(self) -> None:
+        self.inside: str | None = None
+        self.acts: list[str] = []
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.inside is None:
+            return
+        if (
+            len(arguments) > 1
+            and event in CHANGES
+            and arguments[-1] not in (None, -1)
+            and isinstance(arguments[-1], int)
+        ):
+            return  # relative to an open folder, as temporary ones are emptied
+        if event in ACTS:
+            self.acts.append(f"{event} {arguments!r:.80}")
+        elif (
+            event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] and arguments[2] & WRITES
+        ) or event in CHANGES:
+            self._look(event, arguments[0])
+
+    def _look(self, event: str, path: Any) -> None:
+        place = os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
+        if place and not place.startswith((self.inside or "", "/dev/", "/proc/self/")):
+            self.acts.append(f"{event} {place}")
+
+    @contextmanager
+    def over(self, folder: Path) -> Iterator[list[str]]:
+        """Note what happens while this runs, but for what stays in a folder."""
+        self.acts, self.inside = [], str(folder)
+        try:
+            yield self.acts
+        finally:
+            self.inside = None
+
+
+def judge(read: Callable[[], Any], right: Any, seconds: float, watch: Watch, folder: Path) -> tuple[str, str]:
+    """The verdict on one reading, and what was said."""
+    clock = time.perf_counter()
+
+    def stop(*_: Any) -> None:
+        raise Hang
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again, where a handler of everything swallowed it
+    try:
+        with watch.over(folder) as acts:
+            verdict = ("same", "") if read() == right else ("other", "")
+    except Hang:
+        verdict = ("hang", "")
+    except Again as error:
+        verdict = ("refused", str(error))
+    except BaseException as error:
+        verdict = ("refused" if is_sentence(error) else "raw", _shown(error))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if acts:
+        return "outside", "; ".join(acts)
+    return ("hang", "") if time.perf_counter() - clock > seconds else verdict
+
+
+def is_sentence(error: BaseException) -> bool:
+    """True for an error of the right type with some words, that a ``raise`` of polyad's raised."""
+    if not isinstance(error, ValueError | TypeError | OSError | ImportError) or len(str(error).split()) < 5:
+        return False
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(frame.filename).is_relative_to(ROOT) and (frame.lineno or 0) in _raises(frame.filename)
+
+
+@functools.cache
+def _raises(file: str) -> frozenset[int]:
+    """The lines of a file that belong to its ``raise`` statements."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    spans = (range(n.lineno, (n.end_lineno or n.lineno) + 1) for n in ast.walk(tree) if isinstance(n, ast.Raise))
+    return frozenset(line for span in spans for line in span)
+
+
+def _shown(error: BaseException) -> str:
+    """The error in a line, with the last places of polyad's that it came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ROOT)]
+    places = " < ".join(f"{Path(f.filename).relative_to(ROOT)}:{f.lineno}" for f in frames[-2:][::-1])
+    return f"{type(error).__name__}: {str(error)[:200]!r} at {places}"
