@@ -1,4 +1,4 @@
-"""What became of one case: the same, other contents, a sentence of polyad's, raw Python, a hang, or an act outside."""
+"""The verdict on a case: the same, other contents, a sentence of polyad's, raw Python, a hang, or an act outside."""
 
 from __future__ import annotations
 
@@ -46,22 +46,17 @@ class Watch:
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.inside is None:
             return
-        if (
-            len(arguments) > 1
-            and event in CHANGES
-            and arguments[-1] not in (None, -1)
-            and isinstance(arguments[-1], int)
-        ):
-            return  # relative to an open folder, as temporary ones are emptied
         if event in ACTS:
             self.acts.append(f"{event} {arguments!r:.80}")
-        elif (
-            event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] and arguments[2] & WRITES
-        ) or event in CHANGES:
-            self._look(event, arguments[0])
+        elif event == "open":
+            path, flags = arguments[0], arguments[2]
+            if isinstance(path, str | bytes) and flags and flags & WRITES:
+                self._look(event, path)
+        elif event in CHANGES and not (isinstance(arguments[-1], int) and arguments[-1] != -1):
+            self._look(event, arguments[0])  # others are relative to an open folder, as temporary ones are emptied
 
     def _look(self, event: str, path: Any) -> None:
-        place = os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
+        place = str(Path(os.fsdecode(path)).absolute()) if isinstance(path, str | bytes | os.PathLike) else ""
         if place and not place.startswith((self.inside or "", "/dev/", "/proc/self/")):
             self.acts.append(f"{event} {place}")
 

@@ -1,4 +1,4 @@
-"""Damage to files: flipped bits and cut ends, JSON of other types, huge counts, lists in lists, paths that lead out."""
+"""Damage to files: flipped bits, cut ends, JSON of other types, huge counts, lists in lists, paths that lead out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ SWAPS: tuple[Any, ...] = (
     {"kind": "Sum", "fields": {"terms": []}}, {"shape": [2**40], "dtype": "float32"}, {"torch": "load"}, "torch.nn",
     DEEP, ["x"] * 50, "float64", "int8", "weight", "Dense", "model.layers",
 )  # fmt: skip
-PIECES = (":", ",", "=", "+", "x", "-", "1e999", "9" * 30, "nan", "None", "true", "=[", "(", ")" * 20, "\x00", "é", " ",
-    "rank=2", "bits=4", "lora", "rtn", "keep=0.5", "64x1", "0x", "1x" * 400, ";", "/", "*", "{}", "float16")  # fmt: skip
+PIECES = (
+    ":", ",", "=", "+", "x", "-", "1e999", "9" * 30, "nan", "None", "true", "=[", "(", ")" * 20, "\x00", "é", " ", "rank=2",
+    "bits=4", "lora", "rtn", "keep=0.5", "64x1", "0x", "1x" * 400, ";", "/", "*", "{}",
+    "float16",
+)  # fmt: skip
 
 
 def mutate_bytes(content: bytes, draw: random.Random) -> bytes:
@@ -86,8 +89,8 @@ def mutate_text(text: str, draw: random.Random) -> str:
         at = draw.randrange(len(text) + 1)
         to = min(len(text), at + draw.randrange(6))
         text = draw.choice((
-            text[:at] + draw.choice(PIECES) + text[at:], text[:at] + text[to:], text[:at] + draw.choice(PIECES) + text[to:],
-            text[:to] + text[at:], text + draw.choice(PIECES),
+            text[:at] + draw.choice(PIECES) + text[at:], text[:at] + text[to:],
+            text[:at] + draw.choice(PIECES) + text[to:], text[:to] + text[at:], text + draw.choice(PIECES),
         ))  # fmt: skip
     return text
 

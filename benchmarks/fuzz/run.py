@@ -79,7 +79,7 @@ class Fuzz:
         tempfile.tempdir = str(folder.parent)
         os.environ["POLYAD_CACHE"] = str(folder.parent / "cache")
         with (
-            open(os.devnull, "w") as nothing,
+            Path(os.devnull).open("w") as nothing,
             contextlib.redirect_stderr(nothing),
             contextlib.redirect_stdout(nothing),
         ):
