@@ -87,12 +87,20 @@ def judge(read: Callable[[], Any], right: Any, seconds: float, watch: Watch, fol
     except Again as error:
         verdict = ("refused", str(error))
     except BaseException as error:
-        verdict = ("refused" if is_sentence(error) else "raw", _shown(error))
+        verdict = (_kind_of(error), _shown(error))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if acts:
         return "outside", "; ".join(acts)
     return ("hang", "") if time.perf_counter() - clock > seconds else verdict
+
+
+def _kind_of(error: BaseException) -> str:
+    """Refused, raw, or other where polyad read something else and what follows in the case does not fit it."""
+    if is_sentence(error):
+        return "refused"
+    inside = any(Path(f.filename).is_relative_to(ROOT) for f in traceback.extract_tb(error.__traceback__))
+    return "raw" if inside else "other"
 
 
 def is_sentence(error: BaseException) -> bool:

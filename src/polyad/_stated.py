@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import json
 import math
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union
 
+RAISE = dis.opmap["RAISE_VARARGS"]
 MOST = 2**40
 """Counts above this are damage: no file holds as many numbers."""
 WORDS: Mapping[Any, str] = {
@@ -32,11 +34,16 @@ def in_words(what: str, remedy: str = "copy it again") -> Iterator[None]:
         last = error.__traceback__
         while last is not None and last.tb_next is not None:
             last = last.tb_next
-        owner = "" if last is None else str(last.tb_frame.f_globals.get("__name__"))
-        if isinstance(error, ValueError | OSError | ImportError) and owner.split(".")[0] == "polyad":
+        if last is not None and isinstance(error, ValueError | OSError | ImportError) and _is_raised_here(last):
             raise
         said = (str(error).strip().splitlines() or [""])[0][:200]
         raise ValueError(f"{what} ({type(error).__name__}: {said}); {remedy}") from error
+
+
+def _is_raised_here(last: types.TracebackType) -> bool:
+    """True where the last step of a traceback is a ``raise`` of polyad's, and no call that failed."""
+    code = last.tb_frame.f_code.co_code[last.tb_lasti]
+    return str(last.tb_frame.f_globals.get("__name__")).split(".")[0] == "polyad" and code == RAISE
 
 
 def read_stated(path: Path, kind: Any, remedy: str = "copy it again") -> Any:
