@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import functools
+import dis
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import polyad
 
 ROOT = Path(polyad.__file__).parent
+RAISES = {dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]}
 VERDICTS = ("same", "other", "refused", "raw", "hang", "outside")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 ACTS = frozenset(
@@ -107,16 +107,12 @@ def is_sentence(error: BaseException) -> bool:
     """True for an error of the right type with some words, that a ``raise`` of polyad's raised."""
     if not isinstance(error, ValueError | TypeError | OSError | ImportError) or len(str(error).split()) < 5:
         return False
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(frame.filename).is_relative_to(ROOT) and (frame.lineno or 0) in _raises(frame.filename)
-
-
-@functools.cache
-def _raises(file: str) -> frozenset[int]:
-    """The lines of a file that belong to its ``raise`` statements."""
-    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    spans = (range(n.lineno, (n.end_lineno or n.lineno) + 1) for n in ast.walk(tree) if isinstance(n, ast.Raise))
-    return frozenset(line for span in spans for line in span)
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or not Path(last.tb_frame.f_code.co_filename).is_relative_to(ROOT):
+        return False
+    return last.tb_frame.f_code.co_code[last.tb_lasti] in RAISES
 
 
 def _shown(error: BaseException) -> str:

@@ -19,8 +19,8 @@ SWAPS: tuple[Any, ...] = (
     DEEP, ["x"] * 50, "float64", "int8", "weight", "Dense", "model.layers",
 )  # fmt: skip
 PIECES = (
-    ":", ",", "=", "+", "x", "-", "1e999", "9" * 30, "nan", "None", "true", "=[", "(", ")" * 20, "\x00", "é", " ", "rank=2",
-    "bits=4", "lora", "rtn", "keep=0.5", "64x1", "0x", "1x" * 400, ";", "/", "*", "{}",
+    ":", ",", "=", "+", "x", "-", "1e999", "9" * 30, "nan", "None", "true", "=[", "(", ")" * 20, "\x00", "é", " ",
+   "rank=2",    "bits=4", "lora", "rtn", "keep=0.5", "64x1", "0x", "1x" * 400, ";", "/", "*", "{}",
     "float16",
 )  # fmt: skip
 

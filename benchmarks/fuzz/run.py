@@ -134,7 +134,7 @@ class Fuzz:
         return results
 
     def _child(self, first: int, last: int, log: Path) -> None:
-        with open("/proc/self/statm") as statm:
+        with Path("/proc/self/statm").open() as statm:
             taken = int(statm.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, taken + BYTES))
         with log.open("a", encoding="utf-8", buffering=1) as lines:

@@ -83,7 +83,7 @@ def _saved(place: Path) -> Iterator[Seed]:
 
     plain = functools.cache(reading.based)
 
-    def base(folder: Path, case: dict[str, Any]) -> nn.Module:
+    def base(_folder: Path, case: dict[str, Any]) -> nn.Module:
         name = case["base"]
         return copy.deepcopy(_base_of(plain, reading.ROOT / "0.1.0" / "adapter" / "lora", name))
 
@@ -163,7 +163,7 @@ def _write_training(folder: Path, _x: Tensor) -> None:
         return
 
 
-def _write_tokens(folder: Path, x: Tensor) -> None:
+def _write_tokens(folder: Path, _x: Tensor) -> None:
     _read_tokens(folder)
 
 
@@ -263,7 +263,8 @@ def _write_formats(folder: Path, x: Tensor) -> None:
 
 
 def _read_formats(folder: Path) -> dict[str, str]:
-    return _digests({f.name: load_format(f).to_dense() for f in sorted(folder.glob("*.safetensors"))})
+    formats = {f.name: load_format(f) for f in sorted(folder.glob("*.safetensors"))}
+    return _digests({name: format.to_dense() for name, format in formats.items()})
 
 
 def _write_texts(folder: Path, _x: Tensor) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.kills.jobs import JOBS
 from benchmarks.kills.run import Kills
 
@@ -52,7 +51,8 @@ def run_all(job: str, place: Path, asked: argparse.Namespace, stored: dict[str, 
     """All kills of one job that are not stored yet."""
     kills, done, store = Kills(job, place), stored.setdefault(job, {}), asked.store
     count = min(asked.changes or kills.changes, kills.changes)
-    points: dict[str, Any] = {f"change {n}": {"at": n} for n in (kills.changes * i // count for i in range(1, count + 1))}
+    changes = [kills.changes * i // count for i in range(1, count + 1)]
+    points: dict[str, Any] = {f"change {n}": {"at": n} for n in changes}
     moments = kills.random_moments(asked.random // len(JOBS))
     points |= {f"moment {i}": {"after": seconds} for i, seconds in enumerate(moments)}
     for name, point in points.items():

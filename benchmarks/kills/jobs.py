@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ TRAIN = ("--data", "words.txt", "--steps", 30, "--batch", 1, "--length", 8, "--w
 PASSING = ("seconds", "peak_memory_bytes", "command", "time", "loss_curve", "rates_tried")
 """What a result says of the run itself."""
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "compress": ("compress", "model", "--method", "modegpt", "--keep", 0.8, "--out", "out", *TEXTS, "--report", "r.html",
-                 "--json"),
+    "compress": ("compress", "model", "--method", "modegpt", "--keep", 0.8, "--out", "out", *TEXTS, "--report",
+                 "r.html", "--json"),
     "adapt": ("adapt", "model", "--adapter", "lora:rank=2", "--out", "out", *TRAIN),
     "adapt-compare": ("adapt", "model", "--compare", "lora;loha", "--rank", 1, "--out", "out", *TRAIN),
-    "decompose": ("decompose", "x.npy", "--format", "matrix,tucker", "--tol", 0.3, "--out", "out.safetensors", "--json"),
+    "decompose": ("decompose", "x.npy", "--format", "matrix,tucker", "--tol", 0.3, "--out", "out.safetensors",
+                  "--json"),
     "cache": ("cache", "model", "--methods", "plain;kivi:bits=4,group=4,window=0", "--context", 16, "--scored", 4,
               "--windows", 2, "--text", "words.txt", "--calibrate", "words.txt", "--alternations", 0, "--json",
               "--report", "r.html"),
@@ -46,23 +47,36 @@ def prepare(folder: Path) -> None:
 
 
 def run_job(job: str, folder: Path) -> None:
-    """Run a job in its folder; what it prints is written to ``said`` beside it, at once and last of all."""
+    """Run a job in its folder; what it prints, and what it complains of, is written beside it."""
     os.environ["POLYAD_CACHE"] = str(folder / "cache")
-    sys.path[:0] = [str(TESTS)]
-    from saved.reading import command
+    complaint = io.StringIO()
+    with (
+        contextlib.chdir(folder / "work"),
+        (folder / "said").open("w", encoding="utf-8") as said,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(complaint),
+    ):
+        status = _save() if job == "save" else _command(*COMMANDS[job])
+    if status:
+        (folder / "said").write_bytes(json.dumps({"refused": complaint.getvalue()}).encode())
 
-    run: Callable[[], Any] = _save if job == "save" else lambda: command(*COMMANDS[job])
-    with contextlib.chdir(folder / "work"):
-        try:
-            said = {"result": run()}
-        except RuntimeError as error:
-            said = {"refused": str(error)}
-    (folder / "said").write_bytes(json.dumps(said).encode())
+
+def _command(*arguments: Any) -> Any:
+    """Run the command line in this process; its exit status."""
+    from polyad import cli
+
+    sys.argv = ["polyad", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
 
 
-def _save() -> str:
+def _save() -> int:
     """Save a compressed model; done before is done."""
     import polyad
+    from polyad.cli.output import emit
 
     if Path("out").exists():
         polyad.load("out")
@@ -70,12 +84,14 @@ def _save() -> str:
         model = polyad.load("model")
         polyad.apply(model, polyad.plan(model, "lord:rank=4", calibrate="words.txt"))
         polyad.save(model, "out")
-    return "saved"
+    emit("saved")
+    return 0
 
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What a job said and left: every file by its digest, without what tells of the run itself."""
-    said = json.loads((folder / "said").read_bytes()) if (folder / "said").is_file() else None
+    text = (folder / "said").read_text(encoding="utf-8") if (folder / "said").is_file() else ""
+    said = json.loads(text) if text else None
     files = {str(f.relative_to(folder)): _digest(f) for f in sorted((folder / "work").rglob("*")) if f.is_file()}
     left = [str(f.relative_to(folder)) for f in sorted(folder.rglob(".*"))]
     return {"said": _lasting(said), "files": files, "left": left}

@@ -15,12 +15,16 @@ from benchmarks.kills.stops import KILLED, Stop, end_after
 
 
 def in_child(job: str, folder: Path, *, at: int | None = None, after: float | None = None) -> tuple[int, int]:
-    """Run a job in a child, and end it at its change number ``at`` or ``after`` seconds; its status, and its changes."""
+    """Run a job in a child, ended at its change number ``at`` or ``after`` seconds; its status and its changes."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        with contextlib.suppress(BaseException), Path(os.devnull).open("w") as nothing, contextlib.redirect_stderr(nothing):
+        with (
+            contextlib.suppress(BaseException),
+            Path(os.devnull).open("w") as nothing,
+            contextlib.redirect_stderr(nothing),
+        ):
             if after is not None:
                 end_after(after)
             stop = Stop((folder / "work", folder / "cache"), at)
@@ -47,20 +51,20 @@ class Kills:
         status, self.changes = in_child(job, self.folder)
         self.seconds = time.perf_counter() - clock
         self.right = outcome(self.folder)
-        if status or "result" not in (self.right["said"] or {}):
+        if status or refusal(self.right):
             raise RuntimeError(f"{job} does not run: {self.right['said']}")
 
     def kill(self, *, at: int | None = None, after: float | None = None) -> str:
         """End the job at a change or after some seconds, run it again; what differs from the right result, or ""."""
         prepare(self.folder)
         status, _ = in_child(self.job, self.folder, at=at, after=after)
-        done = (self.folder / "said").is_file()
+        before = outcome(self.folder)
         if status not in (0, KILLED):
             return f"the first run failed with status {status}"
         again, _ = in_child(self.job, self.folder)
         result = outcome(self.folder)
-        if done and "already" in str((result["said"] or {}).get("refused", "")) + " already" and "refused" in (result["said"] or {}):
-            result["said"] = self.right["said"]  # the first run had come to its end
+        if before["said"] == self.right["said"] and "already" in refusal(result):
+            result["said"] = self.right["said"]  # the first run had said all that it had to say
         return "" if again == 0 and result == self.right else difference(self.right, result)
 
     def random_moments(self, count: int, seed: int = 0) -> list[float]:
@@ -69,10 +73,16 @@ class Kills:
         return [draw.uniform(0, self.seconds) for _ in range(count)]
 
 
+def refusal(result: dict[str, Any]) -> str:
+    """What a run complained of; "" where it came to its end."""
+    said = result["said"]
+    return "the run died" if said is None else said.get("refused", "") if isinstance(said, dict) else ""
+
+
 def difference(right: dict[str, Any], result: dict[str, Any]) -> str:
     """In which way a result differs, in a line."""
-    if result["said"] is None or "refused" in result["said"]:
-        return f"refused: {(result['said'] or {}).get('refused', 'the run died')}"[:300]
+    if refusal(result):
+        return f"refused: {refusal(result)}"[:300]
     parts = [f"left over {path}" for path in result["left"] if path not in right["left"]]
     names = sorted(right["files"].keys() | result["files"].keys())
     parts += [f"{name} differs" for name in names if right["files"].get(name) != result["files"].get(name)]

@@ -1,4 +1,4 @@
-"""Deaths of a process: at its n-th write, rename or removal, or after some time. The process ends as if it was killed."""
+"""Ends of a process, as if it was killed: at its n-th write, rename or removal, or after some time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Stop:
         serialize, write_text = safetensors.torch.serialize_file, Path.write_text
 
         def save(tensors: Any, path: Any, metadata: Any = None) -> None:
-            self.note("save", path)
-            self.note("save half of", path, lambda: Path(path).write_bytes(b"half"))
+            self.note(path)
+            self.note(path, lambda: Path(path).write_bytes(b"half"))
             serialize(tensors, path, metadata=metadata)
 
         def write(path: Path, text: str, *arguments: Any, **options: Any) -> int:
-            self.note("write half of", path, lambda: write_text(path, text[: len(text) // 2], encoding="utf-8"))
+            self.note(path, lambda: write_text(path, text[: len(text) // 2], encoding="utf-8"))
             return write_text(path, text, *arguments, **options)
 
         safetensors.torch.serialize_file = save
@@ -46,11 +46,11 @@ class Stop:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in CHANGES:
             inside = isinstance(arguments[-1], int) and arguments[-1] != -1  # relative to a folder that is open
-            self.note(event, Path(self.folders[0]) / str(arguments[0]) if inside else arguments[0])
+            self.note(Path(self.folders[0]) / str(arguments[0]) if inside else arguments[0])
         elif event == "open" and isinstance(arguments[0], str | bytes) and arguments[2] and arguments[2] & WRITES:
-            self.note(event, arguments[0])
+            self.note(arguments[0])
 
-    def note(self, event: str, path: Any, half: Callable[[], Any] | None = None) -> None:
+    def note(self, path: Any, half: Callable[[], Any] | None = None) -> None:
         """Count one change, and end the process where it is the one; ``half`` is done of it before."""
         place = str(Path(os.fsdecode(path)).absolute())
         if not place.startswith(self.folders) or threading.get_ident() != self.thread:

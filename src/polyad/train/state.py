@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
+from polyad._partial import check_place
 from polyad._sealed import read_sealed, write_sealed
 from polyad._stated import parse_stated
 
@@ -84,6 +85,7 @@ def read_state(file: Path, asked: str) -> tuple[dict[str, Any], dict[str, Tensor
     if file.is_dir():
         raise IsADirectoryError(f"{file} is a folder; give a file to keep the state of the training in")
     if not file.is_file():
+        check_place(file)
         return None
     numbers, metadata = read_sealed(file, "training", REMEDY)
     stated: Any = parse_stated(metadata.get("polyad"), _Stated, file, REMEDY)
