@@ -90,11 +90,15 @@ def _save() -> int:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What a job said and left: every file by its digest, without what tells of the run itself."""
-    text = (folder / "said").read_text(encoding="utf-8") if (folder / "said").is_file() else ""
-    said = json.loads(text) if text else None
     files = {str(f.relative_to(folder)): _digest(f) for f in sorted((folder / "work").rglob("*")) if f.is_file()}
     left = [str(f.relative_to(folder)) for f in sorted(folder.rglob(".*"))]
-    return {"said": _lasting(said), "files": files, "left": left}
+    return {"said": what_is_said(folder), "files": files, "left": left}
+
+
+def what_is_said(folder: Path) -> Any:
+    """What a job printed, None where it came to nothing."""
+    text = (folder / "said").read_text(encoding="utf-8") if (folder / "said").is_file() else ""
+    return _lasting(json.loads(text)) if text else None
 
 
 def _digest(file: Path) -> str:

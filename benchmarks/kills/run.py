@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kills.jobs import outcome, prepare, run_job
+from benchmarks.kills.jobs import outcome, prepare, run_job, what_is_said
 from benchmarks.kills.stops import KILLED, Stop, end_after
 
 
@@ -58,12 +58,12 @@ class Kills:
         """End the job at a change or after some seconds, run it again; what differs from the right result, or ""."""
         prepare(self.folder)
         status, _ = in_child(self.job, self.folder, at=at, after=after)
-        before = outcome(self.folder)
+        before = what_is_said(self.folder)
         if status not in (0, KILLED):
             return f"the first run failed with status {status}"
         again, _ = in_child(self.job, self.folder)
         result = outcome(self.folder)
-        if before["said"] == self.right["said"] and "already" in refusal(result):
+        if before == self.right["said"] and "already" in refusal(result):
             result["said"] = self.right["said"]  # the first run had said all that it had to say
         return "" if again == 0 and result == self.right else difference(self.right, result)
 

@@ -117,9 +117,10 @@ def test_a_run_that_was_killed_while_it_measured_goes_on(tiny_folder, tmp_path, 
         raise Killed
 
     alone = compress_to_folder(str(tiny_folder), lord, tmp_path / "alone", asked, keep=0.7)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(runs, "measure_result", killed)
-        compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
+        with pytest.raises(Killed):
+            compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
     assert (tmp_path / "out" / "polyad.json").is_file()
     with pytest.raises(FileExistsError, match="already holds something"):
         compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.6)
