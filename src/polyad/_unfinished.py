@@ -70,9 +70,7 @@ def unfinished(target: Path, asked: Any) -> Iterator[Work]:
     text = json.dumps(asked, sort_keys=True, default=str)
     folder = work_folder(target)
     if is_occupied(target) and not was_stopped(target):
-        if folder.is_dir():  # of a command that was killed when it was done
-            with lock(target, wait=False):
-                remove(folder)
+        remove_rest(target)
         _refuse(target)
     with lock(target, wait=False):
         same = _text(folder / ASKED) == text
@@ -90,6 +88,17 @@ def unfinished(target: Path, asked: Any) -> Iterator[Work]:
             raise
         (folder / ASKED).unlink(missing_ok=True)  # first: what follows may be stopped
         remove(folder)
+
+
+def remove_rest(target: Path) -> None:
+    """Remove what a command left that was killed when it was all but done."""
+    if work_folder(target).is_dir() or _lock_file(target).exists():
+        with lock(target, wait=False):
+            remove(work_folder(target))
+
+
+def _lock_file(target: Path) -> Path:
+    return target.absolute().with_name(f".{target.absolute().name}.lock")
 
 
 def _refuse(target: Path) -> None:
@@ -112,7 +121,7 @@ def lock(target: Path, *, wait: bool = True) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    path = target.absolute().with_name(f".{target.absolute().name}.lock")
+    path = _lock_file(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from polyad._unfinished import Work, lock, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
+from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter, failure, is_trained
 
 
 def adapt(
@@ -59,14 +61,16 @@ def adapt(
     options.check_report(report)
     options.fix_seed(seed)
     run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
+    records: list[AdapterRecord | FailedAdapter]
     with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
         if work is not None:
             records = [_single(model, adapter or "", rank, asked, work, dtype, device)]
         else:
             records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
+        for record in records:
+            record["command"] = command()
         if report is not None:
-            told = [{**record, "command": command()} for record in records]
-            write_study(report, adapter_study(told, _facts(model, records)))
+            write_study(report, adapter_study(records, _facts(model, records)))
         if json:
             emit(records[0] if adapter is not None else records)
         else:
@@ -74,8 +78,9 @@ def adapt(
             out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
         if work is not None:
             _state_of(out_folder).unlink(missing_ok=True)
-    if all("error" in record for record in records):
-        complain(f"every adapter failed, the first with: {records[0]['error']}")
+    failures = [reason for record in records if (reason := failure(record)) is not None]
+    if len(failures) == len(records):
+        complain(f"every adapter failed, the first with: {failures[0]}")
         raise typer.Exit(1)
 
 
@@ -89,16 +94,16 @@ def _rate(text: str | None) -> Any:
         raise ValueError(f"--rate {text} is no number; give one such as 0.001, or auto") from None
 
 
-def _facts(model: str, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict[str, Any]:
     """The facts that a reader of the page needs to run it again."""
     from polyad.compress.run import versions
 
-    done = next((record for record in records if "error" not in record), {})
+    done = next((record for record in records if is_trained(record)), None)
     facts: dict[str, Any] = {"Model": model} | {
         name.capitalize(): done[name] for name in ("seed", "steps", "batch", "length", "dtype", "threads") if done
     }
-    facts |= {f"Learning rate of {r['spelled']}": r["learning_rate"] for r in records if "error" not in r}
-    for name, text in done.get("held_out", {}).items():
+    facts |= {f"Learning rate of {r['spelled']}": r["learning_rate"] for r in records if is_trained(r)}
+    for name, text in (done["held_out"] if done else {}).items():
         facts |= {f"Held-out windows of {name}": text["windows"], f"sha256 of {name}": text["sha256"]}
     return facts | {f"Version of {name}": value for name, value in versions().items()}
 
@@ -110,7 +115,7 @@ def _state_of(folder: Path) -> Path:
 
 def _single(
     model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str
-) -> dict[str, Any]:
+) -> AdapterRecord:
     from polyad.adapters.host.spelled import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
 
@@ -122,17 +127,17 @@ def _single(
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state, callback=callback)
     record["seconds"]["command"] = time.perf_counter() - clock
-    record = {"spelled": adapter, "model": model, "command": command(), **record}
+    result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
     adapters.save(NAME, folder)
-    write_record(folder / "training.json", record)
+    write_record(folder / "training.json", result)
     work.bring_back()
-    return record
+    return result
 
 
 def _several(
     model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
-) -> list[dict[str, Any]]:
+) -> list[AdapterRecord | FailedAdapter]:
     from polyad.adapters.host.spelled import method_of
     from polyad.adapters.training.compare import compare
     from polyad.models.folder import check_free
@@ -163,9 +168,9 @@ def _absolute(text: str) -> str:
     return str(Path(text).resolve()) if os.path.lexists(text) else text
 
 
-def show(records: list[dict[str, Any]]) -> None:
+def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
     """The table of what was trained; methods that failed are listed below it."""
-    done = [record for record in records if "error" not in record]
+    done = [record for record in records if is_trained(record)]
     rows = []
     for record in done:
         peak = record["peak_memory_bytes"]
@@ -180,8 +185,8 @@ def show(records: list[dict[str, Any]]) -> None:
         columns = ["adapter", "trained", "bytes", *texts, "curve", "rate", "s/step", "MB"]
         table(f"{done[0]['steps']:,} steps; held-out loss in nats a token, before and after", columns, rows)
     for record in records:
-        if "error" in record:
-            out.print(f"{record['spelled']} failed: {record['error']}")
+        if not is_trained(record):
+            out.print(f"{record['spelled']} failed: {failure(record)}")
 
 
 def curve(losses: list[float], columns: int = 8) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from polyad._versions import NEWEST
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
+from polyad.evaluation.trial_records import CacheRecord
 
 
 def cache(
@@ -89,7 +89,7 @@ def _facts(texts: Mapping[str, Any], scored: int, alternations: int, seed: int, 
 
 def _records(
     names: list[str], quality: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], context: int
-) -> list[dict[str, Any]]:
+) -> list[CacheRecord]:
     return [
         {
             "version": NEWEST["record"],
@@ -99,7 +99,7 @@ def _records(
             "shared_bytes": first.shared_nbytes,
             "times_smaller": first.ratio_of_bytes,
             "perplexity": {
-                t: {k: asdict(by_name[name])[k] for k in ("ratio", "error")} for t, by_name in quality.items()
+                t: {"ratio": by_name[name].ratio, "error": by_name[name].error} for t, by_name in quality.items()
             },
             "decode_seconds": seconds.get(name),
             "transformers_decode_seconds": seconds.get("transformers"),
@@ -110,14 +110,14 @@ def _records(
     ]
 
 
-def recommend(records: list[dict[str, Any]], budget: int | None) -> str | None:
+def recommend(records: list[CacheRecord], budget: int | None) -> str | None:
     """The way of the least loss over all texts among those that fit the budget; without a budget there is none."""
     fitting = [r for r in records if budget is not None and r["bytes_per_token"] <= budget]
     worst = lambda r: max(quality["ratio"] for quality in r["perplexity"].values())  # noqa: E731
     return min(fitting, key=worst)["method"] if fitting else None
 
 
-def show(records: list[dict[str, Any]], best: str | None, budget: int | None) -> None:
+def show(records: list[CacheRecord], best: str | None, budget: int | None) -> None:
     """The table, and the recommendation where there was a budget."""
     texts = list(records[0]["perplexity"])
     rows = []
@@ -125,7 +125,7 @@ def show(records: list[dict[str, Any]], best: str | None, budget: int | None) ->
         ratios = [record["perplexity"][t] for t in texts]
         gains = [f"{100 * (r['ratio'] - 1):+.2f} % ± {number(100 * (r['error'] or 0))}" for r in ratios]
         mine, plain = record["decode_seconds"], record["transformers_decode_seconds"]
-        clock = "–" if mine is None else f"{mine / plain:.2f} x"
+        clock = "–" if mine is None or plain is None else f"{mine / plain:.2f} x"
         size = [number(record["bytes_per_token"], 0), f"{record['times_smaller']:.2f} x"]
         rows.append([record["method"], *size, *gains, clock])
     columns = ["cache", "bytes a token", "smaller", *(f"perplexity, {t}" for t in texts), "time of a token"]

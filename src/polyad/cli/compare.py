@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from polyad import _check
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, share, table
+from polyad.evaluation.records import Point, failure, is_measured
 
 
 def compare(
@@ -60,8 +61,9 @@ def compare(
         show(points)
         if report is not None:
             out.print(f"report in {report}")
-    if all(point["error"] for point in points):
-        complain(f"every point failed, the first with: {points[0]['error']}")
+    failed = [reason for point in points if (reason := failure(point)) is not None]
+    if len(failed) == len(points):
+        complain(f"every point failed, the first with: {failed[0]}")
         raise typer.Exit(1)
 
 
@@ -76,19 +78,20 @@ def shares(text: str) -> list[float]:
     return [_check.share("--keep", share) for share in parts]
 
 
-def show(points: list[dict[str, Any]]) -> None:
+def show(points: list[Point]) -> None:
     """The table of a comparison; failed points stay in it with their reason."""
-    texts = next((list(p["compressed"]["perplexity"]) for p in points if p["error"] is None), [])
+    texts = next((list(p["compressed"]["perplexity"]) for p in points if is_measured(p)), [])
     rows: list[list[str]] = []
     for point in points:
-        head = [point["method"], number(point["keep"], 2) if point["keep"] else "–"]
-        if point["error"] is not None:
-            rows.append([*head, *("–" for _ in texts), "–", "–", "–", "failed: " + point["error"]])
+        keep = point.get("keep")
+        head = [point.get("method", ""), number(keep, 2) if keep else "–"]
+        if not is_measured(point):
+            rows.append([*head, *("–" for _ in texts), "–", "–", "–", f"failed: {failure(point)}"])
             continue
         after, before = point["compressed"], point["original"]
         ratios = [f"{after['perplexity'][t] / before['perplexity'][t]:.3f} x" for t in texts]
         sizes = [share(after[c]["total"], before[c]["total"]) for c in ("parameters", "bytes")]
         speed = share(after["decode_tokens_per_second"], before["decode_tokens_per_second"])
-        rows.append([*head, *ratios, *sizes, speed, "front" if point["pareto"] else ""])
+        rows.append([*head, *ratios, *sizes, speed, "front" if point.get("pareto") else ""])
     columns = ["method", "keep", *(f"perplexity, {t}" for t in texts), "parameters", "bytes", "decoding", ""]
     table("whole model, relative to the original (its floats in two bytes)", columns, rows)

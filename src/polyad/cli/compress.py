@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from polyad._unfinished import unfinished
 from polyad.cli import options
 from polyad.cli.output import command, emit, number, out, progress, share, table
+from polyad.evaluation.records import CompressionRecord
 from polyad.report.slow import slow_layers
 
 
@@ -54,7 +55,7 @@ def compress(
         with progress() as callback:
             record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback, work=work)
         record["command"] = command()
-        record["seconds"]["command"] = time.perf_counter() - clock
+        record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
         if report is not None:
             from polyad.report import write
 
@@ -66,9 +67,9 @@ def compress(
         out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
 
 
-def show(found: dict[str, Any]) -> None:
+def show(record: CompressionRecord) -> None:
     """The table of one compression."""
-    before, after, agreement = found["original"], found["compressed"], found["agreement"]
+    before, after, agreement = record["original"], record["compressed"], record["agreement"]
     rows: list[list[str]] = []
     for text, value in after["perplexity"].items():
         old = before["perplexity"][text]
@@ -87,7 +88,7 @@ def show(found: dict[str, Any]) -> None:
         rows.append([label, number(old, digits), number(new, digits), share(new, old)])
     rows.append(["KL from the original, nats", "0", number(agreement["kl"], 4), ""])
     rows.append(["same top token", "100.0 %", share(agreement["top1"], 1), ""])
-    table(found["title"], ["", "original", "compressed", "ratio"], rows)
-    said = slow_layers(found)
+    table(record["title"], ["", "original", "compressed", "ratio"], rows)
+    said = slow_layers(record)
     if said is not None:
         out.print(said)

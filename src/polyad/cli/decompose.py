@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polyad._unfinished import Work, unfinished, was_stopped
+from polyad._unfinished import Work, remove_rest, unfinished, was_stopped
 from polyad.cli import options
 from polyad.cli.output import emit, number, out, progress, share, table
 
@@ -98,6 +98,7 @@ def _check_file(path: Path | None) -> None:
     if path.suffix != ".safetensors":
         raise ValueError(f"--out {path} is no .safetensors file, which is what a format is saved as")
     if os.path.lexists(path) and not was_stopped(path):
+        remove_rest(path)
         raise ValueError(f"{path} exists already; name another file, or remove it first")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} to save {path.name} in; make it first")

@@ -13,6 +13,7 @@ from typing import Any
 from polyad._versions import NEWEST
 from polyad.compress.recipe import Recipe, steps
 from polyad.compress.run import Asked, compress_model, measure_result
+from polyad.evaluation.records import CompressionRecord, Point, is_measured
 from polyad.models.loading import load
 
 
@@ -23,7 +24,7 @@ def compare(
     asked: Asked | None = None,
     *,
     callback: Callable[..., Any] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Point]:
     """Every method at every budget on the model called ``name``, measured on the same windows.
 
     ``methods`` maps a label to a recipe; one whose sizes are all given runs once, whatever ``keeps`` says. A point
@@ -33,7 +34,7 @@ def compare(
     asked = asked or Asked()
     original = load(name, dtype=asked.dtype, device=asked.device)
     work = Path(tempfile.mkdtemp(prefix="polyad-compare-"))
-    points: list[dict[str, Any]] = []
+    points: list[Point] = []
     try:
         for label, recipe in methods.items():
             sized = any(step.sized_by_budget for step in steps(recipe))
@@ -47,28 +48,27 @@ def compare(
 
 def _point(
     name: str, label: str, recipe: Recipe, keep: float | None, asked: Asked, work: Path, original: Any, callback: Any
-) -> dict[str, Any]:
-    point: dict[str, Any] = {"version": NEWEST["record"], "method": label, "keep": keep}
+) -> Point:
     try:
         model, planned, _, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
         record = measure_result(model, original, planned, texts, asked, (None, None), callback)
-        return {**point, "model": name, **record, "seconds": seconds, "error": None}
+        return {**record, "method": label, "keep": keep, "model": name, "seconds": seconds, "error": None}
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
-        return {**point, "error": str(error), "where": traceback.format_exc(limit=-1).strip().splitlines()[-1]}
+        where = traceback.format_exc(limit=-1).strip().splitlines()[-1]
+        return {"version": NEWEST["record"], "method": label, "keep": keep, "error": str(error), "where": where}
 
 
-def mean_ratio(point: Mapping[str, Any]) -> float:
+def mean_ratio(point: CompressionRecord) -> float:
     """The geometric mean, over texts, of a point's perplexity relative to the original's."""
     after, before = point["compressed"]["perplexity"], point["original"]["perplexity"]
     return math.exp(sum(math.log(after[t] / before[t]) for t in after) / len(after))
 
 
-def mark_front(points: list[dict[str, Any]]) -> None:
+def mark_front(points: list[Point]) -> None:
     """Set ``ratio`` and ``pareto`` on every point that did not fail."""
-    good = [point for point in points if point["error"] is None]
-    for point in good:
-        point["ratio"] = mean_ratio(point)
-    for point in good:
-        mine = (point["ratio"], point["compressed"]["bytes"]["total"])
-        others = [(p["ratio"], p["compressed"]["bytes"]["total"]) for p in good if p is not point]
-        point["pareto"] = not any(a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in others)
+    good = [
+        (point, mean_ratio(point), point["compressed"]["bytes"]["total"]) for point in points if is_measured(point)
+    ]
+    for point, mean, size in good:
+        point["ratio"] = mean
+        point["pareto"] = not any(a <= mean and b <= size and (a, b) != (mean, size) for _, a, b in good)

@@ -21,6 +21,7 @@ from polyad.compress.items import items
 from polyad.compress.recipe import Recipe, Step, check_budget, steps
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.data.calibration import calibration
+from polyad.evaluation.records import CurveRecord, PlanRecord
 from polyad.models.compressible import compressible
 from polyad.models.loading import check_numbers
 from polyad.models.replacement import Replacement, merge_replacements, modules
@@ -44,7 +45,7 @@ class Plan:
     seed: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PlanRecord:
         """The plan without its statistics; curves are thinned to at most 33 choices."""
         return {
             "recipe": [step.to_json() for step in self.steps],
@@ -156,6 +157,6 @@ def _curves(
     return curves
 
 
-def _thin(curve: Curve) -> dict[str, list[float]]:
+def _thin(curve: Curve) -> CurveRecord:
     at = np.unique(np.linspace(0, len(curve.sizes) - 1, min(33, len(curve.sizes))).round().astype(int))
     return {"sizes": curve.sizes[at].tolist(), "costs": curve.costs[at].tolist(), "errors": curve.errors[at].tolist()}

@@ -24,6 +24,7 @@ from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.quality import check_predicts
+from polyad.evaluation.records import CompressionRecord, LayerRecord
 from polyad.layers import Factors
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
@@ -100,7 +101,7 @@ def compress_to_folder(
     keep: float | None = None,
     callback: Callable[..., Any] | None = None,
     work: Work | None = None,
-) -> dict[str, Any]:
+) -> CompressionRecord:
     """Compress the model called ``name``, save it to ``folder`` and measure it beside the original.
 
     The figures are those of the saved files. A run that was killed goes on where its statistics stood. ``work`` is
@@ -120,7 +121,7 @@ def compress_to_folder(
     folders = (folder, source.folder or name) if asked.alternations else (None, None)
     record = measure_result(model, original, planned, texts, asked, folders, callback)
     record["compressed"]["file_bytes"] = nbytes(folder)
-    return {"model": name, "base": base, "folder": str(folder), **record, "seconds": seconds}
+    return {**record, "model": name, "base": base, "folder": str(folder), "seconds": seconds}
 
 
 def configuration_of(model: Any) -> str:
@@ -138,7 +139,7 @@ def measure_result(
     asked: Asked,
     folders: Any,
     callback: Callable[..., Any] | None,
-) -> dict[str, Any]:
+) -> CompressionRecord:
     """The record of one result, as data: what the command prints and the report draws."""
     after, before, agreement = measured_pair(
         model, original, texts, planned.selected, width=asked.store.itemsize, alternations=asked.alternations,
@@ -173,18 +174,18 @@ def title(planned: Plan, name: str) -> str:
 
 def layers(
     model: nn.Module, original: nn.Module, planned: Plan, times: Mapping[str, Mapping[int, float]]
-) -> list[dict[str, Any]]:
+) -> list[LayerRecord]:
     """For every selected module its shape and format, its numbers, and ``whole``: those that it had before.
 
     ``time`` is its time over the original layer's, by rows; None where speed was not measured.
     """
-    records: list[dict[str, Any]] = []
+    records: list[LayerRecord] = []
     for path in planned.selected:
         format = _format_at(model, path)
         records.append({
             "path": path, "shape": list(format.shape), "parameters": _count(format),
             "whole": _count(_format_at(original, path)), "kind": type(format).__name__,
-            "time": {str(records): value for records, value in times[path].items()} if path in times else None,
+            "time": {str(rows): value for rows, value in times[path].items()} if path in times else None,
         })  # fmt: skip
     return records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from polyad.data.calibration import EVALUATION_WINDOWS, Source, evaluation
 from polyad.data.text import PROTOCOL
 from polyad.evaluation import memory, quality, size, speed
 from polyad.evaluation.quality import Agreement, Perplexity
+from polyad.evaluation.records import ModelRecord
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class Measured:
     peak_memory_bytes: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ModelRecord:
         """Plain numbers."""
-        return asdict(self)
+        return cast(ModelRecord, asdict(self))
 
 
 def measured_pair(

@@ -40,7 +40,7 @@ class _Header:
         if self.number("I", 4) not in (2, 3):
             return  # of an order of bytes, or an age, that the reader itself speaks of
         tensors, settings = self.number("Q", 8), self.number("Q", 8)
-        self.need(tensors * 24 + settings * 13, f"{tensors} tensors and {settings} settings")
+        self.require(tensors * 24 + settings * 13, f"{tensors} tensors and {settings} settings")
         for _ in range(settings):
             name = self.text()
             kind = self.number("I", 4)
@@ -66,7 +66,7 @@ class _Header:
             if inner in SIZES:
                 self.skip(count * SIZES[inner])
                 return
-            self.need(count * 8, f"a list of {count}")
+            self.require(count * 8, f"a list of {count}")
             for _ in range(count):
                 self.value(inner, depth + 1)
         elif kind in SIZES:
@@ -77,17 +77,17 @@ class _Header:
     def text(self) -> str:
         """Pass over a text; its last bytes, which tell settings apart."""
         length = self.number("Q", 8)
-        self.need(length, f"a text of {length} bytes")
+        self.require(length, f"a text of {length} bytes")
         return self.file.read(length)[-40:].decode("utf-8", "replace")
 
     def number(self, code: str, size: int) -> int:
         return struct.unpack(f"<{code}", self.file.read(size))[0]
 
     def skip(self, count: int) -> None:
-        self.need(count, f"{count} bytes")
+        self.require(count, f"{count} bytes")
         self.file.seek(count, 1)
 
-    def need(self, count: int, what: str) -> None:
+    def require(self, count: int, what: str) -> None:
         """Refuse what does not fit into the rest of the file."""
         if count > self.size - self.file.tell():
             raise _TooMuchError(what)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from polyad.evaluation.records import CompressionRecord, Point, is_measured
 from polyad.report.points import (
     SIZES,
-    Record,
-    has_failed,
     label,
     mean_quality,
     measured_size,
@@ -30,17 +29,17 @@ AXES = {
 }
 
 
-def axes(records: Sequence[Record]) -> tuple[dict[str, str], dict[str, str]]:
+def axes(records: Sequence[Point]) -> tuple[dict[str, str], dict[str, str]]:
     """Names of the axes that were measured: (sizes, qualities), each {key: what a menu calls it}."""
-    good = [r for r in records if not has_failed(r)]
+    good = [r for r in records if is_measured(r)]
     x = {key: AXES[key][0] for key in SIZES if any(_share(r, key) is not None for r in good)}
     y = {"mean": "geometric mean over the texts"} | {f"text{i}": f"on {name}" for i, name in enumerate(texts(good))}
     return x, y
 
 
-def front_figures(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def front_figures(records: Sequence[Point]) -> dict[str, dict[str, Any]]:
     """A figure {data, layout} for every pair of axes, by ``x|y``."""
-    good = [r for r in records if not has_failed(r)]
+    good = [r for r in records if is_measured(r)]
     x, y = axes(good)
     return {f"{a}|{b}": _figure(good, a, b, texts(good)) for a in x for b in y}
 
@@ -61,15 +60,15 @@ def pareto_front(places: Sequence[tuple[float, float]], more: bool) -> list[int]
     return sorted(indices, key=lambda i: places[i])
 
 
-def _share(record: Record, key: str) -> float | None:
+def _share(record: CompressionRecord, key: str) -> float | None:
     return ratio(measured_size(record["compressed"], key), measured_size(record["original"], key))
 
 
-def _quality(record: Record, key: str, names: Sequence[str]) -> tuple[float | None, float | None]:
+def _quality(record: CompressionRecord, key: str, names: Sequence[str]) -> tuple[float | None, float | None]:
     return mean_quality(record) if key == "mean" else quality(record, names[int(key.removeprefix("text"))])
 
 
-def _figure(good: Sequence[Record], a: str, b: str, names: Sequence[str]) -> dict[str, Any]:
+def _figure(good: Sequence[CompressionRecord], a: str, b: str, names: Sequence[str]) -> dict[str, Any]:
     placed = [(r, _share(r, a), _quality(r, b, names)) for r in good]
     placed = [(r, 100 * x, y) for r, x, y in placed if x is not None and y[0] is not None]
     places = [(x, float(y[0] or 0.0)) for _, x, y in placed]
@@ -132,7 +131,7 @@ def _group(name: str, mine: Sequence[Any], number: int, axis: str) -> dict[str, 
     }  # fmt: skip
 
 
-def _hover(record: Record, axis: str) -> str:
+def _hover(record: CompressionRecord, axis: str) -> str:
     before, after = measured_size(record["original"], axis), measured_size(record["compressed"], axis)
     write = (lambda v: short(v, "B")) if axis == "bytes" else figure if axis == "decode" else short
     unit = {"decode": " tokens a second", "parameters": " parameters", "operations": " operations a token"}

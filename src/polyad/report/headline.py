@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from polyad.report.points import Record, has_failed, label, mean_quality, measured_size, rate, speeds_differ, texts
+from polyad.evaluation.records import CompressionRecord, Point, is_measured
+from polyad.report.points import label, mean_quality, measured_size, rate, speeds_differ, texts
 from polyad.report.words import change_phrase, figure, number, ratio, short, size_phrase, speed_phrase
 
 
-def title(records: Sequence[Record]) -> str:
+def title(records: Sequence[Point]) -> str:
     """The report's name, not escaped."""
-    good = [r for r in records if not has_failed(r)]
-    model = str(next((r["model"] for r in records if r.get("model")), "a model"))
+    good = [r for r in records if is_measured(r)]
+    model = str(next((name for r in good if (name := r.get("model"))), "a model"))
     if len(records) == 1:
         return str(records[0].get("title") or f"{model}: {label(records[0])}")
     return f"{model}: {len(records)} results compared" + ("" if good else ", all failed")
 
 
-def sentence(records: Sequence[Record]) -> str:
+def sentence(records: Sequence[Point]) -> str:
     """The headline in words, not escaped."""
-    good = [r for r in records if not has_failed(r)]
+    good = [r for r in records if is_measured(r)]
     if not good:
         return "Nothing could be measured: every point failed. The table gives the reasons."
     if len(records) == 1:
@@ -36,7 +37,7 @@ def sentence(records: Sequence[Record]) -> str:
     return text + (f"Smallest is {label(least_size)}: {_summary(least_size)}." if least_size is not least else "")
 
 
-def tiles(record: Record) -> str:
+def tiles(record: CompressionRecord) -> str:
     """Three figures of one result, as HTML."""
     before, after = record["original"], record["compressed"]
     share, (quality, _) = _share(record), mean_quality(record)
@@ -57,11 +58,11 @@ def tiles(record: Record) -> str:
     ) + "</ul>"  # fmt: skip
 
 
-def _share(record: Record) -> float | None:
+def _share(record: CompressionRecord) -> float | None:
     return ratio(measured_size(record["compressed"], "bytes"), measured_size(record["original"], "bytes"))
 
 
-def _summary(record: Record) -> str:
+def _summary(record: CompressionRecord) -> str:
     (was, *_), (now, *_) = rate(record["original"], "decode"), rate(record["compressed"], "decode")
     speed = ratio(now, was)
     text = f"{size_phrase(_share(record))} and its perplexity {change_phrase(mean_quality(record)[0])}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from polyad.report.points import Record
+from polyad.evaluation.records import CompressionRecord
 from polyad.report.words import clean, figure, is_number, percent, ratio
 
 MEASURES = {"left": "numbers left", "error": "error at the chosen size", "importance": "importance"}
@@ -56,7 +56,7 @@ def interpolate(sizes: Sequence[float], values: Sequence[float], size: float) ->
     return below[1] + (above[1] - below[1]) * (size - below[0]) / (above[0] - below[0])
 
 
-def heat(record: Record) -> dict[str, Any]:
+def heat(record: CompressionRecord) -> dict[str, Any]:
     """For each measure a figure {data, layout}, or the sentence that stands in its place."""
     plan = record["plan"]
     left = {row["path"]: _left(row) for row in record.get("layers") or []}
@@ -76,7 +76,7 @@ def heat(record: Record) -> dict[str, Any]:
     }
 
 
-def height(records: Sequence[Record]) -> int:
+def height(records: Sequence[CompressionRecord]) -> int:
     """Pixels that the tallest heat map takes."""
     rows = [len({layer_and_module(row["path"])[0] for row in r.get("layers") or []}) for r in records]
     return 170 + ROW * max([*rows, 8])

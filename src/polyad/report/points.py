@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polyad._versions import read_version
+from polyad.evaluation.records import CompressionRecord, ModelRecord, Point, is_measured
+from polyad.evaluation.trial_records import AdapterRecord, CacheRecord, FailedAdapter
 from polyad.report.words import is_number, ratio
 
-Record = Mapping[str, Any]
 SIZES = {
     "bytes": ("bytes", "total"),
     "parameters": ("parameters", "total"),
@@ -19,7 +20,7 @@ SIZES = {
 """The keys under which a size stands in the record of a model, by the name of its axis."""
 
 
-def check_records(records: Sequence[Record]) -> None:
+def check_records(records: Sequence[Point]) -> None:
     """Refuse all but a list of records, naming the first entry that is not one."""
     if not isinstance(records, list) or not records:
         raise ValueError(
@@ -32,25 +33,20 @@ def check_records(records: Sequence[Record]) -> None:
     check_versions(records)
     for number, record in enumerate(records):
         missing = [key for key in ("original", "compressed", "plan") if not isinstance(record.get(key), Mapping)]
-        if missing and not has_failed(record):
+        if missing and is_measured(record):
             raise ValueError(
                 f"records[{number}] lacks {' and '.join(missing)} and has no error; give what polyad compress --json "
                 "or polyad compare --json printed"
             )
 
 
-def check_versions(records: Sequence[Record]) -> None:
+def check_versions(records: Sequence[Point | CacheRecord | AdapterRecord | FailedAdapter]) -> None:
     """Refuse records that a newer polyad printed, naming the first."""
     for number, record in enumerate(records):
         read_version("record", f"records[{number}]", record.get("version"))
 
 
-def has_failed(record: Record) -> bool:
-    """True where this point failed."""
-    return record.get("error") is not None
-
-
-def label(record: Record) -> str:
+def label(record: Point) -> str:
     """The name of a point: its method and the share to keep, as they were given."""
     plan = record.get("plan") or {}
     name = record.get("method") or " + ".join(str(step["method"]) for step in plan.get("recipe", ()))
@@ -58,18 +54,18 @@ def label(record: Record) -> str:
     return f"{name or 'result'}, keep {keep:g}" if is_number(keep) else str(name or "result")
 
 
-def method_name(record: Record) -> str:
+def method_name(record: Point) -> str:
     """The method of a point without its budget, by which points are grouped."""
     return str(record.get("method") or label(record).rsplit(", keep ", 1)[0])
 
 
-def texts(records: Sequence[Record]) -> list[str]:
+def texts(records: Sequence[Point]) -> list[str]:
     """Names of the texts that perplexity was measured on, in order."""
-    names = [name for r in records if not has_failed(r) for name in r["compressed"].get("perplexity") or {}]
+    names = [name for r in records if is_measured(r) for name in r["compressed"].get("perplexity") or {}]
     return list(dict.fromkeys(names))
 
 
-def quality(record: Record, text: str) -> tuple[float | None, float | None]:
+def quality(record: CompressionRecord, text: str) -> tuple[float | None, float | None]:
     """(perplexity over the original's, its standard error) on one text; None where it was not measured."""
     after, before = record["compressed"], record["original"]
     detail = ((after.get("details") or {}).get("perplexity") or {}).get(text) or {}
@@ -80,7 +76,7 @@ def quality(record: Record, text: str) -> tuple[float | None, float | None]:
     return value if is_number(value) and value > 0 else None, error if is_number(error) else None
 
 
-def mean_quality(record: Record) -> tuple[float | None, float | None]:
+def mean_quality(record: CompressionRecord) -> tuple[float | None, float | None]:
     """(geometric mean of the ratios over texts, its standard error, the texts taken as independent)."""
     pairs = [quality(record, text) for text in texts([record])]
     values = [value for value, _ in pairs if value is not None]
@@ -93,7 +89,7 @@ def mean_quality(record: Record) -> tuple[float | None, float | None]:
     return mean, mean * math.sqrt(sum(share**2 for share in shares)) / len(shares)
 
 
-def measured_size(measured: Mapping[str, Any], axis: str) -> Any:
+def measured_size(measured: ModelRecord, axis: str) -> Any:
     """A size of one model, by the name of its axis."""
     part: Any = measured
     for key in SIZES[axis]:
@@ -101,13 +97,13 @@ def measured_size(measured: Mapping[str, Any], axis: str) -> Any:
     return part
 
 
-def rate(measured: Mapping[str, Any], stage: str) -> tuple[Any, Any, Any]:
+def rate(measured: ModelRecord, stage: str) -> tuple[Any, Any, Any]:
     """Tokens a second of ``prefill`` or ``decode``: (median, first quartile, third quartile)."""
     detail = ((measured.get("details") or {}).get("speed") or {}).get(stage) or {}
     return measured.get(f"{stage}_tokens_per_second"), detail.get("low"), detail.get("high")
 
 
-def speeds_differ(record: Record, stage: str) -> bool | None:
+def speeds_differ(record: CompressionRecord, stage: str) -> bool | None:
     """True where the quartiles of the two models' rates do not overlap; None where they are not known."""
     _, low, high = rate(record["compressed"], stage)
     _, below, above = rate(record["original"], stage)

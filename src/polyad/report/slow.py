@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+
+from polyad.evaluation.records import CompressionRecord
 
 SLOWER = 1.05
 """The share of the old time above which a layer counts as slower; less is within the noise."""
 NAMED = 4  # groups of layers that the sentence names
 
 
-def slow_layers(record: Mapping[str, Any]) -> str | None:
+def slow_layers(record: CompressionRecord) -> str | None:
     """A sentence on the layers of a result that are slower than the original's; None where speed was not measured.
 
     >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 1.5, "64": 0.9}}]})
@@ -19,12 +19,12 @@ def slow_layers(record: Mapping[str, Any]) -> str | None:
     >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 0.5}}]})
     'None of the 1 layers takes longer than the one that it replaces.'
     """
-    timed = [layer for layer in record.get("layers") or [] if layer.get("time")]
+    timed = [(layer, time) for layer in record.get("layers") or [] if (time := layer.get("time"))]
     if not timed:
         return None
     groups: dict[tuple[str, str, str], list[tuple[float, str]]] = defaultdict(list)
-    for layer in timed:
-        worst, rows = max((float(value), rows) for rows, value in layer["time"].items())
+    for layer, time in timed:
+        worst, rows = max((float(value), rows) for rows, value in time.items())
         if worst > SLOWER:
             shape = " x ".join(map(str, layer["shape"]))
             groups[str(layer["path"]).rsplit(".", 1)[-1], str(layer["kind"]), shape].append((worst, rows))

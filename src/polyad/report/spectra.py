@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from polyad.evaluation.records import CompressionRecord
 from polyad.report.front import COLOURS, SYMBOLS
 from polyad.report.heat import ELSEWHERE, chosen_errors, column_name, interpolate, layer_and_module
-from polyad.report.points import Record
 from polyad.report.words import clean, figure, ratio
 
 LEAST = 1e-9
@@ -17,7 +17,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 NONE = "Every size was given by hand, so there is no curve to choose from."
 
 
-def spectra(record: Record) -> dict[str, Any] | str:
+def spectra(record: CompressionRecord) -> dict[str, Any] | str:
     """Traces by item with the groups of a menu: {items: {name: [curve, chosen]}, groups: [[layer, names]], layout}.
 
     Across is the share of the item's cost, up the share of its error when cut most. Or the sentence that stands in

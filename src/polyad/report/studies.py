@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polyad.report.points import Record, check_versions
+from polyad.evaluation.trial_records import AdapterRecord, CacheRecord, FailedAdapter, failure, is_trained
+from polyad.report.points import check_versions
 from polyad.report.study import Quantity, Study, Trial
 from polyad.report.words import figure, is_number, short
 
 
-def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str, Any]) -> Study:
+def cache_study(records: Sequence[CacheRecord], best: str | None, facts: Mapping[str, Any]) -> Study:
     """Caches by bytes a token, perplexity and time of a token. ``best`` is the one that was recommended, if any.
 
     >>> one = {
@@ -47,7 +48,7 @@ def cache_study(records: Sequence[Record], best: str | None, facts: Mapping[str,
     return Study(f"Caches after {context:,} tokens", sentence, command, quantities, trials, "bytes", "text0", facts)
 
 
-def _cache(record: Record, names: Sequence[str]) -> Trial:
+def _cache(record: CacheRecord, names: Sequence[str]) -> Trial:
     mine, theirs = record.get("decode_seconds"), record.get("transformers_decode_seconds")
     values = {
         "bytes": record["bytes_per_token"],
@@ -60,27 +61,27 @@ def _cache(record: Record, names: Sequence[str]) -> Trial:
     return Trial(record["method"], values, errors)
 
 
-def _summary(record: Record) -> str:
+def _summary(record: CacheRecord) -> str:
     size = short(record["bytes_per_token"], "B")
     return f"{record['method']}: {size} a token, {100 * (_worst(record) - 1):+.2f} % perplexity"
 
 
-def _largest(records: Sequence[Record]) -> float:
+def _largest(records: Sequence[CacheRecord]) -> float:
     return max(record["bytes_per_token"] for record in records)
 
 
-def _worst(record: Record) -> float:
+def _worst(record: CacheRecord) -> float:
     return max(quality["ratio"] for quality in record["perplexity"].values())
 
 
-def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
+def adapter_study(records: Sequence[AdapterRecord | FailedAdapter], facts: Mapping[str, Any]) -> Study:
     """Adapters by trained numbers, held-out loss, time and memory, with their curves; failed ones with the reason.
 
     >>> adapter_study([{"spelled": "lora", "error": "no text"}], {}).trials[0].failed
     'no text'
     """
     check_versions(records)
-    good = [record for record in records if "error" not in record]
+    good = [record for record in records if is_trained(record)]
     names = list(good[0]["held_out"]) if good else []
     quantities = {
         "trained": Quantity("trained numbers"),
@@ -101,7 +102,7 @@ def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
         if len(records) > 1:
             trained = f"{len(good)} of {len(records)} adapters were trained."
             sentence = f"{trained} Least is the loss of {best['spelled']}: {losses}."
-    command = str(next((r["command"] for r in records if r.get("command")), "not recorded"))
+    command = str(next((line for r in records if (line := r.get("command"))), "not recorded"))
     title = f"{len(records)} adapters trained alike" if len(records) > 1 else f"The adapter {records[0]['spelled']}"
     return Study(
         title, sentence, command, quantities, trials, "trained",
@@ -109,9 +110,9 @@ def adapter_study(records: Sequence[Record], facts: Mapping[str, Any]) -> Study:
     )  # fmt: skip
 
 
-def _adapter(record: Record, names: Sequence[str]) -> Trial:
-    if "error" in record:
-        return Trial(str(record["spelled"]), failed=str(record["error"]))
+def _adapter(record: AdapterRecord | FailedAdapter, names: Sequence[str]) -> Trial:
+    if not is_trained(record):
+        return Trial(record["spelled"], failed=str(failure(record)))
     values = {
         "trained": record["trained_parameters"],
         "bytes": record["bytes"],
@@ -119,4 +120,4 @@ def _adapter(record: Record, names: Sequence[str]) -> Trial:
         "memory": record["peak_memory_bytes"],
         **{f"text{i}": record["held_out"][name]["after"] for i, name in enumerate(names)},
     }
-    return Trial(str(record["spelled"]), values, curve=record["loss_curve"])
+    return Trial(record["spelled"], values, curve=record["loss_curve"])

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from polyad.report.points import Record, has_failed, label, measured_size, quality, rate, texts
+from polyad.evaluation.records import CompressionRecord, Point, failure, is_measured
+from polyad.report.points import label, measured_size, quality, rate, texts
 from polyad.report.slow import slow_layers
 from polyad.report.words import NONE, figure, is_number, number, percent, ratio, short
 
@@ -29,7 +30,7 @@ def _cell(text: str) -> str:
     return text if text.startswith("<td") else f"<td>{text}</td>"
 
 
-def comparison_table(record: Record) -> str:
+def comparison_table(record: CompressionRecord) -> str:
     """A table of the original beside the compressed model, every quantity that was measured."""
     before, after = record["original"], record["compressed"]
     agreement = record.get("agreement") or {}
@@ -52,15 +53,15 @@ def comparison_table(record: Record) -> str:
     return table(label(record), ["", "original", "compressed", "compressed / original"], rows) + below
 
 
-def points_table(records: Sequence[Record]) -> str:
+def points_table(records: Sequence[Point]) -> str:
     """A table of every point of a comparison, the failed ones with their reason across the columns that they lack."""
     names = texts(records)
     rows: list[list[str]] = []
     for record in records:
         keep = record.get("keep")
         head = [escape(str(record.get("method") or label(record))), f"{keep:g}" if is_number(keep) else NONE]
-        if has_failed(record):
-            reason = f"<span class='bad'>failed</span>: {_reason(record)}"
+        if not is_measured(record):
+            reason = f"<span class='bad'>failed</span>: {escape(failure(record) or 'no message')}"
             rows.append([*head, f"<td class='reason' colspan='{len(names) + 6}'><div>{reason}</div></td>"])
             continue
         before, after = record["original"], record["compressed"]
@@ -77,7 +78,7 @@ def points_table(records: Sequence[Record]) -> str:
     return table("All points, relative to the original", columns, rows, "points")
 
 
-def reproduction_table(record: Record) -> str:
+def reproduction_table(record: CompressionRecord) -> str:
     """A table of seed, versions, digests of the texts and seconds by stage of one result."""
     plan = record["plan"]
     rows = [["Seed", escape(str(record.get("seed", plan.get("seed"))))]]
@@ -99,7 +100,7 @@ def reproduction_table(record: Record) -> str:
     return table(label(record), ["what", "value"], rows, "facts")
 
 
-def _base(record: Record) -> dict[str, Any]:
+def _base(record: CompressionRecord) -> dict[str, Any]:
     hashes = (record.get("base") or {}).get("sha256")
     return {str(k): v for k, v in hashes.items()} if isinstance(hashes, dict) else {}
 
@@ -108,16 +109,12 @@ def _code(value: Any) -> str:
     return f"<code>{escape(str(value))}</code>"
 
 
-def _reason(record: Record) -> str:
-    return escape(str(record["error"]) or "no message")
-
-
-def _quality_row(record: Record, text: str) -> list[str]:
+def _quality_row(record: CompressionRecord, text: str) -> list[str]:
     before, after = record["original"]["perplexity"], record["compressed"]["perplexity"]
     return [f"Perplexity, {escape(text)}", figure(before.get(text)), figure(after.get(text)), _ratio(record, text)]
 
 
-def _ratio(record: Record, text: str) -> str:
+def _ratio(record: CompressionRecord, text: str) -> str:
     value, error = quality(record, text)
     return (number(value, 3) if value is None or value < 1000 else figure(value)) + (
         f" ± {number(error, 3) if error < 100 else figure(error)}" if error is not None else ""

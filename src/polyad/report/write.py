@@ -11,9 +11,10 @@ from string import Template
 from typing import Any
 
 from polyad._partial import check_place, whole_file
+from polyad.evaluation.records import CompressionRecord, Point, is_measured
 from polyad.interop.plotly import javascript
 from polyad.report import front, headline, heat, spectra, tables
-from polyad.report.points import Record, check_records, has_failed, label
+from polyad.report.points import check_records, label
 from polyad.report.words import clean
 
 
@@ -31,7 +32,7 @@ def check(path: Path) -> None:
     javascript()
 
 
-def write(path: Path, records: list[dict[str, Any]]) -> Path:
+def write(path: Path, records: Sequence[Point]) -> Path:
     """Write one HTML file, about 5 MB, that shows the records and needs nothing beside itself. Returns its path.
 
     ``records`` are what ``polyad compress --json`` (one) or ``polyad compare --json`` (several) print; points that
@@ -60,9 +61,9 @@ def replace_file(path: Path, text: str) -> Path:
     return path
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Point]) -> str:
     """The whole page as HTML."""
-    good = [r for r in records if not has_failed(r)]
+    good = [r for r in records if is_measured(r)]
     return fill_template(
         "page.html",
         title=escape(headline.title(records)),
@@ -70,7 +71,7 @@ def page(records: Sequence[Record]) -> str:
         tiles=headline.tiles(good[0]) if len(records) == 1 and good else "",
         points=tables.points_table(records) if len(records) > 1 or not good else "",
         figures=_figures(good) if good else "",
-        command=escape(str(next((r["command"] for r in records if r.get("command")), "not recorded"))),
+        command=escape(str(next((line for r in records if (line := r.get("command"))), "not recorded"))),
         facts=_choice("facts", [tables.reproduction_table(r) for r in good]),
         data=script_json(_data(good)),
     )  # fmt: skip
@@ -96,7 +97,7 @@ def script_json(data: Any) -> str:
     return json.dumps(clean(data), allow_nan=False).replace("<", "\\u003c")
 
 
-def _data(good: Sequence[Record]) -> dict[str, Any]:
+def _data(good: Sequence[CompressionRecord]) -> dict[str, Any]:
     return {
         "front": front.front_figures(good),
         "heat": [heat.heat(r) for r in good],
@@ -104,7 +105,7 @@ def _data(good: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _figures(good: Sequence[Record]) -> str:
+def _figures(good: Sequence[CompressionRecord]) -> str:
     x, y = front.axes(good)
     shown = "".join(option(str(i), label(r)) for i, r in enumerate(good))
     return fill_template(

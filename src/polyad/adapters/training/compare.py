@@ -18,6 +18,7 @@ from polyad.adapters.methods.lora import LoRA
 from polyad.adapters.training.batches import Tokens
 from polyad.adapters.training.finetune import NAME, finetune, write_record
 from polyad.adapters.training.settings import Finetuning
+from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter
 from polyad.models.surgery import Which
 from polyad.train.state import difference, fingerprint
 
@@ -30,7 +31,7 @@ def compare(
     *,
     rank: int = 8,
     callback: Callable[..., Any] | None = None,
-) -> Iterable[dict[str, Any]]:
+) -> Iterable[AdapterRecord | FailedAdapter]:
     """Train each method at the size nearest to LoRA's count at ``rank``; yield one record a method as it is finished.
 
     Every finished method is kept in ``folder`` at once: NAME.json and the adapter, NAME. What is there of the same
@@ -49,7 +50,7 @@ def compare(
     for number, (name, method) in enumerate(methods.items()):
         if callback is not None:
             callback(number, len(methods), {"stage": "methods", "method": name})
-        record = done[name]
+        record: AdapterRecord | FailedAdapter | None = done[name]
         if record is not None:
             _state_of(places[name]).unlink(missing_ok=True)  # a kill came before its removal
         else:
@@ -66,21 +67,21 @@ def compare(
 
 def _train_one(
     model: Any, method: Method, asked: Finetuning, place: Path, which: Which, count: int, callback: Any, stated: Any
-) -> dict[str, Any]:
+) -> AdapterRecord:
     """Train and keep one method of a comparison; the model is afterwards as it was before."""
     method, _ = size_to_count(model, which, method, count)
     state = _state_of(place)
     try:
         adapters, record = finetune(model, method, asked, state=state, callback=callback)
-        record = {"spelled": stated["method"], "lora_parameters": count, **record, "asked": stated}
-        write_record(_record_of(place), record)
+        sized: AdapterRecord = {**record, "spelled": stated["method"], "lora_parameters": count, "asked": stated}
+        write_record(_record_of(place), sized)
         adapters.save(NAME, place)
     finally:
         adapters = Adapters(model)
         if NAME in adapters.names:
             adapters.detach(NAME)
     state.unlink(missing_ok=True)
-    return record
+    return sized
 
 
 def _file_name(name: str) -> str:
@@ -96,12 +97,12 @@ def _record_of(place: Path) -> Path:
     return place.with_name(place.name + ".json")
 
 
-def _finished_record(place: Path, stated: Mapping[str, Any]) -> dict[str, Any] | None:
+def _finished_record(place: Path, stated: Mapping[str, Any]) -> AdapterRecord | None:
     """The record of this very training if it is finished; a finished one of another is refused."""
     if not place.is_dir():
         return None
     try:
-        record = read_stated(_record_of(place), dict[str, Any])
+        record: Any = read_stated(_record_of(place), dict[str, Any])
     except ValueError:
         record = {}
     read_version("record", _record_of(place), record.get("version"))

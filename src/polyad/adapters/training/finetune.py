@@ -23,6 +23,7 @@ from polyad.adapters.training.settings import Finetuning
 from polyad.data.calibration import evaluation
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
+from polyad.evaluation.trial_records import TrainingRecord
 from polyad.models.calibration import collect
 from polyad.models.surgery import Which
 from polyad.statistics import Moments
@@ -38,7 +39,7 @@ def finetune(
     *,
     state: Path | None = None,
     callback: Callable[..., Any] | None = None,
-) -> tuple[Adapters, dict[str, Any]]:
+) -> tuple[Adapters, TrainingRecord]:
     """Attach an adapter to a language model, train it, and return the record; it stays attached, as ``adapter``.
 
     The record holds the loss of every step, the held-out loss of each text before and after (nats a token, protocol
@@ -79,9 +80,10 @@ def finetune(
     peak = memory.largest() if measured else None
     after = _losses(model, heldout, quality.losses, callback, "loss after")
     model.train(training)
-    return adapters, {
+    record: TrainingRecord = {
         "version": NEWEST["record"],
-        **stated,
+        "method": stated["method"],
+        "arguments": arguments,
         "layers": layers,
         "trained_parameters": count,
         "bytes": sum(t.nbytes for t in adapters.state_dict(NAME).values()),
@@ -97,6 +99,7 @@ def finetune(
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
+    return adapters, record
 
 
 def try_rates(
