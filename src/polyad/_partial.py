@@ -21,7 +21,7 @@ def partial_path(target: Path, suffix: str = "partial") -> Path:
 
 
 def abandoned(target: Path, suffix: str = "partial") -> list[Path]:
-    """What ``partial_path`` named beside ``target`` and whose process is no more, the latest last."""
+    """Left-overs beside ``target`` that ``partial_path`` named in a process that is no more, the latest last."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d{{1,9}})\.[0-9a-f]{{8}}\.{suffix}")
     try:
         beside = list(target.parent.iterdir())

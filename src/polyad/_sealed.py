@@ -16,7 +16,7 @@ from polyad._partial import whole_file
 from polyad._versions import KEY, read_version, stamp
 
 SEAL = "polyad.sha256"
-"""Where the metadata states the checksum; files of polyad 0.1.0 have none."""
+"""The key of the checksum in the metadata; files of polyad 0.1.0 have none."""
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -53,6 +53,11 @@ def was_stopped(target: Path) -> bool:
     return (work_folder(target) / ASKED).is_file()
 
 
+def state_file(target: Path) -> Path:
+    """The file beside ``target`` in which the state of a training that makes it is kept."""
+    return target.absolute().with_name(f".{target.absolute().name}.state")
+
+
 def work_folder(target: Path) -> Path:
     """The folder beside ``target`` that holds the work of a command that was stopped."""
     return target.absolute().with_name(f".{target.absolute().name}.work")

@@ -114,7 +114,7 @@ def test_what_a_file_makes_python_raise_becomes_a_sentence():
     ):
         {}["x"]
     with (
-        pytest.raises(ValueError, match=r"^the description of a format names 'load', which is no dtype"),
+        pytest.raises(ValueError, match="names 'load', which is no dtype"),
         _stated.in_words("the folder is odd"),
     ):
         raise_of_polyad()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polyad._unfinished import Work, lock, unfinished
+from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
 from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter, failure, is_trained
@@ -77,7 +77,7 @@ def adapt(
             show(records)
             out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
         if work is not None:
-            _state_of(out_folder).unlink(missing_ok=True)
+            state_file(out_folder).unlink(missing_ok=True)
     failures = [reason for record in records if (reason := failure(record)) is not None]
     if len(failures) == len(records):
         complain(f"every adapter failed, the first with: {failures[0]}")
@@ -108,11 +108,6 @@ def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict
     return facts | {f"Version of {name}": value for name, value in versions().items()}
 
 
-def _state_of(folder: Path) -> Path:
-    """The file beside a folder in which the state of the training is kept."""
-    return folder.absolute().with_name(f".{folder.absolute().name}.state")
-
-
 def _single(
     model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str
 ) -> AdapterRecord:
@@ -122,7 +117,7 @@ def _single(
     folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
-    state = _state_of(folder)
+    state = state_file(folder)
     clock = time.perf_counter()
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state, callback=callback)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +17,7 @@ from polyad._versions import NEWEST
 from polyad.compress.apply import apply
 from polyad.compress.plan import Plan, plan, reads_text
 from polyad.compress.recipe import Recipe, read_allocation, steps
-from polyad.compress.statistics_store import StatisticsStore
+from polyad.compress.statistics_store import StatisticsStore, configuration_of
 from polyad.data.calibration import CALIBRATION_WINDOWS, calibration, evaluation
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
@@ -69,13 +67,11 @@ def compress_model(
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     before = [s.to_json() for s in chosen if s.kind == "rescale"]
-    source = origin(model).folder
-    identity = [name, base_of(source), asked.seed, str(asked.dtype), before]
+    identity = [name, base_of(origin(model).folder), asked.seed, str(asked.dtype), before]
     memory = StatisticsStore(work, identity, configuration_of(model))
     allocate = read_allocation(asked.allocate) if asked.allocate else None
-    text = None
-    if reads_text(chosen, allocate):
-        text = calibration(model, asked.calibrate, count=asked.calibration_windows)
+    reads = reads_text(chosen, allocate)
+    text = calibration(model, asked.calibrate, count=asked.calibration_windows) if reads else None
     planned = plan(
         model, chosen, keep=keep, budget=asked.budget, select=asked.select, allocate=allocate, seed=asked.seed,
         avoid_slow=asked.avoid_slow, calibrate=text, callback=callback, memory=memory,
@@ -104,8 +100,8 @@ def compress_to_folder(
 ) -> CompressionRecord:
     """Compress the model called ``name``, save it to ``folder`` and measure it beside the original.
 
-    The figures are those of the saved files. A run that was killed goes on where its statistics stood. ``work`` is
-    that of a caller who has more to do before the run is finished.
+    The figures are those of the saved files. A run that was killed goes on where its statistics stood. A caller with
+    more to do before the run is finished gives its ``work``.
     """
     if work is None:
         with unfinished(folder, run_of(name, recipe, asked, keep)) as work:
@@ -122,13 +118,6 @@ def compress_to_folder(
     record = measure_result(model, original, planned, texts, asked, folders, callback)
     record["compressed"]["file_bytes"] = nbytes(folder)
     return {**record, "model": name, "base": base, "folder": str(folder), "seconds": seconds}
-
-
-def configuration_of(model: Any) -> str:
-    """The sha256 of what a model's configuration states, but for the path that it was loaded from."""
-    stated = model.config.to_dict() if hasattr(model, "config") else {}
-    stated.pop("_name_or_path", None)
-    return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def measure_result(

@@ -86,6 +86,15 @@ def _read(path: Path, index: _Index | None = None) -> dict[str, Moments]:
 
 
 AGAIN = "it is made again"
+
+
+def configuration_of(model: Any) -> str:
+    """The sha256 of what a model's configuration states, but for the path that it was loaded from."""
+    stated = model.config.to_dict() if hasattr(model, "config") else {}
+    stated.pop("_name_or_path", None)
+    return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
+
+
 PART = 16
 """Windows after which statistics are kept, where there is a store: what a kill can cost."""
 

@@ -29,7 +29,7 @@ class _TooMuchError(Exception):
 
 
 class _Header:
-    """What is read of a header: numbers, and what is passed over."""
+    """A header as it is walked through: numbers are read, and all else is passed over."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size

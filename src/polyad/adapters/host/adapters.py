@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyad._stated import in_words
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.host import activate, attach, merge, plan, save, schedule
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
@@ -193,12 +192,9 @@ class Adapters:
     def load(self, folder: str | Path, name: str | None = None) -> str:
         """Attach the adapter in a folder, under its own name or another, and return the name.
 
-        A folder of another model is refused: its layers, their shapes or their numbers differ.
-        """
+        A folder of another model is refused: its layers, their shapes or their numbers differ."""
         stated, tensors = read_folder(Path(folder))
         name = str(stated["name"]) if name is None else name
         self.refuse_name(name)
-        with in_words(f"the adapter that {folder} describes cannot be made", "copy the folder again"):
-            planned = save.plan_from_folder(self.model, Path(folder), name, stated, tensors)
-        self.place(name, planned)
+        self.place(name, save.plan_from_folder(self.model, Path(folder), name, stated, tensors))
         return name

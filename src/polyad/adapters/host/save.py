@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyad._card import card
+from polyad._stated import in_words
 from polyad._versions import NEWEST
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import base_of, card_of
@@ -72,6 +73,13 @@ def plan_from_folder(
     model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Plan:
     """Plan the adapter that ``read_folder`` read and give it its numbers; refuse whatever does not fit the model."""
+    with in_words(f"the adapter that {folder} describes cannot be made", "copy the folder again"):
+        return _plan(model, folder, name, stated, tensors)
+
+
+def _plan(
+    model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Plan:
     chosen = card(stated["method"])
     if chosen.kind != "adapter":
         raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")

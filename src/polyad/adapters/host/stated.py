@@ -1,4 +1,4 @@
-"""What an adapter's folder states, read and held to its schema."""
+"""The statements of an adapter's folder, read and held to their schema."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polyad._stated import read_stated
+from polyad._unfinished import state_file
 from polyad._versions import NEWEST, read_version
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
@@ -52,7 +53,7 @@ def compare(
             callback(number, len(methods), {"stage": "methods", "method": name})
         record: AdapterRecord | FailedAdapter | None = done[name]
         if record is not None:
-            _state_of(places[name]).unlink(missing_ok=True)  # a kill came before its removal
+            state_file(places[name]).unlink(missing_ok=True)  # a kill came before its removal
         else:
             try:
                 record = _train_one(
@@ -70,7 +71,7 @@ def _train_one(
 ) -> AdapterRecord:
     """Train and keep one method of a comparison; the model is afterwards as it was before."""
     method, _ = size_to_count(model, which, method, count)
-    state = _state_of(place)
+    state = state_file(place)
     try:
         adapters, record = finetune(model, method, asked, state=state, callback=callback)
         sized: AdapterRecord = {**record, "spelled": stated["method"], "lora_parameters": count, "asked": stated}
@@ -87,10 +88,6 @@ def _train_one(
 def _file_name(name: str) -> str:
     """The file name of a method as it is spelled."""
     return "".join(c if c.isalnum() or c in "=.,-_" else "-" for c in name)
-
-
-def _state_of(place: Path) -> Path:
-    return place.with_name(f".{place.name}.state")
 
 
 def _record_of(place: Path) -> Path:
