@@ -72,7 +72,7 @@ class Watch:
 
 def judge(read: Callable[[], Any], right: Any, seconds: float, watch: Watch, folder: Path) -> tuple[str, str]:
     """The verdict on one reading, and what was said."""
-    clock = time.perf_counter()
+    clock, acts = time.perf_counter(), []
 
     def stop(*_: Any) -> None:
         raise Hang

@@ -71,7 +71,7 @@ def seeds(place: Path) -> list[Seed]:
 
 
 def _digests(values: dict[str, Tensor]) -> dict[str, str]:
-    from saved.reading import digest
+    from saved.reading import digest  # pyright: ignore[reportMissingImports]
 
     return {name: digest(tensor) for name, tensor in values.items()}
 
@@ -79,7 +79,7 @@ def _digests(values: dict[str, Tensor]) -> dict[str, str]:
 def _saved(place: Path) -> Iterator[Seed]:
     """The cases of tests/saved; the models that adapters are of are loaded once and copied."""
     sys.path[:0] = [str(TESTS)]
-    from saved import reading
+    from saved import reading  # pyright: ignore[reportMissingImports]
 
     plain = functools.cache(reading.based)
 
@@ -206,7 +206,7 @@ def _read_claim(folder: Path) -> Any:
 
 
 def _write_model(folder: Path, _x: Tensor) -> None:
-    import tiny
+    import tiny  # pyright: ignore[reportMissingImports]
 
     model = tiny.model()
     polyad.save(model, folder, tokenizer=tiny.tokenizer())
@@ -218,8 +218,8 @@ def _read_model(folder: Path) -> dict[str, str]:
 
 
 def _write_gguf(folder: Path, _x: Tensor) -> None:
-    import tiny
-    from models.test_gguf import write
+    import tiny  # pyright: ignore[reportMissingImports]
+    from models.test_gguf import write  # pyright: ignore[reportMissingImports]
 
     model = tiny.model()
     write(folder / "tiny.gguf", model.config, model.state_dict(), tiny.tokenizer())

@@ -28,7 +28,7 @@ class Stop:
     def __init__(self, folders: tuple[Path, ...], at: int | None, log: Path | None = None) -> None:
         self.folders, self.at, self.count, self.log = tuple(map(str, folders)), at, 0, log
         self.thread = threading.get_ident()
-        serialize, write_text = safetensors.torch.serialize_file, Path.write_text
+        serialize, write_text = safetensors.torch.serialize_file, Path.write_text  # pyright: ignore
 
         def save(tensors: Any, path: Any, metadata: Any = None) -> None:
             self.note(path)
@@ -39,7 +39,7 @@ class Stop:
             self.note(path, lambda: write_text(path, text[: len(text) // 2], encoding="utf-8"))
             return write_text(path, text, *arguments, **options)
 
-        safetensors.torch.serialize_file = save
+        safetensors.torch.serialize_file = save  # pyright: ignore[reportPrivateImportUsage]
         Path.write_text = write  # pyright: ignore[reportAttributeAccessIssue]
         sys.addaudithook(self._hear)
 

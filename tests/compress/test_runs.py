@@ -140,14 +140,14 @@ def test_damaged_tokens_and_baselines_are_made_again(tiny_folder, tmp_path, aske
     first = compress_to_folder(str(tiny_folder), lord, tmp_path / "a", asked, keep=0.7)
     (tokens,) = (tmp_path / "cache" / "tokens").glob("*.safetensors")
     (baseline,) = (tmp_path / "cache" / "baselines").glob("*.json")
-    whole = tokens.read_bytes()
+    whole, right = tokens.read_bytes(), load_file(tokens)
     tokens.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
     for number, text in enumerate((baseline.read_text().replace("0", "1", 1), '{"losses": {}}', "[" * 9999, "[1.0]")):
         baseline.write_text(text)
         again = compress_to_folder(str(tiny_folder), lord, tmp_path / str(number), asked, keep=0.7)
         assert again["original"]["perplexity"] == first["original"]["perplexity"]
         assert again["compressed"]["perplexity"] == first["compressed"]["perplexity"]
-    assert tokens.read_bytes() == whole
+    assert all(torch.equal(ids, right[name]) for name, ids in load_file(tokens).items())
 
 
 def test_the_figures_of_a_run_are_those_of_the_saved_files(tiny_folder, tmp_path, asked):
