@@ -140,7 +140,7 @@ def test_damaged_tokens_and_baselines_are_made_again(tiny_folder, tmp_path, aske
     first = compress_to_folder(str(tiny_folder), lord, tmp_path / "a", asked, keep=0.7)
     (tokens,) = (tmp_path / "cache" / "tokens").glob("*.safetensors")
     (baseline,) = (tmp_path / "cache" / "baselines").glob("*.json")
-    whole, right = tokens.read_bytes(), load_file(tokens)
+    whole, right = tokens.read_bytes(), {name: ids.clone() for name, ids in load_file(tokens).items()}
     tokens.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
     for number, text in enumerate((baseline.read_text().replace("0", "1", 1), '{"losses": {}}', "[" * 9999, "[1.0]")):
         baseline.write_text(text)

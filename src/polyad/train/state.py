@@ -104,6 +104,10 @@ def restore(numbers: Mapping[str, Tensor], tensors: Mapping[str, Tensor], optimi
     random = numbers.get("random")
     if random is None or (random.dtype, random.shape) != (torch.uint8, torch.get_rng_state().shape):
         raise ValueError(f"the state of the training lacks that of the random generator; {REMEDY}")
+    try:
+        torch.Generator().set_state(random)
+    except RuntimeError as error:
+        raise ValueError(f"the state of the random generator is damaged ({error}); {REMEDY}") from None
     states = _optimizer_states(numbers, optimizer)
     with torch.no_grad():
         for key, tensor in tensors.items():
