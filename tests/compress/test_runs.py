@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,7 +78,8 @@ def test_a_damaged_memory_is_made_again_and_shared_tensors_are_written_once(tmp_
     assert found[paths[0]].second is found[paths[1]].second
     (file,) = (tmp_path / "work").glob("*.safetensors")
     assert len(load_file(file)) == 1
-    for damage in (lambda: file.with_suffix(".json").write_text("{"), lambda: file.write_bytes(b"x"), file.unlink):
+    whole = file.read_bytes()
+    for damage in (lambda: file.write_bytes(whole[:-1] + b"x"), lambda: file.write_bytes(b"x"), file.unlink):
         damage()
         assert memory.recall(0, asked, TEXT) is None
         memory.keep(0, asked, TEXT, collect(model, asked, [tiny.ids()]))
@@ -86,6 +88,67 @@ def test_a_damaged_memory_is_made_again_and_shared_tensors_are_written_once(tmp_
     assert memory.recall(0, {path: {"mean"} for path in paths}, TEXT) is None
     memory.forget()
     assert not (tmp_path / "work").exists()
+
+
+def test_statistics_of_another_configuration_are_not_used(tiny_folder, tmp_path, asked, monkeypatch):
+    changed = tmp_path / "model"
+    shutil.copytree(tiny_folder, changed)
+    with pytest.raises(Killed):
+        _compress_until_applied(changed, tmp_path, asked, monkeypatch)
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    collected = []
+    real = plans.collect
+    monkeypatch.setattr(plans, "collect", lambda *a, **k: collected.append(1) or real(*a, **k))
+    compress_to_folder(str(changed), lord, tmp_path / "out", asked, keep=0.7)
+    assert collected, "the statistics were collected with another configuration"
+
+
+def _compress_until_applied(folder, place, asked, monkeypatch):
+    def killed(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "apply", killed)
+        compress_to_folder(str(folder), lord, place / "out", asked, keep=0.7)
+
+
+def test_a_run_that_was_killed_while_it_measured_goes_on(tiny_folder, tmp_path, asked, monkeypatch):
+    def killed(*_, **__):
+        raise Killed
+
+    alone = compress_to_folder(str(tiny_folder), lord, tmp_path / "alone", asked, keep=0.7)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "measure_result", killed)
+        with pytest.raises(Killed):
+            compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
+    assert (tmp_path / "out" / "polyad.json").is_file()
+    with pytest.raises(FileExistsError, match="already holds something"):
+        compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.6)
+    again = compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
+    assert again["compressed"]["perplexity"] == alone["compressed"]["perplexity"]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["alone", "out"]
+
+
+def test_a_cache_that_cannot_be_written_in_costs_time_alone(tiny_folder, tmp_path, asked, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("POLYAD_CACHE", str(tmp_path / "file"))
+    compress_to_folder(str(tiny_folder), lord, tmp_path / "out", asked, keep=0.7)
+
+
+def test_damaged_tokens_and_baselines_are_made_again(tiny_folder, tmp_path, asked, monkeypatch):
+    monkeypatch.setenv("POLYAD_CACHE", str(tmp_path / "cache"))
+    first = compress_to_folder(str(tiny_folder), lord, tmp_path / "a", asked, keep=0.7)
+    (tokens,) = (tmp_path / "cache" / "tokens").glob("*.safetensors")
+    (baseline,) = (tmp_path / "cache" / "baselines").glob("*.json")
+    whole, right = tokens.read_bytes(), {name: ids.clone() for name, ids in load_file(tokens).items()}
+    tokens.write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    for number, text in enumerate((baseline.read_text().replace("0", "1", 1), '{"losses": {}}', "[" * 9999, "[1.0]")):
+        baseline.write_text(text)
+        again = compress_to_folder(str(tiny_folder), lord, tmp_path / str(number), asked, keep=0.7)
+        assert again["original"]["perplexity"] == first["original"]["perplexity"]
+        assert again["compressed"]["perplexity"] == first["compressed"]["perplexity"]
+    assert all(torch.equal(ids, right[name]) for name, ids in load_file(tokens).items())
 
 
 def test_the_figures_of_a_run_are_those_of_the_saved_files(tiny_folder, tmp_path, asked):

@@ -5,6 +5,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -428,7 +429,8 @@ def test_a_kill_while_saving_leaves_no_folder_and_the_next_save_works(tmp_path, 
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
-    assert [p.name for p in tmp_path.iterdir()] == [".out.partial"]
+    (left,) = [p.name for p in tmp_path.iterdir()]
+    assert re.fullmatch(rf"\.out\.{child}\.[0-9a-f]+\.partial", left)
     polyad.save(model, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert torch.equal(tiny.logits(polyad.load(tmp_path / "out")), tiny.logits(model))
@@ -458,13 +460,38 @@ def test_replacing_a_folder_never_leaves_none(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+DEAD = ".out.999999999.01234567.old"
+
+
+def test_what_is_not_of_polyad_stays_beside_a_folder(tmp_path):
+    write(tmp_path / ".out.old", "the user's own")
+    write(tmp_path / "out", "one")
+    write(tmp_path / "out", "two")
+    with pytest.raises(FileExistsError, match="already holds something"), folders.staged_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / ".out.old" / "file").read_text() == "the user's own"
+
+
+def test_of_two_writers_the_second_is_told(tmp_path):
+    def write_both():
+        with folders.staged_folder(tmp_path / "out") as mine:
+            (mine / "file").write_text("mine")
+            with folders.staged_folder(tmp_path / "out") as theirs:
+                (theirs / "file").write_text("theirs")
+
+    with pytest.raises(FileExistsError, match="written by another process meanwhile"):
+        write_both()
+    assert (tmp_path / "out" / "file").read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_replacement_killed_between_its_moves_keeps_the_old_folder(tmp_path):
     target = tmp_path / "out"
-    write(tmp_path / ".out.old", "old")  # what a kill leaves after the first move
+    write(tmp_path / DEAD, "old")  # what a kill leaves after the first move
     with pytest.raises(RuntimeError), folders.staged_folder(target, replace=True):
         raise RuntimeError
     assert (target / "file").read_text() == "old"
-    write(tmp_path / ".out.old", "older")  # and after the second
+    write(tmp_path / DEAD, "older")  # and after the second
     write(target, "new")
     assert (target / "file").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import io
 import json
+import math
 import shutil
 import sys
 from html import escape
@@ -128,7 +129,8 @@ def format(folder, case, work):
     for file in sorted((folder / SAVED).glob("*.safetensors")):
         held = load_format(file)
         found |= {f"state/{file.stem}/{name}": tensor for name, tensor in held.tensors().items()}
-        found[f"dense/{file.stem}"] = held.to_dense()
+        if math.prod(held.shape) < 10**7:
+            found[f"dense/{file.stem}"] = held.to_dense()
     return found
 
 

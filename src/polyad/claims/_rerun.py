@@ -115,7 +115,7 @@ def _take_over(line: Line, stored: Line) -> Line:
 
 def _log(handle: str, lines: Sequence[Line], seconds: float) -> None:
     """Add a run to the log; a folder that cannot be written to costs the log alone."""
-    from polyad.compress.run import versions
+    from polyad.compress.result import versions
 
     entry = {
         "handle": handle, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1),

@@ -6,12 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from polyad._partial import whole_file
+from polyad._stated import read_stated
 from polyad.claims._scripts import changed_definitions
 from polyad.claims.record import Line
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class _Content(TypedDict):
+    """The JSON of a result."""
+
+    lines: list[dict[str, Any]]
+    definitions: list[str]
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ def read_result(handle: str) -> StoredResult | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_stated(path, _Content, "")
         lines = [_line(line, handle) for line in content["lines"]]
         result = StoredResult(lines, content["details"], content["definitions"])
         if not lines or not result.definitions:
@@ -63,9 +73,8 @@ def write_result(result: StoredResult) -> None:
         {name: value for name, value in asdict(line).items() if name != "changed_since"} for line in result.lines
     ]
     content = {"lines": lines, "definitions": result.definitions, "details": result.details}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _line(stored: Mapping[str, Any], handle: str) -> Line:

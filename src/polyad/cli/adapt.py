@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
 from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter, failure, is_trained
@@ -58,20 +60,24 @@ def adapt(
     )  # fmt: skip
     options.check_report(report)
     options.fix_seed(seed)
+    run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
     records: list[AdapterRecord | FailedAdapter]
-    if adapter is not None:
-        records = [_single(model, adapter, rank, asked, out_folder, dtype, device)]
-    else:
-        records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
-    for record in records:
-        record["command"] = command()
-    if report is not None:
-        write_study(report, adapter_study(records, _facts(model, records)))
-    if json:
-        emit(records[0] if adapter is not None else records)
-    else:
-        show(records)
-        out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+    with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
+        if work is not None:
+            records = [_single(model, adapter or "", rank, asked, work, dtype, device)]
+        else:
+            records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
+        for record in records:
+            record["command"] = command()
+        if report is not None:
+            write_study(report, adapter_study(records, _facts(model, records)))
+        if json:
+            emit(records[0] if adapter is not None else records)
+        else:
+            show(records)
+            out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+        if work is not None:
+            state_file(out_folder).unlink(missing_ok=True)
     failures = [reason for record in records if (reason := failure(record)) is not None]
     if len(failures) == len(records):
         complain(f"every adapter failed, the first with: {failures[0]}")
@@ -90,7 +96,7 @@ def _rate(text: str | None) -> Any:
 
 def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict[str, Any]:
     """The facts that a reader of the page needs to run it again."""
-    from polyad.compress.run import versions
+    from polyad.compress.result import versions
 
     done = next((record for record in records if is_trained(record)), None)
     facts: dict[str, Any] = {"Model": model} | {
@@ -103,24 +109,24 @@ def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict
 
 
 def _single(
-    model: str, adapter: str, rank: int | None, asked: Any, folder: Path, dtype: str, device: str
+    model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str
 ) -> AdapterRecord:
     from polyad.adapters.host.spelled import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
-    from polyad.models.folder import check_free
 
-    check_free(folder)
+    folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
-    state = folder.absolute().with_name(f".{folder.absolute().name}.state")
+    state = state_file(folder)
     clock = time.perf_counter()
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state, callback=callback)
     record["seconds"]["command"] = time.perf_counter() - clock
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
+    work.set_aside()
     adapters.save(NAME, folder)
     write_record(folder / "training.json", result)
-    state.unlink(missing_ok=True)
+    work.bring_back()
     return result
 
 

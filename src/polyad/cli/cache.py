@@ -82,7 +82,7 @@ def cache(
 
 def _facts(texts: Mapping[str, Any], scored: int, alternations: int, seed: int, dtype: str) -> dict[str, Any]:
     """The facts that a reader of the page needs to run it again."""
-    from polyad.compress.run import versions
+    from polyad.compress.result import versions
     from polyad.data.text import digest
 
     facts: dict[str, Any] = {"Seed": seed, "Dtype": dtype, "Tokens scored after each prompt": f"{scored}, one by one"}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from polyad._unfinished import unfinished
 from polyad.cli import options
 from polyad.cli.output import command, emit, number, out, progress, share, table
 from polyad.evaluation.records import CompressionRecord
@@ -39,10 +40,8 @@ def compress(
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
     from polyad.compress.recipe import steps
-    from polyad.compress.run import Asked, compress_to_folder
-    from polyad.models.folder import check_free
+    from polyad.compress.run import Asked, compress_to_folder, run_of
 
-    check_free(out_folder)
     options.check_report(report)
     recipe = steps(method)
     asked = Asked(
@@ -52,19 +51,20 @@ def compress(
     )  # fmt: skip
     options.fix_seed(seed)
     clock = time.perf_counter()
-    with progress() as callback:
-        record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback)
-    record["command"] = command()
-    record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
-    if report is not None:
-        from polyad.report import write
+    with unfinished(out_folder, run_of(model, recipe, asked, keep)) as work:
+        with progress() as callback:
+            record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback, work=work)
+        record["command"] = command()
+        record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
+        if report is not None:
+            from polyad.report import write
 
-        write(report, [record])
-    if json:
-        emit(record)
-        return
-    show(record)
-    out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+            write(report, [record])
+        if json:
+            emit(record)
+            return
+        show(record)
+        out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
 
 
 def show(record: CompressionRecord) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from polyad._unfinished import Work, remove_rest, unfinished, was_stopped
 from polyad.cli import options
 from polyad.cli.output import emit, number, out, progress, share, table
 
@@ -32,10 +35,9 @@ def decompose(
     """Show what each format makes of the tensor in FILE, and save the smallest."""
     from polyad.data.tensors import read_tensors
     from polyad.decompose.ranks.compare_formats import SHORT, TOLERANCES, compare_formats
-    from polyad.formats.files import save_format
 
     options.fix_seed(seed)
-    _writable(out_file)
+    _check_file(out_file)
     tensor = _tensor_called(read_tensors(file), name, file)
     stored = tensor.numel() * tensor.element_size()
     x = _computable(tensor, str(file) if name is None else f"{name} in {file}", dtype).to(options.device_of(device))
@@ -43,25 +45,36 @@ def decompose(
     if not wanted:
         raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
     tolerances = TOLERANCES if tol is None else [_error(part) for part in tol.split(",")]
-    with progress() as callback:
-        every = compare_formats(x, wanted, tol=tolerances, callback=callback)
-    points = [p for p in every if budget is None or (p.nbytes or 0) <= budget]
-    good = [p for p in points if p.made is not None and p.error is not None and p.error <= min(tolerances)]
-    best = min(good, key=lambda p: p.nbytes or 0, default=None)
-    verdict = _verdict(every, best, min(tolerances), budget, stored)
-    if out_file is not None:
-        if best is None or best.made is None:
-            raise ValueError(f"{verdict}; nothing was saved. Ask for a larger --tol" + " or --budget" * bool(budget))
-        save_format(best.made, out_file)
-    if json:
-        saved = None if out_file is None or best is None else {"file": str(out_file), **_record(best)}
-        said = {"file": str(file), "shape": list(x.shape), "numbers": x.numel(), "bytes": stored}
-        emit({**said, "points": [_record(p) for p in points], "saved": saved})
-        return
-    show(f"{file}: {' x '.join(map(str, x.shape))}", points, x.numel(), stored)
-    out.print(verdict, soft_wrap=True)
-    if out_file is not None and best is not None:
-        out.print(f"saved {best.format} at error {best.error:.3g} to {out_file}")
+    asked = {"decompose": str(file), "name": name, "format": wanted, "tol": list(tolerances), "budget": budget}
+    asked |= {"dtype": dtype, "device": device, "seed": seed}
+    with nullcontext() if out_file is None else unfinished(out_file, asked) as work:
+        with progress() as callback:
+            every = compare_formats(x, wanted, tol=tolerances, callback=callback)
+        points = [p for p in every if budget is None or (p.nbytes or 0) <= budget]
+        good = [p for p in points if p.made is not None and p.error is not None and p.error <= min(tolerances)]
+        best = min(good, key=lambda p: p.nbytes or 0, default=None)
+        verdict = _verdict(every, best, min(tolerances), budget, stored)
+        if work is not None:
+            _save(best, work, f"{verdict}; nothing was saved. Ask for a larger --tol" + " or --budget" * bool(budget))
+        if json:
+            saved = None if out_file is None or best is None else {"file": str(out_file), **_record(best)}
+            said = {"file": str(file), "shape": list(x.shape), "numbers": x.numel(), "bytes": stored}
+            emit({**said, "points": [_record(p) for p in points], "saved": saved})
+            return
+        show(f"{file}: {' x '.join(map(str, x.shape))}", points, x.numel(), stored)
+        out.print(verdict, soft_wrap=True)
+        if out_file is not None and best is not None:
+            out.print(f"saved {best.format} at error {best.error:.3g} to {out_file}")
+
+
+def _save(best: Any, work: Work, otherwise: str) -> None:
+    """Save the best format to the target; a ValueError says ``otherwise`` where there is none."""
+    from polyad.formats.files import save_format
+
+    if best is None or best.made is None:
+        raise ValueError(otherwise)
+    work.set_aside()
+    save_format(best.made, work.target)
 
 
 def show(title: str, points: list[Any], numbers: int, stored: int) -> None:
@@ -78,13 +91,14 @@ def show(title: str, points: list[Any], numbers: int, stored: int) -> None:
             out.print(f"{point.format}: {point.reason}", soft_wrap=True)
 
 
-def _writable(path: Path | None) -> None:
+def _check_file(path: Path | None) -> None:
     """Refuse what could not be saved to, before any work."""
     if path is None:
         return
     if path.suffix != ".safetensors":
         raise ValueError(f"--out {path} is no .safetensors file, which is what a format is saved as")
-    if path.exists():
+    if os.path.lexists(path) and not was_stopped(path):
+        remove_rest(path)
         raise ValueError(f"{path} exists already; name another file, or remove it first")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} to save {path.name} in; make it first")

@@ -23,6 +23,7 @@ err = Console(stderr=True, markup=False)
 def emit(value: Any) -> None:
     """Print one JSON value, and nothing else, on standard output."""
     sys.stdout.write(json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()  # a kill that follows takes nothing of it away
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from polyad._versions import NEWEST
+from polyad.compress.asked import Asked
 from polyad.compress.recipe import Recipe, steps
-from polyad.compress.run import Asked, compress_model, measure_result
+from polyad.compress.result import measure_result
+from polyad.compress.run import compress_model
 from polyad.evaluation.records import CompressionRecord, Point, is_measured
 from polyad.models.loading import load
 

@@ -10,46 +10,44 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from polyad._versions import KEY, read_version, stamp
+from polyad._sealed import read_sealed, write_sealed
+from polyad._stated import parse_stated, read_stated
 from polyad.data.calibration import Calibration
 from polyad.models.calibration import collect, join_statistics
 from polyad.statistics import Moments
 
-SEPARATOR = "|"
+SEPARATOR, INDEX = "|", "polyad.index"
+_Index = dict[str, tuple[int, dict[str, str]]]
+"""For each module the count of its rows and the tensor of each of its statistics."""
 
 
 class StatisticsStore:
     """A folder of statistics by part of the calibration data.
 
-    ``identity`` says what they hold for: the model's files and the steps before them. Parts of another identity,
-    other needs or other text are not read; a damaged one, or one of a newer polyad, is made again.
+    ``identity`` says what they hold for: the model's files and the steps before them; ``configuration`` is the
+    sha256 of the model's configuration. Parts of another identity, other needs or other text are not read; a damaged
+    one, or one of a newer polyad, is made again.
     """
 
-    def __init__(self, folder: Path, identity: Any) -> None:
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: Any, configuration: str = "") -> None:
+        self.folder, self.identity, self.configuration = folder, identity, configuration
 
     def recall(self, part: int, asked: Mapping[str, set[str]], text: Calibration) -> dict[str, Moments] | None:
         """The statistics of one part, or None where they are not there."""
-        path = self._path(part, asked, text)
         try:
-            index = json.loads(path.with_suffix(".json").read_text())
-            with safe_open(path, "pt") as opened:
-                read_version("statistics", path, (opened.metadata() or {}).get(KEY))
-            tensors = load_file(path)
-            return {
-                name: Moments(count, **{field: tensors[key] for field, key in keys.items()})
-                for name, (count, keys) in index.items()
-            }
-        except (OSError, ValueError, KeyError, SafetensorError):
+            return _read(self._path(part, asked, text, [self.configuration]))
+        except ValueError:
+            pass
+        try:  # polyad 0.1.0 knew no configuration and wrote no checksum
+            path = self._path(part, asked, text, [])
+            return _read(path, read_stated(path.with_suffix(".json"), _Index))
+        except ValueError:
             return None
 
     def keep(self, part: int, asked: Mapping[str, set[str]], text: Calibration, stats: Mapping[str, Moments]) -> None:
         """Write one part's statistics, shared tensors once."""
-        path = self._path(part, asked, text)
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
         names: dict[int, str] = {}
@@ -58,22 +56,43 @@ class StatisticsStore:
             keys: dict[str, str] = {}
             for field, value in moments.values.items():
                 key = names.setdefault(id(value), f"{module}{SEPARATOR}{field}")
-                tensors[key] = value.contiguous()
+                tensors[key] = value
                 keys[field] = key
             index[module] = [moments.count, keys]
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, stamp("statistics"))
-        partial.replace(path)
-        path.with_suffix(".json").write_text(json.dumps(index))
+        path = self._path(part, asked, text, [self.configuration])
+        write_sealed(path, tensors, "statistics", {INDEX: json.dumps(index)})
 
     def forget(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _path(self, part: int, asked: Mapping[str, set[str]], text: Calibration) -> Path:
+    def _path(self, part: int, asked: Mapping[str, set[str]], text: Calibration, configuration: list[str]) -> Path:
         wanted = {path: sorted(needs) for path, needs in asked.items()}
-        key = json.dumps([self.identity, wanted, dict(text.digests)], sort_keys=True)
+        key = json.dumps([self.identity, *configuration, wanted, dict(text.digests)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-{part}.safetensors"
+
+
+def _read(path: Path, index: _Index | None = None) -> dict[str, Moments]:
+    """The statistics in a file; ValueError where it is damaged."""
+    tensors, metadata = read_sealed(path, "statistics", AGAIN)
+    stated: _Index = parse_stated(metadata.get(INDEX), _Index, path, AGAIN) if index is None else index
+    try:
+        return {
+            name: Moments(count, **{field: tensors[key] for field, key in keys.items()})
+            for name, (count, keys) in stated.items()
+        }
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} lacks what it states ({error}); {AGAIN}") from None
+
+
+AGAIN = "it is made again"
+
+
+def configuration_of(model: Any) -> str:
+    """The sha256 of what a model's configuration states, but for the path that it was loaded from."""
+    stated = model.config.to_dict() if hasattr(model, "config") else {}
+    stated.pop("_name_or_path", None)
+    return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
 
 
 PART = 16

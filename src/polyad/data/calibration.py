@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,13 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyad import _check
 from polyad._folders import cache_folder
-from polyad._versions import KEY, read_version, stamp
+from polyad._sealed import read_sealed, write_sealed
 from polyad.data.special_tokens import frame
 from polyad.data.text import Split, Text, digest, read, split, windows
 from polyad.models.loading import encoder, identity
@@ -130,18 +129,16 @@ def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:
     key = hashlib.sha256(json.dumps([text.documents, tokenizer]).encode()).hexdigest()
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     try:
-        with safe_open(path, "pt") as opened:
-            read_version("tokens", path, (opened.metadata() or {}).get(KEY))
-        tokens = load_file(path)
-        return Split(text.name, tokens["calibration"], tokens["evaluation"])
-    except (OSError, KeyError, ValueError, SafetensorError):  # what is damaged or of a newer polyad is made again
-        parts = split(text, encode)
+        tokens, _ = read_sealed(path, "tokens", "it is made again")
+        if all(ids.dtype == torch.int64 and ids.ndim == 1 for ids in tokens.values()):
+            return Split(text.name, tokens["calibration"], tokens["evaluation"])
+    except (KeyError, ValueError):  # what is damaged or of a newer polyad is made again
+        pass
+    parts = split(text, encode)
+    with contextlib.suppress(OSError):  # a cache that is full or cannot be written in costs time alone
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        tensors = {"calibration": parts.calibration.clone(), "evaluation": parts.evaluation.clone()}
-        save_file(tensors, partial, stamp("tokens"))
-        partial.replace(path)
-        return parts
+        write_sealed(path, {"calibration": parts.calibration, "evaluation": parts.evaluation}, "tokens", {})
+    return parts
 
 
 def window_length(model: Any, length: int) -> int:

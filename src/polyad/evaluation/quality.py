@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad._folders import cache_folder
 from polyad.data.special_tokens import frame
 from polyad.data.text import digest
+from polyad.evaluation.baselines import read_baseline, write_baseline
 from polyad.models.folder import base_of
 from polyad.models.loading import check_numbers, origin
 
@@ -101,16 +101,12 @@ def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., A
     first = frame(original).first_scored(windows)
     unscored = [first] if first > 1 else []
     key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__, *unscored], sort_keys=True)
-    store = cache_folder() / "baselines" / f"{_hash(key)}.json"
-    try:
-        return torch.tensor(json.loads(store.read_text()), dtype=torch.float64)
-    except (OSError, ValueError):
-        measured = losses(original, windows, callback=callback)
-        store.parent.mkdir(parents=True, exist_ok=True)
-        partial = store.with_suffix(".partial")
-        partial.write_text(json.dumps(measured.tolist()))
-        partial.replace(store)
-        return measured
+    known = read_baseline(key, len(windows))
+    if known is not None:
+        return known
+    measured = losses(original, windows, callback=callback)
+    write_baseline(key, measured)
+    return measured
 
 
 def fingerprint(model: Any) -> list[Any]:
@@ -171,9 +167,3 @@ def _agreement(reference: Tensor, logits: Tensor) -> Tensor:
     kl = F.kl_div(q, p, reduction="sum", log_target=True)
     same = (p.argmax(-1) == q.argmax(-1)).sum()
     return torch.tensor([float(kl), float(same), len(p)], dtype=torch.float64)
-
-
-def _hash(key: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(key.encode()).hexdigest()

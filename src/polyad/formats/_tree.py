@@ -1,9 +1,8 @@
-"""The parts of a format: walked, changed one by one, as a pytree, and as JSON without the numbers."""
+"""The parts of a format: walked, changed one by one, and as a pytree."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -127,46 +126,6 @@ def unflatten(kind: type, leaves: Iterable[Any], context: tuple[Any, ...]) -> An
     for name, value in (*zip(names, leaves, strict=True), *plain):
         object.__setattr__(format, name, value)
     return format
-
-
-def encode(value: Any) -> Any:
-    """A field as JSON: shapes and dtypes for tensors, names for dtypes, lists for tuples."""
-    if isinstance(value, Tensor):
-        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-    if hasattr(value, "spec"):
-        return value.spec()
-    if isinstance(value, torch.dtype):
-        return {"torch": str(value).removeprefix("torch.")}
-    if isinstance(value, tuple):
-        return [encode(inner) for inner in value]
-    return value
-
-
-def decode(value: Any, device: torch.device | str, kinds: Mapping[str, type]) -> Any:
-    """The inverse of ``encode``, with empty tensors on ``device``."""
-    if isinstance(value, list):
-        return tuple(decode(inner, device, kinds) for inner in value)
-    if not isinstance(value, dict):
-        return value
-    if "kind" in value:
-        return build(value, kinds, device)
-    if "torch" in value:
-        return getattr(torch, value["torch"])
-    return torch.empty(value["shape"], dtype=getattr(torch, value["dtype"]), device=device)
-
-
-def build(spec: dict[str, Any], kinds: Mapping[str, type], device: torch.device | str) -> Any:
-    """The uninitialised format of a spec; kinds and fields that this version does not have are refused."""
-    kind, fields = str(spec.get("kind")), spec.get("fields", {})
-    if kind not in kinds:
-        raise ValueError(f"kind={kind!r} is no format of this version; choose from {', '.join(sorted(kinds))}")
-    unknown = fields.keys() - {field.name for field in dataclasses.fields(kinds[kind])}
-    if unknown:
-        raise ValueError(
-            f"a {kind} has no {' or '.join(sorted(unknown))} here; a newer polyad wrote it: upgrade this one with "
-            "pip install -U polyad"
-        )
-    return kinds[kind](**{name: decode(value, device, kinds) for name, value in fields.items()})
 
 
 def merge_growth(field: str, growths: Iterable[dict[str, int] | None]) -> dict[str, int] | None:

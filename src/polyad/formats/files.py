@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from polyad._versions import KEY, read_version, stamp
+from polyad._partial import check_place
+from polyad._sealed import read_sealed, write_sealed
+from polyad._stated import parse_stated
 from polyad.formats.format import Format
 
 _KEY = "polyad.format"
@@ -26,33 +29,28 @@ def save_format(format: Format, path: str | Path) -> None:
     ...     load_format(folder + "/ones.safetensors").shape
     (3, 2)
     """
-    from safetensors.torch import save_file
-
     path = Path(path)
-    if path.exists():
+    if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already; name another file, or remove it first")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    check_place(path)
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in format.tensors().items()}
-    try:
-        save_file(tensors, partial, metadata={_KEY: json.dumps(format.spec()), **stamp("format")})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_sealed(path, tensors, "format", {_KEY: json.dumps(format.spec())}, replace=False)
 
 
 def load_format(path: str | Path, device: torch.device | str = "cpu") -> Format:
-    """Read a format that ``save_format`` wrote. Raises ValueError where the file is something else."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            if _KEY not in metadata:
-                raise ValueError(
-                    f"{path} has tensors, but no description of a polyad format; name a file that save_format wrote"
-                )
-            read_version("format", path, metadata.get(KEY))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); save it again") from None
-    return Format.from_spec(json.loads(metadata[_KEY])).replace(tensors)
+    """Read a format that ``save_format`` wrote. Raises ValueError where the file is something else, or damaged."""
+    tensors, metadata = read_sealed(Path(path), "format", "save it again", device)
+    if _KEY not in metadata:
+        raise ValueError(
+            f"{path} has tensors, but no description of a polyad format; name a file that save_format wrote"
+        )
+    format = Format.from_spec(parse_stated(metadata[_KEY], dict[str, Any], path, "save it again"))
+    for name, empty in format.tensors().items():
+        stored = tensors.get(name)
+        if stored is None or (stored.shape, stored.dtype) != (empty.shape, empty.dtype):
+            what = "none" if stored is None else f"{tuple(stored.shape)} of {stored.dtype}"
+            raise ValueError(
+                f"{path} describes {name} of shape {tuple(empty.shape)} and {empty.dtype} and holds {what}; save it "
+                "again"
+            )
+    return format.replace(tensors)

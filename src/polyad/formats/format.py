@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Generator, Tensor
 
-from polyad.formats._tree import build, encode, map_tensors, named_tensors, number_parts, register, stored_bytes
+from polyad.formats._spec import build, encode
+from polyad.formats._tree import map_tensors, named_tensors, number_parts, register, stored_bytes
 from polyad.formats.batch_entries import entries
 from polyad.formats.patches import convolve_patches
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +13,9 @@ from polyad.adapters.host.sites import Site
 
 PREFIX = "base_model.model."
 """The prefix of every tensor's name in a folder of peft's."""
+
+LONGEST, REPEATS = 2000, 3
+"""Bounds of patterns of layers that a folder states."""
 
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Names under which wrappers (torch.compile, FSDP, activation checkpoints) hold the module that they wrap."""
@@ -73,7 +77,28 @@ def layer_setting(stated: Mapping[str, Any], key: str, path: str, default: float
     """A setting of a layer: that of the first pattern that its path ends with, else the general one, else peft's."""
     pattern = {"r": "rank_pattern"}.get(key, "alpha_pattern")
     for wanted, value in (stated.get(pattern) or {}).items():
-        if re.match(rf"(.*\.)?({wanted})$", path):
+        if layer_pattern(wanted).match(path):
             return value
     value = stated.get(key)
     return default if value is None else value
+
+
+@functools.lru_cache
+def layer_pattern(wanted: str) -> re.Pattern[str]:
+    """peft's pattern for the ends of paths, compiled; one that could take for ever is refused.
+
+    That takes two unbounded repetitions, one in the other or many after each other.
+    """
+    unbounded = len(re.findall(r"(?<!\\)[*+]|\{\d*,\d*\}", wanted))
+    nested = re.search(r"[*+}][^()]*\)+\s*[*+{]", wanted) or (unbounded and re.search(r"\)[*+{]", wanted))
+    if len(wanted) > LONGEST or unbounded > REPEATS or nested or re.search(r"\\\d|\(\?(?!:)", wanted):
+        raise ValueError(
+            f"the pattern {wanted[:60]!r} is longer than {LONGEST} characters, repeats more than {REPEATS} times or "
+            "what is repeated already, or looks around: it could take for ever; name the layers by their paths"
+        )
+    try:
+        return re.compile(rf"(.*\.)?({wanted})$")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"the pattern {wanted[:60]!r} is no regular expression ({error}); name the layers by their paths"
+        ) from None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._stated import in_words
 from polyad.adapters import Adapters
 from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
@@ -52,14 +53,15 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     layers = _layers_of_model(every, by_layer.layers, folder)
     refuse_missing(stated, (site for site in every.values() if site.kind != "experts"), layers)
     sites = {path: site for path, site in every.items() if path in layers}
-    method, arguments, numbers = reader(stated, sites, layers, by_layer.shared)
-    planned = plan(
-        adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
-        dropout=_dropout(stated, sites.values()), **arguments,
-    )  # fmt: skip
-    for key, tensor in shared_numbers(planned, by_layer.shared, stated).items():
-        planned.bank.hold(key, tensor)
-    _fill(planned, numbers, layers)
+    with in_words(f"the adapter in {folder} cannot be read", "save it again with peft"):
+        method, arguments, numbers = reader(stated, sites, layers, by_layer.shared)
+        planned = plan(
+            adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
+            dropout=_dropout(stated, sites.values()), **arguments,
+        )  # fmt: skip
+        for key, tensor in shared_numbers(planned, by_layer.shared, stated).items():
+            planned.bank.hold(key, tensor)
+        _fill(planned, numbers, layers)
     adapters.place(name, planned)
     return name
 

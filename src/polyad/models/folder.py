@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from polyad._partial import check_place, partial_path
+from polyad._stated import check_stated, in_words, read_stated
+from polyad._unfinished import is_occupied
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.companions import read_generation, write_companions
 from polyad.models.described import refuse_unsaveable
+from polyad.models.exchange import recover, swap
 from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
+from polyad.models.stated import AGAIN, Manifest, check_configuration, check_files
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
 
@@ -33,9 +37,7 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
     Nothing is at ``target`` before the end, and what was there stays until then. ``expect`` is about how many
     bytes will be written: a disk without room for them is refused at once.
     """
-    aside = _path_beside(target)
-    if aside.exists() and not target.exists():
-        aside.replace(target)  # a kill fell between the two moves of a replacement
+    recover(target)
     check_free(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
@@ -45,52 +47,22 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
             f"{expect / 1e6:.0f} MB are to be written to {target.parent} and {free / 1e6:.0f} MB are free; nothing "
             "was written",
         )
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_path(target)
     partial.mkdir()
     try:
         yield partial
-        _swap(partial, target)
+        swap(partial, target, replace)
     except SafetensorError as error:  # what writing weights says of a full disk
         raise OSError(errno.EIO, f"{target} could not be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _swap(partial: Path, target: Path) -> None:
-    """Put ``partial`` in the place of ``target``; what was there is moved aside first and removed last."""
-    old = _path_beside(target)
-    if old.exists() and target.exists():
-        shutil.rmtree(old)  # left by a kill after the new folder was in place
-    if target.exists():
-        target.replace(old)
-    try:
-        partial.replace(target)
-    except OSError:
-        if old.exists():
-            old.replace(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _path_beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
-
-
 def check_free(target: Path, *, replace: bool = False) -> None:
     """Refuse an output folder that already holds something, or that cannot be made."""
-    if target.is_file() or (not replace and target.is_dir() and any(target.iterdir())):
+    if target.is_file() or (not replace and is_occupied(target)):
         raise FileExistsError(f"{target} already holds something; choose another folder or remove it first")
-    check_above(target)
-
-
-def check_above(target: Path) -> None:
-    """Refuse a place where nothing can be made: below a file, or in a folder that cannot be written in."""
-    above = next(parent for parent in target.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise NotADirectoryError(f"{above} is a file, so nothing can be made in it; choose another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(f"nothing can be written in {above}; choose another place")
+    check_place(target)
 
 
 def save(
@@ -148,10 +120,9 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     from polyad.interop.transformers import attach_quantizer
 
     stated = _json(folder, MANIFEST)
-    version = read_version("model", folder / MANIFEST, stated.get("version") if isinstance(stated, dict) else None)
-    fields = {"version": int, "plain": bool, "modules": dict, "ties": dict, "sha256": dict}
-    if not isinstance(stated, dict) or not all(isinstance(stated.get(k), kind) for k, kind in fields.items()):
-        raise ValueError(f"{folder / MANIFEST} does not describe a model; copy the folder again")
+    version = read_version("model", folder / MANIFEST, stated.get("version"))
+    check_stated(stated, Manifest, folder / MANIFEST, AGAIN)
+    check_files(folder, stated["sha256"])
     kind = stated.get("kind", "module")
     foreign = version > 1 and not (folder / "config.json").is_file() and not stated["plain"]
     if foreign and like is None:
@@ -168,11 +139,14 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
     weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
     tensors = shards.read(folder, weights)
+    if config is not None:
+        check_configuration(config, folder / "config.json", len(tensors))
     if stated["plain"] and like is None:
         model = load_pretrained(folder, dtype)
         return assembly.restore_dtypes(model, tensors) if dtype is None else model
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
-    model = read_generation(assembly.assemble(config, stated, tensors, buffers, dtype, like), folder)
+    with in_words(f"the model that {folder} describes cannot be made", AGAIN):
+        model = read_generation(assembly.assemble(config, stated, tensors, buffers, dtype, like), folder)
     if stated["modules"]:
         attach_quantizer(model)
     return model
@@ -180,9 +154,9 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
 
 def _json(folder: Path, name: str) -> Any:
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not whole: {name} cannot be read ({error}); copy the folder again") from None
+        return read_stated(folder / name, dict[str, Any], AGAIN)
+    except ValueError as error:
+        raise ValueError(f"{folder} is not whole: {error}") from None
 
 
 def base_of(folder: Path | None) -> dict[str, str]:

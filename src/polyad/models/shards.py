@@ -97,7 +97,7 @@ def read(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
     for file in files:
         try:
             tensors |= load_file(folder / file)
-        except SafetensorError as error:
+        except (SafetensorError, UnicodeError, RuntimeError) as error:
             raise ValueError(f"{folder / file} cannot be read ({error}); copy the folder again") from None
     return tensors
 

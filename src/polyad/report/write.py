@@ -10,9 +10,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from polyad._partial import check_place, whole_file
 from polyad.evaluation.records import CompressionRecord, Point, is_measured
 from polyad.interop.plotly import javascript
-from polyad.models.folder import check_above
 from polyad.report import front, headline, heat, spectra, tables
 from polyad.report.points import check_records, label
 from polyad.report.words import clean
@@ -28,7 +28,7 @@ def check(path: Path) -> None:
         raise IsADirectoryError(
             f"report={str(path)!r} is a folder; name a file in it, such as {Path(path) / 'r.html'}"
         )
-    check_above(Path(path))
+    check_place(Path(path))
     javascript()
 
 
@@ -56,12 +56,8 @@ def write(path: Path, records: Sequence[Point]) -> Path:
 def replace_file(path: Path, text: str) -> Path:
     """Write a file under another name and move it into place; folders above it are made. Returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -18,6 +18,7 @@ from polyad.adapters.host.build import Method
 from polyad.adapters.host.sites import Site, sites_named
 from polyad.adapters.host.stand_in import Common
 from polyad.adapters.host.state import fill, saved_tensors, tensors_by_name
+from polyad.adapters.host.stated import read_folder
 from polyad.models.surgery import Which
 from polyad.models.wrappers import unwrap
 
@@ -193,7 +194,7 @@ class Adapters:
 
         A folder of another model is refused: its layers, their shapes or their numbers differ.
         """
-        stated, tensors = save.read_folder(Path(folder))
+        stated, tensors = read_folder(Path(folder))
         self.refuse_name(name := str(stated["name"]) if name is None else name)
         self.place(name, save.plan_from_folder(self.model, Path(folder), name, stated, tensors))
         return name

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyad._card import card
-from polyad._versions import NEWEST, read_version
+from polyad._stated import in_words
+from polyad._versions import NEWEST
 from polyad.adapters.frozen.foreign_weight import NUMBERS, is_foreign, numbers_of
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import base_of, card_of
@@ -23,18 +23,11 @@ from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, patterns_for
 from polyad.adapters.host.stand_in import AdapterSpec, StandIn
 from polyad.adapters.host.state import fill
+from polyad.adapters.host.stated import WEIGHTS, refuse_huge
 from polyad.adapters.sharded import another_process_writes, whole
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, sha256, staged_folder
 
-WEIGHTS = "adapter.safetensors"
-STATED: dict[str, type | tuple[type, ...]] = {
-    "version": int, "name": str, "method": str, "arguments": dict, "seed": int, "dropout": (int, float),
-    "sites": list, "base": dict, "sha256": dict,
-}  # fmt: skip
-"""The fields of the JSON that describes an adapter, and their types."""
-SITE = {"name", "path", "kind", "shape", "part"}
-"""The fields of each of its sites."""
 SAMPLE = 64
 """The count of numbers of each weight that a fingerprint reads."""
 
@@ -81,10 +74,18 @@ def plan_from_folder(
     model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Plan:
     """Plan the adapter that ``read_folder`` read and give it its numbers; refuse whatever does not fit the model."""
+    with in_words(f"the adapter that {folder} describes cannot be made", "copy the folder again"):
+        return _plan(model, folder, name, stated, tensors)
+
+
+def _plan(
+    model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Plan:
     chosen = card(stated["method"])
     if chosen.kind != "adapter":
         raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")
     check_model(model, folder, stated)
+    refuse_huge(folder, chosen.name, stated["arguments"], model, tensors)
     undivided = {site["name"] for site in stated["sites"] if site["part"] is None}
     which, parts = patterns_for((site["name"] for site in stated["sites"]), undivided)
     planned = plan(
@@ -152,31 +153,3 @@ def _stored_numbers(site: Site) -> Tensor:
         return numbers_of(site.layer, weight.detach()) if stored else weight.detach()
     stored = base_of(site).stored_weight
     return next(iter(stored.tensors().values())) if isinstance(stored, Format) else stored
-
-
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON and the tensors in a folder that ``write_folder`` wrote; a damaged one is refused."""
-    try:
-        stated = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"{folder} holds no adapter: {MANIFEST} cannot be read ({why}); give the folder that polyad adapt or "
-            "Adapters.save wrote (of a comparison, one that lies in it)"
-        ) from None
-    if not isinstance(stated, dict) or stated.get("kind") != "adapter":
-        raise ValueError(f"{folder / MANIFEST} describes no adapter; give the folder that Adapters.save wrote")
-    read_version("adapter", folder / MANIFEST, stated.get("version"))
-    wrong = [name for name, kind in STATED.items() if not isinstance(stated.get(name), kind)]
-    if wrong == [] and not all(isinstance(s, dict) and s.keys() >= SITE for s in stated["sites"]):
-        wrong = ["sites"]
-    if wrong == [] and {s["name"] for s in stated["sites"]} != stated["base"].keys():
-        wrong = ["sites", "base"]
-    if wrong:
-        raise ValueError(f"{folder / MANIFEST} does not state {wrong} as polyad does; copy it again")
-    if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != stated["sha256"].get(WEIGHTS):
-        raise ValueError(f"{folder / WEIGHTS} is missing or was changed since it was saved; copy the folder again")
-    try:
-        return stated, load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); copy the folder again") from None

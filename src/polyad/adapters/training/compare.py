@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polyad._stated import read_stated
+from polyad._unfinished import state_file
 from polyad._versions import NEWEST, read_version
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method
@@ -50,7 +52,9 @@ def compare(
         if callback is not None:
             callback(number, len(methods), {"stage": "methods", "method": name})
         record: AdapterRecord | FailedAdapter | None = done[name]
-        if record is None:
+        if record is not None:
+            state_file(places[name]).unlink(missing_ok=True)  # a kill came before its removal
+        else:
             try:
                 record = _train_one(
                     model, method, asked, places[name], which, count, callback, {"method": name, **stated}
@@ -67,7 +71,7 @@ def _train_one(
 ) -> AdapterRecord:
     """Train and keep one method of a comparison; the model is afterwards as it was before."""
     method, _ = size_to_count(model, which, method, count)
-    state = place.with_name(f".{place.name}.state")
+    state = state_file(place)
     try:
         adapters, record = finetune(model, method, asked, state=state, callback=callback)
         sized: AdapterRecord = {**record, "spelled": stated["method"], "lora_parameters": count, "asked": stated}
@@ -95,8 +99,8 @@ def _finished_record(place: Path, stated: Mapping[str, Any]) -> AdapterRecord | 
     if not place.is_dir():
         return None
     try:
-        record: Any = json.loads(_record_of(place).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record: Any = read_stated(_record_of(place), dict[str, Any])
+    except ValueError:
         record = {}
     read_version("record", _record_of(place), record.get("version"))
     asked = record.get("asked")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._partial import whole_file
 from polyad._versions import NEWEST
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import Method, card_of, needs_of, unwrap_method
@@ -167,6 +168,5 @@ def _peak(model: Any, resident: int | None) -> int | None:
 
 def write_record(file: Path, record: Mapping[str, Any] | list[Any]) -> None:
     """Write a record, whole or not at all."""
-    partial_file = file.with_name(file.name + ".partial")
-    partial_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial_file.replace(file)
+    with whole_file(file) as partial_file:
+        partial_file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

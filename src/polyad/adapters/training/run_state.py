@@ -55,9 +55,11 @@ def resume_run(
     stated = None if file is None else resume(file, tensors, optimizer, identity)
     if stated is None:
         return Run([], 0.0)
-    for key in stated["frozen"]:
+    for key in stated.get("frozen", ()):
+        if key not in tensors:
+            raise ValueError(f"{file} freezes {key!r}, which the adapter does not have; remove it to begin again")
         tensors[key].requires_grad_(False)
-    return Run(list(stated["losses"]), stated["seconds"])
+    return Run(list(stated["losses"]), stated.get("seconds", 0.0))
 
 
 def refuse_sharded(file: Path, name: str, tensors: Mapping[str, Tensor]) -> None:

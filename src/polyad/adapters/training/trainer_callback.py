@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from polyad._versions import KEY, read_version, stamp
+from polyad._sealed import read_sealed, write_sealed
+from polyad._stated import parse_stated
 from polyad.adapters.host.adapters import Adapters
 
 EXTRA = "polyad_adapters.safetensors"
@@ -40,18 +39,16 @@ def write_extra(adapters: Adapters, checkpoint: Path) -> None:
     ]
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in unsaved_buffers(adapters).items()}
     if tensors or frozen:
-        save_file(tensors, checkpoint / EXTRA, metadata={"frozen": json.dumps(frozen), **stamp("checkpoint")})
+        write_sealed(checkpoint / EXTRA, tensors, "checkpoint", {"frozen": json.dumps(frozen)})
 
 
 def read_extra(adapters: Adapters, checkpoint: Path) -> None:
     """Put back what ``write_extra`` wrote; do nothing where there is no such file."""
     if not (checkpoint / EXTRA).is_file():
         return
-    with safe_open(checkpoint / EXTRA, "pt") as opened:
-        metadata = opened.metadata() or {}
-        read_version("checkpoint", checkpoint / EXTRA, metadata.get(KEY))
-        frozen = set(json.loads(metadata["frozen"]))
-        numbers = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+    file = checkpoint / EXTRA
+    numbers, metadata = read_sealed(file, "checkpoint", "go on from an earlier checkpoint")
+    frozen = set(parse_stated(metadata.get("frozen"), list[str], file, "go on from an earlier checkpoint"))
     for key, buffer in unsaved_buffers(adapters).items():
         if key not in numbers or numbers[key].shape != buffer.shape:
             raise ValueError(

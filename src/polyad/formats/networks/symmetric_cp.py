@@ -11,6 +11,9 @@ from torch import Generator, Tensor
 from polyad.formats.format import Format
 from polyad.formats.networks.cp import CP
 
+MOST_MODES = 10**5
+"""The largest order: a shape is a tuple of so many numbers."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SymmetricCP(Format):
@@ -32,10 +35,10 @@ class SymmetricCP(Format):
 
     def __post_init__(self) -> None:
         factor, weights = tuple(self.factor.shape), tuple(self.weights.shape)
-        if len(factor) < 2 or weights != (*factor[:-2], factor[-1]) or self.order < 1:
+        if len(factor) < 2 or weights != (*factor[:-2], factor[-1]) or not 1 <= self.order <= MOST_MODES:
             raise ValueError(
                 f"factor of shape {factor}, weights of shape {weights} and order={self.order} do not agree: "
-                "(*batch, n, R), (*batch, R) and an order of 1 or more are needed"
+                f"(*batch, n, R), (*batch, R) and an order from 1 to {MOST_MODES} are needed"
             )
 
     @property
