@@ -161,11 +161,13 @@ def compress(case: Case) -> None:
     model = case.model()
     polyad.apply(model, polyad.plan(model, "svd", keep=0.5))
     polyad.save(model, case.folder / "half")
-    same(case.logits(polyad.load(case.folder / "half")), case.logits(model), "logits of the compressed model loaded")
+    loaded = case.logits(polyad.load(case.folder / "half"))
+    close(loaded, case.logits(model), "logits of the compressed model loaded", 1e-6)
     whole = case.model()
     polyad.apply(whole, polyad.plan(whole, "rtn:bits=8"))
     polyad.save(whole, case.folder / "eight")
-    same(case.logits(polyad.load(case.folder / "eight")), case.logits(whole), "logits of the rounded model loaded")
+    loaded = case.logits(polyad.load(case.folder / "eight"))
+    close(loaded, case.logits(whole), "logits of the rounded model loaded", 1e-6)
     original, seen = case.model(), case.inputs(model)["input_ids"]
     close(case.logits(whole), case.logits(original), f"logits at eight bits ({tuple(seen.shape)})", 0.2)
 
@@ -233,8 +235,12 @@ def generate(case: Case) -> None:
 
 def half(case: Case) -> None:
     """In bfloat16: loaded and saved to the bit, adapted and rounded to rounding, the exact cache's logits."""
-    model = case.model().bfloat16()
-    expected = case.logits(model)
+    case.model().save_pretrained(case.folder / "whole")
+    model = case.architecture.cls.from_pretrained(case.folder / "whole", dtype=torch.bfloat16).eval()
+    try:
+        expected = case.logits(model)
+    except RuntimeError as error:
+        raise DoesNotApply("plain transformers does not run it in bfloat16") from error
     polyad.save(model, case.folder / "half")
     same(case.logits(polyad.load(case.folder / "half", dtype=torch.bfloat16)), expected, "logits after saving")
     if case.architecture.kind != "masked" and model.can_generate():
