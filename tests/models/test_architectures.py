@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.architectures.__main__ import RESULTS, outcome
 from benchmarks.architectures.build import architectures
 from benchmarks.architectures.jobs import JOBS, Case
