@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from polyad._card import methods
-from polyad.cache.calibration.fisher import fisher
+from polyad.cache.calibration.fisher import fisher, inputs_of
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.host.cache import cache_for
 from polyad.cache.host.probe import uses_of_cache
@@ -66,12 +66,7 @@ def observe(
         for step, window in enumerate(windows, 1):
             cache = cache_for(model, watch, window=0)
             ids = window if window.ndim == 2 else window[None]
-            read = (
-                {"input_ids": ids, "decoder_input_ids": ids}
-                if model.config.is_encoder_decoder
-                else {"input_ids": ids}
-            )
-            model.base_model(**read, past_key_values=cache, use_cache=True)
+            model.base_model(**inputs_of(model, ids), past_key_values=cache, use_cache=True)
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
         assert cache is not None
