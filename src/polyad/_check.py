@@ -105,10 +105,16 @@ def weight(x: Tensor, rank_: int) -> Tensor:
     return finite("weight", x)
 
 
-def ranks(value: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Refuse all but one rank a mode, each from 1 to the mode's size. Returns them; None stays None."""
+def ranks(value: tuple[int, ...] | int | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Refuse all but one rank a mode, each from 1 to the mode's size, or one for all. Returns them; None stays None.
+
+    One number for all is cut to the size of modes that are smaller.
+    """
     if value is None:
         return None
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        one = rank(value, max(shape), f"every mode of shape {shape}")  # pyright: ignore[reportArgumentType]
+        return tuple([min(one, n) for n in shape])
     if not isinstance(value, tuple | list) or len(value) != len(shape):
         raise ValueError(f"rank={value} must give one number for each of the {len(shape)} modes of shape {shape}")
     for mode, (r, n) in enumerate(zip(value, shape, strict=True)):

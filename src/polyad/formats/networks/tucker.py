@@ -57,8 +57,10 @@ class Tucker(Multilinear):
     def rows(self, index: Tensor) -> Tensor:
         return self.factors[0][index] @ self.core @ self.factors[1].mT
 
-    def round(self, rank: tuple[int, ...] | None = None, *, tol: float | None = None) -> Tucker:
+    def round(self, rank: tuple[int, ...] | int | None = None, *, tol: float | None = None) -> Tucker:
         """A Tucker tensor of at most these ranks, or within a relative error of ``tol``, never formed whole.
+
+        ``rank`` gives a number a mode, or one for all.
 
         The factors' QR decompositions leave a small core, which is cut by the sequentially truncated higher-order
         singular value decomposition: at most √N times the least error, and ``tol`` is kept for certain. Costs
@@ -73,7 +75,7 @@ class Tucker(Multilinear):
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)
-        rank, batch = _check.ranks(rank, self.shape[self.batch :]), self.batch
+        ranks, batch = _check.ranks(rank, self.shape[self.batch :]), self.batch
         wide = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
         core, scale = near_unit(self.core.to(wide), len(self.factors))
         outer: list[Tensor] = []
@@ -84,7 +86,7 @@ class Tucker(Multilinear):
             core, again = near_unit(mode_product(core, r, mode, batch), len(self.factors))
             for one in (divisor, again):
                 scale = one if scale is None else scale if one is None else scale * one
-        least = None if rank is None else tuple(min(pair) for pair in zip(rank, core.shape[batch:], strict=True))
+        least = None if ranks is None else tuple(min(pair) for pair in zip(ranks, core.shape[batch:], strict=True))
         modes = truncation_order(least, self.shape[batch:])  # as the whole tensor's would be
         small, inner = higher_order_svd(core, least, tol, batch=batch, modes=modes)
         small = small if scale is None else small * scale[(..., *[None] * len(outer))]
