@@ -56,8 +56,8 @@ def st_hosvd(
 
     x has shape (*batch, I₁, …, I_N) with N >= 2, the first ``batch`` dimensions counting tensors. ``rank`` gives a
     number a mode, or one for all, cut to the mode's size; ``tol`` instead takes ranks for which the relative
-    Frobenius error of every tensor is at most that. The error is at most √N times that of the best approximation of the same ranks, and known beforehand: the
-    squared errors of the modes add up.
+    Frobenius error of every tensor is at most that. The error is at most √N times that of the best approximation of
+    the same ranks, and known beforehand: the squared errors of the modes add up.
 
     Modes are taken in ``order``, by default the one shrunk most first; each is cut to the leading left singular
     vectors of what the others have left. With ``sequential=False`` they are those of x itself: N times the work,
