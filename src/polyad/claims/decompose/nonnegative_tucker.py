@@ -16,7 +16,7 @@ from polyad.decompose import nonnegative_tucker
 from polyad.formats import Tucker
 
 MINUTES = 1
-SEEDS = 8
+SEEDS = 24
 SHAPE, RANK = (16, 15, 14), (4, 3, 3)
 SWEEPS = {"hals": 100, "mu": 300}  # a sweep by components takes two to three times as long
 
