@@ -45,23 +45,13 @@ def canonical_form(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtyp
     Columns have norm 1, weights descend from the largest and are not negative, and the entry of greatest magnitude
     is positive in the columns of every factor but the last.
     """
-    rows = [row.squeeze(1) for row in balance_terms(rows)]
-    lengths = [row.norm(dim=-1, keepdim=True) for row in rows]
-    weights = torch.stack(lengths).squeeze(-1).prod(0)
-    unit = []
-    for row, length in zip(rows, lengths, strict=True):
-        first = torch.zeros_like(row)
-        first[..., 0] = 1
-        unit.append(torch.where(length > 0, row / length, first))
-    sign = torch.ones_like(weights).unsqueeze(-1)
-    for i, row in enumerate(unit[:-1]):
-        flip = torch.where(row.gather(-1, row.abs().argmax(-1, keepdim=True)) < 0, -1.0, 1.0)
-        unit[i], sign = row * flip, sign * flip
-    unit[-1] = unit[-1] * sign
-    order = weights.argsort(dim=-1, descending=True, stable=True)
+    unit = CP(tuple([row.squeeze(1).mT for row in balance_terms(rows)])).normalize()
+    weights = unit.weights
+    assert weights is not None
+    order = weights.real.argsort(dim=-1, descending=True, stable=True)
     factors = []
-    for row in unit:
-        ordered = row.gather(1, order.unsqueeze(-1).expand_as(row)).mT.to(dtype)
+    for factor in unit.factors:
+        ordered = factor.gather(2, order.unsqueeze(-2).expand_as(factor)).to(dtype)
         factors.append(ordered.contiguous().reshape(*lead, *ordered.shape[1:]))
     weights = weights.gather(1, order) * size.unsqueeze(-1)
     return CP(tuple(factors), weights.to(dtype).reshape(*lead, -1))
