@@ -16,7 +16,7 @@ from polyad.decompose.tucker._own_start import check_start, orthonormal_start
 from polyad.decompose.tucker._sweep import apply_factors, sweep_modes
 from polyad.decompose.tucker.st_hosvd import st_hosvd
 from polyad.formats import Tucker
-from polyad.linalg import near_unit, unfold
+from polyad.linalg import near_unit, single_or_double, unfold
 from polyad.linalg.higher_order import squared_norms
 from polyad.linalg.svd import leading_left
 
@@ -72,11 +72,11 @@ def hooi(
     factors matter. The factors of the modes in ``fixed`` stay as they are there, orthonormal or not, and the core is
     the best one for them. With all modes fixed, or in 0 sweeps, x is projected onto the spans.
 
-    The factors and the core have x's dtype; half precision is computed in float32. A sweep costs two products of x
-    with the factors of half of the modes each, in which every mode then finds the others already applied, and the
-    leading singular vectors of N matrices (I_n, product of the other ranks). ``generator`` draws what the start
-    mixes at random. ``callback(sweep, max_iter, {"error": …})`` follows each sweep with the largest relative
-    Frobenius error. The result carries no gradient; ``st_hosvd`` does.
+    The factors and the core have x's dtype, which may be complex; half precision is computed in float32. A
+    sweep costs two products of x with the factors of half of the modes each, in which every mode then finds the
+    others already applied, and the leading singular vectors of N matrices (I_n, product of the other ranks).
+    ``generator`` draws what the start mixes at random. ``callback(sweep, max_iter, {"error": …})`` follows each sweep
+    with the largest relative Frobenius error. The result carries no gradient; ``st_hosvd`` does.
 
     Departs from the paper in its start, which is truncated mode after mode, the most shrunk first, where the paper
     truncates all modes of x itself.
@@ -90,14 +90,14 @@ def hooi(
     (torch.Size([3, 2, 2]), True)
     """
     _check.iterations(max_iter, stop)
-    _check.floating("x", x)
+    _check.floating("x", x, complex_too=True)
     _check.batch(batch, x, 2)
     ranks = check_start(x, rank, batch, init, fixed)
     if init is not None and tol is not None:
         raise ValueError(f"tol={tol} was given with init, whose ranks are taken; give one of them")
     if mask is not None and tol is not None:
         raise ValueError(f"tol={tol} was given with a mask, where ranks cannot be found from it; give rank instead")
-    single = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    single = single_or_double(x.detach())
     single, mask = apply_mask(single, mask)
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
     filled = work if mask is None else work * share_inverse(mask, batch)

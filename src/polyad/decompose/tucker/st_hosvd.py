@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose.tucker._sketch import sketch_tucker
 from polyad.formats import Tucker
-from polyad.linalg import near_unit
+from polyad.linalg import near_unit, single_or_double
 from polyad.linalg.higher_order import higher_order_svd, truncation_order
 
 
@@ -71,8 +70,8 @@ def st_hosvd(
     decomposed exactly. True insists on the attempt, False rules it out. ``generator`` draws the mixtures, the same by
     default.
 
-    Factors and core have x's dtype; half precision is computed in float32. Gradients flow to x as those of
-    ``polyad.linalg.left_singular`` do.
+    Factors and core have x's dtype, which may be complex; half precision is computed in float32. Gradients
+    flow to x as those of ``polyad.linalg.left_singular`` do.
 
     Raises ValueError for ranks beyond their mode, NaN and infinities, an order that does not name each mode
     once, and unless one of rank and tol is given.
@@ -82,15 +81,14 @@ def st_hosvd(
     >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.norm())
     ((3, 2, 2), True)
     """
-    _check.floating("x", x)
+    _check.floating("x", x, complex_too=True)
     _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol)
     ranks = _check.ranks(rank, tuple(x.shape[batch:]))
     if tol is not None:
         _check.tolerance(tol)
     modes = _order(order, ranks, tuple(x.shape[batch:]))
-    single = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    work, scale = near_unit(single.contiguous(), x.ndim - batch)
+    work, scale = near_unit(single_or_double(x).contiguous(), x.ndim - batch)
     sketched = None
     if sequential and sketch is not False:
         sketched = sketch_tucker(work, ranks, tol, batch, generator, insist=sketch is True)

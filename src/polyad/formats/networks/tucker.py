@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.einsum import symbol
 from polyad.formats.networks.multilinear import Multilinear
-from polyad.linalg import mode_product, near_unit
+from polyad.linalg import mode_product, near_unit, single_or_double
 from polyad.linalg.higher_order import higher_order_svd, truncation_order
 
 
@@ -71,16 +71,14 @@ class Tucker(Multilinear):
         >>> (x + x).round(tol=1e-6).rank
         (1, 1, 1)
         """
-        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)
         ranks, batch = _check.ranks(rank, self.shape[self.batch :]), self.batch
-        wide = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
-        core, scale = near_unit(self.core.to(wide), len(self.factors))
+        core, scale = near_unit(single_or_double(self.core), len(self.factors))
         outer: list[Tensor] = []
         for mode, factor in enumerate(self.factors):
-            unit, divisor = near_unit(factor.to(wide), 2)
+            unit, divisor = near_unit(single_or_double(factor), 2)
             q, r = torch.linalg.qr(unit)
             outer.append(q)
             core, again = near_unit(mode_product(core, r, mode, batch), len(self.factors))
