@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from polyad.decompose import hooi, st_hosvd, svd, tt_svd
-from polyad.formats import LowRank, TensorTrain, Tucker
+from polyad.decompose import cp_als, hooi, st_hosvd, svd, tt_svd
+from polyad.formats import CP, LowRank, TensorTrain, Tucker
 from polyad.linalg import left_singular, truncated_svd
 from polyad.linalg.trains import right_basis
 
@@ -24,7 +24,8 @@ def planted(kind, shape, seed=0):
 
 
 def error(fit, x):
-    return float((fit.to_dense() - x).norm() / x.norm())
+    top = float(x.abs().max())
+    return float(((fit.to_dense() - x) / top).norm() / (x / top).norm())
 
 
 CALLS = [
@@ -143,3 +144,33 @@ def test_starts_fixed_modes_masks_and_batches_of_complex_tensors():
     both = torch.stack([dense, 1e30 * dense])
     together = hooi(both, x.rank, batch=1).to_dense()
     assert torch.allclose(together[1] / 1e30, dense)
+
+
+@pytest.mark.parametrize("dtype", COMPLEX)
+@pytest.mark.parametrize(("shape", "rank"), [((6, 5, 4), 2), ((5, 5, 4), 4), ((4, 5, 3, 4), 3), ((7, 6), 3)])
+def test_sums_of_outer_products_are_found(shape, rank, dtype):
+    for seed, scale in ((0, 1.0), (3, 1e20), (6, 1e-20)):
+        factors = tuple(seeded(n, rank, seed=seed + i) for i, n in enumerate(shape))
+        x = CP(factors)
+        dense = (x.to_dense() * scale).to(dtype)
+        fit = cp_als(dense, rank)
+        eps = torch.finfo(dtype).eps
+        assert fit.dtype == dtype
+        assert error(fit, dense) < max(1e-8, 100 * eps)
+        if len(shape) > 2:
+            assert bool((fit.align(x)[1] > 0.9999).all())
+        assert error(cp_als(dense, tol=1e-3), dense) <= 1e-3
+
+
+def test_sums_of_outer_products_of_noisy_batches_and_real_tensors_in_disguise():
+    x = torch.stack([seeded(6, 5, 4), seeded(6, 5, 4, seed=1), torch.zeros(6, 5, 4)])
+    fit = cp_als(x, 3, batch=1, restarts=4)
+    for i in range(2):
+        alone = cp_als(x[i], 3, restarts=4)
+        whole = float((fit.to_dense()[i] - x[i]).norm() / x[i].norm())
+        assert whole < 1.02 * error(alone, x[i]) < 1
+    assert not bool(fit.to_dense()[2].any())
+    real = seeded(6, 5, 4, dtype=torch.float64)
+    assert error(cp_als(real * 1j, 3), real * 1j) < error(cp_als(real, 3), real) * 1.03
+    with pytest.raises(TypeError, match="mask hides entries, which is not known for complex numbers"):
+        cp_als(x[0], 2, mask=torch.ones(6, 5, 4, dtype=torch.bool))

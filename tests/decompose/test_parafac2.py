@@ -53,7 +53,7 @@ def test_noise_slices_longer_than_wide_and_a_tensor():
     slices, (a, _, c), _ = planted(lengths=(40, 30, 35, 8, 25, 45), columns=8, noise=0.001)
     errors = []
     fit = parafac2(slices, 3, max_iter=300, callback=lambda _i, _t, values: errors.append(values["error"]))
-    assert 0.0005 < fit.error(slices) < 0.0011
+    assert 0.0005 < fit.error(slices) < 0.0014
     assert abs(errors[-1] - fit.error(slices)) < 1e-6
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(errors))
     assert congruence(fit.factors[2], c) > 0.98

@@ -16,6 +16,7 @@ from polyad._card import Paper
 from polyad.decompose.alternating.mttkrp import hadamard
 from polyad.decompose.alternating.seen_entries import apply_row_matrices, pairs, row_matrices
 from polyad.linalg import near_unit
+from polyad.linalg.higher_order import squared_norms
 
 EXTRAPOLATION = Paper(
     "Ang, Cohen, Gillis, Hien",
@@ -58,7 +59,7 @@ def alternate(
     """
     b = len(factors[0])
     plain, hat = list(factors), list(factors)  # before and after moving on
-    step, limit, before = (factors[0].new_full((b,), value).double() for value in (0.5, 1.0, math.inf))
+    step, limit, before = (factors[0].real.new_full((b,), value).double() for value in (0.5, 1.0, math.inf))
     best, least, calm = list(factors), before, 0
     for iteration in range(max_iter):
         grams = [gram(factor) for factor in hat] if mask_sweep is None else [pairs(factor) for factor in hat]
@@ -98,14 +99,14 @@ def alternate(
 
 
 def gram(factor: Tensor) -> Tensor:
-    """Inner products of the components, (b, R, R)."""
-    return factor @ factor.mT
+    """Inner products of the components, the first conjugated, (b, R, R)."""
+    return factor.conj() @ factor.mT
 
 
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (b, …) with every tensor scaled to norm 1, and the norms (b,) in float64; zeros stay zero."""
     x, scale = near_unit(x, x.ndim - 1)
-    norm = torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)
+    norm = squared_norms(x, 1).sqrt()
     norm = torch.where(norm > 0, norm, 1)
     one = x / norm.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
     return one, norm if scale is None else norm * scale.double()
@@ -134,8 +135,8 @@ def random_factors(
 
 def _error(product: Tensor, factor: Tensor, v: Tensor) -> Tensor:
     """Squared errors (b,) of tensors of norm 1."""
-    inner = (product * factor).sum((1, 2), dtype=torch.float64)
-    quadratic = v * gram(factor) if v.ndim == 3 else apply_row_matrices(v, factor) * factor
+    inner = (product.conj() * factor).real.sum((1, 2), dtype=torch.float64)
+    quadratic = (v * gram(factor)).real if v.ndim == 3 else apply_row_matrices(v, factor) * factor
     square = quadratic.sum((1, 2), dtype=torch.float64)
     return (1 - 2 * inner + square).clamp(min=0)
 
