@@ -6,7 +6,7 @@ Inside, factors are (b, R, I_n): a component is a row, so that updates by compon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Generator, Tensor
@@ -44,6 +44,7 @@ def alternate(
     callback: Callback | None = None,
     mask_sweep: Sweep | None = None,
     relative: bool = False,
+    fixed: Collection[int] = (),
 ) -> tuple[list[Tensor], Tensor]:
     """Update the factors in turn; those of least error on the way, and its square (b,). Tensors have norm 1 (or 0).
 
@@ -55,7 +56,8 @@ def alternate(
 
     Where entries are missing, they are zero in the tensor and ``mask_sweep`` is the sweep of the mask. Then ``gram``
     has a matrix a row, (b, I_n, R, R), and the error is that of the entries seen. Two sweeps in a row that change the
-    squared error by at most ``stop``, of ‖x‖² or, where ``relative``, of itself, are the last.
+    squared error by at most ``stop``, of ‖x‖² or, where ``relative``, of itself, are the last. Factors of
+    the modes in ``fixed`` stay.
     """
     b = len(factors[0])
     plain, hat = list(factors), list(factors)  # before and after moving on
@@ -70,8 +72,8 @@ def alternate(
                 v = hadamard([g for other, g in enumerate(grams) if other != mode])
             else:
                 v = row_matrices(next(weights)[1], hat[mode].shape[1])
-            new = solve(hat[mode], product, v)
-            if iteration:  # the first change is from the start, which is arbitrary
+            new = plain[mode] if mode in fixed else solve(hat[mode], product, v)
+            if iteration and mode not in fixed:  # the first change is from the start, which is arbitrary
                 moved = torch.lerp(plain[mode], new, 1 + step.to(new.dtype).view(b, 1, 1))
                 hat[mode] = moved if keep is None else torch.maximum(moved, keep * new)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -69,6 +70,26 @@ def fit_complex(
     back = size.pow(1 / len(sizes)).view(-1, 1, 1)
     alive = (torch.linalg.vector_norm(x.flatten(1), dim=1) > 0).view(-1, 1, 1)
     return [(row * back * alive).unsqueeze(1) for row in rows]
+
+
+def refine_rows(
+    x: Tensor,
+    norm: Tensor,
+    fixed: Collection[int],
+    ridge: float,
+    stop: float,
+    max_iter: int,
+    callback: Callback | None,
+    rows: list[Tensor],
+) -> list[Tensor]:
+    """Rows (b, rank, I_n) refined towards x (b, …) / norm, real or complex; those of ``fixed`` modes stay."""
+    if not max_iter:
+        return rows
+    work = double(x) / norm.view(-1, *[1] * (x.ndim - 1))
+    return alternate(
+        partial(mttkrp_sweep, work), partial(_least_squares, ridge), rows, keep=None, max_iter=max_iter, stop=stop,
+        relative=True, callback=callback, fixed=fixed,
+    )[0]  # fmt: skip
 
 
 def _least_squares(ridge: float, _factor: Tensor, product: Tensor, gram: Tensor) -> Tensor:

@@ -68,15 +68,19 @@ def fit_slices(
     callback: Callback | None,
 ) -> tuple[list[Tensor], Rows]:
     """Projections (J_k, R) and the rows of A, B and C for slices (J_k, I) of joint norm 1, the best of the starts."""
-    rows, least = [torch.empty(0)], float("inf")
+    rows, least, history = [torch.empty(0)], float("inf"), list[float]()
     for place in range(starts):
         start = _start(slices, rank, generator, random=place > 0)
-        refined, error = _iterate(slices, start, min(_TRIAL, max_iter), stop)
-        if error < least:
-            rows, least = refined, error
+        refined, errors = _iterate(slices, start, min(_TRIAL, max_iter), stop)
+        if errors[-1] < least:
+            rows, least, history = refined, errors[-1], errors
         if least <= _ROUNDING:
             break
-    rows, _ = _iterate(slices, rows, max_iter, stop, _TRIAL, callback)
+    for number, error in enumerate(history):
+        if callback is not None:
+            callback(number, max_iter, {"error": error**0.5})
+    if len(history) == _TRIAL:
+        rows, _ = _iterate(slices, rows, max_iter, stop, _TRIAL, callback)
     return project_slices(slices, rows)[0], rows
 
 
@@ -94,9 +98,9 @@ def _start(slices: list[Tensor], rank: int, generator: Generator, *, random: boo
 
 def _iterate(
     slices: list[Tensor], rows: Rows, max_iter: int, stop: float, first: int = 0, callback: Callback | None = None
-) -> tuple[Rows, float]:
-    """Iterations from the number ``first`` on; the rows and the squared error."""
-    whole = sum(float(x.square().sum()) for x in slices)
+) -> tuple[Rows, list[float]]:
+    """Iterations from the number ``first`` on; the rows and the squared error after each."""
+    errors: list[float] = []
     _, projected, error = project_slices(slices, rows)
     for done in range(first, max_iter):
         sweeps = Sweeps(
@@ -113,11 +117,12 @@ def _iterate(
             if far_error < after:
                 new, projected, after = far, far_projected, far_error
         gain, error, rows = error - after, after, new
+        errors.append(error)
         if callback is not None:
-            callback(done, max_iter, {"error": (error / (whole or 1.0)) ** 0.5})
+            callback(done, max_iter, {"error": error**0.5})
         if gain <= stop * error or error <= _ROUNDING:
             break
-    return rows, error
+    return rows, errors
 
 
 def project_slices(slices: list[Tensor], rows: Rows) -> tuple[list[Tensor], Tensor, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from functools import partial
 
 from torch import Generator, Tensor
 
@@ -11,8 +13,10 @@ from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.cp._arguments import check_rank_or_tol, largest_rank
+from polyad.decompose.cp._complex import refine_rows
 from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, terms_cancel
 from polyad.decompose.cp._masked import complete
+from polyad.decompose.cp._own_start import check_start, refine_start
 from polyad.decompose.cp._tolerance_rank import dense_error, rounded_error, search_rank
 from polyad.decompose.cp._whole import fit_whole
 from polyad.formats import CP
@@ -68,6 +72,8 @@ def cp_als(
     tol: float | None = None,
     mask: Tensor | None = None,
     batch: int = 0,
+    init: CP | None = None,
+    fixed: Sequence[int] = (),
     restarts: int = 8,
     ridge: float = 0.0,
     stop: float = 1e-6,
@@ -98,6 +104,10 @@ def cp_als(
     Of complex x the largest entries are real in place of positive, starts compete by sweeps alone, and masks are
     refused.
 
+    ``init``, a CP of x's shape, is where to start instead; then sweeps alone follow, until two in a row gain at most
+    ``stop`` of the squared error. Factors of the modes in ``fixed`` stay as they are there; the result has no
+    weights then, and lengths are in the other factors. Masks and ``tol`` are refused with it.
+
     Some tensors have no best approximation of a rank: terms grow without bound and nearly cancel. Starts that do
     so lose against equal ones; if the result still does, a warning says so. ``ridge`` adds ``ridge ‖x‖² Σₙ
     ‖A_n‖²``, for factors A_n of x / ‖x‖ that share the weights, and bounds the terms.
@@ -115,6 +125,8 @@ def cp_als(
     (torch.Size([5, 2]), True)
     """
     _check.iterations(max_iter, stop)
+    if isinstance(x, Tensor) and (init is not None or len(fixed)):
+        rank = check_start(x, rank, tol, batch, init, fixed)
     sizes, lead = check_rank_or_tol(x, rank, tol, batch, complex_too=True), tuple(x.shape[:batch])
     _check_search(restarts, ridge)
     if mask is not None and x.is_complex():
@@ -125,6 +137,17 @@ def cp_als(
     work, mask = apply_mask(single_or_double(x.detach()), mask)
     masks = None if mask is None else mask.reshape(-1, *sizes)
     work, norm, scale = bring_near_unit(work.reshape(-1, *sizes).contiguous())
+    if init is not None:
+        if masks is not None:
+            raise ValueError("mask was given with init, which is not known together; leave one of them out")
+        fit = refine_start(
+            init,
+            norm * scale,
+            fixed,
+            x.dtype,
+            partial(refine_rows, work, norm, fixed, ridge, stop, max_iter, callback),
+        )
+        return fit if len(fixed) else fit.normalize()
     generator = generator if generator is not None else Generator().manual_seed(0)
 
     def solve(r: int) -> CP:

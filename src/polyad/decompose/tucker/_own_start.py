@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
+from polyad.decompose.alternating.own_start import check_init
 from polyad.formats import Tucker
 from polyad.linalg import mode_product
 
@@ -21,21 +22,9 @@ def check_start(
     A factor that stays may have any number of columns; that of a mode to renew has at most as many as rows.
     """
     shape = tuple(x.shape[batch:])
-    for mode in fixed:
-        if isinstance(mode, bool) or not hasattr(mode, "__index__") or not 0 <= mode < len(shape):
-            raise ValueError(f"fixed={fixed} must name modes of shape {shape}, from 0 to {len(shape) - 1}")
+    check_init(x, batch, init, fixed, Tucker)
     if init is None:
-        if len(fixed):
-            raise ValueError(f"fixed={fixed} keeps factors of a start, and none is given; give init, a Tucker")
         return _check.ranks(rank, shape)
-    if not isinstance(init, Tucker):
-        raise TypeError(f"init is a {type(init).__name__}; give a Tucker, such as Tucker(core, factors)")
-    if init.shape != tuple(x.shape) or init.batch != batch:
-        raise ValueError(f"init of shape {init.shape} does not start a decomposition of x of shape {tuple(x.shape)}")
-    if init.dtype.is_complex and not x.is_complex():
-        raise TypeError(f"init has dtype {init.dtype} and x {x.dtype}; both must be real, or x complex too")
-    for name, tensor in init.tensors().items():
-        _check.finite(f"init.{name}", tensor)
     free = [mode for mode in range(len(shape)) if mode not in fixed]
     for mode in free:
         _check.rank(init.rank[mode], shape[mode], f"mode {mode} of shape {shape}", f"init.rank[{mode}]")

@@ -13,6 +13,7 @@ from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.extrapolation import random_factors, unit
 from polyad.decompose.alternating.nonnegative_updates import ACCELERATED, SOLVERS, check_signs, check_update
+from polyad.decompose.alternating.own_start import check_not_negative
 from polyad.decompose.tucker._core_update import renew_core
 from polyad.decompose.tucker._own_start import check_start
 from polyad.decompose.tucker._sweep import sweep_modes
@@ -156,9 +157,7 @@ def _start(x: Tensor, rank: tuple[int, ...], generator: Generator | None) -> tup
 
 def _take_start(init: Tucker, x: Tensor, scale: Tensor, fixed: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     """The core and factors of ``init`` for x (b, …), which was divided by ``scale`` (b,)."""
-    for name, tensor in init.tensors().items():
-        if bool((tensor < 0).any()):
-            raise ValueError(f"init.{name} has negative entries; take {name}.clamp(min=0) or .abs()")
+    check_not_negative(init)
     core = init.core.detach().double().reshape(len(x), *init.rank) / scale.view(-1, *[1] * len(init.rank))
     factors = [factor.detach().double().reshape(len(x), *factor.shape[-2:]) for factor in init.factors]
     for mode, factor in enumerate(factors):
