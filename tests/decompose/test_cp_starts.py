@@ -87,5 +87,5 @@ def test_what_does_not_go_with_a_start_is_refused():
     x = drawn().to_dense()
     with pytest.raises(ValueError, match="mask was given with init"):
         cp_als(x, init=drawn(), mask=torch.rand(6, 5, 4) < 0.9)
-    with pytest.raises(ValueError, match="init.factors.1 has negative entries"):
+    with pytest.raises(ValueError, match=r"init\.factors\.1 has negative entries"):
         nonnegative_cp(x, init=CP((drawn().factors[0], -drawn().factors[1], drawn().factors[2])))

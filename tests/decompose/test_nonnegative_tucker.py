@@ -41,7 +41,7 @@ def test_planted_tensors_are_approached_by_sweeps_that_never_rise(update, bound,
 
 def test_negative_entries_cost_what_clamping_costs_or_are_refused():
     x = planted().to_dense() - 0.5 * planted().to_dense().mean()
-    fit = nonnegative_tucker(x, (9, 8, 7), max_iter=2000, stop=0)
+    fit = nonnegative_tucker(x, (9, 8, 7), max_iter=400, stop=0)
     assert error(fit, x) < 1.05 * float(x.clamp(max=0).norm() / x.norm()) + 0.01
     with pytest.raises(ValueError, match="negative entries, which update='mu' cannot treat"):
         nonnegative_tucker(x, 2, update="mu")

@@ -50,18 +50,18 @@ def test_planted_factors_are_found(dtype, scale):
 
 
 def test_noise_slices_longer_than_wide_and_a_tensor():
-    slices, (a, _, c), _ = planted(lengths=(40, 30, 35, 8, 25, 45), columns=8, noise=0.001)
+    slices, (a, _, c), _ = planted(noise=0.01)
     errors = []
-    fit = parafac2(slices, 3, max_iter=300, callback=lambda _i, _t, values: errors.append(values["error"]))
-    assert 0.0005 < fit.error(slices) < 0.0014
+    fit = parafac2(slices, 3, max_iter=150, starts=1, callback=lambda _i, _t, values: errors.append(values["error"]))
+    assert 0.005 < fit.error(slices) < 0.01
     assert abs(errors[-1] - fit.error(slices)) < 1e-6
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(errors))
     assert congruence(fit.factors[2], c) > 0.98
     x = torch.stack(planted(lengths=(9, 9, 9, 9))[0])
     from_tensor, from_list = parafac2(x, 3), parafac2(list(x), 3)
     assert torch.equal(from_tensor.factors[0], from_list.factors[0])
-    assert from_tensor.error(x) < 1e-6
-    assert a.shape == (6, 3)
+    assert from_tensor.error(x) < 1e-3
+    assert congruence(fit.factors[0], a) > 0.9
 
 
 def test_a_slice_with_fewer_rows_than_the_rank_and_one_of_zeros():

@@ -22,18 +22,18 @@ def best_assignment(scores: Tensor) -> Tensor:
     row_price, column_price = [0.0] * n, [0.0] * (n + 1)
     for row in range(n):
         row_of[n], column = row, n
-        slack, before, seen = [math.inf] * n, [n] * n, [False] * (n + 1)
+        slack, before, visited = [math.inf] * n, [n] * n, [False] * (n + 1)
         while row_of[column] >= 0:
-            seen[column] = True
+            visited[column] = True
             at, least, following = row_of[column], math.inf, n
-            for j in (j for j in range(n) if not seen[j]):
+            for j in (j for j in range(n) if not visited[j]):
                 reduced = costs[at][j] - row_price[at] - column_price[j]
                 if reduced < slack[j]:
                     slack[j], before[j] = reduced, column
                 if slack[j] < least:
                     least, following = slack[j], j
             for j in range(n + 1):
-                if seen[j]:
+                if visited[j]:
                     row_price[row_of[j]] += least
                     column_price[j] -= least
                 elif j < n:

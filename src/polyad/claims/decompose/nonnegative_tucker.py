@@ -21,7 +21,7 @@ SHAPE, RANK = (16, 15, 14), (4, 3, 3)
 SWEEPS = {"hals": 100, "mu": 300}  # a sweep by components takes two to three times as long
 
 
-def planted(seed: int) -> Tensor:
+def tucker_tensor(seed: int) -> Tensor:
     """A non-negative Tucker tensor."""
     generator = torch.Generator().manual_seed(seed)
     draw = [
@@ -30,7 +30,7 @@ def planted(seed: int) -> Tensor:
     return Tucker(draw[0], tuple(draw[1:])).to_dense()
 
 
-def scattered(seed: int) -> Tensor:
+def uniform_tensor(seed: int) -> Tensor:
     """Uniform entries, of which no Tucker tensor of these ranks explains much."""
     return torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -49,7 +49,7 @@ def claim(callback: Any = None) -> Outcome:
     """The ratio of the errors, and the same where no tensor of these ranks is near."""
     ratios: list[float] = []
     for seed in range(SEEDS):
-        ratios.append(error_ratio(planted(seed), seed))
+        ratios.append(error_ratio(tucker_tensor(seed), seed))
         if callback is not None:
             callback(seed + 1, SEEDS, {"ratio": ratios[-1]})
     line = Line(
@@ -59,10 +59,10 @@ def claim(callback: Any = None) -> Outcome:
         relation="<=",
         bound=0.8,
         seeds=SEEDS,
-        data={"planted": sha(planted(seed) for seed in range(SEEDS))},
+        data={"planted": sha(tucker_tensor(seed) for seed in range(SEEDS))},
         rival="multiplicative updates of factors and core, eight of each for one product with the tensor",
         control="tensors without structure, whose ratios are in the details, gain nothing",
         tolerance=0.05,
     )
-    scattered_ratios = [error_ratio(scattered(seed), seed) for seed in range(SEEDS)]
-    return Outcome([line], {"ratios": ratios, "without structure": scattered_ratios})
+    other_ratios = [error_ratio(uniform_tensor(seed), seed) for seed in range(SEEDS)]
+    return Outcome([line], {"ratios": ratios, "without structure": other_ratios})

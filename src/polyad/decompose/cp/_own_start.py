@@ -48,8 +48,8 @@ def refine_start(init: CP, size: Tensor, fixed: Sequence[int], dtype: torch.dtyp
     factors: list[Tensor] = []
     for mode, row in enumerate(refined):
         scaled = row * size.view(-1, 1, 1) if mode == first else row
-        kept = init.factors[mode].detach() if mode in fixed else scaled.mT.reshape(*lead, *scaled.mT.shape[1:])
-        factors.append(kept.to(dtype).contiguous())
+        factor = init.factors[mode].detach() if mode in fixed else scaled.mT.reshape(*lead, *scaled.mT.shape[1:])
+        factors.append(factor.to(dtype).contiguous())
     return CP(tuple(factors))
 
 

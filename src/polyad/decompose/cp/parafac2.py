@@ -120,7 +120,7 @@ def parafac2(
     whole = [p if q is None else q @ p for q, p in zip(bases, projections, strict=True)]
     return Parafac2(
         tuple([p.to(dtype) for p in whole]),
-        tuple([f.to(dtype) for f in factors]),
+        (factors[0].to(dtype), factors[1].to(dtype), factors[2].to(dtype)),
         (unit.weights[order] * scale).to(dtype),
     )
 

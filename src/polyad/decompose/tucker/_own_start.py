@@ -40,12 +40,12 @@ class OrthonormalStart:
 
     core: Tensor
     factors: list[Tensor]
-    kept: dict[int, tuple[Tensor, Tensor]]
+    inverses: dict[int, tuple[Tensor, Tensor]]
 
     def restore(self, core: Tensor, factors: Sequence[Tensor], batch: int) -> tuple[Tensor, list[Tensor]]:
         """The core and factors of the same tensor in which factors that stay are those that were given."""
         factors = list(factors)
-        for mode, (factor, inverse) in self.kept.items():
+        for mode, (factor, inverse) in self.inverses.items():
             core, factors[mode] = mode_product(core, inverse, mode, batch), factor
         return core, factors
 
@@ -62,9 +62,9 @@ def orthonormal_start(
     if scale is not None:
         core = core / scale[(..., *[None] * len(init.factors))]
     factors: list[Tensor] = []
-    kept: dict[int, tuple[Tensor, Tensor]] = {}
-    for mode, given in enumerate(init.factors):
-        factor = given.detach().to(dtype)
+    inverses: dict[int, tuple[Tensor, Tensor]] = {}
+    for mode, part in enumerate(init.factors):
+        factor = part.detach().to(dtype)
         u, s, vh = torch.linalg.svd(factor, full_matrices=False)
         least = max(factor.shape[-2:]) * torch.finfo(dtype).eps * s[..., :1]
         present = s > least
@@ -72,5 +72,5 @@ def orthonormal_start(
         factors.append(u * present.unsqueeze(-2))
         core = mode_product(core, s.unsqueeze(-1) * vh, mode, batch)
         if mode in fixed:
-            kept[mode] = factor, vh.mH * inverse.unsqueeze(-2)
-    return OrthonormalStart(core, factors, kept)
+            inverses[mode] = factor, vh.mH * inverse.unsqueeze(-2)
+    return OrthonormalStart(core, factors, inverses)

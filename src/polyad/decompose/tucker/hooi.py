@@ -102,15 +102,15 @@ def hooi(
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
     filled = work if mask is None else work * share_inverse(mask, batch)
     if init is None:
-        own, start = None, st_hosvd(filled, ranks, tol=tol, batch=batch, generator=generator)
+        orthonormal, start = None, st_hosvd(filled, ranks, tol=tol, batch=batch, generator=generator)
     else:
-        own = orthonormal_start(init, fixed, scale, work.dtype)
-        start = Tucker(own.core, tuple(own.factors))
+        orthonormal = orthonormal_start(init, fixed, scale, work.dtype)
+        start = Tucker(orthonormal.core, tuple(orthonormal.factors))
     core, factors = start.core, list(start.factors)
     fill = None if mask is None else Filling(work, mask, batch, start)
     total = squared_norms(work, batch)
     modes = tuple(range(work.ndim - batch))
-    if own is not None and fill is None:
+    if orthonormal is not None and fill is None:
         core = apply_factors(work, factors, modes, batch)
     error = _error(core, total, batch) if fill is None else fill.error
 
@@ -126,8 +126,8 @@ def hooi(
             break
     if fill is not None:
         core, factors = fill.best
-    if own is not None:
-        core, factors = own.restore(core, factors, batch)
+    if orthonormal is not None:
+        core, factors = orthonormal.restore(core, factors, batch)
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))

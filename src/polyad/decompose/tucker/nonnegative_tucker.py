@@ -138,9 +138,12 @@ def nonnegative_tucker(
     alive = work.flatten(1).any(1)
     core = core * (scale * alive).view(-1, *[1] * len(shape))
     lead = x.shape[:batch]
-    kept = [init.factors[mode].detach() if init is not None and mode in fixed else factors[mode] for mode in modes]
+    matrices = [
+        init.factors[mode].detach() if init is not None and mode in fixed else factors[mode] for mode in modes
+    ]
     parts = [
-        part.to(x.dtype).reshape(*lead, *part.shape[-n:]) for part, n in ((core, len(shape)), *((k, 2) for k in kept))
+        part.to(x.dtype).reshape(*lead, *part.shape[-n:])
+        for part, n in ((core, len(shape)), *((k, 2) for k in matrices))
     ]
     return Tucker(parts[0].contiguous(), tuple(parts[1:]))
 

@@ -159,7 +159,7 @@ def complex_numbers(card: Card) -> None:
         for factor in (1.0, 1e-30, 1e30):
             off = error(call_decomposition(card, mixed * factor), mixed * factor)
             assert off < 1, f"{card.name} of complex numbers leaves {off:.4g} at scale {factor:g}"
-        mixed.view(-1)[0] = complex(1, math.nan)
+        mixed.view(-1)[0] = torch.tensor(complex(1, math.nan))
         assert is_refused(card, mixed), f"{card.name} accepts NaN in an imaginary part"
 
 
