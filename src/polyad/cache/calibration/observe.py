@@ -37,6 +37,8 @@ def observe(
     - ``metric``: the same after a rotation by every relative position up to the window's length, averaged: the
       expected square of a score is its inner product with E[k kᵀ].
 
+    An encoder-decoder reads each window on both sides.
+
     Keys and queries are those before rotation where the codec stores keys so, and as they are rotated otherwise,
     where ``metric`` equals ``queries``. One forward pass of the decoder without its head. Codecs whose card needs
     them get ``key_fisher`` and ``value_fisher`` (see ``fisher``), for a forward and a backward pass more. The first
@@ -63,7 +65,13 @@ def observe(
     with torch.no_grad():
         for step, window in enumerate(windows, 1):
             cache = cache_for(model, watch, window=0)
-            model.base_model(window if window.ndim == 2 else window[None], past_key_values=cache, use_cache=True)
+            ids = window if window.ndim == 2 else window[None]
+            read = (
+                {"input_ids": ids, "decoder_input_ids": ids}
+                if model.config.is_encoder_decoder
+                else {"input_ids": ids}
+            )
+            model.base_model(**read, past_key_values=cache, use_cache=True)
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
         assert cache is not None
