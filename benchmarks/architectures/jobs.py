@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -222,10 +222,11 @@ def generate(case: Case) -> None:
     loaded = case.architecture.cls.from_pretrained(case.folder, dtype=torch.float32).eval()
     greedy = {"max_new_tokens": 6, "do_sample": False}
     caches = ({}, {"past_key_values": DynamicCache(config=loaded.config.get_text_config(decoder=True))})
-    expected = {  # transformers itself may differ by whether the cache is given
-        words.decode(loaded.generate(ids, **greedy, **given)[0, ids.shape[1] :], skip_special_tokens=True)
-        for given in caches
-    }
+    expected = set()
+    for given in caches:  # transformers itself may differ by whether the cache is given, or take none
+        with suppress(AttributeError, TypeError):
+            new = loaded.generate(ids, **greedy, **given)[0, ids.shape[1] :]
+            expected.add(words.decode(new, skip_special_tokens=True))
     more = ("--tokens", "6", "--json", "--cache")
     for how in ("plain", "kivi:bits=8,group=4,window=4"):
         out, err = io.StringIO(), io.StringIO()

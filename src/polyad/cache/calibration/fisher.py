@@ -45,10 +45,9 @@ def fisher(
     for step, window in enumerate(windows, 1):
         ids = window if window.ndim == 2 else window[None]
         cache = _Gradients(model, uses, before)
+        held = EncoderDecoderCache(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
         with torch.enable_grad():
-            logits = (
-                model(**inputs_of(model, ids), past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
-            )
+            logits = model(**inputs_of(model, ids), past_key_values=held, use_cache=True).logits.flatten(0, 1).float()
             tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, tokens.to(logits.device), reduction="sum")
             states = [t for pair in cache.seen.values() for t in pair]
