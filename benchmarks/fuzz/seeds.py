@@ -28,7 +28,7 @@ from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import tensors
 from polyad.data.calibration import Calibration
 from polyad.data.text import Text
-from polyad.evaluation import quality
+from polyad.evaluation import baselines, quality
 from polyad.formats import LowRank, Tucker, load_format, save_format
 from polyad.statistics import Moments
 from polyad.train import descend
@@ -187,9 +187,9 @@ def _write_baseline(folder: Path, _x: Tensor) -> None:
 def _read_baseline(folder: Path) -> list[float]:
     known = {
         "losses": lambda *_, **__: torch.tensor([1.5, 2.5], dtype=torch.float64),
-        "cache_folder": lambda: folder, "base_of": lambda _: {"x": "y"}, "fingerprint": lambda _: [],
+        "base_of": lambda _: {"x": "y"}, "fingerprint": lambda _: [],
     }  # fmt: skip
-    with patch.multiple(quality, **known):
+    with patch.multiple(quality, **known), patch.object(baselines, "cache_folder", lambda: folder):
         return quality.original_losses(nn.Linear(1, 1), torch.ones(2, 3, dtype=torch.int64)).tolist()
 
 
