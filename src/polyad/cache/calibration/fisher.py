@@ -46,7 +46,9 @@ def fisher(
         ids = window if window.ndim == 2 else window[None]
         cache = _Gradients(model, uses, before)
         with torch.enable_grad():
-            logits = model(ids, past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
+            logits = (
+                model(**text_inputs(model, ids), past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
+            )
             tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, tokens.to(logits.device), reduction="sum")
             states = [t for pair in cache.seen.values() for t in pair]
@@ -62,6 +64,12 @@ def fisher(
         if callback is not None:
             callback(step, len(windows), {"stage": "gradients"})
     return [{name: total / count for name, total in sums[layer].items()} for layer in uses]
+
+
+def text_inputs(model: PreTrainedModel, window: Tensor) -> dict[str, Tensor]:
+    """A window of token ids as the arguments of a model; an encoder and its decoder both read it."""
+    ids = window if window.ndim == 2 else window[None]
+    return {"input_ids": ids, "decoder_input_ids": ids} if model.config.is_encoder_decoder else {"input_ids": ids}
 
 
 class _Gradients(DynamicCache):

@@ -20,6 +20,7 @@ from polyad.cache.host.layer import HeldLayer
 from polyad.cache.host.model_layers import Use, place, plain_layers
 from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
+from polyad.cache.host.statistics_check import refuse_damaged
 
 WINDOW = 128
 
@@ -76,21 +77,18 @@ def cache_for(
     before = make is not None and bool(getattr(arguments(make), "before_rotation", False))
     rotations = rotations_of(uses) if before else {}
     config: Any = model.config.get_text_config(decoder=True)
-    codecs = _codecs(
-        make,
-        [
-            place(config, i, use.module, None if seen is None else seen[n], use.heads)
-            for n, (i, use) in enumerate(uses.items())
-        ],
-    )
+    statistics = [None] * len(uses) if seen is None else seen
+    for (i, use), layer in zip(uses.items(), statistics, strict=True):
+        refuse_damaged(i, layer or {}, use.heads)
+    places = [
+        place(config, i, use.module, layer, use.heads)
+        for (i, use), layer in zip(uses.items(), statistics, strict=True)
+    ]
+    codecs = _codecs(make, places)
     new_layers: list[HeldLayer] = []
     for (number, use), codec in zip(uses.items(), codecs, strict=True):
-        if not use.direct and codec is not None and codec.reads_queries:
-            raise ValueError(
-                f"{type(use.module).__name__} of layer {number} attends with keys that it makes from those of the "
-                f"cache, so that {codec!r} cannot compare them with queries; choose a codec that does not, such as "
-                "kivi"
-            )
+        if codec is not None and codec.reads_queries:
+            refuse_indirect(number, use, repr(codec))
         settings: Any = (window, rotations.get(use.table) if use.rotated is not False else None, sinks, dtype)
         layer = EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)
         layer.direct = use.direct
@@ -121,6 +119,15 @@ def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:
         group = places[start : start + together]
         codecs += [make(group[0])] * len(group)
     return codecs
+
+
+def refuse_indirect(number: int, use: Use, codec: str) -> None:
+    """Refuse a layer that attends with other keys than the cache's, for a codec that compares them with queries."""
+    if not use.direct:
+        raise ValueError(
+            f"{type(use.module).__name__} of layer {number} attends with keys that it makes from those of the cache, "
+            f"so that {codec} cannot compare them with queries; choose a codec that does not, such as kivi"
+        )
 
 
 def rotations_of(uses: Mapping[int, Use]) -> dict[int, Rotation]:
