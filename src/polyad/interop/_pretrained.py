@@ -54,7 +54,9 @@ def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadConfig
         plain: Any = type(model)(config)
     modules = differences(model, plain)
     owners, ties = split_ties(model)
-    tensors = {name: t.detach() for name, t in undivided(model, owners).items()} | buffers_of(model, modules)
+    tensors = {name: t.detach().contiguous() for name, t in undivided(model, owners).items()} | buffers_of(
+        model, modules
+    )
     expected, tied = plain.state_dict(), getattr(plain, "all_tied_weights_keys", {})
     absent = [name for name in expected if name not in tensors and name not in ties and name not in tied]
     if not modules and not absent:
