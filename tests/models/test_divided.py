@@ -49,9 +49,13 @@ def test_reading_changes_no_weight(read):
     assert not model.rwkv.layers_are_rescaled
 
 
-def test_layers_whose_weight_is_divided_are_named():
+@pytest.mark.parametrize("ran", [False, True])
+def test_layers_whose_weight_is_divided_are_named(ran):
+    model = rwkv()
+    if ran:
+        logits(model)
     with pytest.raises(ValueError, match=r"rwkv\.blocks\.0\.attention\.output, a Linear: its owner"):
-        Adapters(rwkv()).attach("a", "*.attention.output", LoRA, rank=2)
+        Adapters(model).attach("a", "*.attention.output", LoRA, rank=2)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

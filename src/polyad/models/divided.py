@@ -25,3 +25,11 @@ def undivided(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
                 if factor > 1 and name in whole:
                     whole[name] = whole[name].detach() * factor
     return whole
+
+
+def forget_division(twin: nn.Module) -> nn.Module:
+    """Let a twin of a model divide its weights in its next pass, as the model did in its first. Returns it."""
+    for module in twin.modules():
+        if getattr(module, "layers_are_rescaled", False):
+            module.layers_are_rescaled = False  # pyright: ignore[reportAttributeAccessIssue]
+    return twin

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from polyad.models.divided import forget_division
 from polyad.models.quiet import quiet
 from polyad.models.small_inputs import small_inputs
 from polyad.models.twin import PrivateWrites, shared_twin
@@ -54,7 +55,7 @@ def uncalled_layers(model: nn.Module, inputs: Any = None) -> UncalledLayers:
         return UncalledLayers(by_class, False)
     with _random_state_kept(model), torch.no_grad(), quiet():
         try:
-            twin = shared_twin(model).eval()
+            twin = forget_division(shared_twin(model)).eval()
         except Exception:  # something in it cannot be copied
             return UncalledLayers(by_class, False)
         with PrivateWrites(twin), WeightReads(layers_with_weight(twin)) as reads:
