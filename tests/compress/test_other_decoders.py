@@ -1,4 +1,4 @@
-"""Statistics and importance of decoders whose layers return more than a tensor, or that need more than one argument."""
+"""Statistics and importance of decoders whose layers return tuples, or that need more than one argument."""
 
 from functools import partial
 
@@ -9,7 +9,6 @@ import transformers
 import polyad
 import tiny
 from polyad.data import Calibration
-from polyad.decompose import svd
 from polyad.testing.decoders import random_tokens
 
 IDS = random_tokens(2, 24, 50, seed=1)

@@ -56,6 +56,7 @@ def plan(
     ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
     where the budget cannot be met, naming the nearest that can.
     """
+    _check.instance("model", model, nn.Module, "give the model itself, as polyad.load returns it")
     parts = steps(recipe)
     chooser = _chooser(parts, allocate)
     weigh = importance if importance is not None else calibrate is not None and chooser is greedy

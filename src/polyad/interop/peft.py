@@ -37,6 +37,7 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     starts that altered the base, kernels in effective form, convolutions of which peft drops something; for layers
     that the settings name and the folder has no tensors of; and for what does not fit the model.
     """
+    _check.instance("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
     folder = Path(folder)
     stated, tensors = read_files(folder)
     adapters.refuse_name(name)

@@ -18,6 +18,7 @@ class AdaptedLayers:
     """The adapted layers of a model, looked up again where another host has changed them."""
 
     def __init__(self, model: nn.Module) -> None:
+        _check.instance("model", model, nn.Module, "give the model itself, as polyad.load returns it")
         self.model = unwrap(model)
         self._common, self._layers, self._changes = Common(), dict[str, AdaptedLayer](), -1
 

@@ -47,7 +47,8 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self._adapted = unwrap(model), AdaptedLayers(model)
+        self._adapted = AdaptedLayers(model)
+        self.model = self._adapted.model
 
     @property
     def common(self) -> Common:

@@ -17,7 +17,6 @@ from polyad.models.mode import eval_mode
 from polyad.models.uncalled_layers import uncalled_layers
 from polyad.statistics import Moments, Stats
 
-
 OTHER_DATA = "calibrate with what the model takes as its one argument, or use a method that reads no activations"
 
 
