@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Generator, nn
 
+from polyad import _check
 from polyad.allocate import Curve, greedy
 from polyad.compress.budget import Budget, name_stage, relative_errors
 from polyad.compress.costs import Prices

@@ -55,7 +55,7 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The settings and the tensors in a folder of peft's, by their names in it."""
     try:
         stated = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} cannot be read ({error})") from None
     if not isinstance(stated, dict):
         raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} is no JSON object; copy the folder again")

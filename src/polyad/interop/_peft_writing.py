@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polyad import _check
 from polyad.adapters import Adapted, Adapters
 from polyad.adapters.frozen.frozen import Frozen, suffix
 from polyad.adapters.host.merge import refuse_changed_biases
@@ -116,7 +117,8 @@ def _factors(site: Site, update: LowRank | Tensor, rank: int | None) -> tuple[Te
         return update.left, update.right, 0.0
     if rank is None:
         raise ValueError(
-            f"the update of {site.name} is no low-rank format, which is all that peft's LoRA holds; give rank=, such as rank=16, to cut it to that rank (the error is returned), or merge and save the model"
+            f"the update of {site.name} is no low-rank format, which is all that peft's LoRA holds; give rank=, such "
+            "as rank=16, to cut it to that rank (the error is returned), or merge and save the model"
         )
     dense = update.double()
     u, s, v = truncated_svd(dense, min(rank, *dense.shape))

@@ -14,7 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from polyad._stated import check_stated
 from polyad._versions import NEWEST, read_version
-from polyad.models.divided import undivided
+from polyad.models.divided import weights_before_division
 from polyad.models.manifest import differences, split_ties, unsaved_buffers
 from polyad.models.stated import AGAIN, Pretrained
 
@@ -54,9 +54,9 @@ def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadConfig
         plain: Any = type(model)(config)
     modules = differences(model, plain)
     owners, ties = split_ties(model)
-    tensors = {name: t.detach().contiguous() for name, t in undivided(model, owners).items()} | buffers_of(
-        model, modules
-    )
+    tensors = {
+        name: t.detach().contiguous() for name, t in weights_before_division(model, owners).items()
+    } | buffers_of(model, modules)
     expected, tied = plain.state_dict(), getattr(plain, "all_tied_weights_keys", {})
     absent = [name for name in expected if name not in tensors and name not in ties and name not in tied]
     if not modules and not absent:

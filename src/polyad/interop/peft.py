@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad import _check
 from polyad._stated import in_words
 from polyad.adapters import Adapters
 from polyad.adapters.host.plan import Plan, plan

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def undivided(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights_before_division(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model, by name, as they are before it runs for inference.
 
     RWKV then divides the outputs of its later blocks by powers of two, and would divide once more what is loaded.

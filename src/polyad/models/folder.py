@@ -23,7 +23,7 @@ from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.companions import read_generation, write_companions
 from polyad.models.described import refuse_unsaveable
-from polyad.models.divided import undivided
+from polyad.models.divided import weights_before_division
 from polyad.models.exchange import recover, swap
 from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
@@ -93,7 +93,7 @@ def save(
     refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
-    tensors = undivided(model, tensors)
+    tensors = weights_before_division(model, tensors)
     shards.check_range(tensors, dtype)
     buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from polyad import _check
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.experts import AdaptedExperts

@@ -47,8 +47,7 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._adapted = AdaptedLayers(model)
-        self.model = self._adapted.model
+        self._adapted, self.model = AdaptedLayers(model), unwrap(model)
 
     @property
     def common(self) -> Common:
