@@ -31,5 +31,5 @@ def forget_division(twin: nn.Module) -> nn.Module:
     """Let a twin of a model divide its weights in its next pass, as the model did in its first. Returns it."""
     for module in twin.modules():
         if getattr(module, "layers_are_rescaled", False):
-            module.layers_are_rescaled = False  # pyright: ignore[reportAttributeAccessIssue]
+            vars(module)["layers_are_rescaled"] = False
     return twin
