@@ -72,7 +72,7 @@ def spread(model: torch.nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if not parameter.is_floating_point():
+            if not parameter.is_floating_point() or not parameter.requires_grad:  # the latter are not always saved
                 continue
             if parameter.ndim > 1 and float(parameter.std()) > 0:
                 parameter.mul_(1 / (float(parameter.std()) * min(parameter[0].numel(), 64) ** 0.5))
@@ -87,7 +87,7 @@ def inputs(
     generator = torch.Generator().manual_seed(seed)
     draw = lambda n: torch.randint(3, TOKENS, (batch, n), generator=generator)  # noqa: E731
     ids = draw(length)
-    if architecture.kind == "seq2seq":
+    if model.config.is_encoder_decoder:
         main = model.main_input_name
         if main != "input_ids":
             raise ValueError(f"{architecture.name} reads {main}, not text")

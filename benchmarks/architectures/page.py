@@ -16,11 +16,11 @@ Every architecture of transformers {version} that builds small at random, throug
 equal to plain transformers' (or to arithmetic done beside it); `r` is a refusal, with its sentence below; an empty
 cell is a job without meaning there. `python -m benchmarks.architectures` runs it again, `--page` writes this page.
 
-- `load`: a folder of transformers', loaded, to the bit.
-- `save`: saved and loaded twice, to the bit, and what plain transformers makes of the folder.
+- `load`: a folder of transformers', loaded, to 1e-6 (memory is laid out anew).
+- `save`: saved and loaded twice, and what plain transformers makes of the folder, to 1e-6 (memory is laid out anew).
 - `adapt`: LoRA on every linear layer is `B A` added to its weight; loaded from its folder, the same to the bit.
 - `merge`: merged, undone to the bit, merged for good, saved and loaded.
-- `compress`: `svd` at half of the numbers and `rtn:bits=8`, saved and loaded to the bit.
+- `compress`: `svd` at half of the numbers and `rtn:bits=8`, saved and loaded again, to 1e-6.
 - `cache`: token by token with the exact cache, and at eight bits.
 - `unrotated`: with a codec that keeps all coordinates of keys before rotation, with padding and in a deep copy too.
 - `padding`: a batch padded on the left, and its greedy tokens. `generate`: the command's text.

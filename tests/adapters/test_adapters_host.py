@@ -339,11 +339,14 @@ def test_circulants_work_in_half_precision():
 
 
 SPOILT = {
-    "without a seed": (lambda s: s.pop("seed"), r"does not state \['seed'\]"),
+    "without a seed": (lambda s: s.pop("seed"), "where an object with seed is needed"),
     "a version in words": (lambda s: s.update(version="x"), "states the version 'x'"),
     "the version 0": (lambda s: s.update(version=0), "states the version 0"),
-    "a place less": (lambda s: s["sites"].pop(), r"does not state \['sites', 'base'\]"),
-    "a place without a name": (lambda s: s["sites"][0].pop("name"), r"does not state \['sites'\]"),
+    "a place less": (lambda s: s["sites"].pop(), "does not state the same layers under sites and base"),
+    "a place without a name": (
+        lambda s: s["sites"][0].pop("name"),
+        r"for sites\[0\], where an object with name is needed",
+    ),
     "another part": (lambda s: s["sites"][0].update(part=[0, 3]), "names layers otherwise than their paths say"),
     "a dropout above one": (lambda s: s.update(dropout=1.5), "dropout=1.5"),
     "another kind of method": (lambda s: s.update(method="tt_svd"), "a method of kind"),

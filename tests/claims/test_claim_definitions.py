@@ -303,17 +303,17 @@ def test_every_file_of_the_package_may_move_and_no_claim_notices(tmp_path):
 
 def test_a_change_in_a_method_shows_in_its_own_claims_alone(tmp_path):
     places = moved_tree(tmp_path)
-    module = scripts._methods()["loraplus"][0][0]
+    module = scripts._methods()["ia3"][0][0]
     file = tmp_path.joinpath(*places[module].split(".")[1:]).with_suffix(".py")
     source = file.read_text()
-    assert "class LoRA(" in source
-    file.write_text(source.replace("class LoRA(", "class LoRA(object, "))
+    assert "class IA3(" in source
+    file.write_text(source.replace("class IA3(", "class IA3(object, "))
     sources = Sources({"polyad": tmp_path})
     lost = {}
     for result in results():
         roots = [(places[module], name) for module, name in scripts._roots(result.handle)]
         lost[result.handle] = set(lost_names(sources, roots, result.definitions)) - set(result.changed)
-    assert {handle for handle, new in lost.items() if new} == {"loraplus", "lora-asymmetry"}
+    assert {handle for handle, new in lost.items() if new} == {"ia3"}
 
 
 def test_every_claim_measures_itself_and_its_methods():

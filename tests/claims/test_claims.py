@@ -236,9 +236,9 @@ def test_measuring_writes_no_result(claim):
         (lambda text: text.replace('"bound"', '"bond"'), "bond, bound"),
         (lambda text: text.replace('"figure": 0.9', '"figure": 1.9'), "has the verdict 'holds', and its figure says"),
         (lambda text: text.replace('"figure": 0.9', '"figure": "high"'), "is not a number"),
-        (lambda text: text.replace('"details"', '"detail"'), "it lacks 'details'"),
+        (lambda text: text.replace('"details"', '"detail"'), "where an object with details is needed; restore it"),
         (lambda text: json.dumps({**json.loads(text), "lines": []}), "it has no line"),
-        (lambda text: json.dumps({**json.loads(text), "definitions": [1]}), "no list of words"),
+        (lambda text: json.dumps({**json.loads(text), "definitions": [1]}), "states 1 for definitions[0]"),
     ],
 )
 def test_a_damaged_result_is_named_and_nothing_else_stops(claim, polyad_command, damage, said):

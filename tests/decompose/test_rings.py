@@ -263,7 +263,7 @@ def test_rings_stand_in_the_trade_table():
         (lambda: tr_als(seeded(3, 4, 5), start=ring((3, 4), 2)), "a ring of x's shape"),
         (lambda: tr_als(seeded(3, 4, 5), 2, restarts=-1), "restarts=-1 must be at least 0"),
         (lambda: tt_als(seeded(3, 4, 5), start=train((3, 4), 2)), "a train of x's shape"),
-        (lambda: tt_als(seeded(3, 4, 5), 2, max_iter=-1), "is negative"),
+        (lambda: tt_als(seeded(3, 4, 5), 2, max_iter=-1), "max_iter=-1 is below 0"),
     ],
 )
 def test_refusals(call, sentence):

@@ -78,11 +78,11 @@ def test_scale_order_of_modes_and_duplicates_carry_over():
 def test_errors_reported_only_fall_and_are_those_returned():
     x = planted((10, 9, 8), 6)
     seen = []
-    found = sparse_cp_als(x.to_sparse(), 3, stop=-1, max_iter=60, callback=lambda i, n, v: seen.append(v["error"]))
-    assert len(seen) == 60
+    found = sparse_cp_als(x.to_sparse(), 3, stop=0, max_iter=60, callback=lambda i, n, v: seen.append(v["error"]))
+    assert 20 < len(seen) <= 60  # rounding ends it at last
     assert all(b <= a for a, b in itertools.pairwise(seen))
     assert seen[-1] == pytest.approx(error(found, x), rel=1e-6)
-    same = sparse_cp_als(x.to_sparse(), 3, stop=-1, max_iter=60, generator=seeded())
+    same = sparse_cp_als(x.to_sparse(), 3, stop=0, max_iter=60, generator=seeded())
     assert torch.equal(same.to_dense(), found.to_dense())
 
 

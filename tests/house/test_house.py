@@ -17,7 +17,8 @@ from polyad._moved import moved_modules
 
 ROOT = Path(polyad.__file__).parent
 ORDER = (
-    "_card", "_check", "_callback", "_arguments", "_folders", "_versions", "_moved", "linalg", "algorithms",
+    "_card", "_check", "_callback", "_arguments", "_folders", "_versions", "_stated", "_partial", "_sealed",
+    "_unfinished", "_moved", "linalg", "algorithms",
     "einsum", "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models",
     "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain",
     "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing", "claims",

@@ -20,5 +20,5 @@ def test_of_a_model(tmp_path, name):
 
 def test_of_an_adapter(tmp_path):
     (tmp_path / "adapter_config.json").write_text(DEEP)
-    with pytest.raises(ValueError, match=r"holds no adapter of peft's: adapter_config\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"holds no adapter of peft's: .*adapter_config\.json"):
         from_peft(Adapters(tiny.model()), tmp_path)

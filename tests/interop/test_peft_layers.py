@@ -188,7 +188,7 @@ def test_settings_that_are_no_expression_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is no regular expression"):
         from_peft(Adapters(linear()), tmp_path / "peft")
     config.write_text("[]")
-    with pytest.raises(ValueError, match="is no JSON object"):
+    with pytest.raises(ValueError, match="where an object is needed"):
         from_peft(Adapters(linear()), tmp_path / "peft")
 
 

@@ -114,7 +114,9 @@ def test_a_truncated_file_is_refused(made, tmp_path, share):
     raw = made.path.read_bytes()
     path = tmp_path / "cut.gguf"
     path.write_bytes(raw[: int(len(raw) * share)])
-    with pytest.raises(ValueError, match=r"cut\.gguf cannot be read .* truncated or damaged.* get the file again"):
+    with pytest.raises(
+        ValueError, match=r"cut\.gguf (cannot be read|is) .*truncated or damaged.* get the file again"
+    ):
         polyad.load(path)
 
 

@@ -56,7 +56,7 @@ def read_result(handle: str) -> StoredResult | None:
         if not isinstance(result.details, dict) or not all(isinstance(label, str) for label in result.definitions):
             raise TypeError("its details are no mapping, or its definitions are no list of words")
     except (ValueError, TypeError, KeyError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}"
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{error}".removesuffix("; ")
         raise ValueError(f"{path} is damaged: {reason}; restore it, or run the claim again") from error
     try:
         changed = changed_definitions(handle, result.definitions)

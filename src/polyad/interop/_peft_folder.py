@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from polyad._stated import read_stated
 from polyad.interop._peft_names import path_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -54,11 +54,9 @@ class Tensors:
 def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The settings and the tensors in a folder of peft's, by their names in it."""
     try:
-        stated = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} cannot be read ({error})") from None
-    if not isinstance(stated, dict):
-        raise ValueError(f"{folder} holds no adapter of peft's: {CONFIG} is no JSON object; copy the folder again")
+        stated = read_stated(folder / CONFIG, dict[str, Any], "save it again with peft")
+    except ValueError as error:
+        raise ValueError(f"{folder} holds no adapter of peft's: {error}") from None
     _refuse_other_types(stated, folder)
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").exists()
@@ -66,7 +64,7 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder / WEIGHTS} is missing; {what}")
     try:
         tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
+    except (SafetensorError, UnicodeError, RuntimeError) as error:
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}); copy the folder again") from None
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):

@@ -14,7 +14,7 @@ from polyad.adapters.host.sites import Site
 PREFIX = "base_model.model."
 """The prefix of every tensor's name in a folder of peft's."""
 
-LONGEST, REPEATS = 2000, 3
+LONGEST, REPEATS = 4000, 4
 """Bounds of patterns of layers that a folder states."""
 
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -83,22 +83,33 @@ def layer_setting(stated: Mapping[str, Any], key: str, path: str, default: float
     return default if value is None else value
 
 
-@functools.lru_cache
 def layer_pattern(wanted: str) -> re.Pattern[str]:
-    """peft's pattern for the ends of paths, compiled; one that could take for ever is refused.
+    """peft's pattern for the ends of paths, compiled; one that could take for ever is refused."""
+    refuse_endless(wanted)
+    return compiled(rf"(.*\.)?({wanted})$")
+
+
+@functools.lru_cache
+def refuse_endless(wanted: str) -> None:
+    """Refuse a regular expression of a folder that could take for ever.
 
     That takes two unbounded repetitions, one in the other or many after each other.
     """
     unbounded = len(re.findall(r"(?<!\\)[*+]|\{\d*,\d*\}", wanted))
     nested = re.search(r"[*+}][^()]*\)+\s*[*+{]", wanted) or (unbounded and re.search(r"\)[*+{]", wanted))
-    if len(wanted) > LONGEST or unbounded > REPEATS or nested or re.search(r"\\\d|\(\?(?!:)", wanted):
+    if len(wanted) > LONGEST or unbounded > REPEATS or nested or re.search(r"\\\d|\(\?(?![:=!]|<[=!])", wanted):
         raise ValueError(
             f"the pattern {wanted[:60]!r} is longer than {LONGEST} characters, repeats more than {REPEATS} times or "
             "what is repeated already, or looks around: it could take for ever; name the layers by their paths"
         )
+
+
+@functools.lru_cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A pattern that a folder states, compiled; what is none is refused."""
     try:
-        return re.compile(rf"(.*\.)?({wanted})$")
+        return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"the pattern {wanted[:60]!r} is no regular expression ({error}); name the layers by their paths"
+            f"the pattern {pattern[:60]!r} is no regular expression ({error}); name the layers by their paths"
         ) from None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polyad.adapters.host.sites import Site
-from polyad.interop._peft_names import PREFIX, plain_path
+from polyad.interop._peft_names import PREFIX, compiled, plain_path, refuse_endless
 
 
 def refuse_missing(stated: Mapping[str, Any], sites: Iterable[Site], present: Mapping[str, Any]) -> None:
@@ -47,12 +46,8 @@ def _matches(names: Any, path: str) -> bool:
     if not names:
         return False
     if isinstance(names, str):
-        try:
-            return re.fullmatch(names, path) is not None
-        except re.error as error:
-            raise ValueError(
-                f"target_modules={names!r} is no regular expression ({error}); copy the folder again"
-            ) from None
+        refuse_endless(names)
+        return compiled(names).fullmatch(path) is not None
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
@@ -61,7 +56,8 @@ def _block_index(path: str, patterns: Any) -> int | None:
     if not patterns:
         return next((int(word) for word in path.split(".")[2:-1] if word.isdigit()), None)
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        match = re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", path)
+        refuse_endless(pattern)
+        match = compiled(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.").match(path)
         if match is not None:
             return int(match["index"])
     return None

@@ -44,7 +44,8 @@ def _numbers(name: str, config: Any) -> Tensor:
         vision = getattr(config, "vision_config", config)
         size = vision.image_size
         sides = (size, size) if isinstance(size, int) else tuple(size)
-        return torch.linspace(-1, 1, vision.num_channels * sides[0] * sides[1]).reshape(1, -1, *sides)
+        channels = getattr(vision, "num_channels", None) or getattr(vision, "in_channels", 3)
+        return torch.linspace(-1, 1, channels * sides[0] * sides[1]).reshape(1, -1, *sides)
     if name == "input_values":
         return torch.linspace(-1, 1, SAMPLES)[None]
     frames = 2 * config.max_source_positions

@@ -62,7 +62,8 @@ def keep(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_sealed(file, state, "training", {"polyad": json.dumps(dict(stated))})
     except OSError as error:
-        raise OSError(errno.EIO, f"the state of the training could not be kept in {file}: {error}") from error
+        said = error.strerror or error
+        raise OSError(errno.EIO, f"the state of the training could not be kept in {file}: {said}") from error
 
 
 def resume(

@@ -26,7 +26,8 @@ class FirstPass:
         self.thread = 0
         self.handles = [
             layers.model.register_forward_pre_hook(self._begin),
-            layers.model.register_forward_hook(self._end, always_call=True),
+            # the last to begin is the first to end: a second host of the same model begins within the first one's
+            layers.model.register_forward_hook(self._end, always_call=True, prepend=True),
         ]
 
     def _begin(self, _model: nn.Module, _args: Any) -> None:

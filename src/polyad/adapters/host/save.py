@@ -86,8 +86,8 @@ def _plan(
         raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")
     check_model(model, folder, stated)
     refuse_huge(folder, chosen.name, stated["arguments"], model, tensors)
-    weights_before_division = {site["name"] for site in stated["sites"] if site["part"] is None}
-    which, parts = patterns_for((site["name"] for site in stated["sites"]), weights_before_division)
+    undivided = {site["name"] for site in stated["sites"] if site["part"] is None}
+    which, parts = patterns_for((site["name"] for site in stated["sites"]), undivided)
     planned = plan(
         model,
         which,

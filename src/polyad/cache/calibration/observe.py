@@ -38,6 +38,8 @@ def observe(
     - ``metric``: the same after a rotation by every relative position up to the window's length, averaged: the
       expected square of a score is its inner product with E[k kᵀ].
 
+    An encoder-decoder reads each window on both sides.
+
     Keys and queries are those before rotation where the codec stores keys so, and as they are rotated otherwise,
     where ``metric`` equals ``queries``. One forward pass of the decoder without its head. Codecs whose card needs
     them get ``key_fisher`` and ``value_fisher`` (see ``fisher``), for a forward and a backward pass more. The first

@@ -99,7 +99,6 @@ class TreeNetwork(Multilinear):
         these ranks. Differentiable where no bond is larger than the rank there. Costs O(Σ r⁴) for bonds r, and
         O(I r²) a leaf.
         """
-        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from polyad.models.gguf_header import Header
+from polyad.models.gguf.header import Header
 
 HARMLESS = re.compile(r"^rope_(freqs|factors_(long|short))\.weight$|\.attn_rot_embd\.weight$")
 """Used beforehand (``gguf_keys.take_rotation``), or tables that follow from the configuration."""

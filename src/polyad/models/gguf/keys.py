@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from polyad.models.gguf_header import Header
+from polyad.models.gguf.header import Header
 
 STATED = {
     "vocab_size": "vocab_size",

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from polyad.models.gguf_header import Header, read_header, refuse_partial, widths_by_layer
-from polyad.models.gguf_keys import check_frequencies, take_keys
-from polyad.models.gguf_limits import check_header
-from polyad.models.gguf_tensors import refuse_unused
+from polyad.models.gguf.header import Header, read_header, refuse_partial, widths_by_layer
+from polyad.models.gguf.keys import check_frequencies, take_keys
+from polyad.models.gguf.limits import check_header
+from polyad.models.gguf.tensors import refuse_unused
 from polyad.models.quiet import quiet
 
 MAGIC = b"GGUF"
