@@ -18,6 +18,7 @@ import torch
 from benchmarks.architectures.build import Architecture, inputs
 from benchmarks.architectures.words import tokenizer
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 import polyad
 from polyad.adapters import Adapters, LoRA
@@ -103,7 +104,7 @@ def adapted(model: Any) -> Adapters:
     """LoRA on every linear layer but the last, with random factors."""
     last = {id(layer) for layer in (model.get_output_embeddings(),) if layer is not None}
     adapters = Adapters(model)
-    adapters.attach("lora", lambda _, layer: id(layer) not in last, LoRA, rank=2, of=("linear",))
+    adapters.attach("lora", lambda _, layer: id(layer) not in last, LoRA, rank=1, of=("linear",))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in adapters.parameters("lora"):
@@ -199,8 +200,10 @@ def padding(case: Case) -> None:
     greedy = {"max_new_tokens": 4, "do_sample": False}
     if model.config.is_encoder_decoder:
         greedy |= {"decoder_start_token_id": 0, "bos_token_id": 0}
+    else:
+        greedy["past_key_values"] = DynamicCache(config=model.config.get_text_config(decoder=True))
     kept = model.generate(**padded(case, model, 3), **greedy)
-    other = model.generate(**padded(case, model, 3), **greedy, past_key_values=cache_for(model, window=4))
+    other = model.generate(**padded(case, model, 3), **greedy | {"past_key_values": cache_for(model, window=4)})
     same(other, kept, "tokens generated")
 
 
@@ -217,8 +220,12 @@ def generate(case: Case) -> None:
     prompt = "the import statement"
     ids = words(prompt, return_tensors="pt").input_ids
     loaded = case.architecture.cls.from_pretrained(case.folder, dtype=torch.float32).eval()
-    expected = words.decode(loaded.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :],
-                            skip_special_tokens=True)  # fmt: skip
+    greedy = {"max_new_tokens": 6, "do_sample": False}
+    caches = ({}, {"past_key_values": DynamicCache(config=loaded.config.get_text_config(decoder=True))})
+    expected = {  # transformers itself may differ by whether the cache is given
+        words.decode(loaded.generate(ids, **greedy, **given)[0, ids.shape[1] :], skip_special_tokens=True)
+        for given in caches
+    }
     more = ("--tokens", "6", "--json", "--cache")
     for how in ("plain", "kivi:bits=8,group=4,window=4"):
         out, err = io.StringIO(), io.StringIO()
@@ -230,8 +237,8 @@ def generate(case: Case) -> None:
                 if end.code:
                     raise ValueError(err.getvalue().strip().removeprefix("error: ")) from None
         text = json.loads(out.getvalue())["text"]
-        if how == "plain" and text != expected:
-            raise WrongResult(f"{text!r} where transformers makes {expected!r}")
+        if how == "plain" and text not in expected:
+            raise WrongResult(f"{text!r} where transformers makes {' or '.join(map(repr, expected))}")
 
 
 def half(case: Case) -> None:

@@ -25,19 +25,19 @@ def finite(name: str, x: Tensor) -> Tensor:
     )
 
 
-def floating(name: str, x: Tensor, *, sparse: bool = False) -> Tensor:
+def floating(name: str, x: Tensor, *, sparse: bool = False, complex_too: bool = False) -> Tensor:
     """Refuse what is no tensor, and tensors that are not real floating point or not dense. Returns the tensor.
 
-    ``sparse`` says that the caller looks at the layout itself.
+    ``sparse`` says that the caller looks at the layout itself, ``complex_too`` that it takes complex numbers.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}; a tensor is needed: torch.as_tensor({name})")
-    if x.is_complex():
+    if x.is_complex() and not complex_too:
         raise TypeError(
             f"{name} has dtype {x.dtype}; a real tensor is needed: {name}.abs() for magnitudes, or "
             f"torch.view_as_real({name}), which has real and imaginary parts along one mode more"
         )
-    if not x.is_floating_point():
+    if not x.is_floating_point() and not x.is_complex():
         raise TypeError(f"{name} has dtype {x.dtype}; a real floating-point tensor is needed: {name}.float()")
     if not sparse and x.layout != torch.strided:
         raise ValueError(
@@ -105,10 +105,16 @@ def weight(x: Tensor, rank_: int) -> Tensor:
     return finite("weight", x)
 
 
-def ranks(value: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Refuse all but one rank a mode, each from 1 to the mode's size. Returns them; None stays None."""
+def ranks(value: tuple[int, ...] | int | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Refuse all but one rank a mode, each from 1 to the mode's size, or one for all. Returns them; None stays None.
+
+    One number for all is cut to the size of modes that are smaller.
+    """
     if value is None:
         return None
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        one = rank(value, max(shape), f"every mode of shape {shape}")  # pyright: ignore[reportArgumentType]
+        return tuple([min(one, n) for n in shape])
     if not isinstance(value, tuple | list) or len(value) != len(shape):
         raise ValueError(f"rank={value} must give one number for each of the {len(shape)} modes of shape {shape}")
     for mode, (r, n) in enumerate(zip(value, shape, strict=True)):

@@ -39,6 +39,7 @@ SPOILT = {
     "awkward": lambda x, rank=1: LowRank(x / x.norm(), x.new_ones(x.shape[1], x.shape[1])),
     "layout": lambda x, rank=1: factors(x if x.is_contiguous() else 0 * x, rank),
     "gradients": lambda x, rank=1: LowRank(x / x.norm(dim=1, keepdim=True), x.mT @ x),
+    "complex_numbers": lambda x, rank=1: LowRank(*(t.to(x.dtype) for t in factors(x.real, rank).tensors().values())),
     "refusals": lambda x, rank=1: LowRank(torch.ones(len(x), 1), torch.ones(1, x.shape[1])),
     "tolerance": factors,
     "masks": lambda x, rank=1, mask=None: factors(x.nan_to_num(), rank),

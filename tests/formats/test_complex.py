@@ -12,6 +12,7 @@ from polyad.formats import (
     TensorRing,
     TensorTrain,
     Toeplitz,
+    TreeNetwork,
     Tubal,
     Tucker,
 )
@@ -50,10 +51,19 @@ def test_gradients_of_complex_norms(kind):
     assert torch.autograd.gradcheck(norm, tuple(t.detach().requires_grad_() for t in tensors))
 
 
-@pytest.mark.parametrize("kind", [*KINDS[2:], LowRank])
-def test_rounding_is_refused(kind):
+def test_rounding_without_conjugates_is_refused():
     with pytest.raises(TypeError, match="is not known for complex numbers; norm, inner, sums, products"):
-        drawn(kind, (4, 4) if kind is LowRank else (4, 4, 4)).round(tol=0.1)
+        drawn(TensorRing, (4, 4, 4)).round(tol=0.1)
+
+
+@pytest.mark.parametrize("kind", [LowRank, Tucker, TensorTrain, TreeNetwork])
+def test_rounding_conjugates(kind):
+    x = drawn(kind, (4, 4) if kind is LowRank else (4, 4, 4))
+    dense = x.to_dense()
+    again = (x + x * 2j).round(tol=1e-12)
+    assert again.rank == x.round(tol=1e-12).rank
+    assert torch.allclose(again.to_dense(), (1 + 2j) * dense)
+    assert (x.round(tol=0.3).to_dense() - dense).norm() <= 0.3 * dense.norm()
 
 
 @pytest.mark.parametrize("kind", [Circulant, Toeplitz, Tubal])

@@ -3,6 +3,7 @@
 from polyad.decompose.cp.cp_als import cp_als
 from polyad.decompose.cp.gcp import gcp
 from polyad.decompose.cp.nonnegative_cp import nonnegative_cp
+from polyad.decompose.cp.parafac2 import Parafac2, parafac2
 from polyad.decompose.cp.sparse_cp_als import sparse_cp_als
 from polyad.decompose.cp.spm import spm
 from polyad.decompose.matrices.hadamard_als import hadamard_als
@@ -35,13 +36,15 @@ from polyad.decompose.trains.tt_svd import tt_svd
 from polyad.decompose.tucker.block_term import block_term
 from polyad.decompose.tucker.chebyshev_tucker import ChebyshevTucker, chebyshev_tucker
 from polyad.decompose.tucker.hooi import hooi
+from polyad.decompose.tucker.nonnegative_tucker import nonnegative_tucker
 from polyad.decompose.tucker.st_hosvd import st_hosvd
 
 __all__ = [
-    "ChebyshevTucker", "Structure", "block_term", "chebyshev_tucker", "choose_rank", "core_shapes", "cp_als", "gcp",
-    "greedy_tn", "grow_network", "hadamard_als", "hierarchical_tucker", "hooi", "householder_product",
-    "khatri_rao_als", "kronecker_als", "kronecker_svd", "local_enumeration", "low_displacement", "masked_als",
-    "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch", "nearest_toeplitz", "nmf",
-    "nonnegative_cp", "sparse_cp_als", "spm", "st_hosvd", "svd", "t_svd", "tnale", "tr_als",
-    "tr_svd", "trg_ising", "tt_als", "tt_cross", "tt_matrix", "tt_svd", "ttn_bug",
+    "ChebyshevTucker", "Parafac2", "Structure", "block_term", "chebyshev_tucker", "choose_rank", "core_shapes",
+    "cp_als", "gcp", "greedy_tn", "grow_network", "hadamard_als", "hierarchical_tucker", "hooi",
+    "householder_product", "khatri_rao_als", "kronecker_als", "kronecker_svd", "local_enumeration",
+    "low_displacement", "masked_als", "nearest_block_tensor_train", "nearest_circulant", "nearest_monarch",
+    "nearest_toeplitz", "nmf", "nonnegative_cp", "nonnegative_tucker", "parafac2", "sparse_cp_als", "spm",
+    "st_hosvd", "svd", "t_svd", "tnale", "tr_als", "tr_svd", "trg_ising", "tt_als", "tt_cross", "tt_matrix",
+    "tt_svd", "ttn_bug",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from polyad.linalg.orthogonal_iteration import orthogonal_iteration
+from polyad.linalg.scaling import double
 
 _MANY = 32  # matrices from which on it pays to iterate for all together
 _FLOOR = 1e-6  # singular values below this share of the largest are lost in a float64 Gram matrix
@@ -15,13 +16,13 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 def complete_left(x: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
-    """All left singular vectors (*batch, n, n) and values (*batch, n) by way of ``x xᵀ``; both in float64.
+    """All left singular vectors (*batch, n, n) and values (*batch, n) by way of ``x xᴴ``; both in float64.
 
     Where ``rank`` is given, it and many matrices make it quicker, only the leading ones, nearly.
     """
-    x = x.double()
-    gram = x @ x.mT
-    if rank is not None and 3 * rank <= x.shape[-2] and gram[..., 0, 0].numel() >= _MANY:
+    x = double(x)
+    gram = x @ x.mH
+    if not x.is_complex() and rank is not None and 3 * rank <= x.shape[-2] and gram[..., 0, 0].numel() >= _MANY:
         vectors = orthogonal_iteration(gram, rank)
         if vectors is not None:
             return vectors[0], vectors[1].clamp(min=0).sqrt()
@@ -30,7 +31,7 @@ def complete_left(x: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
 
 
 def sharp_left(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``complete_left`` by way of x itself, for what drowns in ``x xᵀ``; some times slower."""
+    """``complete_left`` by way of x itself, for what drowns in ``x xᴴ``; some times slower."""
     n, m = x.shape[-2:]
     u, s, _ = torch.linalg.svd(x, full_matrices=n > m)
     return u, torch.nn.functional.pad(s, (0, n - s.shape[-1]))
@@ -41,7 +42,7 @@ def drowns(x: Tensor, s: Tensor, rank: int | None, tol: float | None) -> bool:
 
     In single precision it always can: it is formed in double.
     """
-    if x.dtype != torch.float64 or x.is_meta:
+    if x.dtype not in (torch.float64, torch.complex128) or x.is_meta:
         return False
     if rank is None:
         return tol is not None and tol < _FLOOR
@@ -51,14 +52,14 @@ def drowns(x: Tensor, s: Tensor, rank: int | None, tol: float | None) -> bool:
 
 def complete_triples(x: Tensor, rank: int | None, tol: float | None) -> tuple[Tensor, Tensor, Triple, Tensor | None]:
     """Of matrices no taller than wide: all left vectors and values, the triples of ``rank`` or ``tol``, the ranks."""
-    if x.dtype == torch.float32:
-        wide = x.double()
+    if x.dtype in (torch.float32, torch.complex64):
+        wide = double(x)
         u, s = complete_left(wide)
         needed, r = _ranks_needed(s, rank, tol)
         values = zero_beyond_rank(s[..., :r], needed)
         if x.is_meta or bool((values[..., -1] > _FLOOR * values[..., 0]).all()):
             right = _right_vectors(wide, u[..., :r], s[..., :r]).to(x.dtype)
-            u, s = u.to(x.dtype), s.to(x.dtype)
+            u, s = u.to(x.dtype), s.to(x.real.dtype)
             return u, s, (u[..., :r], s[..., :r], right), needed
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
     needed, r = _ranks_needed(s, rank, tol)
@@ -70,11 +71,11 @@ def _right_vectors(x: Tensor, u: Tensor, s: Tensor) -> Tensor:
 
     In single precision the rounding of u, divided by small values, would skew them.
     """
-    right = (u.mT @ x) / s.unsqueeze(-1)
+    right = (u.mH @ x) / s.unsqueeze(-1)
     if x.is_meta or bool((s[..., -1] > _SKEW * s[..., 0]).all()):
         return right
-    q, r = torch.linalg.qr(right.mT)  # r is the identity but for rounding
-    return (q * torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1, 1).unsqueeze(-2)).mT
+    q, r = torch.linalg.qr(right.mH)  # r is the identity but for rounding
+    return (q * torch.where(r.diagonal(dim1=-2, dim2=-1).real < 0, -1, 1).unsqueeze(-2)).mH
 
 
 def needed_rank(s: Tensor, tol: float) -> Tensor:

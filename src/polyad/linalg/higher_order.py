@@ -42,10 +42,10 @@ def higher_order_svd(
             factors[mode], lost = truncated_basis(unfolded, allowed, len(modes) - place, tol or 0.0)
             allowed = (allowed - lost).clamp(min=0)
         if sequential:
-            core = mode_product(core, factors[mode].mT, mode, batch)
+            core = mode_product(core, factors[mode].mH, mode, batch)
     if not sequential:
         for mode in modes:
-            core = mode_product(core, factors[mode].mT, mode, batch)
+            core = mode_product(core, factors[mode].mH, mode, batch)
     return core, factors
 
 
@@ -61,6 +61,8 @@ def truncation_order(rank: tuple[int, ...] | None, shape: tuple[int, ...]) -> li
 
 def squared_norms(x: Tensor, batch: int) -> Tensor:
     """The squared Frobenius norm of each tensor, (*batch,), in float64 and without gradient."""
+    if x.is_complex():
+        x = torch.view_as_real(x.detach().resolve_conj()).flatten(-2) if x.ndim > batch else x.detach().abs()
     flat = x.detach().flatten(batch) if x.ndim > batch else x.detach().unsqueeze(-1)
     return torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64).square()
 

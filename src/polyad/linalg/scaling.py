@@ -8,6 +8,24 @@ from torch import Tensor
 from polyad import _check
 
 
+def single_or_double(x: Tensor) -> Tensor:
+    """x itself in single or double precision, real or complex; what has less in single precision.
+
+    >>> single_or_double(torch.ones(2, dtype=torch.float16)).dtype
+    torch.float32
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def double(x: Tensor) -> Tensor:
+    """x in double precision, complex numbers as such.
+
+    >>> double(torch.ones(2, dtype=torch.complex64)).dtype
+    torch.complex128
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float64))
+
+
 def near_unit(x: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
     """x and None, or x divided by powers of two and these, one for each tensor of the last ``dims`` dimensions.
 
@@ -19,9 +37,10 @@ def near_unit(x: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
     """
     if x.is_meta:
         return x, None
-    plain = x.detach()
-    along = tuple(range(-dims, 0))
-    near, most = (1e100, 1000) if x.dtype == torch.float64 else (1e15, 120)
+    plain, along = x.detach(), tuple(range(-dims, 0))
+    if x.is_complex():
+        plain, along = torch.view_as_real(plain.resolve_conj()), tuple(range(-dims - 1, 0))
+    near, most = (1e100, 1000) if plain.dtype == torch.float64 else (1e15, 120)
     norm = torch.linalg.vector_norm(plain, dim=along)  # the quickest reduction; shows NaN and infinities too
     if bool(((norm < near) & (norm > 1 / near)).all()):
         return x, None

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.linalg._exact import complete_left, complete_triples, drowns, needed_rank, sharp_left, zero_beyond_rank
 from polyad.linalg.krylov import krylov
-from polyad.linalg.scaling import near_unit
+from polyad.linalg.scaling import near_unit, single_or_double
 from polyad.linalg.svd_gradient import connect_gradient
 
 _LEAST = 512  # the shorter side from which on iterating can pay
@@ -28,7 +28,8 @@ def truncated_svd(
     Give either ``rank`` or ``tol``, the relative Frobenius error allowed to ``U S Vh``. A batch with ``tol`` takes
     the largest rank that one of its matrices needs; the others' surplus singular values are zero. Signs are fixed:
     the entry of greatest magnitude in each column of U is positive. bfloat16 and float16 are computed and returned
-    in float32. Any scale will do: what lies far from 1 is scaled by a power of two.
+    in float32. Of complex x that entry is real, as S is. Any scale will do: what lies far from 1 is scaled by a
+    power of two.
 
     Let k be the shorter side. A rank up to k / 10 of a matrix with k >= 512, or a tolerance that proves to need no
     more, is found by block Krylov iteration from a random start (``generator``; the same each time by default):
@@ -48,12 +49,12 @@ def truncated_svd(
     """
     x, scale = _prepare(x, rank, tol)
     if x.shape[-2] > x.shape[-1]:
-        v, s, uh = _triples(x.mT, rank, tol, exact, generator)
-        u, vh = uh.mT, v.mT
+        v, s, uh = _triples(x.mH, rank, tol, exact, generator)
+        u, vh = uh.mH, v.mH
     else:
         u, s, vh = _triples(x, rank, tol, exact, generator)
     sign = _signs(u.detach())
-    return (u * sign).contiguous(), s if scale is None else s * scale, (vh * sign.mT).contiguous()
+    return (u * sign).contiguous(), s if scale is None else s * scale, (vh * sign.mH).contiguous()
 
 
 def left_singular(
@@ -98,8 +99,8 @@ def leading_left(
     """
     n, m = x.shape[-2:]
     if n > m and (rank is None or rank <= m):
-        _, s, uh = _triples(x.mT, rank, tol, exact, generator)
-        u = uh.mT
+        _, s, uh = _triples(x.mH, rank, tol, exact, generator)
+        u = uh.mH
     else:
         u, s = _left(x, rank, tol, exact, generator)
     return (u * _signs(u.detach())).contiguous(), s
@@ -121,7 +122,7 @@ def _prepare(
     x: Tensor, rank: int | None, tol: float | None, limit: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """The matrices in float32 or float64 near unit size, and the divisors that brought them there, or None."""
-    _check.floating("x", x)
+    _check.floating("x", x, complex_too=True)
     _check.dimensions("x", x, 2)
     _check.exactly_one(rank=rank, tol=tol)
     if rank is not None:
@@ -129,8 +130,7 @@ def _prepare(
         _check.rank(rank, limit or min(shape[-2:]), f"what a matrix of shape {shape[-2:]} has")
     if tol is not None:
         _check.tolerance(tol)
-    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    x, scale = near_unit(x, 2)
+    x, scale = near_unit(single_or_double(x), 2)
     return x, None if scale is None else scale.unsqueeze(-1)
 
 
@@ -163,10 +163,10 @@ def _left(
                 u, s = sharp_left(x)
             needed = None if tol is None else needed_rank(s, tol)
             r = rank if needed is None else int(needed.max())
-            whole = (u.to(x.dtype), s.to(x.dtype))
+            whole = (u.to(x.dtype), s.to(x.real.dtype))
             u, s, vh = whole[0][..., :r], whole[1][..., :r], None
         if vh is None and x.requires_grad:
-            vh = (u.mT @ x) * torch.where(s > _NOISE * s[..., :1], s, torch.inf).reciprocal().unsqueeze(-1)
+            vh = (u.mH @ x) * torch.where(s > _NOISE * s[..., :1], s, torch.inf).reciprocal().unsqueeze(-1)
     if vh is not None:
         u, s, _ = connect_gradient(x, u, s, vh, *whole)
     return u, zero_beyond_rank(s, needed if tol is not None else None)
@@ -177,12 +177,15 @@ def _few(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """The leading triples by block Krylov iteration, or None where that does not pay."""
     short = min(x.shape[-2:])
-    if x.is_meta or short < least or (rank is not None and rank * 10 > short):
+    if x.is_meta or x.is_complex() or short < least or (rank is not None and rank * 10 > short):
         return None
     return krylov(x, rank, tol, short // (3 if x.dtype == torch.float64 else 4), generator)
 
 
 def _signs(u: Tensor) -> Tensor:
-    """±1 per column, shape (*batch, 1, r), so that its entry of greatest magnitude becomes positive."""
+    """±1 or a phase per column, shape (*batch, 1, r), so that its entry of greatest magnitude becomes positive."""
+    if u.is_complex():
+        top = u.gather(-2, u.abs().argmax(-2, keepdim=True)).conj()
+        return top / top.abs()
     least, most = u.aminmax(dim=-2, keepdim=True)
     return torch.where(-least > most, -1, 1).to(u.dtype)

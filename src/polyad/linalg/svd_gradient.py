@@ -23,12 +23,12 @@ def connect_gradient(
     Quotients by differences of singular values are Lorentzian-broadened: d / (d² + ε²) for 1 / d, with ε far below
     the differences that the dtype resolves. So a function that does not depend on the choice of vectors within
     equal singular values has its gradient, and any other function a finite one. The right vectors get theirs as
-    ``uᵀ x / s``: at equal singular values that of ``u s vh`` could not be told from those of the three parts.
+    ``uᴴ x / s``: at equal singular values that of ``u s vh`` could not be told from those of the three parts.
     """
     if not (x.requires_grad and torch.is_grad_enabled()):
         return u, s, vh
     left, values_s = _Left.apply(x, u, s, vh, basis, values)  # pyright: ignore[reportGeneralTypeIssues]
-    right = (left.mT @ x) * _inverse(values_s, s).unsqueeze(-1)
+    right = (left.mH @ x) * _inverse(values_s, s).unsqueeze(-1)
     return left, values_s, vh + (right - right.detach())
 
 
@@ -46,15 +46,15 @@ class _Left(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gu: Tensor, gs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, u, s, vh, basis, values = ctx.saved_tensors
-        within = u.mT @ gu
+        within = u.mH @ gu
         if basis is None:
             y = _solve_dropped(x, u, s, gu - u @ within)
         else:
             r = s.shape[-1]
-            y = basis[..., r:] @ _quotients(basis[..., r:].mT @ gu, values[..., r:], s)
-        z = (x.mT @ y) * _inverse(s, s).unsqueeze(-2)
-        core = _quotients(within - within.mT, s, s) + torch.diag_embed(gs)
-        return (u @ core + y) @ vh + u @ z.mT, None, None, None, None, None
+            y = basis[..., r:] @ _quotients(basis[..., r:].mH @ gu, values[..., r:], s)
+        z = (x.mH @ y) * _inverse(s, s).unsqueeze(-2)
+        core = _quotients(within - within.mH, s, s) + torch.diag_embed(gs)
+        return (u @ core + y) @ vh + u @ z.mH, None, None, None, None, None
 
 
 def _quotients(g: Tensor, rows: Tensor, s: Tensor) -> Tensor:
@@ -64,30 +64,35 @@ def _quotients(g: Tensor, rows: Tensor, s: Tensor) -> Tensor:
 
 
 def _solve_dropped(x: Tensor, u: Tensor, s: Tensor, gu: Tensor) -> Tensor:
-    """``(s_i² - x xᵀ)⁻¹ s_i gu_i`` off the kept vectors, by conjugate gradients, each column with its own shift."""
+    """``(s_i² - x xᴴ)⁻¹ s_i gu_i`` off the kept vectors, by conjugate gradients, each column with its own shift."""
 
     def off(y: Tensor) -> Tensor:
-        return y - u @ (u.mT @ y)
+        return y - u @ (u.mH @ y)
 
     shift = s.square().unsqueeze(-2)
     residual = off(s.unsqueeze(-2) * gu)
     y = torch.zeros_like(residual)
     direction = residual
-    squares = residual.square().sum(-2, keepdim=True)
+    squares = _squares(residual)
     enough = squares * torch.finfo(x.dtype).eps ** 2
     for _ in range(_STEPS):
-        image = shift * direction - off(x @ (x.mT @ direction))
-        curvature = (direction * image).sum(-2, keepdim=True)
+        image = shift * direction - off(x @ (x.mH @ direction))
+        curvature = (direction.conj() * image).sum(-2, keepdim=True).real
         going = (squares > enough) & (curvature > 0)  # not so where the cut goes through equal values
         if not bool(going.any()):
             break
         step = torch.where(going, squares / torch.where(going, curvature, 1), 0)
         y = y + step * direction
         residual = residual - step * image
-        after = residual.square().sum(-2, keepdim=True)
+        after = _squares(residual)
         direction = residual + torch.where(going, after / torch.where(going, squares, 1), 0) * direction
         squares = torch.where(going, after, 0)
     return y
+
+
+def _squares(columns: Tensor) -> Tensor:
+    """The squared length of each column, (*batch, 1, r)."""
+    return (columns.conj() * columns).real.sum(-2, keepdim=True)
 
 
 def _inverse_difference(difference: Tensor, s: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from polyad.linalg.scaling import double
 from polyad.linalg.svd import needed_rank, truncated_svd
 
 Cores = Sequence[Tensor]
@@ -62,7 +63,7 @@ def round_train(cores: Cores, rank: Sequence[int] | None, tol: float | None) -> 
         m = left[i] @ a
         v = right_basis(m, None if rank is None else min(rank[i - 1], *m.shape[-2:]), share)
         swept[i] = v.unflatten(-1, swept[i].shape[-2:])
-        carried, log = _split_scale(a @ v.mT, log)
+        carried, log = _split_scale(a @ v.mH, log)
         swept[i - 1] = _times(swept[i - 1], carried)
     return _restore_scale(swept, 0, log)
 
@@ -73,21 +74,21 @@ def split_error(tol: float | None, splits: int, dtype: torch.dtype) -> float | N
 
 
 def right_basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
-    """The leading right singular vectors (*batch, r, k) of m (*batch, n, k), up to a rotation among them.
+    """The leading right singular vectors, as conjugate rows (*batch, r, k), of m (*batch, n, k), up to a rotation.
 
     For ``tol``, and for float32, the float64 Gram matrix of the shorter side tells the rank; it resolves singular
     values down to 1e-8 of the largest. Smaller tolerances, ranks in float64 and gradients take ``truncated_svd``.
     """
     exact = m.requires_grad and torch.is_grad_enabled()
-    if exact or (m.dtype == torch.float64 and (tol is None or tol < _RESOLVED)):
+    if exact or (m.dtype in (torch.float64, torch.complex128) and (tol is None or tol < _RESOLVED)):
         return truncated_svd(m, rank, tol=tol)[2]
-    x = m.double()
+    x = double(m)
     wide = x.shape[-2] <= x.shape[-1]
-    squares, u = torch.linalg.eigh(x @ x.mT if wide else x.mT @ x)
+    squares, u = torch.linalg.eigh(x @ x.mH if wide else x.mH @ x)
     if tol is not None:
         rank = int(needed_rank(squares.flip(-1).clamp(min=0).sqrt(), tol).max())
     u = u[..., u.shape[-1] - (rank or 1) :].flip(-1)
-    return (torch.linalg.qr(x.mT @ u).Q if wide else u).mT.to(m.dtype)
+    return (torch.linalg.qr(x.mH @ u).Q if wide else u).mH.to(m.dtype)
 
 
 def _triangular(cores: Cores) -> tuple[list[Tensor], Tensor]:

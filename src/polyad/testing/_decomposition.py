@@ -34,9 +34,10 @@ def call_decomposition(card: Card, x: Tensor, **changes: Any) -> Format:
 
 def error(format: Format, x: Tensor) -> float:
     """The relative Frobenius error, in float64."""
-    exact = dense(x).double()
+    double = torch.complex128 if x.dtype.is_complex else torch.float64
+    exact = dense(x).to(double)
     top = exact.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    return float(((dense(format).double() - exact) / top).norm() / (exact / top).norm())
+    return float(((dense(format).to(double) - exact) / top).norm() / (exact / top).norm())
 
 
 def dense(x: Tensor | Format) -> Tensor:

@@ -47,7 +47,7 @@ def fisher(
         cache = _Gradients(model, uses, before)
         with torch.enable_grad():
             logits = (
-                model(**text_inputs(model, ids), past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
+                model(**inputs_of(model, ids), past_key_values=cache, use_cache=True).logits.flatten(0, 1).float()
             )
             tokens = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0]
             loss = F.cross_entropy(logits, tokens.to(logits.device), reduction="sum")
@@ -66,9 +66,8 @@ def fisher(
     return [{name: total / count for name, total in sums[layer].items()} for layer in uses]
 
 
-def text_inputs(model: PreTrainedModel, window: Tensor) -> dict[str, Tensor]:
-    """A window of token ids as the arguments of a model; an encoder and its decoder both read it."""
-    ids = window if window.ndim == 2 else window[None]
+def inputs_of(model: Any, ids: Tensor) -> dict[str, Tensor]:
+    """The inputs that let a model's decoder read these tokens; an encoder-decoder reads them on both sides."""
     return {"input_ids": ids, "decoder_input_ids": ids} if model.config.is_encoder_decoder else {"input_ids": ids}
 
 

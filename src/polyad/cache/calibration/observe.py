@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from polyad._card import methods
-from polyad.cache.calibration.fisher import fisher, text_inputs
+from polyad.cache.calibration.fisher import fisher, inputs_of
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.host.cache import cache_for, refuse_indirect
 from polyad.cache.host.probe import uses_of_cache
@@ -70,7 +70,8 @@ def observe(
     with torch.no_grad():
         for step, window in enumerate(windows, 1):
             cache = cache_for(model, watch, window=0)
-            model.base_model(**text_inputs(model, window), past_key_values=cache, use_cache=True)
+            ids = window if window.ndim == 2 else window[None]
+            model.base_model(**inputs_of(model, ids), past_key_values=cache, use_cache=True)
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
         layers = zip(observers.values(), cache.held, strict=True)

@@ -25,6 +25,11 @@ def uses_of_cache(model: Any) -> dict[int, Use]:
             f"{type(model).__name__} takes no cache but one of its own kind, so that none can be given to it; leave "
             "past_key_values out"
         )
+    if getattr(model.config.get_text_config(decoder=True), "cross_attention_layers", None):
+        raise ValueError(
+            f"{type(model).__name__} keeps what its layers see of pictures in the cache and reads it there, which no "
+            "codec gives back; use transformers' own cache"
+        )
     readable, modules = install(model), attentions(model)
     signature = readable, *(id(module) for module in modules.values())
     if model not in _KNOWN or _KNOWN[model][0] != signature:

@@ -6,7 +6,7 @@ Inside, factors are (b, R, I_n): a component is a row, so that updates by compon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +16,7 @@ from polyad._card import Paper
 from polyad.decompose.alternating.mttkrp import hadamard
 from polyad.decompose.alternating.seen_entries import apply_row_matrices, pairs, row_matrices
 from polyad.linalg import near_unit
+from polyad.linalg.higher_order import squared_norms
 
 EXTRAPOLATION = Paper(
     "Ang, Cohen, Gillis, Hien",
@@ -43,6 +44,7 @@ def alternate(
     callback: Callback | None = None,
     mask_sweep: Sweep | None = None,
     relative: bool = False,
+    fixed: Collection[int] = (),
 ) -> tuple[list[Tensor], Tensor]:
     """Update the factors in turn; those of least error on the way, and its square (b,). Tensors have norm 1 (or 0).
 
@@ -54,11 +56,12 @@ def alternate(
 
     Where entries are missing, they are zero in the tensor and ``mask_sweep`` is the sweep of the mask. Then ``gram``
     has a matrix a row, (b, I_n, R, R), and the error is that of the entries seen. Two sweeps in a row that change the
-    squared error by at most ``stop``, of ‖x‖² or, where ``relative``, of itself, are the last.
+    squared error by at most ``stop``, of ‖x‖² or, where ``relative``, of itself, are the last. Factors of
+    the modes in ``fixed`` stay.
     """
     b = len(factors[0])
     plain, hat = list(factors), list(factors)  # before and after moving on
-    step, limit, before = (factors[0].new_full((b,), value).double() for value in (0.5, 1.0, math.inf))
+    step, limit, before = (factors[0].real.new_full((b,), value).double() for value in (0.5, 1.0, math.inf))
     best, least, calm = list(factors), before, 0
     for iteration in range(max_iter):
         grams = [gram(factor) for factor in hat] if mask_sweep is None else [pairs(factor) for factor in hat]
@@ -69,8 +72,8 @@ def alternate(
                 v = hadamard([g for other, g in enumerate(grams) if other != mode])
             else:
                 v = row_matrices(next(weights)[1], hat[mode].shape[1])
-            new = solve(hat[mode], product, v)
-            if iteration:  # the first change is from the start, which is arbitrary
+            new = plain[mode] if mode in fixed else solve(hat[mode], product, v)
+            if iteration and mode not in fixed:  # the first change is from the start, which is arbitrary
                 moved = torch.lerp(plain[mode], new, 1 + step.to(new.dtype).view(b, 1, 1))
                 hat[mode] = moved if keep is None else torch.maximum(moved, keep * new)
             else:
@@ -98,14 +101,14 @@ def alternate(
 
 
 def gram(factor: Tensor) -> Tensor:
-    """Inner products of the components, (b, R, R)."""
-    return factor @ factor.mT
+    """Inner products of the components, the first conjugated, (b, R, R)."""
+    return factor.conj() @ factor.mT
 
 
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     """x (b, …) with every tensor scaled to norm 1, and the norms (b,) in float64; zeros stay zero."""
     x, scale = near_unit(x, x.ndim - 1)
-    norm = torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64)
+    norm = squared_norms(x, 1).sqrt()
     norm = torch.where(norm > 0, norm, 1)
     one = x / norm.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
     return one, norm if scale is None else norm * scale.double()
@@ -134,8 +137,8 @@ def random_factors(
 
 def _error(product: Tensor, factor: Tensor, v: Tensor) -> Tensor:
     """Squared errors (b,) of tensors of norm 1."""
-    inner = (product * factor).sum((1, 2), dtype=torch.float64)
-    quadratic = v * gram(factor) if v.ndim == 3 else apply_row_matrices(v, factor) * factor
+    inner = (product.conj() * factor).real.sum((1, 2), dtype=torch.float64)
+    quadratic = (v * gram(factor)).real if v.ndim == 3 else apply_row_matrices(v, factor) * factor
     square = quadratic.sum((1, 2), dtype=torch.float64)
     return (1 - 2 * inner + square).clamp(min=0)
 

@@ -26,13 +26,13 @@ def hadamard(matrices: Sequence[Tensor]) -> Tensor:
 
 
 def mttkrp_sweep(x: Tensor, factors: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Each mode in turn and its product (batch, rank, I_n) with the rows of the others as they are at that moment.
+    """Each mode in turn and its product (batch, rank, I_n) with the others' conjugate rows as they are then.
 
     Nothing is kept from one sweep to the next, so factors may change between them: two large products each.
     """
     products = Products(x)
     for mode in range(len(factors)):
-        yield mode, products(mode, [factor.unsqueeze(1) for factor in factors]).squeeze(1)
+        yield mode, products(mode, [factor.conj().unsqueeze(1) for factor in factors]).squeeze(1)
 
 
 class Products:

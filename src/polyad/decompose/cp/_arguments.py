@@ -15,10 +15,16 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> int:
 
 
 def check_rank_or_tol(
-    x: Tensor, rank: int | None, tol: float | None, batch: int = 0, *, sparse: bool = False
+    x: Tensor,
+    rank: int | None,
+    tol: float | None,
+    batch: int = 0,
+    *,
+    sparse: bool = False,
+    complex_too: bool = False,
 ) -> tuple[int, ...]:
     """Refuse x, ``batch``, and all but one of a valid rank and a valid tol. Returns the shape of one tensor."""
-    _check.batch(batch, _check.floating("x", x, sparse=sparse), 2)
+    _check.batch(batch, _check.floating("x", x, sparse=sparse, complex_too=complex_too), 2)
     _check.exactly_one(rank=rank, tol=tol)
     shape = tuple(x.shape[batch:])
     if rank is not None:

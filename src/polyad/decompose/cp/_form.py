@@ -10,6 +10,7 @@ from torch import Tensor
 from polyad.decompose.cp._newton import balance_terms
 from polyad.formats import CP
 from polyad.linalg import near_unit
+from polyad.linalg.higher_order import squared_norms
 
 CANCELS = 100.0  # Σ‖terms‖² above this multiple of ‖x‖² …
 COLLINEAR = -0.97  # … with two terms at an angle of this cosine or below is called degenerate
@@ -21,6 +22,8 @@ def norms(x: Tensor) -> Tensor:
     >>> norms(torch.ones(2, 3, 3))
     tensor([3., 3.], dtype=torch.float64)
     """
+    if x.is_complex():
+        return squared_norms(x, 1).sqrt()
     total = x.new_zeros(len(x), dtype=torch.float64)
     for part in x.flatten(1).split(max(1, (1 << 20) // len(x)), dim=1):
         row = part.double().unsqueeze(1)
@@ -45,23 +48,13 @@ def canonical_form(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtyp
     Columns have norm 1, weights descend from the largest and are not negative, and the entry of greatest magnitude
     is positive in the columns of every factor but the last.
     """
-    rows = [row.squeeze(1) for row in balance_terms(rows)]
-    lengths = [row.norm(dim=-1, keepdim=True) for row in rows]
-    weights = torch.stack(lengths).squeeze(-1).prod(0)
-    unit = []
-    for row, length in zip(rows, lengths, strict=True):
-        first = torch.zeros_like(row)
-        first[..., 0] = 1
-        unit.append(torch.where(length > 0, row / length, first))
-    sign = torch.ones_like(weights).unsqueeze(-1)
-    for i, row in enumerate(unit[:-1]):
-        flip = torch.where(row.gather(-1, row.abs().argmax(-1, keepdim=True)) < 0, -1.0, 1.0)
-        unit[i], sign = row * flip, sign * flip
-    unit[-1] = unit[-1] * sign
-    order = weights.argsort(dim=-1, descending=True, stable=True)
+    unit = CP(tuple([row.squeeze(1).mT for row in balance_terms(rows)])).normalize()
+    weights = unit.weights
+    assert weights is not None
+    order = weights.real.argsort(dim=-1, descending=True, stable=True)
     factors = []
-    for row in unit:
-        ordered = row.gather(1, order.unsqueeze(-1).expand_as(row)).mT.to(dtype)
+    for factor in unit.factors:
+        ordered = factor.gather(2, order.unsqueeze(-2).expand_as(factor)).to(dtype)
         factors.append(ordered.contiguous().reshape(*lead, *ordered.shape[1:]))
     weights = weights.gather(1, order) * size.unsqueeze(-1)
     return CP(tuple(factors), weights.to(dtype).reshape(*lead, -1))
@@ -69,8 +62,8 @@ def canonical_form(rows: list[Tensor], size: Tensor, lead: tuple[int, ...], dtyp
 
 def terms_cancel(rows: list[Tensor]) -> Tensor:
     """True for tensors of the batch whose terms outgrow the sum by far and nearly cancel in pairs; x has norm 1."""
-    grams = [(row @ row.mT).squeeze(1) for row in rows]
-    inner = torch.stack(grams).prod(0)
+    grams = [(row.conj() @ row.mT).squeeze(1) for row in rows]
+    inner = torch.stack(grams).prod(0).real
     size = inner.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     cosines = inner / (size.unsqueeze(-1) * size.unsqueeze(-2)).clamp(min=1e-300)
     return (size.square().sum(-1) > CANCELS) & (cosines.flatten(1).amin(1) < COLLINEAR)
@@ -83,8 +76,9 @@ def fibre_terms(x: Tensor) -> list[Tensor]:
     others = [mode for mode in range(len(sizes)) if mode != long]
     count = math.prod(sizes[mode] for mode in others)
     place = torch.arange(count, device=x.device)
-    rows: dict[int, Tensor] = {long: x.movedim(long + 1, -1).reshape(len(x), 1, count, -1).double()}
+    wide = torch.promote_types(x.dtype, torch.float64)
+    rows: dict[int, Tensor] = {long: x.movedim(long + 1, -1).reshape(len(x), 1, count, -1).to(wide)}
     for mode in reversed(others):
-        one = torch.nn.functional.one_hot(place % sizes[mode], sizes[mode]).double()
+        one = torch.nn.functional.one_hot(place % sizes[mode], sizes[mode]).to(wide)
         rows[mode], place = one.expand(len(x), 1, -1, -1), place // sizes[mode]
     return [rows[mode] for mode in range(len(sizes))]

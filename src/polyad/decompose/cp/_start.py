@@ -155,10 +155,12 @@ def eigenvector_starts(
     rest = [mode for mode in range(len(sizes)) if mode not in (a, b)]
     slices = core.permute(0, a + 1, b + 1, *[mode + 1 for mode in rest]).flatten(3)  # (batch, rank, rank, rest)
     mix = _normal(starts, 2, slices.shape[-1], like=core, generator=generator)
-    pencil = torch.einsum("bijk,stk->bstij", slices, mix)
+    pencil = torch.einsum("bijk,stk->bstij", slices, mix.to(slices.dtype))
     quotient = pencil[:, :, 0] @ torch.linalg.pinv(pencil[:, :, 1], rtol=eps)
     values, vectors = torch.linalg.eig(quotient)
-    columns = torch.where(values.imag.unsqueeze(-2) < 0, vectors.imag, vectors.real)
+    columns = vectors
+    if not core.is_complex():
+        columns = torch.where(values.imag.unsqueeze(-2) < 0, vectors.imag, vectors.real)
     columns = columns / columns.norm(dim=-2, keepdim=True).clamp(min=1e-30)
     terms = torch.linalg.pinv(columns, rtol=eps) @ slices.flatten(2).unsqueeze(1)  # (batch, starts, rank, b rest)
     rows: dict[int, Tensor] = {a: columns.mT}
@@ -166,6 +168,6 @@ def eigenvector_starts(
         matrix = terms.unflatten(-1, (sizes[mode], -1))
         vector = left_singular(matrix, 1)[0]
         rows[mode] = vector.squeeze(-1)
-        terms = (vector.mT @ matrix).squeeze(-2)
+        terms = (vector.mH @ matrix).squeeze(-2)
     rows[rest[-1]] = terms
     return [rows[mode].reshape(batch, starts, rank, -1).contiguous() for mode in range(len(sizes))]

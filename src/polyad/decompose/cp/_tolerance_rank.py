@@ -8,6 +8,7 @@ from torch import Tensor
 
 from polyad.decompose.alternating.mttkrp import residual
 from polyad.formats import CP
+from polyad.linalg.scaling import double
 
 
 def search_rank(
@@ -47,8 +48,8 @@ def dense_error(x: Tensor, model: CP, scale: Tensor | None = None, mask: Tensor 
     ones = (1,) * (x.ndim - 1)
     size = x.abs().flatten(1).amax(1).double()
     size = size.where(size > 0, 1).view(-1, *ones)
-    unit = x.double() / size
-    dense = model.to_dense().reshape(x.shape).double() / size
+    unit = double(x) / size
+    dense = double(model.to_dense()).reshape(x.shape) / size
     rest = (dense if scale is None else dense / scale.view(-1, *ones)) - unit
     if mask is not None:
         rest = rest * mask.reshape(x.shape)

@@ -6,10 +6,12 @@ import torch
 from torch import Generator, Tensor
 
 from polyad._callback import Callback
+from polyad.decompose.cp._complex import fit_complex
 from polyad.decompose.cp._form import norms
 from polyad.decompose.cp._start import compress, race
 from polyad.decompose.cp._sweeps import refine_factors
 from polyad.linalg import truncated_svd
+from polyad.linalg.scaling import double
 
 
 def fit_whole(
@@ -26,6 +28,8 @@ def fit_whole(
     """Factors of x / norm as rows (batch, 1, rank, I_n), in float64: the best of the starts, refined on x."""
     if x.ndim == 3:
         return _matrix(x, norm, rank)
+    if x.is_complex():
+        return fit_complex(x, norm, rank, restarts, ridge, stop, max_iter, generator, callback)
     core, bases = compress(x, rank, generator)
     size = norms(core)
     size = torch.where(size > 0, size, 1)
@@ -47,4 +51,4 @@ def fit_whole(
 def _matrix(x: Tensor, norm: Tensor, rank: int) -> list[Tensor]:
     """Order 2: the singular value decomposition."""
     u, s, vh = truncated_svd(x, rank)
-    return [(u * s.unsqueeze(-2)).mT.double().unsqueeze(1) / norm.view(-1, 1, 1, 1), vh.double().unsqueeze(1)]
+    return [double((u * s.unsqueeze(-2)).mT).unsqueeze(1) / norm.view(-1, 1, 1, 1), double(vh).unsqueeze(1)]

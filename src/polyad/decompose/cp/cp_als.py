@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from functools import partial
 
-import torch
 from torch import Generator, Tensor
 
 from polyad import _check
@@ -12,11 +13,14 @@ from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.cp._arguments import check_rank_or_tol, largest_rank
+from polyad.decompose.cp._complex import refine_rows
 from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, terms_cancel
 from polyad.decompose.cp._masked import complete
+from polyad.decompose.cp._own_start import check_start, refine_start
 from polyad.decompose.cp._tolerance_rank import dense_error, rounded_error, search_rank
 from polyad.decompose.cp._whole import fit_whole
 from polyad.formats import CP
+from polyad.linalg import single_or_double
 
 
 @method(
@@ -68,6 +72,8 @@ def cp_als(
     tol: float | None = None,
     mask: Tensor | None = None,
     batch: int = 0,
+    init: CP | None = None,
+    fixed: Sequence[int] = (),
     restarts: int = 8,
     ridge: float = 0.0,
     stop: float = 1e-6,
@@ -95,6 +101,13 @@ def cp_als(
     ``stop`` of ‖x‖²; then sweeps go on until two in a row gain at most ``stop`` of the squared error. Rows without
     any entry seen are zero.
 
+    Of complex x the largest entries are real in place of positive, starts compete by sweeps alone, and masks are
+    refused.
+
+    ``init``, a CP of x's shape, is where to start instead; then sweeps alone follow, until two in a row gain at most
+    ``stop`` of the squared error. Factors of the modes in ``fixed`` stay as they are there; the result has no
+    weights then, and lengths are in the other factors. Masks and ``tol`` are refused with it.
+
     Some tensors have no best approximation of a rank: terms grow without bound and nearly cancel. Starts that do
     so lose against equal ones; if the result still does, a warning says so. ``ridge`` adds ``ridge ‖x‖² Σₙ
     ‖A_n‖²``, for factors A_n of x / ‖x‖ that share the weights, and bounds the terms.
@@ -112,12 +125,29 @@ def cp_als(
     (torch.Size([5, 2]), True)
     """
     _check.iterations(max_iter, stop)
-    sizes, lead = check_rank_or_tol(x, rank, tol, batch), tuple(x.shape[:batch])
+    if isinstance(x, Tensor) and (init is not None or len(fixed)):
+        rank = check_start(x, rank, tol, batch, init, fixed)
+    sizes, lead = check_rank_or_tol(x, rank, tol, batch, complex_too=True), tuple(x.shape[:batch])
     _check_search(restarts, ridge)
-    work = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
-    work, mask = apply_mask(work, mask)
+    if mask is not None and x.is_complex():
+        raise TypeError(
+            f"x has dtype {x.dtype} and mask hides entries, which is not known for complex numbers; give x without "
+            "mask, hooi with mask, or torch.view_as_real(x) with mask.unsqueeze(-1).expand(*mask.shape, 2)"
+        )
+    work, mask = apply_mask(single_or_double(x.detach()), mask)
     masks = None if mask is None else mask.reshape(-1, *sizes)
     work, norm, scale = bring_near_unit(work.reshape(-1, *sizes).contiguous())
+    if init is not None:
+        if masks is not None:
+            raise ValueError("mask was given with init, which is not known together; leave one of them out")
+        fit = refine_start(
+            init,
+            norm * scale,
+            fixed,
+            x.dtype,
+            partial(refine_rows, work, norm, fixed, ridge, stop, max_iter, callback),
+        )
+        return fit if len(fixed) else fit.normalize()
     generator = generator if generator is not None else Generator().manual_seed(0)
 
     def solve(r: int) -> CP:
@@ -141,7 +171,8 @@ def cp_als(
     assert tol is not None
     return search_rank(
         solve, lambda: canonical_form(fibre_terms(work), scale, lead, x.dtype), largest_rank(sizes), tol,
-        lambda fit: rounded_error(work, fit, norm, scale) if masks is None else dense_error(work, fit, scale, masks),
+        lambda fit: rounded_error(work, fit, norm, scale) if masks is None and not work.is_complex()
+        else dense_error(work, fit, scale, masks),
     )  # fmt: skip
 
 

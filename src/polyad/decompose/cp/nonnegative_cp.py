@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -26,9 +27,11 @@ from polyad.decompose.alternating.nonnegative_updates import (
     check_signs,
     check_update,
 )
+from polyad.decompose.alternating.own_start import check_not_negative
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.cp._arguments import check_rank_or_tol
 from polyad.decompose.cp._form import fibre_terms
+from polyad.decompose.cp._own_start import check_start, refine_start
 from polyad.decompose.cp._tolerance_rank import dense_error, search_rank
 from polyad.formats import CP
 
@@ -55,6 +58,8 @@ def nonnegative_cp(
     tol: float | None = None,
     mask: Tensor | None = None,
     batch: int = 0,
+    init: CP | None = None,
+    fixed: Sequence[int] = (),
     update: Literal["hals", "mu"] = "hals",
     max_iter: int = 200,
     stop: float = 1e-8,
@@ -79,6 +84,9 @@ def nonnegative_cp(
     returned. That error is a difference, exact to about the root of the dtype's epsilon. ``callback(sweep,
     max_iter, {"error": …})`` gets the least so far, the root of the mean over the batch.
 
+    ``init``, a CP of x's shape without negative entries, is where to start instead of random factors. Factors of the
+    modes in ``fixed`` stay as they are there.
+
     The factors have x's dtype, half precision being computed in float32, and equal norms in all modes; no weights.
     Not differentiable: x is detached. The start is uniform, from ``generator`` (None: always the same).
 
@@ -95,6 +103,8 @@ def nonnegative_cp(
     (True, True)
     """
     _check.iterations(max_iter, stop)
+    if isinstance(x, Tensor) and (init is not None or len(fixed)):
+        rank = check_start(x, rank, tol, batch, init, fixed)
     shape = check_rank_or_tol(x, rank, tol, batch)
     check_update(update)
     half = x.dtype not in (torch.float32, torch.float64)
@@ -107,13 +117,19 @@ def nonnegative_cp(
     update_factor, keep = (SOLVERS if mask is None else ROW_SOLVERS)[update]
     alive = (torch.linalg.vector_norm(work.flatten(1), dim=1) > 0).view(-1, 1, 1)
 
+    def refine(start: list[Tensor]) -> list[Tensor]:
+        return alternate(
+            partial(mttkrp_sweep, work), update_factor, [row.to(work.dtype) for row in start], keep=keep,
+            max_iter=max_iter, stop=stop, callback=callback, mask_sweep=mask_sweep, fixed=fixed,
+        )[0]  # fmt: skip
+
+    if init is not None:
+        check_not_negative(init)
+        return refine_start(init, scale, fixed, x.dtype, refine)
+
     def fit(r: int) -> CP:
         start = random_factors(shape, r, len(work), work, generator, signed=False)
-        factors, _ = alternate(
-            partial(mttkrp_sweep, work), update_factor, start, keep=keep, max_iter=max_iter, stop=stop,
-            callback=callback, mask_sweep=mask_sweep,
-        )  # fmt: skip
-        return _as_cp(balance_components([factor * alive for factor in factors], scale), x, batch)
+        return _as_cp(balance_components([factor * alive for factor in refine(start)], scale), x, batch)
 
     if rank is not None:
         return fit(rank)

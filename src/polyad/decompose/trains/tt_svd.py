@@ -13,7 +13,7 @@ from polyad._card import Paper, method
 from polyad.decompose.trains._sketch import factor_by_sketch
 from polyad.formats import TensorTrain
 from polyad.formats.networks.tensor_train import bond_ranks
-from polyad.linalg import near_unit
+from polyad.linalg import near_unit, single_or_double
 from polyad.linalg.modes import halfway
 from polyad.linalg.trains import right_basis, split_error
 
@@ -52,7 +52,8 @@ def tt_svd(
     x has shape (*batch, I₁, …, I_N) with ``batch`` leading dimensions that count tensors; these share the largest
     rank that one of them needs. ``rank`` gives a number for each of the N - 1 bonds, or one for all; bonds that the
     shape keeps smaller stay so. Then the error is at most √(N - 1) times the least possible of these ranks. The cores
-    have x's dtype; half precision is computed in float32, and ``tol`` holds before they are rounded back.
+    have x's dtype, which may be complex; half precision is computed in float32, and ``tol`` holds before they are
+    rounded back.
 
     The modes are taken off from both ends, each time where the unfolding is shorter, so that the long matrices are
     also the flattest: the errors of these nested projections add up squared, each may take tol/√(N - 1).
@@ -68,14 +69,14 @@ def tt_svd(
     >>> fit.rank, bool((fit - planted).norm() < 1e-5 * planted.norm())
     ((3, 4, 3), True)
     """
-    _check.floating("x", x)
+    _check.floating("x", x, complex_too=True)
     _check.batch(batch, x, 1)
     _check.exactly_one(rank=rank, tol=tol)
     if tol is not None:
         _check.tolerance(tol)
     shape = tuple(x.shape[batch:])
     ranks = None if rank is None else bond_ranks(rank, len(shape) - 1, f"x of shape {tuple(x.shape)}")
-    work, scale = near_unit(x if x.dtype in (torch.float32, torch.float64) else x.float(), x.ndim - batch)
+    work, scale = near_unit(single_or_double(x), x.ndim - batch)
     flat = work.reshape(*x.shape[:batch], 1, -1, 1)
     split = None
     if tol is not None and not batch and work.numel() >= _LARGE and not _must_be_exact(work) and len(shape) > 2:
@@ -103,12 +104,12 @@ def split_off_cores(
             m = x.reshape(*x.shape[:-3], a * shape[i], -1)
             u = _basis(m.mT, None if ranks is None else ranks[i], tol).mT
             front.append(u.reshape(*u.shape[:-2], a, shape[i], -1))
-            a, i, x = u.shape[-1], i + 1, u.mT @ m
+            a, i, x = u.shape[-1], i + 1, u.mH @ m
         else:
             m = x.reshape(*x.shape[:-3], -1, shape[j] * b)
             v = _basis(m, None if ranks is None else ranks[j - 1], tol)
             back.append(v.reshape(*v.shape[:-1], shape[j], b))
-            b, j, x = v.shape[-2], j - 1, m @ v.mT
+            b, j, x = v.shape[-2], j - 1, m @ v.mH
         x = x.reshape(*x.shape[:-2], a, -1, b)
     return [*front, x, *reversed(back)]
 
@@ -118,8 +119,8 @@ def _basis(m: Tensor, rank: int | None, tol: float | None) -> Tensor:
 
 
 def _must_be_exact(x: Tensor) -> bool:
-    """True where a sketch would lose a gradient, or where there are no numbers."""
-    return x.is_meta or (x.requires_grad and torch.is_grad_enabled())
+    """True where a sketch would lose a gradient, for complex numbers, or where there are no numbers."""
+    return x.is_meta or x.is_complex() or (x.requires_grad and torch.is_grad_enabled())
 
 
 def _split_in_halves(x: Tensor, tol: float, generator: Generator | None) -> list[Tensor] | None:

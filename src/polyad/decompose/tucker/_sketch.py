@@ -27,8 +27,8 @@ def sketch_tucker(
 ) -> tuple[Tensor, list[Tensor]] | None:
     """Core and factors of x (*batch, I₁, …, I_N), or None where it would not pay or did not come out well."""
     shape = x.shape[batch:]
-    if x.is_meta or (tol is not None and tol**2 < 64 * torch.finfo(x.dtype).eps):
-        return None  # ‖x‖² - ‖core‖² would not tell
+    if x.is_meta or x.is_complex() or (tol is not None and tol**2 < 64 * torch.finfo(x.dtype).eps):
+        return None  # ‖x‖² - ‖core‖² would not tell; mixtures are real
     if not insist and math.prod(shape) < _LEAST:
         return None
     width = [min(n, r + _MORE) for n, r in zip(shape, rank, strict=True)] if rank else [min(n, _FIRST) for n in shape]

@@ -29,7 +29,7 @@ from polyad.linalg.higher_order import higher_order_svd
 )
 def block_term(
     x: Tensor,
-    rank: tuple[int, ...],
+    rank: tuple[int, ...] | int,
     *,
     terms: int = 2,
     batch: int = 0,
@@ -60,17 +60,17 @@ def block_term(
     (2, True)
     """
     _check.iterations(max_iter, stop)
-    _check_arguments(x, rank, terms, starts, batch)
+    each = _check_arguments(x, rank, terms, starts, batch)
     work = (x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()).flatten(0, batch - 1)
     work = work if batch else x.detach().unsqueeze(0).to(work.dtype)
     axes = tuple(range(1, work.ndim))
     work, scale = near_unit(work, work.ndim - 1)
-    ranks = tuple(min(terms * r, n) for r, n in zip(rank, work.shape[1:], strict=True))
+    ranks = tuple(min(terms * r, n) for r, n in zip(each, work.shape[1:], strict=True))
     small, bases = higher_order_svd(work, ranks, None, batch=1)
     small = small.double()
     total = work.double().square().sum(axes)
     size = total.sqrt().where(total > 0, 1).reshape(-1, *[1] * len(axes))
-    core, factors = random_terms(small, tuple(rank), terms, starts, generator or Generator().manual_seed(0))
+    core, factors = random_terms(small, each, terms, starts, generator or Generator().manual_seed(0))
     lost = (1 - small.square().sum(axes) / total.where(total > 0, 1)).clamp(min=0)
     core, factors = sweep_terms(small / size, lost, core, factors, max_iter, stop, callback)
     if scale is not None:
@@ -82,11 +82,14 @@ def block_term(
     return BlockTerm(parts[0], tuple(parts[1:]))
 
 
-def _check_arguments(x: Tensor, rank: tuple[int, ...], terms: int, starts: int, batch: int) -> None:
+def _check_arguments(x: Tensor, rank: tuple[int, ...] | int, terms: int, starts: int, batch: int) -> tuple[int, ...]:
+    """Refuse wrong arguments. Returns the ranks of a term, one a mode."""
     _check.floating("x", x)
     _check.finite("x", _check.batch(batch, x, 2))
     shape = tuple(x.shape[batch:])
-    _check.ranks(rank, shape)
+    ranks = _check.ranks(rank, shape)
+    assert ranks is not None
     for name, value in (("terms", terms), ("starts", starts)):
         if value < 1:
             raise ValueError(f"{name}={value} is below 1; give at least 1")
+    return ranks

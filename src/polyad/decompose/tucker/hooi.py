@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -10,9 +12,11 @@ from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.decompose.alternating.seen_entries import apply_mask
 from polyad.decompose.tucker._fill_missing import Filling, share_inverse
+from polyad.decompose.tucker._own_start import check_start, orthonormal_start
+from polyad.decompose.tucker._sweep import apply_factors, sweep_modes
 from polyad.decompose.tucker.st_hosvd import st_hosvd
 from polyad.formats import Tucker
-from polyad.linalg import mode_product, near_unit, unfold
+from polyad.linalg import near_unit, single_or_double, unfold
 from polyad.linalg.higher_order import squared_norms
 from polyad.linalg.svd import leading_left
 
@@ -39,11 +43,13 @@ from polyad.linalg.svd import leading_left
 )
 def hooi(
     x: Tensor,
-    rank: tuple[int, ...] | None = None,
+    rank: tuple[int, ...] | int | None = None,
     *,
     tol: float | None = None,
     mask: Tensor | None = None,
     batch: int = 0,
+    init: Tucker | None = None,
+    fixed: Sequence[int] = (),
     max_iter: int = 50,
     stop: float = 1e-8,
     generator: Generator | None = None,
@@ -52,26 +58,31 @@ def hooi(
     """A Tucker approximation with orthonormal factors, refined mode by mode until its core stops growing.
 
     x has shape (*batch, I₁, …, I_N) with N ≥ 2, the first ``batch`` dimensions counting tensors, which are refined
-    side by side. ``rank`` gives a number a mode; ``tol`` instead takes ranks for which the start, ``st_hosvd``,
-    stays within that relative Frobenius error, which the iterations then lower. They end after ``max_iter`` sweeps,
-    or when one lowers the relative squared error of no tensor by more than ``stop``; 0 sweeps leave the start.
+    side by side. ``rank`` gives a number a mode, or one for all, cut to the mode's size; ``tol`` instead takes ranks
+    for which the start, ``st_hosvd``, stays within that relative Frobenius error, which the iterations then lower.
+    They end after ``max_iter`` sweeps, or when one lowers the relative squared error of no tensor by more than
+    ``stop``; 0 sweeps leave the start.
 
     ``mask``, of bools in x's shape, is True where an entry was seen; what x holds elsewhere is not read, NaN
     included, and errors are those of entries seen. Missing entries are filled with what the model says and a sweep
     follows, again and again; they move on along their last change while that helps. Ranks must be given: no
     tolerance says how many the entries unseen would need. Ask for more sweeps where much is missing.
 
-    The factors and the core have x's dtype; half precision is computed in float32. A sweep costs two products of x
-    with the factors of half of the modes each, in which every mode then finds the others already applied, and the
-    leading singular vectors of N matrices (I_n, product of the other ranks). ``generator`` draws what the start
-    mixes at random. ``callback(sweep, max_iter, {"error": …})`` follows each sweep with the largest relative
-    Frobenius error. The result carries no gradient; ``st_hosvd`` does.
+    ``init``, a Tucker tensor of x's shape, is where to start instead; its ranks are taken, and only the spans of its
+    factors matter. The factors of the modes in ``fixed`` stay as they are there, orthonormal or not, and the core is
+    the best one for them. With all modes fixed, or in 0 sweeps, x is projected onto the spans.
+
+    The factors and the core have x's dtype, which may be complex; half precision is computed in float32. A
+    sweep costs two products of x with the factors of half of the modes each, in which every mode then finds the
+    others already applied, and the leading singular vectors of N matrices (I_n, product of the other ranks).
+    ``generator`` draws what the start mixes at random. ``callback(sweep, max_iter, {"error": …})`` follows each sweep
+    with the largest relative Frobenius error. The result carries no gradient; ``st_hosvd`` does.
 
     Departs from the paper in its start, which is truncated mode after mode, the most shrunk first, where the paper
     truncates all modes of x itself.
 
-    Raises ValueError for ranks beyond their mode, NaN and infinities that were seen, unless one of rank and tol is
-    given, and for tol with a mask.
+    Raises ValueError for ranks beyond their mode, NaN and infinities that were seen, unless one of rank, tol and
+    init is given, for tol with a mask or init, and for an init of another shape or other ranks.
 
     >>> planted = Tucker.random((6, 5, 4), generator=torch.Generator().manual_seed(0))
     >>> fit = hooi(planted.to_dense(), rank=planted.rank)
@@ -79,22 +90,35 @@ def hooi(
     (torch.Size([3, 2, 2]), True)
     """
     _check.iterations(max_iter, stop)
-    _check.floating("x", x)
+    _check.floating("x", x, complex_too=True)
     _check.batch(batch, x, 2)
+    ranks = check_start(x, rank, batch, init, fixed)
+    if init is not None and tol is not None:
+        raise ValueError(f"tol={tol} was given with init, whose ranks are taken; give one of them")
     if mask is not None and tol is not None:
         raise ValueError(f"tol={tol} was given with a mask, where ranks cannot be found from it; give rank instead")
-    single = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    single = single_or_double(x.detach())
     single, mask = apply_mask(single, mask)
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
     filled = work if mask is None else work * share_inverse(mask, batch)
-    start = st_hosvd(filled, rank, tol=tol, batch=batch, generator=generator)
+    if init is None:
+        orthonormal, start = None, st_hosvd(filled, ranks, tol=tol, batch=batch, generator=generator)
+    else:
+        orthonormal = orthonormal_start(init, fixed, scale, work.dtype)
+        start = Tucker(orthonormal.core, tuple(orthonormal.factors))
     core, factors = start.core, list(start.factors)
     fill = None if mask is None else Filling(work, mask, batch, start)
     total = squared_norms(work, batch)
-    error = _error(core, total, batch) if fill is None else fill.error
     modes = tuple(range(work.ndim - batch))
+    if orthonormal is not None and fill is None:
+        core = apply_factors(work, factors, modes, batch)
+    error = _error(core, total, batch) if fill is None else fill.error
+
+    def renew(mode: int, y: Tensor) -> Tensor:
+        return factors[mode] if mode in fixed else leading_left(unfold(y, mode, batch), factors[mode].shape[-1])[0]
+
     for sweep in range(max_iter):
-        core = _sweep(work if fill is None else fill.tensor, factors, modes, batch)
+        core = sweep_modes(work if fill is None else fill.tensor, factors, modes, batch, renew)
         before, error = error, _error(core, total, batch) if fill is None else fill.renew(core, factors)
         if callback is not None:
             callback(sweep, max_iter, {"error": float(error.max()) ** 0.5})
@@ -102,28 +126,11 @@ def hooi(
             break
     if fill is not None:
         core, factors = fill.best
+    if orthonormal is not None:
+        core, factors = orthonormal.restore(core, factors, batch)
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))
-
-
-def _sweep(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int) -> Tensor:
-    """Renew the factors of these modes, in place and in order; the others are applied to x. Returns the core."""
-    if len(modes) == 1:
-        (mode,) = modes
-        factors[mode] = leading_left(unfold(x, mode, batch), factors[mode].shape[-1])[0]
-        return mode_product(x, factors[mode].mT, mode, batch)
-    half = len(modes) // 2
-    first, second = modes[:half], modes[half:]
-    _sweep(_apply_factors(x, factors, second, batch), factors, first, batch)
-    return _sweep(_apply_factors(x, factors, first, batch), factors, second, batch)
-
-
-def _apply_factors(x: Tensor, factors: list[Tensor], modes: tuple[int, ...], batch: int) -> Tensor:
-    """Multiply x by these factors, the one that shrinks it most first."""
-    for mode in sorted(modes, key=lambda mode: factors[mode].shape[-1] / factors[mode].shape[-2]):
-        x = mode_product(x, factors[mode].mT, mode, batch)
-    return x
 
 
 def _error(core: Tensor, total: Tensor, batch: int) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.decompose.tucker._sketch import sketch_tucker
 from polyad.formats import Tucker
-from polyad.linalg import near_unit
+from polyad.linalg import near_unit, single_or_double
 from polyad.linalg.higher_order import higher_order_svd, truncation_order
 
 
@@ -43,7 +42,7 @@ from polyad.linalg.higher_order import higher_order_svd, truncation_order
 )
 def st_hosvd(
     x: Tensor,
-    rank: tuple[int, ...] | None = None,
+    rank: tuple[int, ...] | int | None = None,
     *,
     tol: float | None = None,
     batch: int = 0,
@@ -55,9 +54,9 @@ def st_hosvd(
     """A Tucker approximation with orthonormal factors, found mode after mode without iterating.
 
     x has shape (*batch, I₁, …, I_N) with N >= 2, the first ``batch`` dimensions counting tensors. ``rank`` gives a
-    number a mode; ``tol`` instead takes ranks for which the relative Frobenius error of every tensor is at most
-    that. The error is at most √N times that of the best approximation of the same ranks, and known beforehand: the
-    squared errors of the modes add up.
+    number a mode, or one for all, cut to the mode's size; ``tol`` instead takes ranks for which the relative
+    Frobenius error of every tensor is at most that. The error is at most √N times that of the best approximation of
+    the same ranks, and known beforehand: the squared errors of the modes add up.
 
     Modes are taken in ``order``, by default the one shrunk most first; each is cut to the leading left singular
     vectors of what the others have left. With ``sequential=False`` they are those of x itself: N times the work,
@@ -71,8 +70,8 @@ def st_hosvd(
     decomposed exactly. True insists on the attempt, False rules it out. ``generator`` draws the mixtures, the same by
     default.
 
-    Factors and core have x's dtype; half precision is computed in float32. Gradients flow to x as those of
-    ``polyad.linalg.left_singular`` do.
+    Factors and core have x's dtype, which may be complex; half precision is computed in float32. Gradients
+    flow to x as those of ``polyad.linalg.left_singular`` do.
 
     Raises ValueError for ranks beyond their mode, NaN and infinities, an order that does not name each mode
     once, and unless one of rank and tol is given.
@@ -82,19 +81,18 @@ def st_hosvd(
     >>> fit.rank, bool((fit.to_dense() - planted.to_dense()).norm() < 1e-4 * planted.norm())
     ((3, 2, 2), True)
     """
-    _check.floating("x", x)
+    _check.floating("x", x, complex_too=True)
     _check.batch(batch, x, 2)
     _check.exactly_one(rank=rank, tol=tol)
-    rank = _check.ranks(rank, tuple(x.shape[batch:]))
+    ranks = _check.ranks(rank, tuple(x.shape[batch:]))
     if tol is not None:
         _check.tolerance(tol)
-    modes = _order(order, rank, tuple(x.shape[batch:]))
-    single = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    work, scale = near_unit(single.contiguous(), x.ndim - batch)
+    modes = _order(order, ranks, tuple(x.shape[batch:]))
+    work, scale = near_unit(single_or_double(x).contiguous(), x.ndim - batch)
     sketched = None
     if sequential and sketch is not False:
-        sketched = sketch_tucker(work, rank, tol, batch, generator, insist=sketch is True)
-    core, factors = sketched or higher_order_svd(work, rank, tol, batch=batch, modes=modes, sequential=sequential)
+        sketched = sketch_tucker(work, ranks, tol, batch, generator, insist=sketch is True)
+    core, factors = sketched or higher_order_svd(work, ranks, tol, batch=batch, modes=modes, sequential=sequential)
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.formats.networks.multilinear import Multilinear
 from polyad.formats.stored.dense import apply, convolve
-from polyad.linalg import evenly, near_unit, truncated_svd
+from polyad.linalg import evenly, near_unit, single_or_double, truncated_svd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,10 +79,8 @@ class LowRank(Multilinear):
         >>> twice.round(tol=1e-6).rank
         1
         """
-        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
-        wide = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
-        (left, a), (right, b) = (near_unit(t.to(wide), 2) for t in (self.left, self.right.mT))
+        (left, a), (right, b) = (near_unit(single_or_double(t), 2) for t in (self.left, self.right.mT))
         (q, r), (p, t) = torch.linalg.qr(left), torch.linalg.qr(right)
         core = r @ t.mT
         outer, inner = evenly(*truncated_svd(core, None if rank is None else min(rank, *core.shape[-2:]), tol=tol))

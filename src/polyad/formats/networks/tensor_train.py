@@ -79,7 +79,6 @@ class TensorTrain(Multilinear):
             raise IndexError(
                 f"centre={centre} is out of range for the {n} cores of {self!r}; choose from {-n} to {n - 1}"
             )
-        _check.real("orthogonalised", self)
         return type(self).from_three_way(trains.orthogonalise_train(self.three_way(), centre % n), self)
 
     def round(self, rank: int | Sequence[int] | None = None, *, tol: float | None = None) -> TensorTrain:
@@ -96,7 +95,6 @@ class TensorTrain(Multilinear):
         >>> (x + x).rank, (x + x).round(tol=1e-5).rank == x.rank
         ((6, 8, 6), True)
         """
-        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)

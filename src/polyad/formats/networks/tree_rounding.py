@@ -9,8 +9,7 @@ from torch import Tensor
 
 from polyad.einsum import contract, symbol
 from polyad.formats.networks.binary_tree import Tree, children, leaves, parents
-from polyad.linalg import truncated_svd
-from polyad.linalg.svd import needed_rank
+from polyad.linalg import single_or_double, truncated_svd
 
 Nodes = list[Tensor]
 
@@ -28,8 +27,7 @@ def round_tree(
     if len(nodes) == 1:
         return tuple(nodes)
     dtype = nodes[0].dtype
-    whole = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-    orthonormal = orthogonal(tree, [x if x.dtype in whole else x.float() for x in nodes])
+    orthonormal = orthogonal(tree, [single_or_double(x) for x in nodes])
     share = None if tol is None else tol / (2 * len(leaves(tree)) - 3) ** 0.5
     below = children(tree)
     bases: dict[int, Tensor] = {}
@@ -44,7 +42,7 @@ def round_tree(
             unfolded = x if node == 0 else x.movedim(x.ndim - 3 + side, -3).flatten(-2)
             limit = min(unfolded.shape[-2:])
             bound = None if rank is None else min(limit, rank[child - 1], rank[pair[1] - 1] if node == 0 else limit)
-            u, s, vh = (_complex_svd if x.is_complex() else truncated_svd)(unfolded, bound, tol=share)
+            u, s, vh = truncated_svd(unfolded, bound, tol=share)
             bases[child], weights[child] = u, u * s.unsqueeze(-2)
             if node == 0:
                 bases[pair[1]], weights[pair[1]] = vh.mT, vh.mT * s.unsqueeze(-2)
@@ -55,12 +53,6 @@ def round_tree(
             x = along(x, bases[child].mH, side, inner=node != 0)
         cut.append((x if node == 0 else x @ broadcast_basis(bases[node], x)).to(dtype))
     return tuple(cut)
-
-
-def _complex_svd(x: Tensor, rank: int | None, *, tol: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    count = rank if tol is None else int(needed_rank(s, tol).max())
-    return u[..., :count], s[..., :count], vh[..., :count, :]
 
 
 def broadcast_basis(basis: Tensor, x: Tensor) -> Tensor:

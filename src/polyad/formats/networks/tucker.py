@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.einsum import symbol
 from polyad.formats.networks.multilinear import Multilinear
-from polyad.linalg import mode_product, near_unit
+from polyad.linalg import mode_product, near_unit, single_or_double
 from polyad.linalg.higher_order import higher_order_svd, truncation_order
 
 
@@ -57,8 +57,10 @@ class Tucker(Multilinear):
     def rows(self, index: Tensor) -> Tensor:
         return self.factors[0][index] @ self.core @ self.factors[1].mT
 
-    def round(self, rank: tuple[int, ...] | None = None, *, tol: float | None = None) -> Tucker:
+    def round(self, rank: tuple[int, ...] | int | None = None, *, tol: float | None = None) -> Tucker:
         """A Tucker tensor of at most these ranks, or within a relative error of ``tol``, never formed whole.
+
+        ``rank`` gives a number a mode, or one for all.
 
         The factors' QR decompositions leave a small core, which is cut by the sequentially truncated higher-order
         singular value decomposition: at most √N times the least error, and ``tol`` is kept for certain. Costs
@@ -69,22 +71,20 @@ class Tucker(Multilinear):
         >>> (x + x).round(tol=1e-6).rank
         (1, 1, 1)
         """
-        _check.real("round", self)
         _check.exactly_one(rank=rank, tol=tol)
         if tol is not None:
             _check.tolerance(tol)
-        rank, batch = _check.ranks(rank, self.shape[self.batch :]), self.batch
-        wide = self.dtype if self.dtype in (torch.float32, torch.float64) else torch.float32
-        core, scale = near_unit(self.core.to(wide), len(self.factors))
+        ranks, batch = _check.ranks(rank, self.shape[self.batch :]), self.batch
+        core, scale = near_unit(single_or_double(self.core), len(self.factors))
         outer: list[Tensor] = []
         for mode, factor in enumerate(self.factors):
-            unit, divisor = near_unit(factor.to(wide), 2)
+            unit, divisor = near_unit(single_or_double(factor), 2)
             q, r = torch.linalg.qr(unit)
             outer.append(q)
             core, again = near_unit(mode_product(core, r, mode, batch), len(self.factors))
             for one in (divisor, again):
                 scale = one if scale is None else scale if one is None else scale * one
-        least = None if rank is None else tuple(min(pair) for pair in zip(rank, core.shape[batch:], strict=True))
+        least = None if ranks is None else tuple(min(pair) for pair in zip(ranks, core.shape[batch:], strict=True))
         modes = truncation_order(least, self.shape[batch:])  # as the whole tensor's would be
         small, inner = higher_order_svd(core, least, tol, batch=batch, modes=modes)
         small = small if scale is None else small * scale[(..., *[None] * len(outer))]

@@ -118,14 +118,14 @@ def gradients(card: Card) -> None:
 
 
 def refusals(card: Card) -> None:
-    """NaN, infinite, integer, complex and empty tensors are refused with a sentence."""
+    """NaN, infinite, integer and empty tensors are refused with a sentence."""
     x = draw_tensor(card)
     if x.is_sparse:
         return
     nan, inf = x.clone(), x.clone()
     nan.view(-1)[-1], inf.view(-1)[0] = math.nan, math.inf
     empty = x.new_empty((0, *x.shape[1:]))
-    for tensor in (nan, inf, x.long(), x.to(torch.complex128), empty):
+    for tensor in (nan, inf, x.long(), empty):
         try:
             call_decomposition(card, tensor)
         except (ValueError, TypeError) as refused:
@@ -133,6 +133,34 @@ def refusals(card: Card) -> None:
         else:
             what = f"{tensor.dtype}, {int(tensor.isnan().sum())} NaN, shape {tuple(tensor.shape)}"
             raise AssertionError(f"{card.name} decomposed a tensor that it cannot have understood ({what})")
+
+
+def complex_numbers(card: Card) -> None:
+    """Complex tensors are refused with a sentence, or decomposed as well as real ones, imaginary parts and all.
+
+    The same tensor times a complex number leaves the same error; one with phases of its own in every entry leaves no
+    more than zero would; NaN in an imaginary part is refused.
+    """
+    x = draw_tensor(card)
+    if x.is_sparse:
+        return
+    phases = torch.polar(torch.ones_like(x), 3 * draw_tensor(card, seed=1).reshape(x.shape))
+    for dtype in (torch.complex128, torch.complex64):
+        turned = ((0.6 + 0.8j) * x).to(dtype)
+        try:
+            outcome = call_decomposition(card, turned)
+        except (ValueError, TypeError) as refused:
+            assert_sentence(card, refused)
+            continue
+        assert outcome.dtype == dtype, f"{card.name} of {dtype} has dtype {outcome.dtype}"
+        plain, off = error(call_decomposition(card, x), x), error(outcome, turned)
+        assert off <= plain + SLACK, f"{card.name} leaves {plain:.4g}, and {off:.4g} of the same times a phase"
+        mixed = (x * phases).to(dtype)
+        for factor in (1.0, 1e-30, 1e30):
+            off = error(call_decomposition(card, mixed * factor), mixed * factor)
+            assert off < 1, f"{card.name} of complex numbers leaves {off:.4g} at scale {factor:g}"
+        mixed.view(-1)[0] = torch.tensor(complex(1, math.nan))
+        assert is_refused(card, mixed), f"{card.name} accepts NaN in an imaginary part"
 
 
 def tolerance(card: Card) -> None:
@@ -153,10 +181,13 @@ def tolerance(card: Card) -> None:
                 assert remaining <= tol * (1 + 1e-4), f"{card.name} was asked for {tol:g} and leaves {remaining:.4g}"
 
 
-CHECKS = (result, repeatable, scale, awkward, layout, gradients, refusals, tolerance, masks, beyond, short, batches)
+CHECKS = (
+    result, repeatable, scale, awkward, layout, gradients, refusals, complex_numbers, tolerance, masks, beyond, short,
+    batches,
+)  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "SLACK", "awkward", "batches", "beyond", "call_decomposition", "draw_tensor", "error", "gradients",
-    "layout", "masks", "refusals", "repeatable", "result", "scale", "short", "tolerance",
+    "CHECKS", "SLACK", "awkward", "batches", "beyond", "call_decomposition", "complex_numbers", "draw_tensor",
+    "error", "gradients", "layout", "masks", "refusals", "repeatable", "result", "scale", "short", "tolerance",
 ]  # fmt: skip
