@@ -138,12 +138,6 @@ def share(name: str, value: float) -> float:
     return value
 
 
-def instance(name: str, value: Any, kind: type[Any], remedy: str) -> None:
-    """Refuse an argument of another type than ``kind``; ``remedy`` says what to give."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} is a {type(value).__name__} and no {kind.__name__}; {remedy}")
-
-
 def at_least(name: str, value: N, least: float) -> N:
     """Refuse numbers below ``least``, and NaN. Returns the number."""
     if not hasattr(value, "__float__"):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polyad import _check
+from polyad._types import check_type
 from polyad.adapters import Adapted, Adapters
 from polyad.adapters.frozen.frozen import Frozen, suffix
 from polyad.adapters.host.merge import refuse_changed_biases
@@ -46,7 +46,7 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     Where processes hold shards, every process must come here, and the first writes. ValueError for experts, and for
     convolutions of which peft's LoRA drops something (groups, dilation, padding other than zeros).
     """
-    _check.instance("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
+    check_type("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
     numbers: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     errors: dict[str, float] = {}

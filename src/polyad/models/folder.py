@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from polyad import _check
 from polyad._partial import check_place, partial_path
 from polyad._stated import check_stated, in_words, read_stated
+from polyad._types import check_type
 from polyad._unfinished import is_occupied
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
@@ -89,7 +89,7 @@ def save(
     The folder gets the model's generation settings, ``tokenizer`` (by default the one that ``polyad.load`` found),
     and the files of a processor that came with the model.
     """
-    _check.instance("model", model, nn.Module, "give the model itself, as polyad.load returns it")
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
     refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from polyad import _check
+from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
 from polyad.cache.host.calls import cache_of, listen
@@ -58,9 +58,9 @@ def cache_for(
     >>> cache.get_seq_length(), cache.layers[0].stored.length
     (64, 48)
     """
-    _check.instance("model", model, PreTrainedModel, "give the model itself, as polyad.load returns it")
+    check_type("model", model, PreTrainedModel, "give the model itself, as polyad.load returns it")
     for name, value in (("window", window), ("sinks", sinks)):
-        _check.instance(name, value, int, "give a number of tokens")
+        check_type(name, value, int, "give a number of tokens")
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0")
     uses = uses_of_cache(model)
