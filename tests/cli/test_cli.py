@@ -115,6 +115,19 @@ def test_generate_with_a_cache(polyad_command, tiny_folder):
     assert "kivi has no argument 'bats'; did you mean bits?" in err
 
 
+def test_generate_uses_the_cache_of_a_model_whose_settings_say_that_it_has_none(polyad_command, tmp_path):
+    answers = []
+    for use in (True, False):  # as training with checkpoints leaves it
+        model = tiny.model()
+        model.generation_config.use_cache = model.config.use_cache = use
+        model.generation_config.eos_token_id = None
+        polyad.save(model, tmp_path / str(use), tokenizer=tiny.tokenizer())
+        told = ("generate", tmp_path / str(use), "the import statement", "--tokens", 8, "--json")
+        answer = value(polyad_command(*told, "--cache", "kivi:bits=8,group=8,window=2")[1])
+        answers.append((answer["text"], answer["cache_bytes"]))
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("kind", ["mistral", "mamba", "rwkv"])
 def test_generate_goes_on_where_a_codec_has_nothing_to_hold(polyad_command, tmp_path, kind):
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 500, "eos_token_id": 0}

@@ -14,6 +14,7 @@ from polyad.decompose import svd
 from polyad.layers import Linear
 from polyad.models import decoder_layers, load, save
 from polyad.models.experts import SplitExperts, layer_at, split_experts
+from polyad.quantize import round_to_nearest
 from polyad.testing.decoders import random_tokens
 
 IDS = random_tokens(2, 24, 50, seed=1)
@@ -103,3 +104,19 @@ def test_experts_are_measured_where_they_are_named():
     plan = polyad.plan(model, "lord:rank=3", calibrate=TEXT, select="*experts.down_proj*")
     assert len(plan.selected) == 8
     assert torch.isfinite(logits(polyad.apply(model, plan))).all()
+
+
+@pytest.mark.parametrize(
+    "recipe", [functools.partial(svd, rank=4), functools.partial(round_to_nearest, bits=8, group=8)]
+)
+@pytest.mark.parametrize("name", KINDS)
+def test_transformers_own_folders_hold_split_experts(name, recipe, tmp_path):
+    model = mixture(name)
+    polyad.apply(model, polyad.plan(model, recipe, select="*experts*0"))  # the others stay slices of one tensor
+    expected = tiny.logits(model, IDS)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(tiny.logits(type(model).from_pretrained(tmp_path).eval(), IDS), expected)
+    loaded = load(tmp_path)
+    assert torch.equal(tiny.logits(loaded, IDS), expected)
+    save(loaded, tmp_path / "again")
+    assert torch.equal(tiny.logits(load(tmp_path / "again"), IDS), expected)

@@ -157,7 +157,10 @@ def test_factors_that_layers_share_are_written_for_each(tmp_path):
 @pytest.mark.parametrize(("method", "given"), [(DoRA, {"rank": 2}), (LoKr, {"factor": 4}), (LoHa, {"rank": 3})])
 def test_other_updates_are_cut_at_the_error_that_is_told(method, given, tmp_path):
     model, adapters = drawn(method, LINEAR, **given)
-    with pytest.raises(ValueError, match=r"the update of first is no low-rank format; give rank="):
+    with pytest.raises(
+        ValueError,
+        match=r"the update of first is no low-rank format, which is all that peft's LoRA holds; give rank=",
+    ):
         to_peft(adapters, "a", tmp_path / "out")
     whole = to_peft(adapters, "a", tmp_path / "whole", rank=16)
     assert max(whole.values()) < 1e-6

@@ -361,3 +361,36 @@ def test_a_training_of_adapters_on_a_compressed_model_goes_on(tmp_path):
     resumed, callback = fresh()
     trainer(resumed, tmp_path / "again", 6, [callback]).train(str(tmp_path / "part" / "checkpoint-3"))
     assert torch.equal(tiny.logits(resumed.eval()), tiny.logits(whole.eval()))
+
+
+DESCRIBED = ("quantization_config", "modules", UP)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("quantization_config", "wrapped"), True),
+        (("quantization_config", "ties"), {"a": 1}),
+        (("quantization_config", "dtype"), 3),
+        (DESCRIBED, None),
+        (DESCRIBED, {}),
+        ((*DESCRIBED, "layer"), {}),
+        ((*DESCRIBED, "weight"), None),
+        ((*DESCRIBED, "bias"), "yes"),
+        ((*DESCRIBED, "weight", "fields", "zero"), 2**70),
+    ],
+)
+def test_a_damaged_description_is_refused_in_words(path, value, tmp_path):
+    model = tiny.model()
+    quantized(model)
+    model.save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved" / "config.json"
+    config = json.loads(file.read_text())
+    inside = config
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    file.write_text(json.dumps(config))
+    for read in (transformers.AutoModelForCausalLM.from_pretrained, polyad.load):
+        with pytest.raises(ValueError, match=r"copy (it|the folder) again"):
+            read(tmp_path / "saved")

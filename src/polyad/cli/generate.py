@@ -52,7 +52,7 @@ def generate(
     mask = torch.ones_like(ids)
     settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample}
     if kv is not None:
-        settings["past_key_values"] = kv
+        settings |= {"past_key_values": kv, "use_cache": True}  # many trained models say no, for their training
     new = one.generate(ids, **settings)[0, ids.shape[1] :]
     seconds = time.perf_counter() - clock
     text = origin(one).tokenizer.decode(new, skip_special_tokens=True)

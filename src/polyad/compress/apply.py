@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from polyad._types import check_type
 from polyad.compress.budget import Budget, name_stage
 from polyad.compress.draft import Draft
 from polyad.compress.items import items
@@ -29,6 +30,8 @@ def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None)
 
 def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
     """``apply``, but return a function that undoes it exactly."""
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
+    check_type("plan", plan, Plan, "give what polyad.plan(model, ...) returns")
     split = replace(model, {path: SplitExperts(module) for path, module in _fused_modules(model, plan)})
     try:
         return _replace_layers(model, plan, callback).then(split)

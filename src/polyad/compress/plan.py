@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Generator, nn
 
+from polyad._types import check_type
 from polyad.allocate import Curve, greedy
 from polyad.compress.budget import Budget, name_stage, relative_errors
 from polyad.compress.costs import Prices
@@ -56,6 +57,7 @@ def plan(
     ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
     where the budget cannot be met, naming the nearest that can.
     """
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
     parts = steps(recipe)
     chooser = _chooser(parts, allocate)
     weigh = importance if importance is not None else calibrate is not None and chooser is greedy

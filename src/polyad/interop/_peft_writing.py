@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from polyad._types import check_type
 from polyad.adapters import Adapted, Adapters
 from polyad.adapters.frozen.frozen import Frozen, suffix
 from polyad.adapters.host.merge import refuse_changed_biases
@@ -45,6 +46,7 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     Where processes hold shards, every process must come here, and the first writes. ValueError for experts, and for
     convolutions of which peft's LoRA drops something (groups, dilation, padding other than zeros).
     """
+    check_type("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
     numbers: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     errors: dict[str, float] = {}
@@ -115,7 +117,8 @@ def _factors(site: Site, update: LowRank | Tensor, rank: int | None) -> tuple[Te
         return update.left, update.right, 0.0
     if rank is None:
         raise ValueError(
-            f"the update of {site.name} is no low-rank format; give rank= to cut it; the error is returned"
+            f"the update of {site.name} is no low-rank format, which is all that peft's LoRA holds; give rank=, such "
+            "as rank=16, to cut it to that rank (the error is returned), or merge and save the model"
         )
     dense = update.double()
     u, s, v = truncated_svd(dense, min(rank, *dense.shape))

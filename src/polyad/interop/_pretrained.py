@@ -12,8 +12,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from polyad._stated import check_stated
 from polyad._versions import NEWEST, read_version
+from polyad.models.divided import weights_before_division
 from polyad.models.manifest import differences, split_ties, unsaved_buffers
+from polyad.models.stated import AGAIN, Pretrained
 
 METHOD = "polyad"
 
@@ -35,9 +38,12 @@ class PolyadConfig(QuantizationConfigMixin):
         **_more: Any,
     ) -> None:
         self.quant_method: Any = METHOD
-        self.version = read_version("pretrained", "the quantization_config of this model", version)
+        place = "the quantization_config of this model"
+        self.version = read_version("pretrained", place, version)
+        stated = {"modules": modules or {}, "ties": ties or {}, "dtype": dtype, "wrapped": wrapped or []}
+        check_stated(stated, Pretrained, place, AGAIN)
         self.modules, self.ties = dict(modules or {}), dict(ties or {})
-        self.dtype, self.wrapped = dtype, list(wrapped)
+        self.dtype, self.wrapped = dtype, list(wrapped or ())
 
 
 def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadConfig]:
@@ -48,7 +54,9 @@ def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadConfig
         plain: Any = type(model)(config)
     modules = differences(model, plain)
     owners, ties = split_ties(model)
-    tensors = {name: t.detach() for name, t in owners.items()} | buffers_of(model, modules)
+    tensors = {
+        name: t.detach().contiguous() for name, t in weights_before_division(model, owners).items()
+    } | buffers_of(model, modules)
     expected, tied = plain.state_dict(), getattr(plain, "all_tied_weights_keys", {})
     absent = [name for name in expected if name not in tensors and name not in ties and name not in tied]
     if not modules and not absent:
@@ -81,14 +89,27 @@ def buffers_of(model: nn.Module, paths: Iterable[str]) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in unsaved_buffers(model).items() if name.startswith(inside)}
 
 
-def stored_tensors(files: Iterable[str], names: list[str], wrapped: list[str]) -> dict[str, Tensor]:
-    """The tensors of these names in several files, as they are stored."""
-    tensors: dict[str, Tensor] = {}
-    wanted, place = set(names), None
+def stored_tensors(
+    files: Iterable[str], names: list[str], wrapped: list[str], paths: Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """The tensors of these names in several files, as they are stored.
+
+    Others in modules at ``paths`` are refused: what is described there has no place for their numbers.
+    """
+    tensors, unplaced = dict[str, Tensor](), list[str]()
+    wanted, place, inside = set(names), None, tuple(f"{path}." for path in paths)
     for place in files:
         with safe_open(place, "pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in wanted.intersection(opened.keys())}
+            stored = set(opened.keys())
+            tensors |= {name: opened.get_tensor(name) for name in wanted & stored}
+            others = (name for name in stored - wanted if name.startswith(inside))
+            unplaced += [name for name in others if 0 not in opened.get_slice(name).get_shape()]
     lost = sorted(wanted - tensors.keys())
     if lost and place is not None:
         raise ValueError(f"no numbers were found for {', '.join(lost[:3])} in {Path(place).parent}; copy it again")
+    if unplaced and place is not None:
+        raise ValueError(
+            f"{Path(place).parent} holds {', '.join(sorted(unplaced)[:3])}, for which its quantization_config has no "
+            "place; copy the folder again"
+        )
     return {name: t.squeeze(0) if name in wrapped else t for name, t in tensors.items()}

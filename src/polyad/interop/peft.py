@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyad._stated import in_words
+from polyad._types import check_type
 from polyad.adapters import Adapters
 from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
@@ -37,6 +38,7 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     starts that altered the base, kernels in effective form, convolutions of which peft drops something; for layers
     that the settings name and the folder has no tensors of; and for what does not fit the model.
     """
+    check_type("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
     folder = Path(folder)
     stated, tensors = read_files(folder)
     adapters.refuse_name(name)

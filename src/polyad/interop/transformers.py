@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
+from polyad._stated import in_words
 from polyad.interop._pretrained import (
     METHOD,
     Patterns,
@@ -27,6 +28,7 @@ from polyad.interop._pretrained import (
     stored_tensors,
 )
 from polyad.models.assembly import place_modules, put_tensor, tie_tensors
+from polyad.models.stated import AGAIN
 
 
 class PolyadQuantizer(HfQuantizer):
@@ -47,7 +49,8 @@ class PolyadQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, **_kwargs: Any) -> Any:
         config: Any = self.quantization_config
         ours = set(model.state_dict())
-        place_modules(model, {"kind": type(model).__name__, "modules": config.modules})
+        with in_words("the layers that this model's quantization_config describes cannot be made", AGAIN):
+            place_modules(model, {"kind": type(model).__name__, "modules": config.modules})
         names = model.state_dict().keys()
         ours |= buffers_of(model, config.modules).keys()
         tied = getattr(model, "all_tied_weights_keys", {})
@@ -69,7 +72,7 @@ class PolyadQuantizer(HfQuantizer):
         config: Any = self.quantization_config
         for attribute in ("_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"):
             delattr(model, attribute)
-        tensors = stored_tensors(self._files or [], names_of(model, config), config.wrapped)
+        tensors = stored_tensors(self._files or [], names_of(model, config), config.wrapped, config.modules)
         for name, tensor in tensors.items():
             now = model.get_parameter_or_buffer(name)
             if not now.is_meta:  # else it lies on disk

@@ -28,6 +28,7 @@ class SplitExperts(nn.Module):
         self.rest: Any = copy.copy(before)  # its activation, and what it is told by
         self.rest._parameters = {}
         self.rest._modules = dict(before._modules)
+        self.rest._is_hf_initialized = True  # transformers would draw numbers for the tensors that it no longer has
         for name in (self.first, LAST):
             self.add_module(name, nn.ModuleList(_layers(before, name, self.transposed)))
 

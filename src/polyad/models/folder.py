@@ -17,11 +17,13 @@ from torch import nn
 
 from polyad._partial import check_place, partial_path
 from polyad._stated import check_stated, in_words, read_stated
+from polyad._types import check_type
 from polyad._unfinished import is_occupied
 from polyad._versions import NEWEST, read_version
 from polyad.models import assembly, manifest, shards
 from polyad.models.companions import read_generation, write_companions
 from polyad.models.described import refuse_unsaveable
+from polyad.models.divided import weights_before_division
 from polyad.models.exchange import recover, swap
 from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
@@ -87,9 +89,11 @@ def save(
     The folder gets the model's generation settings, ``tokenizer`` (by default the one that ``polyad.load`` found),
     and the files of a processor that came with the model.
     """
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
     refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
+    tensors = weights_before_division(model, tensors)
     shards.check_range(tensors, dtype)
     buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())

@@ -103,7 +103,7 @@ def refuse_paths_outside(folder: Path) -> None:
             continue
         try:
             homes = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"{folder / index} cannot be read; copy the folder again") from None
         for name in set(map(str, homes)):
             check_inside(folder, name, index)

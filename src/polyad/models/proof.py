@@ -16,7 +16,7 @@ from polyad.models.quiet import quiet
 from polyad.models.replacement import Replacement, modules
 from polyad.models.small_inputs import small_inputs
 from polyad.models.surgery import replace
-from polyad.models.twin import shared_twin
+from polyad.models.twin import PrivateWrites, shared_twin
 
 CLOSE = 1e-4
 """The share of what a layer adds to its input by which two results may differ: some compute in float32 within."""
@@ -125,7 +125,7 @@ def _layer_calls(twin: nn.Module, paths: list[str]) -> dict[str, Call]:
     hooks = [twin.get_submodule(path).register_forward_pre_hook(note(path), with_kwargs=True) for path in paths]
     devices = sorted({p.device.index or 0 for p in twin.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices), torch.no_grad(), quiet():
+        with torch.random.fork_rng(devices), torch.no_grad(), quiet(), PrivateWrites(twin):
             for inputs in reversed(small_inputs(twin)):  # the last of them asks for no cache
                 calls.clear()
                 try:

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from polyad._types import check_type
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD = 5_000_000_000
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -62,6 +64,7 @@ def check_range(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Non
     """Refuse a dtype in which a tensor would become infinite, or nothing but zeros, naming the tensor."""
     if dtype is None:
         return
+    check_type("dtype", dtype, torch.dtype, "give one of torch's, such as torch.bfloat16")
     if dtype not in FLOATS:
         raise ValueError(
             f"dtype={dtype} is none that a model is computed in; choose one of {', '.join(map(str, FLOATS))}, or "

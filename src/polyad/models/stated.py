@@ -27,6 +27,15 @@ class Manifest(TypedDict):
     kind: NotRequired[str]
 
 
+class Pretrained(TypedDict):
+    """The quantization_config of a model that save_pretrained wrote."""
+
+    modules: dict[str, _Module]
+    ties: dict[str, str]
+    dtype: str | None
+    wrapped: list[str]
+
+
 class _Module(TypedDict):
     """A module that is not the architecture's."""
 

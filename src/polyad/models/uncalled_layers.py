@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from polyad.models.divided import forget_division
 from polyad.models.quiet import quiet
 from polyad.models.small_inputs import small_inputs
-from polyad.models.twin import shared_twin
+from polyad.models.twin import PrivateWrites, shared_twin
 from polyad.models.wrappers import plain_path, unwrap
 
 WEIGHT = ("weight", "parametrizations.weight")
@@ -54,10 +55,10 @@ def uncalled_layers(model: nn.Module, inputs: Any = None) -> UncalledLayers:
         return UncalledLayers(by_class, False)
     with _random_state_kept(model), torch.no_grad(), quiet():
         try:
-            twin = shared_twin(model).eval()
+            twin = forget_division(shared_twin(model)).eval()
         except Exception:  # something in it cannot be copied
             return UncalledLayers(by_class, False)
-        with WeightReads(layers_with_weight(twin)) as reads:
+        with PrivateWrites(twin), WeightReads(layers_with_weight(twin)) as reads:
             complete = any(_ran(twin, attempt) for attempt in attempts)
             if complete and inputs is None:
                 _generate(twin, attempts[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from polyad._types import check_type
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.experts import AdaptedExperts
@@ -18,6 +19,7 @@ class AdaptedLayers:
     """The adapted layers of a model, looked up again where another host has changed them."""
 
     def __init__(self, model: nn.Module) -> None:
+        check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
         self.model = unwrap(model)
         self._common, self._layers, self._changes = Common(), dict[str, AdaptedLayer](), -1
 

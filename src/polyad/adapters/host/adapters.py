@@ -47,7 +47,7 @@ class Adapters:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self._adapted = unwrap(model), AdaptedLayers(model)
+        self._adapted, self.model = AdaptedLayers(model), unwrap(model)
 
     @property
     def common(self) -> Common:

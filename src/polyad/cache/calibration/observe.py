@@ -12,12 +12,13 @@ from transformers import PreTrainedModel
 from polyad._card import methods
 from polyad.cache.calibration.fisher import fisher, inputs_of
 from polyad.cache.codec import Codec, Make, Place, arguments
-from polyad.cache.host.cache import cache_for
+from polyad.cache.host.cache import cache_for, refuse_indirect
 from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
 from polyad.formats import Dense
 
 FISHER = frozenset({"key_fisher", "value_fisher"})
+QUERIES = frozenset({"queries", "metric"})
 
 
 def observe(
@@ -52,6 +53,7 @@ def observe(
 
     watch.before_rotation = kind.before_rotation  # pyright: ignore[reportFunctionMemberAccess] - as a codec's class
     windows = list(windows)
+    _refuse_other_inputs(model)
     if not uses_of_cache(model):
         raise ValueError(
             f"every layer of {type(model).__name__} has a sliding window or no keys at all, so that a codec has "
@@ -61,7 +63,10 @@ def observe(
         raise ValueError(f"sinks={sinks} leaves nothing of a window; give longer windows")
     if not sum(window.numel() for window in windows):
         raise ValueError("the calibration data is empty; give at least one window of tokens")
-    cache = None
+    cache = cache_for(model, watch, window=0)  # so that what is wrong is said before any work
+    if _needed_statistics(make) & QUERIES:
+        for number, use in uses_of_cache(model).items():
+            refuse_indirect(number, use, arguments(make).__name__)
     with torch.no_grad():
         for step, window in enumerate(windows, 1):
             cache = cache_for(model, watch, window=0)
@@ -69,13 +74,21 @@ def observe(
             model.base_model(**inputs_of(model, ids), past_key_values=cache, use_cache=True)
             if callback is not None:
                 callback(step, len(windows), {"stage": "observing"})
-        assert cache is not None
         layers = zip(observers.values(), cache.held, strict=True)
         statistics = [observer.statistics(layer.rotation) for observer, layer in layers]
     if _needed_statistics(make) & FISHER:
         gradients = fisher(model, make, windows, sinks=sinks, callback=callback)
         statistics = [{**layer, **more} for layer, more in zip(statistics, gradients, strict=True)]
     return statistics
+
+
+def _refuse_other_inputs(model: PreTrainedModel) -> None:
+    """Refuse a model whose encoder reads something else than text."""
+    if model.config.is_encoder_decoder and model.main_input_name != "input_ids":
+        raise ValueError(
+            f"{type(model).__name__} takes {model.main_input_name}, so that no text calibrates a cache of it; choose "
+            "a codec that needs no calibration, such as kivi"
+        )
 
 
 def _needed_statistics(make: Make) -> frozenset[str]:

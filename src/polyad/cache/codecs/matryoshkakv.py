@@ -61,6 +61,8 @@ class MatryoshkaKV(Latents):
 def _basis(place: Place, name: str, given: int | Sequence[int] | None) -> Basis:
     heads = place.key_heads
     mean = place.need(f"{name}_mean")
+    if f"{name}_basis" not in place.seen:
+        place.need(f"{name}s")
     whole = principal_basis(place.seen, name, heads)
     chosen = place.need(f"{name}_ranks").tolist() if given is None else given
     ranks = [chosen] * heads if isinstance(chosen, int) else list(chosen)

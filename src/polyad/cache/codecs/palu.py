@@ -66,7 +66,7 @@ class Palu(Latents):
         for name, size in (("key", rank), ("value", rank if value_rank is None else value_rank)):
             blocks = diagonal_blocks(place.need(f"{name}s"), place.key_heads // together)
             chosen = int(place.need(f"{name}_rank")) if size is None else size
-            what = f"{together} heads of layer {place.layer}"
+            what = f"the {blocks.shape[-1]} channels of {together} of {place.key_heads} heads of layer {place.layer}"
             u = leading_directions(
                 blocks, _check.rank(chosen, blocks.shape[-1], what, "rank" if name == "key" else "value_rank")
             )

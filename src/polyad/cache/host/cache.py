@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
 from polyad.cache.host.calls import cache_of, listen
@@ -20,6 +21,7 @@ from polyad.cache.host.layer import HeldLayer
 from polyad.cache.host.model_layers import Use, place, plain_layers
 from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
+from polyad.cache.host.statistics_check import refuse_damaged
 
 WINDOW = 128
 
@@ -56,7 +58,9 @@ def cache_for(
     >>> cache.get_seq_length(), cache.layers[0].stored.length
     (64, 48)
     """
+    check_type("model", model, PreTrainedModel, "give the model itself, as polyad.load returns it")
     for name, value in (("window", window), ("sinks", sinks)):
+        check_type(name, value, int, "give a number of tokens")
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0")
     uses = uses_of_cache(model)
@@ -76,21 +80,18 @@ def cache_for(
     before = make is not None and bool(getattr(arguments(make), "before_rotation", False))
     rotations = rotations_of(uses) if before else {}
     config: Any = model.config.get_text_config(decoder=True)
-    codecs = _codecs(
-        make,
-        [
-            place(config, i, use.module, None if seen is None else seen[n], use.heads)
-            for n, (i, use) in enumerate(uses.items())
-        ],
-    )
+    statistics = [None] * len(uses) if seen is None else seen
+    for (i, use), layer in zip(uses.items(), statistics, strict=True):
+        refuse_damaged(i, layer or {}, use.heads)
+    places = [
+        place(config, i, use.module, layer, use.heads)
+        for (i, use), layer in zip(uses.items(), statistics, strict=True)
+    ]
+    codecs = _codecs(make, places)
     new_layers: list[HeldLayer] = []
     for (number, use), codec in zip(uses.items(), codecs, strict=True):
-        if not use.direct and codec is not None and codec.reads_queries:
-            raise ValueError(
-                f"{type(use.module).__name__} of layer {number} attends with keys that it makes from those of the "
-                f"cache, so that {codec!r} cannot compare them with queries; choose a codec that does not, such as "
-                "kivi"
-            )
+        if codec is not None and codec.reads_queries:
+            refuse_indirect(number, use, repr(codec))
         settings: Any = (window, rotations.get(use.table) if use.rotated is not False else None, sinks, dtype)
         layer = EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)
         layer.direct = use.direct
@@ -121,6 +122,15 @@ def _codecs(make: Make | None, places: list[Place]) -> list[Codec | None]:
         group = places[start : start + together]
         codecs += [make(group[0])] * len(group)
     return codecs
+
+
+def refuse_indirect(number: int, use: Use, codec: str) -> None:
+    """Refuse a layer that attends with other keys than the cache's, for a codec that compares them with queries."""
+    if not use.direct:
+        raise ValueError(
+            f"{type(use.module).__name__} of layer {number} attends with keys that it makes from those of the cache, "
+            f"so that {codec} cannot compare them with queries; choose a codec that does not, such as kivi"
+        )
 
 
 def rotations_of(uses: Mapping[int, Use]) -> dict[int, Rotation]:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._stated import in_words
 from polyad.models.calibration.room import refuse_too_large
 from polyad.models.calibration.statistic import STATISTICS
 from polyad.models.calibration.watcher import InputsPartedError, Watcher
 from polyad.models.mode import eval_mode
 from polyad.models.uncalled_layers import uncalled_layers
 from polyad.statistics import Moments, Stats
+
+OTHER_DATA = "calibrate with what the model takes as its one argument, or use a method that reads no activations"
 
 
 def join_statistics(first: Stats, second: Stats) -> dict[str, Moments]:
@@ -81,7 +84,8 @@ def _run(
             for handle in watcher.attach(model.get_submodule(path), last if share else None):
                 hooks.callback(handle.remove)
         for step, batch in enumerate(batches, 1):
-            runner(batch[None] if batch.ndim == 1 else batch)
+            with in_words(f"{type(model).__name__} cannot be run on the calibration data", OTHER_DATA):
+                runner(batch[None] if batch.ndim == 1 else batch)
             last.clear()
             if callback is not None:
                 callback(step, len(batches), {})
