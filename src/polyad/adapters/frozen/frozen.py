@@ -96,7 +96,7 @@ class Frozen:
         """(out, in) of this part of the weight; (out, in / groups, *kernel) for a convolution."""
         layer: Any = self.layer
         out, n = (layer.nf, layer.nx) if self.transposed else (layer.out_features, layer.in_features)
-        return (out if self.part is None else self.part[1] - self.part[0], n)
+        return (int(out) if self.part is None else self.part[1] - self.part[0], int(n))  # some models hold tensors
 
     @property
     def bias(self) -> Tensor | None:

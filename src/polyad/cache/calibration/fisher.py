@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from polyad.cache.codec import Make, arguments
 from polyad.cache.host.cache import rotations_of
