@@ -93,7 +93,6 @@ def test_scale_and_layout_carry_over():
         (lambda: hooi(seeded(5, 6, 4), (2, 9, 4)), r"rank\[1\]=9 exceeds mode 1 of shape \(5, 6, 4\)"),
         (lambda: hooi(seeded(5, 6, 4), (2, 0, 4)), r"rank\[1\]=0 is below 1"),
         (lambda: hooi(seeded(5, 6, 4), (2, 2)), "one number for each of the 3 modes"),
-        (lambda: hooi(seeded(5, 6, 4), 2), "one number for each of the 3 modes"),
         (lambda: hooi(seeded(5, 6, 4)), "exactly one of rank, tol"),
         (lambda: hooi(seeded(5, 6, 4), tol=-0.1), "tol=-0.1 is not a relative error"),
         (lambda: hooi(seeded(5, 6, 4) * float("nan"), (1, 1, 1)), "120 NaN"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +55,8 @@ def generate(
     settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample}
     if kv is not None:
         settings |= {"past_key_values": kv, "use_cache": True}  # many trained models say no, for their training
-    new = one.generate(ids, **settings)[0, ids.shape[1] :]
+    with redirect_stdout(sys.stderr):  # some models print as they run
+        new = one.generate(ids, **settings)[0, ids.shape[1] :]
     seconds = time.perf_counter() - clock
     text = origin(one).tokenizer.decode(new, skip_special_tokens=True)
     if json:

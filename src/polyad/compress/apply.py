@@ -48,7 +48,8 @@ def _fused_modules(model: Any, plan: Plan) -> list[tuple[str, Any]]:
 
 
 def _replace_layers(model: Any, plan: Plan, callback: Callable[..., Any] | None) -> Undo:
-    missing = [path for path in plan.selected if path not in dict(model.named_modules())]
+    present = dict(model.named_modules())
+    missing = [path for path in plan.selected if path not in present]
     if missing:
         raise ValueError(f"the plan is for another model: this one has no {', '.join(missing[:3])}")
     targets = {path: model.get_submodule(path) for path in plan.selected}

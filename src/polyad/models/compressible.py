@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polyad.layers import Linear
 from polyad.models.layer_matrices import CONVOLUTIONS, linear_types, matrix_shape
 from polyad.models.spared_layers import fused_experts, head_reasons, is_router
-from polyad.models.surgery import Which, paths_sharing_weight, select
+from polyad.models.surgery import Places, Which, select
 from polyad.models.uncalled_layers import uncalled_layers
 
 FUSED = "experts in one tensor; a pattern such as '*experts*' may take them"
@@ -84,8 +84,9 @@ def _obstacles(
     """The reasons for which layers cannot be replaced; refused at once where they were chosen by name."""
     uncalled = uncalled_layers(model).reasons if chosen else {}
     left: dict[str, str] = {}
+    places = Places(model)
     for path, module in chosen.items():
-        said = obstacle(module, grouped=grouped) or uncalled.get(path) or _tie_obstacle(model, path)
+        said = obstacle(module, grouped=grouped) or uncalled.get(path) or _tie_obstacle(places, path)
         if said is None and reads_inputs and isinstance(module, nn.Embedding):
             said = "an embedding is given indices, and the method reads the inputs of its layers"
         if said is not None and not everything:
@@ -95,10 +96,10 @@ def _obstacles(
     return left
 
 
-def _tie_obstacle(model: nn.Module, path: str) -> str | None:
+def _tie_obstacle(places: Places, path: str) -> str | None:
     """The reason that a layer which shares this one's weight could not be replaced with it."""
-    for other in paths_sharing_weight(model, path):
-        module = model.get_submodule(other)
+    for other in places.sharing_weight(path):
+        module = places.model.get_submodule(other)
         said = obstacle(module) or ("it is a convolution" if isinstance(module, CONVOLUTIONS) else None)
         if said is not None:
             return f"{other} shares its weight and cannot be replaced: {said}"

@@ -96,13 +96,14 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     missing = [path for path in modules if not _has(model, path)]
     if missing:
         raise ValueError(f"the model has no module at {', '.join(missing[:3])}; nothing was replaced")
+    places = Places(model)
     for path, new in list(modules.items()):
         factors = getattr(new, "weight", None)
         if isinstance(factors, Factors):
-            for other in paths_sharing_weight(model, path):
+            for other in places.sharing_weight(path):
                 modules.setdefault(other, _counterpart(model.get_submodule(other), factors))
     for path, new in list(modules.items()):
-        for other in paths_of_module(model, path):
+        for other in places.others(path):
             modules.setdefault(other, new)
     before = {path: model.get_submodule(path) for path in modules}
     for path, module in modules.items():
@@ -111,19 +112,28 @@ def replace(model: nn.Module, modules: Mapping[str, nn.Module]) -> Undo:
     return Undo(model, before, attach_quantizer(model))
 
 
-def paths_of_module(model: nn.Module, path: str) -> list[str]:
-    """The other paths at which the very module at ``path`` stands, through modules that stand twice too."""
-    module = model.get_submodule(path)
-    return [p for p, m in model.named_modules(remove_duplicate=False) if m is module and p != path]
+class Places:
+    """The paths at which each module of a model stands, and of the modules that share a weight, found in one walk."""
 
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._paths: dict[int, list[str]] = {}
+        self._sharing: dict[int, dict[int, str]] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            self._paths.setdefault(id(module), []).append(path)
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, nn.Parameter | Factors):
+                self._sharing.setdefault(id(weight), {}).setdefault(id(module), path)
 
-def paths_sharing_weight(model: nn.Module, path: str) -> list[str]:
-    """Paths of the other modules that share the weight of the module at ``path``."""
-    weight = getattr(model.get_submodule(path), "weight", None)
-    if not isinstance(weight, nn.Parameter | Factors):
-        return []
-    module = model.get_submodule(path)
-    return [p for p, m in model.named_modules() if m is not module and getattr(m, "weight", None) is weight]
+    def others(self, path: str) -> list[str]:
+        """The other paths at which the very module at ``path`` stands, through modules that stand twice too."""
+        return [other for other in self._paths[id(self.model.get_submodule(path))] if other != path]
+
+    def sharing_weight(self, path: str) -> list[str]:
+        """Paths of the other modules that share the weight of the module at ``path``."""
+        module = self.model.get_submodule(path)
+        sharing = self._sharing.get(id(getattr(module, "weight", None)), {})
+        return [other for key, other in sharing.items() if key != id(module)]
 
 
 def _counterpart(module: nn.Module, factors: Factors) -> nn.Module:

@@ -12,7 +12,7 @@ from polyad.models.calibration.statistic import STATISTICS, widen
 from polyad.statistics import Moments
 
 
-class InputsPartedError(RuntimeError):
+class InputsPartedError(ValueError):
     """Raised where two modules got one tensor at one call and two at another, so that their sums differ."""
 
 
