@@ -21,7 +21,7 @@ from benchmarks.architectures.jobs import JOBS, Case, DoesNotApply, WrongResult
 from benchmarks.architectures.page import summary, write_page
 
 RESULTS = Path(__file__).parent.parent / "results" / "architectures.json"
-SECONDS = 120
+SECONDS = 240
 """Processor time that one architecture may take for all its jobs."""
 
 

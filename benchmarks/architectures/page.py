@@ -85,4 +85,5 @@ def _general(reason: str) -> str:
         r"\S*\b[A-Z][A-Za-z0-9_]*(Model|ForCausalLM|Attention|LMHeadModel|Generation|LM|Mixer)\b", "MODEL", reason
     )
     reason = re.sub(r"\S*\b(layers?|blocks?|h|encoder|decoder)\.\d+[\w.]*", "LAYER", reason)
+    reason = re.sub(r"\blayer \d+", "layer N", reason)
     return re.sub(r"(/\S*)?/architectures-\w+(/\w+)?", "FOLDER", reason).replace("\n", " ")

@@ -54,7 +54,9 @@ COMPLEX = {"svd", "st_hosvd", "hooi", "tt_svd", "cp_als"}
 """Decompositions of complex tensors too, which the contract holds to them."""
 
 
-@pytest.mark.parametrize("card", [c for c in methods("decompose") if c.name not in COMPLEX], ids=lambda card: card.name)
+@pytest.mark.parametrize(
+    "card", [c for c in methods("decompose") if c.name not in COMPLEX], ids=lambda card: card.name
+)
 def test_complex_tensors_are_never_told_to_drop_a_part(card):
     x = draw_tensor(card)
     if x.is_sparse:

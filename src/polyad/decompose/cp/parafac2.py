@@ -133,4 +133,4 @@ def _draw_slices(generator: Generator) -> dict[str, Any]:
 
     b, c, a = normal(2, 2), normal(5, 2), 1 + normal(4, 2).abs()
     slices = [torch.linalg.qr(normal(n, 2)).Q @ b * a[k] @ c.mT for k, n in enumerate((5, 8, 6, 7))]
-    return {"slices": slices, "rank": 2, "starts": 8, "max_iter": 200}
+    return {"slices": slices, "rank": 2, "starts": 6, "max_iter": 300}
