@@ -20,7 +20,7 @@ ORDER = (
     "_card", "_check", "_callback", "_types", "_arguments", "_folders", "_versions", "_stated", "_partial", "_sealed",
     "_unfinished", "_moved", "linalg", "algorithms",
     "einsum", "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models",
-    "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "optim", "pretrain",
+    "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "export", "optim", "pretrain",
     "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing", "claims",
     "report", "cli",
 )  # fmt: skip

@@ -14,7 +14,7 @@ from polyad.adapters import IA3, OFT
 from polyad.adapters.frozen.layer_kinds import FrozenConv
 from polyad.adapters.host.build import base_of
 from polyad.adapters.host.sites import Site, literal
-from polyad.interop._peft_names import plain_path
+from polyad.interop._peft_names import unwrapped_path
 from polyad.interop._peft_reading import Layers, Read, refuse_other_shapes, refuse_other_tensors
 
 
@@ -25,7 +25,7 @@ def read_ia3(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any
     for path, site in sites.items():
         refuse_other_tensors(path, layers[path], "ia3_l")
         refuse_other_shapes(path, layers[path], "ia3_l")
-        inputs = _is_feedforward(stated.get("feedforward_modules"), plain_path(path))
+        inputs = _is_feedforward(stated.get("feedforward_modules"), unwrapped_path(path))
         if inputs and getattr(base_of(site), "groups", 1) != 1:
             raise ValueError(
                 f"{path} is a convolution of groups, whose inputs have factors of their own in peft's IA3 and share "

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from polyad.adapters.host.sites import Site
+from polyad.models.wrappers import INNER, plain_path
 
 PREFIX = "base_model.model."
 """The prefix of every tensor's name in a folder of peft's."""
@@ -17,17 +18,14 @@ PREFIX = "base_model.model."
 LONGEST, REPEATS = 4000, 4
 """Bounds of patterns of layers that a folder states."""
 
-WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Names under which wrappers (torch.compile, FSDP, activation checkpoints) hold the module that they wrap."""
 
-
-def plain_path(path: str) -> str:
+def unwrapped_path(path: str) -> str:
     """A layer's path without the names that wrappers put into it, at the start those of DDP too.
 
-    >>> plain_path("module._orig_mod.layers.0._checkpoint_wrapped_module.first")
+    >>> unwrapped_path("module._orig_mod.layers.0._checkpoint_wrapped_module.first")
     'layers.0.first'
     """
-    words = [word for word in path.split(".") if word not in WRAPPERS]
+    words = plain_path(path).split(".")
     while len(words) > 1 and words[0] == "module":
         del words[0]
     return ".".join(words)
@@ -39,7 +37,7 @@ def plain_path_in(model: nn.Module, path: str) -> str:
     owner: Any = model
     for word in path.split("."):
         holds = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-        if word not in WRAPPERS and not (word == "module" and isinstance(owner, holds)):
+        if word not in INNER and not (word == "module" and isinstance(owner, holds)):
             words.append(word)
         owner = getattr(owner, "_modules", {}).get(word)
     return ".".join(words)
@@ -48,17 +46,17 @@ def plain_path_in(model: nn.Module, path: str) -> str:
 def path_of(key: str) -> str:
     """The path in a tensor's name, behind peft's prefix and behind those of wrappers before it."""
     start, prefix, rest = key.partition(PREFIX)
-    return rest if prefix and not plain_path(f"{start}x").removesuffix("x") else key
+    return rest if prefix and not unwrapped_path(f"{start}x").removesuffix("x") else key
 
 
 def sites_by_path(every: Mapping[str, Site], paths: Iterable[str]) -> dict[str, Site]:
     """The site that each of these paths means: the one of that path, or that which differs in wrappers alone."""
     plain: dict[str, list[str]] = {}
     for path in every:
-        plain.setdefault(plain_path(path), []).append(path)
+        plain.setdefault(unwrapped_path(path), []).append(path)
     sites: dict[str, Site] = {}
     for path in paths:
-        alike = [path] if path in every else plain.get(plain_path(path), [])
+        alike = [path] if path in every else plain.get(unwrapped_path(path), [])
         if len(alike) == 1:
             sites[path] = every[alike[0]]
     return sites

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polyad.adapters.host.sites import Site
-from polyad.interop._peft_names import PREFIX, compiled, plain_path, refuse_endless
+from polyad.interop._peft_names import PREFIX, compiled, refuse_endless, unwrapped_path
 
 
 def refuse_missing(stated: Mapping[str, Any], sites: Iterable[Site], present: Mapping[str, Any]) -> None:
     """Refuse a folder that has no tensors for a layer that its settings name; peft would leave it as it is."""
-    missing = [site.path for site in sites if site.path not in present and _is_named(stated, plain_path(site.path))]
+    missing = [
+        site.path for site in sites if site.path not in present and _is_named(stated, unwrapped_path(site.path))
+    ]
     if missing:
         raise ValueError(
             f"target_modules={stated['target_modules']!r} names {len(missing)} layers of this model of which the "

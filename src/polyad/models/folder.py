@@ -27,7 +27,7 @@ from polyad.models.divided import weights_before_division
 from polyad.models.exchange import recover, swap
 from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
-from polyad.models.stated import AGAIN, Manifest, check_configuration, check_files
+from polyad.models.stated import AGAIN, Manifest, check_configuration
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
 
@@ -126,7 +126,6 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     stated = _json(folder, MANIFEST)
     version = read_version("model", folder / MANIFEST, stated.get("version"))
     check_stated(stated, Manifest, folder / MANIFEST, AGAIN)
-    check_files(folder, stated["sha256"])
     kind = stated.get("kind", "module")
     foreign = version > 1 and not (folder / "config.json").is_file() and not stated["plain"]
     if foreign and like is None:

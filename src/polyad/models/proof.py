@@ -131,7 +131,7 @@ def _layer_calls(twin: nn.Module, paths: list[str]) -> dict[str, Call]:
                 try:
                     twin(**inputs)
                     break
-                except Exception:
+                except Exception:  # the model takes other inputs: the next are tried, and none proves nothing
                     continue
     finally:
         for hook in hooks:

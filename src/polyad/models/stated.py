@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -40,13 +39,6 @@ class _Module(TypedDict):
     """A module that is not the architecture's."""
 
     layer: str
-
-
-def check_files(folder: Path, names: Mapping[str, str]) -> None:
-    """Refuse names of files that are no plain names, and so could lie outside of the folder."""
-    for name in names:
-        if name != Path(name).name or "\\" in name or "\x00" in name or name in ("", ".", ".."):
-            raise ValueError(f"{folder} names the file {name!r:.60}, which is not in it; {AGAIN}")
 
 
 def check_configuration(stated: Any, place: object, tensors: int) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import re
 
 from torch import nn
 
-INNER = ("_orig_mod", "_checkpoint_wrapped_module")
-"""The names under which ``torch.compile`` and activation checkpointing hold the module that they wrap."""
+INNER = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""The names under which ``torch.compile``, activation checkpointing and FSDP hold the module that they wrap."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:

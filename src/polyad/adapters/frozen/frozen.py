@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from polyad._moved import Renamed
 from polyad.adapters.frozen.foreign_weight import is_foreign, numbers_of
 from polyad.adapters.frozen.format_gradients import GRADIENTS
-from polyad.adapters.frozen.layer_function import LayerFunction, function_of, has_hooks, is_transposed
+from polyad.adapters.frozen.layer_function import LayerFunction, function_of, has_hooks
 from polyad.adapters.frozen.low_rank_product import is_traced, low_rank_product
 from polyad.adapters.frozen.structured_product import structured_product
 from polyad.formats import Format, LowRank
 from polyad.layers import Factors, Linear
 from polyad.layers.linear import as_autocast
+from polyad.models.layer_matrices import is_transposed
 
 Update = Format | Tensor
 """A change of a weight: a format or a tensor of the weight's own shape, or of (out, the rest) for a kernel."""

@@ -154,8 +154,3 @@ def has_hooks(layer: nn.Module) -> bool:
     """True for a layer with hooks or with a forward pass that somebody put there."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return any(hooks) or "forward" in vars(layer)
-
-
-def is_transposed(layer: nn.Module) -> bool:
-    """True for transformers' Conv1D, a linear layer with its weight the other way round."""
-    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polyad.adapters.frozen.frozen import Frozen, Update, is_transposed
+from polyad.adapters.frozen.frozen import Frozen, Update
 from polyad.formats import Format
 from polyad.layers import Conv, Embedding, Linear
 from polyad.layers.linear import as_autocast
+from polyad.models.layer_matrices import is_transposed
 
 
 class FrozenEmbedding(Frozen):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from polyad.adapters.frozen.foreign_weight import is_foreign
-from polyad.adapters.frozen.frozen import is_transposed
 from polyad.adapters.host.sites import Site
+from polyad.models.layer_matrices import is_transposed
 from polyad.statistics import Moments
 
 

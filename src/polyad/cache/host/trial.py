@@ -79,7 +79,7 @@ class Trial(Cache):
         except _CaughtError:
             self.unrotated[catcher.layer] = catcher.keys
             self.embeddings[catcher.layer] = named.get("position_ids"), pair
-        except Exception:
+        except Exception:  # a module that cannot be run so tells nothing of its rotation, and is then not known
             pass
         finally:
             self.replaying = False

@@ -127,10 +127,10 @@ def random_factors(
 ) -> list[Tensor]:
     """Random factors to start from, uniform in [0, 1) or, where ``signed``, normal; components have norm 1."""
     generator = generator or torch.Generator(like.device).manual_seed(0)
-    draw = torch.randn if signed else torch.rand
+    draw, dtype = torch.randn if signed else torch.rand, torch.complex128 if like.is_complex() else torch.float64
     factors = []
     for n in shape:
-        factor = draw(b, rank, n, generator=generator, dtype=torch.float64, device=generator.device)
+        factor = draw(b, rank, n, generator=generator, dtype=dtype, device=generator.device)
         factors.append(torch.nn.functional.normalize(factor, dim=2).to(like))
     return factors
 

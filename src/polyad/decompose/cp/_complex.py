@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad._callback import Callback
-from polyad.decompose.alternating.extrapolation import alternate, unit
+from polyad.decompose.alternating.extrapolation import alternate, random_factors, unit
 from polyad.decompose.alternating.mttkrp import mttkrp_sweep
 from polyad.decompose.cp._start import eigenvector_starts
 from polyad.linalg.higher_order import higher_order_svd
@@ -49,7 +49,7 @@ def fit_complex(
         if eigen and place == 0:
             start = [row.squeeze(1) for row in eigenvector_starts(small, rank, 1, generator)]
         else:
-            start = [_normal(len(x), rank, n, like=small, generator=generator) for n in sizes]
+            start = random_factors(sizes, rank, len(x), small, generator, signed=True)
         rows, error = alternate(
             partial(mttkrp_sweep, small), solve, start, keep=None, max_iter=_TRIAL, stop=stop * 1e-3, relative=True
         )
@@ -99,7 +99,3 @@ def _least_squares(ridge: float, _factor: Tensor, product: Tensor, gram: Tensor)
     matrix = gram + hair.view(-1, 1, 1) * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     solution = torch.linalg.solve_ex(matrix, product)[0]
     return solution + torch.linalg.solve_ex(matrix, product - gram @ solution)[0] if not ridge else solution
-
-
-def _normal(*shape: int, like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=generator.device).to(like.device)
