@@ -11,7 +11,8 @@ def test_a_product_adds_its_bias_and_says_what_it_is():
     weight, bias = torch.arange(6.0).reshape(2, 3), torch.ones(2)
     run = product(weight, bias, torch.float32)
     torch.testing.assert_close(run(torch.ones(4, 1, 3)), torch.tensor([4.0, 13.0]).expand(4, 1, 2))
-    assert run.name == "plain" and run.nbytes == 24
+    assert run.name == "plain"
+    assert run.nbytes == 24
 
 
 def test_what_is_no_matrix_is_refused():
