@@ -63,18 +63,18 @@ def nibble_rows(packed: Tensor, index: Tensor) -> Tensor:
 @functools.cache
 def block_rows() -> int:
     """The rows of a whole block: after so many, bytes tell of the second column."""
-    columns = pack_nibbles(torch.arange(32).expand(256, 32) & 15).reshape(-1) & 15
+    columns = pack_nibbles(torch.arange(32, device="cpu").expand(256, 32) & 15).reshape(-1) & 15
     return 2 * int((columns != 0).nonzero()[0])
 
 
 @functools.cache
 def halves(rows: int) -> Halves:
     """Which rows of a block of so many stand in low and in high halves of bytes; ValueError for unknown layouts."""
-    numbers = torch.arange(rows).unsqueeze(1).expand(rows, 32)
+    numbers = torch.arange(rows, device="cpu").unsqueeze(1).expand(rows, 32)
     fine, coarse = (pack_nibbles(digit).reshape(-1)[: rows // 2].long() for digit in (numbers & 15, numbers >> 4))
     low, high = (fine & 15) + (coarse & 15) * 16, (fine >> 4) + (coarse >> 4) * 16
     cut = tuple(_progression(part.tolist()) for part in (low, high))
-    if None in cut or not torch.equal(torch.cat([low, high]).sort().values, torch.arange(rows)):
+    if None in cut or not torch.equal(torch.cat([low, high]).sort().values, torch.arange(rows, device="cpu")):
         raise ValueError(f"torch packs {rows} rows of 4-bit codes in a layout that is not known")
     return cut  # pyright: ignore[reportReturnType] - None was refused
 
@@ -83,8 +83,11 @@ def halves(rows: int) -> Halves:
 def _places(rows: int) -> tuple[Tensor, Tensor]:
     """For each row of a block its byte, and the shift to its half."""
     low, high = halves(rows)
-    byte, shift = torch.empty(rows, dtype=torch.long), torch.zeros(rows, dtype=torch.uint8)
-    byte[low] = byte[high] = torch.arange(rows // 2)
+    byte, shift = (
+        torch.empty(rows, dtype=torch.long, device="cpu"),
+        torch.zeros(rows, dtype=torch.uint8, device="cpu"),
+    )
+    byte[low] = byte[high] = torch.arange(rows // 2, device="cpu")
     shift[high] = 4
     return byte, shift
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class PackedEight(Format, abstract=True):
     in bfloat16 and ``shift`` (rows,) what each row adds for every number of x where its zero point is not that middle.
     ``source`` is the format that was packed with its codes taken away.
     """
+
+    kernel: ClassVar[str] = "packed8"
 
     integers: Tensor
     narrow: Tensor

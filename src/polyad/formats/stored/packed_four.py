@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class PackedFour(Format, abstract=True):
     ``group``, rows to 32. ``grid`` (columns / group, rows, 2) holds bfloat16 scales and shifts. ``source`` is the
     format that was packed with its codes taken away.
     """
+
+    kernel: ClassVar[str] = "packed4"
 
     nibbles: Tensor
     grid: Tensor

@@ -13,8 +13,8 @@ from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.stored._few_rows import fold, folds
 from polyad.formats.stored.dense import apply, convolve
-from polyad.formats.stored.packed_eight import pack_eight
-from polyad.formats.stored.packed_four import pack_four
+from polyad.formats.stored.packed_eight import PackedEight, pack_eight
+from polyad.formats.stored.packed_four import PackedFour, pack_four
 from polyad.formats.stored.packing import pack, packed_length, places, unpack
 
 
@@ -130,15 +130,16 @@ class Quantized(Format):
         """The codes that stand for zero."""
         return middle(self.bits) if self.zero is None else self.zero
 
-    def prepare(self, device: torch.device | str) -> Format | None:
-        """This matrix in the layouts of torch's kernels for a few rows on a device; None where none of them fits.
+    def prepare(self, device: torch.device | str, kernel: str | None = None) -> Format | None:
+        """This matrix in the layout of torch's ``kernel`` for a few rows on a device, or of the first that fits.
 
-        For as long as a program runs: such a format is never saved, and its ``restore`` gives this one back, bit for
-        bit.
+        None where none does. For as long as a program runs: such a format is never saved, and its ``restore`` gives
+        this one back, bit for bit.
         """
         if torch.device(device).type != "cpu" or self.scale.requires_grad:
             return None
-        return pack_eight(self) or pack_four(self)
+        makers = (make for name, make in PACKERS.items() if kernel in (None, name))
+        return next((format for make in makers if (format := make(self)) is not None), None)
 
     def growth(self) -> dict[str, int] | None:
         return {name: 1 if name == "codes" else self.block[-2] for name in self.tensors()} if self.ndim > 1 else None
@@ -157,6 +158,10 @@ class Quantized(Format):
         scale = 0.1 + torch.rand(grid, generator=generator)
         zero = torch.randint(0, 2**bits, grid, generator=generator, dtype=torch.uint8)
         return cls(pack(codes, bits), scale, zero, bits, tuple(shape), block, dtype)
+
+
+PACKERS = {PackedEight.kernel: pack_eight, PackedFour.kernel: pack_four}
+"""What puts codes into the layout of a kernel, by its name."""
 
 
 def middle(bits: int) -> float:
