@@ -1,0 +1,121 @@
+"""A decoder that runs by plain calls of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyad.decode.outline import Outline
+from polyad.decode.steps.attend import causal_mask
+from polyad.decode.steps.layer import LayerStep, Now
+from polyad.decode.steps.norm import norm_function
+from polyad.decode.steps.products import joint_product
+from polyad.decode.structure.rotary import heads_of
+
+ROOM = 64
+"""Buffers are made for multiples of this many tokens."""
+
+
+class Decoder:
+    """Logits of the tokens of a batch, call after call, from buffers of keys and values."""
+
+    def __init__(self, outline: Outline, dtype: torch.dtype) -> None:
+        self.outline, self.dtype = outline, dtype
+        self.layers = [LayerStep(layer, dtype, outline.dtype) for layer in outline.layers]
+        self.norm = None if outline.norm is None else norm_function(outline.norm, dtype)
+        self.head = joint_product((outline.head,), dtype, outline.dtype)
+        self.positions = None if outline.positions is None else outline.positions.to(dtype)
+        self.windows = {layer.attention.window for layer in outline.layers}
+        self.length, self.room, self.batch = 0, 0, 0
+        self._tables: dict[object, tuple[Tensor, Tensor]] = {}
+        self._seen: Tensor | None = None
+        self._places: Tensor | None = None
+
+    def start(self, batch: int, capacity: int, mask: Tensor | None = None) -> None:
+        """Begin a batch of sequences that grow to ``capacity`` tokens.
+
+        ``mask`` (batch, tokens) is zero at what pads the prompts on the left.
+        """
+        self.length = 0
+        if batch != self.batch or capacity > self.room:
+            self.batch, self.room = batch, -(-capacity // ROOM) * ROOM
+            for layer in self.layers:
+                layer.attention.allocate(batch, self.room, self.outline.device)
+            self._tables = self._make_tables()
+        self._seen = self._places = None
+        if mask is not None and not bool(mask.all()):
+            self._seen = torch.ones(batch, self.room, dtype=torch.bool, device=self.outline.device)
+            self._seen[:, : mask.shape[1]] = mask.bool()
+            self._places = (self._seen.cumsum(-1) - 1).clamp_min(0)
+
+    def run(self, ids: Tensor, *, last: bool = True) -> Tensor:
+        """Logits (batch, vocabulary) after the last of these tokens (batch, tokens), in float32.
+
+        With ``last=False`` those after each of them, (batch, tokens, vocabulary).
+        """
+        batch, tokens = ids.shape
+        now = self._now(batch, tokens)
+        h = self._embed(ids, now)
+        for layer in self.layers:
+            h = layer(h, now)
+        self.length += tokens
+        if last and tokens > 1:
+            h = h.view(batch, tokens, -1)[:, -1]
+        h = h if self.norm is None else self.norm(h)
+        logits = self.head(h).float()
+        if self.outline.head_scale != 1:
+            logits = logits * self.outline.head_scale
+        if self.outline.softcap is not None:
+            logits = torch.tanh(logits / self.outline.softcap) * self.outline.softcap
+        return logits if last else logits.view(batch, tokens, -1)
+
+    def _embed(self, ids: Tensor, now: Now) -> Tensor:
+        outline: Any = self.outline
+        h: Tensor = outline.embed(ids).to(self.dtype)
+        if outline.scale != 1:
+            h = h * outline.scale
+        if self.positions is not None:
+            end = now.start + now.tokens
+            rows = slice(now.start, end) if self._places is None else self._places[:, now.start : end]
+            h = h + self.positions[rows]
+        return h.reshape(now.batch * now.tokens, -1)
+
+    def _now(self, batch: int, tokens: int) -> Now:
+        start, end = self.length, self.length + tokens
+        if self._places is None:
+            tables = {n: (c[start:end], s[start:end]) for n, (c, s) in self._tables.items()}
+        else:
+            places = self._places[:, start:end]
+            tables = {n: (c[places], s[places]) for n, (c, s) in self._tables.items()}
+        return Now(batch, tokens, start, tables, {w: self._mask(w, tokens, end) for w in self.windows})
+
+    def _mask(self, window: int | None, tokens: int, end: int) -> Tensor | None:
+        """(batch or 1, 1, tokens, length): true where a token is seen; None where plainly all before it are."""
+        if tokens == 1:
+            return None if self._seen is None else self._seen[:, None, None, :end]
+        if self._seen is None and tokens == end and (window is None or end <= window):
+            return None
+        mask = causal_mask(tokens, end, window, self.outline.device)[None, None]
+        if self._seen is None:
+            return mask
+        itself = causal_mask(tokens, end, 1, self.outline.device)  # what pads sees itself, so that nothing is NaN
+        return mask & self._seen[:, None, None, :end] | itself
+
+    def _make_tables(self) -> dict[object, tuple[Tensor, Tensor]]:
+        positions = torch.arange(self.room, device=self.outline.device)
+        tables: dict[object, tuple[Tensor, Tensor]] = {}
+        for layer in self.layers:
+            read = layer.attention.read
+            if read.rotary is not None and read.rotary.name not in tables:
+                pair = (t.to(self.dtype) for t in read.rotary.table(positions))
+                tables[read.rotary.name] = tuple(_by_head(t, read.heads, read.key_heads) for t in pair)  # pyright: ignore
+        return tables
+
+
+def _by_head(table: Tensor, heads: int, key_heads: int) -> Tensor:
+    """(tokens, 1 or heads + key heads, width)."""
+    if table.ndim == 2:
+        return table.unsqueeze(1)
+    return torch.cat((heads_of(table, heads), heads_of(table, key_heads)), 1)

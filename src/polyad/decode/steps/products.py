@@ -1,0 +1,83 @@
+"""Products of the loop: linear layers, several of one input as one where they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad.formats import Format
+from polyad.layers import Linear
+from polyad.models.layer_matrices import is_transposed, linear_types
+from torch.nn import functional as F
+
+Product = Callable[[Tensor], Tensor]
+
+
+def product(weight: Format | Tensor, bias: Tensor | None, dtype: torch.dtype) -> Product:
+    if isinstance(weight, Tensor):
+        w = weight.to(dtype)
+        b = None if bias is None else bias.to(dtype)
+        return lambda x: F.linear(x, w, b)
+    dense = weight.to_dense().to(dtype)
+    b = None if bias is None else bias.to(dtype)
+    return lambda x: F.linear(x, dense, b)
+
+
+def stack_rows(weights):
+    if all(isinstance(w, Tensor) for w in weights):
+        return torch.cat(list(weights))
+    return None
+
+
+def joint_product(layers: Sequence[nn.Module], dtype: torch.dtype, called: torch.dtype) -> Product:
+    """The outputs of layers with one input, side by side; ``called`` is the dtype in which a layer itself is called."""
+    parts = [_parts(layer) for layer in layers]
+    whole = [part for part in parts if part is not None]
+    if len(whole) == len(layers):
+        stacked = whole[0][0] if len(whole) == 1 else _stack([weight for weight, _ in whole], dtype)
+        if stacked is not None:
+            return product(stacked, _joined_bias(whole), dtype)
+    each = [
+        _called(layer, dtype, called) if part is None else product(*part, dtype)
+        for layer, part in zip(layers, parts, strict=True)
+    ]
+    if len(each) == 1:
+        return each[0]
+    return lambda x: torch.cat([one(x) for one in each], -1)
+
+
+def _parts(layer: Any) -> tuple[Format | Tensor, Tensor | None] | None:
+    """The weight (out, in) and the bias of a layer that does nothing but multiply with it; None for any other."""
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    bias = None if layer.__dict__.get("_parameters", {}).get("bias") is None else layer.bias.detach()
+    if type(layer) is Linear:
+        return layer.weight(), bias
+    if type(layer).forward is nn.Linear.forward:
+        return layer.weight.detach(), bias
+    if isinstance(layer, linear_types()) and is_transposed(layer):
+        return layer.weight.detach().mT.contiguous(), bias
+    return None
+
+
+def _called(layer: nn.Module, dtype: torch.dtype, called: torch.dtype) -> Product:
+    if dtype == called:
+        return layer
+    return lambda x: layer(x.to(called)).to(dtype)
+
+
+def _stack(weights: list[Format | Tensor], dtype: torch.dtype) -> Format | Tensor | None:
+    """One weight of all rows; dense ones that would be copied for nothing else stay apart."""
+    if all(isinstance(weight, Tensor) and weight.dtype == dtype for weight in weights):
+        return None
+    return stack_rows(weights)
+
+
+def _joined_bias(parts: Sequence[tuple[Any, Tensor | None]]) -> Tensor | None:
+    if all(bias is None for _, bias in parts):
+        return None
+    like = next(bias for _, bias in parts if bias is not None)
+    return torch.cat([like.new_zeros(weight.shape[0]) if bias is None else bias for weight, bias in parts])
