@@ -16,6 +16,7 @@ from polyad import (
     cache,
     compress,
     data,
+    decode,
     decompose,
     evaluation,
     formats,
@@ -28,6 +29,7 @@ from polyad import (
 from polyad._card import Card, Paper, card, method, methods
 from polyad._moved import keep_old_names
 from polyad.compress import Plan, apply, compare, plan
+from polyad.decode import generate
 from polyad.evaluation import evaluate
 from polyad.formats import Format
 from polyad.interop.transformers import register
@@ -40,6 +42,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Card", "Format", "Paper", "Plan", "adapters", "algorithms", "allocate", "apply", "attention", "cache", "card",
-    "compare", "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load",
+    "compare", "compress", "data", "decode", "decompose", "evaluate", "evaluation", "formats", "generate", "layers", "linalg", "load",
     "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip

@@ -121,7 +121,7 @@ def same(value: Tensor, other: Tensor) -> bool:
 
 def distance(value: Tensor, other: Tensor) -> float:
     """The relative distance in the Frobenius norm."""
-    value, other = value.double(), other.double()
+    value, other = value.detach().double(), other.detach().double()
     return float((value - other).norm() / other.norm().clamp_min(1e-30))
 
 
