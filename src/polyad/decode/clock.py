@@ -29,6 +29,10 @@ class Clock:
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
     @property
+    def seconds(self) -> float:
+        return self._times[-1] - self._times[0]
+
+    @property
     def prefill_seconds(self) -> float:
         return max(self._times[1] - self._times[0], 1e-9)
 

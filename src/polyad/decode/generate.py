@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,9 +11,8 @@ from torch import Tensor, nn
 
 from polyad._types import check_type
 from polyad.cache.host.held_cache import HeldCache
-from polyad.cache.host.model_layers import takes_caches
-from polyad.cache.maker import PLAIN, maker
-from polyad.data import at_hand, calibration
+from polyad.data import at_hand
+from polyad.decode.caches import PLAIN, cache_by_name
 from polyad.decode.clock import Clock
 from polyad.decode.default_dtype import default_dtype
 from polyad.decode.generation import Generation
@@ -32,7 +30,7 @@ def generate(
     *,
     max_new_tokens: int = 64,
     sample: bool = False,
-    cache: str | HeldCache = PLAIN,
+    cache: str | HeldCache | None = PLAIN,
     dtype: torch.dtype | None = None,
     stream: Callable[[str], Any] | None = None,
     stop: Stop | None = None,
@@ -68,32 +66,40 @@ def generate(
     settings |= {"attention_mask": mask, "return_dict_in_generate": False}
     if logits_processor is not None:
         settings["logits_processor"] = _listed(logits_processor)
-    kv = _cache_of(model, cache, calibrate)
+    texts = at_hand if calibrate is None else lambda: calibrate
+    kv = cache_by_name(model, cache, texts) if isinstance(cache, str) else cache
     clock, wanted = Clock(ids.device), dtype or default_dtype(ids.device.type)
     prepared = prepare_decoder(model, wanted) if kv is None else None
     reason = "a cache of a codec is read by the model's own attention" if prepared is None else prepared.reason
     sequences = None
-    with redirect_stdout(sys.stderr) if stream is None else _nothing():  # some models print as they run
-        if prepared is not None and prepared.decoder is not None:
-            try:
-                sequences = _by_loop(model, ids, prepared, clock, streamer, generator, settings)
-            except NoLoopError as error:
-                reason = str(error)
-        if sequences is None:
-            sequences = _by_transformers(model, ids, kv, clock, streamer, generator, settings)
-            wanted = model.dtype
-    return _result(model, ids, mask, sequences, clock, wanted, reason, kv)
+    if prepared is not None and prepared.decoder is not None:
+        try:
+            sequences = _by_loop(model, ids, prepared, clock, streamer, generator, settings)
+        except NoLoopError as error:
+            reason = str(error)
+    if sequences is None:
+        sequences = _by_transformers(model, ids, kv, clock, streamer, generator, settings)
+        wanted = model.dtype
+    held_bytes = prepared.decoder.nbytes if prepared and prepared.decoder and reason is None else None
+    return _result(model, ids, mask, sequences, clock, wanted, reason, held_bytes if kv is None else kv.nbytes)
 
 
 def _result(
-    model: Any, ids: Tensor, mask: Tensor, sequences: Tensor, clock: Clock, dtype: torch.dtype, reason: Any, kv: Any
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    sequences: Tensor,
+    clock: Clock,
+    dtype: torch.dtype,
+    reason: str | None,
+    nbytes: int | None,
 ) -> Generation:
     tokens, tokenizer = sequences[:, ids.shape[1] :].clone(), origin(model).tokenizer
     text = None if tokenizer is None else tuple(tokenizer.batch_decode(tokens, skip_special_tokens=True))
     return Generation(
         tokens, sequences.clone(), text, "polyad" if reason is None else "transformers", reason, dtype,
         torch.get_num_threads(), clock.milliseconds_per_token, int(mask.sum()) / clock.prefill_seconds,
-        None if kv is None else kv.nbytes,
+        clock.seconds, nbytes,
     )  # fmt: skip
 
 
@@ -107,8 +113,10 @@ def _check(model: Any, count: int, dtype: Any, generator: Any, cache: Any) -> No
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(map(str, DTYPES))}; choose one of them")
     if generator is not None:
         check_type("generator", generator, torch.Generator, "give a torch.Generator, or leave it out")
-    if not isinstance(cache, str | HeldCache):
-        raise TypeError(f"cache is a {type(cache).__name__}; give a name such as 'kivi:bits=4', or a cache of polyad's")
+    if not isinstance(cache, str | HeldCache | None):
+        raise TypeError(
+            f"cache is a {type(cache).__name__}; give a name such as 'kivi:bits=4', or a cache of polyad's"
+        )
     name = type(model).__name__
     if not getattr(model, "can_generate", lambda: False)():
         raise ValueError(f"a {name} predicts no next token, so that it continues no prompt; load a causal model")
@@ -122,17 +130,6 @@ def _listed(processor: Any) -> Any:
     from transformers import LogitsProcessorList
 
     return LogitsProcessorList(processor if isinstance(processor, list | tuple) else [processor])
-
-
-def _cache_of(model: Any, cache: str | HeldCache, calibrate: Any) -> Any:
-    """The cache of a codec; None where a plain one is asked for, or where a codec has nothing to hold."""
-    if isinstance(cache, HeldCache):
-        return cache
-    if cache == PLAIN or not takes_caches(model):
-        return None
-    texts = at_hand() if calibrate is None else calibrate
-    kv = maker(model, cache, lambda: calibration(model, texts, count=8).windows)()
-    return kv if kv.held else None
 
 
 def _by_loop(
@@ -186,8 +183,3 @@ def _drawing_from(generator: torch.Generator | None, device: torch.device) -> It
     finally:
         generator.set_state(globally.get_state())
         globally.set_state(before)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

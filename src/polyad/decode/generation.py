@@ -16,6 +16,7 @@ class Generation:
     the prompts too. ``text`` is what the new ones say, prompt by prompt, where the model has a tokenizer. ``loop`` is
     ``polyad`` or ``transformers``, and ``reason`` says why it is the latter. Times leave out the loading and the
     preparation of the loop, and ``milliseconds_per_token``, a median, the prefill too; it is None of a single token.
+    ``cache_bytes`` counts keys and values, and is None where transformers' own cache held them.
     """
 
     tokens: Tensor
@@ -27,4 +28,5 @@ class Generation:
     threads: int
     milliseconds_per_token: float | None
     prefill_tokens_per_second: float
-    cache_bytes: int | None = None
+    seconds: float
+    cache_bytes: int | None

@@ -71,6 +71,14 @@ class Decoder:
             logits = torch.tanh(logits / self.outline.softcap) * self.outline.softcap
         return logits if last else logits.view(batch, tokens, -1)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values of the tokens so far."""
+        numbers = sum(
+            read.key_heads * (read.width + read.value_width) for read in (x.attention.read for x in self.layers)
+        )
+        return self.batch * self.length * numbers * self.dtype.itemsize
+
     def _embed(self, ids: Tensor, now: Now) -> Tensor:
         outline: Any = self.outline
         h: Tensor = outline.embed(ids).to(self.dtype)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polyad.decode.outline import Attention, Layer, Mlp, Norm
+from polyad.decode.outline import Attention, Layer, Mlp
 from polyad.decode.steps.attend import attend_masked, attend_one
 from polyad.decode.steps.norm import norm_function
-from polyad.decode.steps.products import Product, joint_product
+from polyad.decode.steps.products import joint_product
 
 Table = tuple[Tensor, Tensor]
 

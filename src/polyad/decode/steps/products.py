@@ -8,31 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polyad.formats import Format
+from polyad.formats import Format, stack_rows
 from polyad.layers import Linear
+from polyad.layers.kernels import product
 from polyad.models.layer_matrices import is_transposed, linear_types
-from torch.nn import functional as F
 
-Product = Callable[[Tensor], Tensor]
-
-
-def product(weight: Format | Tensor, bias: Tensor | None, dtype: torch.dtype) -> Product:
-    if isinstance(weight, Tensor):
-        w = weight.to(dtype)
-        b = None if bias is None else bias.to(dtype)
-        return lambda x: F.linear(x, w, b)
-    dense = weight.to_dense().to(dtype)
-    b = None if bias is None else bias.to(dtype)
-    return lambda x: F.linear(x, dense, b)
+Run = Callable[[Tensor], Tensor]
 
 
-def stack_rows(weights):
-    if all(isinstance(w, Tensor) for w in weights):
-        return torch.cat(list(weights))
-    return None
-
-
-def joint_product(layers: Sequence[nn.Module], dtype: torch.dtype, called: torch.dtype) -> Product:
+def joint_product(layers: Sequence[nn.Module], dtype: torch.dtype, called: torch.dtype) -> Run:
     """The outputs of layers with one input, side by side; ``called`` is the dtype in which a layer itself is called."""
     parts = [_parts(layer) for layer in layers]
     whole = [part for part in parts if part is not None]
@@ -63,7 +47,7 @@ def _parts(layer: Any) -> tuple[Format | Tensor, Tensor | None] | None:
     return None
 
 
-def _called(layer: nn.Module, dtype: torch.dtype, called: torch.dtype) -> Product:
+def _called(layer: Any, dtype: torch.dtype, called: torch.dtype) -> Run:
     if dtype == called:
         return layer
     return lambda x: layer(x.to(called)).to(dtype)

@@ -8,23 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polyad.decode.outline import Attention, NoLoopError, Norm, Rotary
+from polyad.decode.outline import Attention, NoLoopError, Norm
+from polyad.decode.steps.attend import attend_plainly
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.norms import normalize, read_norm
-from polyad.decode.structure.rotary import rotate, rotaries
-from polyad.decode.structure.trace import Attended, Trace, same
-from polyad.decode.steps.attend import attend_plainly
+from polyad.decode.structure.rotary import rotaries, rotate
+from polyad.decode.structure.trace import Attended, Trace, multiple, same
 from polyad.models.attention import ReducedAttention
-
-NEUTRAL = {"dropout", "scaling", "sliding_window", "softcap", "is_causal", "position_ids", "use_cache", "s_aux"}
-"""Arguments of the attention function that are understood, the last where it is None."""
 
 
 def read_attention(trace: Trace, number: int, what: str) -> Attention:
     """The attention of layer ``number`` of the cache."""
     attended = trace.attended[number]
     module = attended.module
-    read = _simple(trace, attended, what)
+    read = _sizes(trace, number, what)
     call = trace.call(module, f"{what}: its attention")
     linears = linear_calls(trace, module)
     outputs = [c for c in linears if same(c[1].flatten(2), attended.result[..., : read.value_width].flatten(2))]
@@ -40,18 +37,17 @@ def read_attention(trace: Trace, number: int, what: str) -> Attention:
         for rotary in rotaries(trace, call, read.width, module):
             whole = _explained(dataclasses.replace(candidate, rotary=rotary), states, norms, attended)
             if whole is not None:
-                _check_function(whole, attended, what)
+                _check_function(read, attended, what)
                 return whole
     raise NoLoopError(f"{what}: its queries and keys are not made by the projections, norms and rotations known here")
 
 
-def _simple(trace: Trace, attended: Attended, what: str) -> Attention:
+def _sizes(trace: Trace, number: int, what: str) -> Attention:
     """The sizes and the numbers that the attention function was given."""
+    attended = trace.attended[number]
     options = {name: value for name, value in attended.options.items() if value is not None}
-    unknown = [name for name in options if name not in NEUTRAL or name == "s_aux"]
-    unknown = [name for name in unknown if name not in ("cache_position", "output_attentions")]
-    if unknown:
-        raise NoLoopError(f"{what}: its attention is given {', '.join(unknown)}")
+    if options.get("sliding_window") not in (None, trace.windows[number]):
+        raise NoLoopError(f"{what}: its attention and its cache disagree about a window")
     kinds = set(getattr(trace.config, "layer_types", None) or ())
     if any("chunk" in kind for kind in kinds):
         raise NoLoopError(f"{what}: some layers attend by chunks")
@@ -132,12 +128,13 @@ def _explained(read: Attention, states: Any, arrangements: Any, attended: Attend
     if not same(states[2].transpose(1, 2), attended.values[..., : read.value_width]):
         return None
     for (query_norm, key_norm, flat), last in arrangements:
-        whole = dataclasses.replace(
-            read, query_norm=query_norm, key_norm=key_norm, flat_norms=flat, norms_last=last
-        )
-        pairs = zip(states[:2], (query_norm, key_norm), (attended.query, attended.keys), strict=True)
-        if all(same(_turn(whole, x, norm), y[..., : read.width].transpose(1, 2)) for x, norm, y in pairs):
-            return whole
+        whole = dataclasses.replace(read, query_norm=query_norm, key_norm=key_norm, flat_norms=flat, norms_last=last)
+        query, keys = (x[..., : read.width].transpose(1, 2) for x in (attended.query, attended.keys))
+        if same(_turn(whole, states[1], key_norm), keys):
+            turned = _turn(whole, states[0], query_norm)
+            factor = multiple(query, turned)
+            if same(factor * turned, query):  # some scale their queries before
+                return dataclasses.replace(whole, scale=read.scale * factor)
     return None
 
 
@@ -156,5 +153,3 @@ def _check_function(read: Attention, attended: Attended, what: str) -> None:
     result = attend_plainly(q, k, attended.values[..., : read.value_width], read.scale, read.softcap, read.window)
     if not same(result.transpose(1, 2), attended.result[..., : read.value_width]):
         raise NoLoopError(f"{what}: its attention is no plain causal one")
-
-

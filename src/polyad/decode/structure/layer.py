@@ -11,7 +11,7 @@ from polyad.decode.structure.attention import read_attention
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.mlp import read_mlp
 from polyad.decode.structure.norms import read_norm
-from polyad.decode.structure.trace import Trace, same
+from polyad.decode.structure.trace import Trace, multiple, same
 
 
 def read_layer(trace: Trace, number: int, module: nn.Module) -> Layer:
@@ -34,7 +34,7 @@ def read_layer(trace: Trace, number: int, module: nn.Module) -> Layer:
     if not shares and not same(mlp_input, middle):
         mlp_norm = _between(norms, middle, mlp_input, f"{what}: before its MLP")
     base = x + attended if parallel else middle
-    mlp_share = _share(y - base, added)
+    mlp_share = multiple(y - base, added)
     if not same(base + mlp_share * added, y):
         raise NoLoopError(f"{what}: its output is no sum of its input, its attention and its MLP")
     return Layer(attention, mlp, norm, after, share, parallel, shares, mlp_norm, mlp_after, mlp_share)
@@ -68,14 +68,7 @@ def _sum(norms: list[Any], x: Tensor, attended: Tensor, mlp_input: Tensor, what:
     """The sum of a layer's input and its attention, which the MLP reads or its norm does, and the share of the latter."""
     starts = [mlp_input, *(before for _, before, result in norms if same(result, mlp_input))]
     for middle in starts:
-        share = _share(middle - x, attended)
+        share = multiple(middle - x, attended)
         if share and same(x + share * attended, middle):
             return middle, share
     raise NoLoopError(f"{what}: its MLP reads no sum of the layer's input and its attention")
-
-
-def _share(difference: Tensor, part: Tensor) -> float:
-    """The number by which a part was multiplied; one exactly where it is one up to rounding."""
-    difference, part = difference.double(), part.double()
-    share = float((difference * part).sum() / part.square().sum().clamp_min(1e-300))
-    return 1.0 if abs(share - 1) < (1e-4 if difference.norm() > 0 else 0) else share

@@ -26,7 +26,9 @@ def linear_calls(trace: Trace, module: nn.Module, *, without: nn.Module | None =
     return [call for call in calls if call[0] not in inside]
 
 
-def other_calls(trace: Trace, module: nn.Module, linears: list[Any], *, without: nn.Module | None = None) -> list[Any]:
+def other_calls(
+    trace: Trace, module: nn.Module, linears: list[Any], *, without: nn.Module | None = None
+) -> list[Any]:
     """(module, input, output) of what else turns a tensor into another of its shape, and changes it."""
     left = set() if without is None else set(without.modules())
     left |= {m for layer, _, _ in linears for m in layer.modules()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polyad.decode.outline import NoLoopError, Norm, Outline
 from polyad.decode.structure.layer import read_layer
 from polyad.decode.structure.norms import read_norm
-from polyad.decode.structure.trace import TOKENS, Trace, same
+from polyad.decode.structure.trace import TOKENS, Trace, multiple, same
 from polyad.models.blocks import decoder_layers
 
 
@@ -38,7 +38,9 @@ def read_outline(model: Any) -> Outline:
     norm = _read_last_norm(trace, model, calls[-1].result, trace.call(head, "its head").input)
     head_scale, softcap = _read_logits(trace, trace.call(head, "its head").result)
     first = next(model.parameters())
-    outline = Outline(embed, scale, positions, layers, norm, head, head_scale, softcap, calls[0].input.dtype, first.device)
+    outline = Outline(
+        embed, scale, positions, layers, norm, head, head_scale, softcap, calls[0].input.dtype, first.device
+    )
     return _share_rotations(outline)
 
 
@@ -58,8 +60,7 @@ def _read_embedding(trace: Trace, embed: nn.Module, first: Tensor) -> tuple[floa
     rows = trace.call(embed, "its embedding").result
     if rows.shape != first.shape:
         raise NoLoopError("its embedding is of another width than its layers")
-    ratio = float((rows.double() * first.double()).sum() / rows.double().square().sum())
-    ratio = 1.0 if abs(ratio - 1) < 1e-6 else ratio
+    ratio = multiple(first, rows)
     if same(rows * ratio, first):
         return ratio, None
     for module, calls in trace.calls.items():
@@ -67,9 +68,9 @@ def _read_embedding(trace: Trace, embed: nn.Module, first: Tensor) -> tuple[floa
         if module is embed or len(calls) != 1 or not isinstance(table, Tensor) or table.ndim != 2:
             continue
         for offset in (0, 2, 1):
-            if table.shape[0] >= TOKENS + offset and table.shape[1] == first.shape[-1]:
-                if same(rows + table[offset : TOKENS + offset], first):
-                    return 1.0, table.detach()[offset:]
+            part = table.detach()[offset : TOKENS + offset]
+            if part.shape == first.shape[1:] and same(rows + part, first):
+                return 1.0, table.detach()[offset:]
     raise NoLoopError("its first layer reads something else than scaled embeddings and learned positions")
 
 
@@ -88,7 +89,7 @@ def _read_logits(trace: Trace, output: Tensor) -> tuple[float, float | None]:
     if same(output, logits):
         return 1.0, None
     if output.shape == logits.shape:
-        ratio = float((output.double() * logits.double()).sum() / output.double().square().sum())
+        ratio = multiple(logits, output)
         if same(output * ratio, logits):
             return ratio, None
         cap = getattr(trace.config, "final_logit_softcapping", None)

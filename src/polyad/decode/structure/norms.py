@@ -15,7 +15,7 @@ EPSILONS = ("variance_epsilon", "eps", "epsilon", "norm_eps", "layer_norm_eps")
 
 
 def read_norm(module: Any, x: Tensor, what: str) -> Norm:
-    """The normalisation that a module does, tried on x (..., width) and on numbers so small that its epsilon shows."""
+    """The normalisation that a module does, tried on x (..., width) and on numbers so small that epsilon shows."""
     with torch.no_grad():
         samples = [(value, module(value)) for value in (x, x * 1e-3, x * 0.1)]
         for norm in _candidates(module, x.shape[-1]):

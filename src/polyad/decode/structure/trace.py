@@ -72,7 +72,7 @@ class Trace:
                 raise NoLoopError(f"the attention of {type(model).__name__} cannot be chosen")
         except ValueError as error:
             raise NoLoopError(str(error)) from error
-        layers = [_NotingLayer(self, number) for number in range(len(self.windows))]
+        layers: list[Any] = [_NotingLayer(self, number) for number in range(len(self.windows))]
         handles = [m.register_forward_hook(self._note, with_kwargs=True) for m in model.modules()]
         devices = [model.device] if model.device.type == "cuda" else []
         try:
@@ -95,7 +95,7 @@ class Trace:
         return calls[0]
 
     def tensor_calls(self, module: nn.Module) -> list[tuple[nn.Module, Tensor, Tensor]]:
-        """The modules inside of one that turned one tensor into one tensor, once, with both, in order of the calls."""
+        """The modules inside of one that turned a tensor into a tensor, once, with both, in order of the calls."""
         inside = set(module.modules()) - {module}
         listed = []
         for other, calls in self.calls.items():
@@ -103,13 +103,20 @@ class Trace:
                 continue
             tensors = [v for v in (*calls[0].args, *calls[0].kwargs.values()) if isinstance(v, Tensor)]
             if len(tensors) == 1 and tensors[0].is_floating_point():
-                listed.append((other, tensors[0], calls[0].output))
+                listed.append((other, _batched(tensors[0]), _batched(calls[0].output)))
         return listed
+
+
+def _batched(x: Tensor) -> Tensor:
+    """(1, tokens, width), where a model puts all tokens of a batch side by side too."""
+    return x[None] if x.ndim == 2 and x.shape[0] == TOKENS else x
 
 
 def random_ids(batch: int, count: int, vocabulary: int) -> Tensor:
     """Token ids (batch, count) that are the same every time."""
-    return torch.randint(min(3, vocabulary - 1), vocabulary, (batch, count), generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        min(3, vocabulary - 1), vocabulary, (batch, count), generator=torch.Generator().manual_seed(0)
+    )
 
 
 def same(value: Tensor, other: Tensor) -> bool:
@@ -123,6 +130,13 @@ def distance(value: Tensor, other: Tensor) -> float:
     """The relative distance in the Frobenius norm."""
     value, other = value.detach().double(), other.detach().double()
     return float((value - other).norm() / other.norm().clamp_min(1e-30))
+
+
+def multiple(value: Tensor, part: Tensor) -> float:
+    """The number by which a part is multiplied to make the value; one exactly where it is one up to rounding."""
+    value, part = value.detach().double(), part.detach().double()
+    factor = float((value * part).sum() / part.square().sum().clamp_min(1e-300))
+    return 1.0 if abs(factor - 1) < 1e-4 else factor
 
 
 def _rounding(*tensors: Tensor) -> float:
