@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,15 +66,30 @@ def generate(
         )
     assert generation.text is not None
     if json:
-        emit({"model": model, "adapter": adapter, "prompt": prompt, "text": generation.text[0],
-              "tokens": generation.tokens.shape[1], "seconds": generation.seconds, "cache": cache,
-              "cache_bytes": generation.cache_bytes, "milliseconds_per_token": generation.milliseconds_per_token,
-              "prefill_tokens_per_second": generation.prefill_tokens_per_second, "threads": generation.threads,
-              "dtype": str(generation.dtype).removeprefix("torch."), "loop": generation.loop, "reason": generation.reason})  # fmt: skip
+        emit(_record(generation) | {"model": model, "adapter": adapter, "prompt": prompt, "cache": cache})
     elif streams:
         out.print()
     else:
         out.print(prompt + generation.text[0], highlight=False, markup=False, soft_wrap=True)
+
+
+def _record(generation: Any) -> dict[str, Any]:
+    """What is printed of a generation of one text."""
+    names = (
+        "seconds",
+        "cache_bytes",
+        "milliseconds_per_token",
+        "prefill_tokens_per_second",
+        "threads",
+        "loop",
+        "reason",
+    )
+    return {
+        "text": generation.text[0],
+        "tokens": generation.tokens.shape[1],
+        "dtype": str(generation.dtype).removeprefix("torch."),
+        **{name: getattr(generation, name) for name in names},
+    }
 
 
 def _writer(prompt: str) -> Callable[[str], object]:

@@ -62,10 +62,13 @@ def generate(
     _check(model, max_new_tokens, dtype, generator, cache)
     ids, mask = read_prompt(model, prompt, attention_mask)
     streamer = streamer_of(model, stream, len(ids))
-    settings |= {"max_new_tokens": max_new_tokens, "do_sample": bool(sample), **stop_settings(model, stop)}
+    ends, criteria = stop_settings(model, stop)
+    settings |= {"max_new_tokens": max_new_tokens, "do_sample": bool(sample), **ends}
     settings |= {"attention_mask": mask, "return_dict_in_generate": False}
+    settings["stopping_criteria"] = [*settings.get("stopping_criteria", ()), *criteria]
     if logits_processor is not None:
-        settings["logits_processor"] = _listed(logits_processor)
+        several = isinstance(logits_processor, list | tuple)
+        settings["logits_processor"] = list(logits_processor) if several else [logits_processor]
     texts = at_hand if calibrate is None else lambda: calibrate
     kv = cache_by_name(model, cache, texts) if isinstance(cache, str) else cache
     clock, wanted = Clock(ids.device), dtype or default_dtype(ids.device.type)
@@ -126,10 +129,12 @@ def _check(model: Any, count: int, dtype: Any, generator: Any, cache: Any) -> No
         raise ValueError(f"the {name} is in training mode, in which it drops numbers; call model.eval() first")
 
 
-def _listed(processor: Any) -> Any:
-    from transformers import LogitsProcessorList
+def _listed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with criteria and processors in the lists that transformers wants."""
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
-    return LogitsProcessorList(processor if isinstance(processor, list | tuple) else [processor])
+    kinds = {"stopping_criteria": StoppingCriteriaList, "logits_processor": LogitsProcessorList}
+    return settings | {name: kind(settings[name]) for name, kind in kinds.items() if name in settings}
 
 
 def _by_loop(
@@ -138,20 +143,19 @@ def _by_loop(
     assert prepared.decoder is not None
     decode = decoding_method(prepared.decoder, clock, streamer, generator)
     with prepared.lock, torch.inference_mode():
-        return model.generate(ids, custom_generate=decode, **settings)
+        return model.generate(ids, custom_generate=decode, **_listed(settings))
 
 
 def _by_transformers(
     model: Any, ids: Tensor, kv: Any, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
 ) -> Tensor:
-    from transformers import StoppingCriteriaList
-
+    settings = settings | {"stopping_criteria": [*settings["stopping_criteria"], clock]}
     more = {} if kv is None else {"past_key_values": kv, "use_cache": True}  # many trained models say no
     if streamer is not None:
         more["streamer"] = _Behind(streamer)
     with _drawing_from(generator, ids.device):
         clock.start()
-        return model.generate(ids, stopping_criteria=StoppingCriteriaList([clock]), **settings, **more)
+        return model.generate(ids, **_listed(settings), **more)
 
 
 class _Behind:

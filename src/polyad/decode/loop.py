@@ -27,7 +27,6 @@ def decoding_method(
         logits_processor: Any,
         stopping_criteria: Any,
         generation_config: Any,
-        tokenizer: Any = None,  # noqa: ARG001 - named, so that transformers passes it to its criteria
         **others: Any,
     ) -> Tensor:
         if str(generation_config.get_generation_mode().value) not in PLAIN_MODES:

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import TextStreamer
+from transformers import StopStringCriteria, TextStreamer
 
 from polyad.models.loading import origin
 
 Stop = str | int | Sequence[str] | Sequence[int]
 
 
-def stop_settings(model: Any, stop: Stop | None) -> dict[str, Any]:
-    """The settings of transformers that end a text: at the stop tokens of tokenizer, configuration and generation
-    configuration, at those of ``stop``, and behind its words."""
+def stop_settings(model: Any, stop: Stop | None) -> tuple[dict[str, Any], list[Any]]:
+    """The settings of transformers, and the criteria, that end a text: at the stop tokens of tokenizer, configuration
+    and generation configuration, at those of ``stop``, and behind its words."""
+    if not isinstance(stop, str | int | Sequence | None):
+        raise TypeError(f"stop is a {type(stop).__name__}; give words or token ids, one or several")
     parts = [] if stop is None else [stop] if isinstance(stop, str | int) else list(stop)
     words = [part for part in parts if isinstance(part, str)]
     tokens = [part for part in parts if isinstance(part, int) and not isinstance(part, bool)]
     if len(words) + len(tokens) != len(parts) or "" in words:
         raise ValueError(f"stop={stop!r} holds something else than words and token ids; give one or several of them")
-    settings: dict[str, Any] = {}
     ends = sorted({*tokens, *_end_tokens(model)})
-    if ends:
-        settings["eos_token_id"] = ends
+    settings: dict[str, Any] = {"eos_token_id": ends} if ends else {}
     if words:
         tokenizer = origin(model).tokenizer
         if tokenizer is None:
             raise ValueError(f"stop={stop!r} names words, and {origin(model).name} has no tokenizer; give token ids")
-        settings |= {"stop_strings": words, "tokenizer": tokenizer}
-    return settings
+        return settings, [StopStringCriteria(tokenizer, words)]
+    return settings, []
 
 
 def _end_tokens(model: Any) -> set[int]:

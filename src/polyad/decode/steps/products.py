@@ -17,7 +17,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 def joint_product(layers: Sequence[nn.Module], dtype: torch.dtype, called: torch.dtype) -> Run:
-    """The outputs of layers with one input, side by side; ``called`` is the dtype in which a layer itself is called."""
+    """The outputs of layers with one input, side by side; a layer itself is called in the dtype ``called``."""
     parts = [_parts(layer) for layer in layers]
     whole = [part for part in parts if part is not None]
     if len(whole) == len(layers):

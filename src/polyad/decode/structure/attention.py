@@ -13,7 +13,7 @@ from polyad.decode.steps.attend import attend_plainly
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.norms import normalize, read_norm
 from polyad.decode.structure.rotary import rotaries, rotate
-from polyad.decode.structure.trace import Attended, Trace, multiple, same
+from polyad.decode.structure.trace import Attended, Trace, equal, multiple, same
 from polyad.models.attention import ReducedAttention
 
 
@@ -24,11 +24,11 @@ def read_attention(trace: Trace, number: int, what: str) -> Attention:
     read = _sizes(trace, number, what)
     call = trace.call(module, f"{what}: its attention")
     linears = linear_calls(trace, module)
-    outputs = [c for c in linears if same(c[1].flatten(2), attended.result[..., : read.value_width].flatten(2))]
-    if len(outputs) != 1 or not same(outputs[0][2], call.result):
+    outputs = [c for c in linears if equal(c[1].flatten(2), attended.result[..., : read.value_width].flatten(2))]
+    if len(outputs) != 1 or not equal(outputs[0][2], call.result):
         raise NoLoopError(f"{what}: something else than one linear layer follows its attention")
     before = [c for c in linears if c is not outputs[0]]
-    inputs = [c for c in before if same(c[1], before[0][1])]
+    inputs = [c for c in before if equal(c[1], before[0][1])]
     if len(inputs) != len(before) or len(before) not in (1, 3):
         raise NoLoopError(f"{what}: {len(before)} linear layers make its queries, keys and values")
     read = dataclasses.replace(read, output=outputs[0][0], window=trace.windows[number])
@@ -109,7 +109,7 @@ def _norms(trace: Trace, module: nn.Module, linears: list[Any], states: Any, wha
     pair, flat = [], False
     for state in states[:2]:
         layouts = ((state, False), (state.transpose(1, 2), False), (state.flatten(2), True))
-        matching = [(m, x, f) for m, x, _ in calls for layout, f in layouts if same(x, layout)]
+        matching = [(m, x, f) for m, x, _ in calls for layout, f in layouts if equal(x, layout)]
         if matching:
             read, flat = read_norm(matching[0][0], matching[0][1], what), matching[0][2]
             pair.append(read)
@@ -125,7 +125,7 @@ def _norms(trace: Trace, module: nn.Module, linears: list[Any], states: Any, wha
 
 def _explained(read: Attention, states: Any, arrangements: Any, attended: Attended) -> Attention | None:
     """The attention with those norms that, with its rotation, make the queries, keys and values that were seen."""
-    if not same(states[2].transpose(1, 2), attended.values[..., : read.value_width]):
+    if not equal(states[2].transpose(1, 2), attended.values[..., : read.value_width]):
         return None
     for (query_norm, key_norm, flat), last in arrangements:
         whole = dataclasses.replace(read, query_norm=query_norm, key_norm=key_norm, flat_norms=flat, norms_last=last)

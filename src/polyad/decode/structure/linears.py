@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from polyad.decode.structure.trace import Trace, same
+from polyad.decode.structure.trace import Trace, equal
 from polyad.models.layer_matrices import multiplies
 
 
@@ -33,9 +33,4 @@ def other_calls(
     left = set() if without is None else set(without.modules())
     left |= {m for layer, _, _ in linears for m in layer.modules()}
     calls = [c for c in trace.tensor_calls(module) if c[0] not in left]
-    return [(m, x, y) for m, x, y in calls if x.shape == y.shape and not same(x, y)]
-
-
-def reads(call: Any, x: Tensor) -> bool:
-    """True for a call that was given these numbers."""
-    return same(call[1], x)
+    return [(m, x, y) for m, x, y in calls if x.shape == y.shape and not equal(x, y)]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from polyad.decode.outline import Mlp, NoLoopError
 from polyad.decode.structure.linears import linear_calls, other_calls
-from polyad.decode.structure.trace import Trace, same
+from polyad.decode.structure.trace import Trace, equal, same
 
 
 def squared_relu(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ ACTIVATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
 def read_mlp(trace: Trace, layer: nn.Module, attention: nn.Module, what: str) -> tuple[Mlp, Tensor, Tensor]:
     """The MLP of a decoder layer, all of whose linear layers outside of its attention it is; its input and output."""
     linears = linear_calls(trace, layer, without=attention)
-    if len(linears) not in (2, 3) or not all(same(c[1], linears[0][1]) for c in linears[:-1]):
+    if len(linears) not in (2, 3) or not all(equal(c[1], linears[0][1]) for c in linears[:-1]):
         raise NoLoopError(f"{what} has {len(linears)} linear layers outside of its attention, which are no MLP")
     (*ups, down) = linears
     others = other_calls(trace, layer, linears, without=attention)

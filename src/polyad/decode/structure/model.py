@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from polyad.decode.outline import NoLoopError, Norm, Outline
 from polyad.decode.structure.layer import read_layer
 from polyad.decode.structure.norms import read_norm
-from polyad.decode.structure.trace import TOKENS, Trace, multiple, same
+from polyad.decode.structure.trace import TOKENS, Trace, equal, multiple, same
 from polyad.models.blocks import decoder_layers
 
 
@@ -27,8 +28,8 @@ def read_outline(model: Any) -> Outline:
         raise NoLoopError(f"{len(numbers)} of its {len(modules)} layers attend through transformers' interface")
     layers = tuple(read_layer(trace, number, module) for number, module in enumerate(modules))
     calls = [trace.call(module, f"layer {number}") for number, module in enumerate(modules)]
-    for number, (call, after) in enumerate(zip(calls, calls[1:], strict=False)):
-        if not same(call.result, after.input):
+    for number, (call, after) in enumerate(pairwise(calls)):
+        if not equal(call.result, after.input):
             raise NoLoopError(f"something stands between layers {number} and {number + 1}")
     embed = model.get_input_embeddings()
     scale, positions = _read_embedding(trace, embed, calls[0].input)
@@ -60,7 +61,7 @@ def _read_embedding(trace: Trace, embed: nn.Module, first: Tensor) -> tuple[floa
     rows = trace.call(embed, "its embedding").result
     if rows.shape != first.shape:
         raise NoLoopError("its embedding is of another width than its layers")
-    ratio = multiple(first, rows)
+    ratio = multiple(first, rows, trace.stated)
     if same(rows * ratio, first):
         return ratio, None
     for module, calls in trace.calls.items():
@@ -75,10 +76,10 @@ def _read_embedding(trace: Trace, embed: nn.Module, first: Tensor) -> tuple[floa
 
 
 def _read_last_norm(trace: Trace, model: nn.Module, last: Tensor, read: Tensor) -> Norm | None:
-    if same(last, read):
+    if equal(last, read):
         return None
     for module, before, result in trace.tensor_calls(model):
-        if same(before, last) and same(result, read):
+        if equal(before, last) and equal(result, read):
             return read_norm(module, before, "its last norm")
     raise NoLoopError("something else than one normalisation stands between its last layer and its head")
 
@@ -86,10 +87,10 @@ def _read_last_norm(trace: Trace, model: nn.Module, last: Tensor, read: Tensor) 
 def _read_logits(trace: Trace, output: Tensor) -> tuple[float, float | None]:
     """The number that multiplies what the head gives, and the cap of the logits."""
     logits = trace.logits
-    if same(output, logits):
+    if equal(output, logits):
         return 1.0, None
     if output.shape == logits.shape:
-        ratio = multiple(logits, output)
+        ratio = multiple(logits, output, trace.stated)
         if same(output * ratio, logits):
             return ratio, None
         cap = getattr(trace.config, "final_logit_softcapping", None)

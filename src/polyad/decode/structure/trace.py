@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ class Trace:
         if not takes_caches(model):
             raise NoLoopError(f"{type(model).__name__} takes no cache but one of its own kind")
         self.config = config
+        self.stated = _stated_numbers(config)
         self.ids = random_ids(1, TOKENS, config.vocab_size).to(model.device)
         self.calls: dict[nn.Module, list[Call]] = {}
         self.attended: dict[int, Attended] = {}
@@ -132,15 +134,32 @@ def distance(value: Tensor, other: Tensor) -> float:
     return float((value - other).norm() / other.norm().clamp_min(1e-30))
 
 
-def multiple(value: Tensor, part: Tensor) -> float:
-    """The number by which a part is multiplied to make the value; one exactly where it is one up to rounding."""
-    value, part = value.detach().double(), part.detach().double()
-    factor = float((value * part).sum() / part.square().sum().clamp_min(1e-300))
-    return 1.0 if abs(factor - 1) < 1e-4 else factor
+def equal(value: Tensor, other: Tensor) -> bool:
+    """True for what is the same tensor, or a copy of it. Where nothing is computed again, near is not enough: some
+    models hold numbers so large that a whole attention beside them is a rounding."""
+    return value is other or (value.shape == other.shape and torch.equal(value, other))
+
+
+def multiple(value: Tensor, part: Tensor, stated: Collection[float] = (), base: Tensor | float = 0.0) -> float:
+    """The number by which a part is multiplied so that, with ``base``, it makes the value: one or a ``stated`` number
+    where that comes nearest."""
+    rest, wide = (value - base).detach().double(), part.detach().double()
+    estimate = float((rest * wide).sum() / wide.square().sum().clamp_min(1e-300))
+    candidates = [1.0, *(n for n in stated if abs(n - estimate) < 0.1 * abs(estimate)), estimate]
+    return min(candidates, key=lambda n: distance(base + n * part, value))
 
 
 def _rounding(*tensors: Tensor) -> float:
-    return 100 * max(torch.finfo(t.dtype).eps for t in tensors) if tensors[0].dtype.itemsize > 2 else 0.02
+    """Models compute norms and rotations in float32, whatever they hold."""
+    half = any(t.dtype.itemsize < 4 for t in tensors)
+    return 0.01 if half else 100 * torch.finfo(torch.float32).eps
+
+
+def _stated_numbers(config: Any) -> tuple[float, ...]:
+    """The numbers of a configuration by which something may be multiplied, and what is usually made of them."""
+    numbers = {v for v in vars(config).values() if isinstance(v, float) and v not in (0.0, 1.0)}
+    numbers |= {config.hidden_size**0.5, *(n / config.num_hidden_layers**0.5 for n in numbers)}
+    return tuple(sorted(numbers | {1 / n for n in numbers}))
 
 
 def _window(layer: Any) -> int | None:
