@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.decode.outline import Outline
+from polyad.decode.outline import Attention, Outline
 from polyad.decode.steps.attend import causal_mask
 from polyad.decode.steps.layer import LayerStep, Now
 from polyad.decode.steps.norm import norm_function
@@ -29,6 +29,7 @@ class Decoder:
         self.positions = None if outline.positions is None else outline.positions.to(dtype)
         self.windows = {layer.attention.window for layer in outline.layers}
         self.length, self.room, self.batch = 0, 0, 0
+        self._rotated = {x.attention.rotary: x.attention.read for x in self.layers if x.attention.rotary is not None}
         self._tables: dict[object, tuple[Tensor, Tensor]] = {}
         self._seen: Tensor | None = None
         self._places: Tensor | None = None
@@ -92,11 +93,9 @@ class Decoder:
 
     def _now(self, batch: int, tokens: int) -> Now:
         start, end = self.length, self.length + tokens
-        if self._places is None:
-            tables = {n: (c[start:end], s[start:end]) for n, (c, s) in self._tables.items()}
-        else:
-            places = self._places[:, start:end]
-            tables = {n: (c[places], s[places]) for n, (c, s) in self._tables.items()}
+        rows = slice(start, end) if self._places is None else self._places[:, start:end]
+        pairs = {name: (cos[rows], sin[rows]) for name, (cos, sin) in self._tables.items()}
+        tables = {place: _spread(pairs[place[0]], read, place[2]) for place, read in self._rotated.items()}
         return Now(batch, tokens, start, tables, {w: self._mask(w, tokens, end) for w in self.windows})
 
     def _mask(self, window: int | None, tokens: int, end: int) -> Tensor | None:
@@ -112,18 +111,30 @@ class Decoder:
         return mask & self._seen[:, None, None, :end] | itself
 
     def _make_tables(self) -> dict[object, tuple[Tensor, Tensor]]:
+        """Cosines and sines (room, 1 or heads + key heads, width) of every rotation."""
         positions = torch.arange(self.room, device=self.outline.device)
         tables: dict[object, tuple[Tensor, Tensor]] = {}
-        for layer in self.layers:
-            read = layer.attention.read
-            if read.rotary is not None and read.rotary.name not in tables:
-                pair = (t.to(self.dtype) for t in read.rotary.table(positions))
-                tables[read.rotary.name] = tuple(_by_head(t, read.heads, read.key_heads) for t in pair)  # pyright: ignore
+        for read in self._rotated.values():
+            assert read.rotary is not None
+            if read.rotary.name not in tables:
+                cos, sin = (_by_head(t.to(self.dtype), read) for t in read.rotary.table(positions))
+                tables[read.rotary.name] = cos, sin
         return tables
 
 
-def _by_head(table: Tensor, heads: int, key_heads: int) -> Tensor:
+def _by_head(table: Tensor, read: Attention) -> Tensor:
     """(tokens, 1 or heads + key heads, width)."""
     if table.ndim == 2:
         return table.unsqueeze(1)
-    return torch.cat((heads_of(table, heads), heads_of(table, key_heads)), 1)
+    return torch.cat((heads_of(table, read.heads), heads_of(table, read.key_heads)), 1)
+
+
+def _spread(pair: tuple[Tensor, Tensor], read: Attention, values: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of queries and keys, and behind them those that turn values by nothing."""
+    if not values:
+        return pair
+    cos, sin = pair
+    shape = [*cos.shape[:-2], read.heads + read.key_heads, read.width]
+    rest = [*cos.shape[:-2], values, read.width]
+    still = cos.new_ones(rest), sin.new_zeros(rest)
+    return torch.cat((cos.expand(shape), still[0]), -2), torch.cat((sin.expand(shape), still[1]), -2)

@@ -64,48 +64,69 @@ class LayerStep:
 
 
 class AttentionStep:
-    """Attention over buffers (batch, key heads, capacity, width) of keys and values."""
+    """Attention over buffers (batch, key heads, capacity, width) of keys and values.
+
+    Where both are of one width and nothing is normalised, they lie in one buffer, keys first, and values are turned
+    with them, by nothing: each call of torch that is saved counts.
+    """
 
     def __init__(self, read: Attention, dtype: torch.dtype, called: torch.dtype) -> None:
         self.read, self.dtype = read, dtype
         self.project = joint_product(read.projections, dtype, called)
         self.output = joint_product((read.output,), dtype, called)
         self.normalize = _head_norms(read, dtype)
-        self.rotary = None if read.rotary is None else read.rotary.name
+        self.joined = self.normalize is None and read.width == read.value_width and not read.grouped
+        self.rotary = (
+            None if read.rotary is None else (read.rotary.name, read.heads, read.key_heads if self.joined else 0)
+        )
         self.turn = _swap(read) if read.rotary is not None else None
         self.columns = (read.heads + read.key_heads) * read.width
         self.group = read.heads // read.key_heads
-        self.keys = self.values = torch.empty(0)
+        self.both = self.keys = self.values = torch.empty(0)
 
     def allocate(self, batch: int, capacity: int, device: torch.device) -> None:
         """Make room for so many tokens of each of so many sequences."""
-        shape = (batch, self.read.key_heads, capacity)
-        self.keys = torch.zeros(*shape, self.read.width, dtype=self.dtype, device=device)
-        self.values = torch.zeros(*shape, self.read.value_width, dtype=self.dtype, device=device)
+        heads, options = self.read.key_heads, {"dtype": self.dtype, "device": device}
+        if self.joined:
+            self.both = torch.zeros(batch, 2 * heads, capacity, self.read.width, **options)
+            self.keys, self.values = self.both.narrow(1, 0, heads), self.both.narrow(1, heads, heads)
+        else:
+            self.keys = torch.zeros(batch, heads, capacity, self.read.width, **options)
+            self.values = torch.zeros(batch, heads, capacity, self.read.value_width, **options)
 
     def __call__(self, x: Tensor, now: Now) -> Tensor:
-        read, heads = self.read, self.read.heads
-        turned, values = self._split(self.project(x), now)
-        if self.normalize is not None and not read.norms_last:
-            turned = self.normalize(turned)
+        read, y = self.read, self.project(x)
+        if self.joined:
+            turned = y.view(now.batch, now.tokens, -1, read.width)
+            if self.turn is not None:
+                cos, sin = now.tables[self.rotary]
+                turned = torch.addcmul(turned * cos, self.turn(turned), sin)
+            both = turned.narrow(2, read.heads, 2 * read.key_heads).transpose(1, 2)
+            self.both.narrow(2, now.start, now.tokens).copy_(both)
+        else:
+            turned, values = self._split(y, now)
+            turned = self._turn(turned, now)
+            keys = turned.narrow(2, read.heads, read.key_heads)
+            self.keys.narrow(2, now.start, now.tokens).copy_(keys.transpose(1, 2))
+            self.values.narrow(2, now.start, now.tokens).copy_(values.transpose(1, 2))
+        return self.output(self._attend(turned.narrow(2, 0, read.heads), now))
+
+    def _turn(self, x: Tensor, now: Now) -> Tensor:
+        """Queries and keys (batch, tokens, heads + key heads, width), normalised and rotated."""
+        if self.normalize is not None and not self.read.norms_last:
+            x = self.normalize(x)
         if self.turn is not None:
             cos, sin = now.tables[self.rotary]
-            turned = torch.addcmul(turned * cos, self.turn(turned), sin)
-        if self.normalize is not None and read.norms_last:
-            turned = self.normalize(turned)
-        keys = turned.narrow(2, heads, read.key_heads)
-        self.keys.narrow(2, now.start, now.tokens).copy_(keys.transpose(1, 2))
-        self.values.narrow(2, now.start, now.tokens).copy_(values.transpose(1, 2))
-        return self.output(self._attend(turned.narrow(2, 0, heads), now))
+            x = torch.addcmul(x * cos, self.turn(x), sin)
+        return self.normalize(x) if self.normalize is not None and self.read.norms_last else x
 
     def _split(self, y: Tensor, now: Now) -> tuple[Tensor, Tensor]:
         """Queries and keys (batch, tokens, heads + key heads, width), and values."""
         read = self.read
         if not read.grouped:
             both = y.narrow(1, 0, self.columns).view(now.batch, now.tokens, -1, read.width)
-            return both, y.narrow(1, self.columns, y.shape[1] - self.columns).view(
-                now.batch, now.tokens, read.key_heads, read.value_width
-            )
+            values = y.narrow(1, self.columns, y.shape[1] - self.columns)
+            return both, values.view(now.batch, now.tokens, read.key_heads, read.value_width)
         y = y.view(now.batch, now.tokens, read.key_heads, self.group + 2, read.width)
         queries = y.narrow(3, 0, self.group).flatten(2, 3)
         return torch.cat((queries, y.select(3, self.group)), 2), y.select(3, self.group + 1)
@@ -115,11 +136,11 @@ class AttentionStep:
         mask = now.masks[read.window]
         if now.tokens == 1:
             first = 0 if read.window is None else max(0, end - read.window)
-            keys, values = (b.narrow(2, first, end - first) for b in (self.keys, self.values))
+            keys, values = self.keys.narrow(2, first, end - first), self.values.narrow(2, first, end - first)
             mask = None if mask is None else mask[..., first:]
             q = queries.view(now.batch, read.key_heads, self.group, read.width)
             return attend_one(q, keys, values, read.scale, read.softcap, mask).reshape(now.batch, -1)
-        keys, values = (b.narrow(2, 0, end) for b in (self.keys, self.values))
+        keys, values = self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
         out = attend_masked(queries.transpose(1, 2), keys, values, read.scale, read.softcap, mask)
         return out.transpose(1, 2).reshape(now.batch * now.tokens, -1)
 
