@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 LIMITS = {1: 1.5, 64: 1.0}
-"""Rows, and the time of bfloat16 over that of float32 up to which it is chosen: a matrix here lies in a near cache, and
-one row meets those of a model in memory, where they are half as large."""
+"""Rows, and the time of bfloat16 over that of float32 up to which it is chosen: a matrix here lies in a near cache,
+and one row meets those of a model in memory, where they are half as large."""
 
 
 def default_dtype(device: str = "cpu") -> torch.dtype:

@@ -18,7 +18,7 @@ from polyad.decode.default_dtype import default_dtype
 from polyad.decode.generation import Generation
 from polyad.decode.loop import decoding_method
 from polyad.decode.outline import NoLoopError
-from polyad.decode.prepare import DTYPES, Prepared, prepare_decoder
+from polyad.decode.prepare import DTYPES, Prepared, prepare_decoder, stored_tensors
 from polyad.decode.prompts import Prompt, read_prompt
 from polyad.decode.stops import Stop, stop_settings, streamer_of
 from polyad.models.loading import origin
@@ -123,7 +123,7 @@ def _check(model: Any, count: int, dtype: Any, generator: Any, cache: Any) -> No
     name = type(model).__name__
     if not getattr(model, "can_generate", lambda: False)():
         raise ValueError(f"a {name} predicts no next token, so that it continues no prompt; load a causal model")
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+    if any(tensor.is_meta for tensor in stored_tensors(model)):
         raise ValueError(f"the {name} is on the meta device and has no numbers; load its weights first")
     if model.training:
         raise ValueError(f"the {name} is in training mode, in which it drops numbers; call model.eval() first")

@@ -14,6 +14,7 @@ from polyad.decode.check import check_decoder
 from polyad.decode.outline import NoLoopError
 from polyad.decode.steps.decoder import Decoder
 from polyad.decode.structure.model import read_outline
+from polyad.layers import Factors
 from polyad.models.mode import eval_mode
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -57,8 +58,18 @@ def _make(model: Any, dtype: torch.dtype) -> tuple[Decoder | None, str | None]:
 def _signature(model: nn.Module) -> tuple[Any, ...]:
     """What changes where a module, a tensor or its numbers do: a few numbers of each stand for all."""
     modules = tuple((id(m), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules())
-    tensors = (*model.parameters(), *model.buffers())
-    return modules, tuple(map(_mark, tensors))
+    return modules, tuple(map(_mark, stored_tensors(model)))
+
+
+def stored_tensors(model: nn.Module) -> list[Tensor]:
+    """The parameters and buffers of a model but codes, which to read is to unpack: they change with their scales."""
+    tensors: list[Tensor | None] = list(model.parameters())
+    for module in model.modules():
+        if isinstance(module, Factors):
+            tensors += [t for t in module.stored_buffers.values() if t is not None and t.is_floating_point()]
+        else:
+            tensors += module._buffers.values()
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def _mark(tensor: Tensor) -> tuple[Any, ...]:

@@ -77,7 +77,8 @@ class Factors(nn.Module):
             self.prepared.undo()
 
     def __getattr__(self, name: str) -> Any:
-        self.unprepare()
+        if name in self.stored_buffers:
+            self.unprepare()
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Now:
     batch: int
     tokens: int
     start: int
-    tables: Mapping[object, Table]
+    tables: Mapping[Any, Table]
     masks: Mapping[int | None, Tensor | None]
 
 

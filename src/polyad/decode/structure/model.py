@@ -13,19 +13,12 @@ from polyad.decode.outline import NoLoopError, Norm, Outline
 from polyad.decode.structure.layer import read_layer
 from polyad.decode.structure.norms import read_norm
 from polyad.decode.structure.trace import TOKENS, Trace, equal, multiple, same
-from polyad.models.blocks import decoder_layers
 
 
 def read_outline(model: Any) -> Outline:
     """The structure of a model, or ``NoLoopError`` with what in it the loop does not know."""
     trace = Trace(model)
-    try:
-        modules = list(decoder_layers(model).values())
-    except ValueError as error:
-        raise NoLoopError(str(error)) from error
-    numbers = sorted(trace.attended)
-    if numbers != list(range(len(modules))):
-        raise NoLoopError(f"{len(numbers)} of its {len(modules)} layers attend through transformers' interface")
+    modules = _layers(trace, model)
     layers = tuple(read_layer(trace, number, module) for number, module in enumerate(modules))
     calls = [trace.call(module, f"layer {number}") for number, module in enumerate(modules)]
     for number, (call, after) in enumerate(pairwise(calls)):
@@ -43,6 +36,17 @@ def read_outline(model: Any) -> Outline:
         embed, scale, positions, layers, norm, head, head_scale, softcap, calls[0].input.dtype, first.device
     )
     return _share_rotations(outline)
+
+
+def _layers(trace: Trace, model: nn.Module) -> list[nn.Module]:
+    """The decoder's layers: the list of modules each of which holds the attention of its number."""
+    attentions = [trace.attended[number].module for number in sorted(trace.attended)]
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == len(trace.windows) == len(attentions):
+            layers = list(module)
+            if all(a in set(layer.modules()) for a, layer in zip(attentions, layers, strict=True)):
+                return layers
+    raise NoLoopError(f"{len(attentions)} of its {len(trace.windows)} layers attend through transformers' interface")
 
 
 def _share_rotations(outline: Outline) -> Outline:

@@ -30,9 +30,9 @@ def operator() -> Any:
 class PackedEight(Format, abstract=True):
     """A ``Quantized`` matrix of 5 to 8 bits with a scale a row; made by its ``prepare`` and never saved.
 
-    ``integers`` (rows, columns padded to 32) are codes less the middle of their range, ``narrow`` (rows,) their scales
-    in bfloat16 and ``shift`` (rows,) what each row adds for every number of x where its zero point is not that middle.
-    ``source`` is the format that was packed with its codes taken away.
+    ``integers`` (rows, columns padded to 32) are codes less the middle of their range, ``narrow`` (rows,) their
+    scales in bfloat16 and ``shift`` (rows,) what a row adds for each number of x where its zero point is not that
+    middle. ``source`` is the format that was packed with its codes taken away.
     """
 
     kernel: ClassVar[str] = "packed8"

@@ -34,7 +34,7 @@ UNMEASURED = 8
 
 
 class Choice(TypedDict):
-    """What was measured of a matrix: the rows up to which the packed product is faster, and microseconds of one row."""
+    """Measurements of a matrix: up to how many rows the packed product is faster, and microseconds of one row."""
 
     most: int
     packed: float
@@ -147,7 +147,7 @@ def _family(key: str) -> tuple[str, int]:
 
 @torch.no_grad()
 def measure_choice(source: Quantized, kernel: str, dtype: torch.dtype) -> Choice:
-    """Time a matrix's packed product, the one with its numbers restored, and the one with the numbers as they were."""
+    """Time a matrix's packed product, the one with its numbers restored, and the dense one."""
     some = last_rows(source, max(64, NUMBERS // source.size[1]))
     format: Any = packed(some, kernel)
     share = source.size[0] / some.size[0]

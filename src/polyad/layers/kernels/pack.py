@@ -97,8 +97,8 @@ def _agrees(format: Any, source: Quantized) -> bool:
 @functools.cache
 def _say_untrusted(kernel: str) -> None:
     warnings.warn(
-        f"torch {torch.__version__}'s product for {kernel} is wrong or missing for some layers on this processor; they "
-        "are computed without it, more slowly",
+        f"torch {torch.__version__}'s product for {kernel} is wrong or missing for some layers on this processor; "
+        "they are computed without it, more slowly",
         stacklevel=2,
     )
 

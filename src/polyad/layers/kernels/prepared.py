@@ -1,4 +1,4 @@
-"""Formats that modules hold, packed for as long as they only multiply: the packed copy takes the place of the codes."""
+"""Formats of modules, packed for as long as they only multiply: what is packed stands in the place of the codes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Prepared:
     def codes_of(self, module: Factors) -> dict[str, Tensor]:
         """The buffer of a module that is packed, by name; nothing for one whose buffers all stand in it."""
         with torch.inference_mode(False), torch.no_grad():
-            return {"codes": format.restore().codes for leaf, format in self.leaves if leaf is module}
+            format = next((format for leaf, format in self.leaves if leaf is module), None)
+            return {} if format is None else {"codes": format.restore().codes}
 
     def undo(self) -> None:
         """Give the modules their codes back."""
@@ -56,7 +57,7 @@ class Prepared:
 
 
 class Wish:
-    """That a module's format be packed as soon as it meets few rows; again, ever later, each time that it was undone."""
+    """The wish that a format be packed once it meets few rows, and again, ever later, whenever that was undone."""
 
     def __init__(self, kernels: str) -> None:
         self.kernels, self.wait, self.times = kernels, 0, 0
