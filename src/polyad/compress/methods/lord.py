@@ -51,9 +51,9 @@ def lord(weight: Tensor, stats: Moments | None, rank: int, *, centre: bool = Fal
     Minimises E|(W - W') x|² over all W' of this rank, so it equals the whitened SVD and needs no inverse. weight
     of shape (out, in), left (out, rank) orthonormal, right (rank, in). With ``centre`` the covariance takes the
     moment's place, which is optimal where the layer's bias can absorb the mean: y ≈ V Vᵀ (y - E y) + E y, the atomic
-    feature mimicking of click-through models' MLP layers. Their embedding tables are left alone. The factors have the weight's dtype;
-    the directions are found in float64. Cost: O(out³ + out in²) for wide weights, O(out in² + in³) for tall ones.
-    Raises where no statistics are given or the rank exceeds min(out, in).
+    feature mimicking of click-through models' MLP layers. Their embedding tables are left alone. The factors have
+    the weight's dtype; the directions are found in float64. Cost: O(out³ + out in²) for wide weights, O(out in² +
+    in³) for tall ones. Raises where no statistics are given or the rank exceeds min(out, in).
 
     >>> import torch
     >>> weight = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
