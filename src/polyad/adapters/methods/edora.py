@@ -17,7 +17,7 @@ from polyad.linalg import truncated_svd
 @method(
     "adapter",
     name="edora",
-    example={"rank": 2, "norm_gradient": True},
+    example={"rank": 2, "norm_gradient": True, "inner_alpha": True},
     needs={"weight"},
     papers=(
         Paper(

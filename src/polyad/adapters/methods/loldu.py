@@ -15,7 +15,7 @@ from polyad.formats import LowRank
 @method(
     "adapter",
     name="loldu",
-    example={"rank": 3},
+    example={"rank": 3, "inner_alpha": True},
     needs={"weight"},
     papers=(
         Paper(
