@@ -181,10 +181,10 @@ def judge(copy: Path, tests: Path, name: str) -> str:
     return {0: "survived", 5: "no test"}.get(code, "noticed")
 
 
-def mutants(families: list[str], most: int, only: str | None) -> Iterator[tuple[Path, Path, str, Edit]]:
+def mutants(copy: Path, families: list[str], most: int, only: str | None) -> Iterator[tuple[Path, Path, str, Edit]]:
     for family in families:
         folder, tests = FAMILIES[family]
-        for path in sorted((ROOT / "src/polyad" / folder).rglob("*.py")):
+        for path in sorted((copy / "polyad" / folder).rglob("*.py")):
             if not path.name.startswith("_") and (only is None or path.stem in only.split(",")):
                 source = path.read_text()
                 for edit in edits_of(source, most) if "@method(" in source else ():
@@ -208,21 +208,20 @@ def main() -> None:
     end, counts, survivors = time.monotonic() + 60 * options.minutes, dict[str, int](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(ROOT / "src", Path(folder) / "src"))
-        for path, tests, source, edit in mutants(options.families, options.most, options.only):
+        for path, tests, source, edit in mutants(copy, options.families, options.most, options.only):
             digest = hashlib.sha256(source.encode()).hexdigest()[:12]
             key = f"{path.stem} {digest} {edit}"
             if key not in kept and time.monotonic() < end:
-                target = copy / path.relative_to(ROOT / "src")
-                target.write_text(apply_edit(source, edit))
+                path.write_text(apply_edit(source, edit))
                 kept[key] = judge(copy, tests, path.stem)
-                target.write_text(source)
+                path.write_text(source)
                 with options.store.open("a") as store:
                     store.write(json.dumps([key, kept[key]]) + "\n")
             verdict = kept.get(key, "not tried")
             counts[verdict] = counts.get(verdict, 0) + 1
             if verdict in ("survived", "no test"):
                 line = apply_edit(source, edit).split("\n")[edit[0] - 1].strip()
-                survivors.append(f"{path.relative_to(ROOT)}:{edit[0]}: {edit[4]}: {line}")
+                survivors.append(f"src/{path.relative_to(copy)}:{edit[0]}: {edit[4]}: {line}")
     print("\n".join(survivors))
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 

@@ -20,6 +20,10 @@ from polyad.formats import LowRank
     "adapter",
     name="aflora",
     example={"rank": 2},
+    instead=(
+        "Where accuracy counts more than the numbers that are trained: `lora` of the same rank keeps more of "
+        "it on a near task, at three times as many."
+    ),
     papers=(
         Paper(
             "Liu, Kundu, Li, Wan, Jiang, Beerel",

@@ -18,6 +18,7 @@ from polyad.formats import LowRank, Tucker
     "adapter",
     name="flora_tucker",
     example={"rank": 2},
+    instead=("On small kernels at about equal numbers: `lora`, which takes the kernel as a matrix and loses less."),
     papers=(
         Paper(
             "Si, Wang, Yang, Xu, Li, Dai, Qiao, Yang, Shen",

@@ -23,6 +23,9 @@ Draw = Literal["unit", "lycoris", "diffusekrona", "peft"]
     "adapter",
     name="lokr",
     example={"factor": 2},
+    instead=(
+        "Where accuracy counts more than a third of the numbers: `lora`, which is better at each one's best rate."
+    ),
     papers=(
         Paper(
             "Edalati, Tahaei, Kobyzev, Nia, Clark, Rezagholizadeh",

@@ -18,6 +18,10 @@ from polyad.formats import Format, LowRank, Sparse, Sum
     makes=Sum,
     example={"bits": 2, "group": 16, "rank": 2, "outliers": 0.1},
     exact={"bits": 8, "group": 4},
+    instead=(
+        "At four bits: `kivi` of four bits, which takes fewer bytes and loses less; GEAR's low-rank part and "
+        "outliers pay at two bits."
+    ),
     papers=(
         Paper(
             "Kang, Zhang, Kundu, Jeong, Liu, Krishna, Zhao",

@@ -28,6 +28,7 @@ GENAI_MATH = Paper(
         "arguments": lambda g: {"x": torch.randn(2, 20, 8, generator=g, dtype=torch.float64), "group": 8},
         "off": lambda steps, x, **_: _excess(steps, x),
     },
+    instead=("Always: `kivi`, or `round_to_nearest` with equal bits for all tokens, loses less at equal bytes."),
     papers=(GENAI_MATH,),
 )
 def staircase(

@@ -44,7 +44,18 @@ def spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> 
     return tails(principal_outputs(weight, stats, centre)[0])
 
 
-@method("factor", makes=LowRank, papers=(LORD, AFM), needs={"second"}, curve=spectrum, example={"rank": 2})
+@method(
+    "factor",
+    makes=LowRank,
+    papers=(LORD, AFM),
+    needs={"second"},
+    curve=spectrum,
+    example={"rank": 2},
+    instead=(
+        "With `centre=True` at the lowest ranks of a click-through model's layers: `svd` of the weight, which"
+        " keeps a higher area under the curve there."
+    ),
+)
 def lord(weight: Tensor, stats: Moments | None, rank: int, *, centre: bool = False) -> LowRank:
     """``W ≈ V (Vᵀ W)``, V the top eigenvectors of the layer's output moment on calibration data.
 
