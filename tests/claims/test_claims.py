@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 
 import pytest
 
-
 import polyad
 from polyad.claims import _result_files, conflict, handles, measure, results, run, unreadable_results
 from polyad.claims._scripts import SCRIPTS, import_script

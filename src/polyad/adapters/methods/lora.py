@@ -20,8 +20,8 @@ from polyad.formats import LowRank
     name="lora",
     example={"rank": 2},
     instead=(
-        "LoRA+'s sixteen times higher rate for B where the rate is tuned anyway: one rate for both factors is as fast "
-        "at its best."
+        "LoRA+'s sixteen times higher rate for B where the rate is tuned anyway: one rate for both factors is as "
+        "fast at its best."
     ),
     papers=(
         Paper(
