@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import doctest
 import hashlib
+import importlib
 import json
 import os
 import random
+import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -32,8 +34,8 @@ FAMILIES = {
 """The folder of a family's methods in ``src/polyad``, and that of its tests in ``tests``."""
 SLOW = "compilation or ddp or fsdp2"
 """Tests that say nothing of a formula and take longest."""
-LIMIT = 150
-"""Seconds after which a mutant counts as noticed: it does not end."""
+LIMIT = 100
+"""Seconds of processor time after which a mutant counts as noticed: it does not end."""
 SWAPPED = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*"}
 TURNED = {ast.Lt: ">=", ast.GtE: "<", ast.Gt: "<=", ast.LtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
 OTHERWISE = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "argmax": "argmin", "argmin": "argmax"}
@@ -95,7 +97,8 @@ class Edits(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        if isinstance(node.op, ast.USub | ast.Not):
+        dimension = isinstance(node.operand, ast.Constant)  # -1 and 1 are often one
+        if isinstance(node.op, ast.USub | ast.Not) and not dimension:
             self.change(node, f"({self.text(node.operand)})", "sign")
         self.generic_visit(node)
 
@@ -159,26 +162,29 @@ def selection(name: str) -> str:
 
 
 def concerns(file: Path, name: str) -> bool:
-    """True where a file's tests can be of the method: a contract, or it names it."""
+    """True where a file's tests can be of the method: of contracts, or it names it."""
     text = file.read_text().lower()
-    return "contract" in file.name or any(word in text for word in (name, name.replace("_", "")))
+    return "polyad.testing import" in text or any(word in text for word in (name, name.replace("_", "")))
 
 
-def judge(copy: Path, tests: Path, name: str) -> str:
-    """Run a method's tests on the copy, in a forked process that imports the package anew; the verdict."""
+def judge(copy: Path, path: Path, tests: Path) -> str:
+    """Run the examples and tests of the method in ``path`` on the copy, in a process of their own; the verdict."""
     child = os.fork()
     if child == 0:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        signal.alarm(LIMIT)
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
         sys.path[:0] = [str(copy), str(ROOT / "tests")]
         import pytest
 
-        files = [str(file) for file in sorted(tests.glob("test_*.py")) if concerns(file, name)]
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", selection(name), *files])))
+        module = ".".join(path.relative_to(copy).with_suffix("").parts)
+        if doctest.testmod(importlib.import_module(module)).failed:
+            os._exit(1)
+        files = [str(file) for file in sorted(tests.glob("test_*.py")) if concerns(file, path.stem)]
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", selection(path.stem), *files])))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {0: "survived", 5: "no test"}.get(code, "noticed")
+    return {0: "survived", 3: "broken", 4: "broken", 5: "no test"}.get(code, "noticed")
 
 
 def mutants(copy: Path, families: list[str], most: int, only: str | None) -> Iterator[tuple[Path, Path, str, Edit]]:
@@ -213,13 +219,13 @@ def main() -> None:
             key = f"{path.stem} {digest} {edit}"
             if key not in kept and time.monotonic() < end:
                 path.write_text(apply_edit(source, edit))
-                kept[key] = judge(copy, tests, path.stem)
+                kept[key] = judge(copy, path, tests)
                 path.write_text(source)
                 with options.store.open("a") as store:
                     store.write(json.dumps([key, kept[key]]) + "\n")
             verdict = kept.get(key, "not tried")
             counts[verdict] = counts.get(verdict, 0) + 1
-            if verdict in ("survived", "no test"):
+            if verdict in ("survived", "no test", "broken"):
                 line = apply_edit(source, edit).split("\n")[edit[0] - 1].strip()
                 survivors.append(f"src/{path.relative_to(copy)}:{edit[0]}: {edit[4]}: {line}")
     print("\n".join(survivors))
