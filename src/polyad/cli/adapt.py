@@ -14,6 +14,7 @@ import typer
 from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
+from polyad.cli.preview import show_preview
 from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter, failure, is_trained
 
 
@@ -36,6 +37,8 @@ def adapt(
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
+    preview: Annotated[bool, typer.Option("--preview", help="print three rows of --data as they are trained, the parts "
+                                          "that no loss counts dimmed, and train nothing")] = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -50,7 +53,7 @@ def adapt(
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
-    if (adapter is None) == (compare is None):
+    if not preview and (adapter is None) == (compare is None):
         raise ValueError(
             "give one adapter with --adapter, such as lora:rank=8, or several with --compare 'lora;dora'"
         )
@@ -58,6 +61,9 @@ def adapt(
         tuple(_absolute(text) for text in options.texts_of(data)), steps, batch, length, _rate(rate), seed, windows,
         tuple(select.split(",")) if select else None,
     )  # fmt: skip
+    if preview:
+        show_preview(options.load_model(model, dtype, device), asked, json=json)
+        return
     options.check_report(report)
     options.fix_seed(seed)
     run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
