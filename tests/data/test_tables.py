@@ -19,7 +19,10 @@ CHATS = [
     {"messages": [{"role": "user", "content": f"Hello {i}"}, {"role": "assistant", "content": f"Good day {i}"}]}
     for i in range(60)
 ]
-TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +157,7 @@ def test_a_folder_of_tables(tmp_path):
     write_table(tmp_path / "b.csv", [{"text": "second"}])
     assert [body for _, body in read(tmp_path).documents] == ["first", "second"]
     write_table(tmp_path / "c.jsonl", PAIRS)
-    with pytest.raises(ValueError, match="holds tables of plain text .* and of conversations or prompts"):
+    with pytest.raises(ValueError, match=r"holds tables of plain text .* and of conversations or prompts"):
         read(tmp_path)
 
 

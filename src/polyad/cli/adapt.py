@@ -37,8 +37,8 @@ def adapt(
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
-    preview: Annotated[bool, typer.Option("--preview", help="print three rows of --data as they are trained, the parts "
-                                          "that no loss counts dimmed, and train nothing")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="print three rows of --data as they are trained, what no "
+                                          "loss counts dimmed, and train nothing")] = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",

@@ -37,7 +37,7 @@ def render_records(table: Records, encode: Encode, tokenizer: Any, frame: Frame)
     learned = torch.tensor([i >= unlearned for ids, unlearned in examples for i in range(len(ids))])
     return Split(
         table.name, tokens[:border], tokens[border:], frame,
-        learned=(learned[:border], learned[border:]), starts=tuple([0, *ends[: count - 1]]),
+        learned=(learned[:border], learned[border:]), starts=(0, *ends[: count - 1]),
     )  # fmt: skip
 
 

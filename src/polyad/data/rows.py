@@ -1,4 +1,4 @@
-"""Rows of tables: .jsonl, .json, .csv and .parquet files, and ``datasets`` objects, as mappings of column to value."""
+"""Rows of tables: .jsonl, .json, .csv and .parquet and ``datasets`` objects, as mappings of column to value."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dataset_rows(source: Any) -> list[Row] | None:
         if isinstance(source, Mapping):
             splits = ", ".join(map(str, source))
             raise ValueError(f"the dataset has the splits {splits}; give one of them, such as dataset['train']")
-        rows = [dict(row) for row in source]
+        rows: list[Row] = [dict(row) for row in source]
         if not rows:
             raise ValueError("the dataset holds no rows; give one that does")
         return rows
@@ -100,9 +100,7 @@ def _lines(characters: str, path: Path) -> list[Any]:
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
-                raise ValueError(
-                    f"line {number} of {path} is no JSON ({error}); write one object a line, or name a plain text .txt"
-                ) from None
+                raise ValueError(f"line {number} of {path} is no JSON ({error}); write one object a line") from None
     return rows
 
 

@@ -27,7 +27,7 @@ def read(source: Any) -> Text | Records:
         table = read_dataset(source)
         if table is None:
             raise TypeError(
-                f"a text is given as {type(source).__name__}; give a name, a path, a dataset of the library datasets, "
+                f"a text is given as {type(source).__name__}; give a name, a path, an object of datasets, "
                 "or a list of mappings such as [{'text': '…'}]"
             )
         return table
@@ -58,8 +58,8 @@ def _folder(path: Path) -> Text | Records:
     tables = sorted(f for f in path.rglob("*") if f.suffix.lower() in TABLES and f.is_file())
     if not tables:
         raise FileNotFoundError(
-            f"the folder {path} has no *.txt file and no table ({', '.join(TABLES)}); name a folder with one or more, "
-            "or a file"
+            f"the folder {path} has no *.txt file and no table ({', '.join(TABLES)}); name a folder with "
+            "one or more, or a file"
         )
     return joined((read_table(file) for file in tables), path.name)
 

@@ -9,11 +9,9 @@ what the tokenizer puts around one stands around every window (``polyad.data.spe
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -55,8 +53,8 @@ class Text:
 class Split:
     """Token ids of one text in two parts, for calibration and for evaluation; int64, shape (tokens,).
 
-    ``frame`` is what stands around every row that is cut from them. Of examples that stay whole, ``learned`` tells for
-    both parts which tokens a loss counts, and ``starts`` where the examples of the first part begin.
+    ``frame`` is what stands around every row that is cut from them. Of examples that stay whole, ``learned`` tells
+    for both parts which tokens a loss counts, and ``starts`` where the examples of the first part begin.
     """
 
     name: str

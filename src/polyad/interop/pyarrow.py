@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ def read_parquet(path: str | Path) -> list[dict[str, Any]]:
     Raises ImportError with what to install where pyarrow is missing, ValueError where the file is no parquet.
     """
     try:
-        import pyarrow
-        from pyarrow import parquet
+        pyarrow: Any = importlib.import_module("pyarrow")
+        parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise ImportError(
             f"{path} needs pyarrow to be read; install it with pip install 'polyad[data]', or save it as .jsonl"

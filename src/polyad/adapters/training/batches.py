@@ -115,7 +115,5 @@ def _row_starts(part: Split, room: int, length: int) -> list[int] | None:
     # nothing predicts a row's first token
     useful = [place for place in places if bool(marks[place + 1 : place + room].any())]
     if not useful:
-        raise ValueError(
-            f"no row of {length} tokens of {part.name!r} reaches a completion; give a longer --length, or shorter prompts"
-        )
+        raise ValueError(f"no row of {length} tokens of {part.name!r} reaches a completion; give a longer --length")
     return useful
