@@ -117,7 +117,7 @@ def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
 
     Neither holds special tokens; ``frame`` of each is what the tokenizer puts around a row for this model.
     """
-    listed: list[Any] = [sources] if _is_single(sources) else list(sources)
+    listed: list[Any] = [sources] if _is_single(sources) else list(sources)  # pyright: ignore[reportArgumentType]
     if not listed:
         raise ValueError("no text is given; name one of stdlib and sotu, or a file")
     encode = encoder(model)

@@ -73,15 +73,28 @@ def _decoded(path: Path) -> str:
         raise ValueError(f"{path} is not text: byte {error.start} is not UTF-8; save it as UTF-8") from None
 
 
-def _csv_rows(characters: str, path: Path) -> list[Any]:
+def csv_cells(path: Path) -> list[list[str]]:
+    """The cells of a csv file, row by row; commas, semicolons or tabs part them."""
+    characters = _decoded(path)
+    return list(csv.reader(characters.splitlines(keepends=True), dialect=_dialect(characters)))
+
+
+def _dialect(characters: str) -> Any:
     csv.field_size_limit(2**31 - 1)
+    first = characters.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)  # the comma where there is none
+
+    class Table(csv.excel):
+        pass
+
+    Table.delimiter = delimiter
+    return Table
+
+
+def _csv_rows(characters: str, path: Path) -> list[Any]:
+    lines = characters.splitlines(keepends=True)
     try:
-        dialect: Any = csv.Sniffer().sniff(characters.partition("\n")[0], delimiters=",;\t")
-    except csv.Error:  # one column has no delimiter
-        dialect = csv.excel
-    dialect.doublequote = True
-    try:
-        rows: list[Any] = list(csv.DictReader(characters.splitlines(keepends=True), dialect=dialect))
+        rows: list[Any] = list(csv.DictReader(lines, dialect=_dialect(characters)))
     except csv.Error as error:
         raise ValueError(f"{path} is no whole csv file ({error}); save it again") from None
     ragged = next((i for i, row in enumerate(rows, 2) if None in row or None in row.values()), None)

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-READ = (".npy", ".npz", ".safetensors", *sorted(PICTURES))
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a file by name, as they are stored; a file that holds one without a name calls it by its stem.
 
-    A picture is (height, width) or (height, width, channels) of integers. Nothing is unpickled.
+    ``polyad.data.readings.read_file`` says how they were understood too. Nothing is unpickled.
 
     >>> import tempfile, numpy
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -23,25 +22,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     ...     {name: tuple(x.shape) for name, x in read_tensors(folder + "/ones.npy").items()}
     {'ones': (2, 3)}
     """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name one file in it")
-    if kind not in READ:
-        raise ValueError(f"{path} is of a kind that is not read; known are {', '.join(READ)}")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    if kind in PICTURES:
-        from polyad.interop.pillow import read_picture
+    from polyad.data.readings import read_file
 
-        return {path.stem: read_picture(path)}
-    tensors = _safetensors(path) if kind == ".safetensors" else _arrays(path)
-    if not tensors:
-        raise ValueError(f"{path} holds no tensor")
-    return tensors
+    return {name: reading.tensor for name, reading in read_file(path).items()}
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -51,7 +38,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); fetch or save it again") from None
 
 
-def _arrays(path: Path) -> dict[str, Tensor]:
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of a .npy or .npz file by name."""
     import numpy
 
     with path.open("rb") as file:
@@ -67,10 +55,10 @@ def _arrays(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds no plain numbers that can be read ({error}); save it anew with numpy.save, without objects"
         ) from None
-    return {name: _tensor(array, f"{path}: {name}") for name, array in arrays.items()}
+    return {name: to_tensor(array, f"{path}: {name}") for name, array in arrays.items()}
 
 
-def _tensor(array: Any, what: str) -> Tensor:
+def to_tensor(array: Any, what: str) -> Tensor:
     """A tensor of the same numbers, whatever the order of their bytes."""
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{what} has dtype {array.dtype}, which are no numbers; save an array of numbers")
