@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from polyad._unfinished import Work, lock, state_file, unfinished
-from polyad.cli import options
+from polyad.cli import options, preview_rows
 from polyad.cli.output import command, complain, emit, number, out, progress, table
-from polyad.cli.preview import show_preview
 from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter, failure, is_trained
 
 
@@ -37,8 +36,7 @@ def adapt(
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
-    preview: Annotated[bool, typer.Option("--preview", help="print three rows of --data as they are trained, what no "
-                                          "loss counts dimmed, and train nothing")] = False,
+    preview: options.Preview = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -62,7 +60,7 @@ def adapt(
         tuple(select.split(",")) if select else None,
     )  # fmt: skip
     if preview:
-        show_preview(options.load_model(model, dtype, device), asked, json=json)
+        preview_rows.show_preview(options.load_model(model, dtype, device), asked, json=json)
         return
     options.check_report(report)
     options.fix_seed(seed)

@@ -51,22 +51,29 @@ def decompose(
     options.check_report(report)
     if method is None and rank is not None:
         raise ValueError(f"--rank {rank} is for one method; name it too, such as --method cp_als")
-    card, given = (None, {}) if method is None else method_of(method, rank, _single_tol(tol))
+    card, chosen = (None, {}) if method is None else method_of(method, rank, _single_tol(tol))
     if card is not None and (format is not None or budget is not None):
         raise ValueError("--format and --budget choose among formats, and --method names one; leave either out")
-    place = None if card is None else place_of(file, card, given, out_file)
+    place = None if card is None else place_of(file, card, chosen, out_file)
     if place is None:
         _check_file(out_file)
     one = tensor_of(file, name, modes, missing, dtype, device)
     if card is not None and place is not None:
-        decompose_one(one.x, one.title, one.stored, card, given, place, mask=one.mask, modes=one.modes, seed=seed,
+        decompose_one(one.x, one.title, one.stored, card, chosen, place, mask=one.mask, modes=one.modes, seed=seed,
                       report=report, json=json, said=one.said)  # fmt: skip
         return
     asked = {"decompose": str(file), "name": name, "format": format, "tol": tol, "budget": budget, "dtype": dtype}
     asked |= {"device": device, "seed": seed, "missing": missing, "thorough": thorough}
     with nullcontext() if out_file is None else unfinished(out_file, asked) as work:
         _compare(
-            one, _formats(format), _tolerances(tol), budget, None if thorough else LIMIT, work, report, json=json
+            one,
+            _formats(format, some_missing=one.mask is not None),
+            _tolerances(tol),
+            budget,
+            None if thorough else LIMIT,
+            work,
+            report,
+            json=json,
         )
 
 
@@ -148,10 +155,14 @@ def _check_file(path: Path | None) -> None:
         raise ValueError(f"there is no folder {path.parent} to save {path.name} in; make it first")
 
 
-def _formats(text: str | None) -> list[str]:
-    from polyad.decompose.ranks.compare_formats import SHORT
+def _formats(text: str | None, *, some_missing: bool) -> list[str]:
+    from polyad.decompose.ranks.compare_formats import MASKED, SHORT
 
-    wanted = list(SHORT) if text is None else [part.strip().lower() for part in text.split(",") if part.strip()]
+    wanted = (
+        list(MASKED if some_missing else SHORT)
+        if text is None
+        else [part.strip().lower() for part in text.split(",") if part.strip()]
+    )
     if not wanted:
         raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
     return wanted

@@ -17,7 +17,7 @@ def print_head(title: str) -> None:
     out.print(_line(HEAD), style="bold", soft_wrap=True)
 
 
-def print_point(point: Any, stored: int, modes: Sequence[str] | None) -> None:
+def print_point(point: Any, stored: int, modes: tuple[str, ...] | None) -> None:
     """One point as a line; what has no result says why."""
     asked = ", ".join(f"{key} {_written(key, value, modes)}" for key, value in point.asked.items())
     if point.made is None:
@@ -29,14 +29,21 @@ def print_point(point: Any, stored: int, modes: Sequence[str] | None) -> None:
     out.print(_line(cells), soft_wrap=True)
 
 
-def _written(key: str, value: Any, modes: Sequence[str] | None) -> str:
+def _written(key: str, value: Any, modes: tuple[str, ...] | None) -> str:
     if key == "rows":
-        return " x ".join(str(mode) if modes is None else modes[mode] for mode in value)
-    return f"{value:g}" if isinstance(value, int | float) else "x".join(map(str, value))
+        names = [str(mode) if modes is None else modes[mode] for mode in value]
+        return " x ".join(names)
+    return (
+        f"{value:g}"
+        if isinstance(value, int | float)
+        else str(value)
+        if isinstance(value, str)
+        else "x".join(map(str, value))
+    )
 
 
 def _line(cells: Sequence[str]) -> str:
-    left = [cell.ljust(width) for cell, width in zip(cells[:2], WIDTHS[:2], strict=True)]
+    left = [cell.ljust(width - 1) + " " for cell, width in zip(cells[:2], WIDTHS[:2], strict=True)]
     right = [cell.rjust(width) for cell, width in zip(cells[2:], WIDTHS[2:], strict=True)]
     return "".join((*left, *right)).rstrip()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,28 @@ from polyad.cli.output import command, emit, number, out, progress
 
 def method_of(text: str, rank: str | None, tol: float | None) -> tuple[Any, dict[str, Any]]:
     """The decomposition that ``--method`` names and its arguments, those of --rank and --tol included."""
-    card, given = read_method(text, ["decompose"])
+    card, chosen = read_method(text, ["decompose"])
     for name, value in (("rank", None if rank is None else read_value(rank)), ("tol", tol)):
         if value is None:
             continue
-        if name in given:
+        if name in chosen:
             raise ValueError(f"--method {text} and --{name} {value} both give a {name}; leave one out")
-        given[name] = value
-    check_arguments(card, given)
+        chosen[name] = value
+    check_arguments(card, chosen)
     takes = arguments(card)
-    missing = [a.name for a in takes.values() if a.default is REQUIRED and a.name not in given]
+    missing = [a.name for a in takes.values() if a.default is REQUIRED and a.name not in chosen]
     if missing:
         raise ValueError(f"{card.name} needs {missing[0]}; write --method {text}{':,'[':' in text]}{missing[0]}=…")
-    if {"rank", "tol"} <= set(takes) and not {"rank", "tol"} & set(given) and takes["rank"].default is None:
+    if {"rank", "tol"} <= set(takes) and not {"rank", "tol"} & set(chosen) and takes["rank"].default is None:
         raise ValueError(f"{card.name} needs a rank or a relative error; give --rank 5 or --tol 0.1")
-    return card, given
+    return card, chosen
 
 
-def place_of(file: Path, card: Any, given: Mapping[str, Any], asked: Path | None) -> Path:
+def place_of(file: Path, card: Any, chosen: Mapping[str, Any], asked: Path | None) -> Path:
     """The .npz file of the factors, by default beside the tensor's; one that is there is refused."""
     path = asked
     if path is None:
-        size = "".join(f"-{key}{_joined(given[key])}" for key in ("rank", "tol") if key in given)
+        size = "".join(f"-{key}{_size_text(chosen[key])}" for key in ("rank", "tol") if key in chosen)
         path = file.with_name(f"{file.stem}-{card.name}{size}.npz")
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"--out {path} is neither .npz (named factors) nor .safetensors (a format to load again)")
@@ -46,7 +46,7 @@ def place_of(file: Path, card: Any, given: Mapping[str, Any], asked: Path | None
     return path
 
 
-def _joined(value: Any) -> str:
+def _size_text(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -55,11 +55,11 @@ def decompose_one(
     title: str,
     stored: int,
     card: Any,
-    given: Mapping[str, Any],
+    chosen: Mapping[str, Any],
     path: Path,
     *,
     mask: Any,
-    modes: Sequence[str] | None,
+    modes: tuple[str, ...] | None,
     seed: int,
     report: Path | None,
     json: bool,
@@ -69,7 +69,7 @@ def decompose_one(
     from polyad.data.factors import named_factors, write_factors
     from polyad.formats.files import save_format
 
-    point = _fit(x, card, given, mask, seed)
+    point = _fit(x, card, chosen, mask, seed)
     if point.made is None:
         raise ValueError(f"{card.name}: {point.reason}")
     factors = named_factors(point.made, modes)
@@ -92,7 +92,7 @@ def decompose_one(
     out.print(f"saved to {path}" + (f", report in {report}" if report else ""), soft_wrap=True)
 
 
-def _fit(x: Any, card: Any, given: Mapping[str, Any], mask: Any, seed: int) -> Any:
+def _fit(x: Any, card: Any, chosen: Mapping[str, Any], mask: Any, seed: int) -> Any:
     import inspect
 
     import torch
@@ -101,17 +101,17 @@ def _fit(x: Any, card: Any, given: Mapping[str, Any], mask: Any, seed: int) -> A
 
     takes = inspect.signature(card.function).parameters
     if mask is not None and "mask" not in takes:
-        raise ValueError(f"{card.name} takes no missing entries; {', '.join(_masked())} do")
+        raise ValueError(f"{card.name} takes no missing entries; {', '.join(_masked_methods())} do")
     more: dict[str, Any] = {}
     if "generator" in takes:
         more["generator"] = torch.Generator(device=x.device).manual_seed(seed)
     with progress() as callback:
         if "callback" in takes:
             more["callback"] = lambda step, total, values: callback(step, total, {**values, "stage": card.name})
-        return decompose_point(card.name, card.function, x, dict(given), mask=mask, **more)
+        return decompose_point(card.name, card.function, x, dict(chosen), mask=mask, **more)
 
 
-def _masked() -> list[str]:
+def _masked_methods() -> list[str]:
     """The decompositions that take missing entries."""
     import inspect
 

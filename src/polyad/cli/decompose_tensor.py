@@ -14,12 +14,12 @@ from torch import Tensor
 from polyad.cli import options
 from polyad.cli.output import number
 from polyad.data.factors import check_modes
-from polyad.data.readings import Reading, read_file
+from polyad.data.tensors import Reading, read_file
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is decomposed: the tensor, what was seen of it, the names of its modes, and the words about it."""
+    """The tensor to decompose, what was seen of it, the names of its modes, and the words about it."""
 
     x: Tensor
     mask: Tensor | None
@@ -31,7 +31,7 @@ class Asked:
 
 def tensor_of(file: Path, name: str | None, modes: str | None, missing: str | None, dtype: str, device: str) -> Asked:
     """The tensor of a file that a command asks for; what cannot be decomposed is refused by the file's name."""
-    reading = _called(read_file(file), name, file)
+    reading = _choose_reading(read_file(file), name, file)
     stored, what = reading.tensor, str(file) if name is None else f"{name} in {file}"
     if stored.ndim < 2 or not stored.numel():
         raise ValueError(f"{what} has shape {tuple(stored.shape)}; two or more modes, none of them empty, are needed")
@@ -52,10 +52,10 @@ def tensor_of(file: Path, name: str | None, modes: str | None, missing: str | No
     return Asked(x, mask, names, title, nbytes, said | ({} if mask is None else {"missing": int((~mask).sum())}))
 
 
-def _called(readings: Mapping[str, Reading], name: str | None, file: Path) -> Reading:
+def _choose_reading(readings: Mapping[str, Reading], name: str | None, file: Path) -> Reading:
     if name is None and len(readings) == 1:
         return next(iter(readings.values()))
-    if name not in readings:
+    if name is None or name not in readings:
         names = ", ".join(f"{key} {tuple(r.tensor.shape)}" for key, r in list(readings.items())[:8])
         more = "" if len(readings) <= 8 else f" and {len(readings) - 8} more"
         raise ValueError(f"{file} holds {names}{more}; choose one with --name")
@@ -80,15 +80,15 @@ def _seen(stored: Tensor, missing: str | None, what: str) -> tuple[Tensor, Tenso
     return torch.where(hidden, torch.zeros_like(stored), stored), ~hidden
 
 
-def _computable(held_tensor: Tensor, what: str, dtype: str) -> Tensor:
+def _computable(stored: Tensor, what: str, dtype: str) -> Tensor:
     """The tensor in the dtype to compute in. Refuses what cannot be decomposed, by the file's name."""
-    if held_tensor.is_complex():
+    if stored.is_complex():
         raise ValueError(f"{what} holds complex numbers; decompose the real and the imaginary part one by one")
-    nan, infinite = int(held_tensor.isnan().sum()), int(held_tensor.isinf().sum())
+    nan, infinite = int(stored.isnan().sum()), int(stored.isinf().sum())
     if nan or infinite:
         hint = "--missing nan takes NaN for entries that were not seen" if nan and not infinite else "save it again"
         raise ValueError(f"{what} holds {nan} NaN and {infinite} infinite numbers; replace them, or {hint}")
-    x = held_tensor.to(options.dtype_of(dtype))
+    x = stored.to(options.dtype_of(dtype))
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{what} holds numbers too large for --dtype {dtype}; try --dtype float64")
     return x

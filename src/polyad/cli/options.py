@@ -24,6 +24,12 @@ CalibrationWindows = Annotated[
 Adapter = Annotated[str | None, typer.Option(help="a folder with an adapter to put on the model, polyad's or peft's")]
 AvoidSlow = Annotated[bool, typer.Option(help="leave out ranks at which factors are slower than the dense layer")]
 Alternations = Annotated[int, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out")]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview", help="print three rows of --data as they are trained, what no loss counts dimmed, alone"
+    ),
+]
 
 
 def dtype_of(name: str) -> Any:

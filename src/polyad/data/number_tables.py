@@ -36,16 +36,16 @@ def read_numbers(path: Path) -> tuple[Tensor, str]:
     header = len(values) > 1 and all(value is None for value in values[0])
     names, body = (cells[0], values[1:]) if header else ([f"column {i}" for i in range(1, len(cells[0]) + 1)], values)
     labels = [j for j in range(len(names)) if all(row[j] is None for row in body)]
-    kept = [j for j in range(len(names)) if j not in labels]
-    wrong = next(((i, j) for i, row in enumerate(body) for j in kept if row[j] is None), None)
-    if not kept or wrong is not None:
+    numeric = [j for j in range(len(names)) if j not in labels]
+    wrong = next(((i, j) for i, row in enumerate(body) for j in numeric if row[j] is None), None)
+    if not numeric or wrong is not None:
         where = "" if wrong is None else f"row {wrong[0] + 1 + header}, column {wrong[1] + 1} of "
         cell = "" if wrong is None else f" ({cells[wrong[0] + header][wrong[1]]!r})"
         raise ValueError(f"{where}{path} holds no number{cell}; leave it empty where nothing was measured")
     how = "rows and columns of numbers" + (", the header left out" if header else "")
     if labels:
         how += f", {'and ' if header else ''}the words of {', '.join(names[j] for j in labels)} left out"
-    return torch.tensor([[row[j] for j in kept] for row in body], dtype=torch.float64), how
+    return torch.tensor([[row[j] for j in numeric] for row in body], dtype=torch.float64), how
 
 
 def _number(cell: str) -> float | None:

@@ -28,7 +28,7 @@ class Record:
 
     @property
     def is_chat(self) -> bool:
-        """Whether a chat template is needed to write it as text."""
+        """True where a chat template is needed to write it as text."""
         return not isinstance(self.completion, str)
 
 
@@ -71,7 +71,7 @@ def by_meaning(rows: Sequence[Row], name: str, file: str, where: str) -> Text | 
     )
 
 
-def joined(tables: Iterable[Text | Records], name: str) -> Text | Records:
+def join_tables(tables: Iterable[Text | Records], name: str) -> Text | Records:
     """Several tables of one folder as one; those that differ in kind are refused."""
     listed = list(tables)
     texts = [table for table in listed if isinstance(table, Text)]

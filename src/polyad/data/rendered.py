@@ -57,8 +57,8 @@ def _example(record: Record, encode: Encode, tokenizer: Any, frame: Frame, table
             ids.append(end)
     else:
         messages = [*record.prompt, *record.completion]
-        ids = list(encode(_templated(tokenizer, messages, record, table)))
-        prompt_text = _templated(tokenizer, record.prompt, record, table, reply=True) if record.prompt else ""
+        ids = list(encode(_template_text(tokenizer, messages, record, table)))
+        prompt_text = _template_text(tokenizer, record.prompt, record, table, reply=True) if record.prompt else ""
         before = list(encode(prompt_text)) if prompt_text else []
     common = next(
         (i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), min(len(ids), len(before))
@@ -69,7 +69,9 @@ def _example(record: Record, encode: Encode, tokenizer: Any, frame: Frame, table
     return ids, common
 
 
-def _templated(tokenizer: Any, messages: Sequence[Any], record: Record, table: str, *, reply: bool = False) -> str:
+def _template_text(
+    tokenizer: Any, messages: Sequence[Any], record: Record, table: str, *, reply: bool = False
+) -> str:
     """Messages as the tokenizer's chat template writes them, up to where a reply begins with ``reply``."""
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(

@@ -21,7 +21,7 @@ def read_rows(path: Path) -> list[Row]:
 
         rows: list[Any] = list(read_parquet(path))
     else:
-        characters = _decoded(path)
+        characters = _decode_file(path)
         readers = {".csv": _csv_rows, ".jsonl": _lines, ".json": _json_rows}
         rows = readers[kind](characters, path)
     for number, row in enumerate(rows, 1):
@@ -65,7 +65,7 @@ def listed_columns(rows: Iterable[Row]) -> str:
     return (", ".join(columns[:SHOWN]) or "none") + more
 
 
-def _decoded(path: Path) -> str:
+def _decode_file(path: Path) -> str:
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig")
@@ -75,7 +75,7 @@ def _decoded(path: Path) -> str:
 
 def csv_cells(path: Path) -> list[list[str]]:
     """The cells of a csv file, row by row; commas, semicolons or tabs part them."""
-    characters = _decoded(path)
+    characters = _decode_file(path)
     return list(csv.reader(characters.splitlines(keepends=True), dialect=_dialect(characters)))
 
 

@@ -1,4 +1,4 @@
-"""What a user names as text: built-in texts, plain files, tables, folders, ``datasets`` objects."""
+"""Text as a user names it: built-in texts, plain files, tables, folders, ``datasets`` objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from polyad.data.records import Records, joined, read_dataset, read_table
+from polyad.data.records import Records, join_tables, read_dataset, read_table
 from polyad.data.rows import TABLES
 from polyad.data.text import BUILT_IN, Text
 
@@ -61,7 +61,7 @@ def _folder(path: Path) -> Text | Records:
             f"the folder {path} has no *.txt file and no table ({', '.join(TABLES)}); name a folder with "
             "one or more, or a file"
         )
-    return joined((read_table(file) for file in tables), path.name)
+    return join_tables((read_table(file) for file in tables), path.name)
 
 
 def _characters(path: Path) -> str:

@@ -93,11 +93,18 @@ def _points(
     function = card(method).function
     if name == "matrix" and x.ndim != 2 and mask is not None:
         yield Point(name, {}, None, None, 0.0, f"a matrix with missing entries has two modes, this tensor {x.ndim}")
-    elif method in BY_RANK:
+    elif method in BY_RANK or mask is not None:  # from a part of the entries no rank follows
         solve = partial(_solve, x, name, function, mask, limit, QUICK.get(method, {}))
-        yield from search_points(name, solve, tolerances, max(1, (x.numel() - 1) // sum(x.shape)), limit)
+        yield from search_points(name, solve, tolerances, _largest_rank(x, method), limit)
     else:
         yield from _by_tolerance(x, name, function, tolerances, mask, limit, rate)
+
+
+def _largest_rank(x: Tensor, method: str) -> int:
+    """The largest rank at which a format is smaller than x and that its decomposition takes."""
+    if method == "hooi":  # one rank for all modes, cut to those that are smaller
+        return max(x.shape)
+    return max(1, min((x.numel() - 1) // sum(x.shape), x.numel() // max(x.shape)))
 
 
 def _solve(
