@@ -18,6 +18,7 @@ from polyad import (
     data,
     decompose,
     evaluation,
+    export,
     formats,
     layers,
     linalg,
@@ -40,6 +41,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Card", "Format", "Paper", "Plan", "adapters", "algorithms", "allocate", "apply", "attention", "cache", "card",
-    "compare", "compress", "data", "decompose", "evaluate", "evaluation", "formats", "layers", "linalg", "load",
-    "method", "methods", "models", "optim", "plan", "quantize", "save",
+    "compare", "compress", "data", "decompose", "evaluate", "evaluation", "export", "formats", "layers", "linalg",
+    "load", "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip

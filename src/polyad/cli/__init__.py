@@ -7,7 +7,19 @@ import sys
 import typer
 from safetensors import SafetensorError
 
-from polyad.cli import adapt, cache, catalogue, compare, compress, convert, decompose, evaluate, generate, inspect
+from polyad.cli import (
+    adapt,
+    cache,
+    catalogue,
+    compare,
+    compress,
+    convert,
+    decompose,
+    evaluate,
+    export,
+    generate,
+    inspect,
+)
 from polyad.cli.output import complain, err
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -20,6 +32,7 @@ app.command("convert")(convert.convert)
 app.command("cache")(cache.cache)
 app.command("decompose")(decompose.decompose)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("methods")(catalogue.methods)
 app.command("claims")(catalogue.claims)
