@@ -34,10 +34,9 @@ def export(
     check_options(format, options)
     target = Path(out).expanduser()
     check_free(target)
-    if not isinstance(model, nn.Module):
-        model = load(model)
-    check_numbers(model)
-    return FORMATS[format](model, target, **options)
+    whole: nn.Module = model if isinstance(model, nn.Module) else load(model)
+    check_numbers(whole)
+    return FORMATS[format](whole, target, **options)
 
 
 def check_options(format: str, options: Mapping[str, Any]) -> None:
