@@ -1,9 +1,10 @@
 """Runs llama.cpp on one file: ``python _gguf_process.py ASKED.json ANSWERED.json``.
 
-Asked: ``file``, ``lora`` or null, ``threads``, ``context``, ``prompts`` (lists of token ids), ``predict`` (tokens to
-add greedily), ``top`` (log-probabilities of each step to give), ``texts`` to be cut into tokens. Answered: for each
-prompt its ``tokens`` and for each of them pairs of an id and its log-probability in ``top``, with seconds a token;
-and the ``ids`` of each text. Imports nothing of polyad, so that it starts at once.
+Asked: ``file``, ``lora`` or null, ``threads``, ``context``, ``prompts`` and ``continued`` (lists of token ids), ``top``
+(how many of the likeliest tokens to give), ``texts`` to be cut into tokens. Answered: for each prompt and each number
+of tokens behind it pairs of an id and its log-probability, likeliest first, or null where the engine gave none (it
+keeps back tokens that end within a character); and the ``ids`` of each text. Imports nothing of polyad, so that it
+starts at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ def main(asked: Path, answered: Path) -> None:
     """Answer one request."""
     request = json.loads(asked.read_text(encoding="utf-8"))
     server = start(request)
-    steps = [complete(server, prompt, request["predict"], request["top"]) for prompt in request["prompts"]]
+    pairs = zip(request["prompts"], request["continued"], strict=True)
+    steps = [
+        [likeliest(server, prompt + more[:n], request["top"]) for n in range(len(more))] for prompt, more in pairs
+    ]
     ids = [tokenize(server.listening_address, text) for text in request["texts"]]
     answered.write_text(json.dumps({"answers": steps, "ids": ids}), encoding="utf-8")
 
@@ -41,20 +45,16 @@ def start(request: dict[str, Any]) -> Any:
     return xllamacpp.Server(params)
 
 
-def complete(server: Any, prompt: list[int], predict: int, top: int) -> dict[str, Any]:
-    """Greedy tokens behind a prompt, with the log-probabilities of the likeliest at each step."""
+def likeliest(server: Any, ids: list[int], top: int) -> list[tuple[int, float]] | None:
+    """The likeliest tokens behind these, with their log-probabilities."""
     answer = server.handle_completions({
-        "prompt": prompt, "n_predict": predict, "temperature": 0.0, "n_probs": top, "cache_prompt": False,
-        "stream": False, "samplers": ["temperature"],
+        "prompt": ids, "n_predict": 1, "temperature": 0.0, "n_probs": top, "cache_prompt": True, "stream": False,
+        "samplers": ["temperature"],
     })  # fmt: skip
     if "choices" not in answer:
         raise SystemExit(f"error: {json.dumps(answer)[:300]}")
-    steps = answer["choices"][0]["logprobs"]["content"]
-    return {
-        "tokens": [step["id"] for step in steps],
-        "top": [[(one["id"], one["logprob"]) for one in step["top_logprobs"]] for step in steps],
-        "milliseconds": answer.get("timings", {}).get("predicted_per_token_ms"),
-    }
+    steps = (answer["choices"][0].get("logprobs") or {}).get("content")
+    return [(one["id"], one["logprob"]) for one in steps[0]["top_logprobs"]] if steps else None
 
 
 def tokenize(address: str, text: str) -> list[int]:

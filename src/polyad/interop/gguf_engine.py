@@ -1,4 +1,4 @@
-"""llama.cpp, by the package ``xllamacpp``, in a process of its own: it ends its process over a file that it dislikes."""
+"""llama.cpp, by the package ``xllamacpp``, in a process of its own: it may end its process over a file."""
 
 from __future__ import annotations
 

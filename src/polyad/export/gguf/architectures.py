@@ -13,39 +13,44 @@ SILU, GELU = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new")
 class Architecture:
     """One architecture: its name in files, and what its engine does that a configuration may say otherwise.
 
-    ``pairs``: queries and keys have the two numbers of a rotation side by side. ``by_layer`` names the architecture
-    that is the same with widths by layer, if there is one. ``factors``: the engine reads a tensor of rotary factors.
-    ``window``: a whole number where every so-manieth layer attends to all, 0 where the engine has no windows.
-    ``tied``: there is no head beside the embedding. ``bias``: biases of attention are read.
+    ``pairs``: queries and keys have the two numbers of a rotation side by side. ``wider`` is one that computes the
+    same and has widths by layer and more biases, if there is one. ``factors``: the engine reads a tensor of rotary
+    factors. ``window``: in all but every so-manieth layer attention is to a window, 0 where the engine has none.
+    ``biases`` are those that it reads, besides those of queries, keys and values.
     """
 
     name: str
     activations: tuple[str, ...] = SILU
     pairs: bool = False
-    by_layer: str | None = None
+    wider: Architecture | None = None
     factors: bool = False
     window: int = 0
-    tied: bool = False
-    fixed_scaling: bool = True
+    biases: tuple[str, ...] = ()
     epsilon: str = "attention.layer_norm_rms_epsilon"
 
 
-LLAMA = Architecture("llama", pairs=True, by_layer="deci", factors=True)
+QKV = ("attn_q", "attn_k", "attn_v", "attn_qkv")
+MATRICES = ("attn_output", "ffn_gate", "ffn_up", "ffn_down")
+NORMS = ("attn_norm", "ffn_norm", "output_norm")
+DECI = Architecture("deci", pairs=True, factors=True, biases=MATRICES)
+LLAMA = Architecture("llama", pairs=True, wider=DECI, factors=True, biases=MATRICES)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": LLAMA,
     "mistral": LLAMA,
-    "qwen2": Architecture("qwen2"),
+    "qwen2": Architecture("qwen2", wider=DECI),
     "qwen3": Architecture("qwen3"),
-    "gemma": Architecture("gemma", GELU, tied=True),
-    "gemma2": Architecture("gemma2", GELU, window=2, tied=True, fixed_scaling=False),
-    "gemma3_text": Architecture("gemma3", GELU, window=6, fixed_scaling=False),
+    "gemma": Architecture("gemma", GELU),
+    "gemma2": Architecture("gemma2", GELU, window=2),
+    "gemma3_text": Architecture("gemma3", GELU, window=6),
     "phi3": Architecture("phi3"),
-    "granite": Architecture("granite", pairs=True, fixed_scaling=False),
+    "granite": Architecture("granite", pairs=True, biases=MATRICES),
     "olmo2": Architecture("olmo2"),
     "smollm3": Architecture("smollm3", pairs=True, factors=True),
-    "starcoder2": Architecture("starcoder2", GELU, epsilon="attention.layer_norm_epsilon"),
-    "stablelm": Architecture("stablelm", epsilon="attention.layer_norm_epsilon"),
+    "starcoder2": Architecture(
+        "starcoder2", GELU, biases=(*MATRICES, *NORMS), epsilon="attention.layer_norm_epsilon"
+    ),
+    "stablelm": Architecture("stablelm", biases=NORMS, epsilon="attention.layer_norm_epsilon"),
 }
 """By transformers' model type."""
 

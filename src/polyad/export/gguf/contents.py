@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from polyad.export.gguf.architectures import Architecture
+from polyad.export.gguf.architectures import QKV, Architecture
 from polyad.export.gguf.containers import BLOCK, PLAIN
 from polyad.export.gguf.encoding import Encoded, encode
 from polyad.export.gguf.keys import FILE_TYPES, limit_context, model_keys
 from polyad.export.gguf.pieces import Piece, mlp_widths, pieces, widen_mlp
 from polyad.export.gguf.rotation import rotary_keys
-from polyad.export.gguf.tokens import token_keys
+from polyad.export.gguf.tokens import name_of_file, token_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,10 @@ class Contents:
 
 def contents(model: Any, architecture: Architecture, container: str | None) -> Contents:
     """All of a model as GGUF has it; what that cannot hold is refused before any number is turned."""
-    rotation, factors = rotary_keys(model, architecture)
     tokens = token_keys(model, model.get_input_embeddings().weight.shape[0])
-    plain = pieces(model, architecture)
-    before, after, name = file_widths(model, architecture, plain)
+    architecture, plain, before, after = fit_architecture(model, architecture)
+    name = architecture.name
+    rotation, factors = rotary_keys(model, architecture)
     widened = [widen_mlp(piece, before, after) for piece in plain]
     keys = {**model_keys(model, architecture, after), **rotation}
     notes = limit_context(keys, model, architecture)
@@ -58,27 +58,38 @@ def contents(model: Any, architecture: Architecture, container: str | None) -> C
     kinds = Counter(one.rows.container for one in encoded if one.origin != "vector")
     most = FILE_TYPES[kinds.most_common(1)[0][0]]
     whole = {
-        "general.type": "model", "general.name": str(getattr(model.config, "name_or_path", "") or name),
+        "general.type": "model", "general.name": name_of_file(model),
         "general.file_type": most, "general.quantization_version": 2,
         **{f"{name}.{key}": value for key, value in keys.items()}, **tokens,
     }  # fmt: skip
     return Contents(name, whole, tensors, lora_tensors(encoded), encoded, (*notes, *_notes(encoded)))
 
 
-def file_widths(model: Any, architecture: Architecture, plain: list[Piece]) -> tuple[list[int], list[int], str]:
-    """The MLP widths of the model and of the file, and the name of the architecture that has the latter.
+def fit_architecture(
+    model: Any, architecture: Architecture
+) -> tuple[Architecture, list[Piece], list[int], list[int]]:
+    """The architecture that has a place for all of a model, its pieces, and the MLP widths of model and file.
 
-    Widths that were cut are filled up to whole blocks; where they differ and the architecture has one width for all
-    layers, to the widest.
+    Widths that were cut are filled up to whole blocks; where they differ and no architecture has widths by layer,
+    to the widest.
     """
+    plain = pieces(model, architecture)
     before = mlp_widths(plain)
     stated = model.config.intermediate_size
     after = [width if width == stated else -(-width // BLOCK) * BLOCK for width in before]
-    if len(set(after)) == 1:
-        return before, after, architecture.name
-    if architecture.by_layer is not None:
-        return before, after, architecture.by_layer
-    return before, [max(after)] * len(after), architecture.name
+    strange = [
+        piece.path
+        for piece in plain
+        if piece.bias is not None and piece.name.rpartition(".")[2] not in (*QKV, *architecture.biases)
+    ]
+    if architecture.wider is not None and (len(set(after)) > 1 or strange):
+        return architecture.wider, pieces(model, architecture.wider), before, after
+    if strange:
+        raise ValueError(
+            f"{strange[0]} has a bias, for which llama.cpp has no place in the architecture {architecture.name}; use "
+            "--format onnx or transformers instead"
+        )
+    return architecture, plain, before, [max(after)] * len(after)
 
 
 def piece_tensors(one: Encoded) -> dict[str, tuple[str, np.ndarray]]:
@@ -100,8 +111,8 @@ def lora_tensors(encoded: tuple[Encoded, ...]) -> dict[str, tuple[str, np.ndarra
     alpha = lora_alpha(encoded)
     tensors: dict[str, tuple[str, np.ndarray]] = {}
     for name, low_rank in corrected:
-        up = (low_rank.left * (low_rank.rank / alpha)).contiguous().numpy()
-        tensors[f"{name}.weight.lora_a"] = ("F32", low_rank.right.contiguous().numpy().view(np.uint8))
+        up = (low_rank.left.detach() * (low_rank.rank / alpha)).contiguous().numpy()
+        tensors[f"{name}.weight.lora_a"] = ("F32", low_rank.right.detach().contiguous().numpy().view(np.uint8))
         tensors[f"{name}.weight.lora_b"] = ("F32", up.view(np.uint8))
     return tensors
 

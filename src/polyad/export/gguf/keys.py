@@ -39,7 +39,8 @@ def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dic
             keys[key] = float(getattr(config, key))
     if architecture.name == "granite":
         keys |= {
-            "attention.scale": float(config.attention_multiplier), "residual_scale": float(config.residual_multiplier),
+            "attention.scale": float(config.attention_multiplier),
+            "residual_scale": float(config.residual_multiplier),
             "embedding_scale": float(config.embedding_multiplier), "logit_scale": float(config.logits_scaling),
         }  # fmt: skip
     if architecture.name == "stablelm":
@@ -59,6 +60,6 @@ def limit_context(keys: dict[str, Any], model: Any, architecture: Architecture) 
         return []
     keys["context_length"] = window
     return [
-        f"the context is {window:,} tokens: the model attends to the last {window:,}, and llama.cpp has no such window "
-        f"for {architecture.name}"
+        f"the context is {window:,} tokens: the model attends to the last {window:,}, and llama.cpp has no such "
+        f"window for {architecture.name}"
     ]

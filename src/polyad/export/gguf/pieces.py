@@ -99,8 +99,8 @@ def _norm_weight(norm: nn.Module, weight: Tensor) -> Tensor:
         if float((seen - numbers).abs().max()) <= 0.02 * float(numbers.abs().max()):
             return numbers.float()
     raise ValueError(
-        f"{type(norm).__name__} multiplies neither by its weight nor by one more than it, so it has no place in a GGUF "
-        "file; use --format onnx or transformers instead"
+        f"{type(norm).__name__} multiplies neither by its weight nor by one more than it, so it has no place in a "
+        "GGUF file; use --format onnx or transformers instead"
     )
 
 

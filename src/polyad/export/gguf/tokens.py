@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from polyad.data.special_tokens import tokenizer_frame
@@ -22,15 +23,16 @@ def token_keys(model: Any, rows: int) -> dict[str, Any]:
     tokenizer = origin(model).tokenizer
     if tokenizer is None:
         raise ValueError(
-            "a GGUF file holds its tokenizer, and this model has none; load it with polyad.load from a folder with one"
+            "a GGUF file holds its tokenizer, and this model has none; load it with polyad.load from a folder that "
+            "holds one"
         )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     stated = json.loads(backend.to_str()) if backend is not None else {"model": {}}
     kind = stated["model"].get("type")
     if kind != "BPE":
         raise ValueError(
-            f"a tokenizer of the kind {kind or type(tokenizer).__name__} has no place in a GGUF file, which holds byte "
-            "pair encodings; use --format onnx or transformers instead"
+            f"a tokenizer of the kind {kind or type(tokenizer).__name__} has no place in a GGUF file, which holds "
+            "byte pair encodings; use --format onnx or transformers instead"
         )
     keys = _byte_fallback(stated) if stated["model"].get("byte_fallback") else _byte_level(tokenizer, stated)
     tokens, types = _tokens(stated, rows, "▁" if stated["model"].get("byte_fallback") else "")
@@ -39,6 +41,17 @@ def token_keys(model: Any, rows: int) -> dict[str, Any]:
     if scores is not None:
         keys["tokenizer.ggml.scores"] = scores + [UNLIKELY] * (rows - len(scores))
     return {**keys, **_special(model, tokenizer), **_templates(tokenizer)}
+
+
+def name_of_file(model: Any) -> str:
+    """The name of a model; llama.cpp reads in it whether special tokens swallow the spaces behind them (Phi 3)."""
+    source = origin(model)
+    name = Path(source.name).name or type(model).__name__
+    added = getattr(source.tokenizer, "added_tokens_decoder", {}).values()
+    swallow = {token.content for token in added if token.rstrip}
+    if "</s>" in swallow:
+        return name if re.search("phi-?3", name.lower()) else f"Phi-3 {name}"
+    return re.sub("phi-?3", "phi", name, flags=re.IGNORECASE)
 
 
 def _byte_level(tokenizer: Any, stated: Mapping[str, Any]) -> dict[str, Any]:
