@@ -43,7 +43,7 @@ def check_options(format: str, options: Mapping[str, Any]) -> None:
     """Refuse a format that is not known, and an option that its writer does not take."""
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is not known; choose one of {', '.join(sorted(FORMATS))}")
-    known = [name for name, p in inspect.signature(FORMATS[format]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    takes = [name for name, p in inspect.signature(FORMATS[format]).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in options:
-        if name not in known:
-            raise ValueError(f"{name} is no option of format {format!r}; it takes {', '.join(known) or 'none'}")
+        if name not in takes:
+            raise ValueError(f"{name} is no option of format {format!r}; it takes {', '.join(takes) or 'none'}")

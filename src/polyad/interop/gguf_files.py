@@ -53,7 +53,8 @@ def row_bytes(container: str, columns: int) -> int:
 def quantize(matrix: np.ndarray, container: str) -> np.ndarray:
     """The bytes (rows, bytes of a row) of a float32 matrix in a container, as llama.cpp itself rounds to it."""
     gguf = _package()
-    stored = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType[container])
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves float16's range is seen in the result
+        stored = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType[container])
     return np.ascontiguousarray(stored).view(np.uint8).reshape(matrix.shape[0], -1)
 
 
@@ -62,7 +63,8 @@ def dequantize(stored: np.ndarray, container: str) -> np.ndarray:
     gguf = _package()
     plain = {"F32": np.float32, "F16": np.float16}.get(container)
     stored = stored.view(plain) if plain else stored
-    return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[container])
+    with np.errstate(invalid="ignore"):
+        return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[container])
 
 
 def write_file(
