@@ -39,7 +39,7 @@ def start(request: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = request["threads"]
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.fit_params = False
+    params.fit_params, params.no_extra_bufts = False, True  # matrices as they are in the file
     if request["lora"]:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(request["lora"], 1.0)]
     return xllamacpp.Server(params)

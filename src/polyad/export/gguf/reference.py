@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.export.gguf.containers import BLOCK, GRIDS, PLAIN, Rows
 from polyad.export.gguf.encoding import Encoded
 from polyad.formats import Dense
+from polyad.interop.gguf_files import block_bytes
 from polyad.layers import Embedding, Factors, Linear
 
 
@@ -35,13 +37,16 @@ def with_numbers_of_file(model: Any, encoded: tuple[Encoded, ...]) -> Any:
 @contextmanager
 def rounded_inputs(reference: nn.Module, encoded: tuple[Encoded, ...]) -> Iterator[None]:
     """A model whose layers round what they read as llama.cpp does: for codes to eight bits in blocks of 32."""
-    containers = {one.piece.path: one.rows.container for one in encoded if one.origin != "vector"}
-    if "lm_head" not in containers:
-        containers["lm_head"] = next(c for path, c in containers.items() if path.endswith("embed_tokens"))
+    rows = {one.piece.path: one.rows for one in encoded if one.origin != "vector"}
+    table = next(path for path in rows if path.endswith("embed_tokens"))
+    rows.setdefault("lm_head", rows[table])
     hooks = []
-    for path, container in containers.items():
-        if container != "F32" and not path.endswith("embed_tokens"):
-            hooks.append(reference.get_submodule(path).register_forward_pre_hook(_round_to(container)))
+    for path, stored in rows.items():
+        if path != table and stored.container != "F32":
+            rounding = _Rounding(stored)
+            module = reference.get_submodule(path)
+            hooks += [module.register_forward_pre_hook(rounding.before)]
+            hooks += [module.register_forward_hook(rounding.after)]
     try:
         yield
     finally:
@@ -49,20 +54,30 @@ def rounded_inputs(reference: nn.Module, encoded: tuple[Encoded, ...]) -> Iterat
             hook.remove()
 
 
-def _round_to(container: str) -> Any:
-    plain = {"F16": torch.float16, "BF16": torch.bfloat16}.get(container)
+class _Rounding:
+    """The rounding of the input of one layer; with minima also that of its sums over blocks."""
 
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def __init__(self, rows: Rows) -> None:
+        self.plain = PLAIN.get(rows.container)
+        self.low, self.rest = None, torch.empty(0)
+        if self.plain is None and GRIDS[rows.container][1]:
+            blocks = torch.from_numpy(rows.stored).unflatten(1, (-1, block_bytes(rows.container)))
+            self.low = blocks[:, :, 2:4].contiguous().view(torch.float16).squeeze(-1).float()  # (out, blocks)
+
+    def before(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, *others = inputs
-        if plain is not None:
-            return (x.to(plain).to(x.dtype), *others)
-        short = -x.shape[-1] % 32
-        blocks = nn.functional.pad(x, (0, short)).unflatten(-1, (-1, 32))
-        scale = (blocks.abs().amax(-1, keepdim=True) / 127).half().to(x.dtype)
-        codes = (blocks / torch.where(scale == 0, 1, scale)).round()
+        if self.plain is not None:
+            return (x.to(self.plain).to(x.dtype), *others)
+        blocks = nn.functional.pad(x, (0, -x.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+        step = blocks.abs().amax(-1, keepdim=True) / 127
+        codes = (blocks / torch.where(step == 0, 1, step)).round()  # before the step itself becomes float16
+        scale = step.half().to(x.dtype)
+        total = codes.sum(-1, keepdim=True)
+        self.rest = ((total * step).half().to(x.dtype) - total * scale).squeeze(-1)  # (…, blocks)
         return ((codes * scale).flatten(-2)[..., : x.shape[-1]], *others)
 
-    return hook
+    def after(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        return output if self.low is None else output + self.rest @ self.low.mT
 
 
 def continue_greedily(reference: Any, prompt: list[int], count: int) -> tuple[list[int], Tensor]:
