@@ -12,7 +12,7 @@ import torch
 import polyad
 import tiny
 from polyad.cli import main
-from polyad.export import export
+from polyad.export import export, fit_recipe
 from polyad.formats import LowRank, Quantized, Sum
 from polyad.interop import gguf_engine
 from polyad.models.source import Origin
@@ -310,3 +310,25 @@ def test_the_engine_agrees_or_is_asked_for(tmp_path):
     result = export(model, tmp_path / "x.gguf", "gguf")
     assert result.checked["rms_difference"] <= result.checked["tolerance"]
     assert result.checked["tokens"] >= 12
+
+
+@pytest.mark.parametrize(
+    "recipe", ["rtn:bits=4", "rtn:bits=5", "rtn:bits=8", "rtn:bits=3+eora:rank=2", "least_distortion:bits=4"]
+)
+def test_a_recipe_for_gguf_keeps_all_codes_and_moves_nothing(recipe, tmp_path):
+    model = compress(decoder(), fit_recipe(recipe, "gguf"), calibrate=tiny.PART)
+    _, result = written(model, tmp_path)
+    assert sum(int(note.split()[0]) for note in result.notes if "keep their codes" in note) == 21
+
+
+def test_a_recipe_that_no_file_holds_is_refused():
+    for recipe, said in (
+        ("rtn:bits=7", "bits=7 has no container in GGUF; choose one of 2, 3, 4, 5, 6, 8"),
+        ("rtn:bits=4,group=48", "group=48 does not fit GGUF"),
+        ("rtn:bits=8,symmetric=false", "8 bits have no zero points in GGUF"),
+        ("svd:rank=4", "svd alone is no layer that a GGUF file holds"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            fit_recipe(recipe, "gguf")
+    with pytest.raises(ValueError, match="format='onnx' has no grids of its own; choose one of gguf"):
+        fit_recipe("rtn:bits=4", "onnx")

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from polyad.compress.recipe import Recipe, Step, steps
+from polyad.export.gguf.grids import fit_steps as fit_gguf
 from polyad.export.gguf.write import write as write_gguf
 from polyad.export.result import ExportResult
 from polyad.models.folder import check_free
@@ -37,6 +39,21 @@ def export(
     whole: nn.Module = model if isinstance(model, nn.Module) else load(model)
     check_numbers(whole)
     return FORMATS[format](whole, target, **options)
+
+
+GRIDS: Mapping[str, Callable[..., Any]] = {"gguf": fit_gguf}
+"""What fits the steps of a recipe to the codes that a format holds."""
+
+
+def fit_recipe(recipe: Recipe, format: str) -> tuple[Step, ...]:
+    """The steps of a recipe with grids, groups and scales that a format holds as they are, for ``polyad.plan``.
+
+    >>> [step.arguments["group"] for step in fit_recipe("rtn:bits=4", "gguf")]
+    [32]
+    """
+    if format not in GRIDS:
+        raise ValueError(f"format={format!r} has no grids of its own; choose one of {', '.join(sorted(GRIDS))}")
+    return GRIDS[format](steps(recipe))
 
 
 def check_options(format: str, options: Mapping[str, Any]) -> None:
