@@ -18,6 +18,9 @@ MODEL, DATA = "model.onnx", "model.onnx_data"
 """The file of a graph, and the file beside it that holds its numbers where they are many."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 21
+SUMS = {"sequence + past_sequence": "past_and_sequence", "past_sequence + sequence": "past_and_sequence"}
+SMALL = 1024
+"""Bytes below which a tensor stays in the graph's own file, as it is."""
 
 
 def require_packages() -> None:
@@ -51,6 +54,7 @@ def trace_graph(
     except Exception as error:  # of any kind: what a tracer meets in a model's code
         raise ValueError(_first_lines(error)) from error
     _name_axes(program.model, axes)
+    _drop_traces(program.model)
     return program.model
 
 
@@ -89,7 +93,19 @@ def _name_axes(model: Any, axes: Mapping[str, Mapping[int, str]]) -> None:
             continue
         for axis, size in enumerate(value.shape):
             if not isinstance(size, int) and size.value is not None:
-                value.shape[axis] = pattern.sub(lambda m: names[m[0]], str(size.value))
+                named = pattern.sub(lambda m: names[m[0]], str(size.value))
+                value.shape[axis] = SUMS.get(named, named)
+
+
+def _drop_traces(model: Any) -> None:
+    """Take out the exporter's notes of which line of whose code each node is of; they are most of a small file."""
+    model.producer_name, model.producer_version = "polyad", ""
+    for value in _values(model.graph):
+        value.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+    for part in (*model.graph.initializers.values(), model.graph, model):
+        part.metadata_props.clear()
 
 
 def _values(graph: Any) -> Iterator[Any]:
@@ -107,15 +123,39 @@ def write_graph(model: Any, folder: Path, limit: int) -> list[Path]:
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     with _silence():
         if size > limit:
-            ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=1024)
+            ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=SMALL)
             return [folder / MODEL, folder / DATA]
         ir.save(model, folder / MODEL)
         return [folder / MODEL]
 
 
-def numbers_of(model: Any) -> dict[str, Any]:
-    """The tensors that a graph holds, by name, as arrays of NumPy."""
-    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
+def narrow_numbers(model: Any) -> int:
+    """Store float32 numbers in bfloat16 or float16 where every one of them is exactly such; how many tensors.
+
+    The engine restores them when it loads the file.
+    """
+    ir: Any = importlib.import_module("onnx_ir")
+    changed = 0
+    for name, value in list(model.graph.initializers.items()):
+        if value.dtype != ir.DataType.FLOAT or value.const_value.nbytes < SMALL or value.is_graph_output():
+            continue
+        numbers = torch.from_numpy(value.const_value.numpy().copy())
+        kind = next((d for d in (torch.bfloat16, torch.float16) if torch.equal(numbers.to(d).float(), numbers)), None)
+        if kind is None:
+            continue
+        element = ir.DataType.BFLOAT16 if kind == torch.bfloat16 else ir.DataType.FLOAT16
+        bits = numbers.to(kind).view(torch.uint16).numpy()
+        narrow = ir.Value(name=f"{name}_narrow", type=ir.TensorType(element), shape=value.shape)
+        narrow.const_value = ir.Tensor(bits.view(element.numpy()), dtype=element, name=narrow.name)
+        model.graph.register_initializer(narrow)
+        cast = ir.node("Cast", [narrow], attributes={"to": ir.DataType.FLOAT}, name=f"{name}_restored")
+        cast.outputs[0].name, cast.outputs[0].shape = f"{name}_wide", value.shape
+        cast.outputs[0].type = value.type
+        model.graph.insert_before(model.graph[0], cast)
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del model.graph.initializers[name]
+        changed += 1
+    return changed
 
 
 def set_accuracy_level(model: Any, level: int) -> int:

@@ -75,11 +75,11 @@ class BlockCodes(Format, abstract=True):
 
     def _numbers(self, packed: Tensor, scale: Tensor, zero: Tensor | None, offset: Tensor | None) -> Tensor:
         """The numbers that stand for these rows of the parts, (…, columns), in float32."""
-        codes, scale = unpack_places(packed, self.bits).float(), scale.float().unsqueeze(-1)
+        codes, scale = unpack_places(packed, self.bits), scale.float().unsqueeze(-1)
         if zero is None:
             centre: Tensor | float = middle(self.bits)
         else:
-            centre = unpack_places(zero, self.bits)[..., : self.packed.shape[1]].float().unsqueeze(-1)
+            centre = unpack_places(zero, self.bits)[..., : self.packed.shape[1]].unsqueeze(-1)
         numbers = (codes - centre) * scale
         if offset is not None:
             numbers = numbers + offset.float().unsqueeze(-1)
@@ -112,7 +112,7 @@ class PlainCodes(Format, abstract=True):
         return self.scale.dtype
 
     def to_dense(self) -> Tensor:
-        codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]].float()
+        codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]]
         centre = spread(self.zero.float(), self.block, self.size) if isinstance(self.zero, Tensor) else self.zero
         return (codes - centre) * spread(self.scale.float(), self.block, self.size)
 
@@ -130,8 +130,13 @@ class PlainCodes(Format, abstract=True):
 
 
 def unpack_places(packed: Tensor, bits: int) -> Tensor:
-    """The codes in bytes (…, n), (…, 8 n / bits), by operators that ONNX has."""
-    if bits == 8:
-        return packed
-    parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
-    return torch.stack(parts, -1).flatten(-2)
+    """The codes in bytes (…, n) as floats, (…, 8 n / bits).
+
+    By divisions, since exporters and engines disagree on the types of constants beside bits.
+    """
+    rest, parts = packed.float(), list[Tensor]()
+    for _ in range(8 // bits - 1):
+        above = torch.floor(rest * 2.0**-bits)
+        parts.append(rest - above * 2.0**bits)
+        rest = above
+    return torch.stack([*parts, rest], -1).flatten(-2) if parts else rest

@@ -10,17 +10,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from polyad.export.copies import copy_in_dtype
 from polyad.export.onnx.codes import EXACT, ROUNDED, BlockCodes
 from polyad.export.onnx.compare import Difference, cases_of, compare_graph
 from polyad.export.onnx.graph import Graph, graph_of
-from polyad.export.onnx.narrow import narrow_numbers
-from polyad.export.onnx.twin import cast_copies, codes_of, traceable_twin
+from polyad.export.onnx.twin import codes_of, traceable_twin
 from polyad.export.result import ExportResult
-from polyad.interop.onnx import MODEL, Session, require_packages, set_accuracy_level, trace_graph, write_graph
+from polyad.interop.onnx import (
+    MODEL,
+    Session,
+    narrow_numbers,
+    require_packages,
+    set_accuracy_level,
+    trace_graph,
+    write_graph,
+)
 from polyad.models.companions import write_companions
 from polyad.models.folder import staged_folder
 from polyad.models.shards import check_range
-from polyad.models.twin import shared_twin
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2}
 """The relative difference by which a graph's outputs may depart from the model's, by dtype."""
@@ -53,8 +60,7 @@ def write(
     require_packages()
     number = DTYPES[dtype]
     check_range(dict(model.named_parameters()), number)
-    reference = shared_twin(model).eval()
-    cast_copies(reference, number)
+    reference = copy_in_dtype(model, number)
     graph = graph_of(reference, inputs)
     twin = traceable_twin(model, number)
     traced = _trace(graph.wrap(twin), graph, model)
