@@ -22,7 +22,7 @@ def copy_in_dtype(
     """
     copy = shared_twin(model).eval()
     formats: dict[int, Factors] = {}
-    for module in _outside_formats(copy):
+    for module in modules_outside_formats(copy):
         for name, child in module._modules.items():
             if isinstance(child, Factors):
                 if id(child) not in formats:
@@ -34,7 +34,7 @@ def copy_in_dtype(
 
 def _cast_plain(copy: nn.Module, dtype: torch.dtype) -> None:
     new: dict[int, Tensor] = {}
-    for module in _outside_formats(copy):
+    for module in modules_outside_formats(copy):
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is None or not tensor.is_floating_point() or name.endswith("inv_freq"):
@@ -45,7 +45,7 @@ def _cast_plain(copy: nn.Module, dtype: torch.dtype) -> None:
                 table[name] = new[id(tensor)]  # pyright: ignore[reportArgumentType]
 
 
-def _outside_formats(model: nn.Module) -> list[nn.Module]:
+def modules_outside_formats(model: nn.Module) -> list[nn.Module]:
     """The modules that are no part of a format."""
     modules, pending = list[nn.Module](), [model]
     seen: set[int] = set()

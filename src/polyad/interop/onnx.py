@@ -18,6 +18,7 @@ MODEL, DATA = "model.onnx", "model.onnx_data"
 """The file of a graph, and the file beside it that holds its numbers where they are many."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 21
+PRODUCT = "MatMulNBits"
 SUMS = {"sequence + past_sequence": "past_and_sequence", "past_sequence + sequence": "past_and_sequence"}
 SMALL = 1024
 """Bytes below which a tensor stays in the graph's own file, as it is."""
@@ -158,10 +159,16 @@ def narrow_numbers(model: Any) -> int:
     return changed
 
 
+def count_products(model: Any) -> dict[int, int]:
+    """The number of matrices that MatMulNBits multiplies with, by the bits of their codes."""
+    bits = {node.inputs[1].name: node.attributes["bits"].value for node in model.graph if node.op_type == PRODUCT}
+    return {width: sum(b == width for b in bits.values()) for width in sorted(set(bits.values()))}
+
+
 def set_accuracy_level(model: Any, level: int) -> int:
     """Give every MatMulNBits of a graph this ``accuracy_level``; the number of them."""
     ir: Any = importlib.import_module("onnx_ir")
-    nodes = [node for node in model.graph if node.op_type == "MatMulNBits"]
+    nodes = [node for node in model.graph if node.op_type == PRODUCT]
     for node in nodes:
         node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", level)
     return len(nodes)

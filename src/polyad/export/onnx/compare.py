@@ -78,8 +78,10 @@ def _text_cases(model: nn.Module, graph: Graph) -> Iterator[Case]:
         inputs = {}
         for place, name in enumerate(graph.inputs):
             size = length + (3 * place if name.startswith("decoder") else 0)
-            inputs[name] = _tokens(model, batch, size, place) if name.endswith("input_ids") else torch.ones(
-                batch, size, dtype=torch.long
+            inputs[name] = (
+                _tokens(model, batch, size, place)
+                if name.endswith("input_ids")
+                else torch.ones(batch, size, dtype=torch.long)
             )
             if name == "token_type_ids":
                 inputs[name][:, : size // 2] = 0
@@ -138,7 +140,7 @@ def compare_graph(session: Session, model: nn.Module, graph: Graph, cases: list[
 def _compare_decoder(difference: Difference, session: Session, model: nn.Module, graph: Graph, case: Case) -> None:
     """Compare with the plain forward pass over all tokens, which knows no cache."""
     ids = case.inputs["input_ids"]
-    batch, length = ids.shape
+    batch = len(ids)
     mask = torch.ones_like(ids)
     mask[:1, : case.pad] = 0
     places = (mask.cumsum(1) - 1).clamp_min(0)
@@ -162,8 +164,13 @@ def _compare_decoder(difference: Difference, session: Session, model: nn.Module,
 
 
 def _compare_cache(
-    difference: Difference, model: nn.Module, graph: Graph, case: Case, plain: Mapping[str, Tensor], cache: Mapping[str, Tensor]
-) -> None:  # fmt: skip
+    difference: Difference,
+    model: nn.Module,
+    graph: Graph,
+    case: Case,
+    plain: Mapping[str, Tensor],
+    cache: Mapping[str, Tensor],
+) -> None:
     """Compare the cache that went through all steps with the one of a single pass, layer by layer."""
     empty = [t.expand(len(plain["input_ids"]), -1, -1, -1) for t in graph.cache.values()]
     ours = graph.wrap(model)(*plain.values(), *empty)[-len(empty) :]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree
 
+from polyad.export.onnx.callers import CachedCaller, Caller
 from polyad.models.small_inputs import small_inputs
 
 BATCH, LENGTH, PAST, TOTAL = "batch", "sequence", "past_sequence", "past_and_sequence"
@@ -33,40 +33,6 @@ class Graph:
     notes: tuple[str, ...] = ()
     cache: Mapping[str, Tensor] = field(default_factory=dict)
     """The cache's inputs among these, with no token in them and one row."""
-
-
-class Caller(nn.Module):
-    """Calls a model with tensors by name and gives chosen tensors of what it returns."""
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...], keys: tuple[str, ...] | None, fixed: Any) -> None:
-        super().__init__()
-        self.model, self.names, self.keys, self.fixed = model, names, keys, fixed
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        if self.keys is None:  # a module of torch, called in the order of its inputs
-            out = self.model(*tensors) if not self.fixed else self.model(**dict(zip(self.names, tensors, strict=True)))
-            return tuple(leaf for leaf in _pytree.tree_leaves(out) if isinstance(leaf, Tensor))
-        out = self.model(**dict(zip(self.names, tensors, strict=True)), **self.fixed)
-        return tuple(out[key] for key in self.keys)
-
-
-class CachedCaller(nn.Module):
-    """A decoder with its cache as inputs and outputs: keys and values, layer by layer."""
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...], keys: tuple[str, ...]) -> None:
-        super().__init__()
-        self.model, self.names, self.keys = model, names, keys
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        from transformers import DynamicCache
-
-        cache, past = DynamicCache(), tensors[len(self.names) :]
-        for layer in range(len(past) // 2):  # layers that grow, since a mask sees to sliding windows
-            cache.update(past[2 * layer], past[2 * layer + 1], layer)
-        inputs = dict(zip(self.names, tensors[: len(self.names)], strict=True))
-        out = self.model(**inputs, past_key_values=cache, use_cache=True, return_dict=True)
-        present: list[Any] = [t for layer in out.past_key_values.layers for t in (layer.keys, layer.values)]
-        return (*(out[key] for key in self.keys), *present)
 
 
 @torch.no_grad()
@@ -109,7 +75,7 @@ def _cached_graph(model: Any) -> Graph | None:
     out = model(_tokens(model, 2, 3), past_key_values=cache, use_cache=True, return_dict=True)
     layers = getattr(getattr(out, "past_key_values", None), "layers", ())
     pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers]
-    flat = [t for pair in pairs for t in pair]
+    flat: list[Any] = [t for pair in pairs for t in pair]
     if not flat or any(not isinstance(t, Tensor) or t.ndim != 4 or t.shape[2] != 3 for t in flat):
         return None
     cached = {f"past_key_values.{i // 2}.{('key', 'value')[i % 2]}": t for i, t in enumerate(flat)}
@@ -119,7 +85,8 @@ def _cached_graph(model: Any) -> Graph | None:
         "position_ids": torch.arange(3, 7).expand(2, 4).contiguous(),
     }  # fmt: skip
     axes = {
-        "input_ids": {0: BATCH, 1: LENGTH}, "attention_mask": {0: BATCH, 1: TOTAL}, "position_ids": {0: BATCH, 1: LENGTH}
+        "input_ids": {0: BATCH, 1: LENGTH}, "attention_mask": {0: BATCH, 1: TOTAL},
+        "position_ids": {0: BATCH, 1: LENGTH},
     } | {name: {0: BATCH, 2: PAST} for name in cached}  # fmt: skip
     keys = _tensor_keys(out)
     inputs = {name: given[name] for name in names} | cached
@@ -149,7 +116,9 @@ def _text_graph(model: Any) -> Graph:
     if _takes(model, "use_cache"):
         fixed["use_cache"] = False
     if hasattr(model, "generate") and model.can_generate():
-        notes += ("the model's cache is of a kind of its own: the graph has none, and reads all tokens at every step",)
+        notes += (
+            "the model's cache is of a kind of its own: the graph has none, and reads all tokens at every step",
+        )
     inputs = {name: given[name] for name in names}
     keys = _tensor_keys(model(**inputs, **fixed))
     axes = {name: {0: BATCH, 1: LENGTH} for name in names}
@@ -169,17 +138,21 @@ def _fixed_graph(model: Any, attempts: list[dict[str, Any]]) -> Graph:
         except Exception as error:  # whatever its forward pass may raise of inputs that are not for it
             failure = failure or error
             continue
-        names = tuple(inputs)
-        words = all(not t.is_floating_point() and t.ndim == 2 for t in inputs.values())
-        axes = {name: {0: BATCH, 1: f"{name}_length"} if words else {0: BATCH} for name in names}
-        notes = ()
-        if getattr(model.config, "is_encoder_decoder", False):
-            notes = ("the graph holds encoder and decoder together and has no cache: it reads all tokens at every step",)
-        kind = "text" if words else "fixed"
-        return Graph(kind, inputs, axes, keys, lambda m: Caller(m, names, keys, fixed), notes)
+        return _graph_by_name(model, inputs, keys, fixed)
     raise ValueError(
         f"{type(model).__name__} does not run on the inputs that were tried ({failure}); give inputs, tensors by name"
     )
+
+
+def _graph_by_name(model: Any, inputs: dict[str, Tensor], keys: tuple[str, ...], fixed: dict[str, Any]) -> Graph:
+    names = tuple(inputs)
+    words = all(not t.is_floating_point() and t.ndim == 2 for t in inputs.values())
+    axes = {name: {0: BATCH, 1: f"{name}_length"} if words else {0: BATCH} for name in names}
+    notes = ()
+    if getattr(model.config, "is_encoder_decoder", False):
+        notes = ("the graph holds encoder and decoder together and has no cache: it reads all tokens at every step",)
+    kind = "text" if words else "fixed"
+    return Graph(kind, inputs, axes, keys, lambda m: Caller(m, names, keys, fixed), notes)
 
 
 def two_rows(t: Tensor) -> Tensor:
@@ -195,7 +168,13 @@ def _graph_of_inputs(model: nn.Module, inputs: Any) -> Graph:
             "inputs must be a tensor, a tuple of tensors in the order of the model's arguments, or tensors by name, "
             "the first dimension of each the batch"
         )
-    names = tuple(inputs) if by_name else ("input",) if len(parts) == 1 else tuple(f"input_{i}" for i in range(len(parts)))
+    names = (
+        tuple(inputs)
+        if by_name
+        else ("input",)
+        if len(parts) == 1
+        else tuple(f"input_{i}" for i in range(len(parts)))
+    )
     rows = {name: two_rows(t) for name, t in zip(names, parts, strict=True)}
 
     def wrap(m: nn.Module) -> nn.Module:

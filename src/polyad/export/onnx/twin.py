@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from polyad.export.copies import copy_in_dtype
-from polyad.export.onnx.codes import BlockCodes, PlainCodes
+from polyad.export.copies import copy_in_dtype, modules_outside_formats
 from polyad.export.onnx.encode import encode_format, stored_layers
+from polyad.formats import Format
 from polyad.layers import Factors
 
 
@@ -19,9 +19,9 @@ class SharedLinear(nn.Module):
     An exporter stores the matrix of a plain one again, transposed.
     """
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
+    def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.weight.shape[0]
@@ -39,13 +39,11 @@ def traceable_twin(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     for module in list(twin.modules()):
         for name, child in module._modules.items():
             if type(child) is nn.Linear and readers[id(child.weight)] > 1:
-                module._modules[name] = SharedLinear(child.weight, child.bias)
+                module._modules[name] = SharedLinear(child)
     return twin
 
 
-def codes_of(twin: nn.Module) -> list[BlockCodes | PlainCodes]:
-    """Every quantised matrix that the file will hold, a shared one once."""
-    stands = {id(m): m for parent in twin.modules() for m in parent._modules.values() if isinstance(m, Factors)}
-    inner = {id(m) for f in stands.values() for m in f.modules() if m is not f}
-    outer = [m for key, m in stands.items() if key not in inner]
-    return [code for m in outer for code in stored_layers(m())]  # pyright: ignore[reportReturnType]
+def codes_of(twin: nn.Module) -> list[Format]:
+    """Every quantised tensor that the file will hold, a shared one once."""
+    formats = {id(m): m() for m in modules_outside_formats(twin) for m in m.children() if isinstance(m, Factors)}
+    return [code for weight in formats.values() for code in stored_layers(weight)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from polyad.export.copies import copy_in_dtype
-from polyad.export.onnx.codes import EXACT, ROUNDED, BlockCodes
+from polyad.export.onnx.codes import EXACT, ROUNDED
 from polyad.export.onnx.compare import Difference, cases_of, compare_graph
 from polyad.export.onnx.graph import Graph, graph_of
 from polyad.export.onnx.twin import codes_of, traceable_twin
@@ -19,6 +18,7 @@ from polyad.export.result import ExportResult
 from polyad.interop.onnx import (
     MODEL,
     Session,
+    count_products,
     narrow_numbers,
     require_packages,
     set_accuracy_level,
@@ -79,7 +79,7 @@ def write(
             checked = _check(traced, partial, reference, graph, number, levels, max_file_size)
     files = [path for path in out.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files if path.name.startswith(MODEL))
-    return ExportResult(out, "onnx", size, checked, (*graph.notes, *_notes(twin, checked, levels)))
+    return ExportResult(out, "onnx", size, checked, (*graph.notes, *_notes(traced, twin, checked, levels)))
 
 
 def _check_options(dtype: str, level: int | None, limit: int) -> None:
@@ -101,8 +101,14 @@ def _trace(module: nn.Module, graph: Graph, model: nn.Module) -> Any:
 
 
 def _check(
-    traced: Any, folder: Path, reference: nn.Module, graph: Graph, dtype: torch.dtype, levels: tuple[int, ...], limit: int
-) -> dict[str, Any]:  # fmt: skip
+    traced: Any,
+    folder: Path,
+    reference: nn.Module,
+    graph: Graph,
+    dtype: torch.dtype,
+    levels: tuple[int, ...],
+    limit: int,
+) -> dict[str, Any]:
     """Compare what was written with the model, level by level; what stays in the folder is the last that agrees."""
     cases = cases_of(reference, graph)
     first = compare_graph(Session(folder / MODEL), reference, graph, cases)
@@ -124,21 +130,24 @@ def _check(
 def _refuse_difference(difference: Difference, tolerance: float) -> None:
     if not difference.worst <= tolerance:
         raise ValueError(
-            f"the graph was run with onnxruntime and does not say what the model says: {difference.output} differs by "
-            f"{difference.worst:.2g} of its size ({difference.case}), and {tolerance:.0e} is allowed; nothing was "
-            "written"
+            "the graph was run with onnxruntime and does not say what the model says: "
+            f"{difference.output} differs by {difference.worst:.2g} of its size ({difference.case}), and "
+            f"{tolerance:.0e} is allowed; nothing was written"
         )
 
 
-def _notes(twin: nn.Module, checked: dict[str, Any], levels: tuple[int, ...]) -> list[str]:
+def _notes(traced: Any, twin: nn.Module, checked: dict[str, Any], levels: tuple[int, ...]) -> list[str]:
     """What became of quantised layers."""
-    codes = codes_of(twin)
-    counts = Counter(code.bits for code in codes if isinstance(code, BlockCodes))
-    said = [f"{n} matrices are in MatMulNBits of {bits} bits" for bits, n in sorted(counts.items())]
-    plain = sum(not isinstance(code, BlockCodes) for code in codes)
-    if plain:
-        said.append(f"{plain} quantised tensors have blocks that MatMulNBits does not take: restored on loading")
+    counts, codes = count_products(traced), len(codes_of(twin))
+    said = [f"{n} matrices are in MatMulNBits of {bits} bits" for bits, n in counts.items()]
+    others = codes - sum(counts.values())
+    if others:
+        said.append(
+            f"{others} quantised tensors are held as codes, and read by row or restored when the file is loaded"
+        )
     if counts:
         level = checked.get("accuracy_level", levels[0])
-        said.append(f"accuracy_level is {level}: rows are {'rounded to 8 bits' if level == ROUNDED else 'as they are'}")
+        said.append(
+            f"accuracy_level is {level}: rows are {'rounded to 8 bits' if level == ROUNDED else 'as they are'}"
+        )
     return said

@@ -15,7 +15,7 @@ from polyad.formats.stored.packing import pack, unpack
 from polyad.formats.stored.quantized import Quantized, middle
 
 WIDTHS = (4, 8)
-"""The bits of a code in a file. Others are packed in one way by some versions of the reader and in another by others."""
+"""The bits of a code in a file; versions of the reader disagree on the packing of others."""
 LEAST_GROUP = 8
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.export.result import ExportResult
+from polyad.export.transformers.compare import compare_folder
 from polyad.export.transformers.packed import (
     LEAST_GROUP,
     Scheme,
@@ -21,7 +22,6 @@ from polyad.export.transformers.packed import (
     packed_tensors,
     scheme_of,
 )
-from polyad.export.transformers.compare import compare_folder
 from polyad.interop.compressed_tensors import require_package
 from polyad.layers import Embedding, Linear
 from polyad.models import manifest, shards
@@ -31,7 +31,6 @@ from polyad.models.folder import staged_folder
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"), ("w1", "w3"))
 """Layers side by side that servers read as one, and which therefore share a scheme."""
-
 
 
 def write(
@@ -48,7 +47,7 @@ def write(
     dtype = _dtype(model, [layer.weight().scale for layer in layers.values()])  # pyright: ignore
     tensors = _tensors(model, layers, schemes, dtype)
     shards.check_range(tensors, dtype)
-    config = copy.deepcopy(model.config)  # pyright: ignore
+    config: Any = copy.deepcopy(model.config)
     config.__dict__.pop("quantization_config", None)
     config.architectures, config.dtype = [type(model).__name__], dtype
     stated = config.to_dict() | ({"quantization_config": config_groups(schemes)} if schemes else {})
@@ -94,7 +93,9 @@ def _layers(model: nn.Module, plain: nn.Module) -> dict[str, Linear | Embedding]
         if not isinstance(module, Linear | Embedding):
             reasons[path] = f"it is a {type(module).__name__} that its configuration does not describe"
         elif place not in (nn.Linear, nn.Embedding):
-            reasons[path] = f"transformers has a {place.__name__} there, and packs codes for Linear and Embedding alone"
+            reasons[path] = (
+                f"transformers has a {place.__name__} there, and packs codes for Linear and Embedding alone"
+            )
         elif path in shared:
             reasons[path] = "its codes are shared with another layer"
         else:
@@ -107,8 +108,8 @@ def _layers(model: nn.Module, plain: nn.Module) -> dict[str, Linear | Embedding]
         kinds = dict.fromkeys(reasons.values())
         named = "; ".join(f"{_some([p for p, r in reasons.items() if r == kind])}: {kind}" for kind in kinds)
         raise ValueError(
-            f"transformers has no quantiser that could hold {named}. Save the model with polyad.save, and load it with "
-            "transformers after import polyad; nothing was written"
+            f"transformers has no quantiser that could hold {named}. Save the model with polyad.save, and load it "
+            "with transformers after import polyad; nothing was written"
         )
     return layers
 
