@@ -38,6 +38,7 @@ class BlockCodes(Format, abstract=True):
     bits: int
     columns: int
     block: int
+    nominal: torch.dtype = torch.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,7 +46,7 @@ class BlockCodes(Format, abstract=True):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.scale.dtype
+        return self.nominal
 
     def linear(self, x: Tensor) -> Tensor:
         parts = (self.packed, self.scale.to(x.dtype), *(() if self.zero is None else (self.zero,)))
@@ -74,7 +75,7 @@ class BlockCodes(Format, abstract=True):
         return convolve(x, self.to_dense(), kernel, **geometry)
 
     def _numbers(self, packed: Tensor, scale: Tensor, zero: Tensor | None, offset: Tensor | None) -> Tensor:
-        """The numbers that stand for these rows of the parts, (…, columns), in float32."""
+        """The numbers that stand for these rows of the parts, (…, columns)."""
         codes, scale = unpack_places(packed, self.bits), scale.float().unsqueeze(-1)
         if zero is None:
             centre: Tensor | float = middle(self.bits)
@@ -83,7 +84,7 @@ class BlockCodes(Format, abstract=True):
         numbers = (codes - centre) * scale
         if offset is not None:
             numbers = numbers + offset.float().unsqueeze(-1)
-        return numbers.flatten(-2)[..., : self.columns]
+        return numbers.flatten(-2)[..., : self.columns].to(self.nominal)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +103,7 @@ class PlainCodes(Format, abstract=True):
     bits: int
     size: tuple[int, ...]
     block: tuple[int, ...]
+    nominal: torch.dtype = torch.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,12 +111,12 @@ class PlainCodes(Format, abstract=True):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.scale.dtype
+        return self.nominal
 
     def to_dense(self) -> Tensor:
         codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]]
         centre = spread(self.zero.float(), self.block, self.size) if isinstance(self.zero, Tensor) else self.zero
-        return (codes - centre) * spread(self.scale.float(), self.block, self.size)
+        return ((codes - centre) * spread(self.scale.float(), self.block, self.size)).to(self.nominal)
 
     def linear(self, x: Tensor) -> Tensor:
         return apply(self.to_dense(), x)

@@ -58,7 +58,7 @@ def _in_blocks(weight: Quantized, block: int) -> BlockCodes:
     offset = None if whole else ((middle(bits) - points) * scale.float()).expand(rows, count).contiguous()
     stored = None if at_middle or not whole else pack_places(points.to(torch.uint8).expand(rows, count), bits)
     packed = pack_places(codes.unflatten(1, (count, block)), bits)
-    return BlockCodes(packed, scale.contiguous(), stored, offset, bits, columns, block)
+    return BlockCodes(packed, scale.contiguous(), stored, offset, bits, columns, block, weight.nominal)
 
 
 def _by_block(values: Tensor, weight: Quantized, block: int) -> Tensor:
@@ -73,7 +73,7 @@ def _plain(weight: Quantized) -> PlainCodes:
     bits = next(width for width in (1, 2, 4, 8) if weight.bits <= width)
     packed = pack_places(unpack(weight.codes, weight.bits, weight.size[-1]), bits)
     zero = middle(weight.bits) if weight.zero is None else weight.zero
-    return PlainCodes(packed, weight.scale, zero, bits, weight.size, weight.block)
+    return PlainCodes(packed, weight.scale, zero, bits, weight.size, weight.block, weight.nominal)
 
 
 def encode_format(weight: Format) -> Format:

@@ -175,7 +175,8 @@ def _graph_of_inputs(model: nn.Module, inputs: Any) -> Graph:
         if len(parts) == 1
         else tuple(f"input_{i}" for i in range(len(parts)))
     )
-    rows = {name: two_rows(t) for name, t in zip(names, parts, strict=True)}
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    rows = {n: two_rows(t.to(kind) if t.is_floating_point() else t) for n, t in zip(names, parts, strict=True)}
 
     def wrap(m: nn.Module) -> nn.Module:
         return Caller(m, names, None, by_name)
