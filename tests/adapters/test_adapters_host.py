@@ -119,7 +119,7 @@ def test_what_names_nothing_is_refused(which, how, said):
         ({"rank": "8"}, "rank='8' is no number"),
         ({"alpha": float("nan")}, "alpha=nan is no finite number"),
         ({"method": DoRA, "alpha": float("inf")}, "alpha=inf is no finite number"),
-        ({"method": "lora"}, "method='lora' makes no adapters; give a class"),
+        ({"method": 3}, "method=3 makes no adapters; give a class"),
         ({"method": lambda shape, rank: nn.Linear(2, 2)}, "0 of shape .*: the method makes a Linear, .* no Adapter"),
         ({"which": None}, "which=None names no layers"),
         ({"which": [5]}, r"which=\[5\] names no layers"),
@@ -429,6 +429,7 @@ def test_a_host_of_a_part_and_one_of_the_whole_model_freeze_and_restore_together
     for name in (first_in, second):
         hosts[name].attach(name, "*", method, rank=2)
     assert not any(flag for name, flag in flags(model).items() if name in before), "the model itself is frozen"
+    assert all(p.requires_grad for name in hosts for p in hosts["whole"].parameters(name))
     assert hosts["part"].names == hosts["whole"].names == [first_in, second]
     for name in (first_out, next(name for name in hosts if name != first_out)):
         hosts[name].detach(name)
