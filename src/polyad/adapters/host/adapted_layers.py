@@ -44,8 +44,8 @@ class AdaptedLayers:
         others = [p for p, layer in self._layers.items() if first is not None and layer.common is not first.common]
         if others:
             raise ValueError(
-                f"{next(iter(self._layers))} and {others[0]} have adapters that were attached to parts of the model, each "
-                "by a host of its own; detach one of them, and attach it to the whole model"
+                f"{next(iter(self._layers))} and {others[0]} have adapters that were attached to parts of the model, "
+                "each by a host of its own; detach one of them, and attach it to the whole model"
             )
         self._common = self._common if first is None else first.common
         self._changes = self._common.changes
