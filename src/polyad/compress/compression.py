@@ -50,9 +50,9 @@ class Compression:
             self.text = calibration(model, terms.text, count=terms.windows) if terms.text is not None else None
             self._clock = time.perf_counter()
             self._undo = replace(model, modules(model, self._rescaled_weights())).then(self._undo)
-            known = plan.sizes if plan is not None else [{}] * len(terms.steps)
+            names = plan.sizes if plan is not None else [{}] * len(terms.steps)
             self.items = [
-                items(model, step, self.layers, names) for step, names in zip(terms.steps, known, strict=True)
+                items(model, step, self.layers, some) for step, some in zip(terms.steps, names, strict=True)
             ]
         except BaseException:
             self._undo()
@@ -67,9 +67,9 @@ class Compression:
     def _limit(self) -> Budget | None:
         """The budget, where it sizes a step."""
         terms = self.terms
-        if terms.sized is None or terms.keep is None:
+        if terms.sized_step is None or terms.keep is None:
             return None
-        return Budget(self.model, self.layers, terms.keep, terms.count, terms.steps[terms.sized + 1 :])
+        return Budget(self.model, self.layers, terms.keep, terms.count, terms.steps[terms.sized_step + 1 :])
 
     def _rescaled_weights(self) -> Replacement:
         """The weights after the recipe's rescalings; drawn from the seed alone, so always the same."""
@@ -91,12 +91,12 @@ class Compression:
                  for step, its in zip(terms.steps, self.items, strict=True)]  # fmt: skip
         curves: dict[str, Curve] = {}
         weights: dict[str, float] = {}
-        if terms.sized is not None and self.budget is not None:
-            curves = self._curves(terms.sized, self.budget.prices, stats)
-            allowed = self.budget.left_for(terms.steps[terms.sized], self.items[terms.sized], curves)
-            weights = self._importance(terms.sized, curves, stats)
+        if terms.sized_step is not None and self.budget is not None:
+            curves = self._curves(terms.sized_step, self.budget.prices, stats)
+            allowed = self.budget.left_for(terms.steps[terms.sized_step], self.items[terms.sized_step], curves)
+            weights = self._importance(terms.sized_step, curves, stats)
             scaled = {n: curve.weigh(weights.get(n, 1.0)) for n, curve in relative_errors(curves).items()}
-            sizes[terms.sized] = with_influence(terms.chooser, self.model, scaled, stats)(scaled, allowed)
+            sizes[terms.sized_step] = with_influence(terms.chooser, self.model, scaled, stats)(scaled, allowed)
         seconds["all"] = time.perf_counter() - self._clock
         texts = self.text.digests if self.text is not None else {}
         used = tuple(path for path in self.splits if any(layer.startswith(f"{path}.") for layer in self.layers))
@@ -109,7 +109,7 @@ class Compression:
 
     def _needs(self) -> dict[str, set[str]]:
         """The statistics that the items and the allocation read, by path."""
-        needs = layer_needs(self.model, self.terms.chooser) if self.terms.sized is not None else {}
+        needs = layer_needs(self.model, self.terms.chooser) if self.terms.sized_step is not None else {}
         for item in (item for its in self.items for item in its):
             for path, names in item.needs().items():
                 needs.setdefault(path, set()).update(names)
@@ -136,7 +136,7 @@ class Compression:
         """
         draft = self._solve(plan)
         undo = draft.replace()
-        sized = self.terms.sized
+        sized = self.terms.sized_step
         try:
             if self.budget is not None and sized is not None:
                 layers = [self.model.get_submodule(path) for path in self.layers]

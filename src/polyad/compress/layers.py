@@ -24,7 +24,7 @@ def split_modules(model: nn.Module, terms: Terms, plan: Plan | None) -> dict[str
 
 def choose_layers(model: nn.Module, terms: Terms) -> Selection:
     """The layers of the terms, none of them compressed; the budget and the model's numbers are checked too."""
-    selection = select_layers(model, terms.select, grouped=terms.grouped, reads_inputs=terms.reads_inputs)
+    selection = select_layers(model, terms.select, grouped=terms.takes_groups, reads_inputs=terms.reads_inputs)
     for path, layer in selection.chosen.items():
         refuse_compressed(path, layer)
     check_budget(terms.steps, terms.keep)

@@ -39,14 +39,15 @@ class Terms:
             raise ValueError(f"budget={self.count!r} is not a unit; choose one of {', '.join(COUNTS)}")
 
     @cached_property
-    def sized(self) -> int | None:
+    def sized_step(self) -> int | None:
         """The number of the step that the budget sizes."""
         return next((number for number, step in enumerate(self.steps) if step.sized_by_budget), None)
 
     @cached_property
     def chooser(self) -> Callable[..., dict[str, int]]:
-        """The allocation: the one asked for, what the sized method's paper uses, or ``greedy``."""
-        return self.allocate or (self.steps[self.sized].card.allocate if self.sized is not None else None) or greedy
+        """The allocation: the one asked for, what the paper of the sized method uses, or ``greedy``."""
+        of_paper = self.steps[self.sized_step].card.allocate if self.sized_step is not None else None
+        return self.allocate or of_paper or greedy
 
     @property
     def weighs(self) -> bool:
@@ -62,7 +63,7 @@ class Terms:
     def reads_text(self) -> bool:
         """True if text is needed, for statistics or to weigh the items under a budget."""
         compares = self.chooser is greedy or bool(layers_read_by(self.chooser))
-        return self.reads_inputs or (self.sized is not None and compares)
+        return self.reads_inputs or (self.sized_step is not None and compares)
 
     @property
     def takes_experts(self) -> bool:
@@ -73,9 +74,9 @@ class Terms:
         select = self.select
         patterns = [] if callable(select) else [select] if isinstance(select, str) else list(select or ())
         named = any("expert" in pattern for pattern in patterns)
-        return named or not (self.reads_inputs or (self.weighs and self.sized is not None))
+        return named or not (self.reads_inputs or (self.weighs and self.sized_step is not None))
 
     @property
-    def grouped(self) -> bool:
+    def takes_groups(self) -> bool:
         """True if convolutions in groups may be chosen: every step quantises."""
         return all(step.kind == "quantize" for step in self.steps)

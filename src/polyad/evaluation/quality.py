@@ -118,9 +118,9 @@ class Baseline:
             return _losses(self.model, windows, first, callback)
         unscored = [first] if first > 1 else []
         key = json.dumps([*self._identity, digest(windows), torch.__version__, *unscored], sort_keys=True)
-        known = read_baseline(key, len(windows))
-        if known is not None:
-            return known
+        stored = read_baseline(key, len(windows))
+        if stored is not None:
+            return stored
         measured = _losses(self.model, windows, first, callback)
         write_baseline(key, measured)
         return measured

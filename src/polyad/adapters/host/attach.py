@@ -70,10 +70,10 @@ def _freeze(layers: AdaptedLayers) -> None:
     if layers.by_path and any(part is model for part in root.modules()):
         return
     prefix = next((f"{path}." for path, part in model.named_modules() if path and part is root), "")
-    known = {prefix + path: flag for path, flag in common.trainable.items()}
+    flags = {prefix + path: flag for path, flag in common.trainable.items()}
     added = {id(p) for part in model.modules() if isinstance(part, Adapter | Bank) for p in part.parameters()}
     base = {path: p for path, p in model.named_parameters() if id(p) not in added}
-    common.trainable = {path: known.get(path, p.requires_grad) for path, p in base.items()}
+    common.trainable = {path: flags.get(path, p.requires_grad) for path, p in base.items()}
     common.root = weakref.ref(model)
     for parameter in base.values():
         parameter.requires_grad_(False)
