@@ -142,8 +142,6 @@ LONG_FUNCTIONS = {
     "decompose.cp.cp_als.cp_als": LOOP,
     "decompose.cp.nonnegative_cp.nonnegative_cp": LOOP,
     "decompose.cp.sparse_cp_als.sparse_cp_als": LOOP,
-    "decompose.networks.tnale.tnale": LOOP,
-    "decompose.trains.tr_als.tr_als": LOOP,
     "decompose.tucker.hooi.hooi": LOOP,
     "decompose.tucker.nonnegative_tucker.nonnegative_tucker": LOOP,
 }

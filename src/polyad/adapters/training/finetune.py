@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad._partial import whole_file
 from polyad._versions import NEWEST
 from polyad.adapters.host.adapters import Adapters
@@ -34,12 +35,7 @@ NAME = "adapter"
 
 
 def finetune(
-    model: Any,
-    method: Method,
-    asked: Finetuning,
-    *,
-    state: Path | None = None,
-    callback: Callable[..., Any] | None = None,
+    model: Any, method: Method, asked: Finetuning, *, state: Path | None = None, callback: Callback | None = None
 ) -> tuple[Adapters, TrainingRecord]:
     """Attach an adapter to a language model, train it, and return the record; it stays attached, as ``adapter``.
 
@@ -76,10 +72,8 @@ def finetune(
         "bytes": sum(t.nbytes for t in adapters.state_dict(NAME).values()),
         "learning_rate": learned.rate, "rates_tried": None if tried is None else asdict(tried),
         "steps": asked.steps, "batch": asked.batch, "length": tokens.length, "seed": asked.seed,
-        "loss_curve": list(learned.losses),
-        "held_out": _held_out(heldout, before, after),
-        "seconds": {"attaching": attaching, "training": learned.seconds},
-        "peak_memory_bytes": _peak(model, peak),
+        "loss_curve": list(learned.losses), "held_out": _held_out(heldout, before, after),
+        "seconds": {"attaching": attaching, "training": learned.seconds}, "peak_memory_bytes": _peak(model, peak),
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
