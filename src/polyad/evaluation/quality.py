@@ -49,11 +49,8 @@ def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None =
 
     What the tokenizer put before the text is not scored.
     """
-    return _losses(model, windows, frame(model).first_scored(windows), callback)
-
-
-def _losses(model: Any, windows: Tensor, first: int, callback: Callable[..., Any] | None) -> Tensor:
     by_window: list[float] = []
+    first = frame(model).first_scored(windows)
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             by_window.append(_loss(_logits(model, window, first), window, first))
@@ -115,13 +112,13 @@ class Baseline:
         """``losses`` of the model, measured where they are not kept."""
         first = self.frame.first_scored(windows)
         if not self._identity:
-            return _losses(self.model, windows, first, callback)
+            return losses(self.model, windows, callback=callback)
         unscored = [first] if first > 1 else []
         key = json.dumps([*self._identity, digest(windows), torch.__version__, *unscored], sort_keys=True)
         stored = read_baseline(key, len(windows))
         if stored is not None:
             return stored
-        measured = _losses(self.model, windows, first, callback)
+        measured = losses(self.model, windows, callback=callback)
         write_baseline(key, measured)
         return measured
 
