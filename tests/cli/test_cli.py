@@ -397,7 +397,7 @@ def test_an_interrupted_command_says_what_is_kept(polyad_command, tiny_folder, t
 
     monkeypatch.setattr("polyad.models.load", interrupted)
     assert polyad_command("inspect", tiny_folder) == (130, "", "stopped\n")
-    monkeypatch.setattr("polyad.compress.run.compress_to_folder", interrupted)
+    monkeypatch.setattr("polyad.compress.run.write_compressed", interrupted)
     code, out, err = polyad_command("compress", tiny_folder, "--method", "lord", "--out", tmp_path / "out")
     assert (code, out) == (130, "")
     assert "stopped; finished statistics are kept" in err

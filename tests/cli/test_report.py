@@ -282,7 +282,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, one, monkeypatch):
 
 @pytest.mark.parametrize("name", ["compress", "compare"])
 def test_commands_write_the_report_and_keep_the_command(tmp_path, one, many, monkeypatch, name):
-    monkeypatch.setattr("polyad.compress.run.compress_to_folder", lambda *_, **__: {**one, "command": None})
+    monkeypatch.setattr("polyad.compress.run.write_compressed", lambda *_, **__: {**one, "command": None})
     monkeypatch.setattr("polyad.compress.compare", lambda *_, **__: many)
     made, out = tmp_path / "my report.html", ["--out", str(tmp_path / "o")] if name == "compress" else []
     methods = "--method" if name == "compress" else "--methods"
@@ -310,7 +310,7 @@ def test_commands_write_the_report_and_keep_the_command(tmp_path, one, many, mon
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
-    for where in ("polyad.compress.run.compress_to_folder", "polyad.compress.compare"):
+    for where in ("polyad.compress.run.write_compressed", "polyad.compress.compare"):
         monkeypatch.setattr(where, lambda *_, **__: pytest.fail("the work was begun"))
     for argv in (
         ["compress", "small", "--method", "lord", "--out", str(tmp_path / "o")],

@@ -144,7 +144,7 @@ def beside():
 def _trained(made, base, attached):
     from types import SimpleNamespace
 
-    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.host.build import method_of
 
     model, where = based(made.folder, {"base": base}), made.saved / "checkpoint-9"
     where.mkdir(parents=True)

@@ -113,7 +113,7 @@ def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict
 def _single(
     model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str, chosen: Any
 ) -> AdapterRecord:
-    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.host.build import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
     from polyad.evaluation.measure import judge_beside
 
@@ -138,7 +138,7 @@ def _single(
 def _several(
     model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
 ) -> list[AdapterRecord | FailedAdapter]:
-    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.host.build import method_of
     from polyad.adapters.training.compare import compare
     from polyad.models.folder import check_free
 

@@ -46,23 +46,24 @@ def compress(
     json: options.Json = False,
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
+    from polyad.compress.asked import Asked, Request
     from polyad.compress.recipe import steps
-    from polyad.compress.run import Asked, compress_to_folder, run_of
+    from polyad.compress.run import write_compressed
     from polyad.export import fit_recipe
 
     options.check_report(report)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
     judge = options.judge_of(measure, model, dtype, device, larger=larger)
-    asked = Asked(
+    request = Request(model, recipe, keep, Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
         alternations, device, options.dtype_of(dtype), seed, avoid_slow,
-    )  # fmt: skip
+    ))  # fmt: skip
     options.fix_seed(seed)
     clock = time.perf_counter()
-    with unfinished(out_folder, run_of(model, recipe, asked, keep)) as work:
+    with unfinished(out_folder, request.to_json()) as work:
         with progress() as callback:
-            record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback, work=work)
+            record = write_compressed(request, work, callback)
         if judge is not None:
             record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
         record["command"] = command()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyad._versions import NEWEST
-from polyad.compress.asked import Asked
+from polyad.compress.asked import Asked, Request
 from polyad.compress.recipe import Recipe, steps
 from polyad.compress.result import measure_result
 from polyad.compress.run import compress_model
@@ -46,30 +46,22 @@ def compare(
         for label, recipe in methods.items():
             sized = any(step.sized_by_budget for step in steps(recipe))
             for keep in keeps if sized else [None]:
-                points.append(_point(name, label, recipe, keep, asked, work, original, judge, callback))
+                request = Request(name, steps(recipe), keep, asked)
+                points.append(_point(label, request, work, original, judge, callback))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     mark_front(points)
     return points
 
 
-def _point(
-    name: str,
-    label: str,
-    recipe: Recipe,
-    keep: float | None,
-    asked: Asked,
-    work: Path,
-    original: Any,
-    judge: Judge | None,
-    callback: Any,
-) -> Point:
+def _point(label: str, request: Request, work: Path, original: Any, judge: Judge | None, callback: Any) -> Point:
+    keep = request.keep
     try:
-        model, planned, _, texts, seconds = compress_model(name, recipe, keep, asked, work, callback)
-        record = measure_result(model, original, planned, texts, asked, (None, None), callback)
+        compressed = compress_model(request, work, callback)
+        record = measure_result(compressed, original, request.asked, (None, None), callback)
         if judge is not None:
-            record["measure"] = judge(model).to_json()
-        return {**record, "method": label, "keep": keep, "model": name, "seconds": seconds, "error": None}
+            record["measure"] = judge(compressed.model).to_json()
+        return {**record, "method": label, "keep": keep, "model": request.name, "error": None}
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         where = traceback.format_exc(limit=-1).strip().splitlines()[-1]
         return {"version": NEWEST["record"], "method": label, "keep": keep, "error": str(error), "where": where}
