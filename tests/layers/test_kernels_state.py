@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import polyad
+from polyad.adapters.frozen.frozen import Frozen
 from polyad.formats import LowRank, Product, Sum
 from polyad.formats.stored import packed_four
 from polyad.layers import Embedding, Linear
@@ -191,6 +192,15 @@ def test_export_takes_the_plain_path_and_compiled_layers_answer_alike():
             y, expected = compiled(normal(rows, 96)), plain(normal(rows, 96))
             assert (y - expected).norm() <= ERROR * expected.norm()
         assert torch.func.vmap(layer)(normal(3, 2, 96)).shape == (3, 2, 48)
+
+
+def test_an_adapter_leaves_its_layer_packed():
+    layer, plain = ready(WEIGHTS["4 bits"])
+    frozen, x = Frozen(layer), normal(1, 96)
+    with torch.no_grad():
+        expected = plain(x) - plain.bias
+        assert (frozen(x) - expected).norm() <= ERROR * expected.norm()
+    assert layer.weight.prepared is not None
 
 
 def test_threads_agree():

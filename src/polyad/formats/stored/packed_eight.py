@@ -28,7 +28,7 @@ def operator() -> Any:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedEight(Format, abstract=True):
-    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row and no zero points, made by ``prepare`` and never saved.
+    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row without zero points, made by ``prepare``, never saved.
 
     ``integers`` (rows, columns padded to 32) are codes less the middle of their range, ``narrow`` (rows,) their
     scales in bfloat16. ``source`` is the format that was packed with its codes taken away.

@@ -25,7 +25,8 @@ TILE = 1 << 19
 def operator() -> Any:
     """torch's product of bfloat16 rows with packed 4-bit codes; None where this torch has none."""
     packet = getattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu", None)
-    return None if packet is None else packet.default
+    packs = hasattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu")
+    return packet.default if packs and packet is not None else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
