@@ -9,7 +9,6 @@ from torch import nn
 
 from polyad.layers import Linear
 from polyad.layers.kernels import choice, kernel_rows, models, prepare_layers, prepared, product
-
 from polyad.quantize import round_to_nearest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Annotated, Any
 
@@ -68,7 +69,7 @@ def _show_kernels(name: str, model: Any, json: bool) -> None:
 
     rows = kernel_rows(model)
     if json:
-        layers = [{**row._asdict(), **(row.choice or {})} for row in rows]
+        layers = [{**dataclasses.asdict(row), **(row.choice or {})} for row in rows]
         emit({"model": name, "kernels": [{k: v for k, v in one.items() if k != "choice"} for one in layers]})
         return
     if not rows:

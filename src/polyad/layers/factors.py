@@ -63,7 +63,7 @@ class Factors(nn.Module):
         return self.stored_buffers
 
     @_buffers.setter
-    def _buffers(self, buffers: dict[str, Tensor | None]) -> None:
+    def _buffers(self, buffers: dict[str, Tensor | None]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.__dict__["_buffers"] = buffers
 
     @property

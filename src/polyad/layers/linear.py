@@ -51,10 +51,14 @@ class Linear(nn.Module):
         self.out_features, self.in_features = as_matrix(self.weight)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trainable))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
+        """The product with the weight, without the bias, by the kernels that ``polyad.layers.kernels`` chose."""
         x = as_autocast(x)
         run = prepared_run(self.weight, x)
-        y = self.weight().linear(x) if run is None else run_flat(run, x)
+        return self.weight().linear(x) if run is None else run_flat(run, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.multiply(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def spec(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ Halves = tuple[slice, slice]
 
 def pack_nibbles(codes: Tensor) -> Tensor:
     """Codes (n, k) below 16, in torch's layout; n a multiple of 16, k of 32. Bytes of shape (n, k / 2)."""
-    return torch._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
 
 
 def blocks(packed: Tensor) -> Iterator[tuple[slice, Tensor, Halves]]:

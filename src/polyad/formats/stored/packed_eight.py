@@ -28,7 +28,7 @@ def operator() -> Any:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedEight(Format, abstract=True):
-    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row and no zero points; made by its ``prepare`` and never saved.
+    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row without zero points, made by ``prepare``, never saved.
 
     ``integers`` (rows, columns padded to 32) are codes less the middle of their range, ``narrow`` (rows,) their
     scales in bfloat16. ``source`` is the format that was packed with its codes taken away.
@@ -82,6 +82,9 @@ class PackedEight(Format, abstract=True):
 
     def linear(self, x: Tensor) -> Tensor:
         return self.many(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.dense(weights.dtype)
 
     def rows(self, index: Tensor) -> Tensor:
         flat = torch.arange(self.shape[0], device=index.device)[index.reshape(-1)]  # refuses what lies past the end

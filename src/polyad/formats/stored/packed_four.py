@@ -25,7 +25,8 @@ TILE = 1 << 19
 def operator() -> Any:
     """torch's product of bfloat16 rows with packed 4-bit codes; None where this torch has none."""
     packet = getattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu", None)
-    return None if packet is None else packet.default
+    packs = hasattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu")
+    return packet.default if packs and packet is not None else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,15 +99,16 @@ class PackedFour(Format, abstract=True):
         n, k = self.shape
         wide = torch.promote_types(dtype, torch.float32)
         size = (self.group, self.wide, self.nibbles.shape[0])
-        scale = spread_grid(self.source, self.source.scale, *size).to(wide)
-        zero = spread_grid(self.source, self.source.centre(), *size).to(wide) + _lift(self.source.bits)
+        scale = spread_grid(self.source, self.source.scale, *size).to(wide).unsqueeze(1)
+        zero = spread_grid(self.source, self.source.centre(), *size).to(wide).unsqueeze(1) + _lift(self.source.bits)
         codes = self._code_columns().unflatten(0, (-1, self.group))  # (groups, group, rows)
         out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
         step = max(1, TILE // codes[0].numel())
-        for start in range(0, len(codes), step):
-            some = slice(start, start + step)
-            values = codes[some].to(wide)
-            out[some] = values.sub_(zero[some].unsqueeze(1)).mul_(scale[some].unsqueeze(1))
+        for target, *parts in zip(*(t.split(step) for t in (out, codes, scale, -zero * scale)), strict=True):
+            values = target.copy_(parts[0]) if dtype == wide else parts[0].to(wide)
+            torch.addcmul(parts[2], values, parts[1], out=values)
+            if dtype != wide:
+                target.copy_(values)
         return out.flatten(0, 1)[:k, :n]
 
     def _code_columns(self) -> Tensor:
@@ -119,7 +121,7 @@ class PackedFour(Format, abstract=True):
         return codes
 
     def _half(self, part: Tensor, high: int) -> Tensor:
-        """Codes, lifted, that stand in one half of the bytes: (blocks, k or 2 k, rows / 2) to (blocks, k, rows / 2)."""
+        """Codes, lifted, in one half of the bytes: (blocks, k or 2 k, rows / 2) to (blocks, k, rows / 2)."""
         if self.halves == 1:
             return part >> 4 if high else part & 15
         upper, lower = part.chunk(2, 1)
@@ -128,6 +130,9 @@ class PackedFour(Format, abstract=True):
     def linear(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         return self.many(flat).reshape(*x.shape[:-1], -1)
+
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.columns(weights.dtype).mT
 
     def rows(self, index: Tensor) -> Tensor:
         n, k = self.shape

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,8 @@ from polyad.layers.kernels.pack import check_kernels, last_rows, packed
 from polyad.layers.kernels.prepared import DTYPES, Wish
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """One kind of matrix in a model: its layer's name, what it is, how often, and what serves few rows and many.
 
     ``choice`` is what was measured, in microseconds of one row; None where nothing fits and the plain product serves.

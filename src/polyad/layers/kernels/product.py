@@ -52,12 +52,11 @@ def product(
     if isinstance(weight, Tensor):
         dense = weight.detach().to(dtype)
         return Product(Matrix(dense), shift, dense.nbytes)
-    if isinstance(weight, Factors):
-        prepared = prepare_factors(weight, kernels, dtype)
-        if prepared is not None:
-            return Product(prepared.run(dtype), shift, stored_bytes(prepared.format))
-        weight = weight()
+    prepared = prepare_factors(weight, kernels, dtype) if isinstance(weight, Factors) else None
+    if prepared is not None:
+        return Product(prepared.run(dtype), shift, stored_bytes(prepared.format))
+    matrix = weight() if isinstance(weight, Factors) else weight
     with torch.inference_mode(False), torch.no_grad():
-        format = pack_parts(weight.to(dtype), lambda part: pack_if_faster(part, kernels, dtype))
+        format = pack_parts(matrix.to(dtype), lambda part: pack_if_faster(part, kernels, dtype))
     CHOICES.write()
     return Product(run_for(format, dtype, most_rows(kernels)), shift, stored_bytes(format))
