@@ -74,7 +74,7 @@ def generate(
 
 
 def _record(generation: Any) -> dict[str, Any]:
-    """What is printed of a generation of one text."""
+    """The JSON of the generation of one text."""
     names = (
         "seconds",
         "cache_bytes",

@@ -17,7 +17,9 @@ def inspect(
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
     json: options.Json = False,
-    kernels: Annotated[bool, typer.Option("--kernels", help="which products serve few rows and many, measured")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="which products serve few rows and many, measured")
+    ] = False,
 ) -> None:
     """Show MODEL's layers by shape and kind, its size, and the blocks that can be cut together."""
     from polyad.evaluation.size import nbytes, operations, parameters
