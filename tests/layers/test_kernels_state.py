@@ -24,21 +24,24 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def codes(*size, bits=4, group=32, seed=0):
-    return round_to_nearest(normal(*size, seed=seed), bits, group=group)
+def codes(*size, bits=4, group=32, seed=0, **grid):
+    return round_to_nearest(normal(*size, seed=seed), bits, group=group, **grid)
 
 
 WEIGHTS = {
     "4 bits": codes(48, 96), "3 bits, short groups": codes(33, 70, bits=3, group=64),
-    "8 bits, rows": codes(48, 96, bits=8, group=None), "8 bits, groups": codes(48, 96, bits=8),
+    "8 bits, rows": codes(48, 96, bits=8, group=None, symmetric=True),
+    "8 bits, rows and zero points": codes(48, 96, bits=8, group=None), "8 bits, groups": codes(48, 96, bits=8),
     "factors": Product((codes(48, 20), codes(20, 96, seed=1))),
     "corrected": Sum((codes(48, 96), LowRank(normal(48, 4), normal(4, 96)))),
     "corrected by codes": Sum((codes(48, 96), Product((codes(48, 8, bits=8), codes(8, 96))))),
 }  # fmt: skip
 
 
-def ready(weight, kernels="packed4"):
+def ready(weight):
     """A layer that has met one row, and what it answers plainly."""
+    by_row = getattr(weight, "bits", 4) == 8 and weight.block[1] == weight.size[1] and weight.zero is None
+    kernels = "packed8" if by_row else "packed4"
     plain = Linear(copy.deepcopy(weight), torch.ones(weight.shape[0])).eval()
     layer = prepare_layers(copy.deepcopy(plain), kernels)
     with torch.no_grad():
@@ -245,7 +248,10 @@ def test_a_choice_that_there_is_not_is_refused():
 
 def test_a_folder_is_written_as_it_was_loaded(tmp_path, tiny_folder):
     model = polyad.load(tiny_folder)
-    replace(model, {path: Linear(round_to_nearest(layer.weight, 4, group=32)) for path, layer in select(model, "*").items()})
+    replace(
+        model,
+        {path: Linear(round_to_nearest(layer.weight, 4, group=32)) for path, layer in select(model, "*").items()},
+    )
     polyad.save(model, tmp_path / "first")
     loaded = polyad.load(tmp_path / "first", kernels="packed4")
     x = torch.tensor([[3]])

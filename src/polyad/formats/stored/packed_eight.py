@@ -28,18 +28,16 @@ def operator() -> Any:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedEight(Format, abstract=True):
-    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row; made by its ``prepare`` and never saved.
+    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row and no zero points; made by its ``prepare`` and never saved.
 
     ``integers`` (rows, columns padded to 32) are codes less the middle of their range, ``narrow`` (rows,) their
-    scales in bfloat16 and ``shift`` (rows,) what a row adds for each number of x where its zero point is not that
-    middle. ``source`` is the format that was packed with its codes taken away.
+    scales in bfloat16. ``source`` is the format that was packed with its codes taken away.
     """
 
     kernel: ClassVar[str] = "packed8"
 
     integers: Tensor
     narrow: Tensor
-    shift: Tensor | None
     source: Any
 
     @property
@@ -52,7 +50,7 @@ class PackedEight(Format, abstract=True):
 
     @property
     def nbytes(self) -> int:
-        kept = (self.integers, self.narrow, self.shift, self.source.scale, self.source.zero)
+        kept = (self.integers, self.narrow, self.source.scale)
         return sum(part.nbytes for part in kept if isinstance(part, Tensor))
 
     @property
@@ -71,8 +69,7 @@ class PackedEight(Format, abstract=True):
         """The operator's product: x (rows, in or ``wide``), bfloat16, to (rows, out), bfloat16."""
         if x.shape[1] != self.wide:
             x = F.pad(x, (0, self.wide - x.shape[1]))
-        y = operator()(x, self.integers, self.narrow)
-        return y if self.shift is None else torch.addmm(y, x.sum(1, keepdim=True), self.shift.unsqueeze(0))
+        return operator()(x, self.integers, self.narrow)
 
     def many(self, x: Tensor) -> Tensor:
         """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
@@ -81,9 +78,7 @@ class PackedEight(Format, abstract=True):
     def dense(self, dtype: torch.dtype) -> Tensor:
         """W, each number as ``source`` states it, computed in float32 or better."""
         wide = torch.promote_types(dtype, torch.float32)
-        scale, zero = self.source.scale.to(wide), self.source.centre()
-        zero = (zero.to(wide) if isinstance(zero, Tensor) else zero) - 2.0 ** (self.source.bits - 1)
-        return self.integers[:, : self.shape[1]].to(wide).sub_(zero).mul_(scale).to(dtype)
+        return self.integers[:, : self.shape[1]].to(wide).mul_(self.source.scale.to(wide)).to(dtype)
 
     def linear(self, x: Tensor) -> Tensor:
         return self.many(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
@@ -95,20 +90,14 @@ class PackedEight(Format, abstract=True):
 
 
 def pack_eight(source: Any) -> PackedEight | None:
-    """A quantised matrix in this layout; None where its blocks or its bits do not fit."""
-    fits = len(source.size) == 2 and source.bits > 4 and source.block[0] == 1 and source.block[1] >= source.size[1]
-    if operator() is None or not fits or min(source.size) < 1:
+    """A quantised matrix in this layout; None where its blocks, its bits or its zero points do not fit."""
+    by_row = len(source.size) == 2 and source.block[0] == 1 and source.block[1] >= source.size[1]
+    if operator() is None or not by_row or source.bits <= 4 or source.zero is not None or min(source.size) < 1:
         return None
     k, middle = source.size[1], 2 ** (source.bits - 1)
     narrow = narrowed(source.scale.float().reshape(-1))
     if narrow is None:
         return None
     codes = unpack(source.codes, source.bits, k) - middle  # wraps, which is the integer's own bits
-    shift = None
-    if source.zero is not None:
-        zero = source.zero.float() if isinstance(source.zero, Tensor) else source.zero
-        shift = ((middle - zero) * source.scale.float()).reshape(-1).bfloat16()
-        if not bool(torch.isfinite(shift).all()):
-            return None
     bare = dataclasses.replace(source, codes=source.codes.to("meta"))
-    return PackedEight(F.pad(codes.view(torch.int8), (0, -k % STEP)), narrow, shift, bare)
+    return PackedEight(F.pad(codes.view(torch.int8), (0, -k % STEP)), narrow, bare)

@@ -17,7 +17,7 @@ from polyad.formats.stored.packing import pack, unpack
 
 GROUPS = (256, 128, 64, 32)
 """Columns that may share a scale in torch's operator."""
-TILE = 1 << 18
+TILE = 1 << 19
 """Numbers that are restored at a time, so that they stay in the processor's cache."""
 
 
@@ -97,27 +97,31 @@ class PackedFour(Format, abstract=True):
         """``W.mT`` (in, out), each number as ``source`` states it, computed in float32 or better."""
         n, k = self.shape
         wide = torch.promote_types(dtype, torch.float32)
-        out = torch.empty(k, self.nibbles.shape[0], dtype=dtype, device=self.nibbles.device)
         size = (self.group, self.wide, self.nibbles.shape[0])
         scale = spread_grid(self.source, self.source.scale, *size).to(wide)
         zero = spread_grid(self.source, self.source.centre(), *size).to(wide) + _lift(self.source.bits)
+        codes = self._code_columns().unflatten(0, (-1, self.group))  # (groups, group, rows)
+        out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+        step = max(1, TILE // codes[0].numel())
+        for start in range(0, len(codes), step):
+            some = slice(start, start + step)
+            values = codes[some].to(wide)
+            out[some] = values.sub_(zero[some].unsqueeze(1)).mul_(scale[some].unsqueeze(1))
+        return out.flatten(0, 1)[:k, :n]
+
+    def _code_columns(self) -> Tensor:
+        """Codes, lifted, by columns: (``wide``, rows padded)."""
+        codes = self.nibbles.new_empty(self.wide, self.nibbles.shape[0])
         for rows, part, at in blocks(self.nibbles):
-            target, *grids = (t[:, rows].unflatten(1, (len(part), -1)) for t in (out, scale, zero))
-            step = max(1, TILE // part[0].numel())
-            for start in range(0, len(part), step):
-                some = slice(start, start + step)
-                for high, there in enumerate(at):
-                    s, z = (t[:, some, there].transpose(0, 1).unsqueeze(2) for t in grids)  # (blocks, groups, 1, …)
-                    values = self._half(part[some], high).to(wide).unflatten(1, (s.shape[1], -1))
-                    values = values.sub_(z).mul_(s).flatten(1, 2)  # (blocks, k padded, rows / 2)
-                    target[:, some, there] = values[:, :k].transpose(0, 1)
-        return out[:, :n]
+            target = codes[:, rows].unflatten(1, (len(part), -1))  # (k, blocks, rows of one)
+            for high, there in enumerate(at):
+                target[:, :, there] = self._half(part, high).transpose(0, 1)
+        return codes
 
     def _half(self, part: Tensor, high: int) -> Tensor:
-        """Codes, lifted, that stand in one half of the bytes (blocks, k or 2 k, rows / 2)."""
-        first = part >> 4 if high else part & 15
+        """Codes, lifted, that stand in one half of the bytes: (blocks, k or 2 k, rows / 2) to (blocks, k, rows / 2)."""
         if self.halves == 1:
-            return first
+            return part >> 4 if high else part & 15
         upper, lower = part.chunk(2, 1)
         return (upper & 240) | (lower >> 4) if high else (upper << 4) | (lower & 15)
 
@@ -161,7 +165,7 @@ def spread_grid(source: Any, grid: Tensor | float, group: int, wide: int, tall: 
     block = min(source.block[1], wide)
     by_row = grid.repeat_interleave(source.block[0], 0)[:n] if source.block[0] > 1 else grid
     by_group = by_row if block == group else by_row.repeat_interleave(-(-block // group), 1)[:, : wide // group]
-    return F.pad(by_group.mT, (0, tall - n))
+    return F.pad(by_group.mT, (0, tall - n)).contiguous()  # rows last, along which it is read
 
 
 def narrowed(scale: Tensor) -> Tensor | None:
