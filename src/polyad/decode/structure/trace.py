@@ -81,7 +81,9 @@ class Trace:
             with torch.no_grad(), torch.random.fork_rng(devices):
                 return model(input_ids=self.ids, past_key_values=Cache(layers=layers), use_cache=True).logits
         except Exception as error:  # whatever a model raises that is used otherwise than it expects
-            raise NoLoopError(f"{type(model).__name__} does not run with a cache of ours ({error})") from error
+            if _Handle.__name__ in str(error):
+                raise NoLoopError("it reads its cache otherwise than by attending to it") from error
+            raise NoLoopError(f"it does not run on a few tokens ({error})") from error
         finally:
             for handle in handles:
                 handle.remove()
