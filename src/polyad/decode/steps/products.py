@@ -45,7 +45,8 @@ def _parts(layer: Any) -> tuple[Factors | Tensor, Tensor | None] | None:
     bias = None if layer.__dict__.get("_parameters", {}).get("bias") is None else layer.bias.detach()
     if type(layer) is Linear:
         return layer.weight, bias
-    if type(layer).forward is nn.Linear.forward:
+    kind: Any = type(layer)
+    if kind.forward is nn.Linear.forward:
         return layer.weight.detach(), bias
     if isinstance(layer, linear_types()) and is_transposed(layer):
         return layer.weight.detach().mT.contiguous(), bias
