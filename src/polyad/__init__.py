@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         decode,
         decompose,
         evaluation,
+        export,
         formats,
         layers,
         linalg,
@@ -52,8 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Card", "Format", "Paper", "Plan", "adapters", "algorithms", "allocate", "apply", "attention", "cache", "card",
-    "compare", "compress", "data", "decode", "decompose", "evaluate", "evaluation", "formats", "generate", "layers",
-    "linalg", "load", "method", "methods", "models", "optim", "plan", "quantize", "save",
+    "compare", "compress", "data", "decode", "decompose", "evaluate", "evaluation", "export", "formats", "generate",
+    "layers", "linalg", "load", "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip
 
 
