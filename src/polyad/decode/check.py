@@ -10,7 +10,8 @@ from torch import Tensor
 
 from polyad.decode.outline import NoLoopError
 from polyad.decode.steps.decoder import Decoder
-from polyad.decode.structure.trace import distance, random_ids
+from polyad.decode.structure.nearness import distance
+from polyad.decode.structure.trace import random_ids
 
 PROMPT, STEPS, PADDING = 9, 4, 3
 TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.2}

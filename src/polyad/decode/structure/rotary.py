@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from polyad.decode.outline import NoLoopError, Rotary
-from polyad.decode.structure.trace import TOKENS, Call, Trace, same
+from polyad.decode.structure.nearness import same
+from polyad.decode.structure.trace import TOKENS, Call, Trace
 from polyad.models.attention import ReducedAttention
 
 GROWS = ("dynamic", "longrope")
