@@ -76,6 +76,40 @@ def test_generate(polyad_command, tiny_folder):
     assert drawn[0] == drawn[1]
 
 
+def test_generate_says_how_fast_and_by_which_loop(polyad_command, tiny_folder):
+    threads = torch.get_num_threads()
+    told = ("generate", tiny_folder, "the import statement", "--tokens", 5, "--json", "--dtype", "float32")
+    try:
+        by_loop = value(polyad_command(*told, "--threads", 1)[1])
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    by_transformers = value(polyad_command(*told, "--cache", "kivi:bits=8")[1])
+    assert by_loop["text"] == by_transformers["text"]
+    assert (by_loop["loop"], by_loop["reason"], by_loop["threads"]) == ("polyad", None, 1)
+    assert by_transformers["loop"] == "transformers"
+    assert "codec" in by_transformers["reason"]
+    for record in (by_loop, by_transformers):
+        assert record["dtype"] == "float32"
+        assert 0 < record["milliseconds_per_token"] <= 1000 * record["seconds"]
+        assert record["prefill_tokens_per_second"] > 0
+    code, _, err = polyad_command(*told[:-1], "float31")
+    assert (code, "dtype 'float31' is not known" in err) == (1, True)
+
+
+def test_generate_shows_the_text_on_a_terminal_as_it_is_made(polyad_command, tiny_folder, monkeypatch):
+    told = ("generate", tiny_folder, "the import statement", "--tokens", 12)
+    plain = polyad_command(*told)[1].rstrip("\n")
+    pieces = []
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("polyad.cli.generate.write_piece", lambda terminal, text: pieces.append(text))
+    code, out, _ = polyad_command(*told)
+    assert (code, out.strip()) == (0, "")
+    assert pieces[0] == "the import statement"
+    assert len(pieces) > 2
+    assert "".join(pieces).rstrip("\n") == plain
+
+
 def test_cache(polyad_command, tiny_folder, tiny_text, tmp_path):
     ways = "plain;kivi:bits=8,group=8,window=0;metric:rank=4,window=0"
     told = ("cache", tiny_folder, "--methods", ways, "--context", 40, "--scored", 8, "--windows", 2, "--text",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -74,7 +74,7 @@ def generate(
 
 
 def _record(generation: Any) -> dict[str, Any]:
-    """What is printed of a generation of one text."""
+    """The JSON of the generation of one text."""
     names = (
         "seconds",
         "cache_bytes",
@@ -95,10 +95,11 @@ def _record(generation: Any) -> dict[str, Any]:
 def _writer(prompt: str) -> Callable[[str], object]:
     """The function that shows the text on the terminal as it is made, the prompt first."""
     terminal = sys.stdout
+    write_piece(terminal, prompt)
+    return lambda text: write_piece(terminal, text)
 
-    def write(text: str) -> None:
-        terminal.write(text)
-        terminal.flush()
 
-    write(prompt)
-    return write
+def write_piece(terminal: TextIO, text: str) -> None:
+    """Show a piece of a text at once."""
+    terminal.write(text)
+    terminal.flush()

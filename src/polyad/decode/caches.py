@@ -11,8 +11,6 @@ from polyad.cache.host.model_layers import takes_caches
 from polyad.cache.maker import PLAIN, maker
 from polyad.data import calibration
 
-__all__ = ["PLAIN", "cache_by_name"]
-
 
 def cache_by_name(model: Any, name: str, texts: Callable[[], Any]) -> HeldCache | None:
     """The cache of a codec, ``kivi:bits=4`` or another, calibrated where it needs it on ``texts()``.

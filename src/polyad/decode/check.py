@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from polyad.decode.outline import NoLoopError
 from polyad.decode.steps.decoder import Decoder
-from polyad.decode.structure.trace import distance, random_ids
+from polyad.decode.structure.nearness import distance
+from polyad.decode.structure.trace import random_ids
 
 PROMPT, STEPS, PADDING = 9, 4, 3
 TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.2}
@@ -44,12 +46,10 @@ def check_decoder(decoder: Decoder, model: Any) -> None:
 
 def _of_model(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """The model's own logits (batch, STEPS + 1, vocabulary) after the prompt's last token and each one after it."""
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters  # as transformers asks too
+    more = {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)} if takes_positions else {}
     with torch.no_grad():
-        try:
-            logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-        except (TypeError, ValueError):  # a model that counts positions itself
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **more).logits
     return logits[:, PROMPT - 1 :].float()
 
 

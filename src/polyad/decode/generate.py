@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from polyad._types import check_type
 from polyad.cache.host.held_cache import HeldCache
+from polyad.cache.maker import PLAIN
 from polyad.data import at_hand
-from polyad.decode.caches import PLAIN, cache_by_name
+from polyad.decode.caches import cache_by_name
 from polyad.decode.clock import Clock
 from polyad.decode.default_dtype import default_dtype
 from polyad.decode.generation import Generation

@@ -36,11 +36,11 @@ _KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[torch.dtype, Prepared]] = weak
 def prepare_decoder(model: Any, dtype: torch.dtype) -> Prepared:
     """The decoder of a model in a dtype; read, built and checked when it is first asked for or the model changed."""
     signature = _signature(model)
-    known = _KNOWN.setdefault(model, {}).get(dtype)
-    if known is None or known.signature != signature:
-        known = _KNOWN[model][dtype] = Prepared(signature, *_make(model, dtype))
-        known.signature = _signature(model)  # reading it may have chosen its attention
-    return known
+    prepared = _KNOWN.setdefault(model, {}).get(dtype)
+    if prepared is None or prepared.signature != signature:
+        prepared = _KNOWN[model][dtype] = Prepared(signature, *_make(model, dtype))
+        prepared.signature = _signature(model)  # reading it may have chosen its attention
+    return prepared
 
 
 def _make(model: Any, dtype: torch.dtype) -> tuple[Decoder | None, str | None]:
@@ -56,7 +56,7 @@ def _make(model: Any, dtype: torch.dtype) -> tuple[Decoder | None, str | None]:
 
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
-    """What changes where a module, a tensor or its numbers do: a few numbers of each stand for all."""
+    """A value that changes where a module, a tensor or its numbers do: a few numbers of each stand for all."""
     modules = tuple((id(m), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules())
     return modules, tuple(map(_mark, stored_tensors(model)))
 

@@ -43,12 +43,14 @@ def _parts(layer: Any) -> tuple[Factors | Tensor, Tensor | None] | None:
     if layer._forward_hooks or layer._forward_pre_hooks:
         return None
     bias = None if layer.__dict__.get("_parameters", {}).get("bias") is None else layer.bias.detach()
-    if type(layer) is Linear:
-        return layer.weight, bias
-    if type(layer).forward is nn.Linear.forward:
-        return layer.weight.detach(), bias
+    kind: Any = type(layer)
+    weight: Any = getattr(layer, "weight", None)
+    if kind is Linear:
+        return weight, bias
+    if kind.forward is nn.Linear.forward:
+        return weight.detach(), bias
     if isinstance(layer, linear_types()) and is_transposed(layer):
-        return layer.weight.detach().mT.contiguous(), bias
+        return weight.detach().mT.contiguous(), bias
     return None
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from polyad.decode.outline import Attention, NoLoopError, Norm
 from polyad.decode.steps.attend import attend_plainly
 from polyad.decode.structure.linears import linear_calls, other_calls
+from polyad.decode.structure.nearness import equal, multiple, same
 from polyad.decode.structure.norms import normalize, read_norm
 from polyad.decode.structure.rotary import rotaries, rotate
-from polyad.decode.structure.trace import Attended, Trace, equal, multiple, same
+from polyad.decode.structure.trace import Attended, Trace
 from polyad.models.attention import ReducedAttention
 
 

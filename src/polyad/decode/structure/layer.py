@@ -11,8 +11,9 @@ from polyad.decode.outline import Layer, NoLoopError, Norm
 from polyad.decode.structure.attention import read_attention
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.mlp import read_mlp
+from polyad.decode.structure.nearness import equal, multiple, same
 from polyad.decode.structure.norms import read_norm
-from polyad.decode.structure.trace import Trace, equal, multiple, same
+from polyad.decode.structure.trace import Trace
 
 
 def read_layer(trace: Trace, number: int, module: nn.Module) -> Layer:

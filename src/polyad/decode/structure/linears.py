@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from polyad.decode.structure.trace import Trace, equal
+from polyad.decode.structure.nearness import equal
+from polyad.decode.structure.trace import Trace
 from polyad.models.layer_matrices import multiplies
 
 

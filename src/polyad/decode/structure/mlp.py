@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from polyad.decode.outline import Mlp, NoLoopError
 from polyad.decode.structure.linears import linear_calls, other_calls
-from polyad.decode.structure.trace import Trace, equal, same
+from polyad.decode.structure.nearness import equal, same
+from polyad.decode.structure.trace import Trace
 
 
 def squared_relu(x: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from polyad.decode.outline import NoLoopError, Norm, Outline
 from polyad.decode.structure.layer import read_layer
+from polyad.decode.structure.nearness import equal, multiple, same
 from polyad.decode.structure.norms import read_norm
-from polyad.decode.structure.trace import TOKENS, Trace, equal, multiple, same
+from polyad.decode.structure.trace import TOKENS, Trace
 
 
 def read_outline(model: Any) -> Outline:
@@ -51,12 +52,12 @@ def _layers(trace: Trace, model: nn.Module) -> list[nn.Module]:
 
 def _share_rotations(outline: Outline) -> Outline:
     """The same with one rotation for all layers that have an equal one."""
-    known: dict[Any, Any] = {}
+    by_name: dict[Any, Any] = {}
     layers = []
     for layer in outline.layers:
         rotary = layer.attention.rotary
         if rotary is not None:
-            rotary = known.setdefault(rotary.name, rotary)
+            rotary = by_name.setdefault(rotary.name, rotary)
         layers.append(dataclasses.replace(layer, attention=dataclasses.replace(layer.attention, rotary=rotary)))
     return dataclasses.replace(outline, layers=tuple(layers))
 

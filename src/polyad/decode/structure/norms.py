@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad.decode.outline import NoLoopError, Norm
-from polyad.decode.structure.trace import same
+from polyad.decode.structure.nearness import same
 
 EPSILONS = ("variance_epsilon", "eps", "epsilon", "norm_eps", "layer_norm_eps")
 

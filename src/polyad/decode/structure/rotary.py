@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from polyad.decode.outline import NoLoopError, Rotary
-from polyad.decode.structure.trace import TOKENS, Call, Trace, same
+from polyad.decode.structure.nearness import same
+from polyad.decode.structure.trace import TOKENS, Call, Trace
 from polyad.models.attention import ReducedAttention
 
 GROWS = ("dynamic", "longrope")
@@ -54,12 +55,20 @@ class _Source:
         kwargs = {name: _replaced(a, positions) for name, a in self._call.kwargs.items()}
         with torch.no_grad():
             cos, sin = self._module(*args, **kwargs)
-        return cos[0], sin[0]
+        return _of_text(cos), _of_text(sin)
 
 
 def _replaced(value: Any, positions: Tensor) -> Any:
-    whole = isinstance(value, Tensor) and not value.is_floating_point() and value.shape == (1, TOKENS)
-    return positions[None] if whole else value
+    """Other positions in the place of those of the trace; models that see pictures have them three times."""
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.shape[-1:] != (TOKENS,):
+        return value
+    counted = torch.arange(TOKENS, device=value.device).expand(value.shape)
+    return positions.expand(*value.shape[:-1], -1) if torch.equal(value, counted.to(value.dtype)) else value
+
+
+def _of_text(table: Tensor) -> Tensor:
+    """Cosines or sines (tokens, channels) of the first row, and of the first of the three dimensions of pictures."""
+    return table.reshape(-1, *table.shape[-2:])[0]
 
 
 def _source(trace: Trace, pair: Any) -> _Source:
@@ -72,9 +81,11 @@ def _source(trace: Trace, pair: Any) -> _Source:
                 if any(word in kind or f"'{word}'" in stated for word in GROWS):
                     raise NoLoopError("its rotation depends on the length of the text")
                 source = _Source(module, call, index)
-                again = source.table(torch.arange(TOKENS, device=pair[0].device))
-                if not all(same(x, y[0]) for x, y in zip(again, pair, strict=True)):
+                again = source.table(torch.arange(TOKENS + 1, device=pair[0].device))
+                if not all(same(x[:TOKENS], _of_text(y)) for x, y in zip(again, pair, strict=True)):
                     raise NoLoopError("its rotation is not the same twice")
+                if any(len(x) != TOKENS + 1 for x in again):
+                    raise NoLoopError("its rotation does not follow from the positions of tokens")
                 return source
     raise NoLoopError("its cosines and sines are made by no module of their own")
 
