@@ -1,6 +1,7 @@
 """A model written as a GGUF file: structure, numbers, refusals, and that nothing is left half written."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 import polyad
 import tiny
+from polyad.adapters import Adapters, DoRA, LoRA
 from polyad.cli import main
 from polyad.export import export, fit_recipe
 from polyad.formats import LowRank, Quantized, Sum
@@ -192,6 +194,41 @@ def test_corrections_go_into_a_lora_file(tmp_path):
         torch.testing.assert_close(whole, dense, rtol=1e-4, atol=1e-5)
 
 
+def test_adapters_go_into_a_lora_file_with_their_whole_scale(tmp_path):
+    model = decoder()
+    adapters = Adapters(model)
+    adapters.attach("one", "*.q_proj", LoRA, rank=4, alpha=32)
+    adapters.attach("two", "*.mlp.up_proj", LoRA, rank=2)
+    adapters.activate({"one": 0.5, "two": 1.0})
+    with torch.no_grad():
+        for name in adapters.names:
+            for parameter in adapters.parameters(name):
+                parameter.normal_(std=0.3)
+    checked = {"unchecked": not gguf_engine.is_installed()}
+    result = export(model, tmp_path / "x.gguf", "gguf", container="Q8_0", **checked)
+    both = tensors(gguf.GGUFReader(result.more[0]))
+    assert key(gguf.GGUFReader(result.more[0]), "adapter.lora.alpha") == 4
+    for path, name, rank in (("self_attn.q_proj", "attn_q", 4), ("mlp.up_proj", "ffn_up", 2)):
+        layer = model.get_submodule(f"model.layers.0.{path}")
+        change = layer.updated_weights()["weight"] - layer.weight.detach()
+        if name == "attn_q":
+            change = change.reshape(4, 2, 8, 64).transpose(1, 2).reshape(change.shape)
+        down, up = (numbers(both[f"blk.0.{name}.weight.lora_{part}"]) for part in "ab")
+        torch.testing.assert_close(up @ down * 4 / rank, change, rtol=1e-4, atol=1e-5)
+
+
+def test_adapters_that_are_no_low_rank_matrix_are_to_be_merged_first(tmp_path):
+    model = decoder()
+    adapters = Adapters(model)
+    adapters.attach("dora", "*.q_proj", DoRA, rank=2)
+    with pytest.raises(
+        ValueError, match=r"'dora' on model.layers.0.self_attn.q_proj is no low-rank .* merge it first"
+    ):
+        written(model, tmp_path)
+    adapters.merge(keep=False)
+    written(model, tmp_path)
+
+
 def test_cut_heads_and_widths_come_back_at_places_of_their_own(tmp_path):
     model = compress(decoder(), "modegpt", keep=0.7, calibrate=tiny.PART)
     reader, result = written(model, tmp_path)
@@ -332,3 +369,10 @@ def test_a_recipe_that_no_file_holds_is_refused():
             fit_recipe(recipe, "gguf")
     with pytest.raises(ValueError, match="format='onnx' has no grids of its own; choose one of gguf"):
         fit_recipe("rtn:bits=4", "onnx")
+
+
+def test_optional_packages_are_imported_in_their_own_room_alone():
+    root = Path(polyad.__file__).parent
+    wanted = re.compile(r"(import|from) (gguf|xllamacpp)\b")
+    files = {path.relative_to(root).parts[0] for path in root.rglob("*.py") if wanted.search(path.read_text())}
+    assert files == {"interop"}

@@ -23,7 +23,8 @@ class Encoded:
     """One piece as it goes into a file.
 
     ``restored`` is the float32 matrix that the model has if it has the file's numbers, None where they are the same
-    or codes were kept. ``correction`` is what goes into a LoRA file, its rows and columns in the file's order.
+    or codes were kept. ``beside`` is the low-rank part that is not in it, and ``correction`` the same as it goes into
+    a LoRA file, its rows and columns in the file's order.
     ``origin`` names what the weight was.
     """
 
@@ -32,6 +33,7 @@ class Encoded:
     restored: Tensor | None
     correction: LowRank | None
     origin: str
+    beside: LowRank | None = None
 
 
 def encode(piece: Piece, container: str | None) -> Encoded:
@@ -53,9 +55,7 @@ def encode(piece: Piece, container: str | None) -> Encoded:
     if restored is not None and piece.columns is not None:
         places = torch.argsort(piece.columns[piece.columns >= 0])
         restored = restored[:, (piece.columns >= 0).nonzero().flatten()[places]]
-    if restored is not None and low_rank is not None:
-        restored = restored + to_dense(low_rank).float()
-    return Encoded(piece, rows, restored, correction, type(base).__name__)
+    return Encoded(piece, rows, restored, correction, type(base).__name__, low_rank)
 
 
 def choose_container(piece: Piece, base: Tensor | Format, dtype: torch.dtype, container: str | None) -> str:

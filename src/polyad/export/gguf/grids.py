@@ -18,7 +18,7 @@ def fit_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps of a recipe with codes that the containers of GGUF hold as they are.
 
     Quantisers get groups of 32 and scales of float16 where the recipe leaves them open, so that scales are rounded
-    before codes are chosen; minima of float32, which the file rounds by less than a hundredth of a step; and eight
+    before codes are chosen; zero points of float16, as many bytes as in the file; and eight
     bits no zero point. A recipe whose result has no place in a file is refused.
     """
     fitted = tuple(_fit(step) if step.kind == "quantize" else step for step in steps)
@@ -45,7 +45,7 @@ def _fit(step: Step) -> Step:
         )
     if bits == 8 and "symmetric" in takes and not arguments.setdefault("symmetric", True):
         raise ValueError("8 bits have no zero points in GGUF (Q8_0); leave symmetric=false out")
-    usual = {"group": BLOCK, "scale_dtype": torch.float16, "zero_dtype": torch.float32}
+    usual = {"group": BLOCK, "scale_dtype": torch.float16, "zero_dtype": torch.float16}
     for name, value in usual.items():
         if name in takes and not (name == "zero_dtype" and arguments.get("symmetric")):
             arguments.setdefault(name, value)

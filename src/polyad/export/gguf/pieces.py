@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad.export.gguf.adapter_weights import is_adapted, weight_with_adapters
 from polyad.export.gguf.architectures import Architecture, head_width
 from polyad.export.gguf.attention_rows import attention_columns, attention_rows
 from polyad.formats import Format
@@ -45,6 +46,8 @@ def pieces(model: Any, architecture: Architecture) -> list[Piece]:
         weight = _weight(module)
         if weight is None:
             continue
+        if is_adapted(module):
+            weight = weight_with_adapters(path, module, weight)
         taken.add(path)
         name = names(f"{path}.weight")
         if path == "lm_head" and _is_tied(model, weight):
@@ -79,6 +82,9 @@ def _weight(module: Any) -> Tensor | Format | None:
     if isinstance(module, Linear | Embedding):
         return module.weight()
     weight = getattr(module, "weight", None)
+    if is_adapted(module):
+        inner = _weight(module.layer)
+        return None if inner is None or inner.ndim != 2 else inner
     if not isinstance(weight, Tensor) or any(True for _ in module.children()):
         return None
     weight = weight.detach()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from polyad.export.gguf.containers import BLOCK, GRIDS, PLAIN, Rows
 from polyad.export.gguf.encoding import Encoded
-from polyad.formats import Dense
+from polyad.formats import Dense, Sum
 from polyad.interop.gguf_files import block_bytes
 from polyad.layers import Embedding, Factors, Linear
 
@@ -25,7 +25,8 @@ def with_numbers_of_file(model: Any, encoded: tuple[Encoded, ...]) -> Any:
             continue
         module = reference.get_submodule(one.piece.path)
         if isinstance(module, Linear | Embedding):
-            factors = Factors(Dense(one.restored), trainable=False)
+            base = Dense(one.restored)
+            factors = Factors(base if one.beside is None else Sum((base, one.beside)), trainable=False)
             for other in [m for m in reference.modules() if getattr(m, "weight", None) is module.weight]:
                 other.weight = factors
         else:

@@ -30,7 +30,7 @@ def read_header(path: Path) -> Header:
     architecture = str(_value(reader.fields.get("general.architecture")) or "")
     keys: dict[str, Any] = {}
     for name, field in reader.fields.items():
-        if not name.startswith("tokenizer.") or name.endswith("_id"):
+        if not name.startswith("tokenizer.") or name.endswith(("_id", ".model", "_space_prefix")):
             keys[name.removeprefix(f"{architecture}.")] = _value(field)
     rotary = {t.name: np.array(t.data, dtype=np.float32) for t in reader.tensors if t.name.startswith("rope_f")}
     return Header(path, architecture, keys, tuple(t.name for t in reader.tensors), rotary)

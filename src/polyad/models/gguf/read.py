@@ -42,6 +42,8 @@ def from_gguf(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
         with _plain_errors(path, header):
             loaded: Any = AutoModelForCausalLM.from_pretrained(place, config=config, **source, **options)
             tokenizer = AutoTokenizer.from_pretrained(place, **source)
+    if header.keys.get("tokenizer.ggml.add_space_prefix") is False:
+        _drop_first_space(tokenizer)
     model, notes = loaded
     refuse_unused(model, header, notes)
     check_frequencies(model, header)
@@ -82,6 +84,23 @@ def _look_at(path: Path) -> None:
     if start != MAGIC:
         raise ValueError(f"{path} is no GGUF file (it does not begin with {MAGIC.decode()}); get the file again")
     check_header(path)
+
+
+def _drop_first_space(tokenizer: Any) -> None:
+    """Let a tokenizer of pieces put no space before a text: transformers' reader does not look at that key."""
+    from tokenizers import Tokenizer
+
+    stated = json.loads(tokenizer.backend_tokenizer.to_str())
+    rule, decoder = stated.get("pre_tokenizer") or {}, stated.get("decoder") or {}
+    if rule.get("type") != "Metaspace":
+        return
+    rule["prepend_scheme"] = "never"
+    decoder["decoders"] = [step for step in decoder.get("decoders", []) if step["type"] != "Strip"]
+    whole = Tokenizer.from_str(json.dumps(stated))
+    tokenizer.backend_tokenizer.pre_tokenizer, tokenizer.backend_tokenizer.decoder = (
+        whole.pre_tokenizer,
+        whole.decoder,
+    )
 
 
 def _drop_added_tokens(tokenizer: Any, rows: int) -> Any:
