@@ -64,7 +64,7 @@ def _error(card: Card, changed: dict[str, Any], whole: Entries) -> float:
 
 
 def truncation(card: Card) -> None:
-    """What a rank below the full one leaves out is the lesser part: a tenth less than directions chosen by chance."""
+    """A rank below the full one leaves out the lesser part: a tenth less than directions chosen by chance would."""
     rank, full = card.example.get("rank"), (card.exact or {}).get("rank")
     if rank is None or full is None or rank >= full:
         return
