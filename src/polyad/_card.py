@@ -133,8 +133,6 @@ def _with_arrays(function: Any) -> Any:
     def taking_arrays(*given: Any, **named: Any) -> Any:
         if not any(_is_array(value) for value in (*given, *named.values())):
             return function(*given, **named)
-        from polyad._types import tensor_of
-
         first = tuple(tensor_of(v, floats=place == 0) if _is_array(v) else v for place, v in enumerate(given))
         rest = {name: tensor_of(v, floats=name == "x") if _is_array(v) else v for name, v in named.items()}
         return function(*first, **rest)
@@ -144,6 +142,18 @@ def _with_arrays(function: Any) -> Any:
 
 def _is_array(value: Any) -> bool:
     return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray"
+
+
+def tensor_of(array: Any, *, floats: bool = False) -> Any:
+    """A tensor of a NumPy array's numbers, whatever its strides and the order of its bytes.
+
+    With ``floats`` whole numbers become float64, in which all but the largest are exact.
+    """
+    import torch
+
+    if floats and array.dtype.kind in "iu":
+        array = array.astype("float64")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")).copy())
 
 
 def methods(kind: str | None = None) -> tuple[Card, ...]:
