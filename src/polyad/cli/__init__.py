@@ -18,6 +18,7 @@ from polyad.cli import (
     convert,
     decompose,
     evaluate,
+    export,
     generate,
     inspect,
     merge,
@@ -35,6 +36,7 @@ app.command("convert")(convert.convert)
 app.command("cache")(cache.cache)
 app.command("decompose")(decompose.decompose)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("merge")(merge.merge)
 app.command("report")(report.report)

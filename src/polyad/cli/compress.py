@@ -36,6 +36,9 @@ def compress(
     windows: options.Windows = 24,
     alternations: options.Alternations = 15,
     avoid_slow: options.AvoidSlow = False,
+    fit_for: Annotated[
+        str | None, typer.Option("--for", help="stay within what a format holds, such as gguf: grids, groups, scales")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -45,9 +48,10 @@ def compress(
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
     from polyad.compress.recipe import steps
     from polyad.compress.run import Asked, compress_to_folder, run_of
+    from polyad.export import fit_recipe
 
     options.check_report(report)
-    recipe = steps(method)
+    recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
     judge = options.judge_of(measure, model, dtype, device, larger=larger)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
