@@ -62,7 +62,7 @@ class LoKr(Adapter):
 
     >>> adapter = LoKr((6, 8), factor=4, generator=torch.Generator().manual_seed(0))
     >>> adapter.factors()
-    Kronecker(shape=(6, 8), parameters=16, bytes=64)
+    Kronecker(shape=(6, 8), rank=1, dtype=float32, parameters=16, bytes=64)
     """
 
     sized_by = "factor"

@@ -35,16 +35,6 @@ class Point:
         return None if self.made is None else self.made.nbytes
 
 
-def relative_error(x: Tensor, dense: Tensor, mask: Tensor | None = None) -> float:
-    """``‖dense - x‖ / ‖x‖`` in float64, over what a mask shows; of numbers of any size."""
-    seen = x if mask is None else x.where(mask, 0)
-    size = seen.abs().max().double()
-    size = size.where(size > 0, 1)  # so that the squares of very large and small numbers are those of near ones
-    exact = seen.double() / size
-    rest = dense.double() / size - exact
-    return float((rest if mask is None else rest * mask).norm() / exact.norm().clamp(min=1e-300))
-
-
 class _OutOfTimeError(Exception):
     """Raised between two steps of a decomposition that takes too long."""
 
@@ -72,7 +62,7 @@ def decompose_point(
         seconds = time.perf_counter() - clock
         return Point(name, asked, None, None, seconds, f"left out, it took over {limit:.0f} seconds", True)
     seconds = time.perf_counter() - clock
-    return Point(name, asked, result, relative_error(x, result.to_dense(), mask), seconds)
+    return Point(name, asked, result, result.error(x, mask=mask), seconds)
 
 
 def _watch(end: float) -> Callable[[int, int | None, dict[str, Any]], None]:
