@@ -1,4 +1,4 @@
-"""What a model takes and gives as a graph: names, example inputs, and the dimensions that may change."""
+"""The inputs and outputs of a model as a graph: names, examples, and the dimensions that may change."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _cached_graph(model: Any) -> Graph | None:
 
 
 def _left_out(model: Any) -> tuple[str, ...]:
-    """What of a model of several kinds of input is not in the graph of its text."""
+    """Sentences on the parts of a model of several kinds of input that the graph of its text leaves out."""
     others = [kind for kind in ("vision", "audio") if hasattr(model.config, f"{kind}_config")]
     return tuple(f"the graph takes text alone: the model's part for {kind} is left out" for kind in others)
 

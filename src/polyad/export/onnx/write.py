@@ -137,7 +137,7 @@ def _refuse_difference(difference: Difference, tolerance: float) -> None:
 
 
 def _notes(traced: Any, twin: nn.Module, checked: dict[str, Any], levels: tuple[int, ...]) -> list[str]:
-    """What became of quantised layers."""
+    """Sentences on what became of quantised layers."""
     counts, codes = count_products(traced), len(codes_of(twin))
     said = [f"{n} matrices are in MatMulNBits of {bits} bits" for bits, n in counts.items()]
     others = codes - sum(counts.values())
