@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar
 
 KINDS = (
@@ -18,6 +19,12 @@ NOUNS = {
     "transform": "optimiser's transform", "solve": "solver",
 }  # fmt: skip
 """What a method of a kind is called in a sentence, where the kind's own name is no noun."""
+
+PACKAGES = (
+    "adapters", "algorithms", "allocate", "attention", "cache", "compress", "decompose", "evaluation", "layers",
+    "linalg", "optim", "quantize",
+)  # fmt: skip
+"""The packages that have methods."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -47,7 +54,8 @@ class Card:
     for each, ``template(shape, rank, **options)`` the format that it makes, on the meta device, from which its cost
     is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
     ``example`` holds arguments with which the contract of its kind calls it, and ``exact`` those that differ where it
-    is to lose nothing, or as little as it can; None where it always loses more than eight bits do.
+    is to lose nothing, or as little as it can; None where it always loses more than eight bits do. ``instead`` says
+    when not to use the method and what to use in its place, where a claim of its paper was found to fail.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Card:
     allocate: Callable[..., Any] | None = None
     template: Callable[..., Any] | None = None
     exact: Mapping[str, Any] | None = None
+    instead: str = ""
 
     @property
     def module(self) -> str:
@@ -91,12 +100,13 @@ def method(
     allocate: Callable[..., Any] | None = None,
     template: Callable[..., Any] | None = None,
     name: str | None = None,
+    instead: str = "",
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
     ``example`` holds keyword arguments with which the contract tests can call it, ``exact`` those in their place with
     which it loses as little as it can. ``name`` is a class's name in the catalogue, in snake_case as its file; a
-    function's is its own.
+    function's is its own. ``instead`` is a sentence on when not to use it.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
@@ -109,8 +119,9 @@ def method(
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(
-            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact
-        )
+            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact,
+            instead,
+        )  # fmt: skip
         return function
 
     return record
@@ -118,15 +129,30 @@ def method(
 
 def methods(kind: str | None = None) -> tuple[Card, ...]:
     """All cards of the catalogue, or those of one kind, sorted by name."""
+    _import_methods()
     cards = sorted(_catalogue.values(), key=lambda card: card.name)
     return tuple(card for card in cards if kind is None or card.kind == kind)
 
 
+def _import_methods() -> None:
+    """Import every package that has methods: they are in the catalogue once their modules are imported."""
+    for package in PACKAGES:
+        import_module(f"polyad.{package}")
+
+
+def _find(function: Callable[..., Any] | str) -> Card | None:
+    return next((c for c in _catalogue.values() if c.name == function or c.function is function), None)
+
+
 def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> Card:
     """The card of a method, given the function or its name; with ``kinds``, of a method of one of these."""
-    entry = next((c for c in _catalogue.values() if c.name == function or c.function is function), None)
+    entry = _find(function)
+    if entry is None:
+        _import_methods()
+        entry = _find(function)
     if entry is not None and (not kinds or entry.kind in kinds):
         return entry
+    _import_methods()
     import difflib
 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from polyad.compress.recipe import Recipe, Step, steps
+from polyad.export.gguf.grids import fit_steps as fit_gguf
 from polyad.export.gguf.write import write as write_gguf
 from polyad.export.onnx.write import write as write_onnx
 from polyad.export.result import ExportResult
@@ -43,11 +45,26 @@ def export(
     return FORMATS[format](whole, target, **options)
 
 
+GRIDS: Mapping[str, Callable[..., Any]] = {"gguf": fit_gguf}
+"""What fits the steps of a recipe to the codes that a format holds."""
+
+
+def fit_recipe(recipe: Recipe, format: str) -> tuple[Step, ...]:
+    """The steps of a recipe with grids, groups and scales that a format holds as they are, for ``polyad.plan``.
+
+    >>> [step.arguments["group"] for step in fit_recipe("rtn:bits=4", "gguf")]
+    [32]
+    """
+    if format not in GRIDS:
+        raise ValueError(f"format={format!r} has no grids of its own; choose one of {', '.join(sorted(GRIDS))}")
+    return GRIDS[format](steps(recipe))
+
+
 def check_options(format: str, options: Mapping[str, Any]) -> None:
     """Refuse a format that is not known, and an option that its writer does not take."""
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is not known; choose one of {', '.join(sorted(FORMATS))}")
-    known = [name for name, p in inspect.signature(FORMATS[format]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    takes = [name for name, p in inspect.signature(FORMATS[format]).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in options:
-        if name not in known:
-            raise ValueError(f"{name} is no option of format {format!r}; it takes {', '.join(known) or 'none'}")
+        if name not in takes:
+            raise ValueError(f"{name} is no option of format {format!r}; it takes {', '.join(takes) or 'none'}")

@@ -1,14 +1,15 @@
 """Runs llama.cpp on one file: ``python _gguf_process.py ASKED.json ANSWERED.json``.
 
-Asked: ``file``, ``lora`` or null, ``threads``, ``context``, ``prompts`` and ``continued`` (lists of token ids), ``top``
-(how many of the likeliest tokens to give), ``texts`` to be cut into tokens. Answered: for each prompt and each number
-of tokens behind it pairs of an id and its log-probability, likeliest first, or null where the engine gave none (it
-keeps back tokens that end within a character); and the ``ids`` of each text. Imports nothing of polyad, so that it
-starts at once.
+Asked: ``file``, ``lora`` or null, ``threads``, ``context``, ``prompts`` and ``continued`` (lists of token ids),
+``top`` (how many of the likeliest tokens to give), ``texts`` to be cut into tokens. Answered: for each prompt and
+each number of tokens behind it pairs of an id and its log-probability, likeliest first, or null where the engine
+gave none (it keeps back tokens that end within a character); and the ``ids`` of each text. Imports nothing of
+polyad, so that it starts at once.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import urllib.request
@@ -30,8 +31,7 @@ def main(asked: Path, answered: Path) -> None:
 
 def start(request: dict[str, Any]) -> Any:
     """The engine with the file loaded, its cache in float32, on this many threads."""
-    import xllamacpp
-
+    xllamacpp = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = request["file"]
     params.n_ctx = params.n_batch = params.n_ubatch = request["context"]
@@ -39,7 +39,7 @@ def start(request: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = request["threads"]
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.fit_params = False
+    params.fit_params, params.no_extra_bufts = False, True  # matrices as they are in the file
     if request["lora"]:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(request["lora"], 1.0)]
     return xllamacpp.Server(params)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TensorNames", "dequantize", "known_architecture", "open_file", "quantize", "row_bytes", "write_file"]
+__all__ = ["TensorNames", "block_bytes", "dequantize", "open_file", "quantize", "write_file"]
 
 
 def _package() -> Any:
@@ -25,11 +25,6 @@ def open_file(path: Path) -> Any:
     return _package().GGUFReader(str(path))
 
 
-def known_architecture(name: str) -> bool:
-    """True where the package has names for the tensors of this architecture."""
-    return name in _package().MODEL_ARCH_NAMES.values()
-
-
 class TensorNames:
     """The names that tensors of transformers have in the files of an architecture."""
 
@@ -43,17 +38,17 @@ class TensorNames:
         return self._names.get_name(name, (".weight", ".bias"))
 
 
-def row_bytes(container: str, columns: int) -> int:
-    """Bytes of a row of this many numbers, which are whole blocks."""
+def block_bytes(container: str) -> int:
+    """Bytes of a block of a container."""
     gguf = _package()
-    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[container]]
-    return columns // block * size
+    return gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[container]][1]
 
 
 def quantize(matrix: np.ndarray, container: str) -> np.ndarray:
     """The bytes (rows, bytes of a row) of a float32 matrix in a container, as llama.cpp itself rounds to it."""
     gguf = _package()
-    stored = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType[container])
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves float16's range is seen in the result
+        stored = gguf.quants.quantize(matrix, gguf.GGMLQuantizationType[container])
     return np.ascontiguousarray(stored).view(np.uint8).reshape(matrix.shape[0], -1)
 
 
@@ -62,7 +57,8 @@ def dequantize(stored: np.ndarray, container: str) -> np.ndarray:
     gguf = _package()
     plain = {"F32": np.float32, "F16": np.float16}.get(container)
     stored = stored.view(plain) if plain else stored
-    return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[container])
+    with np.errstate(invalid="ignore"):
+        return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[container])
 
 
 def write_file(

@@ -61,12 +61,11 @@ WIDEST_GEMMAS = (46, 62)
 def architecture_of(model: Any) -> Architecture:
     """The architecture of a decoder, or a sentence on what its engine cannot do."""
     config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
-    known = ", ".join(sorted(ARCHITECTURES))
+    kind = str(getattr(config, "model_type", None))
     if kind not in ARCHITECTURES or not type(model).__name__.endswith("ForCausalLM"):
         raise ValueError(
             f"{type(model).__name__} (model type {kind!r}) cannot be written as GGUF; decoders that can are those of "
-            f"the types {known}"
+            f"the types {', '.join(sorted(ARCHITECTURES))}"
         )
     refuse_other_functions(config, ARCHITECTURES[kind])
     return ARCHITECTURES[kind]

@@ -21,7 +21,7 @@ def attention_rows(attention: Any, role: str, config: Any, width: int, pairs: bo
     heads = config.num_attention_heads if role == "q_proj" else config.num_key_value_heads
     index = None
     if isinstance(attention, ReducedAttention):
-        index = _values(attention) if role == "v_proj" else _rotated(attention, heads)
+        index = _rows_of_values(attention) if role == "v_proj" else _rows_of_pairs(attention, heads)
     if not pairs or role == "v_proj":
         return index
     order = pair_rows(heads, width)
@@ -39,21 +39,21 @@ def pair_rows(heads: int, width: int) -> Tensor:
     return (torch.arange(heads).unsqueeze(1) * width + one).flatten()
 
 
-def _rotated(attention: ReducedAttention, heads: int) -> Tensor:
+def _rows_of_pairs(attention: ReducedAttention, heads: int) -> Tensor:
     """The rows of the whole heads, of queries or keys that kept some pairs; -1 where a pair was cut."""
     width = attention.head_width
     if attention.pairs is None:
         return torch.arange(heads * width)
-    pairs = attention.pairs.cpu().long().repeat_interleave(heads // attention.key_heads, 0)  # (heads, kept)
-    kept = pairs.shape[1]
+    pairs = attention.pairs.cpu().long().repeat_interleave(heads // attention.key_heads, 0)  # (heads, count)
+    count = pairs.shape[1]
     index = torch.full((heads, width), -1)
-    rows = (torch.arange(heads) * 2 * kept).unsqueeze(1) + torch.arange(kept)
+    rows = (torch.arange(heads) * 2 * count).unsqueeze(1) + torch.arange(count)
     index.scatter_(1, pairs, rows)
-    index.scatter_(1, pairs + width // 2, rows + kept)
+    index.scatter_(1, pairs + width // 2, rows + count)
     return index.flatten()
 
 
-def _values(attention: ReducedAttention) -> Tensor:
+def _rows_of_values(attention: ReducedAttention) -> Tensor:
     """The rows of whole values, those that were cut as -1."""
     return _padded_heads(attention.key_heads, attention.value_width, attention.head_width)
 

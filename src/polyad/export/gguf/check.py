@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyad.export.gguf.contents import Contents
-from polyad.export.gguf.encoding import Encoded
 from polyad.export.gguf.pretokenizers import SAMPLE
-from polyad.formats import Dense
+from polyad.export.gguf.reference import (
+    continue_greedily,
+    log_probabilities,
+    rounded_inputs,
+    with_numbers_of_file,
+)
 from polyad.interop.gguf_engine import engine_name, is_installed, run_engine
-from polyad.layers import Embedding, Factors, Linear
 from polyad.models import origin
 
 PREDICT, TOP = 12, 8
@@ -26,8 +26,8 @@ BEYOND = 1024
 """The longest prompt with which windows and scaled rotations are looked at."""
 FLOOR = 0.01
 """Root mean square of differences of log-probabilities that are never taken for a fault: tables of activations."""
-SEVERAL = 3.0
-"""Times the differences that rounding activations makes, as llama.cpp rounds them, which are no fault either."""
+SEVERAL = 2.0
+"""Times the differences that rounding inputs makes which are no fault either: an engine may round them otherwise."""
 
 
 def refuse_without_engine() -> None:
@@ -43,12 +43,12 @@ def check_file(model: Any, whole: Contents, file: Path, lora: Path | None) -> di
     """Run a written file and compare tokens and log-probabilities with the model; what differs is refused.
 
     The model has the numbers of the file for that, so that what rounding weights costs is not taken for a fault of
-    the file, nor hides one. The tolerance is several times what rounding the inputs of layers does, as the engine
-    rounds them.
+    the file, nor hides one. The model rounds the inputs of its layers as the engine does;
+    the tolerance is some times what that does, for engines that round in another order.
     """
     reference = with_numbers_of_file(model, whole.encoded)
     prompts = sample_prompts(model, whole)
-    plain = [continue_greedily(reference, prompt) for prompt in prompts]
+    plain = [continue_greedily(reference, prompt, PREDICT) for prompt in prompts]
     continued = [tokens for tokens, _ in plain]
     template = chat_sample(origin(model).tokenizer)
     texts = [SAMPLE, *([] if template is None else [template])]
@@ -70,7 +70,7 @@ def compare(theirs: list[Any], ours: Tensor, rounded: Tensor) -> dict[str, Any]:
     if not places:
         raise ValueError("llama.cpp gave no token behind any prompt; nothing was written")
     ids = torch.tensor([[i for i, _ in theirs[place]] for place in places])
-    far = torch.tensor([[value for _, value in theirs[place]] for place in places]) - ours[places].gather(1, ids)
+    far = torch.tensor([[value for _, value in theirs[place]] for place in places]) - rounded[places].gather(1, ids)
     noise = (rounded[places] - ours[places]).gather(1, ids)
     best = ours[places].amax(1)
     same = int((ours[places].gather(1, ids[:, :1]).flatten() == best).sum())
@@ -88,83 +88,12 @@ def compare(theirs: list[Any], ours: Tensor, rounded: Tensor) -> dict[str, Any]:
     return figures
 
 
-def with_numbers_of_file(model: Any, encoded: tuple[Encoded, ...]) -> Any:
-    """A copy of a model in float32 that has the numbers of the file where those were rounded."""
-    reference = copy.deepcopy(model).float().cpu().eval()
-    for one in encoded:
-        if one.restored is None:
-            continue
-        module = reference.get_submodule(one.piece.path)
-        if isinstance(module, Linear | Embedding):
-            factors = Factors(Dense(one.restored), trainable=False)
-            for other in [m for m in reference.modules() if getattr(m, "weight", None) is module.weight]:
-                other.weight = factors
-        else:
-            matrix = one.restored if module.weight.shape == one.restored.shape else one.restored.mT
-            module.weight.data = matrix.contiguous()
-    return reference
-
-
-@contextmanager
-def rounded_inputs(reference: nn.Module, encoded: tuple[Encoded, ...]) -> Iterator[None]:
-    """A model whose layers round what they read as llama.cpp does: for codes to eight bits in blocks of 32."""
-    containers = {one.piece.path: one.rows.container for one in encoded if one.origin != "vector"}
-    if "lm_head" not in containers:
-        containers["lm_head"] = next(c for path, c in containers.items() if path.endswith("embed_tokens"))
-    hooks = []
-    for path, container in containers.items():
-        if container != "F32" and not path.endswith("embed_tokens"):
-            hooks.append(reference.get_submodule(path).register_forward_pre_hook(_rounding(container)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _rounding(container: str) -> Any:
-    plain = {"F16": torch.float16, "BF16": torch.bfloat16}.get(container)
-
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *others = inputs
-        if plain is not None:
-            return (x.to(plain).to(x.dtype), *others)
-        short = -x.shape[-1] % 32
-        blocks = nn.functional.pad(x, (0, short)).unflatten(-1, (-1, 32))
-        scale = (blocks.abs().amax(-1, keepdim=True) / 127).half().to(x.dtype)
-        codes = (blocks / torch.where(scale == 0, 1, scale)).round()
-        return ((codes * scale).flatten(-2)[..., : x.shape[-1]], *others)
-
-    return hook
-
-
-def continue_greedily(reference: Any, prompt: list[int]) -> tuple[list[int], Tensor]:
-    """The tokens with which a model continues a prompt, and its log-probabilities (tokens, vocabulary) for each."""
-    tokens: list[int] = []
-    rows, ids, cache = [], torch.tensor([prompt]), None
-    with torch.no_grad():
-        for _ in range(PREDICT):
-            said = reference(ids, past_key_values=cache, use_cache=True)
-            rows.append(said.logits[0, -1].float().log_softmax(-1))
-            tokens.append(int(rows[-1].argmax()))
-            ids, cache = torch.tensor([tokens[-1:]]), said.past_key_values
-    return tokens, torch.stack(rows)
-
-
-def log_probabilities(reference: Any, prompt: list[int], tokens: list[int]) -> Tensor:
-    """The log-probabilities (tokens, vocabulary) with which a model continues a prompt by these tokens."""
-    ids = torch.tensor([[*prompt, *tokens]])
-    with torch.no_grad():
-        logits = reference(ids).logits[0, len(prompt) - 1 : -1]
-    return logits.float().log_softmax(-1)
-
-
 def sample_prompts(model: Any, whole: Contents) -> list[list[int]]:
     """Two short prompts, and one that is longer than windows and original lengths are, as far as that is cheap."""
     tokenizer = origin(model).tokenizer
     ids = list(tokenizer(SAMPLE, verbose=False).input_ids)
     limit = whole.keys[f"{whole.architecture}.context_length"] - PREDICT - 1
-    lengths = list(LENGTHS)
+    lengths: list[int] = list(LENGTHS)
     keys = {key.partition(".")[2]: value for key, value in whole.keys.items()}
     original = keys.get("rope.scaling.original_context_length")
     scaled = original is not None or "rope.scaling.factor" in keys or "rope_freqs.weight" in whole.tensors

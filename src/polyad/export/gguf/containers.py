@@ -38,7 +38,7 @@ class Rows:
     error: float
     codes: bool = False
 
-    def restored(self) -> Tensor:
+    def to_matrix(self) -> Tensor:
         """The float32 matrix that the bytes stand for."""
         return torch.from_numpy(np.ascontiguousarray(dequantize(self.stored, self.container)))
 
@@ -105,8 +105,8 @@ def _fit(
 def _pack(container: str, bits: int, values: Tensor, scale: Tensor, low: Tensor | None) -> np.ndarray:
     """The bytes (rows, bytes of a row): of each block scale, minimum, fifth bits, and the codes of its two halves."""
     rows, count, _ = values.shape
-    parts = [x.expand(rows, count).contiguous().numpy().view(np.uint8) for x in (scale, low) if x is not None]
-    parts = [x.reshape(rows, count, 2) for x in parts]
+    halves = [x.expand(rows, count).contiguous().view(torch.uint8) for x in (scale, low) if x is not None]
+    parts: list[np.ndarray] = [x.reshape(rows, count, 2).numpy() for x in halves]
     if container == "Q8_0":
         parts.append(values.to(torch.int8).contiguous().numpy().view(np.uint8))
         return np.concatenate(parts, -1).reshape(rows, -1)
@@ -133,7 +133,7 @@ def encode_dense(matrix: Tensor, container: str) -> Rows:
         stored = rounded.view(torch.uint8).numpy()
         return Rows(container, stored, _error(rounded.float(), numbers))
     rows = Rows(container, quantize(numbers.numpy(), container), 0.0)
-    restored = rows.restored()
+    restored = rows.to_matrix()
     if not bool(torch.isfinite(restored).all()):
         return encode_dense(matrix, "BF16")
     return Rows(container, rows.stored, _error(restored, numbers))

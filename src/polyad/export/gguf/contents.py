@@ -125,9 +125,10 @@ def lora_alpha(encoded: tuple[Encoded, ...]) -> int:
 def _notes(encoded: tuple[Encoded, ...]) -> list[str]:
     """Sentences on what the matrices became."""
     matrices = [one for one in encoded if one.origin != "vector"]
-    kept = Counter(one.rows.container for one in matrices if one.rows.codes)
+    in_codes = Counter(one.rows.container for one in matrices if one.rows.codes)
     notes = [
-        f"{count} of {len(matrices)} matrices keep their codes, in {container}" for container, count in kept.items()
+        f"{count} of {len(matrices)} matrices keep their codes, in {container}"
+        for container, count in in_codes.items()
     ]
     moved = max((one.rows.error for one in matrices if one.rows.codes), default=0.0)
     if moved > 1e-3:
@@ -144,11 +145,7 @@ def _notes(encoded: tuple[Encoded, ...]) -> list[str]:
         wide = sum(one.rows.stored.nbytes for one in group)
         cost = ""
         if what not in ("dense",):
-            cost = f" ({wide / 1e6:.1f} MB for {sum(_stored(one) for one in group) / 1e6:.1f} MB)"
+            cost = f" ({wide / 1e6:.1f} MB for {sum(one.piece.weight.nbytes for one in group) / 1e6:.1f} MB)"
         kind = container if container in PLAIN else f"{container}"
         notes.append(f"{len(group)} of {len(matrices)} matrices ({what}) are in {kind}{loss}{cost}")
     return notes
-
-
-def _stored(one: Encoded) -> int:
-    return one.piece.weight.nbytes

@@ -49,7 +49,7 @@ def encode(piece: Piece, container: str | None) -> Encoded:
     dense = base if isinstance(base, Tensor) else to_dense(base)
     matrix = dense if piece.columns is None else take_columns(dense, piece.columns)
     rows = encode_dense(matrix, choose_container(piece, base, dense.dtype, container))
-    restored = rows.restored() if rows.error else None
+    restored = rows.to_matrix() if rows.error else None
     if restored is not None and piece.columns is not None:
         places = torch.argsort(piece.columns[piece.columns >= 0])
         restored = restored[:, (piece.columns >= 0).nonzero().flatten()[places]]
@@ -71,7 +71,7 @@ def choose_container(piece: Piece, base: Tensor | Format, dtype: torch.dtype, co
 
 
 def split_correction(weight: Tensor | Format, *, allowed: bool) -> tuple[Tensor | Format, LowRank | None]:
-    """What is stored whole, and the low-rank part beside it: None unless the weight is a sum of such two."""
+    """The part that is stored whole and the low-rank part beside it, None unless the weight is a sum of such two."""
     if not allowed or not isinstance(weight, Sum):
         return weight, None
     base = [term for term in weight.terms if not isinstance(term, LowRank)]

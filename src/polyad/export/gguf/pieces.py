@@ -94,9 +94,9 @@ def _norm_weight(norm: nn.Module, weight: Tensor) -> Tensor:
     width = weight.shape[0]
     probe = torch.randn(1, width, generator=torch.Generator().manual_seed(0)).to(weight)
     with torch.no_grad():
-        seen = norm(probe).double() / (probe.double() / probe.double().square().mean().sqrt())
+        ratio = norm(probe).double() / (probe.double() / probe.double().square().mean().sqrt())
     for numbers in (weight.double(), weight.double() + 1):
-        if float((seen - numbers).abs().max()) <= 0.02 * float(numbers.abs().max()):
+        if float((ratio - numbers).abs().max()) <= 0.02 * float(numbers.abs().max()):
             return numbers.float()
     raise ValueError(
         f"{type(norm).__name__} multiplies neither by its weight nor by one more than it, so it has no place in a "

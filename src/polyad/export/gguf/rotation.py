@@ -74,6 +74,6 @@ def _yarn(stated: dict[str, Any], factor: float, original: int) -> dict[str, Any
 
 def _divisors(model: Any, base: float, count: int) -> Tensor:
     """The numbers by which a model's frequencies are divided, one for each pair."""
-    own = next(b for name, b in model.named_buffers() if name.endswith("rotary_emb.inv_freq"))
+    frequencies = next(b for name, b in model.named_buffers() if name.endswith("rotary_emb.inv_freq"))
     plain = base ** -(torch.arange(0, count, 2, dtype=torch.float64) / count)
-    return (plain / own.detach().cpu().double()).float()
+    return (plain / frequencies.detach().cpu().double()).float()
