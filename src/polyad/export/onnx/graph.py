@@ -147,7 +147,8 @@ def _fixed_graph(model: Any, attempts: list[dict[str, Any]]) -> Graph:
 def _graph_by_name(model: Any, inputs: dict[str, Tensor], keys: tuple[str, ...], fixed: dict[str, Any]) -> Graph:
     names = tuple(inputs)
     words = all(not t.is_floating_point() and t.ndim == 2 for t in inputs.values())
-    axes = {name: {0: BATCH, 1: f"{name}_length"} if words else {0: BATCH} for name in names}
+    lengths = {name: f"decoder_{LENGTH}" if name.startswith("decoder") else LENGTH for name in names}
+    axes = {name: {0: BATCH, 1: lengths[name]} if words else {0: BATCH} for name in names}
     notes = ()
     if getattr(model.config, "is_encoder_decoder", False):
         notes = ("the graph holds encoder and decoder together and has no cache: it reads all tokens at every step",)
