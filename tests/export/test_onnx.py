@@ -333,3 +333,15 @@ def test_the_model_is_not_changed(tmp_path):
         torch.equal(t, before[name]) and t.dtype == before[name].dtype for name, t in model.state_dict().items()
     )
     assert isinstance(model.encoder.layer[0].output.dense.weight(), Quantized)
+
+
+def test_a_saved_folder_is_exported_by_the_command(tmp_path, polyad_command):
+    folder = polyad.save(rounded(bert(num_hidden_layers=2), bits=4, group=32), tmp_path / "small")
+    code, said, complained = polyad_command("export", folder, tmp_path / "out", "--format", "onnx")
+    if not ENGINE:
+        assert code != 0
+        assert "pip install 'polyad[onnx]'" in complained.replace("\n", " ")
+        return
+    assert code == 0, complained
+    assert "12 matrices are in MatMulNBits of 4 bits" in said
+    assert (tmp_path / "out" / "model.onnx").is_file()

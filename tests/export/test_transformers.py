@@ -206,3 +206,18 @@ def test_a_plain_model_is_a_plain_folder(tmp_path):
 def test_packing_agrees_with_polyads_own_bytes():
     codes = torch.randint(0, 16, (3, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(packed.words(codes, 4).view(torch.uint8), pack(codes, 4))
+
+
+def test_a_saved_folder_is_exported_by_the_command(tmp_path, polyad_command):
+    folder = polyad.save(rounded(tiny.model(), bits=4, group=32, symmetric=True), tmp_path / "small")
+    code, said, complained = polyad_command("export", folder, tmp_path / "out", "--format", "transformers")
+    if not READER:
+        assert code != 0
+        assert "pip install 'polyad[transformers]'" in complained.replace("\n", " ")
+        return
+    assert code == 0, complained
+    assert "18 layers of 4 bits, a scale a row" in said
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "out")
+    ids = tiny.ids(1, 9)
+    with torch.no_grad():
+        assert torch.allclose(loaded(ids).logits, polyad.load(folder)(ids).logits, rtol=1e-3, atol=1e-3)

@@ -60,7 +60,7 @@ def trace_graph(
 
 
 def _first_lines(error: BaseException) -> str:
-    """What went wrong first, in a line."""
+    """The first cause of an error, in a line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

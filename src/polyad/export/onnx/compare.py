@@ -77,7 +77,7 @@ def _text_cases(model: nn.Module, graph: Graph) -> Iterator[Case]:
     for batch, length in ((1, 5), (2, 9), (2, 17)):
         inputs = {}
         for place, name in enumerate(graph.inputs):
-            size = length + (3 * place if name.startswith("decoder") else 0)
+            size = length + (3 if name.startswith("decoder") else 0)
             inputs[name] = (
                 _tokens(model, batch, size, place)
                 if name.endswith("input_ids")

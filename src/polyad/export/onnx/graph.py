@@ -1,4 +1,4 @@
-"""What a model takes and gives as a graph: names, example inputs, and the dimensions that may change."""
+"""The inputs and outputs of a model as a graph: names, examples, and the dimensions that may change."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _cached_graph(model: Any) -> Graph | None:
 
 
 def _left_out(model: Any) -> tuple[str, ...]:
-    """What of a model of several kinds of input is not in the graph of its text."""
+    """Sentences on the parts of a model of several kinds of input that the graph of its text leaves out."""
     others = [kind for kind in ("vision", "audio") if hasattr(model.config, f"{kind}_config")]
     return tuple(f"the graph takes text alone: the model's part for {kind} is left out" for kind in others)
 
@@ -147,7 +147,8 @@ def _fixed_graph(model: Any, attempts: list[dict[str, Any]]) -> Graph:
 def _graph_by_name(model: Any, inputs: dict[str, Tensor], keys: tuple[str, ...], fixed: dict[str, Any]) -> Graph:
     names = tuple(inputs)
     words = all(not t.is_floating_point() and t.ndim == 2 for t in inputs.values())
-    axes = {name: {0: BATCH, 1: f"{name}_length"} if words else {0: BATCH} for name in names}
+    lengths = {name: f"decoder_{LENGTH}" if name.startswith("decoder") else LENGTH for name in names}
+    axes = {name: {0: BATCH, 1: lengths[name]} if words else {0: BATCH} for name in names}
     notes = ()
     if getattr(model.config, "is_encoder_decoder", False):
         notes = ("the graph holds encoder and decoder together and has no cache: it reads all tokens at every step",)

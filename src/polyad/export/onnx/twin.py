@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,14 @@ def traceable_twin(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         for name, child in module._modules.items():
             if type(child) is nn.Linear and readers[id(child.weight)] > 1:
                 module._modules[name] = SharedLinear(child)
+    _gather_experts(twin)
     return twin
+
+
+def _gather_experts(twin: Any) -> None:
+    """Let experts of transformers gather the matrices of each token's own, which is the one way that can be traced."""
+    if getattr(getattr(twin, "config", None), "_experts_implementation", None) is not None:
+        twin.set_experts_implementation("batched_mm")
 
 
 def codes_of(twin: nn.Module) -> list[Format]:
