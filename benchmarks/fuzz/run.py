@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +23,7 @@ from benchmarks.fuzz.judging import VERDICTS, Watch, judge
 from benchmarks.fuzz.mutations import mutate_file, mutate_text
 from benchmarks.fuzz.seeds import Seed, seeds
 
+SEAL = re.compile(rb',\s*"checksum": "[0-9a-f]*"')
 BLOCK = 500
 """Cases of one child process."""
 SLOW = ("checkpoint", "finetuning", "folder", "gguf", "healing", "learning")
@@ -162,13 +164,14 @@ def _count(stored: dict[str, Any], number: int, seed: Seed, verdict: str, said: 
 
 
 def _forge(folder: Path, file: Path, before: bytes) -> None:
-    """Put the damaged file's sha256 where a manifest states that of the whole one, so that it is read on."""
+    """Put the damaged file's sha256 where a manifest states that of the whole one, and take away the manifest's own
+    checksum, so that it is read on."""
     import hashlib
 
     old, new = (hashlib.sha256(content).hexdigest() for content in (before, file.read_bytes()))
     for manifest in folder.rglob("polyad.json"):
         content = manifest.read_bytes()
-        manifest.write_bytes(content.replace(old.encode(), new.encode()))
+        manifest.write_bytes(SEAL.sub(b"", content.replace(old.encode(), new.encode())))
 
 
 def show(stored: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import peft
 import torch
-from benchmarks.peers_suites.stand_ins import Calls
+from benchmarks.peers_suites.stand_ins import Calls, NotOffered
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from polyad.adapters import Adapters
-from polyad.interop.peft import from_peft
+from polyad.interop.peft import MULTIPLYING, from_peft
 
 TABLE: dict[str, Any] = {}
 SUITE = ("tests/test_custom_models.py",)
@@ -30,8 +30,9 @@ TESTS = (
 OTHERS = (
     "TestMultipleActiveAdapters", "TestMultiRankAdapter", "TestMixedAdapterBatches", "test_mha_gradients",
     "test_gpt2_dora", "test_add_weighted_adapter", "test_dora_save_and_load", "test_adapter_name_makes",
-    "test_set_adapter_non_overlapping", "test_save_pretrained_targeting", "test_load_resized", "test_multiple_adapters",
-    "test_delete_adapter_multiple", "test_save_embedding_layers", "test_load_does_not_overwrite", "TestDynamicDispatch",
+    "test_set_adapter_non_overlapping", "test_save_pretrained_targeting", "test_load_resized",
+    "test_multiple_adapters", "test_delete_adapter_multiple", "test_save_embedding_layers",
+    "test_load_does_not_overwrite", "TestDynamicDispatch",
 )  # fmt: skip
 CHOSEN = ("-k", f"test_forward_output_finite or ({READ}) and ({' or '.join(TESTS)}) or {' or '.join(OTHERS)}")
 """Every kind of peft's adapters is called once; those that are read go through all tests that call a model."""
@@ -97,7 +98,11 @@ def read_adapters(model: Any, names: list[str]) -> Adapters:
         base = copy.deepcopy(model.__dict__["base_before"])
         ours = Adapters(base.train(model.training))
         for name in names:
+            ours.activate([])
             from_peft(ours, Path(folder) / name if name != "default" else Path(folder), name)
+        kinds = {str(model.peft_config[name].peft_type.value) for name in names}
+        if len(names) > 1 and kinds & {*MULTIPLYING}:
+            raise NotOffered("several adapters that multiply one weight: polyad adds up the changes of all that act")
         ours.activate(list(names))
     return ours
 

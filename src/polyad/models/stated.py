@@ -24,6 +24,7 @@ class Manifest(TypedDict):
     ties: dict[str, str]
     sha256: dict[str, str]
     kind: NotRequired[str]
+    checksum: NotRequired[str]
 
 
 class Pretrained(TypedDict):
