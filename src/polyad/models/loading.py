@@ -15,6 +15,7 @@ from torch import nn
 from polyad._folders import cache_folder
 from polyad._partial import check_place
 from polyad._stated import read_stated
+from polyad._types import check_type
 from polyad._unfinished import lock
 from polyad.models import folder as folders
 from polyad.models.companions import hub_files
@@ -49,6 +50,8 @@ def load(
     """
     if not isinstance(trust_remote_code, bool):
         raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
+    if dtype is not None:
+        check_type("dtype", dtype, torch.dtype, "give one of torch's, such as torch.float16")
     check_device(device)
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():
