@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, TypeVar
 
 KINDS = (
@@ -18,6 +19,12 @@ NOUNS = {
     "transform": "optimiser's transform", "solve": "solver",
 }  # fmt: skip
 """What a method of a kind is called in a sentence, where the kind's own name is no noun."""
+
+PACKAGES = (
+    "adapters", "algorithms", "allocate", "attention", "cache", "compress", "decompose", "evaluation", "layers",
+    "linalg", "optim", "quantize",
+)  # fmt: skip
+"""The packages that have methods."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -118,15 +125,30 @@ def method(
 
 def methods(kind: str | None = None) -> tuple[Card, ...]:
     """All cards of the catalogue, or those of one kind, sorted by name."""
+    _import_methods()
     cards = sorted(_catalogue.values(), key=lambda card: card.name)
     return tuple(card for card in cards if kind is None or card.kind == kind)
 
 
+def _import_methods() -> None:
+    """Import every package that has methods: they are in the catalogue once their modules are imported."""
+    for package in PACKAGES:
+        import_module(f"polyad.{package}")
+
+
+def _find(function: Callable[..., Any] | str) -> Card | None:
+    return next((c for c in _catalogue.values() if c.name == function or c.function is function), None)
+
+
 def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> Card:
     """The card of a method, given the function or its name; with ``kinds``, of a method of one of these."""
-    entry = next((c for c in _catalogue.values() if c.name == function or c.function is function), None)
+    entry = _find(function)
+    if entry is None:
+        _import_methods()
+        entry = _find(function)
     if entry is not None and (not kinds or entry.kind in kinds):
         return entry
+    _import_methods()
     import difflib
 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))

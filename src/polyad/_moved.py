@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from polyad._after_import import after_import
 
 ROOMS: Mapping[str, Mapping[str, str]] = {
     "polyad.adapters": {
@@ -147,22 +150,36 @@ def moved_modules() -> dict[str, str]:
 def keep_old_names() -> None:
     """Let the old names of modules and of functions be imported, with a warning that names the new place.
 
-    An old module is an empty one that asks the new one at first use, so nothing is imported here.
+    An old module is an empty one that asks the new one at first use, so nothing is imported here. What a package
+    shows of them is put in it when it is imported.
     """
-    for old, new in moved_modules().items():
-        package, _, name = old.rpartition(".")
-        if old in sys.modules:  # a room has the name that a module had
-            vars(sys.modules[old]).setdefault("__getattr__", _forward(old, new))
-            continue
-        alias = ModuleType(old, f"Moved to {new}.")
-        vars(alias)["__getattr__"] = _forward(old, new)
-        sys.modules[old] = alias
-        shown = vars(sys.modules[package])
-        if name not in shown and not (package == "polyad.linalg" and name in ALGORITHMS):
-            shown[name] = alias
-    for package in RENAMED.keys() & ROOMS.keys():
-        vars(sys.modules[package]).setdefault("__getattr__", _forward(package, package, tuple(RENAMED[package])))
-    vars(sys.modules["polyad.linalg"])["__getattr__"] = _forward("polyad.linalg", "polyad.algorithms", ALGORITHMS)
+    rooms = {f"{package}.{room}" for package, rooms in ROOMS.items() for room in rooms}
+    moved = moved_modules()
+    for old, new in moved.items():
+        if old not in rooms:
+            alias = ModuleType(old, f"Moved to {new}.")
+            vars(alias)["__getattr__"] = _forward(old, new)
+            sys.modules[old] = alias
+        else:  # a room has the name that a module had
+            after_import(old, partial(_set_look_up, old, _forward(old, new)))
+    for package in ROOMS:
+        after_import(package, partial(_show_old_names, package, moved))
+
+
+def _show_old_names(package: str, moved: Mapping[str, str]) -> None:
+    shown = vars(sys.modules[package])
+    for old in moved:
+        home, _, name = old.rpartition(".")
+        if home == package and not (package == "polyad.linalg" and name in ALGORITHMS):
+            shown.setdefault(name, sys.modules.get(old))
+    if package == "polyad.linalg":
+        _set_look_up(package, _forward(package, "polyad.algorithms", ALGORITHMS))
+    elif package in RENAMED:
+        _set_look_up(package, _forward(package, package, tuple(RENAMED[package])))
+
+
+def _set_look_up(module: str, look_up: Callable[[str], Any]) -> None:
+    vars(sys.modules[module]).setdefault("__getattr__", look_up)
 
 
 def keep_renamed(package: str) -> None:

@@ -112,7 +112,7 @@ def _misfit(name: str, value: Any, kind: Any) -> _Misfit | None:
         return None if fits else (name, value, "one of " + ", ".join(map(str, inner)))
     if origin in (list, tuple):
         return _sequence(name, value, origin, inner)
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             return name, value, WORDS[dict]
         return _first(_misfit(_below(name, key), one, inner[1]) for key, one in value.items())

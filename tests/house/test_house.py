@@ -18,11 +18,11 @@ from polyad._moved import moved_modules
 ROOT = Path(polyad.__file__).parent
 ORDER = (
     "_card", "_check", "_callback", "_types", "_arguments", "_folders", "_versions", "_stated", "_partial", "_sealed",
-    "_unfinished", "_moved", "linalg", "algorithms",
+    "_unfinished", "_after_import", "_moved", "linalg", "algorithms",
     "einsum", "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models",
-    "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "export", "optim", "pretrain",
-    "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing", "claims",
-    "report", "cli",
+    "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "export", "optim",
+    "pretrain", "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing",
+    "claims", "report", "cli",
 )  # fmt: skip
 NUMERIC = frozenset({"_card", "_check", "_callback", "_versions", "linalg", "formats", "quantize"})
 ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}

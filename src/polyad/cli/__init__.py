@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from safetensors import SafetensorError
 
-from polyad.cli import adapt, cache, catalogue, compare, compress, convert, decompose, evaluate, generate, inspect
+import polyad
+from polyad.cli import (
+    adapt,
+    cache,
+    catalogue,
+    compare,
+    compress,
+    convert,
+    decompose,
+    evaluate,
+    generate,
+    inspect,
+    merge,
+    report,
+)
 from polyad.cli.output import complain, err
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Low-rank and tensor structure for PyTorch models.")  # fmt: skip
 app.command("inspect")(inspect.inspect)
 app.command("adapt")(adapt.adapt)
@@ -21,8 +36,25 @@ app.command("cache")(cache.cache)
 app.command("decompose")(decompose.decompose)
 app.command("evaluate")(evaluate.evaluate)
 app.command("generate")(generate.generate)
+app.command("merge")(merge.merge)
+app.command("report")(report.report)
 app.command("methods")(catalogue.methods)
 app.command("claims")(catalogue.claims)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(polyad.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
+    """Low-rank and tensor structure for PyTorch models."""
 
 
 KEPT = {

@@ -7,14 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
-from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter, failure, is_trained
+
+if TYPE_CHECKING:
+    from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter
 
 
 def adapt(
@@ -47,13 +49,12 @@ def adapt(
     A run that was stopped goes on when the same command is given again.
     """
     from polyad.adapters.training.finetune import Finetuning
+    from polyad.evaluation.trial_records import failure
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
     if (adapter is None) == (compare is None):
-        raise ValueError(
-            "give one adapter with --adapter, such as lora:rank=8, or several with --compare 'lora;dora'"
-        )
+        raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
     asked = Finetuning(
         tuple(_absolute(text) for text in options.texts_of(data)), steps, batch, length, _rate(rate), seed, windows,
         tuple(select.split(",")) if select else None,
@@ -97,6 +98,7 @@ def _rate(text: str | None) -> Any:
 def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict[str, Any]:
     """The facts that a reader of the page needs to run it again."""
     from polyad.compress.result import versions
+    from polyad.evaluation.trial_records import is_trained
 
     done = next((record for record in records if is_trained(record)), None)
     facts: dict[str, Any] = {"Model": model} | {
@@ -117,10 +119,9 @@ def _single(
     folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
-    state = state_file(folder)
     clock = time.perf_counter()
     with progress() as callback:
-        adapters, record = finetune(one, method, asked, state=state, callback=callback)
+        adapters, record = finetune(one, method, asked, state=state_file(folder), callback=callback)
     record["seconds"]["command"] = time.perf_counter() - clock
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
@@ -165,6 +166,8 @@ def _absolute(text: str) -> str:
 
 def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
     """The table of what was trained; methods that failed are listed below it."""
+    from polyad.evaluation.trial_records import failure, is_trained
+
     done = [record for record in records if is_trained(record)]
     rows = []
     for record in done:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polyad._versions import NEWEST
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, table
-from polyad.evaluation.trial_records import CacheRecord
+
+if TYPE_CHECKING:
+    from polyad.evaluation.trial_records import CacheRecord
 
 
 def cache(
@@ -70,10 +72,11 @@ def cache(
         seconds = cache_speed(one, makes, **timed) if alternations else {}
     records = _records(names, quality, seconds, context)
     best = recommend(records, budget)
+    facts = _facts(texts, scored, alternations, seed, dtype)
     if report is not None:
-        write_study(report, cache_study(records, best, _facts(texts, scored, alternations, seed, dtype)))
+        write_study(report, cache_study(records, best, facts))
     if json:
-        emit({"caches": records, "recommended": best})
+        emit({"caches": records, "recommended": best, "facts": facts})
     else:
         show(records, best, budget)
         if report is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyad.cli import options
+from polyad.cli.describe import describe
 from polyad.cli.output import emit, err, out, progress, table
 
 if TYPE_CHECKING:
@@ -15,18 +16,20 @@ if TYPE_CHECKING:
 
 
 def methods(
+    name: Annotated[str | None, typer.Argument(help="the method to describe; without it, all are listed")] = None,
     kind: Annotated[str | None, typer.Option(help="only methods of this kind")] = None,
     device: options.Device = "cpu",  # noqa: ARG001 - every command takes it
     dtype: options.Dtype = "float32",  # noqa: ARG001
     seed: options.Seed = 0,  # noqa: ARG001
     json: options.Json = False,
 ) -> None:
-    """List every method with its papers and the last results of their claims."""
+    """List every method, or describe one: its arguments, its papers and the last results of their claims."""
     import polyad
+    from polyad._arguments import SHORT
     from polyad.claims import results
 
     lines = {result.handle: result.lines for result in results()}
-    cards = polyad.methods(kind)
+    cards = polyad.methods(kind) if name is None else (polyad.card(SHORT.get(name, name)),)
     if kind is not None and not cards:
         raise ValueError(
             f"no method is of kind {kind!r}; the kinds are {', '.join(sorted({c.kind for c in polyad.methods()}))}"
@@ -37,6 +40,9 @@ def methods(
             "handles": list(card.handles), "papers": [vars(paper) for paper in card.papers],
             "claims": [asdict(line) for handle in card.handles for line in lines.get(handle, ())],
         } for card in cards])  # fmt: skip
+        return
+    if name is not None:
+        describe(cards[0], lines)
         return
     rows = []
     for card in cards:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyad import _check
 from polyad.cli import options
 from polyad.cli.output import command, complain, emit, number, out, progress, share, table
-from polyad.evaluation.records import Point, failure, is_measured
+
+if TYPE_CHECKING:
+    from polyad.evaluation.records import Point
 
 
 def compare(
@@ -35,6 +36,7 @@ def compare(
     from polyad.compress import compare as comparison
     from polyad.compress.recipe import steps
     from polyad.compress.run import Asked
+    from polyad.evaluation.records import failure
 
     options.check_report(report)
     recipes = {part.strip(): steps(part) for part in methods.split(";") if part.strip()}
@@ -75,11 +77,15 @@ def shares(text: str) -> list[float]:
         parts = []
     if not parts:
         raise ValueError(f"--keep {text!r} is not a list of shares; write --keep 0.9,0.8")
+    from polyad import _check
+
     return [_check.share("--keep", share) for share in parts]
 
 
 def show(points: list[Point]) -> None:
     """The table of a comparison; failed points stay in it with their reason."""
+    from polyad.evaluation.records import failure, is_measured
+
     texts = next((list(p["compressed"]["perplexity"]) for p in points if is_measured(p)), [])
     rows: list[list[str]] = []
     for point in points:

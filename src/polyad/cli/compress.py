@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from polyad._unfinished import unfinished
 from polyad.cli import options
 from polyad.cli.output import command, emit, number, out, progress, share, table
-from polyad.evaluation.records import CompressionRecord
-from polyad.report.slow import slow_layers
+
+if TYPE_CHECKING:
+    from polyad.evaluation.records import CompressionRecord
 
 
 def compress(
@@ -69,6 +70,8 @@ def compress(
 
 def show(record: CompressionRecord) -> None:
     """The table of one compression."""
+    from polyad.report.slow import slow_layers
+
     before, after, agreement = record["original"], record["compressed"], record["agreement"]
     rows: list[list[str]] = []
     for text, value in after["perplexity"].items():

@@ -39,6 +39,7 @@ def convert(
     from polyad.models import origin, save
     from polyad.models.folder import base_of, check_free
     from polyad.models.loading import check_numbers
+    from polyad.models.loading_line import loading_line
 
     if to != "mla":
         raise ValueError(f"--to {to} is not known; attention can be converted to mla")
@@ -62,8 +63,9 @@ def convert(
     state.unlink(missing_ok=True)
     if json:
         emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": numbers,
-              "cache_numbers_per_token_before": before})  # fmt: skip
+              "cache_numbers_per_token_before": before, "load": loading_line(out_folder)})  # fmt: skip
     else:
         out.print(
             f"saved to {out_folder}; the cache takes {numbers:,} numbers a token, {numbers / before:.1%} of before"
         )
+        out.print(loading_line(out_folder), soft_wrap=True)

@@ -16,7 +16,7 @@ from polyad.decompose import nonnegative_tucker
 from polyad.formats import Tucker
 
 MINUTES = 1
-SEEDS = 24
+SEEDS = range(100, 124)  # apart from those with which the number of sweeps was chosen
 SHAPE, RANK = (16, 15, 14), (4, 3, 3)
 SWEEPS = {"hals": 100, "mu": 300}  # a sweep by components takes two to three times as long
 
@@ -48,21 +48,21 @@ def error_ratio(x: Tensor, seed: int) -> float:
 def claim(callback: Any = None) -> Outcome:
     """The ratio of the errors, and the same where no tensor of these ranks is near."""
     ratios: list[float] = []
-    for seed in range(SEEDS):
+    for done, seed in enumerate(SEEDS, 1):
         ratios.append(error_ratio(tucker_tensor(seed), seed))
         if callback is not None:
-            callback(seed + 1, SEEDS, {"ratio": ratios[-1]})
+            callback(done, len(SEEDS), {"ratio": ratios[-1]})
     line = Line(
         assertion="updates by components leave at most 0.8 of the error that multiplicative updates leave after "
         "three times as many sweeps from the same start, on planted non-negative Tucker tensors",
         **mean_and_error(ratios),
         relation="<=",
         bound=0.8,
-        seeds=SEEDS,
-        data={"planted": sha(tucker_tensor(seed) for seed in range(SEEDS))},
+        seeds=len(SEEDS),
+        data={"planted": sha(tucker_tensor(seed) for seed in SEEDS)},
         rival="multiplicative updates of factors and core, eight of each for one product with the tensor",
         control="tensors without structure, whose ratios are in the details, gain nothing",
         tolerance=0.05,
     )
-    other_ratios = [error_ratio(uniform_tensor(seed), seed) for seed in range(SEEDS)]
+    other_ratios = [error_ratio(uniform_tensor(seed), seed) for seed in SEEDS]
     return Outcome([line], {"ratios": ratios, "without structure": other_ratios})

@@ -1,0 +1,47 @@
+"""``polyad merge``: an adapter multiplied out into the weights of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyad.cli import options
+from polyad.cli.output import command, emit, out
+
+
+def merge(
+    model: options.Model,
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="a folder to make")],
+    adapter: Annotated[str, typer.Option(help="the folder of the adapter, polyad's or peft's")],
+    store: Annotated[
+        str | None, typer.Option(help="what to store in; by default what the model is stored in")
+    ] = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Merge --adapter into the weights of MODEL and save the result, which needs no adapter, to OUT."""
+    from polyad.adapters import Adapters
+    from polyad.models import origin, save
+    from polyad.models.folder import base_of, check_free
+    from polyad.models.loading_line import loading_line
+
+    check_free(out_folder)
+    options.fix_seed(seed)
+    stored_in = None if store is None else options.dtype_of(store)
+    one = options.load_model(model, dtype, device, adapter)
+    host = Adapters(one)
+    updated = len(host.layers())
+    host.merge(keep=False)
+    base = base_of(origin(one).folder)
+    save(one, out_folder, tokenizer=origin(one).tokenizer, recipe={"merge": adapter}, dtype=stored_in, base=base)
+    if json:
+        emit({"command": command(), "model": model, "adapter": adapter, "out": str(out_folder), "layers": updated,
+              "load": loading_line(out_folder)})  # fmt: skip
+    else:
+        said = f"saved to {out_folder}; the adapter is in the weights of {updated} layers"
+        out.print(said, soft_wrap=True)
+        out.print(loading_line(out_folder), soft_wrap=True)
