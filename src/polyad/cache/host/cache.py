@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.calls import cache_of, listen, watch
+from polyad.cache.host.calls import cache_of, listen, watch_calls
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.cache.host.held_cache import HeldCache, HeldPair
 from polyad.cache.host.layer import HeldLayer
@@ -63,7 +63,7 @@ def cache_for(
         check_type(name, value, int, "give a number of tokens")
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0")
-    watch(model)
+    watch_calls(model)
     uses = uses_of_cache(model)
     layers = plain_layers(model)
     numbers = list(uses)

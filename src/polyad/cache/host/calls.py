@@ -29,7 +29,7 @@ def listen(module: nn.Module) -> None:
         module.register_forward_pre_hook(announce, with_kwargs=True)
 
 
-def refuse_whole_again(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+def refuse_whole_again(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:  # noqa: ARG001 - a hook
     """Refuse to read a sequence from its start behind what the cache holds of it; a hook of the model.
 
     So does ``generate`` with ``use_cache=False``, which gives all tokens at each step, and their positions from 0.
@@ -49,7 +49,7 @@ def refuse_whole_again(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> N
         )
 
 
-def watch(model: nn.Module) -> None:
+def watch_calls(model: nn.Module) -> None:
     """Have a model refuse such calls, once."""
     if refuse_whole_again not in model._forward_pre_hooks.values():
         model.register_forward_pre_hook(refuse_whole_again, with_kwargs=True)
