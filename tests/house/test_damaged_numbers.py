@@ -57,7 +57,7 @@ def test_sizes_below_zero_are_of_no_format():
     ("name", "value"),
     [
         ("padding", "torch.nn"), ("dilation", [0, 1]), ("dilation", -1), ("stride", [10**12, 1]), ("stride", [1]),
-        ("groups", 0), ("kernel", [0, 1]), ("kernel", [1] * 4), ("dilation", [False, 1]),
+        ("groups", 0), ("weight", [1, 1]), ("kernel", [0, 1]), ("kernel", [1] * 4), ("dilation", [False, 1]),
     ],
 )  # fmt: skip
 def test_geometries_of_no_convolution_are_refused(name, value):

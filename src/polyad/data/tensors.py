@@ -37,7 +37,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         return {path.stem: read_picture(path)}
     tensors = _safetensors(path) if kind == ".safetensors" else _arrays(path)
     if not tensors:
-        raise ValueError(f"{path} holds no tensor")
+        raise ValueError(f"{path} holds no tensor; give a file with at least one")
     return tensors
 
 

@@ -172,6 +172,9 @@ def _refuse_geometry(spec: dict[str, Any]) -> None:
     """Refuse the description of a convolution of which there is none."""
     stated = {"kernel": spec["kernel"], **spec["geometry"]}
     check_stated(stated, Geometry, "the description of a convolution", "copy the folder again")
+    unknown = stated.keys() - Geometry.__annotations__.keys()
+    if unknown:
+        raise ValueError(f"no convolution has {sorted(unknown)} in its geometry; copy the folder again")
     count, groups = len(stated["kernel"]), stated.get("groups", 1)
     for name, value in ((n, v) for n, v in stated.items() if n != "groups"):
         if len(value) != count or not all(LEAST.get(name, 1) <= v < 2**20 for v in value) or not 1 <= count <= 3:
