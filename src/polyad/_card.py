@@ -54,7 +54,8 @@ class Card:
     for each, ``template(shape, rank, **options)`` the format that it makes, on the meta device, from which its cost
     is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
     ``example`` holds arguments with which the contract of its kind calls it, and ``exact`` those that differ where it
-    is to lose nothing, or as little as it can; None where it always loses more than eight bits do.
+    is to lose nothing, or as little as it can; None where it always loses more than eight bits do. ``instead`` says
+    when not to use the method and what to use in its place, where a claim of its paper was found to fail.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Card:
     allocate: Callable[..., Any] | None = None
     template: Callable[..., Any] | None = None
     exact: Mapping[str, Any] | None = None
+    instead: str = ""
 
     @property
     def module(self) -> str:
@@ -98,12 +100,13 @@ def method(
     allocate: Callable[..., Any] | None = None,
     template: Callable[..., Any] | None = None,
     name: str | None = None,
+    instead: str = "",
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it untouched.
 
     ``example`` holds keyword arguments with which the contract tests can call it, ``exact`` those in their place with
     which it loses as little as it can. ``name`` is a class's name in the catalogue, in snake_case as its file; a
-    function's is its own.
+    function's is its own. ``instead`` is a sentence on when not to use it.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
@@ -116,8 +119,9 @@ def method(
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(
-            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact
-        )
+            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact,
+            instead,
+        )  # fmt: skip
         return function
 
     return record

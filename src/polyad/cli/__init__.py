@@ -18,6 +18,7 @@ from polyad.cli import (
     convert,
     decompose,
     evaluate,
+    export,
     generate,
     inspect,
     merge,
@@ -36,6 +37,7 @@ app.command("convert")(with_trust(convert.convert))
 app.command("cache")(with_trust(cache.cache))
 app.command("decompose")(decompose.decompose)
 app.command("evaluate")(with_trust(evaluate.evaluate))
+app.command("export")(with_trust(export.export))
 app.command("generate")(with_trust(generate.generate))
 app.command("merge")(with_trust(merge.merge))
 app.command("report")(report.report)

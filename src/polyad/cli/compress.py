@@ -10,6 +10,7 @@ import typer
 
 from polyad._unfinished import unfinished
 from polyad.cli import options
+from polyad.cli.measure_table import measure_table
 from polyad.cli.output import command, emit, number, out, progress, share, table
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ def compress(
     ] = None,
     store: Annotated[str, typer.Option(help="dtype in which floating-point weights are saved")] = "bfloat16",
     calibration_windows: options.CalibrationWindows = 64,
+    measure: options.Measure = None,
+    larger: options.Larger = True,
     windows: options.Windows = 24,
     alternations: options.Alternations = 15,
     avoid_slow: options.AvoidSlow = False,
+    fit_for: Annotated[
+        str | None, typer.Option("--for", help="stay within what a format holds, such as gguf: grids, groups, scales")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -42,9 +48,11 @@ def compress(
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
     from polyad.compress.recipe import steps
     from polyad.compress.run import Asked, compress_to_folder, run_of
+    from polyad.export import fit_recipe
 
     options.check_report(report)
-    recipe = steps(method)
+    recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
+    judge = options.judge_of(measure, model, dtype, device, larger=larger)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
@@ -55,6 +63,8 @@ def compress(
     with unfinished(out_folder, run_of(model, recipe, asked, keep)) as work:
         with progress() as callback:
             record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback, work=work)
+        if judge is not None:
+            record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
         record["command"] = command()
         record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
         if report is not None:
@@ -65,6 +75,8 @@ def compress(
             emit(record)
             return
         show(record)
+        if "measure" in record:
+            measure_table(record["measure"], str(out_folder))
         out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
 
 

@@ -44,15 +44,21 @@ class Agreement:
     top1: float
 
 
-def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
+def losses(
+    model: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
+) -> Tensor:
     """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,).
 
-    What the tokenizer put before the text is not scored.
+    What the tokenizer put before the text is not scored. ``counted``, bool of the windows' shape, leaves tokens out.
     """
     by_window, first = [], frame(model).first_scored(windows)
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
-            by_window.append(_loss(_logits(model, window, first), window, first))
+            logits, wanted = _logits(model, window, first), window
+            if counted is not None:
+                marks = counted[number - 1, first:]
+                logits, wanted = logits[marks.to(logits.device)], torch.cat([window[:first], window[first:][marks]])
+            by_window.append(_loss(logits, wanted, first))
             if callback is not None:
                 callback(number, len(windows), {"stage": "perplexity"})
     return _sound(model, by_window)
@@ -93,11 +99,13 @@ def compare_quality(
     return by_text, Agreement(float(totals[0]) / positions, float(totals[1]) / positions)
 
 
-def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
+def original_losses(
+    original: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
+) -> Tensor:
     """``losses`` of an unchanged model, kept between runs where its folder says which model it is."""
     base = base_of(origin(original).folder)
-    if not base:
-        return losses(original, windows, callback=callback)
+    if not base or counted is not None:
+        return losses(original, windows, counted=counted, callback=callback)
     first = frame(original).first_scored(windows)
     unscored = [first] if first > 1 else []
     key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__, *unscored], sort_keys=True)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from polyad._stated import check_stated
 from polyad.formats import Format
 from polyad.layers.factors import Factors
+from polyad.layers.kernels.prepared import prepared_run
+from polyad.layers.kernels.runs import run_flat
 
 
 def as_autocast(x: Tensor) -> Tensor:
@@ -51,7 +53,9 @@ class Linear(nn.Module):
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trainable))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.weight().linear(as_autocast(x))
+        x = as_autocast(x)
+        run = prepared_run(self.weight, x)
+        y = self.weight().linear(x) if run is None else run_flat(run, x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def spec(self) -> dict[str, Any]:
@@ -76,7 +80,8 @@ class Embedding(nn.Module):
         self.num_embeddings, self.embedding_dim = as_matrix(self.weight)
 
     def forward(self, index: Tensor) -> Tensor:
-        weight = self.weight()
+        prepared = self.weight.prepared
+        weight = self.weight() if prepared is None else prepared.format
         return weight.rows(index).to(weight.dtype)  # autocast does not touch torch's embedding either
 
     def spec(self) -> dict[str, Any]:

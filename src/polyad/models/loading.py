@@ -17,6 +17,7 @@ from polyad._partial import check_place
 from polyad._stated import read_stated
 from polyad._types import check_type
 from polyad._unfinished import lock
+from polyad.layers.kernels import check_kernels, prepare_layers
 from polyad.models import folder as folders
 from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
@@ -36,6 +37,7 @@ def load(
     device: torch.device | str = "cpu",
     like: nn.Module | None = None,
     trust_remote_code: bool | None = None,
+    kernels: str = "auto",
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
 
@@ -48,7 +50,12 @@ def load(
     from safetensors; a folder of transformers with ``pytorch_model.bin`` alone is read by
     ``torch.load(weights_only=True)``, which makes tensors and runs no code. Python files that a folder or a hub
     name brings are run with ``trust_remote_code=True`` alone, and refused otherwise.
+
+    Compressed layers multiply few rows by packed kernels where these are faster on this processor, which is measured
+    when a model first comes (two seconds) and kept in polyad's cache folder. ``kernels="plain"`` does without them;
+    the name of one, ``packed4`` or ``packed8``, uses it unmeasured wherever it fits.
     """
+    check_kernels(kernels)
     trust_remote_code = trust_of(trust_remote_code)
     if not isinstance(trust_remote_code, bool):
         raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
@@ -69,7 +76,7 @@ def load(
     beside = path if path.is_dir() else None if path.exists() else hub_files(str(name))
     model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer, beside)
     check_vocabulary(model, tokenizer)
-    return model.eval().to(device)
+    return prepare_layers(model.eval().to(device), kernels)
 
 
 def check_device(device: torch.device | str) -> None:

@@ -19,6 +19,10 @@ from polyad.formats import LowRank
     makes=None,
     name="lora",
     example={"rank": 2},
+    instead=(
+        "LoRA+'s sixteen times higher rate for B where the rate is tuned anyway: one rate for both factors is as "
+        "fast at its best."
+    ),
     papers=(
         Paper(
             "Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen",

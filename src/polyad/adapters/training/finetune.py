@@ -20,7 +20,7 @@ from polyad.adapters.training.batches import FIRST, Tokens
 from polyad.adapters.training.loop import train
 from polyad.adapters.training.rate_range import RateRange, rate_range
 from polyad.adapters.training.settings import Finetuning
-from polyad.data.calibration import evaluation
+from polyad.data.calibration import evaluation, evaluation_counted
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
 from polyad.evaluation.trial_records import TrainingRecord
@@ -54,8 +54,8 @@ def finetune(
     weights = "" if state is None else fingerprint(model)
     method, arguments = unwrap_method(method, {})
     tokens = Tokens(model, asked)
-    heldout = evaluation(model, asked.texts, count=asked.windows)
-    before = _losses(model, heldout, quality.original_losses, callback, "loss before")
+    heldout, counted = _heldout(model, asked)
+    before = _losses(model, heldout, counted, quality.original_losses, callback, "loss before")
     measured = memory.forget()
     clock = time.perf_counter()
     adapters, layers = _attach(model, method, arguments, asked, tokens)
@@ -78,7 +78,7 @@ def finetune(
     )
     model.eval()
     peak = memory.largest() if measured else None
-    after = _losses(model, heldout, quality.losses, callback, "loss after")
+    after = _losses(model, heldout, counted, quality.losses, callback, "loss after")
     model.train(training)
     record: TrainingRecord = {
         "version": NEWEST["record"],
@@ -129,12 +129,32 @@ def try_rates(
         adapters.detach(NAME)
 
 
+def _heldout(model: Any, asked: Finetuning) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The held-out windows of each text and, where prompts do not count, the tokens in them that do."""
+    heldout = evaluation(model, asked.texts, count=asked.windows)
+    counted = evaluation_counted(model, asked.texts, count=asked.windows)
+    for text, marks in counted.items():
+        useful = marks[:, 1:].any(1)
+        if not bool(useful.any()):
+            raise ValueError(f"no held-out window of {text!r} reaches a completion; give more examples")
+        heldout[text], counted[text] = heldout[text][useful], marks[useful]
+    return heldout, counted
+
+
 def _losses(
-    model: Any, heldout: Mapping[str, Tensor], measure: Callable[..., Tensor], callback: Any, stage: str
+    model: Any,
+    heldout: Mapping[str, Tensor],
+    counted: Mapping[str, Tensor],
+    measure: Callable[..., Tensor],
+    callback: Any,
+    stage: str,
 ) -> dict[str, float]:
     """The mean loss of each text's held-out windows."""
     report = None if callback is None else lambda step, total, _values: callback(step, total, {"stage": stage})
-    return {text: float(measure(model, windows, callback=report).mean()) for text, windows in heldout.items()}
+    return {
+        text: float(measure(model, windows, counted=counted.get(text), callback=report).mean())
+        for text, windows in heldout.items()
+    }
 
 
 def _attach(

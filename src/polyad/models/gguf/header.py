@@ -24,9 +24,9 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Read the keys of a file, but for its vocabulary, and the names of its tensors."""
-    from gguf import GGUFReader
+    from polyad.interop.gguf_files import open_file
 
-    reader = GGUFReader(str(path))
+    reader = open_file(path)
     architecture = str(_value(reader.fields.get("general.architecture")) or "")
     keys: dict[str, Any] = {}
     for name, field in reader.fields.items():

@@ -65,7 +65,7 @@ def model_with_adapters(
         model, x = LAYERS[kind]()
     model, x = model.to(dtype), x.to(dtype) if x.is_floating_point() else x
     adapters = Adapters(model)
-    arguments = {key: value for key, value in card.example.items() if key not in ("of", "identity")}
+    arguments = {key: value for key, value in card.example.items() if key not in ("of", "identity", "inner_alpha")}
     for i, name in enumerate(names):
         adapters.attach(
             name, "*", card.function, of=("linear", "conv", "experts", "embedding"), seed=i,
