@@ -66,12 +66,15 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _float32_layers(model: Any, dtype: torch.dtype) -> set[str]:
     """Names of the layers that transformers keeps in float32 when it loads this model in a dtype."""
-    names = set(getattr(model, "dtype_plan", None) or ())  # as transformers 5.0 holds them, whatever the dtype
+    names: set[str] = set(
+        getattr(model, "dtype_plan", None) or ()
+    )  # as transformers 5.0 holds them, whatever the dtype
     for flag, dtypes in (
         ("_keep_in_fp32_modules", (torch.float16,)),
         ("_keep_in_fp32_modules_strict", (torch.float16, torch.bfloat16)),
     ):
-        names |= set(getattr(model, flag, None) or ()) if dtype in dtypes else set()
+        if dtype in dtypes:
+            names |= set(getattr(model, flag, None) or ())
     return names
 
 

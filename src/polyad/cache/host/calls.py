@@ -41,7 +41,7 @@ def refuse_whole_again(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> N
     ids = args[0] if ids is None and args else ids
     if ids is None or cache.get_seq_length() == 0:
         return
-    short = getattr(mask, "ndim", 0) == 2 and mask.shape[1] < cache.get_seq_length() + ids.shape[1]
+    short = mask is not None and mask.ndim == 2 and mask.shape[1] < cache.get_seq_length() + ids.shape[1]
     if short or (positions is not None and int(positions.max()) < ids.shape[1]):
         raise ValueError(
             f"use_cache=False gives all {ids.shape[1]} tokens again at each step, and the cache given as "
