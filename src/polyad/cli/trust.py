@@ -28,7 +28,8 @@ def with_trust(function: Callable[..., Any]) -> Callable[..., Any]:
         with trusting(trust_remote_code):
             return function(*args, **named)
 
-    signature = inspect.signature(function)
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # pyright: ignore
-    command.__annotations__ = {**function.__annotations__, option.name: option.annotation}
+    signature = inspect.signature(function, eval_str=True)  # typer reads what a signature holds, not names of types
+    parameters = [*signature.parameters.values(), option]
+    command.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command

@@ -20,5 +20,5 @@ def trusting(trust: bool) -> Iterator[None]:
 
 
 def trust_of(said: bool | None) -> bool:
-    """What was said, or else what holds for a while; False by default."""
+    """Tell whether to trust: as was said, or else as holds for a while; by default not."""
     return _trust.get() if said is None else said

@@ -86,15 +86,12 @@ class WeightReads(TorchFunctionMode):
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.layers = layers
-        self.past_call: dict[str, None] = {}
-        self.running: Counter[str] = Counter()
-        self.owners: dict[int, list[str]] = {}
-        self.views: list[Tensor] = []
+        self.layers, self.running = layers, Counter[str]()
+        self.past_call, self._hooks = dict[str, None](), ExitStack()
+        self.owners, self.views = dict[int, list[str]](), list[Tensor]()
         for path, layer in layers.items():
             for tensor in _weights(layer):
                 self.owners.setdefault(id(tensor), []).append(path)
-        self._hooks = ExitStack()
 
     def __enter__(self) -> WeightReads:
         for path, layer in self.layers.items():

@@ -31,7 +31,7 @@ from polyad.models.shards import check_range
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2}
 """The relative difference by which a graph's outputs may depart from the model's, by dtype."""
-AGREE, SAME = 0.1, 0.95
+AGREE, SAME = 0.03, 0.95
 """The relative difference, and the share of equal top entries, within which rounded rows are taken."""
 MAX_FILE = 1_900_000_000
 """The most bytes in one file: a protocol buffer holds 2 GB."""

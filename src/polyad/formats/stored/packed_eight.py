@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad.formats.format import Format
-from polyad.formats.stored.packed_four import narrowed
+from polyad.formats.stored.operator_grid import narrowed
 from polyad.formats.stored.packing import pack, unpack
 
 STEP = 32

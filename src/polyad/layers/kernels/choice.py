@@ -93,12 +93,12 @@ CHOICES = Choices()
 
 
 def file() -> Path:
-    """Where choices are kept."""
+    """The file in which choices are kept."""
     return cache_folder() / "kernels.json"
 
 
 def read_choices() -> dict[str, dict[str, Choice]]:
-    """What is kept, by processor; nothing where the file is missing, damaged or of a newer polyad."""
+    """The choices that are kept, by processor; none where the file is missing, damaged or of a newer polyad."""
     try:
         stated = read_stated(file(), Stated)
         read_version("kernels", file(), stated["version"])

@@ -92,7 +92,7 @@ def compute_dtype(model: nn.Module, path: str) -> torch.dtype:
 
 
 def kernel_rows(model: nn.Module, kernels: str = "auto") -> list[Row]:
-    """Which kernels serve a model's layers, by kind of layer and matrix, measured where they were not yet."""
+    """The kernels that serve a model's layers, by kind of layer and matrix, measured where they were not yet."""
     counts: dict[tuple[str, str], list[Any]] = {}
     for path, weight in linear_weights(model).items():
         for source in quantised_parts(weight()):
