@@ -69,7 +69,7 @@ def block_rows() -> int:
 
 @functools.cache
 def halves(rows: int) -> Halves:
-    """Which rows of a block of so many stand in low and in high halves of bytes; ValueError for unknown layouts."""
+    """The rows of a block that stand in low and in high halves of bytes; ValueError for unknown layouts."""
     numbers = torch.arange(rows, device="cpu").unsqueeze(1).expand(rows, 32)
     fine, coarse = (pack_nibbles(digit).reshape(-1)[: rows // 2].long() for digit in (numbers & 15, numbers >> 4))
     low, high = (fine & 15) + (coarse & 15) * 16, (fine >> 4) + (coarse >> 4) * 16

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from polyad.formats.format import Format
 from polyad.formats.stored.nibbles import blocks, nibble_rows, pack_nibbles, unpack_nibbles
+from polyad.formats.stored.packed_grid import fitting_group, lift_of, operator_grid, spread_grid
 from polyad.formats.stored.packing import pack, unpack
 
-GROUPS = (256, 128, 64, 32)
-"""Columns that may share a scale in torch's operator."""
 TILE = 1 << 19
 """Numbers that are restored at a time, so that they stay in the processor's cache."""
 
@@ -56,8 +55,8 @@ class PackedFour(Format, abstract=True):
 
     @property
     def nbytes(self) -> int:
-        kept = (self.nibbles, self.grid, self.source.scale, self.source.zero)
-        return sum(part.nbytes for part in kept if isinstance(part, Tensor))
+        parts = (self.nibbles, self.grid, self.source.scale, self.source.zero)
+        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
     @property
     def wide(self) -> int:
@@ -77,7 +76,7 @@ class PackedFour(Format, abstract=True):
         return self._join(unpack_nibbles(self.nibbles)[:n], k)
 
     def _join(self, nibbles: Tensor, k: int) -> Tensor:
-        lift = _lift(self.source.bits)
+        lift = lift_of(self.source.bits)
         if self.halves == 1:
             return nibbles[:, :k] - lift
         return (nibbles[:, :k] << 4 | nibbles[:, self.wide : self.wide + k]) - lift
@@ -100,7 +99,7 @@ class PackedFour(Format, abstract=True):
         wide = torch.promote_types(dtype, torch.float32)
         size = (self.group, self.wide, self.nibbles.shape[0])
         scale = spread_grid(self.source, self.source.scale, *size).to(wide).unsqueeze(1)
-        zero = spread_grid(self.source, self.source.centre(), *size).to(wide).unsqueeze(1) + _lift(self.source.bits)
+        zero = spread_grid(self.source, self.source.centre(), *size).to(wide).unsqueeze(1) + lift_of(self.source.bits)
         codes = self._code_columns().unflatten(0, (-1, self.group))  # (groups, group, rows)
         out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
         step = max(1, TILE // codes[0].numel())
@@ -146,62 +145,17 @@ def pack_four(source: Any) -> PackedFour | None:
     if operator() is None or len(source.size) != 2 or source.bits < 2:
         return None
     n, k = source.size
-    group = _group(source.block[1], k)
+    group = fitting_group(source.block[1], k)
     if group is None or min(n, k) < 1:
         return None
     wide, tall = -(-k // group) * group, -(-n // 32) * 32
-    codes = unpack(source.codes, source.bits, k) + _lift(source.bits)
+    codes = unpack(source.codes, source.bits, k) + lift_of(source.bits)
     padding = (0, wide - k, 0, tall - n)
     if source.bits <= 4:
         nibbles = F.pad(codes, padding)
     else:
         nibbles = torch.cat([F.pad(part, padding) for part in (codes >> 4, codes & 15)], 1)
-    grid = _operator_grid(source, group, wide, tall)
+    grid = operator_grid(source, group, wide, tall)
     if grid is None:
         return None
     return PackedFour(pack_nibbles(nibbles), grid, dataclasses.replace(source, codes=source.codes.to("meta")), group)
-
-
-def spread_grid(source: Any, grid: Tensor | float, group: int, wide: int, tall: int) -> Tensor:
-    """A grid of the format's blocks as one of groups along padded rows: (wide / group, tall), zeros beyond."""
-    n = source.size[0]
-    if not isinstance(grid, Tensor):
-        return torch.full((wide // group, tall), float(grid), device=source.scale.device)
-    block = min(source.block[1], wide)
-    by_row = grid.repeat_interleave(source.block[0], 0)[:n] if source.block[0] > 1 else grid
-    by_group = by_row if block == group else by_row.repeat_interleave(-(-block // group), 1)[:, : wide // group]
-    return F.pad(by_group.mT, (0, tall - n)).contiguous()  # rows last, along which it is read
-
-
-def narrowed(scale: Tensor) -> Tensor | None:
-    """Scales in bfloat16; None where one of them, or 256 times it, lies outside its range."""
-    narrow = scale.bfloat16()
-    lost = (narrow.float() - scale).abs() > scale.abs() * 2**-8
-    return None if bool(lost.any()) or not bool(torch.isfinite(narrow * 256).all()) else narrow
-
-
-def _operator_grid(source: Any, group: int, wide: int, tall: int) -> Tensor | None:
-    """Scales and shifts: value = (nibble - 8) scale + shift, all of it bfloat16; None where that cannot hold them."""
-    scale = spread_grid(source, source.scale, group, wide, tall).float()
-    zero = spread_grid(source, source.centre(), group, wide, tall).float() + _lift(source.bits)
-    narrow = narrowed(scale)
-    if narrow is None:
-        return None
-    if source.bits <= 4:
-        grid = torch.stack([narrow, ((8 - zero) * scale).bfloat16()], -1)
-    else:  # (16 h + l - zero) s = (h - 8) 16 s + (l - 8) s + (136 - zero) s; what one shift rounds off the other gets
-        upper = ((128 - zero) * scale).bfloat16()
-        lower = ((136 - zero) * scale - upper.float()).bfloat16()
-        grid = torch.cat([torch.stack([16 * narrow, upper], -1), torch.stack([narrow, lower], -1)])
-    return grid if bool(torch.isfinite(grid).all()) else None
-
-
-def _lift(bits: int) -> int:
-    """What is added to codes so that the middle of their range is the middle of 4 bits, or of 8."""
-    return (8 if bits <= 4 else 128) - 2 ** (bits - 1)
-
-
-def _group(block: int, k: int) -> int | None:
-    """The operator's group for blocks of so many columns: the one that pads least, and of those the largest."""
-    fitting = [g for g in GROUPS if block >= k or block % g == 0]
-    return min(fitting, key=lambda g: (-(-k // g) * g, -g), default=None)
