@@ -75,8 +75,7 @@ class Frozen:
     def mergeable(self) -> bool:
         """True where the weight is a floating-point tensor that an update can be added to."""
         weight = self.layer._parameters.get("weight")  # one that follows from others, as pruned ones do, is not there
-        acts = self.exact or self.function is not None
-        return acts and isinstance(weight, Tensor) and weight.is_floating_point()
+        return isinstance(weight, Tensor) and weight.is_floating_point() and (self.exact or self.function is not None)
 
     @property
     def weight(self) -> Tensor:
@@ -111,14 +110,12 @@ class Frozen:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The frozen product, without bias."""
-        if isinstance(self.layer, Linear) and self.exact and not self.must_call:
-            y = self.layer.multiply(x)
-            return y if self.part is None else y[..., self.part[0] : self.part[1]]
-        stored = self.stored_weight if self.exact and not self.must_call else None
-        if stored is None:
+        if not self.exact or self.must_call:
             y = self.layer(x) if self.bias is None else self.layer(x) - self.bias
-            return y if self.part is None else y[..., self.part[0] : self.part[1]]
-        y = self.product(x, stored) if isinstance(stored, Tensor) else self.apply_update(stored, x)
+        elif isinstance(self.layer, Linear):
+            y = self.layer.multiply(x)
+        else:
+            y = self.product(x, w) if isinstance(w := self.stored_weight, Tensor) else self.apply_update(w, x)
         return y if self.part is None else y[..., self.part[0] : self.part[1]]
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad.formats.format import Format
-from polyad.formats.stored.operator_grid import narrowed
+from polyad.formats.stored.packed_grid import narrow_scales
 from polyad.formats.stored.packing import pack, unpack
 
 STEP = 32
@@ -50,8 +50,8 @@ class PackedEight(Format, abstract=True):
 
     @property
     def nbytes(self) -> int:
-        kept = (self.integers, self.narrow, self.source.scale)
-        return sum(part.nbytes for part in kept if isinstance(part, Tensor))
+        parts = (self.integers, self.narrow, self.source.scale)
+        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
     @property
     def wide(self) -> int:
@@ -98,7 +98,7 @@ def pack_eight(source: Any) -> PackedEight | None:
     if operator() is None or not by_row or source.bits <= 4 or source.zero is not None or min(source.size) < 1:
         return None
     k, middle = source.size[1], 2 ** (source.bits - 1)
-    narrow = narrowed(source.scale.float().reshape(-1))
+    narrow = narrow_scales(source.scale.float().reshape(-1))
     if narrow is None:
         return None
     codes = unpack(source.codes, source.bits, k) - middle  # wraps, which is the integer's own bits

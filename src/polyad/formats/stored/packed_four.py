@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from polyad.formats.format import Format
 from polyad.formats.stored.nibbles import blocks, nibble_rows, pack_nibbles, unpack_nibbles
-from polyad.formats.stored.operator_grid import lift, operator_grid, operator_group, spread_grid
+from polyad.formats.stored.packed_grid import fitting_group, lift_of, operator_grid, spread_grid
 from polyad.formats.stored.packing import pack, unpack
 
 TILE = 1 << 19
@@ -55,8 +55,8 @@ class PackedFour(Format, abstract=True):
 
     @property
     def nbytes(self) -> int:
-        kept = (self.nibbles, self.grid, self.source.scale, self.source.zero)
-        return sum(part.nbytes for part in kept if isinstance(part, Tensor))
+        parts = (self.nibbles, self.grid, self.source.scale, self.source.zero)
+        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
     @property
     def wide(self) -> int:
@@ -76,10 +76,10 @@ class PackedFour(Format, abstract=True):
         return self._join(unpack_nibbles(self.nibbles)[:n], k)
 
     def _join(self, nibbles: Tensor, k: int) -> Tensor:
-        lifted = lift(self.source.bits)
+        lift = lift_of(self.source.bits)
         if self.halves == 1:
-            return nibbles[:, :k] - lifted
-        return (nibbles[:, :k] << 4 | nibbles[:, self.wide : self.wide + k]) - lifted
+            return nibbles[:, :k] - lift
+        return (nibbles[:, :k] << 4 | nibbles[:, self.wide : self.wide + k]) - lift
 
     def few(self, x: Tensor) -> Tensor:
         """The packed product: x (rows, in or ``wide``), bfloat16, to (rows, out padded to 32), bfloat16."""
@@ -99,7 +99,7 @@ class PackedFour(Format, abstract=True):
         wide = torch.promote_types(dtype, torch.float32)
         size = (self.group, self.wide, self.nibbles.shape[0])
         scale = spread_grid(self.source, self.source.scale, *size).to(wide).unsqueeze(1)
-        zero = spread_grid(self.source, self.source.centre(), *size).to(wide).unsqueeze(1) + lift(self.source.bits)
+        zero = spread_grid(self.source, self.source.centre(), *size).to(wide).unsqueeze(1) + lift_of(self.source.bits)
         codes = self._code_columns().unflatten(0, (-1, self.group))  # (groups, group, rows)
         out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
         step = max(1, TILE // codes[0].numel())
@@ -145,11 +145,11 @@ def pack_four(source: Any) -> PackedFour | None:
     if operator() is None or len(source.size) != 2 or source.bits < 2:
         return None
     n, k = source.size
-    group = operator_group(source.block[1], k)
+    group = fitting_group(source.block[1], k)
     if group is None or min(n, k) < 1:
         return None
     wide, tall = -(-k // group) * group, -(-n // 32) * 32
-    codes = unpack(source.codes, source.bits, k) + lift(source.bits)
+    codes = unpack(source.codes, source.bits, k) + lift_of(source.bits)
     padding = (0, wide - k, 0, tall - n)
     if source.bits <= 4:
         nibbles = F.pad(codes, padding)

@@ -19,7 +19,7 @@ from polyad._partial import whole_file
 from polyad._stated import read_stated
 from polyad._versions import NEWEST, read_version
 from polyad.formats import Quantized
-from polyad.layers.kernels.pack import last_rows, packed
+from polyad.layers.kernels.pack import last_rows, pack_codes
 from polyad.layers.kernels.runs import MOST_INEXACT
 
 SECONDS = 2.0
@@ -98,7 +98,7 @@ def file() -> Path:
 
 
 def read_choices() -> dict[str, dict[str, Choice]]:
-    """The choices that are kept, by processor; none where the file is missing, damaged or of a newer polyad."""
+    """The choices that are kept, by processor; nothing where the file is missing, damaged or of a newer polyad."""
     try:
         stated = read_stated(file(), Stated)
         read_version("kernels", file(), stated["version"])
@@ -149,7 +149,7 @@ def _family(key: str) -> tuple[str, int]:
 def measure_choice(source: Quantized, kernel: str, dtype: torch.dtype) -> Choice:
     """Time a matrix's packed product, the one with its numbers restored, and the dense one."""
     some = last_rows(source, max(64, NUMBERS // source.size[1]))
-    format: Any = packed(some, kernel)
+    format: Any = pack_codes(some, kernel)
     share = source.size[0] / some.size[0]
     dense = some.dequantize(dtype)
     copies = max(1, min(64, CACHE // dense.nbytes))

@@ -12,7 +12,7 @@ from torch import nn
 from polyad.formats import Format, Product, Quantized, Sum
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES, Choice, name_of
-from polyad.layers.kernels.pack import check_kernels, last_rows, packed
+from polyad.layers.kernels.pack import check_kernels, last_rows, pack_codes
 from polyad.layers.kernels.prepared import DTYPES, Wish
 
 
@@ -81,7 +81,7 @@ def quantised_parts(weight: Format) -> list[Quantized]:
 
 def kernel_of(source: Quantized, kernels: str) -> str | None:
     """The kernel that a quantised matrix would be packed for."""
-    some: Any = packed(last_rows(source, 64), kernels)
+    some: Any = pack_codes(last_rows(source, 64), kernels)
     return None if some is None else some.kernel
 
 
@@ -92,7 +92,7 @@ def compute_dtype(model: nn.Module, path: str) -> torch.dtype:
 
 
 def kernel_rows(model: nn.Module, kernels: str = "auto") -> list[Row]:
-    """The kernels that serve a model's layers, by kind of layer and matrix, measured where they were not yet."""
+    """The kernels that serve a model's layers, by kind of layer and matrix; what was not measured yet is."""
     counts: dict[tuple[str, str], list[Any]] = {}
     for path, weight in linear_weights(model).items():
         for source in quantised_parts(weight()):

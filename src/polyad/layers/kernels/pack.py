@@ -27,7 +27,7 @@ def check_kernels(kernels: str) -> None:
         raise ValueError(f"kernels={kernels!r} is no choice of kernels; choose from {', '.join(KERNELS)}")
 
 
-def packed(source: Quantized, kernels: str) -> Format | None:
+def pack_codes(source: Quantized, kernels: str) -> Format | None:
     """A quantised matrix packed for this processor by a kernel that is right; None where there is none."""
     if kernels == "plain" or source.device.type != "cpu":
         return None

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from polyad.formats import Format, Product, Quantized, Sum
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES
-from polyad.layers.kernels.pack import check_kernels, packed
+from polyad.layers.kernels.pack import check_kernels, pack_codes
 from polyad.layers.kernels.runs import MOST_INEXACT, Run, run_for
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -145,7 +145,7 @@ def _pack_modules(module: nn.Module, kernels: str, dtype: torch.dtype, leaves: l
 
 def pack_if_faster(format: Quantized, kernels: str, dtype: torch.dtype) -> Format | None:
     """A quantised matrix packed by a kernel that is right and, if kernels are to be chosen, faster at one row."""
-    fast: Any = packed(format, kernels)
+    fast: Any = pack_codes(format, kernels)
     if fast is None or dtype not in DTYPES:
         return None
     if kernels == "auto" and CHOICES.of(format, fast.kernel, dtype, measure=False)["most"] < 1:

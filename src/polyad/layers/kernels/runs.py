@@ -80,10 +80,10 @@ class Packed:
             n = self.leaves[-1].shape[0]
             return (y if y.shape[1] == n else y[:, :n]).to(x.dtype)
         if x.dtype == torch.float16:  # many times slower on processors than float32
-            return self.restored(x.float()).to(x.dtype)
-        return self.restored(x)
+            return self.multiply_restored(x.float()).to(x.dtype)
+        return self.multiply_restored(x)
 
-    def restored(self, x: Tensor) -> Tensor:
+    def multiply_restored(self, x: Tensor) -> Tensor:
         """The product by matrices restored in x's dtype."""
         for leaf in self.leaves:
             x = leaf.many(x)

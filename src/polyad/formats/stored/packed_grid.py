@@ -1,4 +1,4 @@
-"""Scales and shifts as torch's packed 4-bit product takes them."""
+"""The scales and zero points of a quantised matrix as torch's packed 4-bit product takes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spread_grid(source: Any, grid: Tensor | float, group: int, wide: int, tall: 
     return F.pad(by_group.mT, (0, tall - n)).contiguous()  # rows last, along which it is read
 
 
-def narrowed(scale: Tensor) -> Tensor | None:
+def narrow_scales(scale: Tensor) -> Tensor | None:
     """Scales in bfloat16; None where one of them, or 256 times it, lies outside its range."""
     narrow = scale.bfloat16()
     lost = (narrow.float() - scale).abs() > scale.abs() * 2**-8
@@ -33,8 +33,8 @@ def narrowed(scale: Tensor) -> Tensor | None:
 def operator_grid(source: Any, group: int, wide: int, tall: int) -> Tensor | None:
     """Scales and shifts: value = (nibble - 8) scale + shift, all of it bfloat16; None where that cannot hold them."""
     scale = spread_grid(source, source.scale, group, wide, tall).float()
-    zero = spread_grid(source, source.centre(), group, wide, tall).float() + lift(source.bits)
-    narrow = narrowed(scale)
+    zero = spread_grid(source, source.centre(), group, wide, tall).float() + lift_of(source.bits)
+    narrow = narrow_scales(scale)
     if narrow is None:
         return None
     if source.bits <= 4:
@@ -46,12 +46,12 @@ def operator_grid(source: Any, group: int, wide: int, tall: int) -> Tensor | Non
     return grid if bool(torch.isfinite(grid).all()) else None
 
 
-def lift(bits: int) -> int:
-    """The number that moves the middle of the range of codes to the middle of 4 bits, or of 8."""
+def lift_of(bits: int) -> int:
+    """The number that is added to codes so that the middle of their range is the middle of 4 bits, or of 8."""
     return (8 if bits <= 4 else 128) - 2 ** (bits - 1)
 
 
-def operator_group(block: int, k: int) -> int | None:
+def fitting_group(block: int, k: int) -> int | None:
     """The operator's group for blocks of so many columns: the one that pads least, and of those the largest."""
     fitting = [g for g in GROUPS if block >= k or block % g == 0]
     return min(fitting, key=lambda g: (-(-k // g) * g, -g), default=None)
