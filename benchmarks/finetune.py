@@ -26,8 +26,7 @@ import torch
 
 import polyad
 from polyad._folders import cache_folder
-from polyad.adapters.host.build import Method, unwrap_method
-from polyad.adapters.host.spelled import method_of
+from polyad.adapters.host.build import Method, method_of, unwrap_method
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import Finetuning, write_record
 

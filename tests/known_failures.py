@@ -4,4 +4,9 @@
 ``name-property``, or of ``test_property[name]``. An entry that no longer fails, or that names no test, fails the run.
 """
 
-KNOWN_FAILURES: dict[tuple[str, str], str] = {}
+KNOWN_FAILURES: dict[tuple[str, str], str] = {
+    (
+        "tr_svd",
+        "planted",
+    ): "one singular value decomposition an edge cannot tell how a ring's first rank divides in two",
+}

@@ -28,7 +28,7 @@ SECONDS = 240
 def outcome(case: Case, job: str, verbose: bool = False) -> list[str]:
     """The verdict and its reason: right, does not apply, refused or wrong."""
     try:
-        JOBS[job](case)
+        remark = JOBS[job](case)
     except DoesNotApply as reason:
         return ["does not apply", str(reason)]
     except WrongResult as reason:
@@ -38,7 +38,7 @@ def outcome(case: Case, job: str, verbose: bool = False) -> list[str]:
             traceback.print_exc()
         kind = "refused" if isinstance(error, ValueError) and _is_ours(error) else "wrong"
         return [kind, str(error)[:400] if kind == "refused" else f"{type(error).__name__}: {str(error)[:300]}"]
-    return ["right", ""]
+    return ["right", remark or ""]
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -227,7 +227,7 @@ def generate(case: Case) -> None:
         with suppress(AttributeError, TypeError, ValueError):
             new = loaded.generate(ids, **greedy, **given)[0, ids.shape[1] :]
             expected.add(words.decode(new, skip_special_tokens=True))
-    more = ("--tokens", "6", "--json", "--cache")
+    more = ("--tokens", "6", "--dtype", "float32", "--json", "--cache")
     for how in ("plain", "kivi:bits=8,group=4,window=4"):
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
@@ -287,6 +287,26 @@ def deepcopy(case: Case) -> None:
     close(steps(case, model, held, between=copy.deepcopy), plain, "logits with a copy of the exact cache", 1e-4)
     held = rounded(model)
     close(steps(case, model, held, between=copy.deepcopy), plain, "logits with a copy of the rounded cache", 0.1)
+
+
+def loop(case: Case) -> str:
+    """Greedy tokens of ``polyad.generate`` in float32, of a batch padded on the left and of one prompt, against those
+    of transformers; returns the reason where the plain forward pass made them, and nothing where the loop did."""
+    model = case.decoder()
+    if model.config.is_encoder_decoder:
+        raise DoesNotApply("it reads through an encoder")
+    model.generation_config.eos_token_id = model.config.get_text_config(decoder=True).eos_token_id = None
+    reasons = []
+    for batch in (padded(case, model, 3), padded(case, model, 0, length=14)):
+        try:
+            expected = model.generate(**batch, max_new_tokens=12, do_sample=False)
+        except Exception as error:
+            raise DoesNotApply("plain transformers makes no text of it") from error
+        mask = batch["attention_mask"]
+        got = polyad.generate(model, batch["input_ids"], attention_mask=mask, max_new_tokens=12, dtype=torch.float32)
+        same(got.sequences, expected, f"tokens by the loop of {got.loop}")
+        reasons.append(got.reason or "")
+    return max(reasons)
 
 
 def padded(case: Case, model: Any, pad: int, length: int = 9) -> dict[str, Tensor]:
@@ -379,7 +399,7 @@ def _takes(model: Any, name: str) -> bool:
     return name in inspect.signature(model.forward).parameters
 
 
-JOBS: dict[str, Callable[[Case], None]] = {
+JOBS: dict[str, Callable[[Case], str | None]] = {
     job.__name__: job
-    for job in (load, save, adapt, merge, compress, cache, unrotated, padding, generate, half, deepcopy)
+    for job in (load, save, adapt, merge, compress, cache, unrotated, padding, generate, half, deepcopy, loop)
 }

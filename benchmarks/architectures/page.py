@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
-JOBS = ("load", "save", "adapt", "merge", "compress", "cache", "unrotated", "padding", "generate", "half", "deepcopy")
+JOBS = (
+    "load", "save", "adapt", "merge", "compress", "cache", "unrotated", "padding", "generate", "half", "deepcopy",
+    "loop",
+)  # fmt: skip
 SIGNS = {"right": "+", "refused": "r", "does not apply": "", "wrong": "**wrong**"}
 HEAD = """# Architectures
 
@@ -26,6 +29,8 @@ cell is a job without meaning there. `python -m benchmarks.architectures` runs i
 - `padding`: a batch padded on the left, and its greedy tokens. `generate`: the command's text.
 - `half`: loading, adapters, rounding and the exact cache in bfloat16.
 - `deepcopy`: copies of adapted and compressed models and of caches in use.
+- `loop`: greedy tokens of `polyad.generate` in float32, of a batch padded on the left too. A plus is the loop of
+  polyad's own, `p` transformers' forward pass, with the reason below.
 
 """
 
@@ -64,7 +69,7 @@ def write_page(stored: dict[str, Any]) -> None:
             if key.split()[0] == kind:
                 cells = [_cell(outcomes.get(job, ["does not apply", ""]), sentences) for job in JOBS]
                 lines.append(f"| {key.split()[2]} | {' | '.join(cells)} |")
-    lines += ["", "## Refusals", ""]
+    lines += ["", "## Refusals, and reasons for transformers' forward pass", ""]
     lines += [f"{number}. {sentence}" for sentence, number in sentences.items()]
     left = [key.split()[2] for key, outcomes in sorted(stored.items()) if "does not build" in outcomes]
     lines += ["", "## Not tried", "", "These do not build small from rules by name, or read more than text: "
@@ -74,9 +79,9 @@ def write_page(stored: dict[str, Any]) -> None:
 
 def _cell(outcome: list[str], sentences: dict[str, int]) -> str:
     verdict, reason = outcome
-    if verdict != "refused":
+    if verdict not in ("refused", "right") or not reason:
         return SIGNS[verdict]
-    return f"r{sentences.setdefault(_general(reason), len(sentences) + 1)}"
+    return f"{'r' if verdict == 'refused' else 'p'}{sentences.setdefault(_general(reason), len(sentences) + 1)}"
 
 
 def _general(reason: str) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import polyad
 from polyad._arguments import read_method
 from polyad.adapters import Adapters
-from polyad.adapters.host.spelled import method_of
+from polyad.adapters.host.build import method_of
 from polyad.claims import _result_files
 from polyad.compress.recipe import read_allocation, steps
 from polyad.compress.statistics_store import StatisticsStore

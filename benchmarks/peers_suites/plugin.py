@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
+import tempfile
 from typing import Any
 
 import pytest
@@ -33,10 +35,16 @@ def pytest_runtest_call(item: Any):
     except pytest.skip.Exception:
         raise
     except BaseException as error:
-        OUTCOMES[name] = [_verdict(error), f"{type(error).__name__}: {str(error)[:300]}", str(stand_ins.Calls.count)]
+        OUTCOMES[name] = [_verdict(error), _reason(error), str(stand_ins.Calls.count)]
         raise
     OUTCOMES[name] = ["right", "", str(stand_ins.Calls.count)]
     return value
+
+
+def _reason(error: BaseException) -> str:
+    """What was said, up to its remedy, without names of folders that are other ones in each run."""
+    said = re.sub(rf"{re.escape(tempfile.gettempdir())}/[\w/]+", "the folder", str(error).split("; ")[0])
+    return f"{type(error).__name__}: {re.sub(r'={.*}', '={…}', said)[:240]}"
 
 
 def _verdict(error: BaseException) -> str:

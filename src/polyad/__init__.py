@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         cache,
         compress,
         data,
+        decode,
         decompose,
         evaluation,
         export,
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
         quantize,
     )
     from polyad.compress import Plan, apply, compare, plan
+    from polyad.decode import generate
     from polyad.evaluation import evaluate
     from polyad.formats import Format
     from polyad.models import load, save
 
 PLACES = {
     "Format": "formats", "Plan": "compress", "apply": "compress", "compare": "compress", "evaluate": "evaluation",
-    "load": "models", "plan": "compress", "save": "models",
+    "generate": "decode", "load": "models", "plan": "compress", "save": "models",
 }  # fmt: skip
 """Names that the package shows, and the part that each comes from; every other name is a part."""
 
@@ -51,8 +53,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Card", "Format", "Paper", "Plan", "adapters", "algorithms", "allocate", "apply", "attention", "cache", "card",
-    "compare", "compress", "data", "decompose", "evaluate", "evaluation", "export", "formats", "layers", "linalg",
-    "load", "method", "methods", "models", "optim", "plan", "quantize", "save",
+    "compare", "compress", "data", "decode", "decompose", "evaluate", "evaluation", "export", "formats", "generate",
+    "layers", "linalg", "load", "method", "methods", "models", "optim", "plan", "quantize", "save",
 ]  # fmt: skip
 
 

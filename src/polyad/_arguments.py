@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,16 @@ def read_method(text: str, kinds: Iterable[str]) -> tuple[Card, dict[str, Any]]:
     name, values = split_method(text)
     method = card(SHORT.get(name, name), kinds=tuple(kinds))
     return method, check_arguments(method, values)
+
+
+def method_from(text: str, kinds: Iterable[str]) -> functools.partial[Any]:
+    """The function of the method that a text names, with the arguments behind its colon.
+
+    >>> method_from("block_influence:temperature=0.2", ["allocate"]).keywords
+    {'temperature': 0.2}
+    """
+    method, values = read_method(text, kinds)
+    return functools.partial(method.function, **values)
 
 
 def split_method(text: str) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,8 @@ class Card:
     for each, ``template(shape, rank, **options)`` the format that it makes, on the meta device, from which its cost
     is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
     ``example`` holds arguments with which the contract of its kind calls it, and ``exact`` those that differ where it
-    is to lose nothing, or as little as it can; None where it always loses more than eight bits do.
+    is to lose nothing, or as little as it can; None where it always loses more than eight bits do. ``instead`` says
+    when not to use the method and what to use in its place, where a claim of its paper was found to fail.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Card:
     allocate: Callable[..., Any] | None = None
     template: Callable[..., Any] | None = None
     exact: Mapping[str, Any] | None = None
+    instead: str = ""
 
     @property
     def module(self) -> str:
@@ -98,17 +101,20 @@ def method(
     allocate: Callable[..., Any] | None = None,
     template: Callable[..., Any] | None = None,
     name: str | None = None,
+    instead: str = "",
 ) -> Callable[[_Function], _Function]:
-    """Record a function or class in the catalogue and return it untouched.
+    """Record a function or class in the catalogue and return it; a decomposition takes NumPy arrays from then on.
 
     ``example`` holds keyword arguments with which the contract tests can call it, ``exact`` those in their place with
     which it loses as little as it can. ``name`` is a class's name in the catalogue, in snake_case as its file; a
-    function's is its own.
+    function's is its own. ``instead`` is a sentence on when not to use it.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
 
     def record(function: _Function) -> _Function:
+        if kind == "decompose" and inspect.isfunction(function):
+            function = _with_arrays(function)
         entry = name or function.__name__
         other = _catalogue.get(entry)
         if other is not None and other.function.__module__ != function.__module__:
@@ -116,11 +122,42 @@ def method(
         roles = {"": needs} if isinstance(needs, set) else dict(needs or {})
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(
-            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact
-        )
+            entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact,
+            instead,
+        )  # fmt: skip
         return function
 
     return record
+
+
+def _with_arrays(function: Any) -> Any:
+    """The function with NumPy arrays among its arguments turned into tensors, whole numbers in ``x`` into floats."""
+
+    @functools.wraps(function)
+    def taking_arrays(*given: Any, **named: Any) -> Any:
+        if not any(_is_array(value) for value in (*given, *named.values())):
+            return function(*given, **named)
+        first = tuple(tensor_of(v, floats=place == 0) if _is_array(v) else v for place, v in enumerate(given))
+        rest = {name: tensor_of(v, floats=name == "x") if _is_array(v) else v for name, v in named.items()}
+        return function(*first, **rest)
+
+    return taking_arrays
+
+
+def _is_array(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray"
+
+
+def tensor_of(array: Any, *, floats: bool = False) -> Any:
+    """A tensor of a NumPy array's numbers, whatever its strides and the order of its bytes.
+
+    With ``floats`` whole numbers become float64, in which all but the largest are exact.
+    """
+    import torch
+
+    if floats and array.dtype.kind in "iu":
+        array = array.astype("float64")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")).copy())
 
 
 def methods(kind: str | None = None) -> tuple[Card, ...]:

@@ -20,7 +20,7 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
         ),
         "host": (
             "host:adapters adapted experts standing:stand_in sites doubtful:ambiguous_sites making:build "
-            "planning:plan starting:start merging:merge saving:save training:schedule named:spelled "
+            "planning:plan starting:start merging:merge saving:save training:schedule named:build "
             "sizing:size"
         ),
         "methods": (

@@ -16,6 +16,7 @@ NEWEST = {
     "record": 1,  # what commands print with --json and pages are made from
     "statistics": 1,  # finished statistics of a run that may be killed
     "tokens": 1,  # token ids of a text, in the cache
+    "kernels": 1,  # which products were measured to be fast on a processor, in the cache
 }
 """The newest version of each that is read, which is the one that is written."""
 

@@ -14,6 +14,7 @@ from polyad.adapters import (
     LoLDU,
     LoTR,
     RiemannLoRA,
+    SingLoRA,
     SVFit,
 )
 from polyad.adapters.methods.riemannlora import tangent
@@ -119,7 +120,7 @@ def test_lotr_is_one_tucker_tensor_over_the_layers_and_saves_what_is_shared_once
 
 
 def test_aflora_freezes_the_matrices_of_least_score_by_a_cubic_law():
-    model, adapters, first = hosted(AFLoRA, depth=5, rank=2, warm=0.2, last=0.2)
+    model, adapters, first = hosted(AFLoRA, depth=5, rank=2, warm=0.2, last=0.2, train_square=True)
     assert [round(first.frozen(step, 10), 3) for step in (0, 1, 4, 7, 9)] == [0, 0, 0.875, 1, 1]
     own = adapters.of("a").values()
     optimiser = torch.optim.Adam(adapters.parameters("a"), lr=0.01)
@@ -144,6 +145,16 @@ def test_aflora_freezes_the_matrices_of_least_score_by_a_cubic_law():
     assert all(p.requires_grad for a in own for p in (a.b, a.d))
 
 
+def test_aflora_freezes_the_matrices_of_square_layers_from_the_start_unless_told():
+    for shape, told, trained in (((6, 6), False, "bd"), ((6, 6), True, "ABbd"), ((6, 8), False, "ABbd")):
+        own = AFLoRA(shape, rank=2, train_square=told)
+        assert {name for name, p in own.named_parameters() if p.requires_grad} == set(trained)
+        assert set(own.matrices()) == set(trained) & {"A", "B"}
+    square, wide = AFLoRA((6, 6), rank=2), AFLoRA((6, 8), rank=2)
+    AFLoRA.after_step([square, wide], 9, 10)  # the share of frozen ones is of those that can be frozen
+    assert not any(p.requires_grad for p in (square.A, square.B, wide.A, wide.B))
+
+
 def test_aflora_scores_matrices_by_their_gradients_alone():
     own = AFLoRA((4, 6), rank=2, smooth=0.5, wander=0.5)
     with torch.no_grad():
@@ -153,8 +164,8 @@ def test_aflora_scores_matrices_by_their_gradients_alone():
     near(torch.tensor([own.score("A"), own.score("B")]), torch.tensor([1.0 * 0.5, 2.0 * 1.0]))
 
 
-def riemannian(steps, *, gauge=None, momentum=0.9):
-    """The change after some steps, with other factors of the same product from the third on."""
+def riemannian(steps, *, gauge=None, momentum=0.9, clip=None):
+    """The change after some steps, with other factors of the same product before each, and the gradients' lengths."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 12, bias=False, dtype=torch.float64))
     adapters = Adapters(model)
@@ -165,6 +176,7 @@ def riemannian(steps, *, gauge=None, momentum=0.9):
     adapters.attach("a", "*", RiemannLoRA, rank=2, loss=loss, momentum=momentum)
     own = adapters.of("a")["0"]
     optimiser = torch.optim.SGD(adapters.parameters("a"), lr=0.3)
+    lengths = []
     for step in range(steps):
         if gauge is not None:
             with torch.no_grad():
@@ -173,16 +185,39 @@ def riemannian(steps, *, gauge=None, momentum=0.9):
         optimiser.zero_grad()
         loss().backward()
         adapters.after_backward(step, steps)
+        lengths.append(nn.utils.clip_grad_norm_(adapters.parameters("a"), clip or torch.inf))
         optimiser.step()
         adapters.after_step(step, steps)
-    return own.update(None).to_dense().detach(), loss().detach()
+    return own.update(None).to_dense().detach(), loss().detach(), lengths
 
 
-def test_riemannlora_steps_do_not_depend_on_the_factors():
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_riemannlora_steps_do_not_depend_on_the_factors(clip):
     gauge = torch.tensor([[3.0, 1.0], [0.0, 0.2]], dtype=torch.float64)
-    plain, loss = riemannian(8)
-    near(riemannian(8, gauge=gauge)[0], plain, 1e-8)
+    plain, loss, lengths = riemannian(8, clip=clip)
+    other, _, others = riemannian(8, gauge=gauge, clip=clip)
+    near(other, plain, 1e-8)
+    near(torch.stack(others), torch.stack(lengths), 1e-8)
+    assert clip is None or min(lengths) > clip
     assert loss < riemannian(0)[1]
+
+
+def test_riemannlora_is_clipped_by_the_length_of_its_tangent_vector():
+    generator = torch.Generator().manual_seed(3)
+    own = RiemannLoRA((9, 7), rank=2, momentum=0.0).double()
+    with torch.no_grad():
+        for p in (own.A, own.B):
+            p.normal_(generator=generator)
+    Z = torch.randn(9, 7, generator=generator, dtype=torch.float64)
+    own.A.grad, own.B.grad = own.B.detach().mT @ Z, Z @ own.A.detach().mT
+    own.project()
+    left, right = (own.B @ torch.linalg.pinv(own.B)).detach(), (torch.linalg.pinv(own.A) @ own.A).detach()
+    vector = left @ Z + Z @ right - left @ Z @ right
+    near((own.A.grad.square().sum() + own.B.grad.square().sum()).sqrt(), vector.norm())
+    point = (own.B @ own.A).detach()
+    torch.optim.SGD([own.A, own.B], lr=1e-6).step()
+    own.retract()
+    near(((own.B @ own.A).detach() - point) / -1e-6, vector, 1e-4)
 
 
 def test_riemannlora_projects_on_the_tangent_space_and_starts_where_it_holds_most():
@@ -207,7 +242,8 @@ def test_riemannlora_returns_to_the_nearest_point_of_its_rank():
     for p in (own.A, own.B):
         p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
     own.project()
-    point = (own.B @ own.A - 0.1 * (own.B.grad @ own.A + own.B @ own.A.grad)).detach()
+    Q, P = torch.linalg.qr(own.B.detach()).Q, torch.linalg.qr(own.A.detach().mT).Q
+    point = (own.B @ own.A - 0.1 * (own.B.grad @ P.mT + Q @ own.A.grad)).detach()
     with torch.no_grad():
         own.A.sub_(0.1 * own.A.grad)
         own.B.sub_(0.1 * own.B.grad)
@@ -223,6 +259,37 @@ def test_lokr_learns_in_its_larger_factor_first_whatever_its_size():
     assert moving.numel() >= drawn.numel()
     assert not moving.any()
     assert LoKr((24, 36), factor=(12, 18)).factors().first.shape == (1, 12, 18)
+
+
+def in_order(own):
+    return list(own.factors.parameters()) if hasattr(own, "factors") else [own.A]
+
+
+FLORA, KRONECKER = (FLoRATucker, (300, 200)), (LoKr, (2400, 1800))
+DRAWS = {
+    "flora": (*FLORA, {"rank": 40}, "unit", [1 / 40, 1 / 200]),
+    "flora-kaiming": (*FLORA, {"rank": (40, 20)}, "kaiming", [1 / 80, 1 / 40]),
+    "lokr": (*KRONECKER, {"factor": (40, 30)}, "unit", [1 / 30, 0]),
+    "lokr-lycoris": (*KRONECKER, {"factor": (40, 30)}, "lycoris", [1 / 90, 0]),
+    "lokr-diffusekrona": (*KRONECKER, {"factor": (40, 30)}, "diffusekrona", [1 / 1600, 0]),
+    "lokr-peft": (*KRONECKER, {"factor": (40, 30)}, "peft", [0, 1 / 180]),
+    "singlora": (SingLoRA, (200, 300), {"rank": 10}, "side", [1 / 900]),
+    "singlora-rank": (SingLoRA, (200, 300), {"rank": 10}, "rank", [1 / 30]),
+}
+
+
+@pytest.mark.parametrize(("method", "shape", "options", "draw", "variances"), DRAWS.values(), ids=list(DRAWS))
+def test_starts_have_the_variances_that_they_state(method, shape, options, draw, variances):
+    drawn, default = (
+        in_order(method(shape, generator=torch.Generator().manual_seed(0), **options, **how))
+        for how in ({"draw": draw}, {})
+    )
+    for tensor, variance in zip(drawn, variances, strict=True):
+        assert float(tensor.detach().square().mean()) == pytest.approx(variance, rel=6 * (2 / tensor.numel()) ** 0.5)
+    same = all(torch.equal(one, two) for one, two in zip(drawn, default, strict=True))
+    assert same == (draw in ("unit", "side"))
+    with pytest.raises(ValueError, match="draw='other' is unknown; choose"):
+        method(shape, draw="other", **options)
 
 
 def test_flora_keeps_the_sides_of_a_kernel():

@@ -29,6 +29,38 @@ class Moved(LoRA):
         nn.init.ones_(self.B)
 
 
+class Stuck(LoRA):
+    """Starts where no factor has a gradient."""
+
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=rank)
+        nn.init.zeros_(self.A)
+
+
+class Descending(LoRA):
+    """Is trained against its own change."""
+
+    def forward(self, x, y, base):
+        change = super().forward(x, y, base)
+        return 2 * change.detach() - change
+
+
+class Inverse(LoRA):
+    def __init__(self, shape, *, rank=2, alpha=None):
+        super().__init__(shape, rank=rank)
+        self.scale = rank / (rank if alpha is None else alpha)
+
+
+class Unheard(LoRA):
+    def __init__(self, shape, *, rank=2, alpha=None):
+        super().__init__(shape, rank=rank)
+
+
+class Elsewhere(LoRA):
+    def __init__(self, shape, *, rank=2, alpha=None):
+        super().__init__(shape, rank=rank, alpha=1 if alpha is None else alpha)
+
+
 class Other(LoRA):
     def forward(self, x, y, base):
         return 2 * super().forward(x, y, base)
@@ -80,15 +112,21 @@ class Forgiving(LoRA):
 
 
 SPOILT = {
-    "start": Moved, "merge": Other, "sums": Noisy, "several": Other, "rows": Mixed, "storage": Forgotten,
-    "gradients": Detached, "dropout": Deaf, "no_dense_update": Dense, "compilation": Broken, "refusals": Forgiving,
+    "start": [Moved], "learning": [Stuck, Descending], "alpha": [Inverse, Unheard, Elsewhere], "merge": [Other],
+    "sums": [Noisy], "several": [Other], "rows": [Mixed], "storage": [Forgotten], "gradients": [Detached],
+    "dropout": [Deaf], "no_dense_update": [Dense], "compilation": [Broken], "refusals": [Forgiving],
 }  # fmt: skip
+WRONG = [(prop, adapter) for prop, wrong in SPOILT.items() for adapter in wrong]
 
 
-@pytest.mark.parametrize("prop", [check.__name__ for check in adapters.CHECKS])
-def test_each_check_catches_an_adapter_that_breaks_it(prop):
+def test_every_check_has_an_adapter_that_breaks_it():
+    assert set(SPOILT) == {check.__name__ for check in adapters.CHECKS}
+
+
+@pytest.mark.parametrize(("prop", "adapter"), WRONG, ids=[f"{prop}-{adapter.__name__}" for prop, adapter in WRONG])
+def test_each_check_catches_an_adapter_that_breaks_it(prop, adapter):
     paper = Paper("Nobody", 2000, "Nothing", "arXiv:0")
-    card = _catalogue["spoilt"] = Card("spoilt", "adapter", SPOILT[prop], None, (paper,), {"rank": 2})
+    card = _catalogue["spoilt"] = Card("spoilt", "adapter", adapter, None, (paper,), {"rank": 2})
     failure = torch._dynamo.exc.Unsupported if prop == "compilation" else (AssertionError, RuntimeError)
     try:
         with pytest.raises(failure):

@@ -1,5 +1,6 @@
 """What a demanding user does to the host of adapters: odd models, odd moments, several hosts, damaged folders."""
 
+import copy
 import hashlib
 import json
 
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from polyad._card import card
-from polyad.adapters import Adapted, Adapters, DoRA, LoRA, PiSSA, RiemannLoRA
+from polyad.adapters import Adapted, Adapters, DoRA, LoRA, PiSSA, RiemannLoRA, VeRA
 from polyad.adapters.training.loop import train
 from polyad.layers import Linear
 from polyad.quantize import round_to_nearest as rtn
@@ -118,7 +119,7 @@ def test_what_names_nothing_is_refused(which, how, said):
         ({"rank": "8"}, "rank='8' is no number"),
         ({"alpha": float("nan")}, "alpha=nan is no finite number"),
         ({"method": DoRA, "alpha": float("inf")}, "alpha=inf is no finite number"),
-        ({"method": "lora"}, "method='lora' makes no adapters; give a class"),
+        ({"method": 3}, "method=3 makes no adapters; give a class"),
         ({"method": lambda shape, rank: nn.Linear(2, 2)}, "0 of shape .*: the method makes a Linear, .* no Adapter"),
         ({"which": None}, "which=None names no layers"),
         ({"which": [5]}, r"which=\[5\] names no layers"),
@@ -360,7 +361,7 @@ def test_a_folder_whose_json_is_damaged(how, tmp_path):
     spoil, said = SPOILT[how]
     stated = json.loads((folder / "polyad.json").read_text())
     spoil(stated)
-    (folder / "polyad.json").write_text(json.dumps(stated))
+    (folder / "polyad.json").write_text(json.dumps({k: v for k, v in stated.items() if k != "checksum"}))
     model = network()
     with pytest.raises(ValueError, match=said):
         Adapters(model).load(folder)
@@ -377,7 +378,7 @@ def test_whole_numbers_in_the_place_of_fractions(tmp_path):
     save_file({key: (100 * t).int() for key, t in load_file(file).items()}, file)
     stated = json.loads((folder / "polyad.json").read_text())
     stated["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (folder / "polyad.json").write_text(json.dumps(stated))
+    (folder / "polyad.json").write_text(json.dumps({k: v for k, v in stated.items() if k != "checksum"}))
     with pytest.raises(ValueError, match=r"0.A holds torch.int32 and needs torch.float32"):
         Adapters(network()).load(folder)
 
@@ -410,3 +411,38 @@ def test_sites_are_those_of_the_adapter():
     assert [site.name for site in adapters.sites("a")] == ["0[0:4]", "0[8:12]", "2"]
     with pytest.raises(ValueError, match="no adapters are called 'b'"):
         adapters.sites("b")
+
+
+def flags(model):
+    return {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("first_out", ["part", "whole"])
+@pytest.mark.parametrize("first_in", ["part", "whole"])
+@pytest.mark.parametrize("method", [LoRA, VeRA])
+def test_a_host_of_a_part_and_one_of_the_whole_model_freeze_and_restore_together(method, first_in, first_out):
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 4))
+    model[1].bias.requires_grad_(False)
+    before, trained = copy.deepcopy(model.state_dict()), flags(model)
+    hosts = {"part": Adapters(model[0]), "whole": Adapters(model)}
+    second = next(name for name in hosts if name != first_in)
+    for name in (first_in, second):
+        hosts[name].attach(name, "*", method, rank=2)
+    assert not any(flag for name, flag in flags(model).items() if name in before), "the model itself is frozen"
+    assert all(p.requires_grad for name in hosts for p in hosts["whole"].parameters(name))
+    assert hosts["part"].names == hosts["whole"].names == [first_in, second]
+    for name in (first_out, next(name for name in hosts if name != first_out)):
+        hosts[name].detach(name)
+    assert flags(model) == trained
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_whose_parts_have_adapters_of_their_own_is_refused_before_any_change():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    outer = nn.Sequential(nn.Sequential(model[0]), nn.Sequential(model[1]))
+    for part in outer:
+        Adapters(part).attach("a", "*", LoRA, rank=1)
+    modules = list(outer.modules())
+    with pytest.raises(ValueError, match=r"0\.0 and 1\.0 have adapters that were attached to parts of the model"):
+        Adapters(outer).attach("b", "*", LoRA, rank=1)
+    assert list(outer.modules()) == modules

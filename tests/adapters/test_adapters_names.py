@@ -151,3 +151,13 @@ def test_a_host_of_a_distributed_model_has_the_names_of_the_model(tmp_path, wrap
     finally:
         if wrapper == "ddp":
             dist.destroy_process_group()
+
+
+def test_a_text_names_the_method_in_python_as_on_the_command_line():
+    named, plain = Adapters(network()), Adapters(network())
+    named.attach("a", "block.*", "lora:rank=2,dropout=0.5")
+    plain.attach("a", "block.*", LoRA, rank=2, dropout=0.5)
+    for path, tensor in plain.state_dict("a").items():
+        assert torch.equal(named.state_dict("a")[path], tensor)
+    with pytest.raises(ValueError, match="lora has no argument 'ranks'; did you mean rank"):
+        named.attach("b", "block.*", "lora:ranks=2")

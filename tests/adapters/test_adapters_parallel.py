@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from polyad.adapters import AdaLoRA, Adapters, AFLoRA, DoRA, LoKr, LoRA, VeRA
 from polyad.adapters.training import trainer_callback
 from polyad.adapters.training.loop import train
+from two_processes import run_in_two, shard
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
@@ -58,13 +58,10 @@ def learned(run, model, adapters, rows):
     return {key: getattr(t, "full_tensor", lambda t=t: t)().detach() for key, t in adapters.state_dict("a").items()}
 
 
-def work(rank, address, found):
+def work(rank, found):
     """What one of two processes does: every method under DDP and under FSDP2."""
-    from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     rows = slice(4 * rank, 4 * rank + 4)
     result = {}
     for name, (method, given) in METHODS.items():
@@ -72,23 +69,19 @@ def work(rank, address, found):
         run = DistributedDataParallel(model, find_unused_parameters=name == "aflora")
         result[name, "ddp"] = learned(run, model, adapters, rows)
         model, adapters = hosted(method, **given)
-        mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
-        fully_shard(model.first, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        shard(model)
         result[name, "fsdp2"] = learned(model, model, adapters, rows)
         adapters.save("a", f"{found}-{name}")
         with pytest.raises(ValueError, match="cannot keep 'a', of which each process holds a shard"):
             train(adapters, "a", lambda _, m=model: m(X[rows]).mean(), steps=2, state=f"{found}.state")
     if rank == 0:
         torch.save(result, found)
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    address = f"file://{folder / 'meeting'}"
-    torch.multiprocessing.spawn(work, (address, folder / "found.pt"), nprocs=2)
+    run_in_two(work, folder, folder / "found.pt")
     return torch.load(folder / "found.pt", weights_only=True), folder
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from polyad.adapters import Adapters, DoRA, LoRA, VeRA, changes, combine, diagnose, overlap
 from polyad.testing.adapters import move
+from two_processes import run_in_two, shard
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 METHODS = {"lora": (LoRA, {"rank": 2}), "dora": (DoRA, {"rank": 2}), "vera": (VeRA, {"rank": 4})}
@@ -57,17 +57,11 @@ def results(model, adapters):
     return found
 
 
-def work(rank, address, file):
-    from torch.distributed.fsdp import fully_shard
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+def work(rank, file):
     every = {}
     for name in METHODS:
         model, adapters = hosted(name)
-        mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
-        fully_shard(model.first, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        shard(model)
         every[name] = results(model, adapters)
         for take_out in (lambda a=adapters: a.detach("c"), lambda a=adapters: a.merge(keep=False)):
             with pytest.raises(ValueError, match="first was given to fully_shard with its adapters on it"):
@@ -75,13 +69,12 @@ def work(rank, address, file):
         assert not adapters.merged
     if rank == 0:
         torch.save(every, file)
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(work, (f"file://{folder / 'meeting'}", folder / "found.pt"), nprocs=2)
+    run_in_two(work, folder, folder / "found.pt")
     return torch.load(folder / "found.pt", weights_only=True)
 
 

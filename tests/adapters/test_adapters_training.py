@@ -11,8 +11,8 @@ from torch import nn
 import tiny
 from polyad._card import methods
 from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, RiemannLoRA, VeRA
+from polyad.adapters.host.build import method_of
 from polyad.adapters.host.size import size_to_count, trained_count
-from polyad.adapters.host.spelled import method_of
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import Finetuning, Tokens
 from polyad.adapters.training.loop import optimizer_of, train

@@ -185,3 +185,22 @@ def test_formats_that_cannot_grow_stand_alone():
     assert stored.floor(13) == 8
     stored.crop(8)
     assert stored.length == 8
+
+
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("make", [None, partial(Kivi, bits=4, group=4)])
+def test_generating_with_a_cache_that_is_not_used_is_refused(make, padding):
+    model = tiny.model()
+    ids, how = (
+        padded() if padding else (tiny.ids(2, 20), {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0})
+    )
+    right = model.generate(ids, **how)
+    with pytest.raises(
+        ValueError, match="use_cache=False gives all 21 tokens again at each step, and the cache given"
+    ):
+        model.generate(ids, **how, past_key_values=cache_for(model, make), use_cache=False)
+    assert torch.equal(model.generate(ids, **how, past_key_values=cache_for(model)), right)
+    cache = cache_for(model)
+    model(ids[:, :12], past_key_values=cache, use_cache=False)
+    chunk = model(ids[:, 12:], past_key_values=cache, use_cache=False).logits  # which goes on from what is cached
+    assert torch.allclose(chunk, model(ids).logits[:, 12:], atol=1e-5)

@@ -1,5 +1,7 @@
 """Every codec of the catalogue, held to the public contract, and the contract held to codecs that break it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -128,6 +130,14 @@ class Worse(Kivi):
         super().__init__(place, bits=10 - bits, group=group)
 
 
+class Least(Palu):
+    """Keeps the directions that matter least."""
+
+    def __init__(self, place, *, rank=4):
+        turned = {name: torch.linalg.inv(place.need(name).double()) for name in ("keys", "values")}
+        super().__init__(replace(place, seen=turned), rank=rank)
+
+
 class Unstated(Kivi):
     pass
 
@@ -228,6 +238,7 @@ SPOILT = {
     "attention": [toy(Unrotated, {"rank": 16}, **RANKED), toy(Absent, {"keep": 1.0}, **EVICTING)],
     "permutations": [toy(Together, NEAR), toy(Noisy, NEAR)],
     "refinement": [toy(Worse, NEAR)],
+    "truncation": [toy(Least, {"rank": 16}, **RANKED)],
     "precision": [toy(Wide, NEAR)],
     "generation": [toy(Unrotated, {"rank": 16}, **RANKED), toy(Forgetful, NEAR), toy(Reversing, NEAR)],
     "half_precision": [toy(Fragile, NEAR)],

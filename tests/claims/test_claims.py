@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, fields
 
 import pytest
 
+import polyad
 from polyad.claims import _result_files, conflict, handles, measure, results, run, unreadable_results
 from polyad.claims._scripts import SCRIPTS, import_script
 from polyad.claims.record import Line, Outcome, Result, mean_and_error
@@ -301,3 +303,15 @@ def test_stored_results_are_readable_and_of_claims_that_are_there():
     assert unreadable_results() == {}
     assert {file.stem for file in _result_files.RESULTS.glob("*.json")} <= set(handles())
     assert {file.suffix for file in _result_files.RESULTS.iterdir()} == {".json"}
+
+
+def test_methods_whose_claims_fail_say_what_to_use_in_their_place():
+    failing = {result.handle for result in results() if any(line.verdict == "fails" for line in result.lines)}
+    silent = {handle for handle in failing if not any(c.instead for c in polyad.methods() if handle in c.handles)}
+    assert failing
+    assert not silent
+    for card in polyad.methods():
+        named = {word for word in re.findall("`([a-z_0-9]+)`", card.instead) if word != "head"}
+        unknown = named - {other.name for other in polyad.methods()}
+        assert not unknown, f"{card.name} sends its users to {unknown}"
+        assert card.instead == "" or card.instead.endswith(".")

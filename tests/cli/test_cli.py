@@ -76,6 +76,40 @@ def test_generate(polyad_command, tiny_folder):
     assert drawn[0] == drawn[1]
 
 
+def test_generate_says_how_fast_and_by_which_loop(polyad_command, tiny_folder):
+    threads = torch.get_num_threads()
+    told = ("generate", tiny_folder, "the import statement", "--tokens", 5, "--json", "--dtype", "float32")
+    try:
+        by_loop = value(polyad_command(*told, "--threads", 1)[1])
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    by_transformers = value(polyad_command(*told, "--cache", "kivi:bits=8")[1])
+    assert by_loop["text"] == by_transformers["text"]
+    assert (by_loop["loop"], by_loop["reason"], by_loop["threads"]) == ("polyad", None, 1)
+    assert by_transformers["loop"] == "transformers"
+    assert "codec" in by_transformers["reason"]
+    for record in (by_loop, by_transformers):
+        assert record["dtype"] == "float32"
+        assert 0 < record["milliseconds_per_token"] <= 1000 * record["seconds"]
+        assert record["prefill_tokens_per_second"] > 0
+    code, _, err = polyad_command(*told[:-1], "float31")
+    assert (code, "dtype 'float31' is not known" in err) == (1, True)
+
+
+def test_generate_shows_the_text_on_a_terminal_as_it_is_made(polyad_command, tiny_folder, monkeypatch):
+    told = ("generate", tiny_folder, "the import statement", "--tokens", 12)
+    plain = polyad_command(*told)[1].rstrip("\n")
+    pieces = []
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("polyad.cli.generate.write_piece", lambda terminal, text: pieces.append(text))
+    code, out, _ = polyad_command(*told)
+    assert (code, out.strip()) == (0, "")
+    assert pieces[0] == "the import statement"
+    assert len(pieces) > 2
+    assert "".join(pieces).rstrip("\n") == plain
+
+
 def test_cache(polyad_command, tiny_folder, tiny_text, tmp_path):
     ways = "plain;kivi:bits=8,group=8,window=0;metric:rank=4,window=0"
     told = ("cache", tiny_folder, "--methods", ways, "--context", 40, "--scored", 8, "--windows", 2, "--text",
@@ -142,7 +176,8 @@ def test_generate_goes_on_where_a_codec_has_nothing_to_hold(polyad_command, tmp_
     told = ("generate", tmp_path, "the import statement", "--tokens", 5, "--json")
     code, out, err = polyad_command(*told)
     plain = value(out)
-    assert (code, plain["cache_bytes"], "sliding" in err) == (0, None, False)
+    assert (code, plain["loop"], "sliding" in err) == (0, "polyad" if kind == "mistral" else "transformers", False)
+    assert (plain["cache_bytes"] is None) == (kind != "mistral")
     code, out, err = polyad_command(*told, "--cache", "metric:rank=2,bits=4")
     assert (code, value(out)["text"]) == (0, plain["text"])
     assert len([line for line in err.splitlines() if "its cache is the plain one" in line]) == 1
@@ -396,7 +431,7 @@ def test_an_interrupted_command_says_what_is_kept(polyad_command, tiny_folder, t
 
     monkeypatch.setattr("polyad.models.load", interrupted)
     assert polyad_command("inspect", tiny_folder) == (130, "", "stopped\n")
-    monkeypatch.setattr("polyad.compress.run.compress_to_folder", interrupted)
+    monkeypatch.setattr("polyad.compress.run.write_compressed", interrupted)
     code, out, err = polyad_command("compress", tiny_folder, "--method", "lord", "--out", tmp_path / "out")
     assert (code, out) == (130, "")
     assert "stopped; finished statistics are kept" in err

@@ -74,6 +74,11 @@ def test_a_report_needs_nothing_beside_itself(tmp_path, name):
     assert [p.name for p in made.parent.iterdir()] == ["report.html"]
 
 
+def test_the_page_says_what_the_command_said_of_the_layers(tmp_path, one):
+    one["plan"]["coverage"] = "21 of 22 layers were chosen, 60.0 % of the model's bytes; left whole: a (1.0 %: <b>)"
+    assert one["plan"]["coverage"] in read(write(tmp_path / "report.html", [one])).text
+
+
 def test_strings_of_a_record_are_escaped_everywhere(tmp_path, one, many):
     bad = "</script><img src=http://x onerror=alert(1)>&<!--"
     one["title"] = one["command"] = bad
@@ -282,7 +287,7 @@ def test_a_failed_write_leaves_the_old_report(tmp_path, one, monkeypatch):
 
 @pytest.mark.parametrize("name", ["compress", "compare"])
 def test_commands_write_the_report_and_keep_the_command(tmp_path, one, many, monkeypatch, name):
-    monkeypatch.setattr("polyad.compress.run.compress_to_folder", lambda *_, **__: {**one, "command": None})
+    monkeypatch.setattr("polyad.compress.run.write_compressed", lambda *_, **__: {**one, "command": None})
     monkeypatch.setattr("polyad.compress.compare", lambda *_, **__: many)
     made, out = tmp_path / "my report.html", ["--out", str(tmp_path / "o")] if name == "compress" else []
     methods = "--method" if name == "compress" else "--methods"
@@ -310,7 +315,7 @@ def test_commands_write_the_report_and_keep_the_command(tmp_path, one, many, mon
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
-    for where in ("polyad.compress.run.compress_to_folder", "polyad.compress.compare"):
+    for where in ("polyad.compress.run.write_compressed", "polyad.compress.compare"):
         monkeypatch.setattr(where, lambda *_, **__: pytest.fail("the work was begun"))
     for argv in (
         ["compress", "small", "--method", "lord", "--out", str(tmp_path / "o")],

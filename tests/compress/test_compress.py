@@ -14,7 +14,6 @@ from polyad.allocate.curve import WHOLE
 from polyad.compress import Step, eora, equivalent_rescaling, layer_item, lord, modegpt, welore
 from polyad.compress.budget import Budget, relative_errors
 from polyad.compress.choices import even_sizes
-from polyad.compress.costs import Prices
 from polyad.compress.importance import divergences
 from polyad.compress.items import items
 from polyad.data import Calibration
@@ -365,7 +364,7 @@ def test_block_influence_reads_the_cosine_of_every_layers_input_and_output():
         assert not plan.importance
         targets, step = {p: model.get_submodule(p) for p in plan.selected}, plan.steps[0]
         limit = Budget(model, targets, 0.6, "parameters")
-        allowed = limit.left_for(step, items(model, step, targets), plan.curves, Prices("parameters"))
+        allowed = limit.left_for(step, items(model, step, targets), plan.curves)
         by_item = {name: scores[int(name.split(".")[2])] for name in plan.curves}
         curves = relative_errors(plan.curves)
         assert plan.sizes[0] == polyad.allocate.block_influence(curves, allowed, scores=by_item)

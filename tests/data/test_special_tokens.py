@@ -179,7 +179,9 @@ def test_generate_continues_a_prompt_as_the_tokenizer_encodes_it(around, polyad_
     tokenizer.save_pretrained(tmp_path / "model")
     prompt, ids = "the import", tokenizer("the import", return_tensors="pt").input_ids
     made = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
-    code, out, err = polyad_command("generate", tmp_path / "model", prompt, "--tokens", 8, "--json")
+    code, out, err = polyad_command(
+        "generate", tmp_path / "model", prompt, "--tokens", 8, "--json", "--dtype", "float32"
+    )
     assert code == 0, err
     assert json.loads(out)["text"] == tokenizer.decode(made, skip_special_tokens=True)
     code, _, err = polyad_command("generate", tmp_path / "model", "", "--tokens", 8)
@@ -192,7 +194,9 @@ def test_a_prompt_is_not_ended_by_what_the_tokenizer_puts_last(polyad_command, t
     tokenizer.save_pretrained(tmp_path / "model")
     ids = tokenizer("the import", return_tensors="pt").input_ids[:, :-1]
     made = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
-    _, out, _ = polyad_command("generate", tmp_path / "model", "the import", "--tokens", 8, "--json")
+    _, out, _ = polyad_command(
+        "generate", tmp_path / "model", "the import", "--tokens", 8, "--json", "--dtype", "float32"
+    )
     assert json.loads(out)["text"] == tokenizer.decode(made, skip_special_tokens=True)
 
 

@@ -28,6 +28,12 @@ def in_place(x, rank=1):
     return found
 
 
+def least(x, rank=1):
+    """Keeps the singular values that matter least."""
+    u, s, v = torch.linalg.svd(x.float(), full_matrices=False)
+    return LowRank((u[:, -rank:] * s[-rank:]).to(x.dtype), v[-rank:].to(x.dtype))
+
+
 def zeros(x):
     return LowRank(x.new_zeros(*x.shape[:-1], 1), x.new_zeros(*x.shape[:-2], 1, x.shape[-1]))
 
@@ -35,6 +41,7 @@ def zeros(x):
 SPOILT = {
     "result": in_place,
     "repeatable": lambda x, rank=1: LowRank(torch.rand(len(x), rank), torch.rand(rank, x.shape[1])),
+    "planted": least,
     "scale": lambda x, rank=1: factors(x.clamp(max=10), rank),
     "awkward": lambda x, rank=1: LowRank(x / x.norm(), x.new_ones(x.shape[1], x.shape[1])),
     "layout": lambda x, rank=1: factors(x if x.is_contiguous() else 0 * x, rank),

@@ -103,9 +103,10 @@ def test_points_keep_what_they_were_asked():
 
 
 def test_a_format_that_does_not_suit_says_why():
-    (point,) = comparison.compare_formats(seeded(2, 3, 4), ["matrix"], tol=[0.1])
+    mask = torch.ones(2, 3, 4, dtype=torch.bool)
+    (point,) = comparison.compare_formats(seeded(2, 3, 4), ["matrix"], tol=[0.1], mask=mask)
     assert point.made is None
-    assert point.reason == "a matrix has two modes, this tensor 3"
+    assert point.reason == "a matrix with missing entries has two modes, this tensor 3"
     with pytest.raises(ValueError, match="format 'cubic' is not known; choose from matrix"):
         comparison.compare_formats(seeded(2, 3), ["cubic"])
 
@@ -158,7 +159,7 @@ def test_arrays_of_other_machines_and_of_no_numbers(tmp_path):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"cut.npy holds no plain numbers that can be read \(.*not fully written"):
         read_tensors(tmp_path / "cut.npy")
-    with pytest.raises(ValueError, match="is a folder; name one file in it"):
+    with pytest.raises(ValueError, match="is a folder without pictures; name one file in it"):
         read_tensors(tmp_path)
 
 

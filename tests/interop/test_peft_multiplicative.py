@@ -154,7 +154,7 @@ def test_groups_whose_inputs_ia3_scales_are_refused(tmp_path):
         ("ia3", "first.ia3_l", torch.ones(16), r"first has ia3_l of shape \(16,\), which is no matrix"),
         ("oft", "first.oft_R.weight", torch.ones(3, 5), r"first has oft_R of shape \(3, 5\)"),
         ("oft", "first.oft_R.weight", torch.ones(2, 6), r"first has oft_R of shape \(2, 6\), .* have \(3, 6\)"),
-        ("oft", "first.oft_r", torch.ones(2, 6), r"first lacks the tensors \[\] and has \['oft_r'\]"),
+        ("oft", "first.oft_r", torch.ones(2, 6), r"first has the tensors \['oft_r'\] too, which are"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(case, key, tensor, said, tmp_path):
@@ -265,3 +265,15 @@ def test_a_layer_that_is_called_with_changed_parameters_has_its_changed_bias():
     torch.testing.assert_close(model["conv"](x, 1.0), expected)
     adapters.merge()
     torch.testing.assert_close(model["conv"](x, 1.0), expected)
+
+
+@pytest.mark.parametrize("config", [ia3(["second"]), oft()])
+def test_two_that_multiply_one_weight_are_not_added_up_in_silence(tmp_path, config):
+    get_peft_model(Net(), config).save_pretrained(tmp_path)
+    adapters = Adapters(Net())
+    from_peft(adapters, tmp_path, "a")
+    with pytest.raises(ValueError, match=r"'a' acts on \w+ and multiplies its weight as this adapter does: peft mul"):
+        from_peft(adapters, tmp_path, "b")
+    adapters.activate([])
+    from_peft(adapters, tmp_path, "b")
+    assert adapters.active == {"b": 1.0}

@@ -8,6 +8,7 @@ from torch import nn
 
 from polyad.adapters import Adapters, DoRA, LoKr, LoRA, PiSSA, VeRA
 from polyad.interop.peft import to_peft
+from two_processes import run_in_two, shard
 
 METHODS = {
     "lora": (LoRA, {"rank": 2}),
@@ -40,29 +41,22 @@ def hosted(name):
     return model, adapters
 
 
-def write(rank, address, folder):
+def write(_rank, folder):
     """Shard every model as FSDP2 does and write its adapter."""
-    from torch.distributed.fsdp import fully_shard
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
     for name in METHODS:
         model, adapters = hosted(name)
-        fully_shard(model.first, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        shard(model)
         errors = to_peft(adapters, "a", folder / name, rank=8)
         assert errors.keys() == {"first", "second"}
         assert max(errors.values()) < 1e-5
         dist.barrier()
         assert all(hasattr(p, "full_tensor") for p in model.parameters())
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(write, (f"file://{folder / 'meeting'}", folder), nprocs=2)
+    run_in_two(write, folder, folder)
     return folder
 
 

@@ -278,7 +278,9 @@ def saved(tmp_path):
 
 
 def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    stated = json.loads(path.read_text())
+    stated.pop("checksum", None)
+    path.write_text(json.dumps({**stated, **changes}))
 
 
 def cut_short(path):

@@ -127,6 +127,14 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path, content):
         polyad.load(tmp_path / "bad.gguf")
 
 
+def test_a_file_that_does_not_count_its_blocks_is_refused_at_once(made, tmp_path):
+    content = made.path.read_bytes()
+    assert content.count(b"llama.block_count") == 1
+    (tmp_path / "x.gguf").write_bytes(content.replace(b"llama.block_count", b"llama.block_#ount"))
+    with pytest.raises(ValueError, match="tensors, and no count of the blocks that they are of"):
+        polyad.load(tmp_path / "x.gguf")
+
+
 def test_what_transformers_would_fill_with_random_numbers_is_refused(made, tmp_path):
     some = {name: t for name, t in made.model.state_dict().items() if "layers.1.mlp.up" not in name}
     path = write(tmp_path / "part.gguf", made.model.config, some, made.tokenizer)

@@ -8,9 +8,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import polyad
 import tiny
+from polyad.cli import app
 from polyad.models.misfit import without_other_heads
 
 
@@ -183,7 +185,7 @@ def test_code_of_a_folder_runs_where_it_is_allowed_and_nowhere_else(tmp_path, mo
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    with pytest.raises(ValueError, match=r"brings Python code of its own, .* trust_remote_code=True\)"):
+    with pytest.raises(ValueError, match=r"brings Python code of its own, .* trust_remote_code=True\), or --trust"):
         polyad.load(folder)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(TypeError, match="trust_remote_code='yes' is neither True nor False"):
@@ -192,6 +194,32 @@ def test_code_of_a_folder_runs_where_it_is_allowed_and_nowhere_else(tmp_path, mo
     assert type(again).__name__ == "StrangeModel"
     assert (tmp_path / "ran").exists()
     assert torch.equal(tiny.logits(again), tiny.logits(tiny.model()))
+
+
+@pytest.mark.parametrize("command", ["inspect", "generate"])
+def test_the_command_line_runs_code_of_a_folder_by_an_option_alone(tmp_path, monkeypatch, command):
+    folder = remote(tmp_path, "strange")
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = [command, str(folder), *(["one two", "--tokens", "1"] if command == "generate" else [])]
+    refused = CliRunner().invoke(app, words)
+    assert "brings Python code of its own" in str(refused.exception)
+    assert not (tmp_path / "ran").exists()
+    allowed = CliRunner().invoke(app, [*words, "--trust-remote-code"], catch_exceptions=False)
+    assert allowed.exit_code == 0
+    assert (tmp_path / "ran").exists()
+    with pytest.raises(ValueError, match="brings Python code of its own"):  # the trust ends with the command
+        polyad.load(folder)
+
+
+@pytest.mark.parametrize("name", ["compress", "compare", "adapt", "cache", "convert", "evaluate", "merge"])
+def test_every_command_that_loads_has_the_option(name):
+    assert "--trust-remote-code" in CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_a_dtype_by_name_is_refused_as_it_is_in_saving(tmp_path):
+    with pytest.raises(TypeError, match=r"dtype is a str and no dtype; give one of torch's, such as torch.float16"):
+        polyad.load(tmp_path, dtype="float16")
 
 
 def test_code_of_a_tokenizer_runs_nowhere_unasked(tmp_path, monkeypatch):
@@ -204,7 +232,7 @@ def test_code_of_a_tokenizer_runs_nowhere_unasked(tmp_path, monkeypatch):
               "auto_map": {"AutoTokenizer": [None, "strange.Strange"]}}  # fmt: skip
     path.write_text(json.dumps(stated))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises(ValueError, match=r"brings Python code of its own, .* trust_remote_code=True\)"):
+    with pytest.raises(ValueError, match=r"brings Python code of its own, .* trust_remote_code=True\), or --trust"):
         polyad.load(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -214,7 +242,7 @@ def test_files_outside_of_a_folder_are_not_read(name, tmp_path):
     ours = polyad.save(tiny.model(), tmp_path / "ours")
     stated = json.loads((ours / "polyad.json").read_text())
     stated["sha256"] = {name: "0"}
-    (ours / "polyad.json").write_text(json.dumps(stated))
+    (ours / "polyad.json").write_text(json.dumps({k: v for k, v in stated.items() if k != "checksum"}))
     with pytest.raises(ValueError, match=r"polyad\.json names a file .* outside of its folder"):
         polyad.load(ours)
     plain = tmp_path / "plain"

@@ -249,3 +249,17 @@ def test_a_convolution_in_groups_can_be_quantised():
 def test_what_a_convnet_cannot_be_asked_for(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         polyad.plan(convnet(), svd, keep=0.7, **{"calibrate": PICTURES, **options})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_layers_that_transformers_keeps_in_float32_stay_so(tmp_path, dtype):
+    config = transformers.T5Config(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4)
+    torch.manual_seed(0)
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    polyad.save(model, tmp_path / "t5")
+    right = type(model).from_pretrained(tmp_path / "t5", dtype=dtype)
+    again = polyad.load(tmp_path / "t5", dtype=dtype)
+    assert {n: p.dtype for n, p in again.named_parameters()} == {n: p.dtype for n, p in right.named_parameters()}
+    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), right.parameters(), strict=True))
+    kept = {p.dtype for n, p in again.named_parameters() if ".wo." in n}
+    assert dtype != torch.float16 or kept == {torch.float32}

@@ -43,7 +43,7 @@ def put(adapters, loss, method, which=FEW, name="a", **given):
 
 def catalogue():
     for card in methods("adapter"):
-        given = {key: value for key, value in card.example.items() if key not in ("of", "identity")}
+        given = {key: value for key, value in card.example.items() if key not in ("of", "identity", "inner_alpha")}
         keep(card.name, f"{card.name} on queries and MLPs of two layers",
              lambda adapters, loss, card=card, given=given: put(adapters, loss, card.function, **given))  # fmt: skip
 
@@ -52,7 +52,7 @@ def kinds_of_layers():
     by_name = {card.name: card for card in methods("adapter")}
     for name in ("lora", "dora", "lotr", "c3a", "loha", "vera"):
         card = by_name[name]
-        given = {key: value for key, value in card.example.items() if key not in ("of", "identity")}
+        given = {key: value for key, value in card.example.items() if key not in ("of", "identity", "inner_alpha")}
 
         def on(adapters, loss, of, which="*", card=card, given=given):
             put(adapters, loss, card.function, which, of=of, **given)
@@ -144,7 +144,7 @@ def beside():
 def _trained(made, base, attached):
     from types import SimpleNamespace
 
-    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.host.build import method_of
 
     model, where = based(made.folder, {"base": base}), made.saved / "checkpoint-9"
     where.mkdir(parents=True)

@@ -27,7 +27,7 @@ import polyad
 from polyad import attention, cli, report
 from polyad._card import card
 from polyad.adapters import Adapters
-from polyad.adapters.host.spelled import method_of
+from polyad.adapters.host.build import method_of
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import NAME, Finetuning, finetune
 from polyad.adapters.training.loop import train

@@ -21,7 +21,7 @@ from torch import nn
 from polyad import attention
 from polyad._card import card, methods
 from polyad.adapters import Adapters
-from polyad.adapters.host.spelled import method_of
+from polyad.adapters.host.build import method_of
 from polyad.adapters.training.compare import compare
 from polyad.adapters.training.finetune import NAME, finetune
 from polyad.adapters.training.loop import train

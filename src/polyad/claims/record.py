@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
-from polyad.claims._student_t import quantile
+from polyad.evaluation.student_t import quantile
 
 Relation = Literal["<=", ">="]
 """The relation that a figure should have to its bound."""

@@ -25,20 +25,21 @@ from polyad.cli import (
     report,
 )
 from polyad.cli.output import complain, err
+from polyad.cli.trust import with_trust
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Low-rank and tensor structure for PyTorch models.")  # fmt: skip
-app.command("inspect")(inspect.inspect)
-app.command("adapt")(adapt.adapt)
-app.command("compress")(compress.compress)
-app.command("compare")(compare.compare)
-app.command("convert")(convert.convert)
-app.command("cache")(cache.cache)
+app.command("inspect")(with_trust(inspect.inspect))
+app.command("adapt")(with_trust(adapt.adapt))
+app.command("compress")(with_trust(compress.compress))
+app.command("compare")(with_trust(compare.compare))
+app.command("convert")(with_trust(convert.convert))
+app.command("cache")(with_trust(cache.cache))
 app.command("decompose")(decompose.decompose)
-app.command("evaluate")(evaluate.evaluate)
-app.command("export")(export.export)
-app.command("generate")(generate.generate)
-app.command("merge")(merge.merge)
+app.command("evaluate")(with_trust(evaluate.evaluate))
+app.command("export")(with_trust(export.export))
+app.command("generate")(with_trust(generate.generate))
+app.command("merge")(with_trust(merge.merge))
 app.command("report")(report.report)
 app.command("methods")(catalogue.methods)
 app.command("claims")(catalogue.claims)

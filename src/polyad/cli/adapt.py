@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyad._unfinished import Work, lock, state_file, unfinished
-from polyad.cli import options
+from polyad.cli import options, preview_rows
+from polyad.cli.measure_table import measure_table
 from polyad.cli.output import command, complain, emit, number, out, progress, table
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def adapt(
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
+    measure: options.Measure = None,
+    larger: options.Larger = True,
+    preview: options.Preview = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -53,19 +56,24 @@ def adapt(
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
-    if (adapter is None) == (compare is None):
+    if not preview and (adapter is None) == (compare is None):
         raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
     asked = Finetuning(
-        tuple(_absolute(text) for text in options.texts_of(data)), steps, batch, length, _rate(rate), seed, windows,
-        tuple(select.split(",")) if select else None,
+        tuple(options.absolute_text(text) for text in options.texts_of(data)), steps, batch, length,
+        options.rate_of(rate), seed, windows, tuple(select.split(",")) if select else None,
     )  # fmt: skip
+    chosen = options.measure_of(measure, larger=larger)
+    options.refuse_both(measure, compare)
+    if preview:
+        preview_rows.show_preview(options.load_model(model, dtype, device), asked, json=json)
+        return
     options.check_report(report)
     options.fix_seed(seed)
     run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
     records: list[AdapterRecord | FailedAdapter]
     with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
         if work is not None:
-            records = [_single(model, adapter or "", rank, asked, work, dtype, device)]
+            records = [_single(model, adapter or "", rank, asked, work, dtype, device, chosen)]
         else:
             records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
         for record in records:
@@ -76,6 +84,8 @@ def adapt(
             emit(records[0] if adapter is not None else records)
         else:
             show(records)
+            if adapter is not None and "measure" in records[0]:
+                measure_table(records[0]["measure"], adapter)
             out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
         if work is not None:
             state_file(out_folder).unlink(missing_ok=True)
@@ -83,16 +93,6 @@ def adapt(
     if len(failures) == len(records):
         complain(f"every adapter failed, the first with: {failures[0]}")
         raise typer.Exit(1)
-
-
-def _rate(text: str | None) -> Any:
-    """The value of ``--rate``: a number, auto, or nothing."""
-    if text is None or text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"--rate {text} is no number; give one such as 0.001, or auto") from None
 
 
 def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict[str, Any]:
@@ -111,14 +111,16 @@ def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict
 
 
 def _single(
-    model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str
+    model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str, chosen: Any
 ) -> AdapterRecord:
-    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.host.build import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
+    from polyad.evaluation.measure import judge_beside
 
     folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
+    judge = None if chosen is None else judge_beside(chosen, one)  # now, so that a fault in it costs no training
     clock = time.perf_counter()
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state_file(folder), callback=callback)
@@ -126,6 +128,8 @@ def _single(
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
     adapters.save(NAME, folder)
+    if judge is not None:
+        result["measure"] = judge(one).to_json()
     write_record(folder / "training.json", result)
     work.bring_back()
     return result
@@ -134,7 +138,7 @@ def _single(
 def _several(
     model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
 ) -> list[AdapterRecord | FailedAdapter]:
-    from polyad.adapters.host.spelled import method_of
+    from polyad.adapters.host.build import method_of
     from polyad.adapters.training.compare import compare
     from polyad.models.folder import check_free
 
@@ -157,11 +161,6 @@ def _with_rank(adapter: str, rank: int) -> str:
     if "rank=" in adapter:
         raise ValueError(f"--adapter {adapter} and --rank {rank} both give a rank; leave one out")
     return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"
-
-
-def _absolute(text: str) -> str:
-    """A text's name, or its path from wherever the same command is given again."""
-    return str(Path(text).resolve()) if os.path.lexists(text) else text
 
 
 def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:

@@ -46,9 +46,7 @@ def cache(
     from polyad.report import write_study
     from polyad.report.studies import cache_study
 
-    names = [part.strip() for part in methods.split(";") if part.strip()]
-    if not names:
-        raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
+    names = _names(methods)
     options.check_report(report)
     options.fix_seed(seed)
     one = options.load_model(model, dtype, device)
@@ -81,6 +79,13 @@ def cache(
         show(records, best, budget)
         if report is not None:
             out.print(f"report in {report}")
+
+
+def _names(methods: str) -> list[str]:
+    names = [part.strip() for part in methods.split(";") if part.strip()]
+    if not names:
+        raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
+    return names
 
 
 def _facts(texts: Mapping[str, Any], scored: int, alternations: int, seed: int, dtype: str) -> dict[str, Any]:

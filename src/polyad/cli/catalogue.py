@@ -37,7 +37,7 @@ def methods(
     if json:
         emit([{
             "name": card.name, "kind": card.kind, "module": card.module, "summary": card.summary,
-            "handles": list(card.handles), "papers": [vars(paper) for paper in card.papers],
+            "instead": card.instead, "handles": list(card.handles), "papers": [vars(paper) for paper in card.papers],
             "claims": [asdict(line) for handle in card.handles for line in lines.get(handle, ())],
         } for card in cards])  # fmt: skip
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyad.cli import options
+from polyad.cli.measure_table import measure_cell, measure_title, verdict_words
 from polyad.cli.output import command, complain, emit, number, out, progress, share, table
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def compare(
     budget: options.Budget = "parameters",
     store: Annotated[str, typer.Option(help="dtype in which floating-point weights would be saved")] = "bfloat16",
     calibration_windows: options.CalibrationWindows = 64,
+    measure: options.Measure = None,
+    larger: options.Larger = True,
     windows: options.Windows = 24,
     alternations: options.Alternations = 0,
     avoid_slow: options.AvoidSlow = False,
@@ -44,13 +47,14 @@ def compare(
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
     keeps = shares(keep)
     options.fix_seed(seed)
+    chosen = options.measure_of(measure, larger=larger)
     asked = Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget, None, None,
         options.dtype_of(store), calibration_windows, windows, alternations, device, options.dtype_of(dtype), seed,
         avoid_slow,
     )  # fmt: skip
     with progress() as callback:
-        points = comparison(model, recipes, keeps, asked, callback=callback)
+        points = comparison(model, recipes, keeps, asked, measure=chosen, callback=callback)
     for point in points:
         point["command"] = command()
     if report is not None:
@@ -86,18 +90,45 @@ def show(points: list[Point]) -> None:
     """The table of a comparison; failed points stay in it with their reason."""
     from polyad.evaluation.records import failure, is_measured
 
+    measured = next((p["measure"] for p in points if is_measured(p) and "measure" in p), None)
     texts = next((list(p["compressed"]["perplexity"]) for p in points if is_measured(p)), [])
     rows: list[list[str]] = []
     for point in points:
         keep = point.get("keep")
         head = [point.get("method", ""), number(keep, 2) if keep else "–"]
         if not is_measured(point):
-            rows.append([*head, *("–" for _ in texts), "–", "–", "–", f"failed: {failure(point)}"])
+            rows.append(
+                [
+                    *head,
+                    *("–" for _ in texts),
+                    *(["–"] if measured else []),
+                    "–",
+                    "–",
+                    "–",
+                    f"failed: {failure(point)}",
+                ]
+            )
             continue
         after, before = point["compressed"], point["original"]
         ratios = [f"{after['perplexity'][t] / before['perplexity'][t]:.3f} x" for t in texts]
+        ratios += [measure_cell(point["measure"])] if "measure" in point else []
         sizes = [share(after[c]["total"], before[c]["total"]) for c in ("parameters", "bytes")]
         speed = share(after["decode_tokens_per_second"], before["decode_tokens_per_second"])
         rows.append([*head, *ratios, *sizes, speed, "front" if point.get("pareto") else ""])
-    columns = ["method", "keep", *(f"perplexity, {t}" for t in texts), "parameters", "bytes", "decoding", ""]
-    table("whole model, relative to the original (its floats in two bytes)", columns, rows)
+    columns = [
+        "method",
+        "keep",
+        *(f"perplexity, {t}" for t in texts),
+        *([measured["name"]] if measured else []),
+        "parameters",
+        "bytes",
+        "decoding",
+        "",
+    ]
+    title = "whole model, relative to the original (its floats in two bytes)"
+    table(title + (measure_title(measured) if measured else ""), columns, rows)
+    for point in points:
+        if is_measured(point) and "measure" in point and point["measure"]["verdict"] is not None:
+            keep = "" if point.get("keep") is None else f" at {point.get('keep')}"
+            said = verdict_words(point["measure"])
+            out.print(f"{point.get('method', '')}{keep}: {point['measure']['name']} {said}", soft_wrap=True)

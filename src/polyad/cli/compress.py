@@ -10,6 +10,7 @@ import typer
 
 from polyad._unfinished import unfinished
 from polyad.cli import options
+from polyad.cli.measure_table import measure_table
 from polyad.cli.output import command, emit, number, out, progress, share, table
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def compress(
     ] = None,
     store: Annotated[str, typer.Option(help="dtype in which floating-point weights are saved")] = "bfloat16",
     calibration_windows: options.CalibrationWindows = 64,
+    measure: options.Measure = None,
+    larger: options.Larger = True,
     windows: options.Windows = 24,
     alternations: options.Alternations = 15,
     avoid_slow: options.AvoidSlow = False,
@@ -43,22 +46,26 @@ def compress(
     json: options.Json = False,
 ) -> None:
     """Make MODEL smaller by a method, save it to --out, and print quality, size and speed beside the original's."""
+    from polyad.compress.asked import Asked, Request
     from polyad.compress.recipe import steps
-    from polyad.compress.run import Asked, compress_to_folder, run_of
+    from polyad.compress.run import write_compressed
     from polyad.export import fit_recipe
 
     options.check_report(report)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
-    asked = Asked(
+    judge = options.judge_of(measure, model, dtype, device, larger=larger)
+    request = Request(model, recipe, keep, Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
         alternations, device, options.dtype_of(dtype), seed, avoid_slow,
-    )  # fmt: skip
+    ))  # fmt: skip
     options.fix_seed(seed)
     clock = time.perf_counter()
-    with unfinished(out_folder, run_of(model, recipe, asked, keep)) as work:
+    with unfinished(out_folder, request.to_json()) as work:
         with progress() as callback:
-            record = compress_to_folder(model, recipe, out_folder, asked, keep=keep, callback=callback, work=work)
+            record = write_compressed(request, work, callback)
+        if judge is not None:
+            record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
         record["command"] = command()
         record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
         if report is not None:
@@ -69,6 +76,8 @@ def compress(
             emit(record)
             return
         show(record)
+        if "measure" in record:
+            measure_table(record["measure"], str(out_folder))
         out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
 
 

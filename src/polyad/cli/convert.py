@@ -58,7 +58,7 @@ def convert(
         )
     latent = [m for m in one.modules() if isinstance(m, attention.LatentAttention)]
     numbers = sum(m.rank + m.rope for m in latent)
-    before = sum(2 * one.config.num_key_value_heads * m.value for m in latent)
+    before = sum(2 * (one.config.num_key_value_heads or m.heads) * m.value for m in latent)
     save(one, out_folder, tokenizer=origin(one).tokenizer, recipe=stated, base=base_of(origin(one).folder), seed=seed)
     state.unlink(missing_ok=True)
     if json:

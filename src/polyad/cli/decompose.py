@@ -1,4 +1,4 @@
-"""``polyad decompose``: a file's tensor in every format, error against size."""
+"""``polyad decompose``: a file's tensor in every format, error against size, or by one method of the catalogue."""
 
 from __future__ import annotations
 
@@ -11,60 +11,108 @@ import typer
 
 from polyad._unfinished import Work, remove_rest, unfinished, was_stopped
 from polyad.cli import options
-from polyad.cli.output import emit, number, out, progress, share, table
+from polyad.cli.decompose_lines import print_head, print_point, record, verdict
+from polyad.cli.decompose_one import decompose_one, method_of, place_of
+from polyad.cli.output import command, emit, out
+
+LIMIT = 60.0
+"""Seconds that a format may take, unless --thorough is given."""
 
 
 def decompose(
-    file: Annotated[Path, typer.Argument(help="a .npy, .npz or .safetensors file, or a picture")],
-    format: Annotated[
-        str | None, typer.Option(help="of matrix, tucker, tt, tree, tubal, cp, joined by commas; by default all")
-    ] = None,
-    tol: Annotated[
-        str | None, typer.Option(help="relative errors, joined by commas; by default 0.3,0.1,0.03,0.01")
-    ] = None,
+    file: Annotated[Path, typer.Argument(help="a .npy, .npz, .csv, .mat, .tns or .safetensors file, a picture, a "
+                                         "film, or a folder of pictures of one size")],
+    method: Annotated[str | None, typer.Option(help="one decomposition of the catalogue, NAME or "
+                                               "NAME:argument=value,…; its factors are saved")] = None,
+    rank: Annotated[str | None, typer.Option(help="the rank for --method, such as 20, or 20x10x5")] = None,
+    format: Annotated[str | None, typer.Option(help="of matrix, tucker, tt, ring, tree, tubal, cp, joined by "
+                                               "commas; by default all")] = None,
+    tol: Annotated[str | None, typer.Option(help="relative errors, joined by commas; by default 0.3,0.1,0.03,0.01")]
+    = None,
     budget: Annotated[int | None, typer.Option(min=1, help="leave out what takes more bytes than this")] = None,
     name: Annotated[str | None, typer.Option(help="which tensor of the file")] = None,
-    out_file: Annotated[
-        Path | None, typer.Option("--out", help="save the smallest within the smallest --tol, .safetensors")
-    ] = None,
+    modes: Annotated[str | None, typer.Option(help="names of the modes, such as subject,time,channel")] = None,
+    missing: Annotated[str | None, typer.Option(help="entries that were not seen: nan, or the number that stands for "
+                                                "them")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="save the smallest within the smallest --tol, "
+                                                  ".safetensors; with --method its factors, .npz")] = None,
+    report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
+    thorough: Annotated[bool, typer.Option("--thorough", help="also take what is foreseen to last over a minute")]
+    = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
     json: options.Json = False,
-) -> None:
-    """Show what each format makes of the tensor in FILE, and save the smallest."""
-    from polyad.data.tensors import read_tensors
-    from polyad.decompose.ranks.compare_formats import SHORT, TOLERANCES, compare_formats
+) -> None:  # fmt: skip
+    """Show what each format makes of the tensor in FILE, and save the smallest; or decompose it by --method."""
+    from polyad.cli.decompose_tensor import tensor_of
 
     options.fix_seed(seed)
-    _check_file(out_file)
-    tensor = _tensor_called(read_tensors(file), name, file)
-    stored = tensor.numel() * tensor.element_size()
-    x = _computable(tensor, str(file) if name is None else f"{name} in {file}", dtype).to(options.device_of(device))
-    wanted = list(SHORT) if format is None else [part.strip().lower() for part in format.split(",") if part.strip()]
-    if not wanted:
-        raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
-    tolerances = TOLERANCES if tol is None else [_error(part) for part in tol.split(",")]
-    asked = {"decompose": str(file), "name": name, "format": wanted, "tol": list(tolerances), "budget": budget}
-    asked |= {"dtype": dtype, "device": device, "seed": seed}
+    options.check_report(report)
+    if method is None and rank is not None:
+        raise ValueError(f"--rank {rank} is for one method; name it too, such as --method cp_als")
+    card, chosen = (None, {}) if method is None else method_of(method, rank, _single_tol(tol))
+    if card is not None and (format is not None or budget is not None):
+        raise ValueError("--format and --budget choose among formats, and --method names one; leave either out")
+    place = None if card is None else place_of(file, card, chosen, out_file)
+    if place is None:
+        _check_file(out_file)
+    one = tensor_of(file, name, modes, missing, dtype, device)
+    if card is not None and place is not None:
+        decompose_one(one.x, one.title, one.stored, card, chosen, place, mask=one.mask, modes=one.modes, seed=seed,
+                      report=report, json=json, said=one.said)  # fmt: skip
+        return
+    asked = {"decompose": str(file), "name": name, "format": format, "tol": tol, "budget": budget, "dtype": dtype}
+    asked |= {"device": device, "seed": seed, "missing": missing, "thorough": thorough}
     with nullcontext() if out_file is None else unfinished(out_file, asked) as work:
-        with progress() as callback:
-            every = compare_formats(x, wanted, tol=tolerances, callback=callback)
-        points = [p for p in every if budget is None or (p.nbytes or 0) <= budget]
-        good = [p for p in points if p.made is not None and p.error is not None and p.error <= min(tolerances)]
-        best = min(good, key=lambda p: p.nbytes or 0, default=None)
-        verdict = _verdict(every, best, min(tolerances), budget, stored)
-        if work is not None:
-            _save(best, work, f"{verdict}; nothing was saved. Ask for a larger --tol" + " or --budget" * bool(budget))
-        if json:
-            saved = None if out_file is None or best is None else {"file": str(out_file), **_record(best)}
-            said = {"file": str(file), "shape": list(x.shape), "numbers": x.numel(), "bytes": stored}
-            emit({**said, "points": [_record(p) for p in points], "saved": saved})
-            return
-        show(f"{file}: {' x '.join(map(str, x.shape))}", points, x.numel(), stored)
-        out.print(verdict, soft_wrap=True)
-        if out_file is not None and best is not None:
-            out.print(f"saved {best.format} at error {best.error:.3g} to {out_file}")
+        _compare(
+            one,
+            _formats(format, some_missing=one.mask is not None),
+            _tolerances(tol),
+            budget,
+            None if thorough else LIMIT,
+            work,
+            report,
+            json=json,
+        )
+
+
+def _compare(
+    one: Any, names: list[str], tolerances: list[float], budget: int | None, limit: float | None, work: Work | None,
+    report: Path | None, *, json: bool,
+) -> None:  # fmt: skip
+    """Print each point when it is known, then what is smallest; save that where ``work`` says so."""
+    from polyad.decompose.ranks.compare_formats import format_points
+
+    every = format_points(one.x, names, tol=tolerances, mask=one.mask, limit=limit)
+    if not json:
+        print_head(one.title)
+    points = []
+    for point in every:
+        points.append(point)
+        if not json and _fits(point, budget):
+            print_point(point, one.stored, one.modes)
+    shown = [p for p in points if _fits(p, budget)]
+    good = [p for p in shown if p.made is not None and p.error is not None and p.error <= min(tolerances)]
+    best = min(good, key=lambda p: p.nbytes or 0, default=None)
+    sentence = verdict(points, best, min(tolerances), budget, one.stored)
+    if work is not None:
+        _save(best, work, f"{sentence}; nothing was saved. Ask for a larger --tol" + " or --budget" * bool(budget))
+    if report is not None:
+        _report(report, one.title, shown, sentence)
+    if json:
+        saved = None if work is None or best is None else {"file": str(work.target), **record(best)}
+        emit({**one.said, "points": [record(p) for p in shown], "saved": saved})
+        return
+    out.print(sentence, soft_wrap=True)
+    if work is not None and best is not None:
+        out.print(f"saved {best.format} at error {best.error:.3g} to {work.target}", soft_wrap=True)
+    if report is not None:
+        out.print(f"report in {report}", soft_wrap=True)
+
+
+def _fits(point: Any, budget: int | None) -> bool:
+    return budget is None or (point.nbytes or 0) <= budget
 
 
 def _save(best: Any, work: Work, otherwise: str) -> None:
@@ -77,18 +125,21 @@ def _save(best: Any, work: Work, otherwise: str) -> None:
     save_format(best.made, work.target)
 
 
-def show(title: str, points: list[Any], numbers: int, stored: int) -> None:
-    """The table of all points, and below it the formats that do not suit, with the reason."""
-    columns = ["format", "asked", "error", "numbers", "of all", "bytes", "of all", "seconds"]
-    rows = [_row(p, numbers, stored) for p in points if p.made is not None]
-    title = f"{title}, {number(numbers, 0)} numbers, {number(stored, 0)} bytes"
-    if rows:
-        table(title, columns, rows)
-    else:
-        out.print(title, soft_wrap=True)
-    for point in points:
-        if point.made is None:
-            out.print(f"{point.format}: {point.reason}", soft_wrap=True)
+def _report(path: Path, title: str, points: list[Any], sentence: str) -> None:
+    from polyad.report.study import Quantity, Study, Trial, write_study
+
+    quantities = {
+        "bytes": Quantity("bytes", "B"),
+        "error": Quantity("relative error"),
+        "seconds": Quantity("seconds"),
+    }
+    trials = [
+        Trial(f"{p.format}, tol {p.asked['tol']:g}" if "tol" in p.asked else p.format,
+              {"bytes": p.nbytes, "error": p.error, "seconds": p.seconds}, failed=p.reason)
+        for p in points
+    ]  # fmt: skip
+    said = f"{sentence[0].upper()}{sentence[1:]}."
+    write_study(path, Study(title, said, command(), quantities, trials, "bytes", "error", {"Tensor": title}))
 
 
 def _check_file(path: Path | None) -> None:
@@ -100,51 +151,33 @@ def _check_file(path: Path | None) -> None:
     if os.path.lexists(path) and not was_stopped(path):
         remove_rest(path)
         raise ValueError(f"{path} exists already; name another file, or remove it first")
-    if not path.parent.is_dir():
+    if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} to save {path.name} in; make it first")
 
 
-def _computable(held: Any, what: str, dtype: str) -> Any:
-    """The tensor in the dtype to compute in. Refuses what cannot be decomposed, by the file's name."""
-    import torch
+def _formats(text: str | None, *, some_missing: bool) -> list[str]:
+    from polyad.decompose.ranks.compare_formats import MASKED, SHORT
 
-    if held.ndim < 2 or not held.numel():
-        raise ValueError(f"{what} has shape {tuple(held.shape)}; two or more modes, none of them empty, are needed")
-    if held.is_complex():
-        raise ValueError(f"{what} holds complex numbers; decompose the real and the imaginary part one by one")
-    nan, infinite = int(held.isnan().sum()), int(held.isinf().sum())
-    if nan or infinite:
-        raise ValueError(
-            f"{what} holds {nan} NaN and {infinite} infinite numbers; replace them and save it again, or, where they "
-            "stand for missing entries, use mask= of polyad.decompose.cp_als or hooi in Python"
-        )
-    x = held.to(options.dtype_of(dtype))
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"{what} holds numbers too large for --dtype {dtype}; try --dtype float64")
-    return x
+    wanted = (
+        list(MASKED if some_missing else SHORT)
+        if text is None
+        else [part.strip().lower() for part in text.split(",") if part.strip()]
+    )
+    if not wanted:
+        raise ValueError(f"--format is empty; choose from {', '.join(SHORT)}, or leave it out for all of them")
+    return wanted
 
 
-def _verdict(every: list[Any], best: Any, tol: float, budget: int | None, stored: int) -> str:
-    """A sentence on the smallest format that is exact enough, or on the nearest to it."""
-    if best is not None:
-        of_file = f"{number(best.nbytes, 0)} bytes, {share(best.nbytes, stored)} of the file's"
-        return f"smallest within {tol:g}: {best.format}, {of_file}"
-    exact = [p for p in every if p.made is not None and p.error <= tol]
-    if budget is not None and exact:
-        least = min(exact, key=lambda p: p.nbytes)
-        smallest = f"the smallest, {least.format}, takes {number(least.nbytes, 0)}"
-        return f"nothing within {tol:g} fits into {number(budget, 0)} bytes; {smallest}"
-    return f"no format came within {tol:g}"
+def _tolerances(text: str | None) -> list[float]:
+    from polyad.decompose.ranks.compare_formats import TOLERANCES
+
+    return list(TOLERANCES) if text is None else [_error(part) for part in text.split(",")]
 
 
-def _tensor_called(tensors: dict[str, Any], name: str | None, file: Path) -> Any:
-    if name is None and len(tensors) == 1:
-        return next(iter(tensors.values()))
-    if name not in tensors:
-        names = ", ".join(f"{key} {tuple(x.shape)}" for key, x in list(tensors.items())[:8])
-        more = "" if len(tensors) <= 8 else f" and {len(tensors) - 8} more"
-        raise ValueError(f"{file} holds {names}{more}; choose one with --name")
-    return tensors[name]
+def _single_tol(text: str | None) -> float | None:
+    if text is not None and "," in text:
+        raise ValueError(f"--tol {text} gives several errors, and --method makes one decomposition; give one")
+    return None if text is None else _error(text)
 
 
 def _error(part: str) -> float:
@@ -152,19 +185,3 @@ def _error(part: str) -> float:
         return float(part)
     except ValueError:
         raise ValueError(f"--tol holds {part!r}, which is no number; write for example --tol 0.1,0.01") from None
-
-
-def _record(point: Any) -> dict[str, Any]:
-    return {
-        "format": point.format, **point.asked, "error": point.error, "parameters": point.parameters,
-        "bytes": point.nbytes, "seconds": point.seconds, "rank": getattr(point.made, "rank", None),
-        "reason": point.reason,
-    }  # fmt: skip
-
-
-def _row(point: Any, numbers: int, stored: int) -> list[str]:
-    asked = ", ".join(f"{key} {value:g}" for key, value in point.asked.items())
-    return [
-        point.format, asked, f"{point.error:.2e}", number(point.parameters, 0), share(point.parameters, numbers),
-        number(point.nbytes, 0), share(point.nbytes, stored), number(point.seconds, 3),
-    ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from polyad.cli import options
+from polyad.cli.measure_table import measure_table
 from polyad.cli.output import emit, number, progress, share, table
 
 
@@ -15,22 +16,33 @@ def evaluate(
     text: options.Texts = None,
     original: Annotated[str | None, typer.Option(help="a model to compare with, on the same windows")] = None,
     adapter: options.Adapter = None,
+    measure: options.Measure = None,
+    larger: options.Larger = True,
     windows: options.Windows = 24,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Measure MODEL's perplexity and, with --original, its ratio to another's and the agreement of the two."""
+    """Measure MODEL's perplexity and, with --original, its ratio to another's and the agreement of the two.
+
+    With --measure your own function takes the place of perplexity, unless --text is given too.
+    """
     from polyad.evaluation import evaluate as run
 
     options.fix_seed(seed)
+    chosen = options.measure_of(measure, larger=larger)
+    texts = None if chosen is not None and text is None else options.texts_of(text)
     one = options.load_model(model, dtype, device, adapter)
     other = options.load_model(original, dtype, device) if original else None
     with progress() as callback:
-        result = run(one, options.texts_of(text), original=other, windows=windows, callback=callback)
+        result = run(one, texts, original=other, measure=chosen, windows=windows, callback=callback)
     if json:
         emit({"model": model, "adapter": adapter, **result.to_json()})
+        return
+    if result.measure is not None:
+        measure_table(result.measure.to_json(), f"{model}{f' with {adapter}' if adapter else ''}")
+    if not result.perplexity:
         return
     rows = [
         [name, number(p.perplexity), number(p.original), number(p.ratio, 4), number(p.error, 4), str(p.windows)]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from polyad.cli import options
-from polyad.cli.output import emit, err, out, say_warnings
+from polyad.cli.output import emit, out, say_warnings
+
+OwnDtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="what to compute in; by default bfloat16 where the processor is fast in it"),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="threads to compute with; by default as many as torch takes")
+]
 
 
 def generate(
@@ -27,55 +34,72 @@ def generate(
     adapter: options.Adapter = None,
     calibrate: options.Texts = None,
     device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
+    dtype: OwnDtype = None,
+    threads: Threads = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Continue PROMPT with MODEL, an original or a compressed one."""
     import torch
 
-    from polyad.data import calibration, frame
+    from polyad.decode import cache_by_name, default_dtype
+    from polyad.decode import generate as continue_prompt
     from polyad.evaluation.quality import check_predicts
-    from polyad.models import encoder, origin
     from polyad.models.loading import check_numbers
 
     if tokens < 1:
         raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
+    if threads is not None:
+        torch.set_num_threads(threads)
     options.fix_seed(seed)
-    one = options.load_model(model, dtype, device, adapter)
+    wanted = options.dtype_of(dtype) if dtype is not None else default_dtype(options.device_of(device).type)
+    one = options.load_model(model, str(wanted).removeprefix("torch."), device, adapter)
     check_predicts(one)
     check_numbers(one)
-    bare = encoder(one)(prompt)
-    if not bare:
-        raise ValueError("the prompt is empty; give some words to continue")
-    ids = frame(one).enclose(torch.tensor([bare], device=device))
-    kv = _cache_of(one, cache, lambda: calibration(one, options.texts_of(calibrate), count=8).windows)
-    clock = time.perf_counter()
-    mask = torch.ones_like(ids)
-    settings = {"attention_mask": mask, "max_new_tokens": tokens, "do_sample": sample}
-    if kv is not None:
-        settings |= {"past_key_values": kv, "use_cache": True}  # many trained models say no, for their training
+    streams = not json and sys.stdout.isatty()
+    with say_warnings():
+        kv = cache_by_name(one, cache, lambda: options.texts_of(calibrate))
+    write = _writer(prompt) if streams else None
     with redirect_stdout(sys.stderr):  # some models print as they run
-        new = one.generate(ids, **settings)[0, ids.shape[1] :]
-    seconds = time.perf_counter() - clock
-    text = origin(one).tokenizer.decode(new, skip_special_tokens=True)
+        generation = continue_prompt(
+            one, prompt, max_new_tokens=tokens, sample=sample, cache=kv, dtype=wanted, stream=write
+        )
+    assert generation.text is not None
     if json:
-        emit({"model": model, "adapter": adapter, "prompt": prompt, "text": text, "tokens": len(new),
-              "seconds": seconds, "cache": cache, "cache_bytes": None if kv is None else kv.nbytes})  # fmt: skip
+        emit(_record(generation) | {"model": model, "adapter": adapter, "prompt": prompt, "cache": cache})
+    elif streams:
+        out.print()
     else:
-        out.print(prompt + text, highlight=False, markup=False, soft_wrap=True)
+        out.print(prompt + generation.text[0], highlight=False, markup=False, soft_wrap=True)
 
 
-def _cache_of(model: Any, name: str, windows: Callable[[], Any]) -> Any:
-    """The cache of this name, or None where transformers is to make its own, since a codec has nothing to hold."""
-    from polyad.cache.host.model_layers import takes_caches
-    from polyad.cache.maker import maker
+def _record(generation: Any) -> dict[str, Any]:
+    """The JSON of the generation of one text."""
+    names = (
+        "seconds",
+        "cache_bytes",
+        "milliseconds_per_token",
+        "prefill_tokens_per_second",
+        "threads",
+        "loop",
+        "reason",
+    )
+    return {
+        "text": generation.text[0],
+        "tokens": generation.tokens.shape[1],
+        "dtype": str(generation.dtype).removeprefix("torch."),
+        **{name: getattr(generation, name) for name in names},
+    }
 
-    if takes_caches(model):
-        with say_warnings():
-            kv = maker(model, name, windows)()
-        return kv if kv.held else None
-    if name != "plain":
-        line = f"{type(model).__name__} takes no cache but one of its own kind: its cache is the plain one"
-        err.print(line, soft_wrap=True)
-    return None
+
+def _writer(prompt: str) -> Callable[[str], object]:
+    """The function that shows the text on the terminal as it is made, the prompt first."""
+    terminal = sys.stdout
+    write_piece(terminal, prompt)
+    return lambda text: write_piece(terminal, text)
+
+
+def write_piece(terminal: TextIO, text: str) -> None:
+    """Show a piece of a text at once."""
+    terminal.write(text)
+    terminal.flush()

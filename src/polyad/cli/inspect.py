@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from polyad.cli import options
 from polyad.cli.output import emit, number, table
@@ -15,6 +18,9 @@ def inspect(
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
     json: options.Json = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="which products serve few rows and many, measured")
+    ] = False,
 ) -> None:
     """Show MODEL's layers by shape and kind, its size, and the blocks that can be cut together."""
     from polyad.evaluation.size import nbytes, operations, parameters
@@ -23,6 +29,9 @@ def inspect(
 
     options.fix_seed(seed)
     one = options.load_model(model, dtype, device)
+    if kernels:
+        _show_kernels(model, one, json)
+        return
     chosen = list(decoder_linears(one))
     kinds: Counter[tuple[str, str, tuple[int, ...]]] = Counter()
     for path in chosen:
@@ -52,3 +61,26 @@ def inspect(
     ])  # fmt: skip
     if counts:
         table("blocks that can be cut together", ["kind", "count"], [[k, str(c)] for k, c in counts.items()])
+
+
+def _show_kernels(name: str, model: Any, json: bool) -> None:
+    """Print which products serve the compressed layers of a model, with microseconds of one row."""
+    from polyad.layers.kernels import kernel_rows
+
+    rows = kernel_rows(model)
+    if json:
+        layers = [{**dataclasses.asdict(row), **(row.choice or {})} for row in rows]
+        emit({"model": name, "kernels": [{k: v for k, v in one.items() if k != "choice"} for one in layers]})
+        return
+    if not rows:
+        typer.echo(f"{name} has no layers of codes; torch's own products serve it")
+        return
+    table(
+        f"{name}: products of its compressed layers, microseconds of one row",
+        ["layer", "matrix", "count", "few rows", "many rows", "packed", "restored", "dense"],
+        [[r.layer, r.matrix, str(r.count), r.few, r.many, *_microseconds(r.choice)] for r in rows],
+    )
+
+
+def _microseconds(choice: Any) -> list[str]:
+    return ["", "", ""] if choice is None else [number(choice[key], 0) for key in ("packed", "restored", "dense")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,17 @@ CalibrationWindows = Annotated[
 Adapter = Annotated[str | None, typer.Option(help="a folder with an adapter to put on the model, polyad's or peft's")]
 AvoidSlow = Annotated[bool, typer.Option(help="leave out ranks at which factors are slower than the dense layer")]
 Alternations = Annotated[int, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out")]
+Measure = Annotated[
+    str | None,
+    typer.Option(help="your own measure, FILE.py:function, of (model, tokenizer): one number, or one an example"),
+]
+Larger = Annotated[bool, typer.Option("--larger/--smaller", help="which way --measure is better")]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview", help="print three rows of --data as they are trained, what no loss counts dimmed, alone"
+    ),
+]
 
 
 def dtype_of(name: str) -> Any:
@@ -62,6 +74,49 @@ def texts_of(option: str | None) -> list[str]:
     if not texts:
         raise ValueError("no text was named; give stdlib, sotu, a file or a folder")
     return texts
+
+
+def absolute_text(text: str) -> str:
+    """A text's name, or its path from wherever the same command is given again."""
+    return str(Path(text).resolve()) if os.path.lexists(text) else text
+
+
+def measure_of(option: str | None, *, larger: bool) -> Any:
+    """The measure of ``--measure``, its file run now, so that a fault in it costs no work; None without one."""
+    if option is None:
+        return None
+    from polyad.evaluation.measure import read_measure
+
+    return read_measure(option, larger=larger)
+
+
+def refuse_both(measure: str | None, compare: str | None) -> None:
+    """Refuse a measure of several adapters, whose models are not kept side by side."""
+    if measure is not None and compare is not None:
+        raise ValueError(
+            "--measure goes with one --adapter; measure each adapter of a comparison with "
+            "polyad evaluate MODEL --adapter FOLDER --measure …"
+        )
+
+
+def judge_of(option: str | None, model: str, dtype: str, device: str, *, larger: bool) -> Any:
+    """The function that measures a model beside the one called ``model``, which is measured now; None without one."""
+    chosen = measure_of(option, larger=larger)
+    if chosen is None:
+        return None
+    from polyad.evaluation.measure import judge_beside
+
+    return judge_beside(chosen, load_model(model, dtype, device))
+
+
+def rate_of(text: str | None) -> Any:
+    """The value of ``--rate``: a number, auto, or nothing."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--rate {text} is no number; give one such as 0.001, or auto") from None
 
 
 def fix_seed(seed: int) -> None:

@@ -1,12 +1,14 @@
-"""The settings of a run besides its method."""
+"""A run of a compression as it was asked for: the model, the recipe, the share to keep, and the settings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
+from polyad.compress.recipe import Step, read_allocation
+from polyad.compress.terms import Terms
 from polyad.data.calibration import CALIBRATION_WINDOWS
 
 
@@ -27,3 +29,33 @@ class Asked:
     dtype: torch.dtype = torch.float32
     seed: int = 0
     avoid_slow: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run: the model called ``name`` is compressed by the steps of a recipe, so that the share ``keep`` stays."""
+
+    name: str
+    recipe: tuple[Step, ...]
+    keep: float | None
+    asked: Asked
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The recipe and the budget, as the saved folder states them."""
+        return {"recipe": [step.to_json() for step in self.recipe], "keep": self.keep, "budget": self.asked.budget}
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as JSON: one that was stopped goes on where all of this is the same."""
+        recipe = [step.to_json() for step in self.recipe]
+        return {"compress": self.name, "recipe": recipe, "keep": self.keep, **asdict(self.asked)}
+
+    def terms(self) -> Terms:
+        """The terms of the plan, with the calibration texts where they are read."""
+        asked = self.asked
+        allocate = read_allocation(asked.allocate) if asked.allocate else None
+        terms = Terms(
+            self.recipe, self.keep, asked.budget, None, asked.select, allocate, None, asked.avoid_slow, asked.seed,
+            asked.calibration_windows,
+        )  # fmt: skip
+        return replace(terms, text=asked.calibrate) if terms.reads_text else terms

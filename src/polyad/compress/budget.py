@@ -20,10 +20,16 @@ def relative_errors(curves: Mapping[str, Curve]) -> dict[str, Curve]:
 
 
 class Budget:
-    """A share ``keep`` of what the selected layers cost, with the output head where operations are counted."""
+    """A share ``keep`` of what the selected layers cost, with the output head where operations are counted.
 
-    def __init__(self, model: nn.Module, targets: Mapping[str, nn.Module], keep: float, count: str) -> None:
+    ``prices`` are what matrices cost once the quantisations among the ``later`` steps were applied.
+    """
+
+    def __init__(
+        self, model: nn.Module, targets: Mapping[str, nn.Module], keep: float, count: str, later: Iterable[Step] = ()
+    ) -> None:
         self.keep, self.count, self.targets = keep, count, targets
+        self.prices = Prices(count, later)
         if count == "flops" and any(isinstance(module, CONVOLUTIONS) for module in targets.values()):
             raise ValueError(
                 "budget='flops' counts a token's operations, and those of a convolution depend on the size of its "
@@ -35,11 +41,11 @@ class Budget:
         self.head = layer_cost(head, count) if head is not None else 0.0
         self.whole = sum(layer_cost(module, count) for module in targets.values()) + self.head
 
-    def left_for(self, step: Step, items: Iterable[Item], curves: Mapping[str, Curve], prices: Prices) -> float:
+    def left_for(self, step: Step, items: Iterable[Item], curves: Mapping[str, Curve]) -> float:
         """The cost that the items of a step may have together: the budget less what the recipe leaves as it is."""
         touched = {path for item in items for path in item.paths}
         others = (module for path, module in self.targets.items() if path not in touched)
-        fixed = self.head + sum(prices.dense(matrix_shape(layer)) for layer in others)
+        fixed = self.head + sum(self.prices.dense(matrix_shape(layer)) for layer in others)
         least = fixed + sum(float(curve.costs[0]) for curve in curves.values())
         if least > self.keep * self.whole * (1 + 1e-12):
             if step.kind == "quantize" and self.count == "parameters":

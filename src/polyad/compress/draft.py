@@ -72,6 +72,13 @@ class Draft:
         bias = changed if isinstance(changed, Tensor) else getattr(self.model.get_submodule(path), "bias", None)
         return None if bias is None else bias.detach()
 
+    def keep_mean(self, path: str, mean: Tensor) -> None:
+        """Give a layer whose weight became a format its old mean output, by its bias; ``mean`` is of its inputs."""
+        format = self.format(path)
+        if format is not None:
+            bias = shifted_bias(self.bias(path), self.dense_weight(path), format, mean)
+            self.put(Replacement({f"{path}.bias": bias}))
+
     def put(self, replacement: Replacement, block: Block | None = None) -> None:
         """Take new values in; ``block`` is the one whose forward pass they change."""
         self._values.update(replacement.weights)
@@ -84,3 +91,9 @@ class Draft:
     def replace(self) -> Undo:
         """Put the values into the model's layers. Returns what undoes it exactly."""
         return replace(self.model, modules(self.model, Replacement(self._values, self._forward), self._blocks))
+
+
+def shifted_bias(bias: Tensor | None, weight: Tensor, value: Format, mean: Tensor) -> Tensor:
+    """The bias that gives a layer its old mean output when ``value`` takes the weight's place: b + (W - W') E[x]."""
+    shift = (weight - value.to_dense().to(weight.dtype)) @ mean.to(weight.dtype)
+    return shift if bias is None else bias + shift

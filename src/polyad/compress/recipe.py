@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from polyad import _check
-from polyad._arguments import check_arguments, read_method
+from polyad._arguments import check_arguments, method_from, read_method
 from polyad._card import Card, card
 
 SIZE = {"decompose": "rank", "factor": "rank", "quantize": "bits", "group": "keep"}
@@ -124,8 +124,8 @@ def read_allocation(text: str) -> Callable[..., dict[str, int]]:
     >>> read_allocation("block_influence:temperature=0.2").keywords
     {'temperature': 0.2}
     """
-    method, arguments = read_method(text, ["allocate"])
-    return functools.partial(method.function, **arguments) if arguments else method.function
+    method = method_from(text, ["allocate"])
+    return method if method.keywords else method.func
 
 
 def check_budget(parts: tuple[Step, ...], keep: float | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from polyad._versions import NEWEST
 from polyad.compress.asked import Asked
-from polyad.compress.plan import Plan
+from polyad.compress.plan_record import Plan
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.records import CompressionRecord, LayerRecord
@@ -21,19 +22,25 @@ from polyad.models.layer_matrices import stored_shape
 from polyad.models.loading import origin
 
 
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed model, its plan, the windows to measure it on, its base and the seconds that were spent."""
+
+    model: Any
+    plan: Plan
+    texts: Mapping[str, Tensor]
+    base: Mapping[str, Any]
+    seconds: Mapping[str, float]
+
+
 def measure_result(
-    model: Any,
-    original: Any,
-    planned: Plan,
-    texts: Mapping[str, Tensor],
-    asked: Asked,
-    folders: Any,
-    callback: Callable[..., Any] | None,
+    compressed: Compressed, original: Any, asked: Asked, folders: Any, callback: Callable[..., Any] | None
 ) -> CompressionRecord:
     """The record of one result, as data: what the command prints and the report draws."""
+    model, planned = compressed.model, compressed.plan
     after, before, agreement = measured_pair(
-        model, original, texts, planned.selected, width=asked.store.itemsize, alternations=asked.alternations,
-        folders=folders, callback=callback,
+        model, original, compressed.texts, planned.selected, width=asked.store.itemsize,
+        alternations=asked.alternations, folders=folders, callback=callback,
     )  # fmt: skip
     times = relative_times(model, original, planned.selected, callback) if asked.alternations else {}
     return {
@@ -42,6 +49,7 @@ def measure_result(
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
         "plan": planned.to_json(), "layers": layers(model, original, planned, times), "seed": asked.seed,
         "store": str(asked.store).removeprefix("torch."), "versions": versions(),
+        "seconds": dict(compressed.seconds),
     }  # fmt: skip
 
 

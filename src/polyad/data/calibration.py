@@ -16,9 +16,13 @@ from torch import Tensor
 from polyad import _check
 from polyad._folders import cache_folder
 from polyad._sealed import read_sealed, write_sealed
-from polyad.data.special_tokens import frame
-from polyad.data.text import Split, Text, digest, read, split, windows
-from polyad.models.loading import encoder, identity
+from polyad.data.records import Records
+from polyad.data.rendered import render_records
+from polyad.data.rows import dataset_rows
+from polyad.data.sources import read
+from polyad.data.special_tokens import BARE, Frame, frame
+from polyad.data.text import Split, Text, digest, split, windows
+from polyad.models.loading import encoder, identity, origin
 
 LENGTH = 1024
 CALIBRATION_WINDOWS = 64  # over all texts
@@ -26,7 +30,8 @@ EVALUATION_WINDOWS = 24  # of each text
 PROBE_LENGTH = 512
 PROBES = 16  # inputs that are no text
 
-Source = str | os.PathLike[str] | Text
+Source = str | os.PathLike[str] | Text | Records | Any
+"""A built-in name, a path, a Text, Records, or a ``datasets`` object (a list of mappings too)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,8 @@ def calibration(
 ) -> Calibration:
     """Evenly spaced windows of the calibration part of each text, the same number from each.
 
-    ``sources`` are names (``stdlib``, ``sotu``), paths, or Texts; a text too short for its share gives what it has.
+    ``sources`` are names (``stdlib``, ``sotu``), paths, Texts or ``datasets`` objects; a text too short for its share
+    gives what it has.
     A tensor (count, ...) of floating-point numbers is taken for the model's own inputs, all of them, one an item.
     """
     if isinstance(sources, Calibration):
@@ -111,17 +117,39 @@ def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
 
     Neither holds special tokens; ``frame`` of each is what the tokenizer puts around a row for this model.
     """
-    single = isinstance(sources, str | os.PathLike | Text)
-    listed: list[Any] = [sources] if single else list(sources)  # pyright: ignore[reportArgumentType]
+    listed: list[Any] = [sources] if _is_single(sources) else list(sources)  # pyright: ignore[reportArgumentType]
     if not listed:
         raise ValueError("no text is given; name one of stdlib and sotu, or a file")
     encode = encoder(model)
-    texts = [source if isinstance(source, Text) else read(source) for source in listed]
+    texts = [read(source) for source in listed]
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
         raise ValueError(f"two texts are called alike ({', '.join(names)}); rename one of the files")
     around = frame(model)
-    return [replace(_cached_split(text, encode, identity(model)), frame=around) for text in texts]
+    return [_split_for(model, text, encode, around) for text in texts]
+
+
+def _is_single(sources: Any) -> bool:
+    return isinstance(sources, str | os.PathLike | Text | Records) or dataset_rows(sources) is not None
+
+
+def _split_for(model: Any, text: Text | Records, encode: Any, around: Frame) -> Split:
+    if isinstance(text, Records):
+        return render_records(text, encode, origin(model).tokenizer, around)
+    return replace(_cached_split(text, encode, identity(model)), frame=around)
+
+
+def evaluation_counted(
+    model: Any, sources: Source | Iterable[Source], *, count: int = EVALUATION_WINDOWS, length: int = LENGTH
+) -> dict[str, Tensor]:
+    """Of ``evaluation``'s windows the tokens that a loss counts, (count, length), for the texts that hold prompts."""
+    length, counted = window_length(model, length), {}
+    for part in splits(model, sources):
+        if part.learned is not None and not bool(part.learned[1].all()):
+            marks = windows(part.learned[1], part.frame.room(length), count, frame=BARE)
+            sides = [marks.new_zeros(len(marks), len(side)) for side in (part.frame.before, part.frame.after)]
+            counted[part.name] = torch.cat([sides[0], marks, sides[1]], 1)
+    return counted
 
 
 def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:

@@ -9,11 +9,9 @@ what the tokenizer puts around one stands around every window (``polyad.data.spe
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -55,13 +53,16 @@ class Text:
 class Split:
     """Token ids of one text in two parts, for calibration and for evaluation; int64, shape (tokens,).
 
-    ``frame`` is what stands around every row that is cut from them.
+    ``frame`` is what stands around every row that is cut from them. Of examples that stay whole, ``learned`` tells
+    for both parts which tokens a loss counts, and ``starts`` where the examples of the first part begin.
     """
 
     name: str
     calibration: Tensor
     evaluation: Tensor
     frame: Frame = BARE
+    learned: tuple[Tensor, Tensor] | None = None  # bool, each of its part's shape
+    starts: tuple[int, ...] = ()
 
 
 def stdlib() -> Text:
@@ -86,39 +87,9 @@ def sotu() -> Text:
 BUILT_IN: dict[str, Callable[[], Text]] = {"stdlib": stdlib, "sotu": sotu}
 
 
-def read(source: str | os.PathLike[str]) -> Text:
-    """The text of a built-in name (``stdlib``, ``sotu``), a file, or all ``*.txt`` of a folder."""
-    if str(source) in BUILT_IN:
-        return BUILT_IN[str(source)]()
-    path = Path(source)
-    if path.is_dir():
-        files = sorted(path.rglob("*.txt"))
-        if not files:
-            raise FileNotFoundError(f"the folder {path} has no *.txt file; name a folder with one or more, or a file")
-        return Text(path.name, tuple((str(f.relative_to(path)), _characters(f)) for f in files))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no text at {str(source)!r}; give a file, a folder of *.txt, or one of {', '.join(BUILT_IN)}"
-        )
-    return Text(path.stem, ((path.name, _characters(path)),))
-
-
 def at_hand() -> list[str]:
     """The built-in texts that this machine has."""
     return [name for name in BUILT_IN if name == "stdlib" or any((data_folder() / name).glob("*.txt"))]
-
-
-def _characters(path: Path) -> str:
-    raw = path.read_bytes()
-    try:
-        characters = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: byte {error.start} is not UTF-8; give a plain text file") from None
-    if "\x00" in characters:
-        raise ValueError(f"{path} is not text: it holds NUL bytes; give a plain text file")
-    if not characters.strip():
-        raise ValueError(f"{path} is empty; give a file with some thousands of words")
-    return characters
 
 
 def split(text: Text, encode: Callable[[str], Sequence[int]]) -> Split:

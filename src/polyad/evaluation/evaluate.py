@@ -12,6 +12,7 @@ from torch import Tensor
 from polyad.data.calibration import EVALUATION_WINDOWS, Source, evaluation
 from polyad.data.text import PROTOCOL
 from polyad.evaluation import memory, quality, size, speed
+from polyad.evaluation.measure import Measure, MeasureResult, as_measure, beside, measure_alone, measured_values
 from polyad.evaluation.quality import Agreement, Perplexity
 from polyad.evaluation.records import ModelRecord
 
@@ -22,6 +23,7 @@ class Evaluation:
 
     perplexity: Mapping[str, Perplexity]
     agreement: Agreement | None = None
+    measure: MeasureResult | None = None
     protocol: str = PROTOCOL
 
     def to_json(self) -> dict[str, Any]:
@@ -31,9 +33,11 @@ class Evaluation:
 
 def evaluate(
     model: Any,
-    text: Source | Iterable[Source],
+    text: Source | Iterable[Source] | None = None,
     *,
     original: Any = None,
+    measure: Measure | str | Callable[[Any, Any], Any] | None = None,
+    larger: bool = True,
     windows: int = EVALUATION_WINDOWS,
     length: int = 1024,
     callback: Callable[..., Any] | None = None,
@@ -43,14 +47,30 @@ def evaluate(
     ``text`` is a name (``stdlib``, ``sotu``), a path or a Text, or several. With ``original`` every perplexity comes
     with its ratio to the original's on the same windows, and the agreement is measured. Windows that a short text
     cannot fill are left out; a text of less than one window is refused.
+
+    ``measure``, a function of (model, tokenizer) or ``"FILE.py:function"``, gives one number or one an example;
+    ``larger`` says that more is better. With ``original`` both are measured, paired over examples. Then ``text`` may
+    be left out, and the model need not predict tokens.
     """
+    if text is None and measure is None:
+        raise ValueError("there is nothing to measure; give a text such as 'stdlib', or measure=")
+    users = None if measure is None else _measure(as_measure(measure, larger=larger), model, original)
+    if text is None:
+        return Evaluation({}, None, users)
     quality.check_predicts(model)
     texts = evaluation(model, text, count=windows, length=length)
     if original is not None:
         by_text, agreement = quality.compare_quality(model, original, texts, callback=callback)
-        return Evaluation(by_text, agreement)
+        return Evaluation(by_text, agreement, users)
     alone = {name: quality.perplexity_of(quality.losses(model, w, callback=callback), w) for name, w in texts.items()}
-    return Evaluation(alone)
+    return Evaluation(alone, None, users)
+
+
+def _measure(measure: Measure, model: Any, original: Any) -> MeasureResult:
+    values = measured_values(measure, model)
+    if original is None:
+        return measure_alone(measure, values)
+    return beside(measure, values, measured_values(measure, original))
 
 
 @dataclass(frozen=True)

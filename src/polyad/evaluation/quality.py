@@ -44,15 +44,22 @@ class Agreement:
     top1: float
 
 
-def losses(model: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
+def losses(
+    model: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
+) -> Tensor:
     """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,).
 
-    What the tokenizer put before the text is not scored.
+    What the tokenizer put before the text is not scored. ``counted``, bool of the windows' shape, leaves tokens out.
     """
-    by_window, first = [], frame(model).first_scored(windows)
+    by_window: list[float] = []
+    first = frame(model).first_scored(windows)
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
-            by_window.append(_loss(_logits(model, window, first), window, first))
+            logits, wanted = _logits(model, window, first), window
+            if counted is not None:
+                marks = counted[number - 1, first:]
+                logits, wanted = logits[marks.to(logits.device)], torch.cat([window[:first], window[first:][marks]])
+            by_window.append(_loss(logits, wanted, first))
             if callback is not None:
                 callback(number, len(windows), {"stage": "perplexity"})
     return _sound(model, by_window)
@@ -72,12 +79,13 @@ def compare_quality(
     A model that was changed since it was loaded is measured anew.
     """
     by_text: dict[str, Perplexity] = {}
+    baseline = Baseline(original)
     totals = torch.zeros(3, dtype=torch.float64)  # KL, equal top tokens, positions
     done, count = 0, sum(len(w) for w in texts.values())
     with torch.no_grad():
         for name, windows in texts.items():
-            theirs = original_losses(original, windows, callback=callback)
-            first = frame(original).first_scored(windows)
+            theirs = baseline.losses(windows, callback)
+            first = baseline.frame.first_scored(windows)
             beside = set(range(0, len(windows), max(1, -(-len(windows) // agreement))))
             mine = []
             for i, window in enumerate(windows):
@@ -93,20 +101,36 @@ def compare_quality(
     return by_text, Agreement(float(totals[0]) / positions, float(totals[1]) / positions)
 
 
-def original_losses(original: Any, windows: Tensor, *, callback: Callable[..., Any] | None = None) -> Tensor:
+def original_losses(
+    original: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
+) -> Tensor:
     """``losses`` of an unchanged model, kept between runs where its folder says which model it is."""
-    base = base_of(origin(original).folder)
-    if not base:
-        return losses(original, windows, callback=callback)
-    first = frame(original).first_scored(windows)
-    unscored = [first] if first > 1 else []
-    key = json.dumps([base, fingerprint(original), digest(windows), torch.__version__, *unscored], sort_keys=True)
-    known = read_baseline(key, len(windows))
-    if known is not None:
-        return known
-    measured = losses(original, windows, callback=callback)
-    write_baseline(key, measured)
-    return measured
+    if counted is not None:
+        return losses(original, windows, counted=counted, callback=callback)
+    return Baseline(original).losses(windows, callback)
+
+
+class Baseline:
+    """An unchanged model beside which others are measured; its losses are kept by its files and the text."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.frame = model, frame(model)
+        self.base = base_of(origin(model).folder)
+        self._identity = [self.base, fingerprint(model)] if self.base else []
+
+    def losses(self, windows: Tensor, callback: Callable[..., Any] | None = None) -> Tensor:
+        """``losses`` of the model, measured where they are not kept."""
+        first = self.frame.first_scored(windows)
+        if not self._identity:
+            return losses(self.model, windows, callback=callback)
+        unscored = [first] if first > 1 else []
+        key = json.dumps([*self._identity, digest(windows), torch.__version__, *unscored], sort_keys=True)
+        stored = read_baseline(key, len(windows))
+        if stored is not None:
+            return stored
+        measured = losses(self.model, windows, callback=callback)
+        write_baseline(key, measured)
+        return measured
 
 
 def fingerprint(model: Any) -> list[Any]:

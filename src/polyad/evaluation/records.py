@@ -115,7 +115,8 @@ class CompressionRecord(TypedDict):
     """One result of ``polyad compress``, or one point of ``polyad compare``.
 
     ``ratio`` is the geometric mean of the perplexity ratios; ``pareto`` is true where no other point beats it in
-    both ``ratio`` and bytes. ``error`` is None in a comparison and absent elsewhere.
+    both ``ratio`` (or ``measure``, the user's own, where there is one) and bytes. ``error`` is None in a comparison
+    and absent elsewhere.
     """
 
     version: int
@@ -136,6 +137,7 @@ class CompressionRecord(TypedDict):
     method: NotRequired[str]
     keep: NotRequired[float | None]
     error: NotRequired[str | None]
+    measure: NotRequired[Mapping[str, Any]]
     ratio: NotRequired[float]
     pareto: NotRequired[bool]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from polyad.cache import cache_for
 from polyad.data.calibration import window_length
@@ -60,9 +61,26 @@ def speeds(
     decoded = DECODED * (alternations + 1)
     tokens = max(1, window_length(first, tokens + decoded) - decoded)
     prompt = torch.randint(0, first.config.vocab_size, (1, tokens), generator=generator)
+    cache, fresh = _cache(models.values())
+    prefill, decode = _seconds(models, prompt, fresh, alternations, callback)
+    return {
+        name: Speed(
+            _rate(prefill[name], tokens),
+            _rate(decode[name], DECODED),
+            torch.get_num_threads(),
+            str(model.dtype).removeprefix("torch."),
+            cache,
+        )
+        for name, model in models.items()
+    }
+
+
+def _seconds(
+    models: Mapping[str, Any], prompt: Tensor, fresh: Callable[[Any], Any], alternations: int, callback: Any
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The seconds of reading a prompt and of decoding after it, by model, of every turn but the first."""
     prefill: dict[str, list[float]] = {name: [] for name in models}
     decode: dict[str, list[float]] = {name: [] for name in models}
-    cache, fresh = _cache(models.values())
     with torch.no_grad():
         caches = {name: fresh(model) for name, model in models.items()}
         for name, model in models.items():
@@ -80,16 +98,7 @@ def speeds(
                     decode[name].append(end - middle)
             if callback is not None:
                 callback(turn + 1, alternations + 1, {"stage": "speed"})
-    return {
-        name: Speed(
-            _rate(prefill[name], tokens),
-            _rate(decode[name], DECODED),
-            torch.get_num_threads(),
-            str(model.dtype).removeprefix("torch."),
-            cache,
-        )
-        for name, model in models.items()
-    }
+    return prefill, decode
 
 
 def _cache(models: Iterable[Any]) -> tuple[str, Callable[[Any], Any]]:

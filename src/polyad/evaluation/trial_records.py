@@ -70,6 +70,7 @@ class AdapterRecord(TrainingRecord):
     model: NotRequired[str]
     command: NotRequired[str]
     error: NotRequired[None]
+    measure: NotRequired[Mapping[str, Any]]
 
 
 class FailedAdapter(TypedDict):

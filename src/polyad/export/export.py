@@ -13,11 +13,15 @@ from torch import nn
 from polyad.compress.recipe import Recipe, Step, steps
 from polyad.export.gguf.grids import fit_steps as fit_gguf
 from polyad.export.gguf.write import write as write_gguf
+from polyad.export.onnx.write import write as write_onnx
 from polyad.export.result import ExportResult
+from polyad.export.transformers.write import write as write_transformers
 from polyad.models.folder import check_free
 from polyad.models.loading import check_numbers, load
 
-FORMATS: Mapping[str, Callable[..., ExportResult]] = {"gguf": write_gguf}
+FORMATS: Mapping[str, Callable[..., ExportResult]] = {
+    "gguf": write_gguf, "onnx": write_onnx, "transformers": write_transformers,
+}  # fmt: skip
 """What writes each format: a function of a model, a path and options by name."""
 
 

@@ -21,6 +21,7 @@ from polyad.formats.networks.tucker import Tucker
 from polyad.formats.stored.dense import Dense
 from polyad.formats.stored.quantized import Quantized
 from polyad.formats.stored.sparse import Sparse
+from polyad.formats.stored.stack import stack_rows
 from polyad.formats.structured.block_tensor_train import BlockTensorTrain
 from polyad.formats.structured.circulant import Circulant
 from polyad.formats.structured.householder import Householder
@@ -60,4 +61,5 @@ __all__ = [
     "kinds",
     "load_format",
     "save_format",
+    "stack_rows",
 ]  # fmt: skip

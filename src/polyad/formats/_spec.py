@@ -96,6 +96,8 @@ def build(spec: Any, kinds: Mapping[str, type], device: torch.device | str) -> A
     hints = typing.get_type_hints(kinds[kind])
     for name, value in values.items():
         check_stated(value, hints[name], f"{DESCRIPTION}, in {name} of a {kind},", "copy the file again")
+    if any(part < 0 for part in values.get("size", ())):
+        raise ValueError(f"{DESCRIPTION} states the size {values['size']} of a {kind}; copy the file again")
     try:
         return kinds[kind](**values)
     except (TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:

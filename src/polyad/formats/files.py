@@ -12,6 +12,7 @@ import torch
 from polyad._partial import check_place
 from polyad._sealed import read_sealed, write_sealed
 from polyad._stated import parse_stated
+from polyad.formats.damage import refuse_damaged
 from polyad.formats.format import Format
 
 _KEY = "polyad.format"
@@ -53,4 +54,6 @@ def load_format(path: str | Path, device: torch.device | str = "cpu") -> Format:
                 f"{path} describes {name} of shape {tuple(empty.shape)} and {empty.dtype} and holds {what}; save it "
                 "again"
             )
-    return format.replace(tensors)
+    format = format.replace(tensors)
+    refuse_damaged(format)
+    return format

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from polyad.formats._spec import build, encode
 from polyad.formats._tree import map_tensors, named_tensors, number_parts, register, stored_bytes
 from polyad.formats.batch_entries import entries
+from polyad.formats.describe import dense_array, describe_format, relative_error
 from polyad.formats.patches import convolve_patches
 
 _kinds: dict[str, type[Format]] = {}
@@ -43,7 +44,6 @@ class Format:
     """Why a kind has no ``round``, and what to do instead."""
 
     # Defined by a subclass ------------------------------------------------------------------------
-
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor number_parts, leading batch dimensions included."""
@@ -80,11 +80,7 @@ class Format:
         raise NotImplementedError
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
-        """Convolution of x with W, a matrix of shape (out, in * prod(kernel)); bias excluded.
-
-        ``x`` is (batch, in, *space), or (in, *space) as torch's convolutions take it too. ``geometry`` is what they
-        take: stride, padding, dilation (all tuples) and groups.
-        """
+        """Convolution of x, ([batch,] in, *space), with W, (out, in * prod(kernel)); ``geometry`` as torch."""
         return convolve_patches(self, x, kernel, **geometry)
 
     # Derived from these ---------------------------------------------------------------------------
@@ -100,8 +96,7 @@ class Format:
     def growth(self) -> dict[str, int] | None:
         """For each tensor by dotted name, how many rows of W one row of it stands for; 0 where all rows share it.
 
-        Rows are the last dimension but one of W and of the tensor. Two formats that share all tensors of growth 0
-        can be joined row by row. None where rows cannot be appended.
+        Formats that share all tensors of growth 0 can be joined row by row. None where rows cannot be appended.
         """
         return None
 
@@ -173,10 +168,7 @@ class Format:
         return build(spec, _kinds, device)
 
     def round(self, rank: Any = None, *, tol: float | None = None) -> Format:
-        """The same kind with lower ranks: at most ``rank``, or with a relative Frobenius error of at most ``tol``.
-
-        Raises ValueError for kinds that cannot, with what to do instead.
-        """
+        """The same kind with lower ranks: at most ``rank``, or of relative error ``tol``; some kinds refuse."""
         raise ValueError(f"{self!r} cannot be rounded to rank={rank} or tol={tol}: {self.no_round_because}")
 
     def __add__(self, other: Format) -> Format:
@@ -196,5 +188,13 @@ class Format:
     def __rmul__(self, other: Any) -> Format:
         return self * other
 
+    def error(self, x: Any, *, mask: Any = None) -> float:
+        """The relative Frobenius error ``‖W - x‖ / ‖x‖`` against a dense tensor or array, over what a mask shows."""
+        return relative_error(x, self.to_dense(), mask)
+
+    def numpy(self) -> Any:
+        """The tensor itself as a NumPy array, formed as ``to_dense`` does."""
+        return dense_array(self.to_dense())
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(shape={self.shape}, parameters={self.parameters}, bytes={self.nbytes})"
+        return describe_format(self)

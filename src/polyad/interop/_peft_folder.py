@@ -24,6 +24,7 @@ ALTERING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 UNREAD = (
     "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "modules_to_save",
     "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
+    "velora_config",
 )  # fmt: skip
 """Settings of peft that change what an adapter computes and that nothing here does."""
 

@@ -17,7 +17,12 @@ Read = tuple[Method, dict[str, Any], dict[str, dict[str, Tensor]]]
 def refuse_other_tensors(path: str, tensors: Mapping[str, Tensor], *names: str) -> None:
     """Refuse a layer whose tensors are not exactly these."""
     missing, extra = sorted(set(names) - tensors.keys()), sorted(tensors.keys() - set(names))
-    if missing or extra:
+    if extra and not missing:
+        raise ValueError(
+            f"{path} has the tensors {extra} too, which are of a kind of adapter that is not read; put it into the "
+            "model with peft's merge_and_unload, and load that model"
+        )
+    if missing:
         raise ValueError(
             f"{path} lacks the tensors {missing} and has {extra}, which no adapter of this kind has; copy "
             "the folder again"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyad._stated import in_words
 from polyad._types import check_type
-from polyad.adapters import Adapters
+from polyad.adapters import IA3, OFT, Adapters
 from polyad.adapters.host.plan import Plan, plan
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
@@ -19,6 +19,8 @@ from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_names import sites_by_path
 from polyad.interop._peft_targets import refuse_missing
 from polyad.interop._peft_writing import to_peft
+
+MULTIPLYING = ("IA3", "OFT")
 
 __all__ = ["from_peft", "is_peft", "to_peft"]
 
@@ -53,6 +55,8 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     every = adaptable_sites(adapters.model)
     _refuse_other_weights(every, by_layer.weights, folder)
     layers = _layers_of_model(every, by_layer.layers, folder)
+    if stated["peft_type"] in MULTIPLYING:
+        _refuse_products(adapters, layers)
     refuse_missing(stated, (site for site in every.values() if site.kind != "experts"), layers)
     sites = {path: site for path, site in every.items() if path in layers}
     with in_words(f"the adapter in {folder} cannot be read", "save it again with peft"):
@@ -66,6 +70,18 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
         _fill(planned, numbers, layers)
     adapters.place(name, planned)
     return name
+
+
+def _refuse_products(adapters: Adapters, layers: Iterable[str]) -> None:
+    """Refuse an adapter that multiplies weights on which another such adapter acts."""
+    for name in adapters.active:
+        for site in adapters.sites(name):
+            if site.path in layers and isinstance(adapters.of(name)[site.name], IA3 | OFT):
+                raise ValueError(
+                    f"{name!r} acts on {site.path} and multiplies its weight as this adapter does: peft multiplies "
+                    "by both, and here the changes of active adapters are added up; activate([]) first, or merge "
+                    f"{name!r} with merge(keep=False)"
+                )
 
 
 def _refuse_other_weights(every: Mapping[str, Site], weights: Mapping[str, Tensor], folder: Path) -> None:

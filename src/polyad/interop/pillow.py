@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["read_picture"]
+__all__ = ["read_picture", "read_pictures"]
 
 
 def read_picture(path: str | Path) -> Tensor:
@@ -28,19 +28,39 @@ def read_picture(path: str | Path) -> Tensor:
     ...     read_picture(folder + "/black.png").shape
     torch.Size([3, 4, 3])
     """
+    return _frames(path, first=True)[0]
+
+
+def read_pictures(path: str | Path) -> list[Tensor]:
+    """The frames of a picture that holds several, such as a .gif or a .tiff, each as ``read_picture`` has it.
+
+    Frames of different sizes are refused.
+    """
+    frames = _frames(path, first=False)
+    if len({tuple(frame.shape) for frame in frames}) > 1:
+        raise ValueError(f"{path} holds frames of different sizes; save them one by one")
+    return frames
+
+
+def _frames(path: str | Path, *, first: bool) -> list[Tensor]:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageSequence, UnidentifiedImageError
     except ImportError:
         raise ImportError("pictures need Pillow; install it with pip install 'polyad[pictures]'") from None
-    import numpy
-
     try:
         with Image.open(path) as picture:
             _warn_of_cut_colours(picture, path)
-            picture = picture.convert("RGB") if picture.mode in ("P", "CMYK", "YCbCr") else picture
-            pixels = numpy.array(picture)
+            several = not first and getattr(picture, "n_frames", 1) > 1
+            return [_pixels(frame) for frame in (ImageSequence.Iterator(picture) if several else [picture])]
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path} is no picture that Pillow reads ({error})") from None
+
+
+def _pixels(picture: Any) -> Tensor:
+    import numpy
+
+    picture = picture.convert("RGB") if picture.mode in ("P", "CMYK", "YCbCr") else picture
+    pixels = numpy.array(picture)
     wide = pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2
     return torch.from_numpy(pixels.astype(numpy.int32 if wide else pixels.dtype.newbyteorder("=")).copy())
 
@@ -57,5 +77,5 @@ def _warn_of_cut_colours(picture: Any, path: str | Path) -> None:
     if bits > 8 and picture.mode in ("RGB", "RGBA", "LA", "CMYK"):
         warnings.warn(
             f"{path} holds {bits} bits a colour, of which Pillow gives the upper 8; save it as .npy to keep them all",
-            stacklevel=3,
+            stacklevel=4,
         )

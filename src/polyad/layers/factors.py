@@ -28,6 +28,8 @@ class Factors(nn.Module):
         super().__init__()
         # by id: a tensor that the format holds twice is registered as one
         shared = {} if _shared is None else _shared
+        self.prepared: Any = None
+        self.wish: Any = None
         self._kind: type[Format] = type(format)
         self._plain: dict[str, Any] = {}
         self._names: list[str] = []
@@ -51,6 +53,50 @@ class Factors(nn.Module):
             value = getattr(self, name)
             fields[name] = value() if isinstance(value, Factors | _Several) else value
         return self._kind(**fields)
+
+    # While its codes are packed for a kernel (``polyad.layers.kernels``), whatever asks for what is stored gets them
+    # back first, and the next few rows pack them again.
+
+    @property
+    def _buffers(self) -> dict[str, Tensor | None]:
+        self.unprepare()
+        return self.stored_buffers
+
+    @_buffers.setter
+    def _buffers(self, buffers: dict[str, Tensor | None]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.__dict__["_buffers"] = buffers
+
+    @property
+    def stored_buffers(self) -> dict[str, Tensor | None]:
+        """The buffers as they are: None for codes that are packed."""
+        return self.__dict__["_buffers"]
+
+    def unprepare(self) -> None:
+        """Take packed codes back into their place."""
+        if self.__dict__.get("prepared") is not None:
+            self.prepared.undo()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.stored_buffers:
+            self.unprepare()
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("prepared", "wish"):
+            self.unprepare()
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if state["prepared"] is not None:
+            state["_buffers"] = {**state["_buffers"], **self.prepared.codes_of(self)}
+            state["prepared"] = None
+        return state
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.unprepare()
+        return super().train(mode)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from polyad._stated import check_stated
 from polyad.formats import Format
 from polyad.layers.factors import Factors
+from polyad.layers.kernels.prepared import prepared_run
+from polyad.layers.kernels.runs import run_flat
 
 
 def as_autocast(x: Tensor) -> Tensor:
@@ -49,8 +52,14 @@ class Linear(nn.Module):
         self.out_features, self.in_features = as_matrix(self.weight)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=trainable))
 
+    def multiply(self, x: Tensor) -> Tensor:
+        """The product with the weight, without the bias, by the kernels that ``polyad.layers.kernels`` chose."""
+        x = as_autocast(x)
+        run = prepared_run(self.weight, x)
+        return self.weight().linear(x) if run is None else run_flat(run, x)
+
     def forward(self, x: Tensor) -> Tensor:
-        y = self.weight().linear(as_autocast(x))
+        y = self.multiply(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def spec(self) -> dict[str, Any]:
@@ -75,7 +84,8 @@ class Embedding(nn.Module):
         self.num_embeddings, self.embedding_dim = as_matrix(self.weight)
 
     def forward(self, index: Tensor) -> Tensor:
-        weight = self.weight()
+        prepared = self.weight.prepared
+        weight = self.weight() if prepared is None else prepared.format
         return weight.rows(index).to(weight.dtype)  # autocast does not touch torch's embedding either
 
     def spec(self) -> dict[str, Any]:
@@ -86,6 +96,16 @@ class Embedding(nn.Module):
     def from_spec(cls, spec: dict[str, Any], device: torch.device | str = "meta") -> Embedding:
         """An uninitialised layer of this description."""
         return cls(Format.from_spec(spec["weight"], device))
+
+
+class Geometry(TypedDict):
+    """A convolution's kernel and geometry, as its description states them."""
+
+    kernel: list[int]
+    stride: NotRequired[list[int]]
+    padding: NotRequired[list[int]]
+    dilation: NotRequired[list[int]]
+    groups: NotRequired[int]
 
 
 class Conv(nn.Module):
@@ -147,9 +167,31 @@ class Conv(nn.Module):
     @classmethod
     def from_spec(cls, spec: dict[str, Any], device: torch.device | str = "meta") -> Conv:
         """An uninitialised layer of this description."""
+        _refuse_geometry(spec)
         geometry = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["geometry"].items()}
         weight = Format.from_spec(spec["weight"], device)
         return cls(weight, _empty_bias(spec["bias"], device), tuple(spec["kernel"]), geometry)
+
+
+LEAST = {"stride": 1, "padding": 0, "dilation": 1}
+"""The least numbers of a convolution's geometry."""
+
+
+def _refuse_geometry(spec: dict[str, Any]) -> None:
+    """Refuse the description of a convolution of which there is none."""
+    stated = {"kernel": spec["kernel"], **spec["geometry"]}
+    check_stated(stated, Geometry, "the description of a convolution", "copy the folder again")
+    unknown = stated.keys() - Geometry.__annotations__.keys()
+    if unknown:
+        raise ValueError(f"no convolution has {sorted(unknown)} in its geometry; copy the folder again")
+    count, groups = len(stated["kernel"]), stated.get("groups", 1)
+    for name, value in ((n, v) for n, v in stated.items() if n != "groups"):
+        if len(value) != count or not all(LEAST.get(name, 1) <= v < 2**20 for v in value) or not 1 <= count <= 3:
+            raise ValueError(
+                f"a convolution with {name}={value} and kernel={stated['kernel']} is none; copy it again"
+            )
+    if not 1 <= groups < 2**20:
+        raise ValueError(f"a convolution of groups={groups} is none; copy the folder again")
 
 
 def _bias(bias: Tensor | None) -> dict[str, Any] | None:

@@ -52,12 +52,27 @@ def assemble(
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The model in a dtype, but for rotary frequencies, which stay in float32 as transformers has them."""
-    exact = {name: b for name, b in model.named_buffers() if name.endswith("inv_freq")}
+    """The model in a dtype, but for rotary frequencies and for layers that transformers keeps in float32."""
+    exact: dict[str, Tensor] = {name: b for name, b in model.named_buffers() if name.endswith("inv_freq")}
+    layers = _float32_layers(model, dtype)
+    for name, parameter in model.named_parameters():
+        if layers.intersection(name.split(".")) and parameter.is_floating_point():
+            exact[name] = nn.Parameter(parameter.detach().float(), parameter.requires_grad)
     model.to(dtype)
-    for name, buffer in exact.items():
-        put_tensor(model, name, buffer)
+    for name, tensor in exact.items():
+        put_tensor(model, name, tensor)
     return model
+
+
+def _float32_layers(model: Any, dtype: torch.dtype) -> set[str]:
+    """Names of the layers that transformers keeps in float32 when it loads this model in a dtype."""
+    names = set(getattr(model, "dtype_plan", None) or ())  # as transformers 5.0 holds them, whatever the dtype
+    for flag, dtypes in (
+        ("_keep_in_fp32_modules", (torch.float16,)),
+        ("_keep_in_fp32_modules_strict", (torch.float16, torch.bfloat16)),
+    ):
+        names |= set(getattr(model, flag, None) or ()) if dtype in dtypes else set()
+    return names
 
 
 def place_modules(model: nn.Module, stated: Mapping[str, Any]) -> None:

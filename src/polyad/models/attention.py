@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._stated import check_stated
 from polyad.models.decoder_attention import DecoderAttention, rotate
 from polyad.models.described import register_kind
 
@@ -87,6 +88,20 @@ class ReducedAttention(DecoderAttention):
         both = torch.cat((self.pairs, self.pairs + self.head_width // 2), -1)  # (key heads, 2 kept)
         return table[..., both].transpose(1, 2)
 
+    def refuse_misfit(self) -> None:
+        """Refuse heads and widths that the projections do not have; for a module that was read from a folder."""
+        rows = [int(getattr(self.get_submodule(f"{n}_proj"), "out_features", -1)) for n in "qkv"]
+        heads, value = self.key_heads, self.key_heads * self.value_width
+        fits = heads > 0 and self.heads > 0 and self.heads % heads == 0 and rows[1] % heads == 0 and rows[2] == value
+        fits = fits and rows[0] == self.heads * (rows[1] // heads)
+        if fits and self.pairs is not None:
+            fits = tuple(self.pairs.shape) == (heads, rows[1] // heads // 2)
+        if not fits:
+            raise ValueError(
+                f"an attention module of heads={self.heads}, key_heads={heads} and value_width={self.value_width} "
+                f"cannot have projections to {rows} channels; copy the folder again"
+            )
+
     def spec(self) -> dict[str, Any]:
         """JSON from which ``from_spec`` makes this module again, without its numbers."""
         return {
@@ -100,5 +115,6 @@ class ReducedAttention(DecoderAttention):
     def from_spec(cls, spec: dict[str, Any], before: nn.Module) -> ReducedAttention:
         """An uninitialised module of this description, in place of ``before``; its projections are before's."""
         widths = {k: spec[k] for k in ("heads", "key_heads", "head_width", "value_width")}
+        check_stated(widths, dict[str, int], "the description of an attention module", "copy the folder again")
         pairs = None if spec["pairs"] is None else torch.empty(spec["pairs"], dtype=torch.int64, device="meta")
         return cls(before, pairs=pairs, **widths)

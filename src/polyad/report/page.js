@@ -83,6 +83,7 @@
   function drawAll() {
     if (at("x")) drawFront();
     if (data.curves) show("curves", data.curves);
+    for (const [id, figure] of Object.entries(data.figures || {})) show(id, figure);
     if (at("point")) {
       drawHeat();
       drawSpectra();

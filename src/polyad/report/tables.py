@@ -82,6 +82,8 @@ def reproduction_table(record: CompressionRecord) -> str:
     """A table of seed, versions, digests of the texts and seconds by stage of one result."""
     plan = record["plan"]
     rows = [["Seed", escape(str(record.get("seed", plan.get("seed"))))]]
+    if plan.get("coverage"):
+        rows.append(["What was compressed", escape(str(plan["coverage"]))])
     rows += [["Floats stored as", escape(str(record["store"]))]] if record.get("store") else []
     rows += [[f"Version of {escape(str(k))}", escape(str(v))] for k, v in (record.get("versions") or {}).items()]
     speed = ((record["compressed"].get("details") or {}).get("speed")) or {}

@@ -52,3 +52,13 @@ def assert_sentence(card: Card, refused: Exception) -> None:
     assert not re.search(r"linalg[._]\w+:|LAPACK|must match|broadcast", said), (
         f"{card.name} passes on a raw error: {said}"
     )
+
+
+def is_refused(card: Card, x: Tensor) -> bool:
+    """True where x is refused, with a sentence."""
+    try:
+        call_decomposition(card, x)
+    except ValueError as refused:
+        assert_sentence(card, refused)
+        return True
+    return False

@@ -50,11 +50,7 @@ def descend(
         raise TypeError(f"parameters is a {type(parameters).__name__}; a schedule needs the whole model: give it")
     of = {**(asked or {}), **({} if schedule is None else {"schedule": _description(schedule)})}
     identity = json.dumps({**of, "steps": steps, "rate": rate}, sort_keys=True, default=str)
-    if isinstance(parameters, nn.Module):
-        schedule = schedule or Schedule()
-        schedule.start(parameters)
-    else:
-        schedule = _Tensors(parameters)
+    schedule = _start(parameters, schedule)
     run = _Run(rate, schedule)
     file = None if state is None else Path(state)
     losses = [] if file is None else run.resume(file, identity)
@@ -72,6 +68,15 @@ def descend(
         if callback is not None:
             callback(step + 1, steps, {"stage": stage, "loss": losses[-1]})
     return losses
+
+
+def _start(parameters: nn.Module | Iterable[Tensor], schedule: Schedule | None) -> Schedule:
+    """The schedule, started on a model; that of bare tensors where there is no model."""
+    if not isinstance(parameters, nn.Module):
+        return _Tensors(parameters)
+    schedule = schedule or Schedule()
+    schedule.start(parameters)
+    return schedule
 
 
 class _Tensors(Schedule):

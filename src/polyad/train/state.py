@@ -136,7 +136,7 @@ def _optimizer_states(
                 _check_shape(key, numbers, parameters[int(index)])
             states.setdefault(int(index), {})[name] = tensor
     for index, state in states.items():
-        if isinstance(optimizer, torch.optim.Adam) and state.keys() < ADAM:
+        if isinstance(optimizer, torch.optim.Adam) and not state.keys() >= ADAM:
             raise ValueError(
                 f"the state of the training lacks {sorted(ADAM - state.keys())} of parameter {index}; {REMEDY}"
             )

@@ -41,6 +41,12 @@ class AdaptedLayers:
         modules = self.model.named_modules()
         self._layers = {plain_path(p): m for p, m in modules if isinstance(m, Adapted | AdaptedExperts)}
         first = next(iter(self._layers.values()), None)
+        others = [p for p, layer in self._layers.items() if first is not None and layer.common is not first.common]
+        if others:
+            raise ValueError(
+                f"{next(iter(self._layers))} and {others[0]} have adapters that were attached to parts of the model, "
+                "each by a host of its own; detach one of them, and attach it to the whole model"
+            )
         self._common = self._common if first is None else first.common
         self._changes = self._common.changes
 

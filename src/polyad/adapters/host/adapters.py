@@ -54,7 +54,7 @@ class Adapters:
         """The state that all adapted layers of the model share, whichever host attached them."""
         return self._adapted.common
 
-    def attach(self, name: str, which: Which, method: Method, *, dropout: float = 0.0, **how: Any) -> list[str]:
+    def attach(self, name: str, which: Which, method: Method | str, *, dropout: float = 0.0, **how: Any) -> list[str]:
         """Add an adapter to each layer chosen, let it act, and return the layers' names. All or nothing.
 
         ``how`` holds what ``plan`` takes (``of``, ``parts``, ``tied``, ``seed``, ``loss``, ``stats``) and the
@@ -66,7 +66,7 @@ class Adapters:
         self.place(name, planned)
         return [site.name for site, _ in planned.adapters]
 
-    def preview(self, which: Which, method: Method, **how: Any) -> list[Match]:
+    def preview(self, which: Which, method: Method | str, **how: Any) -> list[Match]:
         """List the weights that ``attach`` would change. What layers share is counted at the first of them."""
         planned = plan.plan(self.model, which, method, begin=False, **how)
         counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in planned.adapters]
@@ -96,7 +96,10 @@ class Adapters:
         return {name: 1.0 if w is None else float(w) for name, w in self.common.active.items()}
 
     def activate(self, which: activate.Active) -> None:
-        """Let these adapters act and no others: a name, several, or weights by name; ``[]`` leaves the base."""
+        """Let these adapters act and no others: a name, several, or weights by name; ``[]`` leaves the base.
+
+        Changes of several on one layer are added up, of methods that multiply the weight (IA3, OFT) too.
+        """
         activate.activate(self._adapted, which)
 
     def routed(self, names: Sequence[str | None]) -> AbstractContextManager[None]:

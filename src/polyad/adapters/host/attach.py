@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 
 from torch import nn
 
+from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.host.activate import activate
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
@@ -40,9 +42,7 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
 def _put_on(layers: AdaptedLayers, name: str, plan: Plan) -> None:
     """Put planned adapters on their layers, and the bank that they share on its home."""
     common = layers.common
-    if not layers.by_path:
-        common.trainable.update({n: p.requires_grad for n, p in layers.model.named_parameters()})
-        layers.model.requires_grad_(False)
+    _freeze(layers)
     has_bank = bool(len(plan.bank._parameters) or len(plan.bank._buffers))
     if has_bank:
         common.banks[name] = plan.bank.to(layers.device())
@@ -61,6 +61,22 @@ def _put_on(layers: AdaptedLayers, name: str, plan: Plan) -> None:
         home = next(iter(layers.layers_of(name).values())) if sequence else layers.model
         home.add_module(BANK + name, plan.bank)
         common.homes[name] = home
+
+
+def _freeze(layers: AdaptedLayers) -> None:
+    """Freeze the model, and note what was trained; of a part that has adapters already this is known."""
+    model, common = layers.model, layers.common
+    root = common.root_of(model)
+    if layers.by_path and any(part is model for part in root.modules()):
+        return
+    prefix = next((f"{path}." for path, part in model.named_modules() if path and part is root), "")
+    flags = {prefix + path: flag for path, flag in common.trainable.items()}
+    added = {id(p) for part in model.modules() if isinstance(part, Adapter | Bank) for p in part.parameters()}
+    base = {path: p for path, p in model.named_parameters() if id(p) not in added}
+    common.trainable = {path: flags.get(path, p.requires_grad) for path, p in base.items()}
+    common.root = weakref.ref(model)
+    for parameter in base.values():
+        parameter.requires_grad_(False)
 
 
 def _adapted_layer(layers: AdaptedLayers, site: Site) -> AdaptedLayer:
@@ -104,7 +120,9 @@ def _take_off(layers: AdaptedLayers, name: str, paths: Iterable[str]) -> None:
 
 
 def _restore_training(layers: AdaptedLayers) -> None:
-    """Let the model's own parameters be trained as before, where no layer has adapters any more."""
-    if not layers.by_path:
-        for path, parameter in layers.model.named_parameters():
-            parameter.requires_grad_(layers.common.trainable.pop(path, parameter.requires_grad))
+    """Let the model's own parameters be trained as before, where no adapter is left."""
+    common = layers.common
+    if not common.names:
+        for path, parameter in common.root_of(layers.model).named_parameters():
+            parameter.requires_grad_(common.trainable.pop(path, parameter.requires_grad))
+        common.root = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
+from polyad._arguments import method_from
 from polyad._card import Card, methods
 from polyad.adapters.adapter import Adapter, Bank, generator
 from polyad.adapters.frozen.frozen import Frozen
@@ -29,9 +30,20 @@ def arguments_of(method: Method) -> frozenset[str]:
     return frozenset(inspect.signature(method).parameters)
 
 
-def unwrap_method(method: Method, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
-    """The method inside ``functools.partial``, and all its arguments."""
+def method_of(text: str) -> partial[Any]:
+    """The adapter of the catalogue that has this name, with its arguments; ``dropout`` may be among them.
+
+    >>> method_of("lora:rank=4,alpha=8").keywords
+    {'rank': 4, 'alpha': 8}
+    """
+    return method_from(text, ["adapter"])
+
+
+def unwrap_method(method: Method | str, arguments: Mapping[str, Any]) -> tuple[Method, dict[str, Any]]:
+    """The method inside ``functools.partial``, or that a text names, and all its arguments."""
     stated = dict(arguments)
+    if isinstance(method, str):
+        method = method_of(method)
     if not callable(method):
         raise TypeError(f"method={method!r} makes no adapters; give a class such as polyad.adapters.LoRA")
     while isinstance(method, partial):

@@ -39,7 +39,7 @@ class Plan:
 def plan(
     model: nn.Module,
     which: Which,
-    method: Method,
+    method: Method | str,
     *,
     of: Sequence[str] = ("linear", "conv", "experts"),
     parts: Parts | None = None,
@@ -58,9 +58,10 @@ def plan(
     like. ``dropout`` spares embeddings and mixtures, whose inputs cannot be dropped. Without ``begin`` nothing is
     started: numbers are to be loaded.
     """
+    method, arguments = unwrap_method(method, {**arguments, "dropout": dropout} if dropout else arguments)
+    dropout = arguments.pop("dropout", 0.0)  # it may stand in a text, lora:rank=8,dropout=0.1
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
-    method, arguments = unwrap_method(method, arguments)
     sites, called = select_sites(model, which, of, parts or {}, tied=tied)
     if dropout and not any(can_drop(base_of(site)) for site in sites):
         raise ValueError(

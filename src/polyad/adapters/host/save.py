@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyad._card import card
+from polyad._sealed_json import write_json
 from polyad._stated import in_words
 from polyad._versions import NEWEST
 from polyad.adapters.frozen.foreign_weight import NUMBERS, is_foreign, numbers_of
@@ -65,8 +66,7 @@ def write_folder(
     with staged_folder(target, expect=sum(t.nbytes for t in numbers.values())) as partial:
         save_file(numbers, partial / WEIGHTS)
         stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
-        text = json.dumps(stated, indent=2, ensure_ascii=False)
-        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        write_json(partial / MANIFEST, stated)
     return target
 
 

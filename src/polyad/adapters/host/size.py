@@ -19,7 +19,7 @@ FINE = 48
 """The number of sizes tried between two neighbours of the coarse ones."""
 
 
-def trained_count(model: nn.Module, which: Which, method: Method, **arguments: Any) -> int:
+def trained_count(model: nn.Module, which: Which, method: Method | str, **arguments: Any) -> int:
     """The count of numbers that the method would train on these layers; one adapter of each shape is made for it.
 
     >>> from polyad.adapters import LoRA
@@ -31,7 +31,7 @@ def trained_count(model: nn.Module, which: Which, method: Method, **arguments: A
 
 
 def size_to_count(
-    model: nn.Module, which: Which, method: Method, count: int, **arguments: Any
+    model: nn.Module, which: Which, method: Method | str, count: int, **arguments: Any
 ) -> tuple[partial[Any], int]:
     """Size a method so that it trains as near to ``count`` numbers on these layers as it can; give it and its count.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -28,9 +29,19 @@ class Common:
     routings: Routings = field(default_factory=Routings)
     """The adapter of each row of the batch that a thread runs."""
     trainable: dict[str, bool] = field(default_factory=dict)
-    """Whether each parameter of the model was trained before the first adapter came."""
+    """For each parameter of the root, by path, True where it was trained before the first adapter came."""
+    root: weakref.ref[nn.Module] | None = None
+    """The largest model that an adapter was attached through; a copy of its layers knows none."""
     changes: int = 0
     """The number of times that layers were put in or taken out, so that other hosts of the model look again."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "root": None}
+
+    def root_of(self, model: nn.Module) -> nn.Module:
+        """The root, or the model itself where none is known."""
+        root = self.root() if self.root is not None else None
+        return model if root is None else root
 
 
 @dataclass

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from polyad._sealed_json import refuse_changed
 from polyad._stated import check_stated, read_stated
 from polyad._versions import read_version
 from polyad.models.folder import MANIFEST, sha256
@@ -54,6 +55,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder / MANIFEST} describes no adapter; {instead}")
     read_version("adapter", folder / MANIFEST, stated.get("version"))
     check_stated(stated, Stated, folder / MANIFEST)
+    refuse_changed(stated, folder / MANIFEST, "copy it again")
     if {site["name"] for site in stated["sites"]} != stated["base"].keys():
         raise ValueError(f"{folder / MANIFEST} does not state the same layers under sites and base; copy it again")
     if not (folder / WEIGHTS).is_file() or sha256(folder / WEIGHTS) != stated["sha256"].get(WEIGHTS):

@@ -42,7 +42,7 @@ class C3A(Adapter):
 
     >>> adapter = C3A((6, 9))
     >>> adapter.factors()
-    Circulant(shape=(6, 9), parameters=18, bytes=72)
+    Circulant(shape=(6, 9), dtype=float32, parameters=18, bytes=72)
     """
 
     learning_rate = 0.001

@@ -18,7 +18,7 @@ from polyad.formats import LowRank
 @method(
     "adapter",
     name="dora",
-    example={"rank": 2, "norm_gradient": True},
+    example={"rank": 2, "norm_gradient": True, "inner_alpha": True},
     needs={"weight"},
     papers=(
         Paper(

@@ -17,8 +17,9 @@ from polyad.linalg import truncated_svd
 @method(
     "adapter",
     name="edora",
-    example={"rank": 2, "norm_gradient": True},
+    example={"rank": 2, "norm_gradient": True, "inner_alpha": True},
     needs={"weight"},
+    instead=("Where a task asks for more than a core of rank² numbers can give: `dora` of the same rank, or `lora`."),
     papers=(
         Paper(
             "Nasiri, Garraghan",

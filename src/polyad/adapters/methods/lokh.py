@@ -25,7 +25,7 @@ class LoKH(Adapter):
 
     >>> adapter = LoKH((6, 8), generator=torch.Generator().manual_seed(0))
     >>> adapter.factors()
-    KhatriRao(shape=(6, 8), parameters=40, bytes=160)
+    KhatriRao(shape=(6, 8), rank=1, dtype=float32, parameters=40, bytes=160)
     """
 
     learning_rate = 0.0015

@@ -15,8 +15,11 @@ from polyad.formats import LowRank
 @method(
     "adapter",
     name="loldu",
-    example={"rank": 3},
+    example={"rank": 3, "inner_alpha": True},
     needs={"weight"},
+    instead=(
+        "Where a task is more than a rescaling of what the weight already does: `lora`, at sixteen times the numbers."
+    ),
     papers=(
         Paper(
             "Shi, Wei, Wu, Lu, Qin, Sun, He, Yang",

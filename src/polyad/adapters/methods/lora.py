@@ -19,6 +19,10 @@ from polyad.formats import LowRank
     makes=None,
     name="lora",
     example={"rank": 2},
+    instead=(
+        "LoRA+'s sixteen times higher rate for B where the rate is tuned anyway: one rate for both factors is as "
+        "fast at its best."
+    ),
     papers=(
         Paper(
             "Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen",
@@ -102,6 +106,8 @@ class LoRA(Adapter):
         else:
             raise ValueError(f"trained={trained!r} is no factor; choose 'both', 'A' or 'B'")
         self.scale = (rank if alpha is None else alpha) / (rank if scaling == "rank" else rank**0.5)
+        if not abs(self.scale) < torch.finfo(torch.float32).max:
+            raise ValueError(f"alpha={alpha} of rank {rank} is beyond float32; give a number such as {2.0 * rank}")
 
     def update(self, base: Frozen) -> LowRank:  # noqa: ARG002
         return LowRank(self.B, self.A)

@@ -16,6 +16,9 @@ from polyad.formats import LowRank
     "adapter",
     name="lotr",
     example={"rank": 2},
+    instead=(
+        "Where numbers are not scarce: `lora` of the same rank; at as many numbers as LoTR's it is the worse one."
+    ),
     papers=(
         Paper(
             "Bershatsky, Cherniuk, Daulbaev, Mikhalev, Oseledets",

@@ -39,13 +39,15 @@ class RiemannLoRA(Adapter):
     all points of rank r the tangent space there holds most of the gradient, its first 2 r singular values. The paper
     finds them by a randomised SVD of two passes, here the gradient is dense. A₀ and B₀ are saved.
 
-    The hooks replace the gradients of A and B by those of one tangent vector, B dA + dB A: the gradient by X
-    projected on the tangent space, plus ``momentum`` times the last one, which is carried over by projection. After
-    the optimiser's step the point of rank 2 r is brought back to rank r by an SVD. **Its optimiser is plain
-    ``torch.optim.SGD``**, whose step is then -lr times the tangent vector; others scale A and B apart and depend on
-    the factors, whose signs and order the SVD gives anew after every step. A loop of your own must take SGD too.
-    Without the hooks this is a LoRA with that start. A row takes 4 r (in + out) operations; a step takes two QR
-    decompositions of 2 r columns more.
+    The hooks replace the gradients of A and B by the coordinates of one tangent vector: the gradient by X projected
+    on the tangent space, plus ``momentum`` times the last one, which is carried over by projection. With B = Q R and
+    Aᵀ = P S, P and Q orthonormal, it is Q a + b Pᵀ with Qᵀ b = 0; A's gradient is a and B's is b, so that their
+    length, by which loops clip, is the tangent vector's and depends on X alone. After the optimiser's step, which
+    hooks read as one along the tangent, the point of rank 2 r is brought back to rank r by an SVD. **Its optimiser is
+    plain ``torch.optim.SGD``**, whose step is then -lr times the tangent vector; others scale A and B apart and
+    depend on the factors, whose signs and order the SVD gives anew after every step. A loop of your own must take SGD
+    too, and call ``after_step``. Without the hooks this is a LoRA with that start. A row takes 4 r (in + out)
+    operations; a step takes two QR decompositions of 2 r columns more, and four of r.
 
     This is the first version of the paper; its second, "LoRA meets Riemannion", takes steps of equal singular values
     on the same manifold, which are not here.
@@ -90,7 +92,7 @@ class RiemannLoRA(Adapter):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Put a tangent vector in place of the gradients, and note the point that it starts from."""
+        """Put a tangent vector's coordinates in place of the gradients, and note the point that it starts from."""
         A, B = self.A, self.B
         if A.grad is None or B.grad is None:
             return
@@ -100,8 +102,8 @@ class RiemannLoRA(Adapter):
             last = LowRank(cat((self.B_moving, self.B_was), -1), cat((self.A_was, self.A_moving), -2))
             mB, mA = tangent(A, B, last.left @ (last.right @ A.mT), (B.mT @ last.left) @ last.right)
             dB, dA = dB + self.momentum * mB, dA + self.momentum * mA
-        B.grad.copy_(dB)
-        A.grad.copy_(dA)
+        B.grad.copy_(dB @ torch.linalg.qr(A.mT).R.mT)
+        A.grad.copy_(torch.linalg.qr(B).R @ dA)
         for target, tensor in ((self.A_was, A), (self.B_was, B), (self.A_moving, dA), (self.B_moving, dB)):
             target.copy_(tensor)
 
@@ -111,8 +113,10 @@ class RiemannLoRA(Adapter):
         A, B = self.A, self.B
         if torch.equal(A, self.A_was) and torch.equal(B, self.B_was):
             return
-        reached = LowRank(torch.cat((B, self.B_was), -1), torch.cat((self.A_was, A - self.A_was), -2))
-        nearest = reached.round(rank=self.rank)
+        P, Q = torch.linalg.qr(self.A_was.mT).Q, torch.linalg.qr(self.B_was).Q
+        left = torch.cat((Q, B - self.B_was), -1)
+        right = torch.cat((Q.mT @ self.B_was @ self.A_was + A - self.A_was, P.mT), -2)
+        nearest = LowRank(left, right).round(rank=self.rank)
         B.copy_(nearest.left)
         A.copy_(nearest.right)
 

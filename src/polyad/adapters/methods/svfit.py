@@ -18,6 +18,10 @@ from polyad.linalg import truncated_svd
     name="svfit",
     example={"rank": 3},
     needs={"weight"},
+    instead=(
+        "Where a task needs new directions and not new weights of those there are: `lora`, at sixteen times "
+        "the numbers."
+    ),
     papers=(
         Paper(
             "Sun, Wei, Wu, Shi, He, Ma, Xie, Yang",

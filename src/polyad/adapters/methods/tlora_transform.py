@@ -22,7 +22,7 @@ from polyad.layers import Factors
     "adapter",
     makes=None,
     name="tlora_transform",
-    example={"bond": 2, "rank": 2},
+    example={"bond": 2, "rank": 2, "inner_alpha": True},
     papers=(
         Paper(
             "Tao, Takida, Murata, Zhao, Mitsufuji",

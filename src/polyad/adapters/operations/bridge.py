@@ -20,6 +20,10 @@ from polyad.train import descend
         "changes": ("head",),
         "off": lambda losses, **_: abs(losses[-1]) / (0.02 * losses[0]),
     },
+    instead=(
+        "In place of averaging with a second network, where its gain counts: a bridge on the base's features keeps "
+        "a fifth of that; one on the features of both networks keeps nine tenths."
+    ),
     papers=(
         Paper(
             "Yun, Lee, Nam, Lee",

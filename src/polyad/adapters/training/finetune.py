@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad._partial import whole_file
 from polyad._versions import NEWEST
 from polyad.adapters.host.adapters import Adapters
@@ -20,10 +22,10 @@ from polyad.adapters.training.batches import FIRST, Tokens
 from polyad.adapters.training.loop import train
 from polyad.adapters.training.rate_range import RateRange, rate_range
 from polyad.adapters.training.settings import Finetuning
-from polyad.data.calibration import evaluation
+from polyad.data.calibration import evaluation, evaluation_counted
 from polyad.data.text import digest
 from polyad.evaluation import memory, quality
-from polyad.evaluation.trial_records import TrainingRecord
+from polyad.evaluation.trial_records import HeldOut, TrainingRecord
 from polyad.models.calibration import collect
 from polyad.models.surgery import Which
 from polyad.statistics import Moments
@@ -33,12 +35,7 @@ NAME = "adapter"
 
 
 def finetune(
-    model: Any,
-    method: Method,
-    asked: Finetuning,
-    *,
-    state: Path | None = None,
-    callback: Callable[..., Any] | None = None,
+    model: Any, method: Method, asked: Finetuning, *, state: Path | None = None, callback: Callback | None = None
 ) -> tuple[Adapters, TrainingRecord]:
     """Attach an adapter to a language model, train it, and return the record; it stays attached, as ``adapter``.
 
@@ -54,48 +51,29 @@ def finetune(
     weights = "" if state is None else fingerprint(model)
     method, arguments = unwrap_method(method, {})
     tokens = Tokens(model, asked)
-    heldout = evaluation(model, asked.texts, count=asked.windows)
-    before = _losses(model, heldout, quality.original_losses, callback, "loss before")
+    heldout, counted = _heldout(model, asked)
+    before = _losses(model, heldout, counted, quality.original_losses, callback, "loss before")
     measured = memory.forget()
     clock = time.perf_counter()
     adapters, layers = _attach(model, method, arguments, asked, tokens)
     attaching, count = time.perf_counter() - clock, sum(p.numel() for p in adapters.parameters(NAME))
-    listed = card_of(method)
-    stated = {"method": method.__name__ if listed is None else listed.name, "arguments": arguments}
+    stated = {"method": _name_of(method), "arguments": arguments}
     identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype), "model": weights}
-    training = model.training
     torch.manual_seed(asked.seed)
-    model.train()
-    learned = train(
-        adapters,
-        NAME,
-        tokens.loss,
-        steps=asked.steps,
-        rate=rate,
-        state=state,
-        asked=identity,
-        callback=callback,
-    )
-    model.eval()
+    with _train_mode(model):
+        learned = train(
+            adapters, NAME, tokens.loss, steps=asked.steps, rate=rate, state=state, asked=identity, callback=callback
+        )
     peak = memory.largest() if measured else None
-    after = _losses(model, heldout, quality.losses, callback, "loss after")
-    model.train(training)
+    after = _losses(model, heldout, counted, quality.losses, callback, "loss after")
     record: TrainingRecord = {
-        "version": NEWEST["record"],
-        "method": stated["method"],
-        "arguments": arguments,
-        "layers": layers,
-        "trained_parameters": count,
+        "version": NEWEST["record"], "method": stated["method"], "arguments": arguments,
+        "layers": layers, "trained_parameters": count,
         "bytes": sum(t.nbytes for t in adapters.state_dict(NAME).values()),
         "learning_rate": learned.rate, "rates_tried": None if tried is None else asdict(tried),
         "steps": asked.steps, "batch": asked.batch, "length": tokens.length, "seed": asked.seed,
-        "loss_curve": list(learned.losses),
-        "held_out": {
-            text: {"before": before[text], "after": after[text], "windows": len(w), "sha256": digest(w)}
-            for text, w in heldout.items()
-        },
-        "seconds": {"attaching": attaching, "training": learned.seconds},
-        "peak_memory_bytes": _peak(model, peak),
+        "loss_curve": list(learned.losses), "held_out": _held_out(heldout, before, after),
+        "seconds": {"attaching": attaching, "training": learned.seconds}, "peak_memory_bytes": _peak(model, peak),
         "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
@@ -120,21 +98,64 @@ def try_rates(
     tokens = Tokens(model, asked)
     adapters, _ = _attach(model, method, arguments, asked, tokens)
     torch.manual_seed(asked.seed)
-    training = model.training
-    model.train()
     try:
-        return rate_range(adapters, NAME, tokens.loss, steps=steps, without=without, callback=callback)
+        with _train_mode(model):
+            return rate_range(adapters, NAME, tokens.loss, steps=steps, without=without, callback=callback)
     finally:
-        model.train(training)
         adapters.detach(NAME)
 
 
+@contextmanager
+def _train_mode(model: Any) -> Iterator[None]:
+    """Train mode within it; the mode that the model had before, behind it."""
+    training = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _name_of(method: Method) -> str:
+    listed = card_of(method)
+    return method.__name__ if listed is None else listed.name
+
+
+def _held_out(
+    heldout: Mapping[str, Tensor], before: Mapping[str, float], after: Mapping[str, float]
+) -> dict[str, HeldOut]:
+    return {
+        text: {"before": before[text], "after": after[text], "windows": len(w), "sha256": digest(w)}
+        for text, w in heldout.items()
+    }
+
+
+def _heldout(model: Any, asked: Finetuning) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The held-out windows of each text and, where prompts do not count, the tokens in them that do."""
+    heldout = evaluation(model, asked.texts, count=asked.windows)
+    counted = evaluation_counted(model, asked.texts, count=asked.windows)
+    for text, marks in counted.items():
+        useful = marks[:, 1:].any(1)
+        if not bool(useful.any()):
+            raise ValueError(f"no held-out window of {text!r} reaches a completion; give more examples")
+        heldout[text], counted[text] = heldout[text][useful], marks[useful]
+    return heldout, counted
+
+
 def _losses(
-    model: Any, heldout: Mapping[str, Tensor], measure: Callable[..., Tensor], callback: Any, stage: str
+    model: Any,
+    heldout: Mapping[str, Tensor],
+    counted: Mapping[str, Tensor],
+    measure: Callable[..., Tensor],
+    callback: Any,
+    stage: str,
 ) -> dict[str, float]:
     """The mean loss of each text's held-out windows."""
     report = None if callback is None else lambda step, total, _values: callback(step, total, {"stage": stage})
-    return {text: float(measure(model, windows, callback=report).mean()) for text, windows in heldout.items()}
+    return {
+        text: float(measure(model, windows, counted=counted.get(text), callback=report).mean())
+        for text, windows in heldout.items()
+    }
 
 
 def _attach(

@@ -66,12 +66,7 @@ def rate_range(
     >>> 0.003 < tried.best < 0.3
     True
     """
-    if steps < 2:
-        raise ValueError(f"steps={steps} try too few rates; give 2 or more")
-    if not 0 < low < high < math.inf:
-        raise ValueError(f"low={low} and high={high} bound no rates; give two positive numbers, the lower first")
-    if without is not None and len(without) < steps:
-        raise ValueError(f"without holds the losses of {len(without)} steps of {steps}; give one for each")
+    _check_range(low, high, steps, without)
     optimizer, _ = optimizer_of(adapters, name, 1.0)
     shares = [group["lr"] for group in optimizer.param_groups]
     rates: list[float] = []
@@ -97,6 +92,15 @@ def rate_range(
         if falls[-1] > LOST:
             break
     return RateRange(tuple(rates), tuple(falls))
+
+
+def _check_range(low: float, high: float, steps: int, without: Sequence[float] | None) -> None:
+    if steps < 2:
+        raise ValueError(f"steps={steps} try too few rates; give 2 or more")
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"low={low} and high={high} bound no rates; give two positive numbers, the lower first")
+    if without is not None and len(without) < steps:
+        raise ValueError(f"without holds the losses of {len(without)} steps of {steps}; give one for each")
 
 
 def _without(adapters: Adapters, name: str, loss: Callable[[int], Tensor], step: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -54,15 +54,7 @@ def observe(
     watch.before_rotation = kind.before_rotation  # pyright: ignore[reportFunctionMemberAccess] - as a codec's class
     windows = list(windows)
     _refuse_other_inputs(model)
-    if not uses_of_cache(model):
-        raise ValueError(
-            f"every layer of {type(model).__name__} has a sliding window or no keys at all, so that a codec has "
-            "nothing to hold; use transformers' own cache"
-        )
-    if min((window.shape[-1] for window in windows), default=sinks + 1) <= sinks:
-        raise ValueError(f"sinks={sinks} leaves nothing of a window; give longer windows")
-    if not sum(window.numel() for window in windows):
-        raise ValueError("the calibration data is empty; give at least one window of tokens")
+    _check_windows(windows, sinks)
     cache = cache_for(model, watch, window=0)  # so that what is wrong is said before any work
     if _needed_statistics(make) & QUERIES:
         for number, use in uses_of_cache(model).items():
@@ -83,12 +75,24 @@ def observe(
 
 
 def _refuse_other_inputs(model: PreTrainedModel) -> None:
-    """Refuse a model whose encoder reads something else than text."""
+    """Refuse a model whose encoder reads something else than text, or that has nothing for a codec to hold."""
     if model.config.is_encoder_decoder and model.main_input_name != "input_ids":
         raise ValueError(
             f"{type(model).__name__} takes {model.main_input_name}, so that no text calibrates a cache of it; choose "
             "a codec that needs no calibration, such as kivi"
         )
+    if not uses_of_cache(model):
+        raise ValueError(
+            f"every layer of {type(model).__name__} has a sliding window or no keys at all, so that a codec has "
+            "nothing to hold; use transformers' own cache"
+        )
+
+
+def _check_windows(windows: Sequence[Tensor], sinks: int) -> None:
+    if min((window.shape[-1] for window in windows), default=sinks + 1) <= sinks:
+        raise ValueError(f"sinks={sinks} leaves nothing of a window; give longer windows")
+    if not sum(window.numel() for window in windows):
+        raise ValueError("the calibration data is empty; give at least one window of tokens")
 
 
 def _needed_statistics(make: Make) -> frozenset[str]:

@@ -18,6 +18,10 @@ from polyad.formats import Format, LowRank, Sparse, Sum
     makes=Sum,
     example={"bits": 2, "group": 16, "rank": 2, "outliers": 0.1},
     exact={"bits": 8, "group": 4},
+    instead=(
+        "At four bits: `kivi` of four bits, which takes fewer bytes and loses less; GEAR's low-rank part and "
+        "outliers pay at two bits."
+    ),
     papers=(
         Paper(
             "Kang, Zhang, Kundu, Jeong, Liu, Krishna, Zhao",
@@ -33,10 +37,11 @@ class Gear(Codec):
     """Codes of X without its outliers (as ``Kivi`` makes them), plus a rank-r part of their error, plus the outliers.
 
     ``outliers`` is the share of numbers held exactly, half of them the largest and half the smallest: of every
-    channel along a block's tokens for keys, of every token along all heads' channels for values. In the codes they
-    are replaced by the mean of the others; the sparse term corrects what the codes make of that. The low-rank term
-    is found by ``max_iter`` rounds of subspace iteration on the error of the rest, head by head: ``rank`` for what
-    leaves the window at once (the prompt), half of it for single blocks of ``group`` tokens while decoding.
+    channel along a block's tokens for keys, of every token along all heads' channels for values. In the codes
+    the mean of that channel or token, outliers included, stands in their place, as in the authors' code, so that a
+    block's grid spans what its other numbers do; the sparse term corrects what the codes make of that. The low-rank
+    term is found by ``max_iter`` rounds of subspace iteration on the error of the rest, head by head: ``rank`` for
+    what leaves the window at once (the prompt), half of it for single blocks of ``group`` tokens while decoding.
     ``outliers=0`` is GEAR-L.
 
     Bytes a number: bits / 8 and 4 / group for the codes; 2 rank / channels and 2 rank / tokens for the factors, in
@@ -71,8 +76,8 @@ class Gear(Codec):
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
         extremes = [_extremes(keys, self.outliers, by_token=False), _extremes(values, self.outliers, by_token=True)]
         inner = [
-            x if mask is None else _replace_outliers(x, mask)
-            for x, mask in zip((keys, values), extremes, strict=True)
+            x if mask is None else _replace_outliers(x, mask, by_token=by_token)
+            for x, mask, by_token in zip((keys, values), extremes, (False, True), strict=True)
         ]
         coded = self.codes.encode(inner[0], inner[1], queries)
         terms = [self._sum(*parts) for parts in zip((keys, values), coded, extremes, strict=True)]
@@ -120,7 +125,6 @@ def _extremes(x: Tensor, share: float, *, by_token: bool) -> Tensor | None:
     return mask.unflatten(2, (x.shape[1], -1)).transpose(1, 2) if by_token else mask.transpose(-1, -2)
 
 
-def _replace_outliers(x: Tensor, mask: Tensor) -> Tensor:
-    """x with the mean of its head's other numbers in the place of outliers."""
-    mean = x.masked_fill(mask, 0).sum((-2, -1), keepdim=True) / (~mask).sum((-2, -1), keepdim=True)
-    return torch.where(mask, mean.to(x.dtype), x)
+def _replace_outliers(x: Tensor, mask: Tensor, *, by_token: bool) -> Tensor:
+    """x with the mean of the line in which they are extreme, themselves included, in the place of outliers."""
+    return torch.where(mask, x.mean((1, 3) if by_token else -2, keepdim=True), x)

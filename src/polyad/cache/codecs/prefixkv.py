@@ -20,6 +20,9 @@ from polyad.formats import Dense
     makes=Dense,
     example={"keep": 0.5, "block": 8},
     exact={"keep": 1.0, "block": 4},
+    instead=(
+        "On text: `h2o`, or any eviction with the same share in every layer, which loses less for as many tokens."
+    ),
     papers=(
         Paper(
             "Wang, Liu, Chen, Lin, Han, Ding",

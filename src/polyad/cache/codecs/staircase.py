@@ -15,7 +15,10 @@ from polyad.quantize import round_to_nearest
 
 GENAI_MATH = Paper(
     "Li", 2024, "The Nature of Mathematical Modeling and Probabilistic Optimization Engineering in Generative AI",
-    "arXiv:2410.18441", "genai-math", "staircase adaptive quantisation of the cache",
+    "arXiv:2410.18441", "genai-math",
+    "staircase adaptive quantisation alone, one of the paper's five proposals, as a function of keys or values that "
+    "are all there: no cache can use it; the others (sub-word merging, search of word2vec's settings, a factored "
+    "position code, block-sparse FlashAttention) are not here",
 )  # fmt: skip
 
 
@@ -25,6 +28,7 @@ GENAI_MATH = Paper(
         "arguments": lambda g: {"x": torch.randn(2, 20, 8, generator=g, dtype=torch.float64), "group": 8},
         "off": lambda steps, x, **_: _excess(steps, x),
     },
+    instead=("Always: `kivi`, or `round_to_nearest` with equal bits for all tokens, loses less at equal bytes."),
     papers=(GENAI_MATH,),
 )
 def staircase(
@@ -38,7 +42,7 @@ def staircase(
 
     Quantises what is exact. A cache that went down the staircase while it grows would quantise codes again, each time
     with the error of the next step: the paper says no more of this than that bits fall with age, and a codec of ours
-    encodes a token once, so it is a function and no codec.
+    encodes a token once, so this is a function, one that no cache can use.
     On SmolLM2 equal bits are better at equal bytes: what two bits do to the oldest tokens costs most.
 
     >>> [(q.shape[0], q.bits) for q in staircase(torch.randn(20, 8), group=8)]

@@ -32,19 +32,20 @@ from polyad.quantize import round_to_nearest
     ),
 )
 class VidKV(Codec):
-    """Two bits for some of a head's key channels, one bit of their spectrum for the others, values of three levels.
+    """Two bits for some of a head's key channels, one bit of the others' spectrum, values of three levels.
 
     The share ``anomalous`` of channels (1, 1/2, 1/3, …) with the largest range in what leaves first, the prompt, is
-    rounded as KIVI rounds keys. The others are transformed along ``group`` tokens by the
-    orthonormal real Fourier transform (``spectrum=False``: not), and a block of a channel keeps the signs of its
-    coefficients and their mean absolute value: the transform evens out channels of few large numbers, and loses the
-    offset of those that have one. Values keep the levels -a, 0 and a over ``group`` tokens of a channel
-    (``by_token``: the channels of a token): 0 for less than half the block's mean absolute value, a the mean of the
-    others. The share ``protect`` of tokens, those that the last 64 queries at hand attend to most, keep their values
-    in two bits.
+    rounded as KIVI rounds keys. The others of a token are transformed together, across channels, by the orthonormal
+    real Fourier transform (``spectrum=False``: not), and each coefficient keeps its signs over ``group`` tokens and
+    their mean absolute value. An offset that channels share takes one coefficient, which has one sign throughout and
+    keeps its mean. Values keep the levels -a, 0 and a over ``group`` tokens of a channel (``by_token``: the channels
+    of a token): 0 for less than half the block's mean absolute value, a the mean of the others. The share
+    ``protect`` of tokens, those that the last 64 queries at hand attend to most, keep their values in two bits.
 
-    Three levels are stored in two bits, so that values take no fewer bytes than in two bits. Departs from the paper
-    in choosing channels once a sequence, and tokens by text alone.
+    The authors store the real and imaginary parts of all complex coefficients, two numbers for each channel, half of
+    them the others' mirror images: the real transform gives the same keys for half of their bits. Three levels are
+    stored in two bits, so that values take no fewer bytes than in two bits. Departs from the authors in choosing
+    channels head by head and once a sequence, and tokens by text alone.
 
     >>> x = torch.randn(1, 2, 64, 32, generator=torch.Generator().manual_seed(0))
     >>> keys, _ = VidKV(group=32).encode(x, x, x)
@@ -77,9 +78,9 @@ class VidKV(Codec):
             raise ValueError(f"anomalous=1/{self.parts} of {keys.shape[-1]} channels is no whole number of them")
         if self._order is None:
             self._order = (keys.amax(-2) - keys.amin(-2)).argsort(-1, descending=True).to(torch.int16)
-        first, *others = self._reorder(keys).chunk(self.parts, -1)
+        first, others = self._split(keys)
         coded = [round_to_nearest(first, 2, group=(self.group, 1), zero_dtype=torch.float16)]
-        coded += [_signs(self._transform(x, forth=True), self.group) for x in others]
+        coded += [_signs(x, self.group) for x in self._spectra(others)]
         return Sum(tuple(coded)), self._values(values, keys, queries)
 
     def _values(self, values: Tensor, keys: Tensor, queries: Tensor) -> Format:
@@ -97,17 +98,20 @@ class VidKV(Codec):
 
     def keys(self, stored: Format) -> Tensor:
         first, *others = (term.to_dense() for term in _terms(stored))
-        dense = torch.cat([first, *(self._transform(x, forth=False) for x in others)], -1)
+        dense = first
+        if others:
+            spectra = torch.cat(others, -1)
+            dense = torch.cat([first, spectra @ self._basis(spectra) if self.spectrum else spectra], -1)
         assert self._order is not None
         return torch.empty_like(dense).scatter_(-1, self._order.long().unsqueeze(2).expand_as(dense), dense)
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002 - keys are rotated
-        first, *others = zip(_terms(stored), self._reorder(query).chunk(self.parts, -1), strict=True)
-        total = first[0].linear(first[1])
-        if others:
-            spectral = torch.stack([term.linear(q) for term, q in others]).sum(0)
-            total = total + self._transform(spectral.mT, forth=False).mT
-        return total
+        first, others = self._split(query)
+        rows = (
+            first,
+            *self._spectra(others),
+        )  # the transform keeps products, so that keys need not be transformed back
+        return torch.stack([term.linear(q) for term, q in zip(_terms(stored), rows, strict=True)]).sum(0)
 
     def mix(self, weights: Tensor, stored: Format) -> Tensor:
         if not isinstance(stored, Sum):
@@ -120,16 +124,22 @@ class VidKV(Codec):
         index = (where.index() % (tokens * count) // count).view(*where.shape[:-2], 1, count)
         return rest.combine(weights) + codes.combine(weights.gather(-1, index.expand(*weights.shape[:-1], -1)))
 
-    def _reorder(self, x: Tensor) -> Tensor:
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels of the largest range and the others of (batch, heads, tokens, channels)."""
         assert self._order is not None
-        return x.gather(-1, self._order.long().unsqueeze(2).expand_as(x))
+        ordered = x.gather(-1, self._order.long().unsqueeze(2).expand_as(x))
+        count = x.shape[-1] // self.parts
+        return ordered[..., :count], ordered[..., count:]
 
-    def _transform(self, x: Tensor, *, forth: bool) -> Tensor:
-        """To or from the spectrum along blocks of tokens (batch, heads, tokens, …)."""
-        if not self.spectrum:
-            return x
-        basis = fourier(self.group).to(x)
-        return ((basis if forth else basis.mT) @ x.unflatten(-2, (-1, self.group))).flatten(-3, -2)
+    def _spectra(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The coefficients of each token's channels, in as many parts as there are channels of the largest range."""
+        if self.parts == 1:
+            return ()
+        return (x @ self._basis(x).mT if self.spectrum else x).chunk(self.parts - 1, -1)
+
+    @staticmethod
+    def _basis(x: Tensor) -> Tensor:
+        return fourier(x.shape[-1]).to(x)
 
     def select(self, index: Tensor) -> None:
         self._order = None if self._order is None else self._order[index]

@@ -22,7 +22,18 @@ PAPER = Paper(
 )  # fmt: skip
 
 
-@method("codec", name="xkv", makes=LowRank, example={"rank": 8}, exact={"rank": 32}, papers=(PAPER,))
+@method(
+    "codec",
+    name="xkv",
+    makes=LowRank,
+    example={"rank": 8},
+    exact={"rank": 32},
+    papers=(PAPER,),
+    instead=(
+        "Where neighbouring layers do not share the leading directions of their tokens (`token_alignment` "
+        "says how far they do): one layer a group, which loses less at equal bytes."
+    ),
+)
 class XKV(Codec):
     """Keys before rotation, and values, of four layers side by side as a truncated SVD of each call's tokens.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
-from polyad.cache.host.calls import cache_of, listen
+from polyad.cache.host.calls import cache_of, listen, watch_calls
 from polyad.cache.host.eviction_layer import EvictingLayer
 from polyad.cache.host.held_cache import HeldCache, HeldPair
 from polyad.cache.host.layer import HeldLayer
@@ -59,19 +59,10 @@ def cache_for(
     (64, 48)
     """
     check_type("model", model, PreTrainedModel, "give the model itself, as polyad.load returns it")
-    for name, value in (("window", window), ("sinks", sinks)):
-        check_type(name, value, int, "give a number of tokens")
-        if value < 0:
-            raise ValueError(f"{name}={value} must be at least 0")
-    uses = uses_of_cache(model)
-    layers = plain_layers(model)
-    numbers = list(uses)
-    if seen is not None and len(seen) != len(numbers):
-        raise ValueError(
-            f"the calibration is of {len(seen)} layers and {type(model).__name__} has {len(numbers)} to hold; "
-            "calibrate this model"
-        )
-    if make is not None and not numbers:
+    _check_counts(window=window, sinks=sinks)
+    watch_calls(model)
+    uses, layers = uses_of_cache(model), plain_layers(model)
+    if make is not None and not uses:
         warnings.warn(
             f"every layer of {type(model).__name__} has a sliding window or no keys at all, which transformers' own "
             "cache holds in little memory already: its cache is the plain one",
@@ -80,9 +71,7 @@ def cache_for(
     before = make is not None and bool(getattr(arguments(make), "before_rotation", False))
     rotations = rotations_of(uses) if before else {}
     config: Any = model.config.get_text_config(decoder=True)
-    statistics = [None] * len(uses) if seen is None else seen
-    for (i, use), layer in zip(uses.items(), statistics, strict=True):
-        refuse_damaged(i, layer or {}, use.heads)
+    statistics = _statistics(model, uses, seen)
     places = [
         place(config, i, use.module, layer, use.heads)
         for (i, use), layer in zip(uses.items(), statistics, strict=True)
@@ -101,6 +90,29 @@ def cache_for(
         layer.neighbours = [x for x in new_layers if x.codec is layer.codec] if layer.codec is not None else (layer,)
     cache = HeldCache(layers, rotations)
     return HeldPair(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        check_type(name, value, int, "give a number of tokens")
+        if value < 0:
+            raise ValueError(f"{name}={value} must be at least 0")
+
+
+def _statistics(
+    model: PreTrainedModel, uses: Mapping[int, Any], seen: list[dict[str, Tensor]] | None
+) -> Sequence[dict[str, Tensor] | None]:
+    """The calibration of each layer, checked; None for each where there is none."""
+    if seen is None:
+        return [None] * len(uses)
+    if len(seen) != len(uses):
+        raise ValueError(
+            f"the calibration is of {len(seen)} layers and {type(model).__name__} has {len(uses)} to hold; "
+            "calibrate this model"
+        )
+    for (number, use), layer in zip(uses.items(), seen, strict=True):
+        refuse_damaged(number, layer, use.heads)
+    return seen
 
 
 def recording_cache(model: PreTrainedModel) -> HeldCache:

@@ -96,14 +96,17 @@ def train_decoder(
         losses.append(float(nats.detach()))
     with torch.no_grad():
         held_out_loss = torch.stack([nats_a_byte(model, w) for w in held_out.split(32)]).mean()
-    layer_bytes = sum(
-        t.numel() * t.element_size() for n, t in model.state_dict().items() if n.partition(".")[0] == "layers"
-    )
     moments = sum(t.numel() * 4 for state in optimizer.state.values() for t in state.values() if t.ndim)
     return {
         "held-out loss": float(held_out_loss), "training loss, last 30 steps": sum(losses[-30:]) / 30,
-        "bytes of the layers": layer_bytes, "bytes of moments": moments,
+        "bytes of the layers": bytes_of_layers(model), "bytes of moments": moments,
     }  # fmt: skip
+
+
+def bytes_of_layers(model: Decoder) -> int:
+    """Stored bytes of the decoder's layers, without its embedding and head."""
+    tensors = model.state_dict().items()
+    return sum(t.numel() * t.element_size() for name, t in tensors if name.partition(".")[0] == "layers")
 
 
 def nats_a_byte(model: Decoder, batch: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from polyad.claims.record import Result
 from polyad.compress import lord
-from polyad.compress.apply import shifted_bias
+from polyad.compress.draft import shifted_bias
 from polyad.decompose import svd
 from polyad.formats import LowRank
 from polyad.layers import Linear

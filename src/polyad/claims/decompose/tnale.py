@@ -111,19 +111,18 @@ def neighbour(centre: Structure, generator: Generator) -> Structure:
     return Structure(rank, tuple(order))
 
 
+def planted_numbers(structure: Structure, size: int) -> int:
+    """The count of numbers of a ring whose modes all have this size."""
+    return sum(size * a * b for a, b in zip(structure.rank, structure.rank[1:] + structure.rank[:1], strict=True))
+
+
 def claim(callback: Any = None) -> Result:
     """Hidden rings are reached with several times fewer evaluations than by sampling."""
     cases, digest, logs, by_order = [], {}, [], dict[int, list[int]]()
     for n in SIZES:
         for seed in SEEDS:
             structure, x = planted_ring(n, seed)
-            objective, numbers = (
-                Objective(x),
-                sum(
-                    SIZES[n] * a * b
-                    for a, b in zip(structure.rank, structure.rank[1:] + structure.rank[:1], strict=True)
-                ),
-            )
+            objective, numbers = Objective(x), planted_numbers(structure, SIZES[n])
             start = Structure((2,) * n, tuple(range(n)))
             value, when = count_evaluations(objective, numbers, math.inf)
             visited: list[Structure] = []

@@ -19,7 +19,8 @@ LORD = Paper(
 AFM = Paper(
     "Yu, Fu, Ding, Zhou, Wu", 2024, "Unified Low-rank Compression Framework for Click-through Rate Prediction",
     "arXiv:2405.18146", handle="afm-ctr",
-    adds="centred outputs with a corrected bias, applied to embeddings and MLP layers (atomic feature mimicking)",
+    adds="centred outputs with a corrected bias (atomic feature mimicking), here for linear layers; the paper's "
+    "compression of embedding tables and of a whole click-through model is not here",
 )  # fmt: skip
 
 
@@ -43,15 +44,27 @@ def spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> 
     return tails(principal_outputs(weight, stats, centre)[0])
 
 
-@method("factor", makes=LowRank, papers=(LORD, AFM), needs={"second"}, curve=spectrum, example={"rank": 2})
+@method(
+    "factor",
+    makes=LowRank,
+    papers=(LORD, AFM),
+    needs={"second"},
+    curve=spectrum,
+    example={"rank": 2},
+    instead=(
+        "With `centre=True` at the lowest ranks of a click-through model's layers: `svd` of the weight, which"
+        " keeps a higher area under the curve there."
+    ),
+)
 def lord(weight: Tensor, stats: Moments | None, rank: int, *, centre: bool = False) -> LowRank:
     """``W ≈ V (Vᵀ W)``, V the top eigenvectors of the layer's output moment on calibration data.
 
     Minimises E|(W - W') x|² over all W' of this rank, so it equals the whitened SVD and needs no inverse. weight
     of shape (out, in), left (out, rank) orthonormal, right (rank, in). With ``centre`` the covariance takes the
-    moment's place, which is optimal where the layer's bias can absorb the mean. The factors have the weight's dtype;
-    the directions are found in float64. Cost: O(out³ + out in²) for wide weights, O(out in² + in³) for tall ones.
-    Raises where no statistics are given or the rank exceeds min(out, in).
+    moment's place, which is optimal where the layer's bias can absorb the mean: y ≈ V Vᵀ (y - E y) + E y, the atomic
+    feature mimicking of click-through models' MLP layers. Their embedding tables are left alone. The factors have
+    the weight's dtype; the directions are found in float64. Cost: O(out³ + out in²) for wide weights, O(out in² +
+    in³) for tall ones. Raises where no statistics are given or the rank exceeds min(out, in).
 
     >>> import torch
     >>> weight = torch.tensor([[2.0, 0.0], [0.0, 1.0]])

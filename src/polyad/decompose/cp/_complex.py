@@ -6,11 +6,11 @@ from collections.abc import Collection
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from polyad._callback import Callback
 from polyad.decompose.alternating.extrapolation import alternate, random_factors, unit
 from polyad.decompose.alternating.mttkrp import mttkrp_sweep
+from polyad.decompose.cp._search import Search
 from polyad.decompose.cp._start import eigenvector_starts
 from polyad.linalg.higher_order import higher_order_svd
 from polyad.linalg.scaling import double
@@ -25,12 +25,7 @@ def fit_complex(
     x: Tensor,
     norm: Tensor,
     rank: int,
-    restarts: int,
-    ridge: float,
-    stop: float,
-    max_iter: int,
-    generator: Generator,
-    callback: Callback | None = None,
+    search: Search,
 ) -> list[Tensor]:
     """Factors of x (b, …) / norm as rows (b, 1, rank, I_n), in complex double precision.
 
@@ -41,18 +36,34 @@ def fit_complex(
     sizes = tuple(min(rank, n) for n in x.shape[1:])
     core, bases = higher_order_svd(work, sizes, None, batch=1)
     small, share = unit(core)
-    solve = partial(_least_squares, ridge)
+    rows = _best_start(small, rank, search)
+    even = share.pow(1 / len(sizes)).view(-1, 1, 1)
+    rows = [row @ basis.mT * even for row, basis in zip(rows, bases, strict=True)]
+    whole, size = unit(work)
+    rows, _ = alternate(
+        partial(mttkrp_sweep, whole), partial(_least_squares, search.ridge), rows, keep=None,
+        max_iter=max(1, search.max_iter), stop=search.stop, relative=True, callback=search.callback,
+    )  # fmt: skip
+    back = size.pow(1 / len(sizes)).view(-1, 1, 1)
+    alive = (torch.linalg.vector_norm(x.flatten(1), dim=1) > 0).view(-1, 1, 1)
+    return [(row * back * alive).unsqueeze(1) for row in rows]
+
+
+def _best_start(core: Tensor, rank: int, search: Search) -> list[Tensor]:
+    """Factors (b, rank, n) of a core (b, …) of norm 1, each tensor's best after ``_TRIAL`` sweeps from all starts."""
+    sizes, generator = tuple(core.shape[1:]), search.generator
     best: list[Tensor] = []
-    least = share.new_full((len(x),), torch.inf)
+    least = core.real.new_full((len(core),), torch.inf)
     eigen = sum(n == rank for n in sizes) >= 2
-    for place in range(restarts + eigen):
+    for place in range(search.restarts + eigen):
         if eigen and place == 0:
-            start = [row.squeeze(1) for row in eigenvector_starts(small, rank, 1, generator)]
+            start = [row.squeeze(1) for row in eigenvector_starts(core, rank, 1, generator)]
         else:
-            start = random_factors(sizes, rank, len(x), small, generator, signed=True)
+            start = random_factors(sizes, rank, len(core), core, generator, signed=True)
         rows, error = alternate(
-            partial(mttkrp_sweep, small), solve, start, keep=None, max_iter=_TRIAL, stop=stop * 1e-3, relative=True
-        )
+            partial(mttkrp_sweep, core), partial(_least_squares, search.ridge), start, keep=None, max_iter=_TRIAL,
+            stop=search.stop * 1e-3, relative=True,
+        )  # fmt: skip
         better = error < least
         best = (
             rows if not best else [torch.where(better.view(-1, 1, 1), a, b) for a, b in zip(rows, best, strict=True)]
@@ -60,35 +71,23 @@ def fit_complex(
         least = torch.minimum(error, least)
         if bool((least <= _ENOUGH).all()):
             break
-    even = share.pow(1 / len(sizes)).view(-1, 1, 1)
-    rows = [row @ basis.mT * even for row, basis in zip(best, bases, strict=True)]
-    whole, size = unit(work)
-    rows, _ = alternate(
-        partial(mttkrp_sweep, whole), solve, rows, keep=None, max_iter=max(1, max_iter), stop=stop, relative=True,
-        callback=callback,
-    )  # fmt: skip
-    back = size.pow(1 / len(sizes)).view(-1, 1, 1)
-    alive = (torch.linalg.vector_norm(x.flatten(1), dim=1) > 0).view(-1, 1, 1)
-    return [(row * back * alive).unsqueeze(1) for row in rows]
+    return best
 
 
 def refine_rows(
     x: Tensor,
     norm: Tensor,
     fixed: Collection[int],
-    ridge: float,
-    stop: float,
-    max_iter: int,
-    callback: Callback | None,
+    search: Search,
     rows: list[Tensor],
 ) -> list[Tensor]:
     """Rows (b, rank, I_n) refined towards x (b, …) / norm, real or complex; those of ``fixed`` modes stay."""
-    if not max_iter:
+    if not search.max_iter:
         return rows
     work = double(x) / norm.view(-1, *[1] * (x.ndim - 1))
     return alternate(
-        partial(mttkrp_sweep, work), partial(_least_squares, ridge), rows, keep=None, max_iter=max_iter, stop=stop,
-        relative=True, callback=callback, fixed=fixed,
+        partial(mttkrp_sweep, work), partial(_least_squares, search.ridge), rows, keep=None,
+        max_iter=search.max_iter, stop=search.stop, relative=True, callback=search.callback, fixed=fixed,
     )[0]  # fmt: skip
 
 

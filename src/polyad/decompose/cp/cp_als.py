@@ -17,6 +17,7 @@ from polyad.decompose.cp._complex import refine_rows
 from polyad.decompose.cp._form import bring_near_unit, canonical_form, fibre_terms, terms_cancel
 from polyad.decompose.cp._masked import complete
 from polyad.decompose.cp._own_start import check_start, refine_start
+from polyad.decompose.cp._search import Search
 from polyad.decompose.cp._tolerance_rank import dense_error, rounded_error, search_rank
 from polyad.decompose.cp._whole import fit_whole
 from polyad.formats import CP
@@ -128,42 +129,22 @@ def cp_als(
     if isinstance(x, Tensor) and (init is not None or len(fixed)):
         rank = check_start(x, rank, tol, batch, init, fixed)
     sizes, lead = check_rank_or_tol(x, rank, tol, batch, complex_too=True), tuple(x.shape[:batch])
-    _check_search(restarts, ridge)
-    if mask is not None and x.is_complex():
-        raise TypeError(
-            f"x has dtype {x.dtype} and mask hides entries, which is not known for complex numbers; give x without "
-            "mask, hooi with mask, or torch.view_as_real(x) with mask.unsqueeze(-1).expand(*mask.shape, 2)"
-        )
+    generator = generator if generator is not None else Generator().manual_seed(0)
+    search = Search(restarts, ridge, stop, max_iter, generator, callback)
+    _refuse_mask(x, mask)
     work, mask = apply_mask(single_or_double(x.detach()), mask)
     masks = None if mask is None else mask.reshape(-1, *sizes)
     work, norm, scale = bring_near_unit(work.reshape(-1, *sizes).contiguous())
     if init is not None:
         if masks is not None:
             raise ValueError("mask was given with init, which is not known together; leave one of them out")
-        fit = refine_start(
-            init,
-            norm * scale,
-            fixed,
-            x.dtype,
-            partial(refine_rows, work, norm, fixed, ridge, stop, max_iter, callback),
-        )
+        fit = refine_start(init, norm * scale, fixed, x.dtype, partial(refine_rows, work, norm, fixed, search))
         return fit if len(fixed) else fit.normalize()
-    generator = generator if generator is not None else Generator().manual_seed(0)
 
     def solve(r: int) -> CP:
-        if masks is None:
-            rows = fit_whole(work, norm, r, restarts, ridge, stop, max_iter, generator, callback)
-        else:
-            rows = complete(
-                work, masks, r, restarts, ridge=ridge, stop=stop, max_iter=max_iter, generator=generator,
-                callback=callback,
-            )[0]  # fmt: skip
+        rows = fit_whole(work, norm, r, search) if masks is None else complete(work, masks, r, search)[0]
         if rank is not None and bool(terms_cancel(rows).any()):
-            warnings.warn(
-                f"terms of rank {r} grow and nearly cancel: a tensor of shape {sizes} may have no best approximation "
-                "of this rank; choose another rank, or bound the terms with ridge=1e-4",
-                stacklevel=3,
-            )
+            _warn_of_cancellation(r, sizes)
         return canonical_form(rows, norm * scale, lead, x.dtype)
 
     if rank is not None:
@@ -176,8 +157,17 @@ def cp_als(
     )  # fmt: skip
 
 
-def _check_search(restarts: int, ridge: float) -> None:
-    if restarts < 1:
-        raise ValueError(f"restarts={restarts} leaves no start; choose 1 or more")
-    if not ridge >= 0:
-        raise ValueError(f"ridge={ridge} is negative; choose 0, or a small number such as 1e-4")
+def _refuse_mask(x: Tensor, mask: Tensor | None) -> None:
+    if mask is not None and x.is_complex():
+        raise TypeError(
+            f"x has dtype {x.dtype} and mask hides entries, which is not known for complex numbers; give x without "
+            "mask, hooi with mask, or torch.view_as_real(x) with mask.unsqueeze(-1).expand(*mask.shape, 2)"
+        )
+
+
+def _warn_of_cancellation(rank: int, sizes: tuple[int, ...]) -> None:
+    warnings.warn(
+        f"terms of rank {rank} grow and nearly cancel: a tensor of shape {sizes} may have no best approximation of "
+        "this rank; choose another rank, or bound the terms with ridge=1e-4",
+        stacklevel=4,
+    )

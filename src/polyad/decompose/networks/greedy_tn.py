@@ -36,6 +36,7 @@ _TRUSTED, _ROUNDING = 1e-10, 1e-14
     "decompose",
     makes=Network,
     example={"x": (4, 3, 4), "rank": 2},
+    instead="Where the graph is known: `tt_svd`, `hooi` or `tr_svd`. On small graphs a genetic search tries no more.",
     papers=(HASHEMIZADEH,),
 )
 def greedy_tn(

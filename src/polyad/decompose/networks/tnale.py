@@ -75,11 +75,7 @@ def tnale(
     _check.iterations(max_iter)
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 3))
-    if rank is None and tol is None:
-        raise ValueError("rank and tol are both missing; give the largest rank of an edge, the error, or both")
-    tol = _check.tolerance(1e-3 if tol is None else tol)
-    if rank is not None and rank < 1:
-        raise ValueError(f"rank={rank} is below 1; choose the size that no edge is to exceed, 1 or more")
+    tol = _tolerance(rank, tol)
     work, scale = near_unit(x.detach().double(), x.ndim)
     norm = work.norm()
     if float(norm) == 0:
@@ -103,10 +99,22 @@ def tnale(
     result = _rescale(network, norm, scale, x)
     dense = result.to_dense().double()
     off = (dense if scale is None else dense / scale) - work
-    if rank is None and (result.parameters >= x.numel() or float(off.norm()) > tol * float(norm)):
-        modes = "".join([symbol(i) for i in range(x.ndim)])
-        return Network(f"{modes}->{modes}", (x.detach().clone(),))
-    return result
+    fits_within = result.parameters < x.numel() and float(off.norm()) <= tol * float(norm)
+    return result if rank is not None or fits_within else _single_node(x)
+
+
+def _single_node(x: Tensor) -> Network:
+    modes = "".join([symbol(i) for i in range(x.ndim)])
+    return Network(f"{modes}->{modes}", (x.detach().clone(),))
+
+
+def _tolerance(rank: int | None, tol: float | None) -> float:
+    """The relative error above which more numbers are worth it; 1e-3 where ranks alone are given."""
+    if rank is None and tol is None:
+        raise ValueError("rank and tol are both missing; give the largest rank of an edge, the error, or both")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank} is below 1; choose the size that no edge is to exceed, 1 or more")
+    return _check.tolerance(1e-3 if tol is None else tol)
 
 
 def local_enumeration(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +18,8 @@ from polyad.decompose.trains._chain_sweeps import misfit, sweep_cores
 from polyad.decompose.trains.tr_svd import ZHAO, tr_svd
 from polyad.formats import TensorRing
 from polyad.formats.networks.tensor_train import bond_ranks
+
+Run = Callable[..., tuple[list[Tensor], Tensor]]
 
 
 @method("decompose", makes=TensorRing, example={"rank": 2, "restarts": 1, "max_iter": 40}, papers=(ZHAO,))
@@ -70,32 +72,13 @@ def tr_als(
     work, norm = unit(single.reshape(-1, *sizes))
     generator = generator or Generator(x.device).manual_seed(0)
 
-    def solve(ranks: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
-        first = tr_svd(work, ranks, batch=1).cores
-        pairs = list(zip(ranks, (*ranks[1:], ranks[0]), strict=True))
-        starts = [[_widen(core, pair, generator) for core, pair in zip(first, pairs, strict=True)]]
-        for _ in range(restarts):
-            starts.append([_random_core(work, n, pair, generator) for n, pair in zip(sizes, pairs, strict=True)])
-        best, least = starts[0], torch.full_like(norm, torch.inf)
-        for cores in starts:
-            refined, error = _run(work, cores, stop, max_iter, callback)
-            best = _where(error < least, refined, best)
-            least = torch.minimum(error, least)
-            if bool((least <= 8 * torch.finfo(work.dtype).eps).all()):
-                break
-        return best, least
-
+    run = partial(_run, work, stop=stop, max_iter=max_iter, callback=callback)
+    solve = partial(_best_of_starts, work, restarts=restarts, generator=generator, run=run)
     if start is not None:
-        cores = _start_cores(start, x, norm)
-        cores = _run(work, cores, stop, max_iter, callback)[0]
+        cores = run(_start_cores(start, x, norm))[0]
     elif rank is not None:
         ranks = bond_ranks(rank, len(sizes), f"a ring of shape {sizes}")
-        most = max(r * s for r, s in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
-        if most > 4 * max(16, math.prod(sizes)):  # what is solved is of this size squared
-            raise ValueError(
-                f"rank={rank} asks for cores of {most:,} numbers a row, where x has {math.prod(sizes):,} in all; "
-                "choose smaller ranks"
-            )
+        _refuse_wide_cores(rank, ranks, math.prod(sizes))
         cores = solve(ranks)[0]
     else:
         assert tol is not None
@@ -105,9 +88,33 @@ def tr_als(
     return TensorRing(tuple(cores))
 
 
-def _ring_within(
-    x: Tensor, tol: float, solve: Callable[[tuple[int, ...]], tuple[list[Tensor], Tensor]]
-) -> list[Tensor]:
+def _best_of_starts(
+    x: Tensor, ranks: tuple[int, ...], restarts: int, generator: Generator, run: Run
+) -> tuple[list[Tensor], Tensor]:
+    """Each tensor's best ring of x (b, …) and its error: from the decomposition by SVDs, and from random starts."""
+    first = tr_svd(x, ranks, batch=1).cores
+    pairs = list(zip(ranks, (*ranks[1:], ranks[0]), strict=True))
+    starts = [[_widen(core, pair, generator) for core, pair in zip(first, pairs, strict=True)]]
+    for _ in range(restarts):
+        starts.append([_random_core(x, n, pair, generator) for n, pair in zip(x.shape[1:], pairs, strict=True)])
+    best, least = run(starts[0])
+    for cores in starts[1:]:
+        if bool((least <= 8 * torch.finfo(x.dtype).eps).all()):
+            break
+        refined, error = run(cores)
+        best = _where(error < least, refined, best)
+        least = torch.minimum(error, least)
+    return best, least
+
+
+def _refuse_wide_cores(rank: int | Sequence[int], ranks: tuple[int, ...], numbers: int) -> None:
+    most = max(r * s for r, s in zip(ranks, (*ranks[1:], ranks[0]), strict=True))
+    if most > 4 * max(16, numbers):  # what is solved is of this size squared
+        said = f"rank={rank} asks for cores of {most:,} numbers a row, where x has {numbers:,} in all"
+        raise ValueError(f"{said}; choose smaller ranks")
+
+
+def _ring_within(x: Tensor, tol: float, solve: Run) -> list[Tensor]:
     """The ring of least equal ranks within ``tol``, or that of singular value decompositions if that is smaller."""
     whole = tr_svd(x, tol=tol, batch=1)
     sizes = x.shape[1:]

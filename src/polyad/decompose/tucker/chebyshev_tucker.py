@@ -56,7 +56,7 @@ class ChebyshevTucker:
 
         >>> f = chebyshev_tucker(lambda p: (p[..., 0] + p[..., 1]).exp(), ((0, 1), (0, 1)), (12, 12), tol=1e-8)
         >>> f.on_grid([torch.linspace(0, 1, 1000)] * 2)
-        Tucker(shape=(1000, 1000), parameters=2001, bytes=16008)
+        Tucker(shape=(1000, 1000), rank=(1, 1), dtype=float64, parameters=2001, bytes=16008)
         """
         if len(axes) != len(self.box):
             raise ValueError(f"axes has {len(axes)} entries; {len(self.box)} are needed, one for each variable")

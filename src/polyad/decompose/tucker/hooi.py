@@ -93,10 +93,7 @@ def hooi(
     _check.floating("x", x, complex_too=True)
     _check.batch(batch, x, 2)
     ranks = check_start(x, rank, batch, init, fixed)
-    if init is not None and tol is not None:
-        raise ValueError(f"tol={tol} was given with init, whose ranks are taken; give one of them")
-    if mask is not None and tol is not None:
-        raise ValueError(f"tol={tol} was given with a mask, where ranks cannot be found from it; give rank instead")
+    _check_tolerance(tol, init, mask)
     single = single_or_double(x.detach())
     single, mask = apply_mask(single, mask)
     work, scale = near_unit(single.contiguous(), x.ndim - batch)
@@ -131,6 +128,13 @@ def hooi(
     if scale is not None:
         core = core * scale[(..., *[None] * len(modes))]
     return Tucker(core.to(x.dtype).contiguous(), tuple(factor.to(x.dtype) for factor in factors))
+
+
+def _check_tolerance(tol: float | None, init: Tucker | None, mask: Tensor | None) -> None:
+    if init is not None and tol is not None:
+        raise ValueError(f"tol={tol} was given with init, whose ranks are taken; give one of them")
+    if mask is not None and tol is not None:
+        raise ValueError(f"tol={tol} was given with a mask, where ranks cannot be found from it; give rank instead")
 
 
 def _error(core: Tensor, total: Tensor, batch: int) -> Tensor:

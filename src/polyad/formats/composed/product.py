@@ -59,7 +59,7 @@ class Product(Format):
     def rows(self, index: Tensor) -> Tensor:
         x = self.factors[0].rows(index).to(self.dtype)
         for factor in self.factors[1:]:
-            x = factor.transpose().linear(x)
+            x = factor.combine(x)
         return x
 
     def combine(self, weights: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.stored._few_rows import fold, folds
 from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.packed_eight import PackedEight, pack_eight
+from polyad.formats.stored.packed_four import PackedFour, pack_four
 from polyad.formats.stored.packing import pack, packed_length, places, unpack
 
 
@@ -94,11 +96,14 @@ class Quantized(Format):
 
     def rows(self, index: Tensor) -> Tensor:
         flat = index.reshape(-1)
-        codes = unpack(self.codes[flat], self.bits, self.size[-1])
-        blocks = flat // self.block[0]
-        zero = self.zero[blocks] if isinstance(self.zero, Tensor) else self.zero
-        values = _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
+        values = self.restore_rows(unpack(self.codes[flat], self.bits, self.size[-1]), flat)
         return values.reshape(*index.shape, self.size[-1])
+
+    def restore_rows(self, codes: Tensor, index: Tensor) -> Tensor:
+        """The numbers of rows ``index`` (count,), whose codes (count, m) were had from elsewhere."""
+        blocks = index // self.block[0]
+        zero = self.zero[blocks] if isinstance(self.zero, Tensor) else self.zero
+        return _restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
 
     def combine(self, weights: Tensor) -> Tensor:
         size, block = (*self.size[:-2], *self.size[:-3:-1]), (*self.block[:-2], *self.block[:-3:-1])
@@ -118,8 +123,23 @@ class Quantized(Format):
 
     def _grid(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
         """Scales and zero points as numbers."""
-        zero = middle(self.bits) if self.zero is None else self.zero
+        zero = self.centre()
         return self.scale.to(dtype), zero.to(dtype) if isinstance(zero, Tensor) else zero
+
+    def centre(self) -> Tensor | float:
+        """The codes that stand for zero."""
+        return middle(self.bits) if self.zero is None else self.zero
+
+    def prepare(self, device: torch.device | str, kernel: str | None = None) -> Format | None:
+        """This matrix in the layout of torch's ``kernel`` for a few rows on a device, or of the first that fits.
+
+        None where none does. For as long as a program runs: such a format is never saved, and its ``restore`` gives
+        this one back, bit for bit.
+        """
+        if torch.device(device).type != "cpu" or self.scale.requires_grad:
+            return None
+        makers = (make for name, make in PACKERS.items() if kernel in (None, name))
+        return next((format for make in makers if (format := make(self)) is not None), None)
 
     def growth(self) -> dict[str, int] | None:
         return {name: 1 if name == "codes" else self.block[-2] for name in self.tensors()} if self.ndim > 1 else None
@@ -138,6 +158,10 @@ class Quantized(Format):
         scale = 0.1 + torch.rand(grid, generator=generator)
         zero = torch.randint(0, 2**bits, grid, generator=generator, dtype=torch.uint8)
         return cls(pack(codes, bits), scale, zero, bits, tuple(shape), block, dtype)
+
+
+PACKERS = {PackedEight.kernel: pack_eight, PackedFour.kernel: pack_four}
+"""What puts codes into the layout of a kernel, by its name."""
 
 
 def middle(bits: int) -> float:

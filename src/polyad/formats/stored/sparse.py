@@ -49,6 +49,18 @@ class Sparse(Format):
             return self.where.long()
         return torch.nonzero_static(self._mask(), size=self.values.numel()).squeeze(1)  # tracers know this size
 
+    def refuse_places(self) -> None:
+        """Refuse places beyond the tensor, or of another count than the values; for what was read from a file."""
+        count, places = math.prod(self.size), self.where
+        packed = places.dtype == torch.uint8
+        fit = int(self._mask().sum()) if packed else places.numel()
+        inside = packed or not places.numel() or (int(places.min()) >= 0 and int(places.max()) < count)
+        if fit != self.values.numel() or not inside:
+            raise ValueError(
+                f"the places of {self.values.numel()} values do not fit a tensor of shape {self.size}; the file is "
+                "damaged: copy it again"
+            )
+
     def scatter(self, dtype: torch.dtype) -> Tensor:
         """The tensor with its zeros, in ``dtype``."""
         flat = torch.zeros(math.prod(self.size), dtype=dtype, device=self.values.device)

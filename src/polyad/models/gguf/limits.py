@@ -40,6 +40,7 @@ class _Header:
         if self.number("I", 4) not in (2, 3):
             return  # of an order of bytes, or an age, that the reader itself speaks of
         tensors, settings = self.number("Q", 8), self.number("Q", 8)
+        stated: set[str] = set()
         self.require(tensors * 24 + settings * 13, f"{tensors} tensors and {settings} settings")
         for _ in range(settings):
             name = self.text()
@@ -48,8 +49,11 @@ class _Header:
                 count = self.number("I", 4)
                 if count > 100 + 10 * tensors:
                     raise _TooMuchError(f"{name}={count} of {tensors} tensors")
+                stated.add(name)
             else:
                 self.value(kind)
+        if tensors and not any(name.endswith(COUNTS[0]) for name in stated):
+            raise _TooMuchError("tensors, and no count of the blocks that they are of")
         for _ in range(tensors):
             self.text()
             modes = self.number("I", 4)

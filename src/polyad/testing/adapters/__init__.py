@@ -1,7 +1,8 @@
 """The contract of an adapter: what every method owes on every kind of layer, whatever its idea is.
 
 A check takes a card and a kind of layer. The adapter is made with the card's ``example``, in which ``of`` (a tuple of
-kinds) limits the layers that the method is for, and ``identity=False`` says that it does not start at the base.
+kinds) limits the layers that the method is for, ``identity=False`` says that it does not start at the base, and
+``inner_alpha=True`` that its ``alpha`` acts within what is not linear, so that twice of it is not twice the change.
 
 >>> from polyad._card import card
 >>> for check in CHECKS:
@@ -11,14 +12,15 @@ kinds) limits the layers that the method is for, and ``identity=False`` says tha
 from polyad.testing.adapters._changes import merge, rows, several, start, sums
 from polyad.testing.adapters._storage import refusals, storage
 from polyad.testing.adapters._subject import LAYERS, Experts, layers, model_with_adapters, move
-from polyad.testing.adapters._training import compilation, dropout, gradients, no_dense_update
+from polyad.testing.adapters._training import alpha, compilation, dropout, gradients, learning, no_dense_update
 
 CHECKS = (
-    start, merge, sums, several, rows, storage, gradients, dropout, no_dense_update, compilation, refusals,
+    start, learning, alpha, merge, sums, several, rows, storage, gradients, dropout, no_dense_update, compilation,
+    refusals,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "LAYERS", "Experts", "compilation", "dropout", "gradients", "layers", "merge", "model_with_adapters",
-    "move", "no_dense_update", "refusals", "rows", "several", "start", "storage", "sums",
+    "CHECKS", "LAYERS", "Experts", "alpha", "compilation", "dropout", "gradients", "layers", "learning", "merge",
+    "model_with_adapters", "move", "no_dense_update", "refusals", "rows", "several", "start", "storage", "sums",
 ]  # fmt: skip

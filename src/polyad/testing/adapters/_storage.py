@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from polyad._card import Card
-from polyad.testing.adapters._subject import assert_refused, model_with_adapters
+from polyad.testing._refusals import assert_refused
+from polyad.testing.adapters._subject import model_with_adapters
 
 
 def storage(card: Card, kind: str) -> None:
@@ -31,12 +32,12 @@ def refusals(card: Card, kind: str) -> None:
     model, adapters, _ = model_with_adapters(card, kind)
     before = {name: t.clone() for name, t in model.state_dict().items()}
     again = functools.partial(adapters.attach, "a", "*", card.function, of=("linear", "conv", "experts", "embedding"))
-    assert_refused(again, "'a'", f"a second {card.name} of one name")
+    assert_refused(card, "a second time under one name", again, "'a'")
     parameter = next(iter(adapters.parameters("a")))
     original = parameter.detach().clone()
     with torch.no_grad():
         parameter.view(-1)[0] = torch.nan
-    assert_refused(adapters.merge, "NaN", f"merging NaN of {card.name}")
+    assert_refused(card, "NaN to merge", adapters.merge, "NaN")
     with torch.no_grad():
         parameter.copy_(original)
     for name, tensor in model.state_dict().items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import Any
 
 import torch
@@ -9,9 +11,15 @@ from torch import Tensor
 
 from polyad._card import Card
 from polyad.adapters import Adapted
+from polyad.adapters.training.loop import train
 from polyad.testing._contract import seeded_generator
 from polyad.testing._no_densifying import no_densifying
 from polyad.testing.adapters._subject import assert_near, layers, model_with_adapters
+
+STEPS = 20
+"""Steps of the method's own optimiser and rate."""
+LEAST = 5e-5
+"""The share of a loss that they take off at least; a method that trains one number takes ten times as much."""
 
 
 def gradients(card: Card, kind: str) -> None:
@@ -32,6 +40,62 @@ def gradients(card: Card, kind: str) -> None:
     trained = {id(p) for p in parameters}
     reached = [name for name, p in model.named_parameters() if p.grad is not None and id(p) not in trained]
     assert not reached, f"{card.name} lets gradients reach the frozen {reached}"
+
+
+def learning(card: Card, kind: str) -> None:
+    """Some steps from the start, with the method's own optimiser, rate and hooks, lower a loss and move every tensor
+    that is trained."""
+    model, adapters, x = model_with_adapters(card, kind, moved=False)
+    output = model(x).detach()
+    target = output + output.std() * torch.randn(output.shape, generator=seeded_generator(5))
+
+    def loss(_step: int = 0) -> Tensor:
+        return (model(x) - target).square().mean()
+
+    first = float(loss().detach())
+    still = {name: p.detach().clone() for name, p in adapters.named_parameters("a").items() if p.requires_grad}
+
+    def note_moves(*_: Any) -> None:
+        for name, p in adapters.named_parameters("a").items():
+            if name in still and not torch.equal(p, still[name]):
+                del still[name]
+
+    train(adapters, "a", loss, steps=STEPS, callback=note_moves)
+    last = float(loss().detach())
+    assert last < (1 - LEAST) * first, f"{card.name} on a {kind} layer leaves a loss of {first:.6g} at {last:.6g}"
+    assert not still, f"{card.name} trains {', '.join(still)}, which {STEPS} steps leave as they were"
+
+
+def alpha(card: Card, kind: str) -> None:
+    """Twice the ``alpha`` is twice the change (for ``inner_alpha`` in the example, where what follows is not linear,
+    another one), and none given is one, or as much as the rank."""
+    argument = inspect.signature(card.function).parameters.get("alpha")
+    if argument is None:
+        return
+    rank = card.example.get("rank")
+    plain = argument.default if argument.default is not None else rank
+    assert plain is not None, f"{card.name} takes alpha, by default None, and its example no rank to take for it"
+    changes = {factor: _change(card, kind, {"alpha": factor * plain}) for factor in (1, 2, -1)}
+    unasked = _change(card, kind, {})
+    for key, change in changes[1].items():
+        assert_near(unasked[key], change, torch.float64, f"{card.name} without alpha, and with {plain}, on {key}")
+        for factor in (2, -1):
+            scaled = changes[factor][key]
+            if not card.example.get("inner_alpha"):
+                assert_near(scaled, factor * change, torch.float64, f"{card.name} with {factor} times alpha on {key}")
+            assert not torch.allclose(scaled, change), (
+                f"{card.name} gives the same with {factor} times alpha on {key}"
+            )
+
+
+def _change(card: Card, kind: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """The change of every weight that a moved adapter makes, with these arguments beside the example's."""
+    changed = dataclasses.replace(card, example={**card.example, **options})
+    model, adapters, _ = model_with_adapters(changed, kind, dtype=torch.float64)
+    before = {name: t.clone() for name, t in model.state_dict().items() if ".adapters" not in name}
+    adapters.merge()
+    after = model.state_dict()
+    return {name: after[name] - t for name, t in before.items() if not torch.equal(after[name], t)}
 
 
 def dropout(card: Card, kind: str) -> None:

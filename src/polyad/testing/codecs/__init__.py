@@ -16,10 +16,10 @@ from polyad.testing.codecs._counting import byte_count, growth, reachable_tensor
 from polyad.testing.codecs._decoding import chunks, generation, half_precision
 from polyad.testing.codecs._encoding import attention, permutations, places, restoration
 from polyad.testing.codecs._evicting import choices, kept_tokens, later_tokens, left_padding
-from polyad.testing.codecs._sizes import arguments, precision, refinement
+from polyad.testing.codecs._sizes import arguments, precision, refinement, truncation
 
 CHECKS = (
-    arguments, restoration, places, attention, permutations, refinement, precision,
+    arguments, restoration, places, attention, permutations, refinement, truncation, precision,
     generation, half_precision, chunks, cuts, selections, adoption, byte_count, growth,
     kept_tokens, later_tokens, left_padding, choices,
 )  # fmt: skip
@@ -28,5 +28,5 @@ CHECKS = (
 __all__ = [
     "CHECKS", "adoption", "arguments", "attention", "byte_count", "choices", "chunks", "cuts", "generation", "growth",
     "half_precision", "kept_tokens", "later_tokens", "left_padding", "permutations", "places", "precision",
-    "reachable_tensors", "refinement", "restoration", "selections",
+    "reachable_tensors", "refinement", "restoration", "selections", "truncation",
 ]  # fmt: skip

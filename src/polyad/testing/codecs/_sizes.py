@@ -63,6 +63,17 @@ def _error(card: Card, changed: dict[str, Any], whole: Entries) -> float:
     return sum(relative_error(back, right) ** 2 for _, back, right in sides)
 
 
+def truncation(card: Card) -> None:
+    """A rank below the full one leaves out the lesser part: a tenth less than directions chosen by chance would."""
+    rank, full = card.example.get("rank"), (card.exact or {}).get("rank")
+    if rank is None or full is None or rank >= full:
+        return
+    for name, back, right in round_trips(codec_of(card, dict(card.example)), entries(card)):
+        lost = relative_error(back, right) ** 2
+        chance = 1 - rank / full
+        assert lost < 0.9 * chance, f"{card.name} at rank {rank} of {full} loses {lost:.3g} of the {name}"
+
+
 def precision(card: Card) -> None:
     """Keys and values in half and single precision come back as float64 does, up to roundings, and in no narrower
     dtype; scores and what is mixed have the dtype of the queries and weights."""

@@ -16,8 +16,17 @@ import math
 import torch
 
 from polyad._card import Card
-from polyad.testing._decomposition import SLACK, assert_sentence, call_decomposition, dense, draw_tensor, error
+from polyad.testing._decomposition import (
+    SLACK,
+    assert_sentence,
+    call_decomposition,
+    dense,
+    draw_tensor,
+    error,
+    is_refused,
+)  # fmt: skip
 from polyad.testing.decompositions._awkward_tensors import batches, beyond, masks, short
+from polyad.testing.decompositions._planted import planted
 
 
 def result(card: Card) -> None:
@@ -55,16 +64,6 @@ def scale(card: Card) -> None:
                 continue
             scaled = error(call_decomposition(card, x * factor), x * factor)
             assert abs(scaled - plain) <= SLACK, f"{card.name}: error {plain:.6g}, and {scaled:.6g} at scale {factor}"
-
-
-def is_refused(card: Card, x: torch.Tensor) -> bool:
-    """True where x is refused, with a sentence."""
-    try:
-        call_decomposition(card, x)
-    except ValueError as refused:
-        assert_sentence(card, refused)
-        return True
-    return False
 
 
 def awkward(card: Card) -> None:
@@ -182,12 +181,13 @@ def tolerance(card: Card) -> None:
 
 
 CHECKS = (
-    result, repeatable, scale, awkward, layout, gradients, refusals, complex_numbers, tolerance, masks, beyond, short,
-    batches,
+    result, repeatable, planted, scale, awkward, layout, gradients, refusals, complex_numbers, tolerance, masks,
+    beyond, short, batches,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
     "CHECKS", "SLACK", "awkward", "batches", "beyond", "call_decomposition", "complex_numbers", "draw_tensor",
-    "error", "gradients", "layout", "masks", "refusals", "repeatable", "result", "scale", "short", "tolerance",
+    "error", "gradients", "layout", "masks", "planted", "refusals", "repeatable", "result", "scale", "short",
+    "tolerance",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ def variants() -> dict[str, Format]:
     """Formats by name that the contracts are held on besides every kind's own examples; all of float32.
 
     >>> variants()["sparse_index"]
-    Sparse(shape=(24, 8), parameters=1, bytes=8)
+    Sparse(shape=(24, 8), dtype=float32, parameters=1, bytes=8)
     """
     low, dense = LowRank(normal(6, 2), normal(2, 4)), Dense(normal(6, 4))
     sparse = Sparse.from_dense(normal(6, 4), normal(6, 4, seed=3) > 0.5)

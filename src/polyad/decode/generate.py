@@ -1,0 +1,190 @@
+"""Generating: a model continues prompts, by the loop where its structure permits and by transformers otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyad._types import check_type
+from polyad.cache.host.held_cache import HeldCache
+from polyad.cache.maker import PLAIN
+from polyad.data import at_hand
+from polyad.decode.caches import cache_by_name
+from polyad.decode.clock import Clock
+from polyad.decode.default_dtype import default_dtype
+from polyad.decode.generation import Generation
+from polyad.decode.loop import decoding_method
+from polyad.decode.outline import NoLoopError
+from polyad.decode.prepare import DTYPES, Prepared, prepare_decoder, stored_tensors
+from polyad.decode.prompts import Prompt, read_prompt
+from polyad.decode.stops import Stop, stop_settings, streamer_of
+from polyad.models.loading import origin
+
+
+def generate(
+    model: Any,
+    prompt: Prompt,
+    *,
+    max_new_tokens: int = 64,
+    sample: bool = False,
+    cache: str | HeldCache | None = PLAIN,
+    dtype: torch.dtype | None = None,
+    stream: Callable[[str], Any] | None = None,
+    stop: Stop | None = None,
+    generator: torch.Generator | None = None,
+    logits_processor: Any = None,
+    attention_mask: Tensor | None = None,
+    calibrate: Any = None,
+    **settings: Any,
+) -> Generation:
+    """Let a model continue a prompt, a text or token ids, or each of several.
+
+    The tokens are those of ``model.generate``: the likeliest ones or, with ``sample``, drawn from ``generator``, with
+    the temperature and whatever else the model's generation configuration or ``settings`` say. A text ends after
+    ``max_new_tokens``, at a stop token or at a ``stop``, words or token ids. ``stream`` is called with each piece of
+    the text. Token ids (batch, tokens) are padded on the left where ``attention_mask`` is zero.
+
+    A decoder of layers that polyad knows from their structure runs in a loop of its own, in ``dtype``: by default
+    bfloat16 where the processor is fast in it. What was read of the structure is checked once against the model's own
+    forward pass. Any other model, and one with a ``cache`` of a codec (a name such as ``kivi:bits=4``, calibrated on
+    ``calibrate`` where it needs that, or a cache), runs as transformers runs it, in the dtype that it has.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> sizes = {"hidden_size": 16, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 9}
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=1, eos_token_id=None, **sizes)).eval()
+    >>> generation = generate(model, [1, 5, 7], max_new_tokens=4, dtype=torch.float32)
+    >>> generation.tokens.shape, generation.loop
+    (torch.Size([1, 4]), 'polyad')
+    """
+    _check(model, max_new_tokens, dtype, generator, cache)
+    ids, mask = read_prompt(model, prompt, attention_mask)
+    streamer = streamer_of(model, stream, len(ids))
+    ends, criteria = stop_settings(model, stop)
+    settings |= {"max_new_tokens": max_new_tokens, "do_sample": bool(sample), **ends}
+    settings |= {"attention_mask": mask, "return_dict_in_generate": False}
+    settings["stopping_criteria"] = [*settings.get("stopping_criteria", ()), *criteria]
+    if logits_processor is not None:
+        several = isinstance(logits_processor, list | tuple)
+        settings["logits_processor"] = list(logits_processor) if several else [logits_processor]
+    texts = at_hand if calibrate is None else lambda: calibrate
+    kv = cache_by_name(model, cache, texts) if isinstance(cache, str) else cache
+    clock, wanted = Clock(ids.device), dtype or default_dtype(ids.device.type)
+    prepared = prepare_decoder(model, wanted) if kv is None else None
+    reason = "a cache of a codec is read by the model's own attention" if prepared is None else prepared.reason
+    sequences = None
+    if prepared is not None and prepared.decoder is not None:
+        try:
+            sequences = _by_loop(model, ids, prepared, clock, streamer, generator, settings)
+        except NoLoopError as error:
+            reason = str(error)
+    if sequences is None:
+        sequences = _by_transformers(model, ids, kv, clock, streamer, generator, settings)
+        wanted = model.dtype
+    held_bytes = prepared.decoder.nbytes if prepared and prepared.decoder and reason is None else None
+    return _result(model, ids, mask, sequences, clock, wanted, reason, held_bytes if kv is None else kv.nbytes)
+
+
+def _result(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    sequences: Tensor,
+    clock: Clock,
+    dtype: torch.dtype,
+    reason: str | None,
+    nbytes: int | None,
+) -> Generation:
+    tokens, tokenizer = sequences[:, ids.shape[1] :].clone(), origin(model).tokenizer
+    text = None if tokenizer is None else tuple(tokenizer.batch_decode(tokens, skip_special_tokens=True))
+    return Generation(
+        tokens, sequences.clone(), text, "polyad" if reason is None else "transformers", reason, dtype,
+        torch.get_num_threads(), clock.milliseconds_per_token, int(mask.sum()) / clock.prefill_seconds,
+        clock.seconds, nbytes,
+    )  # fmt: skip
+
+
+def _check(model: Any, count: int, dtype: Any, generator: Any, cache: Any) -> None:
+    """Refuse, before any work, what cannot be generated from."""
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
+    check_type("max_new_tokens", count, int, "give a number of tokens")
+    if count < 1:
+        raise ValueError(f"max_new_tokens={count} is below 1; ask for at least one token")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(map(str, DTYPES))}; choose one of them")
+    if generator is not None:
+        check_type("generator", generator, torch.Generator, "give a torch.Generator, or leave it out")
+    if not isinstance(cache, str | HeldCache | None):
+        raise TypeError(
+            f"cache is a {type(cache).__name__}; give a name such as 'kivi:bits=4', or a cache of polyad's"
+        )
+    name = type(model).__name__
+    if not getattr(model, "can_generate", lambda: False)():
+        raise ValueError(f"a {name} predicts no next token, so that it continues no prompt; load a causal model")
+    if any(tensor.is_meta for tensor in stored_tensors(model)):
+        raise ValueError(f"the {name} is on the meta device and has no numbers; load its weights first")
+    if model.training:
+        raise ValueError(f"the {name} is in training mode, in which it drops numbers; call model.eval() first")
+
+
+def _listed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with criteria and processors in the lists that transformers wants."""
+    from transformers import LogitsProcessorList, StoppingCriteriaList
+
+    kinds = {"stopping_criteria": StoppingCriteriaList, "logits_processor": LogitsProcessorList}
+    return settings | {name: kind(settings[name]) for name, kind in kinds.items() if name in settings}
+
+
+def _by_loop(
+    model: Any, ids: Tensor, prepared: Prepared, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
+) -> Tensor:
+    assert prepared.decoder is not None
+    decode = decoding_method(prepared.decoder, clock, streamer, generator)
+    with prepared.lock, torch.inference_mode():
+        return model.generate(ids, custom_generate=decode, **_listed(settings))
+
+
+def _by_transformers(
+    model: Any, ids: Tensor, kv: Any, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
+) -> Tensor:
+    settings = settings | {"stopping_criteria": [*settings["stopping_criteria"], clock]}
+    more = {} if kv is None else {"past_key_values": kv, "use_cache": True}  # many trained models say no
+    if streamer is not None:
+        more["streamer"] = _Behind(streamer)
+    with _drawing_from(generator, ids.device):
+        clock.start()
+        return model.generate(ids, **_listed(settings), **more)
+
+
+class _Behind:
+    """A streamer without the prompt, which transformers puts first."""
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer, self._prompt = streamer, True
+
+    def put(self, value: Tensor) -> None:
+        if not self._prompt:
+            self._streamer.put(value)
+        self._prompt = False
+
+    def end(self) -> None:
+        self._streamer.end()
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Let torch's global generator continue another, which afterwards stands where the global one came to."""
+    if generator is None:
+        yield
+        return
+    globally = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    before = globally.get_state()
+    globally.set_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(globally.get_state())
+        globally.set_state(before)

@@ -1,0 +1,1 @@
+"""Models as ONNX graphs, run by onnxruntime before they are put in their place."""

@@ -1,0 +1,1 @@
+"""Models as folders that plain transformers loads with one of its own quantisers."""

@@ -1,0 +1,207 @@
+"""Codes in the layout of torch's packed 4-bit product on processors, for as long as a program runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polyad.formats.format import Format
+from polyad.formats.stored.nibbles import blocks, nibble_rows, pack_nibbles, unpack_nibbles
+from polyad.formats.stored.packing import pack, unpack
+
+GROUPS = (256, 128, 64, 32)
+"""Columns that may share a scale in torch's operator."""
+TILE = 1 << 19
+"""Numbers that are restored at a time, so that they stay in the processor's cache."""
+
+
+@functools.cache
+def operator() -> Any:
+    """torch's product of bfloat16 rows with packed 4-bit codes; None where this torch has none."""
+    packet = getattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu", None)
+    packs = hasattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu")
+    return packet.default if packs and packet is not None else None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PackedFour(Format, abstract=True):
+    """A ``Quantized`` matrix whose codes have another layout; made by its ``prepare`` and never saved.
+
+    ``nibbles`` holds codes of 1 to 4 bits, or, one behind the other along the columns, the high and the low halves of
+    longer ones: x meets both, the high ones' scales being 16 times as large. Columns are padded to whole groups of
+    ``group``, rows to 32. ``grid`` (columns / group, rows, 2) holds bfloat16 scales and shifts. ``source`` is the
+    format that was packed with its codes taken away.
+    """
+
+    kernel: ClassVar[str] = "packed4"
+
+    nibbles: Tensor
+    grid: Tensor
+    source: Any
+    group: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.nominal
+
+    @property
+    def nbytes(self) -> int:
+        kept = (self.nibbles, self.grid, self.source.scale, self.source.zero)
+        return sum(part.nbytes for part in kept if isinstance(part, Tensor))
+
+    @property
+    def wide(self) -> int:
+        """The columns of rows that the operator takes, for each half of the codes."""
+        return self.nibbles.shape[1] * 2 // self.halves
+
+    @property
+    def halves(self) -> int:
+        return 1 if self.source.bits <= 4 else 2
+
+    def restore(self) -> Any:
+        """The format that was packed, bit for bit."""
+        return dataclasses.replace(self.source, codes=pack(self._codes(), self.source.bits))
+
+    def _codes(self) -> Tensor:
+        n, k = self.shape
+        return self._join(unpack_nibbles(self.nibbles)[:n], k)
+
+    def _join(self, nibbles: Tensor, k: int) -> Tensor:
+        lift = _lift(self.source.bits)
+        if self.halves == 1:
+            return nibbles[:, :k] - lift
+        return (nibbles[:, :k] << 4 | nibbles[:, self.wide : self.wide + k]) - lift
+
+    def few(self, x: Tensor) -> Tensor:
+        """The packed product: x (rows, in or ``wide``), bfloat16, to (rows, out padded to 32), bfloat16."""
+        if x.shape[1] != self.wide:
+            x = F.pad(x, (0, self.wide - x.shape[1]))
+        if self.halves == 2:
+            x = torch.cat([x, x], 1)
+        return operator()(x, self.nibbles, self.group, self.grid)
+
+    def many(self, x: Tensor) -> Tensor:
+        """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
+        return x @ self.columns(x.dtype)
+
+    def columns(self, dtype: torch.dtype) -> Tensor:
+        """``W.mT`` (in, out), each number as ``source`` states it, computed in float32 or better."""
+        n, k = self.shape
+        wide = torch.promote_types(dtype, torch.float32)
+        size = (self.group, self.wide, self.nibbles.shape[0])
+        scale = spread_grid(self.source, self.source.scale, *size).to(wide).unsqueeze(1)
+        zero = spread_grid(self.source, self.source.centre(), *size).to(wide).unsqueeze(1) + _lift(self.source.bits)
+        codes = self._code_columns().unflatten(0, (-1, self.group))  # (groups, group, rows)
+        out = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+        step = max(1, TILE // codes[0].numel())
+        for target, *parts in zip(*(t.split(step) for t in (out, codes, scale, -zero * scale)), strict=True):
+            values = target.copy_(parts[0]) if dtype == wide else parts[0].to(wide)
+            torch.addcmul(parts[2], values, parts[1], out=values)
+            if dtype != wide:
+                target.copy_(values)
+        return out.flatten(0, 1)[:k, :n]
+
+    def _code_columns(self) -> Tensor:
+        """Codes, lifted, by columns: (``wide``, rows padded)."""
+        codes = self.nibbles.new_empty(self.wide, self.nibbles.shape[0])
+        for rows, part, at in blocks(self.nibbles):
+            target = codes[:, rows].unflatten(1, (len(part), -1))  # (k, blocks, rows of one)
+            for high, there in enumerate(at):
+                target[:, :, there] = self._half(part, high).transpose(0, 1)
+        return codes
+
+    def _half(self, part: Tensor, high: int) -> Tensor:
+        """Codes, lifted, in one half of the bytes: (blocks, k or 2 k, rows / 2) to (blocks, k, rows / 2)."""
+        if self.halves == 1:
+            return part >> 4 if high else part & 15
+        upper, lower = part.chunk(2, 1)
+        return (upper & 240) | (lower >> 4) if high else (upper << 4) | (lower & 15)
+
+    def linear(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        return self.many(flat).reshape(*x.shape[:-1], -1)
+
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.columns(weights.dtype).mT
+
+    def rows(self, index: Tensor) -> Tensor:
+        n, k = self.shape
+        flat = torch.arange(n, device=index.device)[index.reshape(-1)]  # refuses what lies past the end
+        codes = self._join(nibble_rows(self.nibbles, flat), k)
+        return self.source.restore_rows(codes, flat).reshape(*index.shape, k)
+
+
+def pack_four(source: Any) -> PackedFour | None:
+    """A quantised matrix in this layout; None where its groups, its size or its bits do not fit."""
+    if operator() is None or len(source.size) != 2 or source.bits < 2:
+        return None
+    n, k = source.size
+    group = _group(source.block[1], k)
+    if group is None or min(n, k) < 1:
+        return None
+    wide, tall = -(-k // group) * group, -(-n // 32) * 32
+    codes = unpack(source.codes, source.bits, k) + _lift(source.bits)
+    padding = (0, wide - k, 0, tall - n)
+    if source.bits <= 4:
+        nibbles = F.pad(codes, padding)
+    else:
+        nibbles = torch.cat([F.pad(part, padding) for part in (codes >> 4, codes & 15)], 1)
+    grid = _operator_grid(source, group, wide, tall)
+    if grid is None:
+        return None
+    return PackedFour(pack_nibbles(nibbles), grid, dataclasses.replace(source, codes=source.codes.to("meta")), group)
+
+
+def spread_grid(source: Any, grid: Tensor | float, group: int, wide: int, tall: int) -> Tensor:
+    """A grid of the format's blocks as one of groups along padded rows: (wide / group, tall), zeros beyond."""
+    n = source.size[0]
+    if not isinstance(grid, Tensor):
+        return torch.full((wide // group, tall), float(grid), device=source.scale.device)
+    block = min(source.block[1], wide)
+    by_row = grid.repeat_interleave(source.block[0], 0)[:n] if source.block[0] > 1 else grid
+    by_group = by_row if block == group else by_row.repeat_interleave(-(-block // group), 1)[:, : wide // group]
+    return F.pad(by_group.mT, (0, tall - n)).contiguous()  # rows last, along which it is read
+
+
+def narrowed(scale: Tensor) -> Tensor | None:
+    """Scales in bfloat16; None where one of them, or 256 times it, lies outside its range."""
+    narrow = scale.bfloat16()
+    lost = (narrow.float() - scale).abs() > scale.abs() * 2**-8
+    return None if bool(lost.any()) or not bool(torch.isfinite(narrow * 256).all()) else narrow
+
+
+def _operator_grid(source: Any, group: int, wide: int, tall: int) -> Tensor | None:
+    """Scales and shifts: value = (nibble - 8) scale + shift, all of it bfloat16; None where that cannot hold them."""
+    scale = spread_grid(source, source.scale, group, wide, tall).float()
+    zero = spread_grid(source, source.centre(), group, wide, tall).float() + _lift(source.bits)
+    narrow = narrowed(scale)
+    if narrow is None:
+        return None
+    if source.bits <= 4:
+        grid = torch.stack([narrow, ((8 - zero) * scale).bfloat16()], -1)
+    else:  # (16 h + l - zero) s = (h - 8) 16 s + (l - 8) s + (136 - zero) s; what one shift rounds off the other gets
+        upper = ((128 - zero) * scale).bfloat16()
+        lower = ((136 - zero) * scale - upper.float()).bfloat16()
+        grid = torch.cat([torch.stack([16 * narrow, upper], -1), torch.stack([narrow, lower], -1)])
+    return grid if bool(torch.isfinite(grid).all()) else None
+
+
+def _lift(bits: int) -> int:
+    """What is added to codes so that the middle of their range is the middle of 4 bits, or of 8."""
+    return (8 if bits <= 4 else 128) - 2 ** (bits - 1)
+
+
+def _group(block: int, k: int) -> int | None:
+    """The operator's group for blocks of so many columns: the one that pads least, and of those the largest."""
+    fitting = [g for g in GROUPS if block >= k or block % g == 0]
+    return min(fitting, key=lambda g: (-(-k // g) * g, -g), default=None)

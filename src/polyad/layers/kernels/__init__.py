@@ -1,0 +1,7 @@
+"""Fast products of weights with rows, chosen by measurement."""
+
+from polyad.layers.kernels.models import kernel_rows, prepare_layers
+from polyad.layers.kernels.pack import check_kernels
+from polyad.layers.kernels.product import Product, product
+
+__all__ = ["Product", "check_kernels", "kernel_rows", "prepare_layers", "product"]

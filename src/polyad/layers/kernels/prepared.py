@@ -1,0 +1,153 @@
+"""Formats of modules, packed for as long as they only multiply: what is packed stands in the place of the codes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from polyad.formats import Format, Product, Quantized, Sum
+from polyad.layers.factors import Factors
+from polyad.layers.kernels.choice import CHOICES
+from polyad.layers.kernels.pack import check_kernels, packed
+from polyad.layers.kernels.runs import MOST_INEXACT, Run, run_for
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LOCK = threading.RLock()
+
+
+class Prepared:
+    """The packed form of the format of one ``Factors``: what multiplies, and how the codes come back.
+
+    ``leaves`` are the modules whose codes are packed, each with the format that holds them.
+    """
+
+    def __init__(self, root: Factors, format: Format, leaves: list[tuple[Factors, Any]], kernels: str) -> None:
+        self.format, self.leaves, self.kernels = format, leaves, kernels
+        self.modules = [module for module in root.modules() if isinstance(module, Factors)]
+        self._runs: dict[torch.dtype, Run] = {}
+
+    def run(self, dtype: torch.dtype) -> Run:
+        """The product with rows of a dtype."""
+        if dtype not in self._runs:
+            self._runs[dtype] = run_for(self.format, dtype, most_rows(self.kernels))
+        return self._runs[dtype]
+
+    def codes_of(self, module: Factors) -> dict[str, Tensor]:
+        """The buffer of a module that is packed, by name; nothing for one whose buffers all stand in it."""
+        with torch.inference_mode(False), torch.no_grad():
+            format = next((format for leaf, format in self.leaves if leaf is module), None)
+            return {} if format is None else {"codes": format.restore().codes}
+
+    def undo(self) -> None:
+        """Give the modules their codes back."""
+        with _LOCK:
+            if self.modules[0].prepared is not self:
+                return
+            for module, _ in self.leaves:
+                module.stored_buffers.update(self.codes_of(module))
+            for module in self.modules:
+                module.prepared = None
+            wish: Wish | None = self.modules[0].wish
+            if wish is not None:
+                wish.put_off()
+
+
+class Wish:
+    """The wish that a format be packed once it meets few rows, and again, ever later, whenever that was undone."""
+
+    def __init__(self, kernels: str) -> None:
+        self.kernels, self.wait, self.times = kernels, 0, 0
+
+    def is_due(self) -> bool:
+        """True once the module met as many few rows as it has to wait for."""
+        self.wait -= 1
+        return self.wait < 0
+
+    def put_off(self) -> None:
+        """Wait twice as long as the time before: something reads the codes."""
+        self.times += 1
+        self.wait = 2 ** min(self.times, 16) - 2
+
+
+def most_rows(kernels: str) -> Any:
+    """The rule up to how many rows packed products serve under this choice of kernels."""
+
+    def most(format: Any, dtype: torch.dtype) -> int:
+        if dtype not in DTYPES:
+            return 0
+        if kernels != "auto":
+            return MOST_INEXACT
+        return CHOICES.of(format.source, format.kernel, dtype, measure=False)["most"]
+
+    return most
+
+
+def prepared_run(weight: Factors, x: Tensor) -> Run | None:
+    """The fast product of a module's format with x; None where the plain one has to serve."""
+    prepared: Prepared | None = weight.prepared
+    if prepared is None and (weight.wish is None or not _is_few(x) or weight.training or not weight.wish.is_due()):
+        return None
+    if type(x) is not Tensor or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return None
+    if prepared is None:
+        prepared = prepare_factors(weight, weight.wish.kernels, x.dtype)
+    return None if prepared is None else prepared.run(x.dtype)
+
+
+def _is_few(x: Tensor) -> bool:
+    """True for rows of a kind for which packing pays: few of them, and no gradient of theirs wanted."""
+    return (
+        not torch.compiler.is_compiling()
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and x.dtype in DTYPES
+        and x.device.type == "cpu"
+        and x.numel() <= MOST_INEXACT * x.shape[-1]
+    )
+
+
+def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared | None:
+    """Pack the format of a module; None, and no wish for more, where no part of it can be."""
+    check_kernels(kernels)
+    with _LOCK:
+        if root.prepared is not None:
+            return root.prepared
+        leaves: list[tuple[Factors, Any]] = []
+        format = _pack_modules(root, kernels, dtype, leaves)
+        if kernels == "plain" or not all(t.device.type == "cpu" for t in root.buffers()):
+            root.wish = None
+            return None
+        prepared = Prepared(root, format, leaves, kernels)
+        for module, _ in leaves:
+            module.stored_buffers["codes"] = None
+        for module in prepared.modules:
+            module.prepared = prepared
+        return prepared
+
+
+def _pack_modules(module: nn.Module, kernels: str, dtype: torch.dtype, leaves: list[tuple[Factors, Any]]) -> Any:
+    """The format of a module with its codes packed; ``leaves`` gets the modules that these belong to."""
+    format: Any = module()
+    if isinstance(module, Factors) and isinstance(format, Quantized):
+        fast = pack_if_faster(format, kernels, dtype)
+        if fast is None:
+            return format
+        leaves.append((module, fast))
+        return fast
+    if isinstance(format, Sum | Product):
+        (parts,) = module.children()
+        return type(format)(tuple(_pack_modules(part, kernels, dtype, leaves) for part in parts.children()))
+    return format
+
+
+def pack_if_faster(format: Quantized, kernels: str, dtype: torch.dtype) -> Format | None:
+    """A quantised matrix packed by a kernel that is right and, if kernels are to be chosen, faster at one row."""
+    fast: Any = packed(format, kernels)
+    if fast is None or dtype not in DTYPES:
+        return None
+    if kernels == "auto" and CHOICES.of(format, fast.kernel, dtype, measure=False)["most"] < 1:
+        return None
+    return fast

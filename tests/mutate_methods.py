@@ -1,0 +1,236 @@
+"""Change methods a line at a time and see whether their tests notice: ``python tests/mutate_methods.py adapters``.
+
+Every mutant is one change of one line (a sign, a transpose, a term left out, a rank or bound off by one, an order
+turned round) in a copy of ``src``; the tests whose names hold the method's are run on it in a process of their own.
+What the tests do not notice is printed at the end. The verdicts are kept in a file by the text of the method, so that
+a run that was stopped goes on, and a method that changed is tried again. Not collected by pytest, nor run in CI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import doctest
+import hashlib
+import importlib
+import json
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = {
+    "adapters": ("adapters/methods", "adapters"), "codecs": ("cache/codecs", "cache"),
+    "quantize": ("quantize/methods", "quantize"), "decompose": ("decompose", "decompose"),
+    "factor": ("compress/methods", "compress"), "allocate": ("allocate", "allocate"),
+    "transforms": ("optim/transforms", "optim"), "layers": ("attention/methods", "attention"),
+}  # fmt: skip
+"""The folder of a family's methods in ``src/polyad``, and that of its tests in ``tests``."""
+SLOW = "compilation or ddp or fsdp2"
+"""Tests that say nothing of a formula and take longest."""
+LIMIT = 100
+"""Seconds of processor time after which a mutant counts as noticed: it does not end."""
+SWAPPED = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*"}
+TURNED = {ast.Lt: ">=", ast.GtE: "<", ast.Gt: "<=", ast.LtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
+OTHERWISE = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "argmax": "argmin", "argmin": "argmax"}
+FALSE = {"True": "False", "False": "True"}
+
+Edit = tuple[int, int, int, str, str]
+"""Line, first column and last of what is replaced, in bytes; what stands there then; and the kind of change."""
+
+
+class Edits(ast.NodeVisitor):
+    """All changes of a method's code: not of its card, messages, annotations and class constants."""
+
+    def __init__(self, source: str) -> None:
+        self.lines, self.edits = [line.encode() for line in source.split("\n")], list[Edit]()
+
+    def change(self, node: ast.AST, text: str, kind: str) -> None:
+        if isinstance(node, ast.expr) and node.lineno == node.end_lineno and node.end_col_offset is not None:
+            self.edits.append((node.lineno, node.col_offset, node.end_col_offset, text, kind))
+
+    def text(self, node: ast.expr) -> str:
+        return self.lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for statement in node.body:
+            self.visit(statement)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for statement in node.body:
+            if isinstance(statement, ast.FunctionDef):
+                self.visit(statement)
+
+    def visit_Module(self, node: ast.Module) -> None:
+        for statement in node.body:
+            if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+                self.visit(statement)
+
+    def visit_Raise(self, node: ast.Raise) -> None: ...
+
+    def visit_Assert(self, node: ast.Assert) -> None: ...
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None: ...
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_If(self, node: ast.If) -> None:
+        refuses = all(isinstance(statement, ast.Raise) for statement in node.body)
+        for part in [*([] if refuses else [node.test, *node.body]), *node.orelse]:
+            self.visit(part)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        left, right = (self.text(side) if side.lineno == side.end_lineno else "" for side in (node.left, node.right))
+        if left and right and type(node.op) in SWAPPED:
+            sign = SWAPPED[type(node.op)]
+            if not isinstance(node.left, ast.List | ast.Constant) or isinstance(node.op, ast.Mult | ast.Div):
+                self.change(node, f"({left} {sign} {right})", "sign" if sign in "+-" else "factor")
+            self.change(node, f"({left})", "dropped")
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        dimension = isinstance(node.operand, ast.Constant)  # -1 and 1 are often one
+        if isinstance(node.op, ast.USub | ast.Not) and not dimension:
+            self.change(node, f"({self.text(node.operand)})", "sign")
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if node.attr in ("mT", "T") and isinstance(node.value, ast.expr):
+            self.change(node, self.text(node.value), "transpose")
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        for part in ast.walk(node.slice):
+            if isinstance(part, ast.Slice):
+                for bound in filter(None, (part.lower, part.upper)):
+                    self.change(bound, f"({self.text(bound)} - 1)", "off by one")
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        if len(node.ops) == 1 and type(node.ops[0]) in TURNED:
+            left, right = self.text(node.left), self.text(node.comparators[0])
+            self.change(node, f"({left} {TURNED[type(node.ops[0])]} {right})", "turned")
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in OTHERWISE and isinstance(node.func, ast.Name):
+            self.change(node.func, OTHERWISE[name], "turned")
+        elif name in OTHERWISE and isinstance(node.func, ast.Attribute):
+            self.change(node.func, f"{self.text(node.func.value)}.{OTHERWISE[name]}", "turned")
+        for keyword in node.keywords:
+            flag = isinstance(keyword.value, ast.Constant) and FALSE.get(str(keyword.value.value))
+            if flag and keyword.arg not in ("keepdim", "persistent", "strict", "full_matrices"):
+                self.change(keyword.value, flag, "turned")
+        self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if node.id == "rank" and isinstance(node.ctx, ast.Load):
+            self.change(node, "(rank + 1)", "off by one")
+
+
+def edits_of(source: str, most: int) -> list[Edit]:
+    """The changes of a file, at most so many, chosen over its lines by the file's text."""
+    visitor = Edits(source)
+    visitor.visit(ast.parse(source))
+    edits = [e for e in dict.fromkeys(visitor.edits) if "# unmutated" not in visitor.lines[e[0] - 1].decode()]
+    if len(edits) > most > 0:
+        edits = random.Random(len(source)).sample(edits, most)
+    return sorted(edits)
+
+
+def apply_edit(source: str, edit: Edit) -> str:
+    line, first, last, text, _ = edit
+    lines = [one.encode() for one in source.split("\n")]
+    lines[line - 1] = lines[line - 1][:first] + text.encode() + lines[line - 1][last:]
+    return "\n".join(one.decode() for one in lines)
+
+
+def selection(name: str) -> str:
+    """The tests that concern a method: those of contracts by its name, others that have it in theirs."""
+    words = {name, name.split("_")[0] if len(name.split("_")[0]) > 3 else name}
+    contract = " or ".join(f"[{name}{end}" for end in "-]")
+    return f"({contract} or {' or '.join(f'test_{word}' for word in words)}) and not ({SLOW})"
+
+
+def concerns(file: Path, name: str) -> bool:
+    """True where a file's tests can be of the method: of contracts, or it names it."""
+    text = file.read_text().lower()
+    return "polyad.testing import" in text or any(word in text for word in (name, name.replace("_", "")))
+
+
+def judge(copy: Path, path: Path, tests: Path) -> str:
+    """Run the examples and tests of the method in ``path`` on the copy, in a process of their own; the verdict."""
+    child = os.fork()
+    if child == 0:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+        sys.path[:0] = [str(copy), str(ROOT / "tests")]
+        import pytest
+
+        module = ".".join(path.relative_to(copy).with_suffix("").parts)
+        if doctest.testmod(importlib.import_module(module)).failed:
+            os._exit(1)
+        files = [str(file) for file in sorted(tests.glob("test_*.py")) if concerns(file, path.stem)]
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", selection(path.stem), *files])))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {0: "survived", 3: "broken", 4: "broken", 5: "no test"}.get(code, "noticed")
+
+
+def mutants(copy: Path, families: list[str], most: int, only: str | None) -> Iterator[tuple[Path, Path, str, Edit]]:
+    for family in families:
+        folder, tests = FAMILIES[family]
+        for path in sorted((copy / "polyad" / folder).rglob("*.py")):
+            if not path.name.startswith("_") and (only is None or path.stem in only.split(",")):
+                source = path.read_text()
+                for edit in edits_of(source, most) if "@method(" in source else ():
+                    yield path, ROOT / "tests" / tests, source, edit
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("families", nargs="+", choices=FAMILIES)
+    parser.add_argument("--most", type=int, default=12, help="mutants a file at most; 0: all")
+    parser.add_argument("--only", help="methods by name, with commas between")
+    parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "polyad-mutants.jsonl")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; run again to go on")
+    options = parser.parse_args()
+    import hypothesis  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+
+    torch.set_num_threads(1)
+    kept = dict(map(json.loads, options.store.read_text().splitlines())) if options.store.exists() else {}
+    end, counts, survivors = time.monotonic() + 60 * options.minutes, dict[str, int](), list[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(ROOT / "src", Path(folder) / "src"))
+        for path, tests, source, edit in mutants(copy, options.families, options.most, options.only):
+            digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+            key = f"{path.stem} {digest} {edit}"
+            if key not in kept and time.monotonic() < end:
+                path.write_text(apply_edit(source, edit))
+                kept[key] = judge(copy, path, tests)
+                path.write_text(source)
+                with options.store.open("a") as store:
+                    store.write(json.dumps([key, kept[key]]) + "\n")
+            verdict = kept.get(key, "not tried")
+            counts[verdict] = counts.get(verdict, 0) + 1
+            if verdict in ("survived", "no test", "broken"):
+                line = apply_edit(source, edit).split("\n")[edit[0] - 1].strip()
+                survivors.append(f"src/{path.relative_to(copy)}:{edit[0]}: {edit[4]}: {line}")
+    print("\n".join(survivors))
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main()
