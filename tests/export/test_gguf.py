@@ -17,6 +17,7 @@ from polyad.cli import main
 from polyad.export import export, fit_recipe
 from polyad.formats import LowRank, Quantized, Sum
 from polyad.interop import gguf_engine
+from polyad.models.attention import ReducedAttention
 from polyad.models.source import Origin
 from polyad.testing.decoders import random_decoder
 
@@ -244,6 +245,19 @@ def test_cut_heads_and_widths_come_back_at_places_of_their_own(tmp_path):
         assert not up[before:].any()
         assert numbers(found[f"blk.{i}.attn_q.weight"]).shape == (64, 64)
     assert any("are filled up with zeros" in note for note in result.notes)
+    reduced = [layer.self_attn for layer in model.model.layers if isinstance(layer.self_attn, ReducedAttention)]
+    assert any(one.pairs is not None and one.value_width < 16 for one in reduced)
+    for one in reduced:
+        q, v, o = (numbers(found[f"blk.{one.layer_idx}.attn_{role}.weight"]) for role in ("q", "v", "output"))
+        q = q.reshape(4, 8, 2, 64).transpose(1, 2)  # heads, halves, pairs
+        pairs = torch.arange(8).expand(2, 8) if one.pairs is None else one.pairs
+        for head in range(4):
+            before = one.q_proj.weight.unflatten(0, (4, 2, -1))[head]
+            assert torch.equal(q[head][:, pairs[head // 2]], before)
+            assert int(q[head].abs().sum(-1).gt(0).sum()) == before.shape[0] * before.shape[1]
+            value = one.v_proj.weight.unflatten(0, (2, -1))[head // 2]
+            product = one.o_proj.weight.unflatten(1, (4, -1))[:, head] @ value
+            torch.testing.assert_close(o.unflatten(1, (4, 16))[:, head] @ v.unflatten(0, (2, 16))[head // 2], product)
 
 
 def test_rotary_scaling_is_stated(tmp_path):
