@@ -20,5 +20,5 @@ def trusting(trust: bool) -> Iterator[None]:
 
 
 def trust_of(said: bool | None) -> bool:
-    """What was said, or else what holds for a while; False by default."""
+    """The answer that was given, or else the one that holds for a while; False by default."""
     return _trust.get() if said is None else said
