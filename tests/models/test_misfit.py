@@ -218,7 +218,7 @@ def test_every_command_that_loads_has_the_option(name):
 
 
 def test_a_dtype_by_name_is_refused_as_it_is_in_saving(tmp_path):
-    with pytest.raises(TypeError, match=r"dtype is a str and no dtype; give one of torch's, such as torch.float16"):
+    with pytest.raises(TypeError, match=r"dtype is a str and no dtype; such as torch.float16"):
         polyad.load(tmp_path, dtype="float16")
 
 

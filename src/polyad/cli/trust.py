@@ -23,7 +23,7 @@ def with_trust(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(*args: Any, trust_remote_code: bool = False, **named: Any) -> Any:
-        from polyad.models.trust import trusting
+        from polyad._trust import trusting
 
         with trusting(trust_remote_code):
             return function(*args, **named)

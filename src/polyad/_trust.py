@@ -20,5 +20,5 @@ def trusting(trust: bool) -> Iterator[None]:
 
 
 def trust_of(said: bool | None) -> bool:
-    """Tell whether to trust: as was said, or else as holds for a while; by default not."""
+    """The answer that was given, or else the one that holds for a while; False by default."""
     return _trust.get() if said is None else said
