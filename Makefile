@@ -55,7 +55,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.ready
-	$(PIP) -c constraints.txt -e '.[gguf,interop,pictures,report,test]'
+	$(PIP) -c constraints.txt -e '.[data,engines,gguf,interop,onnx,pictures,report,transformers,test]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.test

@@ -141,12 +141,8 @@ class Conv(nn.Module):
                 f"padding={layer.padding!r} with padding_mode={layer.padding_mode!r} has no factorised form here; "
                 "leave that layer out, or pad explicitly before it"
             )
-        geometry = {
-            "stride": tuple(layer.stride),
-            "padding": tuple(layer.padding),
-            "dilation": tuple(layer.dilation),
-            "groups": layer.groups,
-        }
+        geometry: dict[str, Any] = {name: tuple(getattr(layer, name)) for name in ("stride", "padding", "dilation")}
+        geometry["groups"] = layer.groups
         if bias is None and layer.bias is not None:
             bias = layer.bias.detach()
         return cls(weight, bias, tuple(layer.kernel_size), geometry)
