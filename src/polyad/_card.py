@@ -162,12 +162,12 @@ def tensor_of(array: Any, *, floats: bool = False) -> Any:
 
 def methods(kind: str | None = None) -> tuple[Card, ...]:
     """All cards of the catalogue, or those of one kind, sorted by name."""
-    _import_methods()
+    import_methods()
     cards = sorted(_catalogue.values(), key=lambda card: card.name)
     return tuple(card for card in cards if kind is None or card.kind == kind)
 
 
-def _import_methods() -> None:
+def import_methods() -> None:
     """Import every package that has methods: they are in the catalogue once their modules are imported."""
     for package in PACKAGES:
         import_module(f"polyad.{package}")
@@ -181,11 +181,11 @@ def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> 
     """The card of a method, given the function or its name; with ``kinds``, of a method of one of these."""
     entry = _find(function)
     if entry is None:
-        _import_methods()
+        import_methods()
         entry = _find(function)
     if entry is not None and (not kinds or entry.kind in kinds):
         return entry
-    _import_methods()
+    import_methods()
     import difflib
 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))

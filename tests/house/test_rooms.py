@@ -136,6 +136,7 @@ LONG_FUNCTIONS = {
     **dict.fromkeys(
         [f"cli.{name}.{name}" for name in ("adapt", "cache", "compare", "compress", "convert", "decompose")], COMMAND
     ),
+    "cli.evaluate.evaluate": COMMAND,
     "cli.generate.generate": COMMAND,
     "cli.inspect.inspect": COMMAND,
     "decompose.alternating.extrapolation.alternate": LOOP,

@@ -132,7 +132,7 @@ WRITERS = {
     "model": write_model, "pretrained": write_pretrained, "adapter": write_adapter, "format": write_format,
     "training": write_training, "checkpoint": write_checkpoint, "optimizer": write_optimizer, "record": write_record,
 }  # fmt: skip
-MADE_AGAIN = {"statistics", "tokens"}
+MADE_AGAIN = {"kernels", "statistics", "tokens"}
 
 
 def test_every_kind_of_file_is_tried():

@@ -84,8 +84,6 @@ def adapt(
             emit(records[0] if adapter is not None else records)
         else:
             show(records)
-            if adapter is not None and "measure" in records[0]:
-                measure_table(records[0]["measure"], adapter)
             out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
         if work is not None:
             state_file(out_folder).unlink(missing_ok=True)
@@ -184,6 +182,8 @@ def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
     for record in records:
         if not is_trained(record):
             out.print(f"{record['spelled']} failed: {failure(record)}")
+        elif "measure" in record:
+            measure_table(record["measure"], record["spelled"])
 
 
 def curve(losses: list[float], columns: int = 8) -> str:

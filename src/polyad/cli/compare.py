@@ -97,17 +97,8 @@ def show(points: list[Point]) -> None:
         keep = point.get("keep")
         head = [point.get("method", ""), number(keep, 2) if keep else "–"]
         if not is_measured(point):
-            rows.append(
-                [
-                    *head,
-                    *("–" for _ in texts),
-                    *(["–"] if measured else []),
-                    "–",
-                    "–",
-                    "–",
-                    f"failed: {failure(point)}",
-                ]
-            )
+            holes = ["–"] * (len(texts) + bool(measured) + 3)
+            rows.append([*head, *holes, f"failed: {failure(point)}"])
             continue
         after, before = point["compressed"], point["original"]
         ratios = [f"{after['perplexity'][t] / before['perplexity'][t]:.3f} x" for t in texts]
@@ -115,16 +106,8 @@ def show(points: list[Point]) -> None:
         sizes = [share(after[c]["total"], before[c]["total"]) for c in ("parameters", "bytes")]
         speed = share(after["decode_tokens_per_second"], before["decode_tokens_per_second"])
         rows.append([*head, *ratios, *sizes, speed, "front" if point.get("pareto") else ""])
-    columns = [
-        "method",
-        "keep",
-        *(f"perplexity, {t}" for t in texts),
-        *([measured["name"]] if measured else []),
-        "parameters",
-        "bytes",
-        "decoding",
-        "",
-    ]
+    named = [measured["name"]] if measured else []
+    columns = ["method", "keep", *(f"perplexity, {t}" for t in texts), *named, "parameters", "bytes", "decoding", ""]
     title = "whole model, relative to the original (its floats in two bytes)"
     table(title + (measure_title(measured) if measured else ""), columns, rows)
     for point in points:

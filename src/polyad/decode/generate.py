@@ -63,13 +63,8 @@ def generate(
     _check(model, max_new_tokens, dtype, generator, cache)
     ids, mask = read_prompt(model, prompt, attention_mask)
     streamer = streamer_of(model, stream, len(ids))
-    ends, criteria = stop_settings(model, stop)
-    settings |= {"max_new_tokens": max_new_tokens, "do_sample": bool(sample), **ends}
-    settings |= {"attention_mask": mask, "return_dict_in_generate": False}
-    settings["stopping_criteria"] = [*settings.get("stopping_criteria", ()), *criteria]
-    if logits_processor is not None:
-        several = isinstance(logits_processor, list | tuple)
-        settings["logits_processor"] = list(logits_processor) if several else [logits_processor]
+    settings |= {"max_new_tokens": max_new_tokens, "do_sample": bool(sample), "attention_mask": mask}
+    _complete(settings, model, stop, logits_processor)
     texts = at_hand if calibrate is None else lambda: calibrate
     kv = cache_by_name(model, cache, texts) if isinstance(cache, str) else cache
     clock, wanted = Clock(ids.device), dtype or default_dtype(ids.device.type)
@@ -86,6 +81,16 @@ def generate(
         wanted = model.dtype
     held_bytes = prepared.decoder.nbytes if prepared and prepared.decoder and reason is None else None
     return _result(model, ids, mask, sequences, clock, wanted, reason, held_bytes if kv is None else kv.nbytes)
+
+
+def _complete(settings: dict[str, Any], model: Any, stop: Stop | None, logits_processor: Any) -> None:
+    """Add the model's stops and whoever changes logits to what is given to transformers."""
+    ends, criteria = stop_settings(model, stop)
+    settings |= ends | {"return_dict_in_generate": False}
+    settings["stopping_criteria"] = [*settings.get("stopping_criteria", ()), *criteria]
+    if logits_processor is not None:
+        several = isinstance(logits_processor, list | tuple)
+        settings["logits_processor"] = list(logits_processor) if several else [logits_processor]
 
 
 def _result(

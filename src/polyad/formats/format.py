@@ -9,17 +9,20 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Generator, Tensor
 
+from polyad._card import import_methods
 from polyad.formats._spec import build, encode
 from polyad.formats._tree import map_tensors, named_tensors, number_parts, register, stored_bytes
 from polyad.formats.batch_entries import entries
 from polyad.formats.describe import dense_array, describe_format, relative_error
+from polyad.formats.kinds_by_name import KindsByName
 from polyad.formats.patches import convolve_patches
 
-_kinds: dict[str, type[Format]] = {}
+_kinds: dict[str, type[Format]] = KindsByName()
 
 
 def kinds() -> dict[str, type[Format]]:
     """Every concrete format by name."""
+    import_methods()
     return dict(sorted(_kinds.items()))
 
 

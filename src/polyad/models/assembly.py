@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._card import import_methods
 from polyad.layers import Conv, Embedding, Factors, Linear
 from polyad.models.described import KINDS
 from polyad.models.manifest import FOREIGN, skeleton
@@ -130,6 +131,8 @@ def _module(spec: Mapping[str, Any], before: nn.Module) -> nn.Module:
     kind = spec["layer"]
     if kind == "torch.Linear":
         return nn.Linear(spec["in"], spec["out"], bias=spec["bias"], device="meta")
+    if kind not in KINDS and kind not in LAYERS:
+        import_methods()  # it may be of a package that is not imported yet
     if kind in KINDS:
         return KINDS[kind].from_spec(dict(spec), before)
     if kind not in LAYERS:

@@ -91,6 +91,7 @@ class WeightReads(TorchFunctionMode):
         self.owners, self.views = dict[int, list[str]](), list[Tensor]()
         for path, layer in layers.items():
             for tensor in _weights(layer):
+                self.views.append(tensor)  # held, so that no other tensor gets its id
                 self.owners.setdefault(id(tensor), []).append(path)
 
     def __enter__(self) -> WeightReads:
@@ -180,10 +181,8 @@ def _generated(model: Any, inputs: Mapping[str, Any]) -> bool:
     """Generate two tokens, where a model can; False for one that needs more than these inputs for it."""
     first = {key: value for key, value in inputs.items() if not key.startswith("decoder_")}
     try:
-        return (
-            model.can_generate()
-            and len(model.generate(**first, max_new_tokens=2, min_new_tokens=2, do_sample=False)) > 0
-        )
+        settings = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
+        return model.can_generate() and len(model.generate(**first, **settings)) > 0
     except Exception:
         return False
 

@@ -76,20 +76,27 @@ def cache_for(
         place(config, i, use.module, layer, use.heads)
         for (i, use), layer in zip(uses.items(), statistics, strict=True)
     ]
-    codecs = _codecs(make, places)
+    _hold(layers, uses, _codecs(make, places), rotations, (window, sinks, dtype))
+    cache = HeldCache(layers, rotations)
+    return HeldPair(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
+
+
+def _hold(
+    layers: Any, uses: Mapping[int, Any], codecs: Sequence[Any], rotations: Any, settings: tuple[Any, Any, Any]
+) -> None:
+    """Put a layer of polyad's in the place of each plain one that attention uses."""
+    window, sinks, dtype = settings
     new_layers: list[HeldLayer] = []
     for (number, use), codec in zip(uses.items(), codecs, strict=True):
         if codec is not None and codec.reads_queries:
             refuse_indirect(number, use, repr(codec))
-        settings: Any = (window, rotations.get(use.table) if use.rotated is not False else None, sinks, dtype)
-        layer = EvictingLayer(codec, *settings) if isinstance(codec, Eviction) else HeldLayer(codec, *settings)
+        how: Any = (window, rotations.get(use.table) if use.rotated is not False else None, sinks, dtype)
+        layer = EvictingLayer(codec, *how) if isinstance(codec, Eviction) else HeldLayer(codec, *how)
         layer.direct = use.direct
         layers[number] = layer
         new_layers.append(layer)
     for layer in new_layers:
         layer.neighbours = [x for x in new_layers if x.codec is layer.codec] if layer.codec is not None else (layer,)
-    cache = HeldCache(layers, rotations)
-    return HeldPair(cache, DynamicCache()) if model.config.is_encoder_decoder else cache
 
 
 def _check_counts(**counts: int) -> None:

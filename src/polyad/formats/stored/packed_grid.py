@@ -17,6 +17,7 @@ def spread_grid(source: Any, grid: Tensor | float, group: int, wide: int, tall: 
     n = source.size[0]
     if not isinstance(grid, Tensor):
         return torch.full((wide // group, tall), float(grid), device=source.scale.device)
+    grid = grid.float() if grid.dtype.itemsize == 1 and grid.is_floating_point() else grid  # 8 bits are not padded
     block = min(source.block[1], wide)
     by_row = grid.repeat_interleave(source.block[0], 0)[:n] if source.block[0] > 1 else grid
     by_group = by_row if block == group else by_row.repeat_interleave(-(-block // group), 1)[:, : wide // group]
