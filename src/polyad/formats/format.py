@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
-from polyad._card import import_methods
 from polyad.formats._spec import build, encode
 from polyad.formats._tree import map_tensors, named_tensors, number_parts, register, stored_bytes
 from polyad.formats.batch_entries import entries
@@ -17,13 +15,12 @@ from polyad.formats.describe import dense_array, describe_format, relative_error
 from polyad.formats.kinds_by_name import KindsByName
 from polyad.formats.patches import convolve_patches
 
-_kinds: dict[str, type[Format]] = KindsByName()
+_kinds = KindsByName()
 
 
 def kinds() -> dict[str, type[Format]]:
     """Every concrete format by name."""
-    import_methods()
-    return dict(sorted(_kinds.items()))
+    return _kinds.whole()
 
 
 class Format:
@@ -176,7 +173,7 @@ class Format:
 
     def __add__(self, other: Format) -> Format:
         """The sum, as a ``Sum``; kinds that can hold a sum of two of themselves give that instead."""
-        make_sum = cast(Callable[..., Format], _kinds["Sum"])  # by name, since that kind is built on this class
+        make_sum: Any = _kinds["Sum"]  # by name, since that kind is built on this class
         return make_sum((self, other)) if isinstance(other, Format) else NotImplemented
 
     def __neg__(self) -> Format:

@@ -14,3 +14,8 @@ class KindsByName(dict[str, Any]):
         if not super().__contains__(name):
             import_methods()
         return super().__contains__(name)
+
+    def whole(self) -> dict[str, Any]:
+        """Every kind of every package, sorted."""
+        import_methods()
+        return dict(sorted(self.items()))
