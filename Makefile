@@ -45,7 +45,7 @@ oldest: $(VENV)/.test
 
 test-browser: $(VENV)/.test
 	bash tests/browser.sh
-	$(BIN)/python -m pytest -m browser tests/cli/test_browser.py
+	$(BIN)/python -m pytest -m browser tests/cli/test_browser.py tests/export/test_browser_example.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

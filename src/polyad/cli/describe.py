@@ -36,6 +36,8 @@ def describe(card: Card, lines: Mapping[str, Sequence[Line]]) -> None:
         for line in lines.get(paper.handle or "", ()):
             figure = f"{line.figure:.4g} {line.relation} {line.bound:.4g}"
             out.print(f"  claim {line.handle}, {line.state} ({figure}): {line.assertion}", soft_wrap=True)
+    if card.instead:
+        out.print(f"\n{card.instead}", soft_wrap=True)
     out.print(f"\n{usage(card)}", soft_wrap=True)
 
 
