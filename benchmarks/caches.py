@@ -9,14 +9,11 @@ Statistics of calibration are kept in ~/.cache/polyad/benchmarks. All of it take
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import fnmatch
 import gc
 import itertools
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.stored_rows import arguments, run_rows
 
 from polyad.cache import HeldCache, Kivi, TransformCoding, cache_for, observe, recording_cache, water_filling
 from polyad.data import calibration, evaluation
@@ -263,35 +261,16 @@ def breakeven(rows: dict[str, Row]) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("patterns", nargs="*", default=["*"])
+    parser = arguments(__doc__ or "")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="run rows that are stored, too")
-    parser.add_argument("--list", action="store_true", help="name the rows")
-    parser.add_argument("--show", action="store_true", help="print what is stored and run nothing")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        torch.set_num_threads(given.threads)
-        print(json.dumps(ROWS[given.one](), default=float))
+    done = run_rows(
+        given, ROWS, "benchmarks.caches", RESULTS, lambda _name: given.threads,
+        lambda rows: {"asked": asked(rows), "break-even": breakeven(rows)},
+    )  # fmt: skip
+    if done is None:
         return
-    chosen = [name for name in ROWS if any(fnmatch.fnmatch(name, f"*{p}*") for p in given.patterns)]
-    if given.list:
-        print("\n".join(chosen))
-        return
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-    for name in [] if given.show else chosen:
-        if name in kept["rows"] and not given.again:
-            continue
-        environment = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
-        call = [sys.executable, "-m", "benchmarks.caches", "--one", name, "--threads", str(given.threads)]
-        done = subprocess.run(call, stdout=subprocess.PIPE, text=True, env=environment)
-        if done.returncode:
-            print(f"{name}: the process ended with {done.returncode}")
-            continue
-        kept["rows"][name] = json.loads(done.stdout.splitlines()[-1])
-        kept |= {"asked": asked(kept["rows"]), "break-even": breakeven(kept["rows"]), "torch": torch.__version__}
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    chosen, kept = done
     for name in chosen:
         print(f"{name}: {json.dumps(kept['rows'].get(name), indent=None)}")
     for one in asked(kept["rows"]):

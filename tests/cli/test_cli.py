@@ -212,6 +212,7 @@ def test_compress_prints_a_table(polyad_command, tiny_folder, tmp_path, quick):
     assert code == 0
     assert "perplexity" in out
     assert "saved to" in out
+    assert "load it with polyad.load(" in " ".join(out.split())
 
 
 def test_compare(polyad_command, tiny_folder, quick):

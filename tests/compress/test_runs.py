@@ -1,5 +1,6 @@
 """The main job, its comparisons, and going on after a kill."""
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -12,12 +13,16 @@ from safetensors.torch import load_file
 import polyad
 import tiny
 from polyad.compress import Step, compare, lord, modegpt
+from polyad.compress.asked import Request
 from polyad.compress.compare import mark_front
 from polyad.compress.compression import Compression
 from polyad.compress.recipe import steps
-from polyad.compress.run import Asked, compress_to_folder, round_to
+from polyad.compress.result import measure_result
+from polyad.compress.run import Asked, compress_model, compress_to_folder, round_to
 from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration
+from polyad.layers import Linear
+from polyad.models import load
 from polyad.models.calibration import collect
 from polyad.quantize import round_to_nearest
 
@@ -249,3 +254,15 @@ def test_the_built_in_model_loads_and_speaks():
         made = model.generate(ids, max_new_tokens=4, do_sample=False)[0]
     assert "Paris" in tokenizer.decode(made)
     assert len(polyad.models.blocks(model)) == 90
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_what_is_timed_has_the_kernels_of_whoever_loads_it(tiny_folder, asked, tmp_path):
+    request = Request(str(tiny_folder), steps("rtn:bits=4,group=16"), None, asked)
+    compressed, original = compress_model(request, tmp_path), load(str(tiny_folder))
+    wishes = [m.weight.wish for m in compressed.model.modules() if isinstance(m, Linear)]
+    assert wishes
+    assert not any(wishes)
+    measure_result(compressed, original, dataclasses.replace(asked, alternations=1), (None, None), None)
+    layers = [m for m in compressed.model.modules() if isinstance(m, Linear)]
+    assert all(layer.weight.wish or layer.weight.prepared for layer in layers)

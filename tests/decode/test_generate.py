@@ -38,6 +38,16 @@ def model(kind):
     return made
 
 
+def test_more_tokens_than_learned_positions_are_refused_before_any_is_made():
+    made = model("opt")  # of 64 positions
+    with pytest.raises(ValueError, match="71 tokens together, and the model has learned 64 positions"):
+        polyad.generate(made, [5] * 60, max_new_tokens=11, dtype=torch.float32)
+    padded = torch.tensor([[0] * 7 + [5] * 53])
+    mask = (padded > 0).long()
+    got = polyad.generate(made, padded, attention_mask=mask, max_new_tokens=11, dtype=torch.float32)
+    assert (got.loop, got.tokens.shape) == ("polyad", (1, 11))
+
+
 def batch():
     """Two prompts, the second padded on the left."""
     ids = tiny.ids(2, PROMPT)

@@ -15,8 +15,10 @@ import tiny
 from polyad.adapters import Adapters, DoRA, LoRA
 from polyad.cli import main
 from polyad.export import export, fit_recipe
+from polyad.export.gguf.reference import with_numbers_of_file
 from polyad.formats import LowRank, Quantized, Sum
 from polyad.interop import gguf_engine
+from polyad.layers.kernels import prepare_layers
 from polyad.models.attention import ReducedAttention
 from polyad.models.source import Origin
 from polyad.testing.decoders import random_decoder
@@ -60,6 +62,18 @@ def test_a_file_is_read_back_as_the_model(tmp_path):
     assert torch.equal(tiny.logits(again), tiny.logits(model))
     tokenizer = polyad.models.origin(again).tokenizer
     assert tokenizer("it's 1,234 Ångström").input_ids == tiny.tokenizer()("it's 1,234 Ångström").input_ids
+
+
+def test_what_a_file_is_compared_with_multiplies_exactly():
+    model = compress(decoder(), "rtn:bits=4,group=32")
+    one = torch.tensor([[7]])
+    with torch.no_grad():
+        exact = model(one).logits
+        prepare_layers(model, "packed4")
+        rounded = model(one).logits
+        reference = with_numbers_of_file(model, ())(one).logits
+    assert (rounded - exact).norm() > 1e-3 * exact.norm()  # the model itself takes packed products
+    torch.testing.assert_close(reference, exact)
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3", "Starcoder2", "StableLm"])

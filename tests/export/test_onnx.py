@@ -11,8 +11,10 @@ import torch
 import transformers
 from torch import nn
 
+import export_of
 import polyad
 import tiny
+from export_of import rounded
 from polyad.decompose import svd
 from polyad.export import export
 from polyad.export.onnx import encode
@@ -24,20 +26,7 @@ ENGINE = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "
 SENTENCE = r"the format onnx needs the package onnx\w*; install it with pip install 'polyad\[onnx\]'"
 
 
-def written(model, out, **options):
-    """The result of an export; None where no engine is installed, which the export must say."""
-    if ENGINE:
-        return export(model, out, "onnx", **options)
-    with pytest.raises(ImportError, match=SENTENCE):
-        export(model, out, "onnx", **options)
-    assert not out.exists()
-    return None
-
-
-def rounded(model, select=None, **options):
-    recipe = functools.partial(round_to_nearest, **options)
-    polyad.apply(model, polyad.plan(model, recipe, select=select))
-    return model
+written = functools.partial(export_of.written_or_refused, ENGINE, SENTENCE, "onnx")
 
 
 def graph(out):

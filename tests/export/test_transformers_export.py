@@ -11,8 +11,10 @@ import torch
 import transformers
 from torch import nn
 
+import export_of
 import polyad
 import tiny
+from export_of import rounded
 from polyad.decompose import svd
 from polyad.export import export
 from polyad.export.transformers import packed
@@ -23,20 +25,7 @@ READER = importlib.util.find_spec("compressed_tensors") is not None
 SENTENCE = r"needs the package compressed-tensors; install it with pip install 'polyad\[transformers\]'"
 
 
-def written(model, out, **options):
-    """The result of an export; None where the reader is not installed, which the export must say."""
-    if READER:
-        return export(model, out, "transformers", **options)
-    with pytest.raises(ImportError, match=SENTENCE):
-        export(model, out, "transformers", **options)
-    assert not out.exists()
-    return None
-
-
-def rounded(model, select=None, **options):
-    recipe = functools.partial(round_to_nearest, **options)
-    polyad.apply(model, polyad.plan(model, recipe, select=select))
-    return model
+written = functools.partial(export_of.written_or_refused, READER, SENTENCE, "transformers")
 
 
 def mixed():

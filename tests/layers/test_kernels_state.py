@@ -223,6 +223,33 @@ def test_threads_agree():
     assert all(results)
 
 
+def test_a_thread_that_packs_takes_no_codes_from_one_that_reads():
+    x, failures = {1: normal(1, 256), 100: normal(100, 256)}, []
+    plain = Linear(codes(256, 256)).eval()
+    expected = {rows: plain(t).detach() for rows, t in x.items()}
+    for _ in range(100):
+        layer = prepare_layers(copy.deepcopy(plain), "packed4")
+        together = threading.Barrier(4)
+
+        def work(number, layer=layer, together=together):
+            rows = 1 if number % 2 else 100
+            together.wait()
+            try:
+                with torch.no_grad():
+                    for _ in range(20):
+                        assert (layer(x[rows]) - expected[rows]).norm() <= ERROR * expected[rows].norm()
+                        layer.weight()
+            except Exception as error:
+                failures.append(repr(error))
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
 def test_a_missing_or_wrong_operator_is_said_once_and_leaves_the_plain_path(monkeypatch):
     monkeypatch.setattr(pack, "_trust", {})
     pack._say_untrusted.cache_clear()

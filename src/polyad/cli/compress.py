@@ -50,6 +50,7 @@ def compress(
     from polyad.compress.recipe import steps
     from polyad.compress.run import write_compressed
     from polyad.export import fit_recipe
+    from polyad.models.loading_line import loading_line
 
     options.check_report(report)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
@@ -79,6 +80,7 @@ def compress(
         if "measure" in record:
             measure_table(record["measure"], str(out_folder))
         out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+        out.print(loading_line(out_folder), soft_wrap=True)
 
 
 def show(record: CompressionRecord) -> None:

@@ -65,16 +65,9 @@ def decompose(
     asked = {"decompose": str(file), "name": name, "format": format, "tol": tol, "budget": budget, "dtype": dtype}
     asked |= {"device": device, "seed": seed, "missing": missing, "thorough": thorough}
     with nullcontext() if out_file is None else unfinished(out_file, asked) as work:
-        _compare(
-            one,
-            _formats(format, some_missing=one.mask is not None),
-            _tolerances(tol),
-            budget,
-            None if thorough else LIMIT,
-            work,
-            report,
-            json=json,
-        )
+        names = _formats(format, some_missing=one.mask is not None)
+        limit = None if thorough else LIMIT
+        _compare(one, names, _tolerances(tol), budget, limit, work, report, json=json)
 
 
 def _compare(

@@ -17,6 +17,7 @@ from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.records import CompressionRecord, LayerRecord
 from polyad.layers import Factors
+from polyad.layers.kernels import prepare_layers
 from polyad.models.experts import layer_at
 from polyad.models.layer_matrices import stored_shape
 from polyad.models.loading import origin
@@ -38,6 +39,8 @@ def measure_result(
 ) -> CompressionRecord:
     """The record of one result, as data: what the command prints and the report draws."""
     model, planned = compressed.model, compressed.plan
+    if asked.alternations:
+        prepare_layers(model)  # timed as whoever loads it has it
     after, before, agreement = measured_pair(
         model, original, compressed.texts, planned.selected, width=asked.store.itemsize,
         alternations=asked.alternations, folders=folders, callback=callback,

@@ -77,9 +77,13 @@ class Factors(nn.Module):
             self.prepared.undo()
 
     def __getattr__(self, name: str) -> Any:
-        if name in self.stored_buffers:
+        if name not in self.stored_buffers:
+            return super().__getattr__(name)
+        while True:
             self.unprepare()
-        return super().__getattr__(name)
+            value = super().__getattr__(name)
+            if value is not None or self.prepared is None:  # else another thread has just packed it
+                return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in ("prepared", "wish"):

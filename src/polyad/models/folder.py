@@ -46,13 +46,7 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
     recover(target)
     check_free(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if free < expect * 1.05:
-        raise OSError(
-            errno.ENOSPC,
-            f"{expect / 1e6:.0f} MB are to be written to {target.parent} and {free / 1e6:.0f} MB are free; nothing "
-            "was written",
-        )
+    check_room(target.parent, expect)
     partial = partial_path(target)
     partial.mkdir()
     try:
@@ -62,6 +56,17 @@ def staged_folder(target: Path, *, replace: bool = False, expect: int = 0) -> It
         raise OSError(errno.EIO, f"{target} could not be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_room(folder: Path, expect: int) -> None:
+    """Refuse a disk without room for about so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < expect * 1.05:
+        raise OSError(
+            errno.ENOSPC,
+            f"{expect / 1e6:.0f} MB are to be written to {folder} and {free / 1e6:.0f} MB are free; nothing was "
+            "written",
+        )
 
 
 def check_free(target: Path, *, replace: bool = False) -> None:

@@ -107,10 +107,7 @@ class VidKV(Codec):
 
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:  # noqa: ARG002 - keys are rotated
         first, others = self._split(query)
-        rows = (
-            first,
-            *self._spectra(others),
-        )  # the transform keeps products, so that keys need not be transformed back
+        rows = (first, *self._spectra(others))  # whose products with keys the transform leaves as they were
         return torch.stack([term.linear(q) for term, q in zip(_terms(stored), rows, strict=True)]).sum(0)
 
     def mix(self, weights: Tensor, stored: Format) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from polyad.adapters import Adapters
 from polyad.adapters.training.finetune import NAME, finetune
 from polyad.adapters.training.settings import Finetuning
+from polyad.claims.record import Line, Outcome, mean_and_error
 from polyad.models import load
 
 TUNING_SEED = 0
@@ -36,10 +37,22 @@ class Duel:
         self.details: dict[str, Any] = {}
         self.data: dict[str, str] = {}
 
-    def differences(self, one: Contestant, other: Contestant) -> list[float]:
-        """The held-out loss of ``one`` less that of ``other``, nats a token, for every seed but the tuning's."""
+    def outcome(self, one: Contestant, other: Contestant, assertion: str) -> Outcome:
+        """The held-out loss of ``one`` less that of its rival, nats a token, for every seed but the tuning's."""
         by_name = {contestant.name: self._losses(contestant) for contestant in (one, other)}
-        return [a - b for a, b in zip(by_name[one.name], by_name[other.name], strict=True)]
+        gains = [a - b for a, b in zip(by_name[one.name], by_name[other.name], strict=True)]
+        line = Line(
+            assertion=assertion,
+            **mean_and_error(gains),
+            relation="<=",
+            bound=0.0,
+            seeds=len(gains),
+            data=self.data,
+            rival=f"{other.name}, its rate chosen among as many at the same seed",
+            control="the model without an adapter, whose loss is in the details",
+            tolerance=0.5,
+        )
+        return Outcome([line], self.details)
 
     def _losses(self, contestant: Contestant) -> list[float]:
         tuned = {rate: self._loss(contestant, rate, TUNING_SEED) for rate in contestant.rates}

@@ -39,6 +39,7 @@ class Decoder:
 
         ``mask`` (batch, tokens) is zero at what pads the prompts on the left.
         """
+        self._refuse_beyond_positions(capacity if mask is None else capacity - int((mask == 0).sum(-1).min()))
         self.length = 0
         if batch != self.batch or capacity > self.room:
             self.batch, self.room = batch, -(-capacity // ROOM) * ROOM
@@ -50,6 +51,14 @@ class Decoder:
             self._seen = torch.ones(batch, self.room, dtype=torch.bool, device=self.outline.device)
             self._seen[:, : mask.shape[1]] = mask.bool()
             self._places = (self._seen.cumsum(-1) - 1).clamp_min(0)
+
+    def _refuse_beyond_positions(self, tokens: int) -> None:
+        limit = self.outline.limit
+        if limit is not None and tokens > limit:
+            raise ValueError(
+                f"prompt and max_new_tokens are {tokens} tokens together, and the model has learned {limit} "
+                "positions; ask for fewer, or shorten the prompt"
+            )
 
     def run(self, ids: Tensor, *, last: bool = True) -> Tensor:
         """Logits (batch, vocabulary) after the last of these tokens (batch, tokens), in float32.

@@ -96,10 +96,9 @@ def sample_prompts(model: Any, whole: Contents) -> list[list[int]]:
     lengths: list[int] = list(LENGTHS)
     keys = {key.partition(".")[2]: value for key, value in whole.keys.items()}
     original = keys.get("rope.scaling.original_context_length")
-    if (
-        original is not None and "rope_factors_long.weight" in whole.tensors
-    ):  # taken by the engine for long contexts, however short the text
-        limit = max(LENGTHS[0], min(limit, original - 256 - PREDICT))  # contexts are rounded up to 256
+    if original is not None and "rope_factors_long.weight" in whole.tensors:
+        # the engine takes these for long contexts, however short the text, and rounds contexts up to 256
+        limit = max(LENGTHS[0], min(limit, original - 256 - PREDICT))
     scaled = original is not None or "rope.scaling.factor" in keys or "rope_freqs.weight" in whole.tensors
     if scaled or "attention.sliding_window" in keys:
         lengths.append(min(2 * (original or keys.get("attention.sliding_window") or BEYOND), BEYOND))

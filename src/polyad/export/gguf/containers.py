@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Quantized
+from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.packing import unpack
-from polyad.formats.stored.quantized import middle
 from polyad.interop.gguf_files import dequantize, quantize
 
 BLOCK = 32
@@ -59,20 +58,13 @@ def encode_codes(q: Quantized) -> Rows | None:
         return None
     count = columns // BLOCK
     codes = unpack(q.codes, q.bits, columns).reshape(rows, count, BLOCK).to(torch.int16)
-    scale, zero = (_by_block(x, group, count) for x in (q.scale, middle(q.bits) if q.zero is None else q.zero))
+    scale, zero = (block_values(q, x, BLOCK) for x in (q.scale, q.centre()))
     for container, (bits, minimum) in GRIDS.items():
         packed = _fit(container, bits, codes, scale.double(), zero.double(), minimum)
         if packed is not None:
             moved, stored = packed
             return Rows(container, stored, moved, True)
     return None
-
-
-def _by_block(value: Tensor | float, group: int, count: int) -> Tensor:
-    """One number for each block of 32, of one for each group or for the whole matrix; shape (rows or 1, count)."""
-    if not isinstance(value, Tensor):
-        return torch.full((1, count), float(value))
-    return value.repeat_interleave(math.ceil(min(group, count * BLOCK) / BLOCK), -1)[..., :count]
 
 
 def _fit(

@@ -15,11 +15,15 @@ from polyad.export.gguf.encoding import Encoded
 from polyad.formats import Dense, Sum
 from polyad.interop.gguf_files import block_bytes
 from polyad.layers import Embedding, Factors, Linear
+from polyad.layers.kernels import prepare_layers
 
 
 def with_numbers_of_file(model: Any, encoded: tuple[Encoded, ...]) -> Any:
-    """A copy of a model in float32 that has the numbers of the file where those were rounded."""
-    reference = copy.deepcopy(model).float().cpu().eval()
+    """A copy of a model in float32 that has the numbers of the file where those were rounded.
+
+    It multiplies exactly: what packed kernels round off is not to be taken for what an engine may.
+    """
+    reference = prepare_layers(copy.deepcopy(model).float().cpu().eval(), "plain")
     for one in encoded:
         if one.restored is None:
             continue

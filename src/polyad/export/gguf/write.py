@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from polyad.export.gguf.containers import CONTAINERS
 from polyad.export.gguf.contents import Contents, contents, lora_alpha
 from polyad.export.result import ExportResult
 from polyad.interop.gguf_files import write_file
-from polyad.models.folder import check_free
+from polyad.models.folder import check_free, check_room
 
 
 def write(model: nn.Module, out: Path, *, container: str | None = None, unchecked: bool = False) -> ExportResult:
@@ -38,7 +36,7 @@ def write(model: nn.Module, out: Path, *, container: str | None = None, unchecke
     if beside is not None:
         check_free(beside)
     out.parent.mkdir(parents=True, exist_ok=True)
-    refuse_full_disk(out, whole.nbytes)
+    check_room(out.parent, whole.nbytes)
     with contextlib.ExitStack() as places:
         file = places.enter_context(whole_file(out, replace=False))
         write_file(file, whole.architecture, whole.keys, whole.tensors)
@@ -61,14 +59,3 @@ def write(model: nn.Module, out: Path, *, container: str | None = None, unchecke
 def lora_keys(whole: Contents) -> dict[str, Any]:
     """The keys of the LoRA file."""
     return {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(lora_alpha(whole.encoded))}
-
-
-def refuse_full_disk(out: Path, expect: int) -> None:
-    """Refuse a disk without room for this many bytes."""
-    free = shutil.disk_usage(out.parent).free
-    if free < expect * 1.05:
-        raise OSError(
-            errno.ENOSPC,
-            f"{expect / 1e6:.0f} MB are to be written to {out.parent} and {free / 1e6:.0f} MB are free; nothing was "
-            "written",
-        )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from polyad.export.onnx.codes import BLOCKS, BlockCodes, PlainCodes
 from polyad.formats.format import Format
+from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.packing import unpack
 from polyad.formats.stored.quantized import Quantized, middle
 from polyad.formats.stored.sparse import Sparse
@@ -46,34 +47,22 @@ def _width(bits: int) -> int:
 
 
 def _in_blocks(weight: Quantized, block: int) -> BlockCodes:
-    (rows, columns), bits = weight.size, _width(weight.bits)
+    columns, bits = weight.size[1], _width(weight.bits)
     count = -(-columns // block)
     codes = F.pad(unpack(weight.codes, weight.bits, columns), (0, count * block - columns))
-    scale = _by_block(weight.scale, weight, block)
-    zero: Tensor | float = middle(weight.bits) if weight.zero is None else weight.zero
-    points = _by_block(zero, weight, block) if isinstance(zero, Tensor) else torch.tensor(float(zero))
-    points = points.float()
+    scale, points = block_values(weight, weight.scale, block), block_values(weight, weight.centre(), block).float()
     whole = bool(((points == points.round()) & (points >= 0) & (points < 2**bits)).all())
     at_middle = bool((points == middle(bits)).all())
-    offset = None if whole else ((middle(bits) - points) * scale.float()).expand(rows, count).contiguous()
-    stored = None if at_middle or not whole else pack_places(points.to(torch.uint8).expand(rows, count), bits)
+    offset = None if whole else (middle(bits) - points) * scale.float()
+    stored = None if at_middle or not whole else pack_places(points.to(torch.uint8), bits)
     packed = pack_places(codes.unflatten(1, (count, block)), bits)
     return BlockCodes(packed, scale.contiguous(), stored, offset, bits, columns, block, weight.nominal)
-
-
-def _by_block(values: Tensor, weight: Quantized, block: int) -> Tensor:
-    """Values of the weight's own blocks, repeated for blocks of one row and ``block`` columns."""
-    (rows, columns), (tall, wide) = weight.size, weight.block
-    values = values.repeat_interleave(min(tall, rows), 0)[:rows]
-    starts = torch.arange(0, columns, block, device=values.device) // wide
-    return values[:, starts]
 
 
 def _plain(weight: Quantized) -> PlainCodes:
     bits = next(width for width in (1, 2, 4, 8) if weight.bits <= width)
     packed = pack_places(unpack(weight.codes, weight.bits, weight.size[-1]), bits)
-    zero = middle(weight.bits) if weight.zero is None else weight.zero
-    return PlainCodes(packed, weight.scale, zero, bits, weight.size, weight.block, weight.nominal)
+    return PlainCodes(packed, weight.scale, weight.centre(), bits, weight.size, weight.block, weight.nominal)
 
 
 def encode_format(weight: Format) -> Format:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats.format import Format
+from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.packing import pack, unpack
 from polyad.formats.stored.quantized import Quantized, middle
 
@@ -77,27 +78,21 @@ def packed_tensors(weight: Quantized, scheme: Scheme, dtype: torch.dtype) -> dic
     """
     (rows, columns), lift = weight.size, int(middle(scheme.bits) - middle(weight.bits))
     codes = unpack(weight.codes, weight.bits, columns) + lift
-    scale = _on_grid(weight.scale, weight, scheme).to(dtype)  # in which the reader multiplies
+    wide = scheme.group or columns
+    scale = block_values(weight, weight.scale, wide).to(dtype)  # in which the reader multiplies
     tensors = {
         "weight_packed": words(codes, scheme.bits), "weight_scale": scale,
         "weight_shape": torch.tensor([rows, columns]),
     }  # fmt: skip
     if not scheme.symmetric:
-        points = _on_grid(_points(weight), weight, scheme).to(torch.uint8) + lift
+        points = block_values(weight, weight.centre(), wide).to(torch.uint8) + lift
         tensors["weight_zero_point"] = words(points.mT, scheme.bits).mT.contiguous()
     return tensors
 
 
 def _points(weight: Quantized) -> Tensor:
-    zero = middle(weight.bits) if weight.zero is None else weight.zero
+    zero = weight.centre()
     return zero if isinstance(zero, Tensor) else torch.full_like(weight.scale, float(zero))
-
-
-def _on_grid(values: Tensor, weight: Quantized, scheme: Scheme) -> Tensor:
-    """Values of the weight's own blocks, one for each row and group of the scheme."""
-    (rows, columns), (tall, wide) = weight.size, weight.block
-    starts = torch.arange(0, columns, scheme.group or columns) // wide
-    return values.repeat_interleave(min(tall, rows), 0)[:rows][:, starts].contiguous()
 
 
 def words(codes: Tensor, bits: int) -> Tensor:

@@ -8,20 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad.formats.stored.block_values import block_values
+
 GROUPS = (256, 128, 64, 32)
 """Columns that may share a scale in torch's operator."""
 
 
 def spread_grid(source: Any, grid: Tensor | float, group: int, wide: int, tall: int) -> Tensor:
     """A grid of the format's blocks as one of groups along padded rows: (wide / group, tall), zeros beyond."""
-    n = source.size[0]
-    if not isinstance(grid, Tensor):
-        return torch.full((wide // group, tall), float(grid), device=source.scale.device)
-    grid = grid.float() if grid.dtype.itemsize == 1 and grid.is_floating_point() else grid  # 8 bits are not padded
-    block = min(source.block[1], wide)
-    by_row = grid.repeat_interleave(source.block[0], 0)[:n] if source.block[0] > 1 else grid
-    by_group = by_row if block == group else by_row.repeat_interleave(-(-block // group), 1)[:, : wide // group]
-    return F.pad(by_group.mT, (0, tall - n)).contiguous()  # rows last, along which it is read
+    values = block_values(source, grid, group, wide)
+    return F.pad(values.mT, (0, tall - source.size[0])).contiguous()  # rows last, along which it is read
 
 
 def narrow_scales(scale: Tensor) -> Tensor | None:

@@ -179,9 +179,8 @@ def _many(format: Any, x: Tensor) -> Tensor:
 
 def fastest(calls: list[Callable[[], object]], turns: int = 4) -> float:
     """Microseconds of a call: all of them one after the other, in the fastest of some turns."""
-    clock = (
-        time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    )  # others may want the processor too
+    # the processor's own time where there is one thread: others may want the processor too
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = float("inf")
     for _ in range(turns):
         began = clock()

@@ -121,10 +121,10 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
             root.wish = None
             return None
         prepared = Prepared(root, format, leaves, kernels)
-        for module, _ in leaves:
-            module.stored_buffers["codes"] = None
         for module in prepared.modules:
             module.prepared = prepared
+        for module, _ in leaves:  # last: a thread that meets no codes finds who has them
+            module.stored_buffers["codes"] = None
         return prepared
 
 

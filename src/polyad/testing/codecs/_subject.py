@@ -95,6 +95,7 @@ def settings(card: Card) -> dict[str, dict[str, Any]]:
 
 
 def is_eviction(card: Card) -> bool:
+    """True for a method that keeps some tokens as they are and drops others."""
     return isinstance(card.function, type) and issubclass(card.function, Eviction)
 
 
