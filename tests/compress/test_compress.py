@@ -25,6 +25,7 @@ from polyad.layers import Linear
 from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
 from polyad.models.calibration import collect
+from polyad.models.twin import Twin
 from polyad.quantize import round_to_nearest
 
 rtn = functools.partial(round_to_nearest, bits=4)
@@ -365,7 +366,7 @@ def test_block_influence_reads_the_cosine_of_every_layers_input_and_output():
         assert not plan.importance
         targets, step = {p: model.get_submodule(p) for p in plan.selected}, plan.steps[0]
         limit = Budget(model, targets, 0.6, "parameters")
-        allowed = limit.left_for(step, items(model, step, targets), plan.curves)
+        allowed = limit.left_for(step, items(model, step, targets, Twin(model)), plan.curves)
         by_item = {name: scores[int(name.split(".")[2])] for name in plan.curves}
         curves = relative_errors(plan.curves)
         assert plan.sizes[0] == polyad.allocate.block_influence(curves, allowed, scores=by_item)

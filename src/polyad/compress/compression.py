@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Generator, nn
 
+from polyad._callback import Callback
 from polyad._types import check_type
 from polyad.allocate import Curve
 from polyad.compress.budget import Budget, name_stage, relative_errors
@@ -37,7 +38,7 @@ class Compression:
     """
 
     def __init__(
-        self, model: Any, terms: Terms, *, plan: Plan | None = None, callback: Callable[..., Any] | None = None
+        self, model: Any, terms: Terms, *, plan: Plan | None = None, callback: Callback | None = None
     ) -> None:
         check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
         self.model, self.terms, self.callback = model, terms, callback
@@ -104,7 +105,7 @@ class Compression:
                     stats, terms.seed, seconds, self.left, used,
                     coverage_line(self.model, self.layers, self.left))  # fmt: skip
 
-    def _report(self, stage: str) -> Callable[..., Any]:
+    def _report(self, stage: str) -> Callback:
         return name_stage(self.callback, stage)
 
     def _needs(self) -> dict[str, set[str]]:

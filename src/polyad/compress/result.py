@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad._versions import NEWEST
 from polyad.compress.asked import Asked
 from polyad.compress.plan_record import Plan
@@ -40,7 +41,7 @@ class Compressed:
 
 
 def measure_result(
-    compressed: Compressed, original: Any, asked: Asked, folders: Any, callback: Callable[..., Any] | None
+    compressed: Compressed, original: Any, asked: Asked, folders: Any, callback: Callback | None
 ) -> CompressionRecord:
     """The record of one result, as data: what the command prints and the report draws."""
     model, planned = compressed.model, compressed.plan

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from polyad._callback import Callback
 from polyad._unfinished import Work, unfinished
 from polyad.compress.asked import Asked, Request
 from polyad.compress.compression import Compression
@@ -24,7 +23,7 @@ from polyad.models.shards import nbytes, round_to
 
 
 def compress_model(
-    request: Request, work: Path, callback: Callable[..., Any] | None = None, *, measure: Measure | None = None
+    request: Request, work: Path, callback: Callback | None = None, *, measure: Measure | None = None
 ) -> Compressed:
     """Load a model and apply a recipe to it, its floats rounded to what they are stored in.
 
@@ -56,7 +55,7 @@ def compress_to_folder(
     asked: Asked,
     *,
     keep: float | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> CompressionRecord:
     """Compress the model called ``name``, save it to ``folder`` and measure it beside the original.
 
@@ -69,7 +68,7 @@ def compress_to_folder(
 
 
 def write_compressed(
-    request: Request, work: Work, callback: Callable[..., Any] | None = None, *, measure: Measure | None = None
+    request: Request, work: Work, callback: Callback | None = None, *, measure: Measure | None = None
 ) -> CompressionRecord:
     """Compress, save and measure, for a caller with more to do before the run is finished."""
     asked = request.asked

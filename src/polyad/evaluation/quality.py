@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.data.special_tokens import frame
 from polyad.data.text import digest
 from polyad.evaluation.baselines import read_baseline, write_baseline
@@ -44,9 +45,7 @@ class Agreement:
     top1: float
 
 
-def losses(
-    model: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
-) -> Tensor:
+def losses(model: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callback | None = None) -> Tensor:
     """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,).
 
     What the tokenizer put before the text is not scored. ``counted``, bool of the windows' shape, leaves tokens out.
@@ -54,9 +53,7 @@ def losses(
     return _losses(model, windows, frame(model).first_scored(windows), counted, callback)
 
 
-def _losses(
-    model: Any, windows: Tensor, first: int, counted: Tensor | None, callback: Callable[..., Any] | None
-) -> Tensor:
+def _losses(model: Any, windows: Tensor, first: int, counted: Tensor | None, callback: Callback | None) -> Tensor:
     """``losses`` of the tokens from number ``first`` on."""
     by_window: list[float] = []
     with torch.no_grad():
@@ -77,7 +74,7 @@ def compare_quality(
     texts: Mapping[str, Tensor],
     *,
     agreement: int = AGREEMENT_WINDOWS,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> tuple[dict[str, Perplexity], Agreement]:
     """Quality of a model beside its original's, text by text; ``texts`` maps names to windows (count, length).
 
@@ -110,7 +107,7 @@ def compare_quality(
 
 
 def original_losses(
-    original: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
+    original: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callback | None = None
 ) -> Tensor:
     """``losses`` of an unchanged model, kept between runs where its folder says which model it is."""
     if counted is not None:
@@ -126,7 +123,7 @@ class Baseline:
         self.base = base_of(origin(model).folder)
         self._identity = [self.base, fingerprint(model)] if self.base else []
 
-    def losses(self, windows: Tensor, first: int, callback: Callable[..., Any] | None = None) -> Tensor:
+    def losses(self, windows: Tensor, first: int, callback: Callback | None = None) -> Tensor:
         """``losses`` of the model from token number ``first`` on, measured where they are not kept."""
         if not self._identity:
             return _losses(self.model, windows, first, None, callback)
