@@ -123,7 +123,7 @@ def measured_pair(
             {text: p.perplexity if mine else p.original or 0.0 for text, p in by_text.items()},
             size.parameters(one, selected),
             size.nbytes(one, selected, width=wide),
-            size.operations(one),
+            size.operations_per_token(one),
             rate.prefill.median if rate else None,
             rate.decode.median if rate else None,
             peak,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad.evaluation.measure_files import code_file, function_of, place_of
+from polyad.evaluation.measure_files import code_file, function_in_file, place_of
 from polyad.evaluation.student_t import quantile
 from polyad.models.loading import origin
 
@@ -49,7 +49,7 @@ class MeasureResult:
 
 def read_measure(text: str, *, larger: bool = True) -> Measure:
     """The measure that ``FILE.py:function`` names; the file is run, as ``python FILE.py`` would."""
-    return Measure(text.rpartition(":")[2], function_of(text), larger)
+    return Measure(text.rpartition(":")[2], function_in_file(text), larger)
 
 
 def as_measure(value: Measure | str | Callable[[Any, Any], Any], *, larger: bool = True) -> Measure:

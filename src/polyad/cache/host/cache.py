@@ -21,7 +21,7 @@ from polyad.cache.host.layer import HeldLayer
 from polyad.cache.host.model_layers import Use, place, plain_layers
 from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
-from polyad.cache.host.statistics_check import refuse_damaged
+from polyad.cache.host.statistics_check import refuse_damaged_statistics
 
 WINDOW = 128
 
@@ -118,7 +118,7 @@ def _statistics(
             "calibrate this model"
         )
     for (number, use), layer in zip(uses.items(), seen, strict=True):
-        refuse_damaged(number, layer, use.heads)
+        refuse_damaged_statistics(number, layer, use.heads)
     return seen
 
 
