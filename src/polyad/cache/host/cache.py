@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from polyad import _check
 from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
@@ -102,8 +103,7 @@ def _hold(
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         check_type(name, value, int, "give a number of tokens")
-        if value < 0:
-            raise ValueError(f"{name}={value} must be at least 0")
+        _check.at_least(name, value, 0)
 
 
 def _statistics(
