@@ -14,6 +14,7 @@ from polyad.compress import equivalent_rescaling, lord, modegpt
 from polyad.compress.cut_proof import cut_refusals
 from polyad.data import Calibration
 from polyad.models import blocks
+from polyad.models import twin as twins
 from polyad.models.replacement import put_in_place
 from polyad.models.twin import Twin
 from polyad.testing.decoders import random_decoder
@@ -125,6 +126,6 @@ def test_a_model_that_cannot_be_copied_is_refused_in_a_sentence():
     model = tiny.model()
     model.model.layers[0].mlp.lock = threading.Lock()
     assert Twin(model).module is None
-    with pytest.raises(ValueError, match="cannot cut the blocks of LlamaForCausalLM .*the model cannot be copied"):
+    with pytest.raises(ValueError, match=r"cannot cut the blocks of LlamaForCausalLM .*the model cannot be copied"):
         polyad.plan(model, modegpt, keep=0.7, calibrate=TEXT)
     assert polyad.plan(model, lord, keep=0.7, calibrate=TEXT).selected
