@@ -154,17 +154,42 @@ def apply_edit(source: str, edit: Edit) -> str:
     return "\n".join(one.decode() for one in lines)
 
 
-def selection(name: str) -> str:
-    """The tests that concern a method: those of contracts by its name, others that have it in theirs."""
-    words = {name, name.split("_")[0] if len(name.split("_")[0]) > 3 else name}
-    contract = " or ".join(f"[{name}{end}" for end in "-]")
-    return f"({contract} or {' or '.join(f'test_{word}' for word in words)}) and not ({SLOW})"
+def public_names(source: str) -> set[str]:
+    """Classes and functions that a method's file offers."""
+    nodes = ast.parse(source).body
+    return {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")}
 
 
-def concerns(file: Path, name: str) -> bool:
-    """True where a file's tests can be of the method: of contracts, or it names it."""
-    text = file.read_text().lower()
-    return "polyad.testing import" in text or any(word in text for word in (name, name.replace("_", "")))
+def tests_naming(file: Path, words: set[str]) -> list[str]:
+    """The tests of a file that name one of the words, themselves or in a function of the file that they call."""
+    source = file.read_text()
+    functions = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    uses: dict[str, set[str]] = {}
+    for name, node in functions.items():
+        inner = [*ast.walk(node)]
+        uses[name] = {n.id for n in inner if isinstance(n, ast.Name)}
+        uses[name] |= {n.value for n in inner if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        uses[name] |= {n.attr for n in inner if isinstance(n, ast.Attribute)}
+    concerned = {name for name in functions if uses[name] & words}
+    while more := {name for name in functions if uses[name] & concerned} - concerned:
+        concerned |= more
+    return sorted(name for name in concerned if name.startswith("test_"))
+
+
+def selection(name: str, source: str, files: list[Path]) -> str:
+    """The tests that concern a method: those of contracts by its name, others that name it or what its file offers."""
+    words = {name, *public_names(source)}
+    contract = [f"[{name}{end}" for end in "-]"]
+    tests = [test for file in files for test in tests_naming(file, words)]
+    return f"({' or '.join(dict.fromkeys([*contract, f'test_{name}', *tests]))}) and not ({SLOW})"
+
+
+def test_files(tests: Path, name: str, source: str) -> list[Path]:
+    """The files with tests that can be of the method: those that name it first, then those of contracts."""
+    words = {name, *public_names(source)}
+    files = sorted(tests.rglob("test_*.py"))
+    contracts = [file for file in files if "CHECKS" in file.read_text()]
+    return [*(file for file in files if file not in contracts and tests_naming(file, words)), *contracts]
 
 
 def judge(copy: Path, path: Path, tests: Path) -> str:
@@ -181,8 +206,10 @@ def judge(copy: Path, path: Path, tests: Path) -> str:
         module = ".".join(path.relative_to(copy).with_suffix("").parts)
         if doctest.testmod(importlib.import_module(module)).failed:
             os._exit(1)
-        files = [str(file) for file in sorted(tests.glob("test_*.py")) if concerns(file, path.stem)]
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", selection(path.stem), *files])))
+        source = path.read_text()
+        files = test_files(tests, path.stem, source)
+        chosen = selection(path.stem, source, files)
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", chosen, *map(str, files)])))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return {0: "survived", 3: "broken", 4: "broken", 5: "no test"}.get(code, "noticed")
 
