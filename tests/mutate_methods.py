@@ -1,7 +1,8 @@
 """Change methods a line at a time and see whether their tests notice: ``python tests/mutate_methods.py adapters``.
 
 Every mutant is one change of one line (a sign, a transpose, a term left out, a rank or bound off by one, an order
-turned round) in a copy of ``src``; the tests whose names hold the method's are run on it in a process of their own.
+turned round). The examples and tests of the method, those of contracts and all that name it, are collected once;
+each mutant is a fork in which the code of the method's functions is replaced and they run until one fails.
 What the tests do not notice is printed at the end. The verdicts are kept in a file by the text of the method, so that
 a run that was stopped goes on, and a method that changed is tried again. Not collected by pytest, nor run in CI.
 """
@@ -17,12 +18,13 @@ import json
 import os
 import random
 import resource
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = {
@@ -187,41 +189,106 @@ def selection(name: str, source: str, files: list[Path]) -> str:
 def test_files(tests: Path, name: str, source: str) -> list[Path]:
     """The files with tests that can be of the method: those that name it first, then those of contracts."""
     words = {name, *public_names(source)}
-    files = sorted(tests.rglob("test_*.py"))
-    contracts = [file for file in files if "CHECKS" in file.read_text()]
-    return [*(file for file in files if file not in contracts and tests_naming(file, words)), *contracts]
+    texts = {file: file.read_text() for file in sorted(tests.rglob("test_*.py"))}
+    contracts = [file for file, text in texts.items() if "CHECKS" in text]
+    others = [file for file, text in texts.items() if tests_naming(file, words) or f'"{name}"' in text]
+    return [*(file for file in others if file not in contracts), *contracts]
 
 
-def judge(copy: Path, path: Path, tests: Path) -> str:
-    """Run the examples and tests of the method in ``path`` on the copy, in a process of their own; the verdict."""
+def codes_of(code: CodeType) -> Iterator[tuple[str, CodeType]]:
+    """Every function of compiled code that stands in no other one, by its qualified name."""
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            if "<locals>" not in part.co_qualname:
+                yield part.co_qualname, part
+            yield from codes_of(part)
+
+
+def functions_of(module: ModuleType) -> Iterator[FunctionType]:
+    """Every function that a module defines, those of its classes too, without what is wrapped around it."""
+    classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    for thing in [t for owner in (module, *classes) for t in vars(owner).values()]:
+        inner: Any = thing.fget if isinstance(thing, property) else getattr(thing, "__func__", thing)
+        while hasattr(inner, "__wrapped__"):
+            inner = inner.__wrapped__
+        if isinstance(inner, FunctionType) and inner.__module__ == module.__name__:
+            yield inner
+
+
+def replace_code(module: ModuleType, source: str) -> None:
+    """Put the code of other source, which has the same functions, into the functions of a module."""
+    codes = dict(codes_of(compile(source, str(module.__file__), "exec")))
+    for function in functions_of(module):
+        if function.__code__.co_qualname in codes:
+            function.__code__ = codes[function.__code__.co_qualname]
+
+
+class Trials:
+    """A plugin of pytest that runs what was collected in a fork for every mutant, and keeps the verdicts."""
+
+    def __init__(self, module: ModuleType, mutants: list[str]) -> None:
+        self.module, self.mutants, self.verdicts = module, mutants, list[str]()
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        for mutant in self.mutants:
+            self.verdicts.append(self.judge(session, mutant))
+        return True
+
+    def judge(self, session: Any, mutant: str) -> str:
+        child = os.fork()
+        if child == 0:
+            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+            os._exit(self.try_mutant(session, mutant))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return {0: "survived", 3: "broken", 5: "no test"}.get(code, "noticed")
+
+    def try_mutant(self, session: Any, mutant: str) -> int:
+        try:
+            replace_code(self.module, mutant)
+        except Exception:
+            return 3
+        if doctest.testmod(self.module).failed:
+            return 1
+        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                return 1
+        return 0 if session.items else 5
+
+
+def verdicts_of(path: Path, tests: Path, mutants: list[str]) -> list[str]:
+    """Run the examples and tests of the method in ``path`` on every mutant, in a process of its own."""
+    read, write = os.pipe()
     child = os.fork()
     if child == 0:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-        sys.path[:0] = [str(copy), str(ROOT / "tests")]
         import pytest
 
-        module = ".".join(path.relative_to(copy).with_suffix("").parts)
-        if doctest.testmod(importlib.import_module(module)).failed:
-            os._exit(1)
-        source = path.read_text()
+        source, name = path.read_text(), ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        trials = Trials(importlib.import_module(name), mutants)
         files = test_files(tests, path.stem, source)
         chosen = selection(path.stem, source, files)
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", chosen, *map(str, files)])))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {0: "survived", 3: "broken", 4: "broken", 5: "no test"}.get(code, "noticed")
+        pytest.main(["-q", "-p", "no:cacheprovider", "-k", chosen, *map(str, files)], plugins=[trials])
+        with os.fdopen(write, "w") as pipe:
+            json.dump(trials.verdicts, pipe)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        verdicts = json.loads(pipe.read() or "[]")
+    os.waitpid(child, 0)
+    return verdicts or ["no test"] * len(mutants)
 
 
-def mutants(copy: Path, families: list[str], most: int, only: str | None) -> Iterator[tuple[Path, Path, str, Edit]]:
+def methods_of(families: list[str], only: str | None) -> Iterator[tuple[Path, Path]]:
+    """The files of methods of the families, each with the folder of its tests."""
     for family in families:
         folder, tests = FAMILIES[family]
-        for path in sorted((copy / "polyad" / folder).rglob("*.py")):
-            if not path.name.startswith("_") and (only is None or path.stem in only.split(",")):
-                source = path.read_text()
-                for edit in edits_of(source, most) if "@method(" in source else ():
-                    yield path, ROOT / "tests" / tests, source, edit
+        for path in sorted((ROOT / "src" / "polyad" / folder).rglob("*.py")):
+            chosen = only is None or path.stem in only.split(",")
+            if chosen and not path.name.startswith("_") and "@method(" in path.read_text():
+                yield path, ROOT / "tests" / tests
 
 
 def main() -> None:
@@ -232,30 +299,32 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "polyad-mutants.jsonl")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; run again to go on")
     options = parser.parse_args()
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
     import hypothesis  # noqa: F401
+    import tiny  # noqa: F401
     import torch
-    import transformers  # noqa: F401
+
+    import polyad.testing  # noqa: F401
 
     torch.set_num_threads(1)
     kept = dict(map(json.loads, options.store.read_text().splitlines())) if options.store.exists() else {}
-    end, counts, survivors = time.monotonic() + 60 * options.minutes, dict[str, int](), list[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copytree(ROOT / "src", Path(folder) / "src"))
-        for path, tests, source, edit in mutants(copy, options.families, options.most, options.only):
-            digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-            key = f"{path.stem} {digest} {edit}"
-            if key not in kept and time.monotonic() < end:
-                path.write_text(apply_edit(source, edit))
-                kept[key] = judge(copy, path, tests)
-                path.write_text(source)
-                with options.store.open("a") as store:
-                    store.write(json.dumps([key, kept[key]]) + "\n")
+    end, counts = time.monotonic() + 60 * options.minutes, dict[str, int]()
+    for path, tests in methods_of(options.families, options.only):
+        source = path.read_text()
+        keys = {f"{path.stem} {hashlib.sha256(source.encode()).hexdigest()[:12]} {e}": e
+                for e in edits_of(source, options.most)}  # fmt: skip
+        missing = [key for key in keys if key not in kept] if time.monotonic() < end else []
+        if missing:
+            verdicts = verdicts_of(path, tests, [apply_edit(source, keys[key]) for key in missing])
+            kept.update(zip(missing, verdicts, strict=True))
+            with options.store.open("a") as store:
+                store.writelines(json.dumps([key, kept[key]]) + "\n" for key in missing)
+        for key, edit in keys.items():
             verdict = kept.get(key, "not tried")
             counts[verdict] = counts.get(verdict, 0) + 1
             if verdict in ("survived", "no test", "broken"):
                 line = apply_edit(source, edit).split("\n")[edit[0] - 1].strip()
-                survivors.append(f"src/{path.relative_to(copy)}:{edit[0]}: {edit[4]}: {line}")
-    print("\n".join(survivors))
+                print(f"{verdict}: src/{path.relative_to(ROOT / 'src')}:{edit[0]}: {edit[4]}: {line}", flush=True)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
