@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import random
+import re
 import resource
 import sys
 import tempfile
@@ -179,7 +180,7 @@ def tests_naming(file: Path, words: set[str]) -> list[str]:
 
 
 def selection(name: str, source: str, files: list[Path]) -> str:
-    """The tests that concern a method: those of contracts by its name, others that name it or what its file offers."""
+    """The tests that concern a method: those of contracts by its name, others that name what its file offers."""
     words = {name, *public_names(source)}
     contract = [f"[{name}{end}" for end in "-]"]
     tests = [test for file in files for test in tests_naming(file, words)]
@@ -187,11 +188,11 @@ def selection(name: str, source: str, files: list[Path]) -> str:
 
 
 def test_files(tests: Path, name: str, source: str) -> list[Path]:
-    """The files with tests that can be of the method: those that name it first, then those of contracts."""
-    words = {name, *public_names(source)}
-    texts = {file: file.read_text() for file in sorted(tests.rglob("test_*.py"))}
-    contracts = [file for file, text in texts.items() if "CHECKS" in text]
-    others = [file for file, text in texts.items() if tests_naming(file, words) or f'"{name}"' in text]
+    """The files with tests that can be of the method: those that name it first, then the contracts of its kinds."""
+    words, kinds = {name, *public_names(source)}, set(re.findall(r'@method\(\s*"(\w+)"', source))
+    texts = {file: file.read_text() for file in sorted((ROOT / "tests").rglob("test_*.py"))}
+    contracts = [f for f, text in texts.items() if any(f'methods("{k}")' in text for k in kinds) and "CHECKS" in text]
+    others = [f for f, t in texts.items() if tests in f.parents and (tests_naming(f, words) or f'"{name}"' in t)]
     return [*(file for file in others if file not in contracts), *contracts]
 
 
@@ -230,8 +231,10 @@ class Trials:
         self.module, self.mutants, self.verdicts = module, mutants, list[str]()
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        for mutant in self.mutants:
-            self.verdicts.append(self.judge(session, mutant))
+        if self.judge(session, Path(str(self.module.__file__)).read_text()) == "survived":
+            self.verdicts = [self.judge(session, mutant) for mutant in self.mutants]
+        else:  # nothing can be said of mutants where the method itself fails
+            self.verdicts = ["broken"] * len(self.mutants)
         return True
 
     def judge(self, session: Any, mutant: str) -> str:
@@ -301,10 +304,10 @@ def main() -> None:
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
     import hypothesis  # noqa: F401
-    import tiny  # noqa: F401
     import torch
 
     import polyad.testing  # noqa: F401
+    import tiny  # noqa: F401
 
     torch.set_num_threads(1)
     kept = dict(map(json.loads, options.store.read_text().splitlines())) if options.store.exists() else {}
@@ -318,7 +321,7 @@ def main() -> None:
             verdicts = verdicts_of(path, tests, [apply_edit(source, keys[key]) for key in missing])
             kept.update(zip(missing, verdicts, strict=True))
             with options.store.open("a") as store:
-                store.writelines(json.dumps([key, kept[key]]) + "\n" for key in missing)
+                store.writelines(json.dumps([key, kept[key]]) + "\n" for key in missing if kept[key] != "broken")
         for key, edit in keys.items():
             verdict = kept.get(key, "not tried")
             counts[verdict] = counts.get(verdict, 0) + 1

@@ -45,7 +45,7 @@ def near(result, expected, tol=1e-9):
     torch.testing.assert_close(result.detach(), expected.detach(), rtol=tol, atol=tol)
 
 
-def grid(own, weight):  # noqa: ARG001
+def grid(own, weight):
     """GraLoRA: a product of its own in each block, and one of the whole matrix."""
     blocks = own.A.shape[0]
     rows = [torch.cat([own.B[i, :, j] @ own.A[j, :, i] for j in range(blocks)], 1) for i in range(blocks)]
@@ -106,13 +106,13 @@ def entangled(vectors, shares, d):
     return torch.stack(rows)
 
 
-def tensors_of_terms(own, weight):  # noqa: ARG001
+def tensors_of_terms(own, weight):
     terms = own.A.shape[-1]
     shares = torch.ones(terms) if own.logits is None else terms * own.logits[own.task].softmax(-1)
     return entangled(own.B, shares, OUT).mT @ entangled(own.A, shares, IN)
 
 
-def exchanged(own, weight):  # noqa: ARG001
+def exchanged(own, weight):
     """SoKA: what is trained instead of what it started at."""
     return sum(
         torch.kron(A, B) - torch.kron(A0, B0) for A, B, A0, B0 in zip(own.A, own.B, own.A0, own.B0, strict=True)
@@ -124,9 +124,7 @@ def transformed(own, weight):
     first, *inner, last = (t.double() for t in own.transform().cores)
     bonds = [torch.kron(torch.ones(1, 1), first[..., k]) for k in range(first.shape[-1])]
     for core in inner:
-        bonds = [
-            sum(torch.kron(T, core[k, ..., j]) for k, T in enumerate(bonds)) for j in range(core.shape[-1])
-        ]
+        bonds = [sum(torch.kron(T, core[k, ..., j]) for k, T in enumerate(bonds)) for j in range(core.shape[-1])]
     T = sum(torch.kron(one, last[k]) for k, one in enumerate(bonds))
     return weight @ T - weight + own.residual.scale * own.residual.B @ own.residual.A
 
@@ -137,7 +135,7 @@ def of_unit_rows(own, weight):
     return own.magnitude.unsqueeze(1) * whole / whole.norm(dim=1, keepdim=True) - weight
 
 
-def surm(own, weight):  # noqa: ARG001
+def surm(own, weight):
     long, (i, j) = max(OUT, IN), torch.meshgrid(torch.arange(OUT), torch.arange(IN), indexing="ij")
     every, down = torch.arange(long), torch.arange(long).unsqueeze(1)
     if own.family == "circulant":
@@ -151,20 +149,18 @@ def surm(own, weight):  # noqa: ARG001
     return own.v[(down - every) % long][:OUT] @ own.u[(down - every) % long][:, :IN]
 
 
-def khatri_rao(own, weight):  # noqa: ARG001
+def khatri_rao(own, weight):
     terms = zip(own.factors().first, own.factors().second, strict=True)
-    return sum(
-        torch.stack([torch.kron(P[:, j], Q[:, j]) for j in range(IN)], 1) for P, Q in terms
-    )
+    return sum(torch.stack([torch.kron(P[:, j], Q[:, j]) for j in range(IN)], 1) for P, Q in terms)
 
 
-def tera(own, weight):  # noqa: ARG001
+def tera(own, weight):
     U1, U2, V1, V2 = (t() for t in own.frozen)
     d1, (d2, d3, d4) = own.first, own.others
     return torch.kron(U1 * d1, U2 * d2) @ own.core() @ torch.kron(V1 * d3, V2 * d4).mT
 
 
-def low_rank(own, weight):  # noqa: ARG001
+def low_rank(own, weight):
     return own.B @ own.A
 
 
@@ -322,7 +318,8 @@ def test_soka_keeps_as_many_terms_as_energy_and_elbow_ask_for(first):
     u, v = (torch.linalg.qr(torch.randn(n, most, dtype=torch.float64)).Q for n in (a * c, b * d))
     weight = (u * singular @ v.mT).view(a, c, b, d).transpose(1, 2).reshape(OUT, IN)
     shares = singular.square().cumsum(0) / singular.square().sum()
-    for rank, energy, count in ((6, 0.36, 1), (6, 0.38, 2), (6, 0.7, 3), (6, 0.84, 3), (6, 0.86, 4), (6, 1, 4), (2, 1, 2)):
+    cases = ((6, 0.36, 1), (6, 0.38, 2), (6, 0.7, 3), (6, 0.84, 3), (6, 0.86, 4), (6, 1, 4), (2, 1, 2))
+    for rank, energy, count in cases:
         assert count == min(rank, 4, int((shares < energy).sum()) + 1)
         own = card("soka").function((OUT, IN), rank=rank, energy=energy, shape_of_first=first).double()
         own.derive(SimpleNamespace(weight=weight))
