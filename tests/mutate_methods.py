@@ -14,6 +14,7 @@ import ast
 import doctest
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -225,41 +226,54 @@ def replace_code(module: ModuleType, source: str) -> None:
 
 
 class Trials:
-    """A plugin of pytest that runs what was collected in a fork for every mutant, and keeps the verdicts."""
+    """A plugin of pytest that runs what was collected once, then in a fork for every mutant, quick tests first."""
 
-    def __init__(self, module: ModuleType, mutants: list[str]) -> None:
-        self.module, self.mutants, self.verdicts = module, mutants, list[str]()
+    def __init__(self, module: ModuleType, mutants: list[str], seconds: float) -> None:
+        self.module, self.mutants, self.seconds, self.verdicts = module, mutants, seconds, list[str]()
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        if self.judge(session, Path(str(self.module.__file__)).read_text()) == "survived":
-            self.verdicts = [self.judge(session, mutant) for mutant in self.mutants]
-        else:  # nothing can be said of mutants where the method itself fails
+        takes = list[tuple[float, int]]()
+        for i, item in enumerate(session.items):
+            start = time.process_time()
+            run_test(item)
+            takes.append((time.process_time() - start, i))
+        if session.testsfailed:  # nothing can be said of mutants where the method itself fails
             self.verdicts = ["broken"] * len(self.mutants)
+            return True
+        takes.sort()
+        sums = itertools.accumulate(duration for duration, _ in takes)
+        tests = [session.items[i] for (_, i), total in zip(takes, sums, strict=True) if total <= self.seconds]
+        self.verdicts = [self.judge(session, tests, mutant) for mutant in self.mutants]
         return True
 
-    def judge(self, session: Any, mutant: str) -> str:
+    def judge(self, session: Any, tests: list[Any], mutant: str) -> str:
         child = os.fork()
         if child == 0:
             resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
-            os._exit(self.try_mutant(session, mutant))
+            os._exit(self.try_mutant(session, tests, mutant))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return {0: "survived", 3: "broken", 5: "no test"}.get(code, "noticed")
 
-    def try_mutant(self, session: Any, mutant: str) -> int:
+    def try_mutant(self, session: Any, tests: list[Any], mutant: str) -> int:
         try:
             replace_code(self.module, mutant)
         except Exception:
             return 3
-        if doctest.testmod(self.module).failed:
-            return 1
-        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        for test in tests:
+            run_test(test)
             if session.testsfailed:
                 return 1
-        return 0 if session.items else 5
+        if doctest.testmod(self.module).failed:
+            return 1
+        return 0 if tests else 5
 
 
-def verdicts_of(path: Path, tests: Path, mutants: list[str]) -> list[str]:
+def run_test(item: Any) -> None:
+    """Run one test by itself: fixtures of its module are set up anew."""
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+
+def verdicts_of(path: Path, tests: Path, mutants: list[str], seconds: float) -> list[str]:
     """Run the examples and tests of the method in ``path`` on every mutant, in a process of its own."""
     read, write = os.pipe()
     child = os.fork()
@@ -270,7 +284,7 @@ def verdicts_of(path: Path, tests: Path, mutants: list[str]) -> list[str]:
         import pytest
 
         source, name = path.read_text(), ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
-        trials = Trials(importlib.import_module(name), mutants)
+        trials = Trials(importlib.import_module(name), mutants, seconds)
         files = test_files(tests, path.stem, source)
         chosen = selection(path.stem, source, files)
         pytest.main(["-q", "-p", "no:cacheprovider", "-k", chosen, *map(str, files)], plugins=[trials])
@@ -281,7 +295,7 @@ def verdicts_of(path: Path, tests: Path, mutants: list[str]) -> list[str]:
     with os.fdopen(read) as pipe:
         verdicts = json.loads(pipe.read() or "[]")
     os.waitpid(child, 0)
-    return verdicts or ["no test"] * len(mutants)
+    return verdicts or ["broken"] * len(mutants)
 
 
 def methods_of(families: list[str], only: str | None) -> Iterator[tuple[Path, Path]]:
@@ -299,6 +313,7 @@ def main() -> None:
     parser.add_argument("families", nargs="+", choices=FAMILIES)
     parser.add_argument("--most", type=int, default=12, help="mutants a file at most; 0: all")
     parser.add_argument("--only", help="methods by name, with commas between")
+    parser.add_argument("--seconds", type=float, default=1e9, help="of tests for a mutant, the quickest first")
     parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "polyad-mutants.jsonl")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; run again to go on")
     options = parser.parse_args()
@@ -318,7 +333,7 @@ def main() -> None:
                 for e in edits_of(source, options.most)}  # fmt: skip
         missing = [key for key in keys if key not in kept] if time.monotonic() < end else []
         if missing:
-            verdicts = verdicts_of(path, tests, [apply_edit(source, keys[key]) for key in missing])
+            verdicts = verdicts_of(path, tests, [apply_edit(source, keys[key]) for key in missing], options.seconds)
             kept.update(zip(missing, verdicts, strict=True))
             with options.store.open("a") as store:
                 store.writelines(json.dumps([key, kept[key]]) + "\n" for key in missing if kept[key] != "broken")

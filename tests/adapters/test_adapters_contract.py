@@ -86,6 +86,13 @@ class Withheld(LoRA):
         super().__init__(shape, rank=rank)
 
 
+class Longer(LoRA):
+    """Takes the longer side for the shorter one."""
+
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=_check.rank(rank, max(shape), "the shorter side"), beyond=True)
+
+
 class Half(LoRA):
     """Names a part of what it was given."""
 
@@ -145,7 +152,7 @@ class Forgiving(LoRA):
 
 SPOILT = {
     "start": [Moved], "learning": [Stuck, Descending], "alpha": [Inverse, Unheard, Elsewhere, Undivided],
-    "sizes": [Tight, Withheld, Half], "merge": [Other],
+    "sizes": [Tight, Withheld, Longer, Half], "merge": [Other],
     "sums": [Noisy], "several": [Other], "rows": [Mixed], "storage": [Forgotten], "gradients": [Detached],
     "dropout": [Deaf], "no_dense_update": [Dense], "compilation": [Broken], "refusals": [Forgiving],
 }  # fmt: skip

@@ -266,10 +266,11 @@ def test_updates_are_thin_up_to_a_quarter_of_the_shorter_side(name):
     cases = {"gralora": [(4, 1, True), (5, 1, False), (2, 2, True), (4, 2, False)],
              "loha": [(1, None, True), (2, None, True), (3, None, False), (4, None, False)]}[name]  # fmt: skip
     for rank, blocks, thin in cases:
-        own = hosted(name, rank=rank, **({} if blocks is None else {"blocks": blocks}))[2]
-        assert isinstance(own.update(None), LowRank) == thin, (rank, blocks)
+        for shape in ((OUT, 40), (40, OUT)):
+            own = hosted(name, shape=shape, rank=rank, **({} if blocks is None else {"blocks": blocks}))[2]
+            assert isinstance(own.update(None), LowRank) == thin, (rank, blocks)
         if thin and name == "loha":
-            assert own.update(None).left.shape == (OUT, rank**2)
+            assert own.update(None).left.shape == (40, rank**2)
 
 
 def test_root_scaling_divides_by_the_root_of_the_rank():

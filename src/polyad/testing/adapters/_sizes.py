@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,21 +65,26 @@ def _assert_factor(card: Card, kind: str, expected: float) -> None:
 
 def sizes(card: Card, kind: str) -> None:
     """The argument in ``sized_by`` is refused below 1, and above a limit, by a sentence of its value and of the
-    limit, which is a size that it can have."""
+    limit, which is a size that it can have, and the shorter side where it is called so."""
     name = card.function.sized_by
     example = card.example.get(name)
     if kind != layers(card)[0] or not isinstance(example, int):
         return
     arguments = {key: value for key, value in card.example.items() if key not in ("of", "identity", "inner_alpha")}
+    for shape in (SHAPE, SHAPE[::-1]):
+        _assert_limit(card, name, functools.partial(card.function, shape, **arguments))
+
+
+def _assert_limit(card: Card, name: str, make: Callable[..., Any]) -> None:
 
     def refusal(size: int) -> str:
         try:
-            card.function(SHAPE, **{**arguments, name: size})
+            make(**{name: size})
         except ValueError as error:
             return str(error)
         return ""
 
-    assert_refused(card, f"{name}=0", lambda: card.function(SHAPE, **{**arguments, name: 0}), name)
+    assert_refused(card, f"{name}=0", lambda: make(**{name: 0}), name)
     said = {size: refusal(size) for size in range(1, SIZES)}
     possible = [size for size, text in said.items() if not text]
     for size, text in said.items():
@@ -89,4 +96,6 @@ def sizes(card: Card, kind: str) -> None:
         assert value == size + extra, f"{card.name} refuses {name}={size} as {what}={value}"
         assert size + extra > limit, f"{card.name} refuses {name}={size}, and allows up to {limit}: {text}"
         assert max(possible) + extra <= limit, f"{card.name} takes {name}={max(possible)}, and names {limit}: {text}"
+        shorter = "exceeds the shorter side" not in text or limit == min(SHAPE)
+        assert shorter, f"{card.name} calls {limit} the shorter side of {SHAPE}: {text}"
         assert "exceeds" not in said.get(limit - extra, ""), f"{card.name} names {limit}, and refuses it: {text}"
