@@ -92,9 +92,8 @@ def test_matryoshka_keeps_the_principal_coordinates_around_the_mean(rank, value_
         seen |= {f"{name}s": x.mT @ x / TOKENS, f"{name}_mean": x.mean(0)}
     codec = MatryoshkaKV(place(**seen), rank=rank, value_rank=value_rank)
     stored = codec.encode(k, v, k)
-    for x, ranks, back in (
-        (keys, rank, codec.keys(stored[0])), (values, rank if value_rank is None else value_rank, codec.values(stored[1])),
-    ):  # fmt: skip
+    sides = (codec.keys(stored[0]), codec.values(stored[1]))
+    for x, ranks, back in zip((keys, values), (rank, rank if value_rank is None else value_rank), sides, strict=True):
         ranks = (ranks,) * HEADS if isinstance(ranks, int) else ranks
         centred = x - x.mean(0)
         kept = [leading(c.mT @ c, r) for c, r in zip(centred.split(WIDTH, 1), ranks, strict=True)]
@@ -111,7 +110,7 @@ def test_matryoshka_takes_the_first_columns_of_trained_bases_and_refuses_ranks_b
         stored = codec.encode(x, x, x)[0 if back == codec.keys else 1]
         near(back(stored)[0], mean + (x[0] - mean) @ basis[..., :3] @ basis[..., :3].mT)
     assert MatryoshkaKV(place(**seen), rank=(4, 1)).encode(x, x, x)[0].left.shape[-1] == 5
-    with pytest.raises(ValueError, match="^rank=5 exceeds the channels of a head of layer 0"):
+    with pytest.raises(ValueError, match=r"^rank=5 exceeds the channels of a head of layer 0"):
         MatryoshkaKV(place(**seen), rank=(1, 5))
     with pytest.raises(ValueError, match=r"ranks \(1, 1, 1\) must give one for each of the 2 key heads"):
         MatryoshkaKV(place(**seen), rank=(1, 1, 1))
@@ -124,8 +123,9 @@ def test_palu_keeps_the_leading_directions_of_each_group_of_heads(heads, rank, v
     seen = {"keys": keys.mT @ keys, "values": values.mT @ values}
     codec = Palu(place(**seen), rank=rank, value_rank=value_rank, heads=heads)
     together = WIDTH * (HEADS if heads is None else heads)
-    for x, r, back in zip((keys, values), (rank, rank if value_rank is None else value_rank),
-                          (codec.keys(codec.encode(k, v, k)[0]), codec.values(codec.encode(k, v, k)[1])), strict=True):  # fmt: skip
+    stored = codec.encode(k, v, k)
+    sides = (codec.keys(stored[0]), codec.values(stored[1]))
+    for x, r, back in zip((keys, values), (rank, rank if value_rank is None else value_rank), sides, strict=True):
         kept = [leading(part.mT @ part, r) for part in x.split(together, 1)]
         near(side_by_side(back), x @ torch.block_diag(*kept))
     for name in ("rank", "value_rank"):
@@ -169,7 +169,9 @@ def test_ranks_follow_the_root_of_the_information_and_what_is_capped_goes_to_the
     assert (key, value) == (1, 1)  # the mean of the diagonal counts
 
 
-@pytest.mark.parametrize(("keep", "groups", "unit"), [(0.3, 1, 2), (0.5, 2, 1), (0.9, 1, 3), (1.0, 1, 4), (0.05, 1, 2)])
+@pytest.mark.parametrize(
+    ("keep", "groups", "unit"), [(0.3, 1, 2), (0.5, 2, 1), (0.9, 1, 3), (1.0, 1, 4), (0.05, 1, 2)]
+)
 def test_fisher_ranks_are_units_within_the_budget(keep, groups, unit):
     found = [{"key_fisher": torch.eye(8) * (1 + i), "value_fisher": torch.eye(8) * 0.1} for i in range(3)]
     ranked = fisher_ranks([{}] * 3, found, keep, groups=groups, unit=unit)
