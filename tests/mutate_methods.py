@@ -23,7 +23,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -228,8 +229,8 @@ def replace_code(module: ModuleType, source: str) -> None:
 class Trials:
     """A plugin of pytest that runs what was collected once, then in a fork for every mutant, quick tests first."""
 
-    def __init__(self, module: ModuleType, mutants: list[str], seconds: float) -> None:
-        self.module, self.mutants, self.seconds, self.verdicts = module, mutants, seconds, list[str]()
+    def __init__(self, module: ModuleType, mutants: list[str], seconds: float, tell: Callable[[str], None]) -> None:
+        self.module, self.mutants, self.seconds, self.tell = module, mutants, seconds, tell
 
     def pytest_runtestloop(self, session: Any) -> bool:
         takes = list[tuple[float, int]]()
@@ -238,18 +239,19 @@ class Trials:
             run_test(item)
             takes.append((time.process_time() - start, i))
         if session.testsfailed:  # nothing can be said of mutants where the method itself fails
-            self.verdicts = ["broken"] * len(self.mutants)
             return True
         takes.sort()
         sums = itertools.accumulate(duration for duration, _ in takes)
         tests = [session.items[i] for (_, i), total in zip(takes, sums, strict=True) if total <= self.seconds]
-        self.verdicts = [self.judge(session, tests, mutant) for mutant in self.mutants]
+        for mutant in self.mutants:
+            self.tell(self.judge(session, tests, mutant))
         return True
 
     def judge(self, session: Any, tests: list[Any], mutant: str) -> str:
         child = os.fork()
         if child == 0:
-            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+            limit = int(min(LIMIT, 3 * self.seconds + 5))
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
             os._exit(self.try_mutant(session, tests, mutant))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return {0: "survived", 3: "broken", 5: "no test"}.get(code, "noticed")
@@ -273,29 +275,32 @@ def run_test(item: Any) -> None:
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
 
-def verdicts_of(path: Path, tests: Path, mutants: list[str], seconds: float) -> list[str]:
+def verdicts_of(path: Path, tests: Path, mutants: list[str], seconds: float) -> Iterator[str]:
     """Run the examples and tests of the method in ``path`` on every mutant, in a process of its own."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(read)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         import pytest
 
         source, name = path.read_text(), ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
-        trials = Trials(importlib.import_module(name), mutants, seconds)
+        tell = partial(write_line, write)
+        trials = Trials(importlib.import_module(name), mutants, seconds, tell)
         files = test_files(tests, path.stem, source)
         chosen = selection(path.stem, source, files)
         pytest.main(["-q", "-p", "no:cacheprovider", "-k", chosen, *map(str, files)], plugins=[trials])
-        with os.fdopen(write, "w") as pipe:
-            json.dump(trials.verdicts, pipe)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        verdicts = json.loads(pipe.read() or "[]")
+        yield from (line.strip() for line in pipe)
     os.waitpid(child, 0)
-    return verdicts or ["broken"] * len(mutants)
+
+
+def write_line(pipe: int, line: str) -> None:
+    os.write(pipe, f"{line}\n".encode())
 
 
 def methods_of(families: list[str], only: str | None) -> Iterator[tuple[Path, Path]]:
@@ -315,6 +320,7 @@ def main() -> None:
     parser.add_argument("--only", help="methods by name, with commas between")
     parser.add_argument("--seconds", type=float, default=1e9, help="of tests for a mutant, the quickest first")
     parser.add_argument("--store", type=Path, default=Path(tempfile.gettempdir()) / "polyad-mutants.jsonl")
+    parser.add_argument("--again", action="store_true", help="try again what was not noticed: the tests have changed")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long; run again to go on")
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
@@ -326,6 +332,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     kept = dict(map(json.loads, options.store.read_text().splitlines())) if options.store.exists() else {}
+    if options.again:
+        kept = {key: verdict for key, verdict in kept.items() if verdict == "noticed"}
     end, counts = time.monotonic() + 60 * options.minutes, dict[str, int]()
     for path, tests in methods_of(options.families, options.only):
         source = path.read_text()
@@ -334,9 +342,11 @@ def main() -> None:
         missing = [key for key in keys if key not in kept] if time.monotonic() < end else []
         if missing:
             verdicts = verdicts_of(path, tests, [apply_edit(source, keys[key]) for key in missing], options.seconds)
-            kept.update(zip(missing, verdicts, strict=True))
             with options.store.open("a") as store:
-                store.writelines(json.dumps([key, kept[key]]) + "\n" for key in missing if kept[key] != "broken")
+                for key, verdict in zip(missing, verdicts, strict=False):
+                    kept[key] = verdict
+                    print(json.dumps([key, verdict]), file=store, flush=True)
+            kept = dict.fromkeys(missing, "broken") | kept  # the method itself fails its tests
         for key, edit in keys.items():
             verdict = kept.get(key, "not tried")
             counts[verdict] = counts.get(verdict, 0) + 1
