@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad._card import card
-from polyad.cache import XKV, MatryoshkaKV, Metric, Palu, Place, StreamingLLM, fisher_ranks
+from polyad.cache import XKV, MatryoshkaKV, Metric, Palu, Place, StreamingLLM, fisher_ranks, token_alignment
 from polyad.formats import Dense, LowRank
 from polyad.quantize import round_to_nearest
 
@@ -243,3 +243,13 @@ def test_staircase_gives_each_part_of_the_tokens_its_bits():
     for share in ((0.5, 0.6), (0.5,), (1.5, -0.5), (0.5, 0.4)):
         with pytest.raises(ValueError, match=r"must give bits=\(2, 4\) a part each, that sum to 1"):
             card("staircase").function(x, (2, 4), share=share)
+
+
+def test_alignment_is_the_mean_squared_cosine_of_leading_directions_of_tokens_and_refuses_more_than_there_are():
+    x = torch.stack([rows(seed)[0][:12] for seed in (0, 5, 9)])
+    u = torch.linalg.svd(x, full_matrices=False)[0][..., :3]
+    expected = torch.stack([torch.stack([(a.mT @ b).square().sum() / 3 for b in u]) for a in u])
+    near(token_alignment(x, rank=3), expected)
+    assert token_alignment(x, rank=SIZE).shape == (3, 3)
+    with pytest.raises(ValueError, match=f"^rank={SIZE + 1} exceeds the smaller side of x"):
+        token_alignment(x, rank=SIZE + 1)
