@@ -429,3 +429,42 @@ def test_adalora_s_budget_falls_by_a_cubic_law_between_the_shares_of_steps():
     assert card("adalora").function((OUT, IN), rank=12, spare=4).P.shape == (OUT, 16)
     with pytest.raises(ValueError, match=r"rank \+ spare=17 exceeds"):
         card("adalora").function((OUT, IN), rank=13, spare=4)
+
+
+BOUNDS = {
+    "lora": ({"rank": 10}, {"A": IN**-0.5}), "block_lora": ({"rank": 10, "blocks": 5}, {"A": IN**-0.5}),
+    "gralora": ({"rank": 12, "blocks": 4, "shared": 4}, {"A": (IN / 4) ** -0.5, "A_shared": IN**-0.5}),
+    "singlora": ({"rank": 10}, {"A": IN**-0.5}), "singlora-rank": ({"rank": 10, "draw": "rank"}, {"A": 10**-0.5}),
+    "aflora": ({"rank": 10}, {"A": (6 / IN) ** 0.5, "B": (6 / 10) ** 0.5}),
+    "tlora_transform": ({"rank": 10}, {"residual.A": IN**-0.5}), "dora": ({"rank": 10}, {"direction.A": IN**-0.5}),
+    "lokr": ({"factor": (4, 6), "draw": "lycoris"}, {"factors.first": 6**-0.5}),
+    "lokr-peft": ({"factor": (2, 2), "draw": "peft"}, {"factors.second": (IN / 2) ** -0.5}),
+}  # fmt: skip
+"""Arguments of adapters whose starts are uniform, and the bounds that they state."""
+
+
+@pytest.mark.parametrize("case", BOUNDS)
+def test_uniform_starts_reach_their_bounds_and_no_further(case):
+    options, bounds = BOUNDS[case]
+    drawn = {name: [] for name in bounds}
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        tensors = dict(
+            card(case.split("-")[0]).function((OUT, IN), generator=generator, **options).named_parameters()
+        )
+        for name in bounds:
+            drawn[name].append(tensors[name].detach().double())
+    for name, bound in bounds.items():
+        numbers = torch.stack(drawn[name])
+        assert float(numbers.max()) <= bound * (1 + 1e-6)
+        assert float(numbers.min()) >= -bound * (1 + 1e-6)
+        assert float(numbers.max()) > 0.985 * bound
+        assert float(numbers.min()) < -0.985 * bound
+        assert abs(float(numbers.mean())) < 5 * bound / (3 * numbers.numel()) ** 0.5
+
+
+def test_soka_refuses_more_terms_than_there_can_be():
+    for first, most in (((4, 4), 16), ((8, 3), 16), ((2, 3), 6)):
+        card("soka").function((OUT, IN), rank=most, shape_of_first=first)
+        with pytest.raises(ValueError, match=f"rank={most + 1} exceeds the most terms"):
+            card("soka").function((OUT, IN), rank=most + 1, shape_of_first=first)
