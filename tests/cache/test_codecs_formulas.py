@@ -253,3 +253,25 @@ def test_alignment_is_the_mean_squared_cosine_of_leading_directions_of_tokens_an
     assert token_alignment(x, rank=SIZE).shape == (3, 3)
     with pytest.raises(ValueError, match=f"^rank={SIZE + 1} exceeds the smaller side of x"):
         token_alignment(x, rank=SIZE + 1)
+
+
+def test_vidkv_saves_the_tokens_that_the_last_64_queries_attend_to_most():
+    """In the mean over them and over the query heads of a key head; one query more would choose another token."""
+    keys, values = seeded(1, HEADS, 64, 8), seeded(1, HEADS, 64, 8, seed=1)
+    queries = 0.5 * seeded(1, 2 * HEADS, 80, 8, seed=2)
+    weights = (queries[:, :, -64:] @ keys.repeat_interleave(2, 1).mT / 8**0.5).softmax(-1).mean(2)
+    expected = weights.unflatten(1, (HEADS, 2)).mean(2).argsort(-1, descending=True)
+    for head in range(HEADS):  # all of its attention to a token that is not among the most attended
+        queries[0, 2 * head : 2 * head + 2, -65] = 1e4 * keys[0, head, expected[0, head, 20]]
+    most = (queries[0, ::2, -65].unsqueeze(1) @ keys[0].mT).argmax(-1).flatten()
+    codec = card("vidkv").function(group=8, protect=0.125)
+    plain = card("vidkv").function(group=8, protect=0.0)
+    found, other = (c.values(c.encode(keys, values, queries)[1]) for c in (codec, plain))
+    saved = round_to_nearest(
+        values.gather(2, expected[..., :8, None].expand(-1, -1, -1, 8)), 2, group=(8, 1), zero_dtype=torch.float16
+    )
+    for head in range(HEADS):
+        chosen = expected[0, head, :8]
+        assert int(most[head]) not in chosen.tolist()
+        near(found[0, head, chosen].sort(0).values, saved.to_dense()[0, head].sort(0).values, 1e-6)
+    assert other.shape == found.shape
