@@ -11,10 +11,10 @@ from torch import nn
 import polyad
 import tiny
 from polyad.compress import equivalent_rescaling, lord, modegpt
-from polyad.compress.cut_proof import cut_refusals
 from polyad.data import Calibration
 from polyad.models import blocks
 from polyad.models import twin as twins
+from polyad.models.proof import LayerTrial, cut_refusals
 from polyad.models.replacement import put_in_place
 from polyad.models.twin import Twin
 from polyad.testing.decoders import random_decoder
@@ -91,11 +91,16 @@ def test_rescaling_is_refused_where_nothing_can_be_rescaled():
         equivalent_rescaling(model, generator=torch.Generator().manual_seed(0))
 
 
+def _trial(model):
+    twin, cut = Twin(model), blocks(model)
+    return LayerTrial(twin.module, twin.layer_calls({block.within for block in cut})), cut
+
+
 @pytest.mark.parametrize("name", SPOILT)
 def test_blocks_that_cannot_be_cut_are_left_and_others_are_cut(name):
     make, last = SPOILT[name]
     model = make()
-    refused = cut_refusals(Twin(model), blocks(model))
+    refused = cut_refusals(*_trial(model))
     kinds = {"down_proj": {"mlp"}, "o_proj": {"qk", "vo"}}[last]
     assert {block.rpartition(":")[2] for block in refused} == kinds
     if name == "mlp":
@@ -110,7 +115,7 @@ def test_blocks_that_cannot_be_cut_are_left_and_others_are_cut(name):
 @pytest.mark.parametrize("kind", ["llama", "mqa", "mistral", "qwen2", "granite", "qwen3"])
 def test_blocks_that_are_understood_are_proved(kind):
     model = tiny.model(kind)
-    assert cut_refusals(Twin(model), blocks(model)) == {}
+    assert cut_refusals(*_trial(model)) == {}
     assert len(equivalent_rescaling(model, generator=torch.Generator().manual_seed(0)).weights) > 12
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import polyad
 import tiny
 from polyad.cli import app
-from polyad.models.misfit import without_other_heads
+from polyad.models.pretrained import without_other_heads
 
 
 def written(model, folder):

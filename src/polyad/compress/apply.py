@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from polyad._callback import Callback
 from polyad._types import check_type
 from polyad.compress.compression import Compression
@@ -24,6 +26,7 @@ def apply(model: Any, plan: Plan, *, callback: Callback | None = None) -> Any:
 
 def apply_with_undo(model: Any, plan: Plan, *, callback: Callback | None = None) -> Undo:
     """``apply``, but return a function that undoes it exactly."""
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
     check_type("plan", plan, Plan, "give what polyad.plan(model, ...) returns")
     terms = Terms(plan.steps, plan.keep, plan.count, seed=plan.seed)
     with Compression(model, terms, plan=plan, callback=callback) as compression:

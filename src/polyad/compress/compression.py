@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Generator, nn
+from torch import Generator
 
 from polyad._callback import Callback
-from polyad._types import check_type
 from polyad.allocate import Curve
 from polyad.compress.budget import Budget, name_stage, relative_curves
 from polyad.compress.costs import Prices
@@ -40,7 +39,6 @@ class Compression:
     def __init__(
         self, model: Any, terms: Terms, *, plan: Plan | None = None, callback: Callback | None = None
     ) -> None:
-        check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
         self.model, self.terms, self.callback = model, terms, callback
         chosen = choose_layers(model, terms, plan)
         self.layers, self.left, self.split = dict(chosen.selection.chosen), chosen.selection.left, chosen.split

@@ -12,17 +12,9 @@ from polyad.compress.recipe import Step
 from polyad.formats import Format
 from polyad.models.blocks import Block
 from polyad.models.layer_matrices import flat_weight, layer_matrix
+from polyad.models.obstacle import refuse_compressed
 from polyad.models.replacement import Replacement, put_in_place
 from polyad.models.surgery import Undo
-
-
-def refuse_compressed(path: str, layer: Any) -> None:
-    """Refuse a layer whose weight is a format already."""
-    if not isinstance(layer.weight, Tensor):
-        raise ValueError(
-            f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods "
-            "as the steps of one recipe, or leave the layer out of the selection"
-        )
 
 
 class Draft:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Container
 from torch import nn
 
 from polyad.compress.block_item import BlockItem
-from polyad.compress.cut_proof import cut_refusals
 from polyad.compress.item import Item
 from polyad.compress.layer_item import LayerItem
 from polyad.compress.recipe import Step
 from polyad.models.blocks import blocks
+from polyad.models.proof import LayerTrial, cut_refusals
 from polyad.models.twin import Twin
 
 
@@ -33,7 +33,10 @@ def items(
             f"{step.card.name} cuts matrices together ({', '.join(step.rules)}), and the selection holds no block "
             "whole; select '*mlp*' or '*attn*', or leave the selection out"
         )
-    refusals = cut_refusals(twin, [block for block in whole if block.name not in names])
+    unproved = [block for block in whole if block.name not in names]
+    calls = twin.layer_calls({block.within for block in unproved}) if unproved else {}
+    trial = LayerTrial(twin.module, calls)
+    refusals = cut_refusals(trial, unproved)
     if len(refusals) == len(whole):
         name, said = next(iter(refusals.items()))
         raise ValueError(

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from polyad.compress.draft import refuse_compressed
 from polyad.compress.plan_record import Plan
 from polyad.compress.terms import Terms
 from polyad.models.compressible import LayerSelection, select_layers
 from polyad.models.experts import SplitExperts, split_experts
-from polyad.models.loading import check_numbers
+from polyad.models.obstacle import check_numbers, refuse_compressed
 from polyad.models.surgery import Undo, replace
 from polyad.models.twin import Twin
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from polyad._callback import Callback
+from polyad._types import check_type
 from polyad.compress.compression import Compression
 from polyad.compress.plan_record import Plan
 from polyad.compress.recipe import Recipe, steps
@@ -41,6 +44,7 @@ def plan(
     ``memory`` keeps finished statistics, so that a killed run can go on. Nothing is changed in the model. Raises
     where the budget cannot be met, naming the nearest that can.
     """
+    check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
     terms = Terms(steps(recipe), keep, budget, calibrate, select, allocate, importance, avoid_slow, seed)
     with Compression(model, terms, callback=callback) as compression:
         return compression.decide(memory)

@@ -13,13 +13,13 @@ from polyad.compress.compression import Compression
 from polyad.compress.recipe import Recipe, steps
 from polyad.compress.result import Compressed, measure_result
 from polyad.compress.statistics_store import StatisticsStore, configuration_of
-from polyad.data.calibration import evaluation
+from polyad.data.calibration import check_predicts, evaluation
 from polyad.evaluation.measure import Measure, judge_beside
-from polyad.evaluation.quality import check_predicts
 from polyad.evaluation.records import CompressionRecord
-from polyad.models.folder import base_of, save
-from polyad.models.loading import load, origin
+from polyad.models.folder import save
+from polyad.models.loading import load
 from polyad.models.shards import folder_bytes, round_to
+from polyad.models.source import base_of, origin
 
 
 def compress_model(
@@ -32,10 +32,10 @@ def compress_model(
     """
     clock, asked, terms = time.perf_counter(), request.asked, request.terms()
     model = load(request.name, dtype=asked.dtype, device=asked.device)
+    base = {"name": origin(model).name, "sha256": base_of(origin(model).folder)}
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
     judge = None if measure is None else judge_beside(measure, model)
-    base = {"name": origin(model).name, "sha256": base_of(origin(model).folder)}
     before = [step.to_json() for step in request.recipe if step.kind == "rescale"]
     identity = [request.name, base["sha256"], asked.seed, str(asked.dtype), before]
     store = StatisticsStore(work, identity, configuration_of(model))

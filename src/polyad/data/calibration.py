@@ -16,8 +16,8 @@ from polyad.data.records import Records
 from polyad.data.rendered import render_records
 from polyad.data.rows import dataset_rows
 from polyad.data.sources import read
-from polyad.data.special_tokens import BARE, frame
-from polyad.data.text import Split, Text, cached_split, digest, shorten, windows
+from polyad.data.special_tokens import BARE, Frame, frame
+from polyad.data.text import Split, Text, cached_split, digest, windows
 from polyad.models.source import encoder, identity, origin
 
 LENGTH = 1024
@@ -71,6 +71,14 @@ def calibration(
     return Calibration(torch.cat(list(by_text.values())), probe, {name: digest(w) for name, w in by_text.items()})
 
 
+def shorten(rows: Tensor, length: int, frame: Frame) -> Tensor:
+    """Windows of at most this length, within the same ``frame`` as before."""
+    if rows.shape[1] <= length:
+        return rows
+    end = len(frame.after)
+    return torch.cat([rows[:, : length - end], rows[:, rows.shape[1] - end :]], 1)
+
+
 def of_inputs(inputs: Tensor) -> Calibration:
     """A calibration on inputs other than text, such as pictures (count, channels, height, width)."""
     if not inputs.is_floating_point() or inputs.ndim < 2 or not len(inputs):
@@ -99,6 +107,15 @@ def evaluation(
         )
         for part in splits(model, sources)
     }
+
+
+def check_predicts(model: Any) -> None:
+    """Refuse models that predict no next token: what they return has no perplexity."""
+    if not getattr(model, "can_generate", lambda: False)():
+        raise ValueError(
+            f"a {type(model).__name__} predicts no next token, so it has no perplexity; plan, apply and save it from "
+            "Python, and compare its own outputs before and after (docs/other_models.md)"
+        )
 
 
 def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:

@@ -141,14 +141,6 @@ def windows(ids: Tensor, length: int, count: int, *, name: str = "the text", fra
     return frame.enclose(torch.stack([ids[s : s + room] for s in starts]))
 
 
-def shorten(rows: Tensor, length: int, frame: Frame) -> Tensor:
-    """Windows of at most this length, within the same ``frame`` as before."""
-    if rows.shape[1] <= length:
-        return rows
-    end = len(frame.after)
-    return torch.cat([rows[:, : length - end], rows[:, rows.shape[1] - end :]], 1)
-
-
 def digest(ids: Tensor) -> str:
     """The sha256 of token ids as little-endian int64: results on different tokens never compare."""
     return hashlib.sha256(ids.to(torch.int64).contiguous().numpy().astype("<i8").tobytes()).hexdigest()

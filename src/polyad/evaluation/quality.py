@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad._callback import Callback
+from polyad.data.calibration import check_predicts as check_predicts
 from polyad.data.special_tokens import frame
 from polyad.data.text import digest
 from polyad.evaluation.baselines import read_baseline, write_baseline
@@ -159,15 +160,6 @@ def _perplexity(mine: Tensor, known: Tensor, windows: Tensor) -> Perplexity:
 
 def _exp(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
-
-
-def check_predicts(model: Any) -> None:
-    """Refuse models that predict no next token: what they return has no perplexity."""
-    if not getattr(model, "can_generate", lambda: False)():
-        raise ValueError(
-            f"a {type(model).__name__} predicts no next token, so it has no perplexity; plan, apply and save it from "
-            "Python, and compare its own outputs before and after (docs/other_models.md)"
-        )
 
 
 def _logits(model: Any, window: Tensor, first: int) -> Tensor:

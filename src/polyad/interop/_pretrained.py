@@ -14,8 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from polyad._stated import check_stated
 from polyad._versions import NEWEST, read_version
-from polyad.models.divided import weights_before_division
-from polyad.models.manifest import differences, split_ties, unsaved_buffers
+from polyad.models.manifest import differences, split_ties, unsaved_buffers, weights_before_division
 from polyad.models.stated import AGAIN, Pretrained
 
 METHOD = "polyad"

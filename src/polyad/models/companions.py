@@ -9,19 +9,10 @@ from typing import Any
 from torch import nn
 
 from polyad.models.quiet import quiet
-from polyad.models.source import origin
+from polyad.models.source import PROCESSOR, VOCABULARIES, origin
 
 GENERATION = "generation_config.json"
-PROCESSOR = (
-    "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json",
-    "audio_tokenizer_config.json",
-)  # fmt: skip
 TEMPLATES = ("chat_template.jinja", "additional_chat_templates")
-VOCABULARIES = (
-    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "merges.txt",
-    "tekken.json", "source.spm", "target.spm", "bpe.codes", "normalizer.json",
-)  # fmt: skip
-"""Read by other engines' converters too, where transformers itself needs tokenizer.json alone."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -69,16 +60,3 @@ def read_generation(model: Any, folder: Path) -> Any:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{folder / GENERATION} cannot be read ({said}); copy the folder again") from None
     return model
-
-
-def hub_files(name: str) -> Path | None:
-    """The folder on this machine that holds the hub's files of a model beside its weights, fetched where need be."""
-    from transformers.utils.hub import cached_file
-
-    quietly: dict[str, Any] = {
-        "_raise_exceptions_for_gated_repo": False, "_raise_exceptions_for_missing_entries": False,
-        "_raise_exceptions_for_connection_errors": False,
-    }  # fmt: skip
-    paths = [cached_file(name, file, **quietly) for file in ("config.json", *PROCESSOR, *VOCABULARIES)]
-    homes = [Path(path).parent for path in paths if path is not None]
-    return homes[0] if homes else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from polyad.layers import Factors, Linear
+from polyad.layers import Linear
 from polyad.models.layer_matrices import CONVOLUTIONS, linear_types, multiplies
-from polyad.models.obstacle import obstacle_at
+from polyad.models.obstacle import fused_experts, nothing_left, obstacle_at, shared_weights
 from polyad.models.surgery import Places, Which, select
 from polyad.models.twin import Twin
 from polyad.models.uncalled_layers import uncalled_in
@@ -63,10 +63,10 @@ def select_layers(
             raise ValueError(f"{path} cannot be replaced: {said}; leave it out of the selection")
         if said is not None:
             left[path] = said
-    left |= _shared_weights({p: m for p, m in chosen.items() if p not in left})
+    left |= shared_weights({p: m for p, m in chosen.items() if p not in left})
     remaining = {path: module for path, module in chosen.items() if path not in left}
     if not remaining:
-        raise ValueError(_nothing_left(model, layers, left))
+        raise ValueError(nothing_left(model, layers, left))
     if everything:
         left |= dict.fromkeys(fused_experts(model), FUSED)
     return LayerSelection(remaining, left)
@@ -94,26 +94,6 @@ def _routers(model: nn.Module, chosen: Mapping[str, nn.Module], which: Which | N
         for path, word in words.items()
         if word is not None and not any(word in pattern for pattern in patterns)
     }
-
-
-def _shared_weights(chosen: Mapping[str, nn.Module]) -> dict[str, str]:
-    """All but one of the layers with one weight; of an embedding and a head the head stays."""
-    owners: dict[int, str] = {}
-    for path in sorted(chosen, key=lambda p: isinstance(chosen[p], nn.Embedding)):
-        owners.setdefault(id(chosen[path].weight), path)
-    return {
-        path: f"the weight of {owners[id(module.weight)]}, with which it is compressed"
-        for path, module in chosen.items()
-        if owners[id(module.weight)] != path
-    }
-
-
-def _nothing_left(model: nn.Module, layers: Mapping[str, nn.Module], left: Mapping[str, str]) -> str:
-    reasons = "; ".join(f"{path} is left ({reason})" for path, reason in list(left.items())[:3])
-    return (
-        f"{type(model).__name__} has no layer to compress: none of its {len(layers)} linear layers and "
-        f"convolutions can be replaced{': ' + reasons if reasons else ''}"
-    )
 
 
 def is_router(model: nn.Module, path: str) -> str | None:
@@ -149,13 +129,3 @@ def head_reasons(model: nn.Module) -> dict[str, str]:
         elif "pooler" in path.split("."):
             reasons[path] = "a pooler"
     return reasons
-
-
-def fused_experts(model: nn.Module) -> Iterator[str]:
-    """The paths of parameters that hold one matrix an expert in one tensor."""
-    for path, module in model.named_modules():
-        if isinstance(module, (*CONVOLUTIONS, Factors)):
-            continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim == 3 and "expert" in f"{path}.{type(module).__name__}".lower():
-                yield f"{path}.{name}"

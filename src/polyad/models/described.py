@@ -29,11 +29,3 @@ def register_kind(kind: _Kind) -> _Kind:
     """Register a class of modules, so that folders can hold them; a class decorator."""
     KINDS[kind.__name__] = kind
     return kind
-
-
-def refuse_unsaveable(model: nn.Module) -> None:
-    """Refuse a model with a module that a folder cannot hold, which says so itself by ``reason_not_to_save``."""
-    for path, module in model.named_modules():
-        reason = getattr(type(module), "reason_not_to_save", None)
-        if reason is not None:
-            raise ValueError(f"{path or 'the model'} {reason.__get__(module)}")

@@ -26,12 +26,12 @@ from polyad.layers import Factors
 from polyad.models import assembly, manifest, shards
 from polyad.models.attention import ReducedAttention
 from polyad.models.companions import read_generation, write_companions
-from polyad.models.described import refuse_unsaveable
-from polyad.models.divided import weights_before_division
 from polyad.models.exchange import recover, swap
-from polyad.models.pretrained import check_inside, load_pretrained
-from polyad.models.shards import MAX_SHARD, sha256
-from polyad.models.stated import AGAIN, Manifest, check_configuration
+from polyad.models.pretrained import load_pretrained
+from polyad.models.shards import MAX_SHARD
+from polyad.models.source import base_of as base_of
+from polyad.models.source import sha256 as sha256
+from polyad.models.stated import AGAIN, Manifest, check_configuration, check_folder, check_inside
 
 MANIFEST, BUFFERS = "polyad.json", "buffers.safetensors"
 
@@ -99,12 +99,12 @@ def save(
     and the files of a processor that came with the model.
     """
     check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
-    refuse_unsaveable(model)
+    manifest.refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
     buffers = manifest.unsaved_buffers(model)
     config, plain, modules = manifest.describe(model, dtype)
-    tensors = weights_before_division(model, tensors)
+    tensors = manifest.weights_before_division(model, tensors)
     shards.check_range(tensors, dtype)
     expect = sum(shards.written_bytes(t, dtype) for t in tensors.values())
     with staged_folder(target, expect=expect) as partial:
@@ -155,6 +155,7 @@ def read_model(folder: Path, dtype: torch.dtype | None = None, like: nn.Module |
     if config is not None:
         check_configuration(config, folder / "config.json", len(tensors))
     if stated["plain"] and like is None:
+        check_folder(folder)
         model = load_pretrained(folder, dtype)
         return assembly.restore_dtypes(model, tensors) if dtype is None else model
     buffers = shards.read_weights(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
@@ -175,15 +176,6 @@ def _json(folder: Path, name: str) -> Any:
         return read_stated(folder / name, dict[str, Any], AGAIN)
     except ValueError as error:
         raise ValueError(f"{folder} is not whole: {error}") from None
-
-
-def base_of(folder: Path | None) -> dict[str, str]:
-    """The sha256 of every weight file of a local folder, or of the one file that holds a model."""
-    if folder is None:
-        return {}
-    if folder.is_file():
-        return {folder.name: sha256(folder)}
-    return {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def _write(path: Path, content: Any) -> None:

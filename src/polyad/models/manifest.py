@@ -19,6 +19,14 @@ FOREIGN = "polyad"
 it would otherwise fill the layers that it does not find with random numbers."""
 
 
+def refuse_unsaveable(model: nn.Module) -> None:
+    """Refuse a model with a module that a folder cannot hold, which says so itself by ``reason_not_to_save``."""
+    for path, module in model.named_modules():
+        reason = getattr(type(module), "reason_not_to_save", None)
+        if reason is not None:
+            raise ValueError(f"{path or 'the model'} {reason.__get__(module)}")
+
+
 def split_ties(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The state dict with every shared tensor once, and the ties: alias -> owner.
 
@@ -43,6 +51,25 @@ def _place(tensor: Tensor) -> Any:
         return id(tensor)
     address = tensor.data_ptr(), tensor.device, tensor.dtype
     return *address, tuple(tensor.shape), tensor.stride()
+
+
+def weights_before_division(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model, by name, as they are before it runs for inference.
+
+    RWKV then divides the outputs of its later blocks by powers of two, and would divide once more what is loaded.
+    """
+    whole = dict(tensors)
+    for path, module in model.named_modules():
+        rwkv: Any = module
+        if not getattr(rwkv, "layers_are_rescaled", False):
+            continue
+        for i in range(len(rwkv.blocks)):
+            factor = 2 ** (i // rwkv.config.rescale_every) if rwkv.config.rescale_every > 0 else 1
+            for part in ("attention.output.weight", "feed_forward.value.weight"):
+                name = f"{path}.blocks.{i}.{part}".lstrip(".")
+                if factor > 1 and name in whole:
+                    whole[name] = whole[name].detach() * factor
+    return whole
 
 
 def has_ties_of(model: nn.Module, plain: nn.Module) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from polyad.layers import Factors
 from polyad.models.layer_matrices import CONVOLUTIONS, linear_types, matrix_shape
 
 
@@ -75,3 +76,54 @@ def _as_torch_does(module: Any) -> bool:
         if not isinstance(result, Tensor) or result.shape != plain.shape or not torch.allclose(result, plain):
             return False
     return True
+
+
+def shared_weights(chosen: Mapping[str, nn.Module]) -> dict[str, str]:
+    """All but one of the layers with one weight; of an embedding and a head the head stays."""
+    owners: dict[int, str] = {}
+    for path in sorted(chosen, key=lambda p: isinstance(chosen[p], nn.Embedding)):
+        owners.setdefault(id(chosen[path].weight), path)
+    return {
+        path: f"the weight of {owners[id(module.weight)]}, with which it is compressed"
+        for path, module in chosen.items()
+        if owners[id(module.weight)] != path
+    }
+
+
+def nothing_left(model: nn.Module, layers: Mapping[str, nn.Module], left: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"{path} is left ({reason})" for path, reason in list(left.items())[:3])
+    return (
+        f"{type(model).__name__} has no layer to compress: none of its {len(layers)} linear layers and "
+        f"convolutions can be replaced{': ' + reasons if reasons else ''}"
+    )
+
+
+def fused_experts(model: nn.Module) -> Iterator[str]:
+    """The paths of parameters that hold one matrix an expert in one tensor."""
+    for path, module in model.named_modules():
+        if isinstance(module, (*CONVOLUTIONS, Factors)):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 3 and "expert" in f"{path}.{type(module).__name__}".lower():
+                yield f"{path}.{name}"
+
+
+def refuse_compressed(path: str, layer: Any) -> None:
+    """Refuse a layer whose weight is a format already."""
+    if not isinstance(layer.weight, Tensor):
+        raise ValueError(
+            f"{path} is compressed already (it holds {layer.weight()!r}); compress the original, with both methods "
+            "as the steps of one recipe, or leave the layer out of the selection"
+        )
+
+
+def check_numbers(model: nn.Module) -> None:
+    """Refuse a model of which a parameter holds NaN or infinity, naming it."""
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().float() if parameter.dtype.itemsize == 1 else parameter
+        if not parameter.is_meta and not bool(torch.isfinite(values).all()):
+            bad = int((~torch.isfinite(values)).sum())
+            raise ValueError(
+                f"{name} of shape {tuple(parameter.shape)} holds {bad} numbers that are NaN or infinite; the file is "
+                "damaged or was cut off in training: get the model again"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -132,12 +131,6 @@ def _target(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """Scales and codes are no parameters, and keep their dtype."""
     cast = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
     return dtype if dtype is not None and cast else tensor.dtype
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_bytes(folder: Path) -> int:

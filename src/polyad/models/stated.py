@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -13,6 +14,7 @@ REPEATED = re.compile(r"layers?$|experts$|blocks?$|depths?$|codebooks$|stages$|^
 """Names of counts of parts that a model makes one by one."""
 LABELS = 10**6
 """The most labels of a classifier: transformers writes a name for each."""
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 class Manifest(TypedDict):
@@ -55,11 +57,31 @@ def check_configuration(stated: dict[str, Any], place: object, tensors: int) -> 
     return stated
 
 
-def check_config_file(folder: Path) -> None:
-    """``check_configuration`` on config.json of a folder that transformers will read."""
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for transformers whose index names files outside of it, or whose configuration cannot be."""
+    refuse_paths_outside(folder)
     if (folder / "config.json").is_file():
         stated = read_stated(folder / "config.json", dict[str, Any], AGAIN)
         check_configuration(stated, folder / "config.json", _count(folder))
+
+
+def refuse_paths_outside(folder: Path) -> None:
+    """Refuse an index of weights whose files are not in the folder itself."""
+    for index in INDICES:
+        if not (folder / index).is_file():
+            continue
+        try:
+            homes = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(f"{folder / index} cannot be read; copy the folder again") from None
+        for name in set(map(str, homes)):
+            check_inside(folder, name, index)
+
+
+def check_inside(folder: Path, name: Any, said_by: str) -> None:
+    """Refuse the name of a file that is not in the folder itself."""
+    if not isinstance(name, str) or name in ("", ".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(f"{folder / said_by} names a file {name!r} outside of its folder; get the folder again")
 
 
 def _count(folder: Path) -> int:

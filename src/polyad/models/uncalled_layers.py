@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from polyad.models.divided import forget_division
 from polyad.models.twin import Twin
 from polyad.models.wrappers import plain_path
 
@@ -68,6 +67,14 @@ def layers_with_weight(model: nn.Module) -> dict[str, nn.Module]:
         if path and not inside and next(_weights(module), None) is not None:
             layers[path] = module
     return layers
+
+
+def forget_division(twin: nn.Module) -> nn.Module:
+    """Let a twin of a model divide its weights in its next pass, as the model did in its first. Returns it."""
+    for module in twin.modules():
+        if getattr(module, "layers_are_rescaled", False):
+            vars(module)["layers_are_rescaled"] = False
+    return twin
 
 
 class WeightReads(TorchFunctionMode):

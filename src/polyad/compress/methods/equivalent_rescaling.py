@@ -47,7 +47,8 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
             weights[name] = getattr(model.get_submodule(owner), leaf).detach().clone()
         return weights[name]
 
-    trial, refusals = LayerTrial(Twin(model), decoder_layers(model)), dict[str, str]()
+    twin, refusals = Twin(model), dict[str, str]()
+    trial = LayerTrial(twin.module, twin.layer_calls(decoder_layers(model)))
     for norm, paths in readers(model).items():
         change = functools.partial(_rescale_norm, norm=norm, paths=paths)
         if _is_proved(trial, norm.rpartition(".")[0], "", norm, change, spread, refusals):

@@ -26,8 +26,8 @@ from polyad.interop.compressed_tensors import require_package
 from polyad.layers import Embedding, Linear
 from polyad.models import manifest, shards
 from polyad.models.companions import write_companions
-from polyad.models.divided import weights_before_division
 from polyad.models.folder import staged_folder
+from polyad.models.manifest import weights_before_division
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"), ("w1", "w3"))
 """Layers side by side that servers read as one, and which therefore share a scheme."""
