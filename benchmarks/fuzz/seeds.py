@@ -23,7 +23,8 @@ from polyad._arguments import read_method
 from polyad.adapters import Adapters
 from polyad.adapters.host.build import method_of
 from polyad.claims import _result_files
-from polyad.compress.recipe import read_allocation, steps
+from polyad.compress.asked import read_allocation
+from polyad.compress.recipe import steps
 from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import tensors
 from polyad.data.calibration import Calibration

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from polyad.compress.recipe import Step, read_allocation
+from polyad._arguments import method_from
+from polyad.compress.recipe import Step
 from polyad.compress.terms import Terms
 from polyad.data.calibration import CALIBRATION_WINDOWS
+
+
+def read_allocation(text: str) -> Callable[..., dict[str, int]]:
+    """The allocation of the catalogue that has this name, with arguments after a colon.
+
+    >>> read_allocation("block_influence:temperature=0.2").keywords
+    {'temperature': 0.2}
+    """
+    method = method_from(text, ["allocate"])
+    return method if method.keywords else method.func
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from polyad import _check
-from polyad._arguments import check_arguments, method_from, read_method
+from polyad._arguments import check_arguments, read_method
 from polyad._card import Card, card
 
 SIZE = {"decompose": "rank", "factor": "rank", "quantize": "bits", "group": "keep"}
@@ -116,16 +116,6 @@ def _step(method: Card, given: Mapping[str, Any]) -> Step:
             f"{SIZE[method.kind]}={size!r} of {method.name} is not a whole number; write such as {example}"
         )
     return Step(method, {name: value for name, value in given.items() if name != "rules"}, rules)
-
-
-def read_allocation(text: str) -> Callable[..., dict[str, int]]:
-    """The allocation of the catalogue that has this name, with arguments after a colon.
-
-    >>> read_allocation("block_influence:temperature=0.2").keywords
-    {'temperature': 0.2}
-    """
-    method = method_from(text, ["allocate"])
-    return method if method.keywords else method.func
 
 
 def check_keep(parts: tuple[Step, ...], keep: float | None) -> None:
