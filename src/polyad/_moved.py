@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from polyad._after_import import after_import
@@ -54,9 +54,11 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
     "polyad.compress": {
         "methods": "eora lord modegpt welore equivalent_rescaling",
         "": "memory:statistics_store text_form:recipe",
+        "polyad.models": "cut_proof:proof",
     },
     "polyad.models": {
         "calibration": "rows statistics:collect",
+        "": "misfit:pretrained divided:manifest",
     },
     "polyad.train": {
         "": "descending:descend healing:heal",
@@ -85,8 +87,11 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
     "polyad.linalg": {
         "polyad.algorithms": (
             "coordinated_sampling incremental_mixture kernel_matvec kronecker_projection lasso "
-            "meta_factorization random_pivoting sketched_lstsq streaming_eigenvector tree_field updating_svd"
+            "maxvol meta_factorization random_pivoting sketched_lstsq streaming_eigenvector tensor_sketch tree_field "
+            "updating_svd"
         ),
+        "polyad.formats.networks": "assignment",
+        "polyad.formats.structured": "subspace",
     },
     "polyad.optim": {
         "transforms": "projected_adam",
@@ -129,11 +134,14 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 
 ALGORITHMS = (
     "CoordinatedSketch", "IncrementalMixture", "KroneckerProjection", "MetaFactors", "Pivoted",
-    "StreamingEigenvector", "TreeField", "UpdatingSVD", "coordinated_sampling", "coupling",
-    "exponential", "kernel_matvec", "lasso", "linf_rows", "meta_factorization", "near_pairs",
+    "StreamingEigenvector", "TensorSRHT", "TreeField", "UpdatingSVD", "coordinated_sampling", "coupling",
+    "exponential", "kernel_matvec", "lasso", "linf_rows", "maxvol", "meta_factorization", "near_pairs",
     "private_median", "random_pivoting", "sketched_lstsq", "smooth",
 )  # fmt: skip
 """Names that ``polyad.linalg`` showed and ``polyad.algorithms`` shows."""
+
+SUBSPACES: tuple[str, ...] = ("krylov_basis", "leading", "singular_basis")
+"""Names that ``polyad.linalg`` showed and that stand beside the tubal format, which alone uses them."""
 
 
 def moved_modules() -> dict[str, str]:
@@ -174,7 +182,8 @@ def _show_old_names(package: str, moved: Mapping[str, str]) -> None:
         if home == package and not (package == "polyad.linalg" and name in ALGORITHMS):
             shown.setdefault(name, sys.modules.get(old))
     if package == "polyad.linalg":
-        _set_look_up(package, _forward(package, "polyad.algorithms", ALGORITHMS))
+        homes = dict.fromkeys(SUBSPACES, "polyad.formats.structured.subspace")
+        _set_look_up(package, _forward(package, "polyad.algorithms", (*ALGORITHMS, *SUBSPACES), homes))
     elif package in RENAMED:
         _set_look_up(package, _forward(package, package, tuple(RENAMED[package])))
 
@@ -190,18 +199,21 @@ def keep_renamed(package: str) -> None:
             vars(sys.modules[name]).setdefault("__getattr__", _forward(name, name, tuple(RENAMED[name])))
 
 
-def _forward(old: str, new: str, names: tuple[str, ...] | None = None) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module whose names, or these of them, are found in another."""
+def _forward(
+    old: str, new: str, names: tuple[str, ...] | None = None, homes: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module whose names, or these of them, are found in another, or in their ``homes``."""
 
     def look_up(name: str) -> Any:
+        home = homes.get(name, new)
         if (name.startswith("__") and name.endswith("__")) or (names is not None and name not in names):
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
         try:
-            now = RENAMED.get(new, {}).get(name, name)
-            value = getattr(import_module(new), now)
+            now = RENAMED.get(home, {}).get(name, name)
+            value = getattr(import_module(home), now)
         except AttributeError:
-            raise AttributeError(f"module {old!r} has moved to {new!r}, which has no {name!r}") from None
-        warnings.warn(f"{old}.{name} is {new}.{now} now", DeprecationWarning, stacklevel=2)
+            raise AttributeError(f"module {old!r} has moved to {home!r}, which has no {name!r}") from None
+        warnings.warn(f"{old}.{name} is {home}.{now} now", DeprecationWarning, stacklevel=2)
         return value
 
     return look_up

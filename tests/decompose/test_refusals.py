@@ -8,8 +8,8 @@ import torch
 import polyad.algorithms
 import polyad.decompose  # noqa: F401
 from polyad._card import methods
+from polyad.algorithms import maxvol
 from polyad.decompose import cp_als, nmf, sparse_cp_als, st_hosvd, tt_cross, tt_svd
-from polyad.linalg import maxvol
 from polyad.testing._decomposition import draw_tensor
 
 CARDS = [card for kind in ("decompose", "solve") for card in methods(kind)]

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
+from polyad.algorithms import maxvol
 from polyad.decompose import tt_cross
 from polyad.decompose.trains._evaluations import Evaluations
-from polyad.linalg import maxvol
 
 F64 = torch.float64
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.formats import CP
-from polyad.linalg.assignment import best_assignment
+from polyad.formats.networks.assignment import best_assignment
 
 
 def drawn(shape=(6, 5, 4), rank=3, seed=0, dtype=torch.float64):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from polyad.linalg import TensorSRHT
+from polyad.algorithms import TensorSRHT
 from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, walsh_hadamard
 
 DRAWS = {

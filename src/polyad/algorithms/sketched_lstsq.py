@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
+from polyad.algorithms.tensor_sketch import TensorSRHT
 from polyad.linalg.sketch import SRHT, Gaussian, SparseSign, count_sketch, default_generator
-from polyad.linalg.tensor_sketch import TensorSRHT
 
 SKETCHES = {
     "srht": SRHT.draw,

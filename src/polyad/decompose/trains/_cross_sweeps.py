@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from polyad.algorithms.maxvol import maxvol
 from polyad.decompose.trains._evaluations import Evaluations
 from polyad.formats import TensorTrain
-from polyad.linalg.maxvol import maxvol
 
 TRIM = 0.01
 """Share of tol/√bonds that the rank of a core's unfolding may leave out."""

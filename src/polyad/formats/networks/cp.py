@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.einsum import symbol
+from polyad.formats.networks.assignment import best_assignment
 from polyad.formats.networks.multilinear import Multilinear
-from polyad.linalg.assignment import best_assignment
 
 
 @dataclass(frozen=True, eq=False, repr=False)

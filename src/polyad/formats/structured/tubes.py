@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad.linalg import krylov_basis, leading, near_unit, singular_basis
+from polyad.formats.structured.subspace import krylov_basis, leading, singular_basis
+from polyad.linalg import near_unit
 
 
 def to_frequencies(x: Tensor) -> Tensor:
