@@ -21,6 +21,45 @@ class Net(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+class Experts(nn.Module):
+    """Two matrices an expert in one tensor each, of which every token gets the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_experts = 4
+        self.up, self.down = nn.Parameter(torch.randn(4, 8, 6)), nn.Parameter(torch.randn(4, 5, 8))
+
+    def forward(self, x):
+        return torch.einsum("eoh,ebh->bo", self.down, torch.tanh(torch.einsum("ehi,bi->ebh", self.up, x))) / 4
+
+
+class Mixture(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Experts(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def hosted_experts():
+    """Experts with adapters, none of which is at zero."""
+    torch.manual_seed(0)
+    model = Mixture()
+    adapters = Adapters(model)
+    adapters.attach("a", "first*", LoRA, of=("experts",), rank=2, seed=1)
+    move(adapters, "a", seed=1)
+    return model, adapters
+
+
+def results_of_experts(model, adapters):
+    """The updates before and after a forward pass, which leaves the shards of some layers whole, and the output."""
+    updates = {f"before {key}": t for key, t in changes(adapters, "a").items()}
+    with torch.no_grad():
+        output = {"output": model(X)}
+    return updates | output | {f"after {key}": t for key, t in changes(adapters, "a").items()}
+
+
 def hosted(name):
     torch.manual_seed(0)
     model = Net()
@@ -67,6 +106,9 @@ def work(rank, file):
             with pytest.raises(ValueError, match="first was given to fully_shard with its adapters on it"):
                 take_out()
         assert not adapters.merged
+    model, adapters = hosted_experts()
+    shard(model)
+    every["experts"] = results_of_experts(model, adapters)
     if rank == 0:
         torch.save(every, file)
 
@@ -87,3 +129,15 @@ def test_two_processes_merge_and_measure_as_one(name, in_two):
             in_two[name][key], tensor, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
         )
     assert not torch.allclose(expected["merged"], Net()(X), atol=1e-2)
+
+
+def test_updates_of_sharded_experts_are_gathered_by_layer(in_two):
+    expected = results_of_experts(*hosted_experts())
+    assert in_two["experts"].keys() == expected.keys()
+    shapes = sorted(tuple(t.shape) for key, t in in_two["experts"].items() if key.startswith("before"))
+    assert shapes == [(4, 5, 8), (4, 8, 6)]
+    for key, tensor in expected.items():
+        torch.testing.assert_close(
+            in_two["experts"][key], tensor, rtol=1e-4, atol=1e-5, msg=lambda said, key=key: f"{key}: {said}"
+        )
+        assert tensor.norm() > 1e-2, key
