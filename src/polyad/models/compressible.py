@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from polyad.layers import Linear
 from polyad.models.layer_matrices import CONVOLUTIONS, linear_types, matrix_shape
 from polyad.models.spared_layers import fused_experts, head_reasons, is_router
-from polyad.models.surgery import Places, Which, select
+from polyad.models.surgery import Places, Which, matches, select
 from polyad.models.uncalled_layers import uncalled_layers
 
 FUSED = "experts in one tensor; a pattern such as '*experts*' may take them"
@@ -43,6 +43,7 @@ def select_layers(
     forward pass of its own, one that is read without being called. Of layers with one weight the first is chosen.
     """
     everything = which is None or which == "*" or which == ["*"]
+    _refuse_stand_ins(model, which)
     kinds: tuple[type[nn.Module], ...] = (*linear_types(), *CONVOLUTIONS)
     if which is None:
         stock = hasattr(model, "get_output_embeddings")
@@ -63,6 +64,15 @@ def select_layers(
     if everything:
         left |= dict.fromkeys(fused_experts(model), FUSED)
     return Selection(remaining, left)
+
+
+def _refuse_stand_ins(model: nn.Module, which: Which | None) -> None:
+    """Refuse a selection with a module in it that says itself why it cannot be compressed, as adapted layers do."""
+    patterns = ["*"] if which is None else [which] if isinstance(which, str) else [] if callable(which) else which
+    for path, module in model.named_modules():
+        reason = getattr(type(module), "reason_not_to_compress", None)
+        if reason is not None and any(matches(path, pattern) for pattern in patterns):
+            raise ValueError(f"{path or 'the model'} {reason.__get__(module)}")
 
 
 def _routers(model: nn.Module, chosen: Mapping[str, nn.Module], which: Which | None) -> dict[str, str]:

@@ -87,6 +87,14 @@ class StandIn(nn.Module):
             "Adapters.save(name, folder), or put them into the weights by merge(keep=False)"
         )
 
+    @property
+    def reason_not_to_compress(self) -> str:
+        """The sentence with which a selection of layers to compress refuses this one."""
+        return (
+            "has adapters on it: put them into the weights by merge(keep=False), or detach them, compress, and attach "
+            "new ones; a selection of other layers is compressed beside them"
+        )
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # The layer's own, which may save more than tensors, or less.
         self.layer._save_to_state_dict(destination, prefix, keep_vars)

@@ -26,6 +26,7 @@ from polyad.interop.compressed_tensors import require_package
 from polyad.layers import Embedding, Linear
 from polyad.models import manifest, shards
 from polyad.models.companions import write_companions
+from polyad.models.described import refuse_unsaveable
 from polyad.models.divided import weights_before_division
 from polyad.models.folder import staged_folder
 
@@ -41,6 +42,7 @@ def write(
     Every layer that is not plain must be a matrix of codes with whole zero points. The floats keep their dtype,
     unless scales are finer: then all are in the scales' dtype.
     """
+    refuse_unsaveable(model)
     layers = _layers(model, _plain(model))
     require_package()
     schemes = _schemes(layers)
