@@ -71,7 +71,9 @@ def train(state):
     target = tiny.ids(4, 24, seed=9)
 
     def loss(step):
-        return F.cross_entropy(state.model(target, use_cache=False).logits[:, :-1].flatten(0, 1), target[:, 1:].flatten())
+        return F.cross_entropy(
+            state.model(target, use_cache=False).logits[:, :-1].flatten(0, 1), target[:, 1:].flatten()
+        )
 
     losses = descend(state.model, loss, steps=4, rate=3e-3)
     assert losses[-1] < losses[0]

@@ -15,20 +15,26 @@ from together.state import IDS, dense_twin, start
 
 ALREADY = r"is compressed already \(it holds .*compress the original, with both methods as the steps of one recipe"
 ADAPTED = r"has adapters on it: put them into the weights by merge\(keep=False\), or detach them"
+MERGED = r"put them into the weights by merge\(keep=False\)"
+ON_COMPRESSED = {f"{a} + adapt": a for a in COMPRESSIONS}
+"""Adapters on a compressed model, which is one part of it with whatever comes next."""
 REFUSED = {
     **{(a, b): ALREADY for a in CODED for b in COMPRESSIONS},
     **{(a, "merge"): "is stored as .*, to which an update cannot be added; leave it unmerged" for a in CODED},
     **{("adapt", b): ADAPTED for b in COMPRESSIONS},
     **{(a, "transformers"): "transformers has no quantiser that could hold" for a in COMPRESSIONS if a != "rounded"},
-    ("adapt", "transformers"): r"has adapters attached to it, .* put them into the weights by merge\(keep=False\)",
+    **{(a, "transformers"): f"has adapters attached to it, .* {MERGED}" for a in ("adapt", *ON_COMPRESSED)},
+    **{(a, "merge"): "to which an update cannot be added; leave it" for a, c in ON_COMPRESSED.items() if c in CODED},
+    **{(a, b): ADAPTED for a in ON_COMPRESSED for b in COMPRESSIONS},
 }
 
 
 @functools.cache
 def behind(first):
-    """The state behind one part, and its logits."""
+    """The state behind one part, or behind several joined by " + ", and its logits."""
     state = start(Path(tempfile.mkdtemp()))
-    run(first, state)
+    for name in first.split(" + "):
+        run(name, state)
     return state, state.logits()
 
 
@@ -39,7 +45,7 @@ def run(name, state):
 
 
 @pytest.mark.parametrize("second", PARTS)
-@pytest.mark.parametrize("first", PARTS)
+@pytest.mark.parametrize("first", [*PARTS, *ON_COMPRESSED])
 def test_a_pair_is_right_or_refused(first, second, tmp_path):
     before, logits = behind(first)
     state = before.branch(tmp_path)
@@ -80,4 +86,4 @@ FORMATS = {
 
 
 def test_every_refusal_is_of_a_pair():
-    assert {part for pair in REFUSED for part in pair} <= set(PARTS)
+    assert {part for pair in REFUSED for part in pair} <= {*PARTS, *ON_COMPRESSED}

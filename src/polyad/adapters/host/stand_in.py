@@ -91,7 +91,7 @@ class StandIn(nn.Module):
     def reason_not_to_compress(self) -> str:
         """The sentence with which a selection of layers to compress refuses this one."""
         return (
-            "has adapters on it: put them into the weights by merge(keep=False), or detach them, compress, and attach "
+            "has adapters on it: put them into the weights by merge(keep=False), or detach them, compress and attach "
             "new ones; a selection of other layers is compressed beside them"
         )
 
