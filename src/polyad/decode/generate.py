@@ -50,8 +50,8 @@ def generate(
 
     A decoder of layers that polyad knows from their structure runs in a loop of its own, in ``dtype``: by default
     bfloat16 where the processor is fast in it. What was read of the structure is checked once against the model's own
-    forward pass. Any other model, and one with a ``cache`` of a codec (a name such as ``kivi:bits=4``, calibrated on
-    ``calibrate`` where it needs that, or a cache), runs as transformers runs it, in the dtype that it has.
+    forward pass. Any other model runs as transformers runs it, in the dtype that it has. ``cache`` is a codec's name,
+    such as ``kivi:bits=4``, calibrated on ``calibrate`` where it needs that, or a cache.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> sizes = {"hidden_size": 16, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 9}
@@ -68,18 +68,17 @@ def generate(
     texts = at_hand if calibrate is None else lambda: calibrate
     kv = cache_by_name(model, cache, texts) if isinstance(cache, str) else cache
     clock, wanted = Clock(ids.device), dtype or default_dtype(ids.device.type)
-    prepared = prepare_decoder(model, wanted) if kv is None else None
-    reason = "a cache of a codec is read by the model's own attention" if prepared is None else prepared.reason
-    sequences = None
-    if prepared is not None and prepared.decoder is not None:
+    prepared = prepare_decoder(model, wanted)
+    reason, sequences = prepared.reason, None
+    if prepared.decoder is not None:
         try:
-            sequences = _by_loop(model, ids, prepared, clock, streamer, generator, settings)
+            sequences = _by_loop(model, ids, kv, prepared, clock, streamer, generator, settings)
         except NoLoopError as error:
             reason = str(error)
     if sequences is None:
         sequences = _by_transformers(model, ids, kv, clock, streamer, generator, settings)
         wanted = model.dtype
-    held_bytes = prepared.decoder.nbytes if prepared and prepared.decoder and reason is None else None
+    held_bytes = prepared.decoder.nbytes if prepared.decoder and reason is None else None
     return _result(model, ids, mask, sequences, clock, wanted, reason, held_bytes if kv is None else kv.nbytes)
 
 
@@ -144,12 +143,17 @@ def _listed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_loop(
-    model: Any, ids: Tensor, prepared: Prepared, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
-) -> Tensor:
+    model: Any, ids: Tensor, kv: HeldCache | None, prepared: Prepared, clock: Clock, streamer: Any, generator: Any,
+    settings: dict[str, Any],
+) -> Tensor:  # fmt: skip
     assert prepared.decoder is not None
-    decode = decoding_method(prepared.decoder, clock, streamer, generator)
+    decode = decoding_method(prepared.decoder, clock, streamer, generator, kv)
     with prepared.lock, torch.inference_mode():
-        return model.generate(ids, custom_generate=decode, **_listed(settings))
+        try:
+            return model.generate(ids, custom_generate=decode, **_listed(settings))
+        finally:
+            if kv is not None:
+                prepared.decoder.release()
 
 
 def _by_transformers(

@@ -35,6 +35,8 @@ class Rotary:
     partner: Tensor
     name: tuple[object, ...]
     """Equal for rotations that are the same."""
+    stated: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    """Cosines and sines as the model hands them to all its heads; None where heads of a layer have their own."""
 
 
 @dataclass(frozen=True)
