@@ -19,6 +19,14 @@ OwnDtype = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads to compute with; by default as many as torch takes")
 ]
+Kernels = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|plain|NAME",
+        help="the products of compressed layers: auto, those measured to be fast here; plain, exact ones; or one "
+        "by its name, as inspect --kernels shows it",
+    ),
+]
 
 
 def generate(
@@ -36,6 +44,7 @@ def generate(
     device: options.Device = "cpu",
     dtype: OwnDtype = None,
     threads: Threads = None,
+    kernels: Kernels = "auto",
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -53,7 +62,7 @@ def generate(
         torch.set_num_threads(threads)
     options.fix_seed(seed)
     wanted = options.dtype_of(dtype) if dtype is not None else default_dtype(options.device_of(device).type)
-    one = options.load_model(model, str(wanted).removeprefix("torch."), device, adapter)
+    one = options.load_model(model, str(wanted).removeprefix("torch."), device, adapter, kernels)
     check_predicts(one)
     check_numbers(one)
     streams = not json and sys.stdout.isatty()
@@ -62,7 +71,7 @@ def generate(
     write = _writer(prompt) if streams else None
     with redirect_stdout(sys.stderr):  # some models print as they run
         generation = continue_prompt(
-            one, prompt, max_new_tokens=tokens, sample=sample, cache=kv, dtype=wanted, stream=write
+            one, prompt, max_new_tokens=tokens, sample=sample, cache=kv, dtype=wanted, stream=write, kernels=kernels
         )
     assert generation.text is not None
     if json:

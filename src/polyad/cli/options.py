@@ -126,11 +126,11 @@ def fix_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_model(name: str, dtype: str, device: str, adapter: str | None = None) -> Any:
+def load_model(name: str, dtype: str, device: str, adapter: str | None = None, kernels: str = "auto") -> Any:
     """A model for a command, with the adapter of a folder on it where one is named."""
     from polyad.models import load
 
-    model = load(name, dtype=dtype_of(dtype), device=device_of(device))
+    model = load(name, dtype=dtype_of(dtype), device=device_of(device), kernels=kernels)
     if adapter is not None:
         from polyad.adapters import Adapters
         from polyad.interop.peft import from_peft, is_peft

@@ -77,6 +77,15 @@ class Mlp:
 
 
 @dataclass(frozen=True)
+class OwnModules:
+    """The model's own modules in the place of an MLP, their outputs summed: experts with their router, or whatever
+    else treats each token by itself. ``flat`` where they take rows (tokens, width) without a batch."""
+
+    modules: tuple[nn.Module, ...]
+    flat: bool
+
+
+@dataclass(frozen=True)
 class Layer:
     """A decoder layer: norms before and after its attention and its MLP, and what each is scaled by in the sum.
 
@@ -85,7 +94,7 @@ class Layer:
     """
 
     attention: Attention
-    mlp: Mlp
+    mlp: Mlp | OwnModules
     norm: Norm | None
     attention_after: Norm | None
     attention_share: float

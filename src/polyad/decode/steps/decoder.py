@@ -13,7 +13,7 @@ from polyad.decode.steps.attend import causal_mask
 from polyad.decode.steps.held import announce_positions, refuse_cache
 from polyad.decode.steps.layer import LayerStep, Now
 from polyad.decode.steps.norm import norm_function
-from polyad.decode.steps.products import joint_product
+from polyad.decode.steps.products import Arithmetic, joint_product
 from polyad.decode.structure.rotary import heads_of
 
 ROOM = 64
@@ -23,11 +23,12 @@ ROOM = 64
 class Decoder:
     """Logits of the tokens of a batch, call after call, from buffers of keys and values."""
 
-    def __init__(self, outline: Outline, dtype: torch.dtype) -> None:
+    def __init__(self, outline: Outline, dtype: torch.dtype, kernels: str = "auto") -> None:
+        arithmetic = Arithmetic(dtype, outline.dtype, kernels)
         self.outline, self.dtype = outline, dtype
-        self.layers = [LayerStep(layer, dtype, outline.dtype) for layer in outline.layers]
+        self.layers = [LayerStep(layer, arithmetic) for layer in outline.layers]
         self.norm = None if outline.norm is None else norm_function(outline.norm, dtype)
-        self.head = joint_product((outline.head,), dtype, outline.dtype)
+        self.head = joint_product((outline.head,), arithmetic)
         self.positions = None if outline.positions is None else outline.positions.to(dtype)
         self.windows = {layer.attention.window for layer in outline.layers}
         self.length, self.room, self.batch = 0, 0, 0

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.decode.outline import Attention, Layer, Mlp
+from polyad.decode.outline import Attention, Layer, Mlp, OwnModules
 from polyad.decode.steps.attend import attend_masked, attend_one
 from polyad.decode.steps.heads import head_norms, swap_function
 from polyad.decode.steps.held import attend_held
 from polyad.decode.steps.norm import norm_function
-from polyad.decode.steps.products import joint_product
+from polyad.decode.steps.products import Arithmetic, joint_product, own_function
 
 Table = tuple[Tensor, Tensor]
 
@@ -37,9 +37,10 @@ class Now:
 class LayerStep:
     """Runs one decoder layer on rows (batch * tokens, width)."""
 
-    def __init__(self, layer: Layer, dtype: torch.dtype, called: torch.dtype) -> None:
-        self.attention = AttentionStep(layer.attention, dtype, called)
-        self.mlp = mlp_function(layer.mlp, dtype, called)
+    def __init__(self, layer: Layer, arithmetic: Arithmetic) -> None:
+        dtype = arithmetic.dtype
+        self.attention = AttentionStep(layer.attention, arithmetic)
+        self.mlp = mlp_function(layer.mlp, arithmetic)
         self.norm, self.attention_after, self.mlp_norm, self.mlp_after = (
             None if norm is None else norm_function(norm, dtype)
             for norm in (layer.norm, layer.attention_after, layer.mlp_norm, layer.mlp_after)
@@ -72,11 +73,11 @@ class AttentionStep:
     with them, by nothing: each call of torch that is saved counts.
     """
 
-    def __init__(self, read: Attention, dtype: torch.dtype, called: torch.dtype) -> None:
-        self.read, self.dtype = read, dtype
-        self.project = joint_product(read.projections, dtype, called)
-        self.output = joint_product((read.output,), dtype, called)
-        self.normalize = head_norms(read, dtype)
+    def __init__(self, read: Attention, arithmetic: Arithmetic) -> None:
+        self.read, self.dtype = read, arithmetic.dtype
+        self.project = joint_product(read.projections, arithmetic)
+        self.output = joint_product((read.output,), arithmetic)
+        self.normalize = head_norms(read, self.dtype)
         self.joined = self.normalize is None and read.width == read.value_width and not read.grouped
         self.rotary = (
             None if read.rotary is None else (read.rotary.name, read.heads, read.key_heads if self.joined else 0)
@@ -163,9 +164,11 @@ class AttentionStep:
         return out.transpose(1, 2).reshape(now.batch * now.tokens, -1)
 
 
-def mlp_function(mlp: Mlp, dtype: torch.dtype, called: torch.dtype) -> Callable[[Tensor], Tensor]:
+def mlp_function(mlp: Mlp | OwnModules, arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
     """The MLP of rows (rows, width)."""
-    up, down, act = joint_product(mlp.ups, dtype, called), joint_product((mlp.down,), dtype, called), mlp.act
+    if isinstance(mlp, OwnModules):
+        return own_function(mlp, arithmetic)
+    up, down, act = joint_product(mlp.ups, arithmetic), joint_product((mlp.down,), arithmetic), mlp.act
     if len(mlp.ups) == 1 and mlp.halves is None:
         return lambda x: down(act(up(x)))
     swapped = mlp.halves == 1
