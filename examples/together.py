@@ -78,7 +78,7 @@ def in_polyad(model: Any, windows: Tensor, cache: str = "plain") -> Result:
     chunk = 1 if cache != "plain" else windows.shape[1]
     with torch.no_grad():
         rows = [predictions(model, window, make(), chunk) for window in windows]
-    generation = polyad.generate(model, windows[0][:NEW], max_new_tokens=NEW, cache=cache)
+    generation = polyad.generate(model, windows[0], max_new_tokens=NEW, cache=cache)
     held = (generation.cache_bytes or 0) / (generation.sequences.shape[1] - 1)
     return Result(share(rows, windows), generation.milliseconds_per_token or 0.0, held)
 
