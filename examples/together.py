@@ -44,12 +44,12 @@ class Result(NamedTuple):
 def main(name: str, *texts: str, steps: int = 30, windows: int = 4, length: int = 96) -> dict[str, Result]:
     """Print the table, and return its columns but for the bytes, row by row."""
     texts, results = texts or ("stdlib",), dict[str, Result]()
-    print(f"{'':34} {'bytes':>12} {'right':>7} {'ms a token':>11} {'cache, bytes a token':>21}")
+    print(f"{'':40} {'bytes':>12} {'right':>7} {'ms a token':>11} {'cache, bytes a token':>21}")
 
     def show(row: str, size: int, result: Result) -> None:
         results[row] = result
         cache = "" if result.cache is None else f"{result.cache:21,.0f}"
-        print(f"{row:34} {size:12,} {result.right:7.1%} {result.milliseconds:11.1f} {cache}".rstrip(), flush=True)
+        print(f"{row:40} {size:12,} {result.right:7.1%} {result.milliseconds:11.1f} {cache}".rstrip(), flush=True)
 
     model: Any = polyad.load(name, dtype=torch.float32)
     heldout = torch.cat([*polyad.data.evaluation(model, texts, count=windows, length=length).values()])

@@ -173,7 +173,7 @@ def test_a_cache_that_the_loop_cannot_fill_is_filled_by_transformers():
 
 def test_a_loop_that_is_wrong_is_caught_and_not_used(monkeypatch):
     made, original = model(), rotary._partner
-    monkeypatch.setattr("polyad.decode.steps.layer._swap", lambda read: lambda x: x)
+    monkeypatch.setattr("polyad.decode.steps.layer.swap_function", lambda read: lambda x: x)
     got = compare(made, loop="transformers")
     assert "its loop makes logits that are" in got.reason
     monkeypatch.undo()

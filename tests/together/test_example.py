@@ -49,6 +49,6 @@ def test_the_table_of_a_tiny_model(tmp_path, tiny_text, capsys):
     assert max(abs(right - adapted) for right in (original, cached, gguf, onnx)) < 0.05
     plain, small = [result.cache for result in results.values()][2:4]
     assert small < plain
-    sizes = [int(line[34:47].replace(",", "")) for line in lines[1:7]]
+    sizes = [int(line[40:53].replace(",", "")) for line in lines[1:7]]
     assert sizes[1] < sizes[0] / 2.5
     assert sizes[4] < 1.1 * sizes[2]
