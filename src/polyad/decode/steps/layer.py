@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.decode.outline import Attention, Layer, Mlp, OwnModules
+from polyad.decode.outline import Attention, LayerOutline, Mlp, OwnModules
 from polyad.decode.steps.attend import attend_masked, attend_one
 from polyad.decode.steps.heads import head_norms, swap_function
 from polyad.decode.steps.held import attend_held
@@ -37,7 +37,7 @@ class Now:
 class LayerStep:
     """Runs one decoder layer on rows (batch * tokens, width)."""
 
-    def __init__(self, layer: Layer, arithmetic: Arithmetic) -> None:
+    def __init__(self, layer: LayerOutline, arithmetic: Arithmetic) -> None:
         dtype = arithmetic.dtype
         self.attention = AttentionStep(layer.attention, arithmetic)
         self.mlp = mlp_function(layer.mlp, arithmetic)
