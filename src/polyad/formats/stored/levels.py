@@ -88,6 +88,10 @@ class Levels(Format):
     def with_rows(self, tensors: dict[str, Tensor], rows: int) -> Self:
         return replace(self, **tensors, size=(*tensors["codes"].shape[:-2], rows, self.size[-1]))
 
+    def select(self, index: Tensor) -> Self:
+        some = {"codes": self.codes[index], "scale": self.scale[index], "levels": self.levels}
+        return self.with_rows(some, self.shape[-2])
+
     def flops(self, batch: int) -> int:
         return 2 * math.prod(self.size) * (batch + 1)
 
