@@ -7,7 +7,8 @@ from typing import Any
 from polyad.export.gguf.architectures import Architecture, head_width
 
 FILE_TYPES = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32,
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K": 14, "Q5_K": 16,
+    "Q6_K": 18, "IQ4_NL": 25, "BF16": 32,
 }  # fmt: skip
 """The numbers by which llama.cpp names a file after the container of most of its matrices."""
 
