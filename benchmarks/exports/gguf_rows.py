@@ -25,7 +25,7 @@ KEPT = Path.home() / ".cache" / "polyad" / "benchmarks" / "exports"
 POLYAD = str(Path(sys.executable).with_name("polyad"))
 CONTAINERS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "Q4_K", "Q4_K,*down_proj=Q6_K,*attn*=Q5_1")
 RECIPES = ("rtn:bits=4", "normal_float:bits=4", "vs_quant:bits=4", "least_distortion:bits=4")
-WINDOWS, TURNS, TOKENS = 4, 5, 48
+WINDOWS, TURNS, TOKENS = 2, 5, 48
 
 
 def twin() -> Path:
@@ -33,8 +33,7 @@ def twin() -> Path:
     place = KEPT / "twin"
     if not place.exists():
         model = polyad.load("smollm2", dtype=torch.float32)
-        change = functools.partial(equivalent_rescaling, generator=torch.Generator().manual_seed(0))
-        polyad.apply(model, polyad.plan(model, change))
+        polyad.apply(model, polyad.plan(model, equivalent_rescaling, seed=0))
         polyad.save(model, place, dtype=torch.float32)
     return place
 

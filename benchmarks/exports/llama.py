@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-CONTEXT, CHUNKS = 512, 8
+CONTEXT, CHUNKS = 512, 6
 
 
 def program(name: str) -> str:

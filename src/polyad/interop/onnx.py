@@ -121,13 +121,17 @@ def write_graph(model: Any, folder: Path, limit: int) -> list[Path]:
     The second file is stated by its name alone, so that the folder can be moved.
     """
     ir: Any = importlib.import_module("onnx_ir")
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     with _silence():
-        if size > limit:
+        if graph_bytes(model) > limit:
             ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=SMALL)
             return [folder / MODEL, folder / DATA]
         ir.save(model, folder / MODEL)
         return [folder / MODEL]
+
+
+def graph_bytes(model: Any) -> int:
+    """The bytes of a graph's numbers."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values())
 
 
 def narrow_numbers(model: Any) -> int:

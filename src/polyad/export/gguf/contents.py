@@ -19,7 +19,6 @@ from polyad.export.gguf.pieces import Piece, mlp_widths, pieces, widen_mlp
 from polyad.export.gguf.rotation import rotary_keys
 from polyad.export.gguf.tokens import name_of_file, token_keys
 
-
 WORDS = {
     **dict.fromkeys(("Tensor", "Parameter", "Dense"), "dense"),
     **dict.fromkeys(("Quantized", "Superblocks", "Levels"), "quantised in another way"),

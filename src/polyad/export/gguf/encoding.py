@@ -14,6 +14,7 @@ from polyad.export.gguf.pieces import Piece
 from polyad.formats import Dense, Format, Levels, LowRank, Quantized, Sum, Superblocks
 from polyad.formats.stored.packing import pack, unpack
 
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """One piece as it goes into a file.

@@ -42,7 +42,7 @@ def with_numbers_of_file(model: Any, encoded: tuple[Encoded, ...]) -> Any:
 
 @contextmanager
 def rounded_inputs(reference: nn.Module, encoded: tuple[Encoded, ...]) -> Iterator[None]:
-    """A model whose layers round what they read as llama.cpp does: for codes to eight bits in blocks of 32, or 256."""
+    """A model whose layers round what they read as llama.cpp does: for codes to eight bits in blocks of 32 or 256."""
     rows = {one.piece.path: one.rows for one in encoded if one.origin != "vector"}
     table = next(path for path in rows if path.endswith("embed_tokens"))
     rows.setdefault("lm_head", rows[table])

@@ -27,8 +27,9 @@ def write(
     Codes of 2 to 8 bits stay what they are wherever a container of GGUF has a place for them. ``container`` holds
     the other matrices (F32, F16, BF16, Q8_0, Q6_K, Q5_K, Q5_1, Q5_0, Q4_K, Q4_1, Q4_0, IQ4_NL); by default one that
     holds their numbers as they are. It may differ by layer: ``{"": "Q4_K", "*down_proj": "Q6_K"}``, or the same as
-    ``"Q4_K,*down_proj=Q6_K"``. Those of K need rows of multiples of 256; other rows have Q4_1, Q5_1 or Q8_0. Low-rank corrections of quantised layers go into a LoRA file beside ``out``. With ``unchecked`` no
-    engine is needed, and the result says that none was asked.
+    ``"Q4_K,*down_proj=Q6_K"``. Those of K need rows of multiples of 256; other rows have Q4_1, Q5_1 or Q8_0.
+    Low-rank corrections of quantised layers go into a LoRA file beside ``out``. With ``unchecked`` no engine is
+    needed, and the result says that none was asked.
     """
     rules = container_rules(container)
     if not unchecked:

@@ -155,7 +155,9 @@ class TableCodes(Format, abstract=True):
 
     def to_dense(self) -> Tensor:
         codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]]
-        return (self.levels.float()[codes.long()] * spread(self.scale.float(), self.block, self.size)).to(self.nominal)
+        return (self.levels.float()[codes.long()] * spread(self.scale.float(), self.block, self.size)).to(
+            self.nominal
+        )
 
     def linear(self, x: Tensor) -> Tensor:
         return apply(self.to_dense(), x)

@@ -60,7 +60,9 @@ def normal_float(
     check_scales(scale_dtype)
     table = torch.tensor(quantiles(bits) if levels is None else levels, dtype=torch.float32)
     if table.shape != (2**bits,) or not bool((table.diff() > 0).all()) or not float(table[0]) < 0 < float(table[-1]):
-        raise ValueError(f"levels={levels!r} are not 2**bits = {2**bits} rising numbers, some below and some above zero")
+        raise ValueError(
+            f"levels={levels!r} are not 2**bits = {2**bits} rising numbers, some below and some above zero"
+        )
     shape = tuple(x.shape)
     block = block_shape(shape, group)
     parted, axes = cut_blocks(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
@@ -74,7 +76,9 @@ def normal_float(
     best, scale = torch.full_like(most, torch.inf), torch.zeros_like(most)
     for share in (sign * share for share in SHRUNK for sign in (1, -1)):
         end = -wide[0] if share < 0 else wide[-1]
-        stored = stored_scales(most * abs(share) / end * unit, scale_dtype).to(parted.dtype) * (-1 if share < 0 else 1)
+        stored = stored_scales(most * abs(share) / end * unit, scale_dtype).to(parted.dtype) * (
+            -1 if share < 0 else 1
+        )
         numbers = wide[_nearest(parted, stored / unit, wide)] * (stored / unit)
         error = (numbers - parted).square().mul_(present).sum(axes, keepdim=True)
         best, scale = torch.minimum(error, best), torch.where(error < best, stored, scale)
@@ -92,7 +96,7 @@ def quantiles(bits: int) -> tuple[float, ...]:
     half, end = 2 ** (bits - 1), 0.9677083
     below = torch.special.ndtri(torch.linspace(1 - end, 0.5, half, dtype=torch.float64))
     above = torch.special.ndtri(torch.linspace(0.5, end, half + 1, dtype=torch.float64))
-    return tuple([*(below / -below[0]).tolist()[:-1], 0.0, *(above / above[-1]).tolist()[1:]])
+    return (*(below / -below[0]).tolist()[:-1], 0.0, *(above / above[-1]).tolist()[1:])
 
 
 def _nearest(x: Tensor, scale: Tensor, table: Tensor) -> Tensor:

@@ -122,9 +122,7 @@ def divide(
 class Tries:
     """Scales and minima of blocks that were tried, and the best of each block by the squared error that it leaves."""
 
-    def __init__(
-        self, x: Tensor, axes: tuple[int, ...], present: Tensor | None, bits: int, symmetric: bool
-    ) -> None:
+    def __init__(self, x: Tensor, axes: tuple[int, ...], present: Tensor | None, bits: int, symmetric: bool) -> None:
         self.x, self.axes, self.bits, self.symmetric = x, axes, bits, symmetric
         self.present = torch.ones((), dtype=x.dtype, device=x.device) if present is None else present
         self.error = torch.full_like(x.amax(axes, keepdim=True), torch.inf)
