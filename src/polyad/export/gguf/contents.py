@@ -15,7 +15,7 @@ from polyad.export.gguf.choice import Rules, refuse_idle_rules
 from polyad.export.gguf.containers import BLOCK
 from polyad.export.gguf.encoding import Encoded, encode
 from polyad.export.gguf.keys import FILE_TYPES, limit_context, model_keys
-from polyad.export.gguf.pieces import Piece, mlp_widths, pieces, widen_mlp
+from polyad.export.gguf.pieces import Piece, head_counts, mlp_widths, pieces, widen_mlp
 from polyad.export.gguf.rotation import rotary_keys
 from polyad.export.gguf.tokens import name_of_file, token_keys
 
@@ -51,7 +51,7 @@ def contents(model: Any, architecture: Architecture, rules: Rules) -> Contents:
     rotation, factors = rotary_keys(model, architecture)
     refuse_idle_rules(rules, plain)
     widened = [widen_mlp(piece, before, after) for piece in plain]
-    keys = {**model_keys(model, architecture, after), **rotation}
+    keys = {**model_keys(model, architecture, after, head_counts(plain, model.config)), **rotation}
     notes = limit_context(keys, model, architecture)
     if before != after:
         notes.append(
@@ -90,8 +90,14 @@ def fit_architecture(
         for piece in plain
         if piece.bias is not None and piece.name.rpartition(".")[2] not in (*QKV, *architecture.biases)
     ]
-    if architecture.wider is not None and (len(set(after)) > 1 or strange):
+    uneven = any(len(set(counts)) > 1 for counts in head_counts(plain, model.config))
+    if architecture.wider is not None and (len(set(after)) > 1 or strange or uneven):
         return architecture.wider, pieces(model, architecture.wider), before, after
+    if uneven:
+        raise ValueError(
+            f"{model.config.model_type} with heads that differ by layer cannot be written as GGUF: the architecture "
+            f"{architecture.name} has one number of them; use --format onnx instead"
+        )
     if strange:
         raise ValueError(
             f"{strange[0]} has a bias, for which llama.cpp has no place in the architecture {architecture.name}; use "

@@ -13,8 +13,10 @@ FILE_TYPES = {
 """The numbers by which llama.cpp names a file after the container of most of its matrices."""
 
 
-def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dict[str, Any]:
-    """Keys without the architecture's prefix; ``widths`` are those of the layers' MLPs."""
+def model_keys(
+    model: Any, architecture: Architecture, widths: list[int], heads: tuple[list[int], list[int]]
+) -> dict[str, Any]:
+    """Keys without the architecture's prefix; ``widths`` are those of the layers' MLPs, ``heads`` of two kinds."""
     config = model.config
     width = head_width(config)
     epsilon = next(
@@ -24,9 +26,9 @@ def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dic
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers,
-        "feed_forward_length": widths[0] if len(set(widths)) == 1 else widths,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
+        "feed_forward_length": _one_or_all(widths),
+        "attention.head_count": _one_or_all(heads[0]),
+        "attention.head_count_kv": _one_or_all(heads[1]),
         "attention.key_length": width,
         "attention.value_length": width,
         architecture.epsilon: float(epsilon),
@@ -47,6 +49,11 @@ def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dic
     if architecture.name == "stablelm":
         keys["use_parallel_residual"] = bool(config.use_parallel_residual)
     return keys
+
+
+def _one_or_all(numbers: list[int]) -> int | list[int]:
+    """One number where all layers have the same, otherwise that of each."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def limit_context(keys: dict[str, Any], model: Any, architecture: Architecture) -> list[str]:
