@@ -42,32 +42,29 @@ def graph(name: str, source: Path, *options: Any) -> tuple[Path, Mapping[str, An
     return place, json.loads(said.read_text())
 
 
-def encoder(recipe: str) -> tuple[Path, Mapping[str, Any]]:
-    """MiniLM compressed by the command, and its graph."""
-    name = f"minilm-{recipe.replace(', ', '-').replace(' ', '-')}"
-    place = KEPT / name
-    if recipe == "original":
-        return graph(name, networks.minilm())
+def compressed(network: str, recipe: str, make: Callable[[], Any]) -> Path:
+    """The folder of a network compressed by a recipe, or as it is."""
+    place = KEPT / f"{network}-{recipe.replace(', ', '-').replace(' ', '-')}"
     if not place.exists():
-        method, keep = RECIPES[recipe]
-        share = () if keep is None else ("--keep", keep)
-        quick = ("--windows", 1, "--alternations", 0, "--calibration-windows", 2, "--text", "stdlib")
-        run("compress", networks.minilm(), "--method", method, *share, *quick, "--store", "float32", "--out", place)
-    return graph(name, place)
-
-
-def classifier(recipe: str) -> tuple[Path, Mapping[str, Any]]:
-    """EfficientNet compressed, and its graph, by the command."""
-    name = f"efficientnet-{recipe.replace(', ', '-').replace(' ', '-')}"
-    place = KEPT / name
-    if not place.exists():
-        model = networks.efficientnet()
+        model = make()
         if recipe != "original":
             method, keep = RECIPES[recipe]
             polyad.apply(model, polyad.plan(model, method, keep=keep))
         polyad.save(model, place, dtype=torch.float32)
+    return place
+
+
+def encoder(recipe: str) -> tuple[Path, Mapping[str, Any]]:
+    """MiniLM compressed, and its graph by the command."""
+    place = compressed("minilm", recipe, lambda: polyad.load(networks.minilm()))
+    return graph(place.name, place)
+
+
+def classifier(recipe: str) -> tuple[Path, Mapping[str, Any]]:
+    """EfficientNet compressed, and its graph by the command."""
+    place = compressed("efficientnet", recipe, networks.efficientnet)
     like = f"{Path(networks.__file__)}:efficientnet"
-    return graph(name, place, "--like", like, "--inputs", "2x3x224x224")
+    return graph(place.name, place, "--like", like, "--inputs", "2x3x224x224")
 
 
 def sentence() -> Feeds:
