@@ -121,12 +121,10 @@ def write_graph(model: Any, folder: Path, limit: int) -> list[Path]:
     The second file is stated by its name alone, so that the folder can be moved.
     """
     ir: Any = importlib.import_module("onnx_ir")
+    apart = graph_bytes(model) > limit
     with _silence():
-        if graph_bytes(model) > limit:
-            ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=SMALL)
-            return [folder / MODEL, folder / DATA]
-        ir.save(model, folder / MODEL)
-        return [folder / MODEL]
+        ir.save(model, folder / MODEL, **({"external_data": DATA, "size_threshold_bytes": SMALL} if apart else {}))
+    return [folder / MODEL, folder / DATA] if apart else [folder / MODEL]
 
 
 def graph_bytes(model: Any) -> int:
