@@ -21,6 +21,7 @@ from torch import nn
 
 def network():
     torch.manual_seed(0)
+    print("made of layers")
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 1), nn.Flatten(2), Last())
 
 class Last(nn.Module):
@@ -110,7 +111,7 @@ REFUSED = {
     ("--format", "onnx", "--like", "mine:network"): "names no function of a file; write --like my_network.py:network",
     ("--format", "onnx", "--like", "FILE:nowhere"): "has no function nowhere; it has network, Last, number, broken",
     ("--format", "onnx", "--like", "FILE:number"): "gave a int; let the function return an nn.Module",
-    ("--format", "onnx", "--like", "FILE:broken"): "stopped: mine.py, line 17: KeyError: 'weights'",
+    ("--format", "onnx", "--like", "FILE:broken"): "stopped: mine.py, line 18: KeyError: 'weights'",
 }
 
 

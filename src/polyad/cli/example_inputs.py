@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,20 @@ SHAPES = re.compile(r"\d+(x\d+)*(,\d+(x\d+)*)*")
 
 
 def module_of(text: str) -> Any:
-    """The module that ``FILE.py:function`` makes: called without arguments, it gives one of the architecture."""
+    """The module that ``FILE.py:function`` makes: called without arguments, it gives one of the architecture.
+
+    What it prints goes to standard error, so that ``--json`` stays one value.
+    """
     from torch import nn
 
     from polyad.evaluation.measure_files import code_file, function_of, place_of
 
-    make = function_of(text, option="--like", example="my_network.py:network")
-    try:
-        module = make()
-    except Exception as error:  # it is the user's code
-        raise ValueError(f"--like {text} stopped: {place_of(error, code_file(make))}") from error
+    with contextlib.redirect_stdout(sys.stderr):
+        make = function_of(text, option="--like", example="my_network.py:network")
+        try:
+            module = make()
+        except Exception as error:  # it is the user's code
+            raise ValueError(f"--like {text} stopped: {place_of(error, code_file(make))}") from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"--like {text} gave a {type(module).__name__}; let the function return an nn.Module")
     return module
