@@ -69,8 +69,16 @@ def vs_quant(
     _check.at_least("parts", parts, 1)
     if step_bits not in range(1, 9):
         raise ValueError(f"step_bits={step_bits!r} is no number of bits; choose from 1 to 8")
+    block, per = divide(tuple(x.shape), group, parts)
+    return search_grids(x, block, per, bits, step_bits, symmetric, scale_dtype)
+
+
+def search_grids(
+    x: Tensor, block: tuple[int, ...], per: tuple[int, ...], bits: int, step_bits: int, symmetric: bool,
+    scale_dtype: torch.dtype,
+) -> Superblocks:  # fmt: skip
+    """The codes of x on the grids of its blocks that leave the least squared error of those tried."""
     shape = tuple(x.shape)
-    block, per = divide(shape, group, parts)
     grid = grid_shape(shape, block)
     parted, axes = cut_blocks(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
     kept = parted.amax(axes, keepdim=True).shape
@@ -110,7 +118,7 @@ def divide(
     (((1, 32), (1, 8)), ((3, 1), (3, 1)))
     """
     cut = block_shape(shape, group)  # no longer than the axes, which the blocks of a short group must not depend on
-    ends = (shape[-1],) if group is None else (group,) if isinstance(group, int) else tuple(group)
+    ends = (shape[-1],) if group is None else tuple(group) if isinstance(group, tuple | list) else (int(group),)
     whole = [*[1] * (len(shape) - len(ends)), *ends]
     axis = max((i for i, n in enumerate(whole) if n > 1), default=len(whole) - 1)
     count = next(n for n in range(min(parts, whole[axis]), 0, -1) if whole[axis] % n == 0)
