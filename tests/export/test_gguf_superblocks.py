@@ -77,7 +77,7 @@ def test_rows_that_are_no_multiples_of_256_keep_their_codes_elsewhere():
     rows = encode_codes(q)
     assert rows.container == "Q4_1"
     assert rows.codes
-    step = q.quantized().scale.max()
+    step = q.to_quantized().scale.max()
     assert float((rows.to_matrix() - q.to_dense()).abs().max()) <= 0.05 * float(step)
     assert encode_codes(FORMATS["Q6_K"](matrix(columns=320))) is None
     assert encode_codes(normal_float(matrix(), 4, group=32, **HALF)) is None  # another table

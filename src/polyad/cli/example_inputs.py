@@ -1,4 +1,4 @@
-"""What a module that is no model of transformers needs for an export: an instance, and examples of its inputs."""
+"""An instance, and examples of inputs, of a module that is no model of transformers, for its export."""
 
 from __future__ import annotations
 

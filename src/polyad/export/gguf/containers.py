@@ -64,7 +64,7 @@ def encode_codes(q: Quantized | Superblocks | Levels) -> Rows | None:
         return None if stored is None else Rows(TABLE, stored, 0.0, True)
     if q.ndim == 2 and isinstance(q, Superblocks):
         packed = superblock_bytes(q)
-        return encode_codes(q.quantized()) if packed is None else Rows(*packed, 0.0, True)
+        return encode_codes(q.to_quantized()) if packed is None else Rows(*packed, 0.0, True)
     if isinstance(q, Levels | Superblocks):
         return None
     rows, columns = q.size

@@ -76,7 +76,7 @@ def dense_part(part: Tensor | Format) -> Tensor:
 def to_dense(weight: Format) -> Tensor:
     """The matrix of a format; of a quantised one in float32, in which its codes are exact."""
     if isinstance(weight, Superblocks):
-        weight = weight.quantized()
+        weight = weight.to_quantized()
     if isinstance(weight, Quantized | Levels):
         return weight.dequantize(torch.float32)
     if isinstance(weight, Sum):
@@ -100,7 +100,7 @@ def take_columns(matrix: Tensor, index: Tensor) -> Tensor:
 def pad_codes(q: Quantized | Superblocks | Levels, index: Tensor) -> Quantized | None:
     """A quantised matrix with columns more, which are multiplied by nothing; None where columns would move."""
     if isinstance(q, Superblocks):
-        q = q.quantized()
+        q = q.to_quantized()
     columns, width = q.size[-1], len(index)
     if (
         isinstance(q, Levels)

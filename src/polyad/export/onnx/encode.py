@@ -70,7 +70,7 @@ def _plain(weight: Quantized) -> PlainCodes:
 def encode_format(weight: Format) -> Format:
     """A format with every quantised part in the layout of ONNX files; the others stay as they are."""
     if isinstance(weight, Superblocks):
-        weight = weight.quantized()
+        weight = weight.to_quantized()
     if isinstance(weight, Quantized):
         return encode_quantized(weight)
     if isinstance(weight, Levels):

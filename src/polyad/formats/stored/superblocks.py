@@ -68,7 +68,7 @@ class Superblocks(Format):
     def parameters(self) -> int:
         return math.prod(self.size)
 
-    def quantized(self) -> Quantized:
+    def to_quantized(self) -> Quantized:
         """The same numbers with a scale and a zero point for each block."""
         wide = torch.promote_types(self.scale.dtype, torch.float32)
         scale = self.block_numbers(self.steps).to(wide) * spread(self.scale.to(wide), self.per, self.grid)
@@ -83,37 +83,37 @@ class Superblocks(Format):
         return unpack(packed, self.step_bits, self.grid[-1])
 
     def to_dense(self) -> Tensor:
-        return self.quantized().to_dense()
+        return self.to_quantized().to_dense()
 
     def linear(self, x: Tensor) -> Tensor:
-        return self.quantized().linear(x)
+        return self.to_quantized().linear(x)
 
     def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
-        return self.quantized().convolve(x, kernel, **geometry)
+        return self.to_quantized().convolve(x, kernel, **geometry)
 
     def combine(self, weights: Tensor) -> Tensor:
-        return self.quantized().combine(weights)
+        return self.to_quantized().combine(weights)
 
     def transpose(self) -> Superblocks:
-        def turned(packed: Tensor | None, bits: int, count: int) -> Tensor | None:
+        def turn(packed: Tensor | None, bits: int, count: int) -> Tensor | None:
             return None if packed is None else pack(unpack(packed, bits, count).mT, bits)
 
-        def swapped(sizes: tuple[int, ...]) -> tuple[int, ...]:
+        def swap(sizes: tuple[int, ...]) -> tuple[int, ...]:
             return (*sizes[:-2], sizes[-1], sizes[-2])
 
-        codes, steps = turned(self.codes, self.bits, self.size[-1]), turned(self.steps, self.step_bits, self.grid[-1])
+        codes, steps = turn(self.codes, self.bits, self.size[-1]), turn(self.steps, self.step_bits, self.grid[-1])
         assert codes is not None
         assert steps is not None
         return replace(
-            self, codes=codes, steps=steps, lows=turned(self.lows, self.step_bits, self.grid[-1]),
+            self, codes=codes, steps=steps, lows=turn(self.lows, self.step_bits, self.grid[-1]),
             scale=self.scale.mT, low=None if self.low is None else self.low.mT,
-            size=swapped(self.size), block=swapped(self.block), per=swapped(self.per),
+            size=swap(self.size), block=swap(self.block), per=swap(self.per),
         )  # fmt: skip
 
     def rows(self, index: Tensor) -> Tensor:
         flat = index.reshape(-1)
         if self.block[0] > 1 or self.per[0] > 1:
-            return self.quantized().rows(index)
+            return self.to_quantized().rows(index)
         some = self.with_rows({name: t[flat] for name, t in self.tensors().items()}, len(flat))
         return some.to_dense().reshape(*index.shape, self.size[-1])
 
@@ -128,7 +128,7 @@ class Superblocks(Format):
         return replace(self, **tensors, size=(*tensors["codes"].shape[:-2], rows, self.size[-1]))
 
     def flops(self, batch: int) -> int:
-        return self.quantized().flops(batch)
+        return self.to_quantized().flops(batch)
 
     @classmethod
     def random(cls, shape: tuple[int, ...], *, generator: Generator, dtype: torch.dtype = torch.float32) -> Self:

@@ -74,7 +74,7 @@ def linear_weights(model: nn.Module) -> dict[str, Factors]:
 def quantised_parts(weight: Format) -> list[Quantized]:
     """The quantised matrices that a format is made of."""
     if isinstance(weight, Superblocks):
-        return [weight.quantized()]
+        return [weight.to_quantized()]
     if isinstance(weight, Quantized):
         return [weight]
     parts = weight.terms if isinstance(weight, Sum) else weight.factors if isinstance(weight, Product) else ()

@@ -39,7 +39,7 @@ def pack_codes(source: Quantized, kernels: str) -> Format | None:
 def pack_parts(weight: Format, pack: Callable[[Quantized], Format | None]) -> Format:
     """A format whose quantised matrices, wherever they stand in it, are packed where ``pack`` can."""
     if isinstance(weight, Quantized | Superblocks):
-        return pack(weight if isinstance(weight, Quantized) else weight.quantized()) or weight
+        return pack(weight if isinstance(weight, Quantized) else weight.to_quantized()) or weight
     if isinstance(weight, Sum):
         return Sum(tuple(pack_parts(term, pack) for term in weight.terms))
     if isinstance(weight, Product):

@@ -131,7 +131,7 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
 def _pack_modules(module: nn.Module, kernels: str, dtype: torch.dtype, leaves: list[tuple[Factors, Any]]) -> Any:
     """The format of a module with its codes packed; ``leaves`` gets the modules that these belong to."""
     format: Any = module()
-    source = format.quantized() if isinstance(format, Superblocks) else format
+    source = format.to_quantized() if isinstance(format, Superblocks) else format
     if isinstance(module, Factors) and isinstance(source, Quantized):
         fast = pack_if_faster(source, kernels, dtype)
         if fast is None:

@@ -81,23 +81,23 @@ def search_grids(
     shape = tuple(x.shape)
     grid = grid_shape(shape, block)
     parted, axes = cut_blocks(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
-    kept = parted.amax(axes, keepdim=True).shape
+    reduced = parted.amax(axes, keepdim=True).shape
 
-    def shared(values: Tensor) -> Tensor:
+    def largest(values: Tensor) -> Tensor:
         """The largest of each group's blocks."""
         apart, inside = cut_blocks(values.reshape(grid), per)
         return apart.amax(inside).reshape(grid_shape(grid, per))
 
     def by_block(values: Tensor) -> Tensor:
-        return spread(values, per, grid).reshape(kept)
+        return spread(values, per, grid).reshape(reduced)
 
-    unit = power_above(shared(parted.abs().amax(axes)))
+    unit = power_above(largest(parted.abs().amax(axes)))
     parted = parted / by_block(unit)
     tries = Tries(parted, axes, present_numbers(parted, shape, block), bits, symmetric)
     tries.add_ranges()
     most = 2**step_bits - 1
-    scale = stored_scales(shared(tries.scale) / most * unit, scale_dtype)
-    base = None if symmetric else stored_scales(shared(tries.low) / most * unit, scale_dtype)
+    scale = stored_scales(largest(tries.scale) / most * unit, scale_dtype)
+    base = None if symmetric else stored_scales(largest(tries.low) / most * unit, scale_dtype)
     step = by_block(scale.to(parted.dtype) / unit)
     drop = torch.ones_like(step) if base is None else by_block(base.to(parted.dtype) / unit)
     steps, lows = tries.add_stored(step, drop, most)
@@ -144,7 +144,7 @@ class Tries:
         scale = torch.maximum(low, high) / reach if self.symmetric else (low + high) / (2**self.bits - 1)
         for share in SHRUNK:
             self.add(scale * share, low * share)
-            self.add(*self.fitted(self.codes(scale * share, low * share)))
+            self.add(*self.least_squares(self.codes(scale * share, low * share)))
 
     def add_stored(self, step: Tensor, drop: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """Try multiples of what is stored next to the best so far, and these alone; the multiples that are best."""
@@ -171,7 +171,7 @@ class Tries:
         shift = middle(self.bits) if self.symmetric else _ratio(low, scale)
         return (_ratio(self.x, scale) + shift + 0.5).floor_().clamp_(0, 2**self.bits - 1)
 
-    def fitted(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def least_squares(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """The scale and the minimum that fit codes by least squares."""
         if self.symmetric:
             codes = codes - middle(self.bits)
