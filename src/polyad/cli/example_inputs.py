@@ -18,10 +18,10 @@ def module_of(text: str) -> Any:
     """
     from torch import nn
 
-    from polyad.evaluation.measure_files import code_file, function_of, place_of
+    from polyad.evaluation.measure_files import code_file, function_in_file, place_of
 
     with contextlib.redirect_stdout(sys.stderr):
-        make = function_of(text, option="--like", example="my_network.py:network")
+        make = function_in_file(text, option="--like", example="my_network.py:network")
         try:
             module = make()
         except Exception as error:  # it is the user's code

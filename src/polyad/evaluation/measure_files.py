@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def function_of(
+def function_in_file(
     text: str, *, option: str = "--measure", example: str = "my_measure.py:accuracy"
 ) -> Callable[..., Any]:
     """The function that ``FILE.py:function`` names; the file is run, as ``python FILE.py`` would.

@@ -12,7 +12,7 @@ from polyad.export.gguf.superblocks import K_GRIDS, TABLE, WIDE, level_bytes, ro
 from polyad.formats import Levels, Quantized, Superblocks
 from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.packing import unpack
-from polyad.interop.gguf_files import dequantize, quantize
+from polyad.interop.gguf_files import dequantize_rows, quantize
 
 BLOCK = 32
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -43,7 +43,7 @@ class Rows:
 
     def to_matrix(self) -> Tensor:
         """The float32 matrix that the bytes stand for."""
-        return torch.from_numpy(np.ascontiguousarray(dequantize(self.stored, self.container)))
+        return torch.from_numpy(np.ascontiguousarray(dequantize_rows(self.stored, self.container)))
 
     def take(self, index: Tensor | None) -> np.ndarray:
         """The bytes of these rows, in this order; -1 gives a row of zeros."""

@@ -19,7 +19,7 @@ from polyad.interop.gguf_files import write_file
 from polyad.models.folder import check_free, check_room
 
 
-def write(
+def write_gguf(
     model: nn.Module, out: Path, *, container: str | Mapping[str, str] | None = None, unchecked: bool = False
 ) -> ExportResult:
     """Write a decoder, its tokenizer and its chat template to a GGUF file, and run it before it is put in its place.

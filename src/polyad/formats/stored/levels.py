@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats.format import Format
-from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.dense import convolve, dense_product
 from polyad.formats.stored.packing import pack, packed_length, unpack
 from polyad.formats.stored.quantized import spread
 
@@ -62,7 +62,7 @@ class Levels(Format):
         return self.dequantize(self.nominal)
 
     def linear(self, x: Tensor) -> Tensor:
-        return apply(self.dequantize(x.dtype), x)
+        return dense_product(self.dequantize(x.dtype), x)
 
     def combine(self, weights: Tensor) -> Tensor:
         return weights @ self.dequantize(weights.dtype)
