@@ -45,7 +45,7 @@ def compressed_tensors():
 
 WRITERS = {
     "gguf": "polyad.export.gguf.write.write_file", "onnx": "polyad.export.onnx.write.write_graph",
-    "transformers": "polyad.export.transformers.write.shards.write",
+    "transformers": "polyad.export.transformers.write.shards.write_tensors",
 }  # fmt: skip
 
 
