@@ -17,7 +17,7 @@ import polyad
 import tiny
 from polyad._card import card, methods
 from polyad.compress import lord, modegpt
-from polyad.compress.items import items
+from polyad.compress.layer_item import LayerItem
 from polyad.compress.recipe import steps
 from polyad.data import Calibration
 from polyad.models import collect, load, save
@@ -51,7 +51,7 @@ def test_what_a_solve_holds_follows_from_the_shape(name, shape, least, most, mon
     """In units of 10⁹ bytes; only eora solves the moment of the inputs of a wide layer, which is of their square."""
     one = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False, device="meta"))
     step = steps(f"{name}:rank=8")[0]
-    bound = items(one, step, dict(one.named_children()))[0].holds(one)
+    bound = LayerItem(step, "0").holds(one)
     assert least < bound / 1e9 < most
     monkeypatch.setattr(room, "available_bytes", lambda _device: 1_000_000_000)
     with pytest.raises(ValueError, match=rf"solving 0 takes up to {bound / 1e9:.3g} GB, and 1 GB are free; leave it"):
@@ -69,7 +69,7 @@ def test_a_solve_that_memory_does_not_hold_is_refused_before_any_work(recipe, mo
 
 PEAK = """
 import sys, torch
-from polyad.compress.items import items
+from polyad.compress.layer_item import LayerItem
 from polyad.compress.recipe import steps
 from polyad.statistics import Moments
 from torch import nn
@@ -79,7 +79,7 @@ def resident(name):
 
 def solve(out, inner):
     layer, x = nn.Sequential(nn.Linear(inner, out, bias=False)), torch.randn(64, inner)
-    item = items(layer, step, {"0": layer[0]})[0]
+    item = LayerItem(step, "0")
     return item, layer, {"0": Moments(64, second=x.mT @ x / 64 + torch.eye(inner))}
 
 step = steps(sys.argv[1])[0]
