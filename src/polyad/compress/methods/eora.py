@@ -33,7 +33,7 @@ def residual_spectrum(weight: Tensor, stats: Moments | None) -> Tensor:
 def holds(shape: tuple[int, int]) -> int:
     """Bytes: the weight's products, and the moment of the inputs with its eigenvectors and both roots."""
     out, inner = shape
-    return 8 * (3 * out * inner + 5 * inner**2)
+    return 8 * (3 * out * inner + 6 * inner**2)
 
 
 @method(
