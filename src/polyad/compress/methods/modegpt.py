@@ -111,7 +111,7 @@ def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, 
     second = _statistic(block, "down", "second", stats)
     derived = stats[block.roles["down"]].derived
     if ("leverage", ridge) not in derived:
-        inverse = torch.cholesky_inverse(_cholesky(_damped(second, ridge * _level(second)), block))
+        inverse = torch.cholesky_inverse(_cholesky(_damped_moment(second, ridge * _level(second)), block))
         derived["leverage", ridge] = inverse.diagonal().argsort()
     return second, derived["leverage", ridge]
 
@@ -121,7 +121,7 @@ def _level(second: Tensor) -> float:
     return float(second.diagonal().mean()) or 1e-30
 
 
-def _damped(second: Tensor, by: float) -> Tensor:
+def _damped_moment(second: Tensor, by: float) -> Tensor:
     """A moment with its diagonal raised: one copy of it, since it may be large."""
     damped = second.clone()
     damped.diagonal().add_(by)
@@ -144,7 +144,7 @@ def _cholesky(second: Tensor, block: Block) -> Tensor:
     """The lower factor of a moment that rounding may have left indefinite: damped as little as makes it work."""
     level = _level(second)
     for power in range(-5, 1):
-        factor, failed = torch.linalg.cholesky_ex(_damped(second, level * 10.0**power))
+        factor, failed = torch.linalg.cholesky_ex(_damped_moment(second, level * 10.0**power))
         if not bool(failed):
             return factor
     raise ValueError(f"the calibration moments of {block.name} are not positive definite; calibrate on more text")
