@@ -126,3 +126,18 @@ def test_a_layout_that_is_not_known_is_refused(monkeypatch):
     monkeypatch.setattr(nibbles, "pack_nibbles", lambda codes: pack(codes[shuffle]))
     with pytest.raises(ValueError, match="not known"):
         nibbles.halves.__wrapped__(16)
+
+
+@pytest.mark.parametrize("zero", ["middle", "bytes", "far bytes", "a number", "a broken number", "numbers"])
+@pytest.mark.parametrize(("bits", "group"), [(2, 64), (3, None), (4, 32), (4, 96), (6, 128), (8, None), (8, 64)])
+def test_restored_columns_are_the_numbers_rounded_once(bits, group, zero):
+    source = quantised((70, 192), bits, group)
+    zeros = {
+        "middle": None, "bytes": source.zero, "far bytes": source.zero + 150, "a number": 3.0, "a broken number": 2.5,
+        "numbers": source.zero.float() + 0.25,
+    }  # fmt: skip
+    source = dataclasses.replace(source, zero=zeros[zero], scale=source.scale.bfloat16())
+    columns = source.prepare("cpu", "packed4").columns(torch.bfloat16)
+    torch.testing.assert_close(columns, source.dequantize(torch.float64).mT.bfloat16(), rtol=2.0**-8, atol=1e-6)
+    if zero not in ("a broken number", "numbers"):  # whose sums float32 rounds before
+        assert torch.equal(columns, source.dequantize(torch.float64).mT.bfloat16())
