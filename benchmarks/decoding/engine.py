@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from benchmarks.decoding.folders import KEPT, engine_file
 
-
 BUILT = KEPT / "llama.cpp" / "llama-bench"
 DEPTH = 20
 """Tokens before the first that is timed, about as many as the prompt has."""

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from polyad.formats import Quantized
 from polyad.layers.kernels.models import linear_weights, quantised_parts
 from polyad.models.source import origin
 
-LOADS = 5
+LOADS = 3
 MOST_SECONDS, MOST_MEMORY = 3.0, 2.0
 LOAD = """
 import json, sys, time, transformers, polyad
@@ -71,5 +72,4 @@ def _stored(model: Any) -> int:
 
 def _resident() -> int:
     """Bytes of this process in memory."""
-    with open("/proc/self/statm", encoding="utf-8") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -59,7 +59,9 @@ def hqq(bits: int, group: int, backend: str) -> Maker:
 
     def quantise(model: Any) -> Any:
         from hqq.core.quantize import (  # pyright: ignore[reportMissingImports]
-            BaseQuantizeConfig, HQQBackend, HQQLinear,
+            BaseQuantizeConfig,
+            HQQBackend,
+            HQQLinear,
         )  # fmt: skip
 
         config = BaseQuantizeConfig(nbits=bits, group_size=group, axis=1)
@@ -84,7 +86,7 @@ PEERS: dict[str, dict[str, Maker]] = {
     },
     "optimum-quanto": {"4 bits": quanto("qint4"), "8 bits": quanto("qint8")},
     "hqq": {
-        "4 bits": hqq(4, 32, "PYTORCH"), "8 bits": hqq(8, 64, "PYTORCH"), "4 bits, compiled parts": hqq(4, 32, "ATEN"),
+        "4 bits": hqq(4, 32, "PYTORCH"), "8 bits": hqq(8, 64, "PYTORCH"), "4 bits, ATEN": hqq(4, 32, "ATEN"),
     },
 }  # fmt: skip
 

@@ -12,7 +12,14 @@ from benchmarks.decoding.loads import first_load, memory
 from benchmarks.decoding.peers import PEERS, beside_peer
 from benchmarks.decoding.random_layers import random_ranks
 from benchmarks.decoding.timers import (
-    PROMPT, TOKENS, Stepper, generation, generation_prefill, judged, on_one_thread, turns,
+    PROMPT,
+    TOKENS,
+    Stepper,
+    generation,
+    generation_prefill,
+    judged,
+    on_one_thread,
+    turns,
 )  # fmt: skip
 from benchmarks.measuring import Row
 

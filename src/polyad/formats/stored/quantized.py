@@ -13,6 +13,7 @@ from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.stored._few_rows import fold, folds
 from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.packed_digits import PackedDigits, pack_digits
 from polyad.formats.stored.packed_eight import PackedEight, pack_eight
 from polyad.formats.stored.packed_four import PackedFour, pack_four
 from polyad.formats.stored.packing import pack, packed_length, places, unpack
@@ -160,7 +161,7 @@ class Quantized(Format):
         return cls(pack(codes, bits), scale, zero, bits, tuple(shape), block, dtype)
 
 
-PACKERS = {PackedEight.kernel: pack_eight, PackedFour.kernel: pack_four}
+PACKERS = {PackedEight.kernel: pack_eight, PackedFour.kernel: pack_four, PackedDigits.kernel: pack_digits}
 """What puts codes into the layout of a kernel, by its name."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyad.formats import Format, Product, Quantized, Sum
 
-KERNELS = ("auto", "plain", "packed4", "packed8")
+KERNELS = ("auto", "plain", "packed4", "packed8", "digits8")
 """``auto`` measures; ``plain`` packs nothing; the others name the one kernel that is used wherever it fits."""
 ERROR = 2.0**-7
 """What a packed product may miss the exact one by, in the Frobenius norm: four times what bfloat16 rounds off."""
