@@ -12,7 +12,7 @@ from torch import nn
 from polyad.formats import Format, Product, Quantized, Sum
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES, Choice, name_of
-from polyad.layers.kernels.pack import check_kernels
+from polyad.layers.kernels.pack import check_kernels, serves
 from polyad.layers.kernels.prepared import DTYPES, Wish, fitting_kernels, kernels_by_speed
 
 
@@ -42,7 +42,7 @@ def prepare_layers(model: nn.Module, kernels: str = "auto") -> nn.Module:
     weights = linear_weights(model)
     for weight in weights.values():
         weight.unprepare()
-        weight.wish = None if kernels == "plain" or weight.device.type != "cpu" else Wish(kernels)
+        weight.wish = Wish(kernels) if kernels != "plain" and serves(kernels, weight.device) else None
     if kernels == "auto":
         matrices = Counter[str]()
         sources: dict[str, tuple[Quantized, str, torch.dtype]] = {}

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats.stored.packed_cores import PackedCores
 from polyad.formats.stored.packed_digits import PackedDigits
 from polyad.formats.stored.quantized import PACKERS
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES
-from polyad.layers.kernels.pack import check_kernels, last_rows, pack_codes
+from polyad.layers.kernels.pack import check_kernels, last_rows, pack_codes, serves
 from polyad.layers.kernels.runs import MOST_INEXACT, Run, run_for
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-BLIND = (PackedDigits.kernel,)
+BLIND = (PackedDigits.kernel, PackedCores.kernel)
 """Kernels whose layout shows no row by itself: not for what embeddings share."""
 _LOCK = threading.RLock()
 
@@ -108,7 +109,7 @@ def _is_few(x: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and not (x.requires_grad and torch.is_grad_enabled())
         and x.dtype in DTYPES
-        and x.device.type == "cpu"
+        and x.device.type in ("cpu", "cuda")
         and x.numel() <= MOST_INEXACT * x.shape[-1]
     )
 
@@ -121,7 +122,7 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
             return root.prepared
         leaves: list[tuple[Factors, Any]] = []
         format = _pack_modules(root, (kernels, dtype, root.looked_up), leaves)
-        if kernels == "plain" or not all(t.device.type == "cpu" for t in root.buffers()):
+        if kernels == "plain" or not all(serves(kernels, t.device) for t in root.buffers()):
             root.wish = None
             return None
         prepared = Prepared(root, format, leaves, kernels)
