@@ -93,9 +93,9 @@ def test_none_where_nothing_fits(monkeypatch):
     for scale in (3e38, 1e-41, float("inf")):  # beyond bfloat16, or coarser there
         one = dataclasses.replace(fits, scale=torch.full((64, 2), scale))
         assert one.prepare("cpu") is None, scale
-    monkeypatch.setattr(packed_four, "operator", lambda: None)
-    monkeypatch.setattr(packed_eight, "operator", lambda: None)
-    monkeypatch.setattr(packed_digits, "operator", lambda: None)
+    monkeypatch.setattr(packed_four, "four_bit_operator", lambda: None)
+    monkeypatch.setattr(packed_eight, "eight_bit_operator", lambda: None)
+    monkeypatch.setattr(packed_digits, "byte_operator", lambda: None)
     assert fits.prepare("cpu") is None
     assert quantised((64, 64), 8, None).prepare("cpu") is None
 
@@ -152,8 +152,8 @@ def product_of_bytes(rows, unit, middle, packed):
 
 @pytest.fixture
 def bytewise(monkeypatch):
-    if packed_digits.operator() is None:
-        monkeypatch.setattr(packed_digits, "operator", lambda: product_of_bytes)
+    if packed_digits.byte_operator() is None:
+        monkeypatch.setattr(packed_digits, "byte_operator", lambda: product_of_bytes)
 
 
 @pytest.mark.usefixtures("bytewise")

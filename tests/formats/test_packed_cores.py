@@ -35,7 +35,7 @@ def multiply(x, words, group, grid):
 
 @pytest.fixture
 def stand_ins(monkeypatch):
-    monkeypatch.setattr(packed_cores, "operators", lambda: (multiply, convert))
+    monkeypatch.setattr(packed_cores, "cores_operators", lambda: (multiply, convert))
 
 
 @pytest.mark.usefixtures("stand_ins")
@@ -56,13 +56,13 @@ def test_products_and_codes(bits, group):
 def test_none_where_it_does_not_fit(monkeypatch):
     assert pack_cores(quantised((64, 64), 8)) is None
     assert pack_cores(quantised((64, 64), 4, 16)) is None
-    monkeypatch.setattr(packed_cores, "operators", lambda: None)
+    monkeypatch.setattr(packed_cores, "cores_operators", lambda: None)
     assert pack_cores(quantised((64, 64))) is None
 
 
 @pytest.mark.parametrize("tiles", packed_cores.TILES)
 def test_shapes_are_those_of_torchs_operators(tiles):
-    product, convert_ = packed_cores.operators.__wrapped__()
+    product, convert_ = packed_cores.cores_operators.__wrapped__()
     with FakeTensorMode():
         pairs = torch.empty(24, 64 * tiles, dtype=torch.uint8, device="cuda")
         words = convert_(pairs, tiles)

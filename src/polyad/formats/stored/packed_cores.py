@@ -29,7 +29,7 @@ STEP = 1024
 
 
 @functools.cache
-def operators() -> tuple[Any, Any] | None:
+def cores_operators() -> tuple[Any, Any] | None:
     """torch's product of bfloat16 rows with packed 4-bit codes on CUDA, and its packing; None where it has none."""
     names = ("_weight_int4pack_mm", "_convert_weight_to_int4pack")
     product, convert = (getattr(torch.ops.aten, name, None) for name in names)
@@ -74,7 +74,7 @@ class PackedCores(Format, abstract=True):
         """The packed product: x (rows, in or ``wide``), bfloat16, to (rows, out padded to 8), bfloat16."""
         if x.shape[1] != self.wide:
             x = F.pad(x, (0, self.wide - x.shape[1]))
-        return _operators()[0](x, self.words, self.group, self.grid)
+        return _both_operators()[0](x, self.words, self.group, self.grid)
 
     def restore(self) -> Any:
         """The format that was packed, bit for bit."""
@@ -86,7 +86,7 @@ class PackedCores(Format, abstract=True):
         plain = torch.ones_like(self.grid)
         plain[..., 1] = 8
         unit = torch.eye(self.wide, dtype=torch.bfloat16, device=self.words.device)
-        parts = [_operators()[0](rows, self.words, self.group, plain) for rows in unit.split(STEP)]
+        parts = [_both_operators()[0](rows, self.words, self.group, plain) for rows in unit.split(STEP)]
         codes = torch.cat(parts)[:k, :n].mT  # whole numbers below 16, which bfloat16 holds
         return codes.round().to(torch.uint8) - lift_of(self.source.bits)
 
@@ -106,7 +106,7 @@ class PackedCores(Format, abstract=True):
 
 def pack_cores(source: Any) -> PackedCores | None:
     """A quantised matrix in this layout; None where its groups, its size or its bits do not fit."""
-    if operators() is None or len(source.size) != 2 or not 2 <= source.bits <= 4:
+    if cores_operators() is None or len(source.size) != 2 or not 2 <= source.bits <= 4:
         return None
     n, k = source.size
     group = fitting_group(source.block[1], k)
@@ -118,11 +118,11 @@ def pack_cores(source: Any) -> PackedCores | None:
         return None
     codes = F.pad(unpack(source.codes, source.bits, k) + lift_of(source.bits), (0, wide - k, 0, tall - n))
     pairs = (codes[:, ::2] << 4) | codes[:, 1::2]  # the first of two in the high half
-    words = _operators()[1](pairs.contiguous(), next(tiles for tiles in TILES if wide % (16 * tiles) == 0))
+    words = _both_operators()[1](pairs.contiguous(), next(tiles for tiles in TILES if wide % (16 * tiles) == 0))
     return PackedCores(words, grid, dataclasses.replace(source, codes=source.codes.to("meta")), group)
 
 
-def _operators() -> tuple[Any, Any]:
-    pair = operators()
+def _both_operators() -> tuple[Any, Any]:
+    pair = cores_operators()
     assert pair is not None
     return pair

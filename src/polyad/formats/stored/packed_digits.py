@@ -23,7 +23,7 @@ UNIT = 128.0
 
 
 @functools.cache
-def operator() -> Any:
+def byte_operator() -> Any:
     """torch's product of rows, rounded to 8 bits by a given scale, with packed integers; None where there is none.
 
     Processors without dot products of bytes add two of them in 16 bits, which large ones overflow: not used there.
@@ -102,7 +102,7 @@ class PackedDigits(Format, abstract=True):
         x = x / scale
         first = torch.round(x)
         digits = torch.cat([first, torch.lerp(first, x, UNIT)])  # the second less the first is 128 times what is lost
-        y = operator()(digits, 1.0, 128, self.packed)
+        y = byte_operator()(digits, 1.0, 128, self.packed)
         y = (self.shares @ y.view(2, -1)).view(rows, -1)
         return y.mul_(scale).bfloat16()
 
@@ -110,7 +110,7 @@ class PackedDigits(Format, abstract=True):
         """The same for one row in float32, by fewer calls of torch: each takes microseconds."""
         first = torch.fake_quantize_per_tensor_affine(x, unit, 0, -DIGIT, DIGIT)
         digits = torch.cat([first, torch.lerp(first, x, UNIT)])
-        return (self.shares @ operator()(digits, unit, 128, self.packed)).bfloat16()
+        return (self.shares @ byte_operator()(digits, unit, 128, self.packed)).bfloat16()
 
     def many(self, x: Tensor) -> Tensor:
         """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
@@ -138,7 +138,7 @@ class PackedDigits(Format, abstract=True):
 def pack_digits(source: Any) -> PackedDigits | None:
     """A quantised matrix in this layout; None where its blocks, its bits or its zero points do not fit."""
     by_row = len(source.size) == 2 and source.block[0] == 1 and source.block[1] >= source.size[1]
-    if operator() is None or not by_row or source.bits <= 4 or not is_whole(source.zero) or min(source.size) < 1:
+    if byte_operator() is None or not by_row or source.bits <= 4 or not is_whole(source.zero) or min(source.size) < 1:
         return None
     (n, k), middle, centre = source.size, 2 ** (source.bits - 1), source.centre()
     scale = source.scale.double().reshape(-1)
