@@ -30,7 +30,8 @@ def random_decoder(width: int, layers: int, keep: float | None) -> tuple[Any, in
         num_attention_heads=width // 64, num_key_value_heads=width // 256, eos_token_id=None,
     )  # fmt: skip
     torch.manual_seed(0)
-    model: Any = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    decoder: Any = LlamaForCausalLM(config)
+    model = decoder.to(torch.bfloat16).eval()
     nbytes = 0
     for path, layer in list(model.model.layers.named_modules()):
         if isinstance(layer, nn.Linear):

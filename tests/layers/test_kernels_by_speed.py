@@ -32,9 +32,10 @@ def seconds(monkeypatch):
         return Choice(most=16, packed=times[kernel], restored=9.0, dense=9.0)
 
     monkeypatch.setattr(choice, "measure_choice", measure)
-    monkeypatch.setattr(choice, "CHOICES", choice.CHOICES)
+    monkeypatch.setattr(choice, "read_choices", dict)
     monkeypatch.setattr(choice.CHOICES, "known", {})
-    monkeypatch.setattr(choice.CHOICES, "place", choice.place())
+    monkeypatch.setattr(choice.CHOICES, "place", "")
+    monkeypatch.setattr(choice.CHOICES, "spent", 0.0)
     monkeypatch.setattr(choice.CHOICES, "write", lambda: None)
     return times
 

@@ -41,7 +41,7 @@ def _prepack(integers: Tensor, scale: Tensor, zero: Tensor) -> Any:
     """torch's own object for integers (n, k) with a scale and a whole zero point a row."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and tried out before it is used
-        matrix = torch._make_per_channel_quantized_tensor(integers, scale.double(), zero, 0)
+        matrix = torch._make_per_channel_quantized_tensor(integers, scale.double(), zero, 0)  # pyright: ignore
         return torch.ops.quantized.linear_prepack(matrix, None)
 
 
