@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict, TypeGuard
 
+from polyad.evaluation.records import MeasureRecord
+
 
 class CacheQualityRecord(TypedDict):
     """Perplexity beside the exact cache's, with its standard error."""
@@ -70,7 +72,7 @@ class AdapterRecord(TrainingRecord):
     model: NotRequired[str]
     command: NotRequired[str]
     error: NotRequired[None]
-    measure: NotRequired[Mapping[str, Any]]
+    measure: NotRequired[MeasureRecord]
 
 
 class FailedAdapter(TypedDict):

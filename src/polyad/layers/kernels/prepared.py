@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
 from polyad.formats.stored.packed_cores import PackedCores
 from polyad.formats.stored.packed_digits import PackedDigits
 from polyad.formats.stored.quantized import PACKERS
@@ -136,8 +136,9 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
 def _pack_modules(module: nn.Module, how: tuple[str, torch.dtype, bool], leaves: list[tuple[Factors, Any]]) -> Any:
     """The format of a module with its codes packed; ``leaves`` gets the modules that these belong to."""
     format: Any = module()
-    if isinstance(module, Factors) and isinstance(format, Quantized):
-        fast = pack_if_faster(format, *how)
+    source = format.to_quantized() if isinstance(format, Superblocks) else format
+    if isinstance(module, Factors) and isinstance(source, Quantized):
+        fast = pack_if_faster(source, *how)
         if fast is None:
             return format
         leaves.append((module, fast))
