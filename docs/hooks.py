@@ -94,4 +94,8 @@ def reference(name: str) -> str:
 
 def _defined(module: Any) -> list[str]:
     """The public functions and classes that a module without ``__all__`` defines."""
-    return [n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
+    return [
+        n
+        for n, v in vars(module).items()
+        if not n.startswith("_") and getattr(v, "__module__", "") == module.__name__
+    ]
