@@ -150,12 +150,12 @@ def fine_tuned() -> str:
     """Every adapter's held-out loss against its trained numbers."""
     best: dict[str, dict[str, Any]] = {}
     for record in json.loads((RESULTS / "finetune.json").read_text()):
-        if record["seed"] == 0 and (record["spelled"] not in best or _loss(record) < _loss(best[record["spelled"]])):
+        if record["seed"] == 0 and (record["spelled"] not in best or held_out_loss(record) < held_out_loss(best[record["spelled"]])):
             best[record["spelled"]] = record
     shown = {"lora", "dora", "vera", "lokr", "oft", "ia3", "pissa"}
     groups = {
-        "well known": [(n, r["trained_parameters"], _loss(r)) for n, r in best.items() if r["method"] in shown],
-        "the others": [(n, r["trained_parameters"], _loss(r)) for n, r in best.items() if r["method"] not in shown],
+        "well known": [(n, r["trained_parameters"], held_out_loss(r)) for n, r in best.items() if r["method"] in shown],
+        "the others": [(n, r["trained_parameters"], held_out_loss(r)) for n, r in best.items() if r["method"] not in shown],
     }
     title = "SmolLM2-135M fine-tuned on two texts, 150 steps, every adapter"
     return scatter(title, groups, "trained numbers", "held-out loss, nats a token", log=True, named=False)
@@ -186,7 +186,7 @@ def training() -> str:
     return bars("Saved activations of a step, times the frozen layers'", rows, "x", strong)
 
 
-def _loss(record: Mapping[str, Any]) -> float:
+def held_out_loss(record: Mapping[str, Any]) -> float:
     return sum(text["after"] for text in record["held_out"].values()) / len(record["held_out"])
 
 

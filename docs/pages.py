@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fences import fence
+
 import polyad
 from polyad import Card
 from polyad.claims import Line, StoredResult, results
@@ -62,7 +64,7 @@ def page(card: Card, kept: Mapping[str, StoredResult], when: str = "", picture: 
     lines += [when, ""] if when else []
     lines += [wanted, ""] if wanted else []
     if card.instead:
-        lines += ["## When not to, and what instead", "", plain(card.instead), ""]
+        lines += ["## What to use instead", "", plain(card.instead), ""]
     lines += [picture, ""] if picture else []
     lines += ["## Code", "", *code(card), "## Papers and claims", ""]
     for paper in card.papers:
@@ -70,23 +72,21 @@ def page(card: Card, kept: Mapping[str, StoredResult], when: str = "", picture: 
         lines += [f"From this paper: {plain(paper.adds)}.", ""] if paper.adds else []
         lines += claim(paper.handle, kept.get(paper.handle)) if paper.handle else []
     if not card.handles:
-        lines += ["A classic, taken as it is: no claim of it was put to a test here; its contract is.", ""]
-    call = f"{card.name}{inspect.signature(card.function)}"
-    lines += ["## In full", "", "```text", call, "", inspect.getdoc(card.function) or "", "```", ""]
+        lines += ["No claim of these papers was put to a test here; what the method computes is held by its contract.", ""]
+    call = f"{card.function.__name__}{inspect.signature(card.function)}"
+    text = fence(inspect.getdoc(card.function) or "")
+    lines += ["## In full", "", "```text", call.replace("'", ""), "```", "", text, ""]
     return "\n".join(lines)
 
 
 def code(card: Card) -> list[str]:
-    """How the method is called: its command or import, and the example of its docstring."""
+    """How the method is called: its command, and its import in Python."""
     command = usage(card)
     language = "python" if command.startswith("from ") else "text"
     lines = [f"```{language}", command, "```", ""]
     if language == "text":
         package = ".".join(card.module.split(".")[:2])
         lines += ["```python", f"from {package} import {card.function.__name__}", "```", ""]
-    for part in (inspect.getdoc(card.function) or "").split("\n\n"):
-        if part.lstrip().startswith(">>>"):
-            lines += ["```pycon", inspect.cleandoc(part), "```", ""]
     return lines
 
 
