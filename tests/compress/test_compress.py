@@ -1,6 +1,7 @@
 """Recipes, plans and what applying them leaves: the arithmetic of budgets and of the three rules of modegpt."""
 
 import functools
+import re
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from polyad.layers import Linear
 from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
 from polyad.models.calibration import collect
+from polyad.models.twin import Twin
 from polyad.quantize import round_to_nearest
 
 rtn = functools.partial(round_to_nearest, bits=4)
@@ -364,7 +366,7 @@ def test_block_influence_reads_the_cosine_of_every_layers_input_and_output():
         assert not plan.importance
         targets, step = {p: model.get_submodule(p) for p in plan.selected}, plan.steps[0]
         limit = Budget(model, targets, 0.6, "parameters")
-        allowed = limit.left_for(step, items(model, step, targets), plan.curves)
+        allowed = limit.left_for(step, items(model, step, targets, Twin(model)), plan.curves)
         by_item = {name: scores[int(name.split(".")[2])] for name in plan.curves}
         curves = relative_errors(plan.curves)
         assert plan.sizes[0] == polyad.allocate.block_influence(curves, allowed, scores=by_item)
@@ -456,3 +458,10 @@ def test_a_card_that_says_less_than_is_made_is_found_out_and_nothing_is_changed(
     with pytest.raises(ValueError, match=r"twice was to keep 0.5 of the selected parameters and keeps 0\.\d+"):
         polyad.apply(model, plan)
     assert not any(isinstance(module, Linear) for module in model.modules())
+
+
+def test_a_plan_says_in_a_few_lines_what_it_decided():
+    shown = repr(compress.plan(tiny.model(), "modegpt", keep=0.8, calibrate=TEXT)).splitlines()
+    assert shown[0] == "Plan(21 layers, keep 0.8 of the parameters, seed 0)"
+    assert re.fullmatch(r"  modegpt: keep \d+ to \d+ on \d+ items(, \d+ whole)?", shown[1])
+    assert shown[2:] == ["  left: lm_head, the output head"]

@@ -12,8 +12,9 @@ import tiny
 from polyad.compress import equivalent_rescaling, modegpt
 from polyad.compress.cut_proof import cut_refusals
 from polyad.data import Calibration
-from polyad.models import blocks, replace
-from polyad.models.replacement import modules
+from polyad.models import blocks
+from polyad.models.replacement import put_in_place
+from polyad.models.twin import Twin
 from polyad.testing.decoders import random_decoder
 
 TEXT = Calibration(tiny.ids(6, 48, seed=2), tiny.ids(2, 32, seed=3), {"ids": "0"})
@@ -72,7 +73,7 @@ def test_rescaling_leaves_what_it_would_change(name):
     made = equivalent_rescaling(model, generator=torch.Generator().manual_seed(0))
     assert made.weights
     assert not any(last in path for path in made.weights)
-    replace(model, modules(model, made))
+    put_in_place(model, made)
     torch.testing.assert_close(tiny.logits(model), whole, rtol=1e-4, atol=1e-4)
 
 
@@ -92,7 +93,7 @@ def test_rescaling_is_refused_where_nothing_can_be_rescaled():
 def test_blocks_that_cannot_be_cut_are_left_and_others_are_cut(name):
     make, last = SPOILT[name]
     model = make()
-    refused = cut_refusals(model, blocks(model))
+    refused = cut_refusals(Twin(model), blocks(model))
     kinds = {"down_proj": {"mlp"}, "o_proj": {"qk", "vo"}}[last]
     assert {block.rpartition(":")[2] for block in refused} == kinds
     if name == "mlp":
@@ -107,5 +108,5 @@ def test_blocks_that_cannot_be_cut_are_left_and_others_are_cut(name):
 @pytest.mark.parametrize("kind", ["llama", "mqa", "mistral", "qwen2", "granite", "qwen3"])
 def test_blocks_that_are_understood_are_proved(kind):
     model = tiny.model(kind)
-    assert cut_refusals(model, blocks(model)) == {}
+    assert cut_refusals(Twin(model), blocks(model)) == {}
     assert len(equivalent_rescaling(model, generator=torch.Generator().manual_seed(0)).weights) > 12

@@ -17,7 +17,7 @@ from polyad.decompose import svd
 from polyad.evaluation import parameters
 from polyad.layers import Conv, Linear
 from polyad.models import collect, compressible
-from polyad.models.compressible import obstacle
+from polyad.models.obstacle import obstacle
 from polyad.quantize import round_to_nearest
 
 TEXT = Calibration(tiny.ids(4, 32), tiny.ids(2, 32), {"ids": "0"})

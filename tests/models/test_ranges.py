@@ -5,9 +5,9 @@ import torch
 
 import polyad
 import tiny
-from polyad.compress.run import round_to
 from polyad.models import shards
 from polyad.models.loading import check_numbers
+from polyad.models.shards import round_to
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 

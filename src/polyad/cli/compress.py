@@ -54,7 +54,7 @@ def compress(
 
     options.check_report(report)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
-    judge = options.judge_of(measure, model, dtype, device, larger=larger)
+    chosen = options.measure_of(measure, larger=larger)
     request = Request(model, recipe, keep, Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
@@ -64,9 +64,7 @@ def compress(
     clock = time.perf_counter()
     with unfinished(out_folder, request.to_json()) as work:
         with progress() as callback:
-            record = write_compressed(request, work, callback)
-        if judge is not None:
-            record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
+            record = write_compressed(request, work, callback, measure=chosen)
         record["command"] = command()
         record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
         if report is not None:

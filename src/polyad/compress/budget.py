@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
+from polyad._callback import Callback
 from polyad.allocate import Curve
 from polyad.compress.costs import Prices, layer_cost
 from polyad.compress.item import Item
@@ -69,7 +70,7 @@ class Budget:
             )
 
 
-def name_stage(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any]:
+def name_stage(callback: Callback | None, stage: str) -> Callback:
     """A callback that adds the stage's name to what it passes on."""
 
     def report(step: int, total: int | None, values: Mapping[str, Any]) -> None:

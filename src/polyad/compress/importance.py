@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.allocate import Curve
 from polyad.compress.budget import relative_errors
 from polyad.compress.draft import Draft
@@ -35,7 +36,7 @@ def item_importance(
     curves: Mapping[str, Curve],
     stats: Stats,
     text: Calibration,
-    callback: Callable[..., Any] | None,
+    callback: Callback | None,
 ) -> dict[str, float]:
     """For every item, the change of output that cutting it alone to half causes, over its own error at that size."""
     places = {item.name: curves[item.name].affordable(PROBE_SHARE * curves[item.name].whole) for item in items}
@@ -58,7 +59,7 @@ def divergences(
     items: Mapping[str, Callable[[], dict[str, nn.Module]]],
     windows: Tensor,
     *,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, float]:
     """Mean KL divergence, in nats, of the next-token distribution from the original's when one item is replaced.
 
@@ -97,7 +98,7 @@ def changes(
     items: Mapping[str, Callable[[], dict[str, nn.Module]]],
     inputs: Tensor,
     *,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, float]:
     """Squared change of the model's output, relative to its square, when one item is replaced: for any model.
 

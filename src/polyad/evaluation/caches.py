@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.cache import HeldCache, recording_cache
 
 SCORED = 127
@@ -41,7 +42,7 @@ def cache_quality(
     *,
     scored: int = SCORED,
     at_once: int = 1,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, CacheQuality]:
     """Every cache on the same windows of token ids (count, prefix + scored), the exact cache being the measure.
 
@@ -81,7 +82,7 @@ def cache_speed(
     alternations: int = 15,
     decoded: int = 4,
     clock: Callable[[], float] = time.perf_counter,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, float]:
     """Seconds a token of decoding after ``context`` random tokens, the caches taking turns; medians.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
 from polyad.models.experts import layer_at
@@ -24,7 +25,7 @@ TURNS = 9
 
 @torch.no_grad()
 def relative_times(
-    model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callable[..., Any] | None = None
+    model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callback | None = None
 ) -> dict[str, dict[int, float]]:
     """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once.
 

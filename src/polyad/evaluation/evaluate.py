@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.data.calibration import EVALUATION_WINDOWS, Source, evaluation
 from polyad.data.text import PROTOCOL
 from polyad.evaluation import memory, quality, size, speed
@@ -40,7 +41,7 @@ def evaluate(
     larger: bool = True,
     windows: int = EVALUATION_WINDOWS,
     length: int = 1024,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> Evaluation:
     """Perplexity of a model on the evaluation part of one or several texts, by the protocol ``text-1``.
 
@@ -100,7 +101,7 @@ def measured_pair(
     width: int | None = None,
     alternations: int = speed.ALTERNATIONS,
     folders: tuple[Path | str | None, Path | str | None] = (None, None),
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> tuple[Measured, Measured, Agreement]:
     """A compressed model and its original, measured side by side: (compressed, original, agreement).
 

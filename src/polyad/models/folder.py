@@ -102,11 +102,11 @@ def save(
     refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
+    buffers = manifest.unsaved_buffers(model)
+    config, plain, modules = manifest.describe(model, dtype)
     tensors = weights_before_division(model, tensors)
     shards.check_range(tensors, dtype)
-    buffers = manifest.unsaved_buffers(model)
     expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
-    config, plain, modules = manifest.describe(model, dtype)
     with staged_folder(target, expect=expect) as partial:
         files = shards.write(tensors, partial, dtype=dtype, limit=max_shard_size)
         version = 1 if config is not None and len(files) == 1 else NEWEST["model"]

@@ -87,6 +87,17 @@ def check_range(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Non
             )
 
 
+def round_to(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter the value that it has in ``dtype``, keeping its own dtype. Scales are no parameters.
+
+    Refused, with nothing changed, where one would become infinite.
+    """
+    check_range(dict(model.named_parameters()), dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+
+
 def _largest_finite(tensor: Tensor) -> Tensor:
     """The largest absolute number of a tensor but for infinities and NaN, which it has in any dtype."""
     values = tensor.detach()
