@@ -82,5 +82,5 @@ clean:
 
 # The committed tables and pictures, and the site in build/site, which opens from a disk without a network.
 docs: $(VENV)/.docs
-	$(BIN)/python docs/pages.py && $(BIN)/python docs/tables.py && $(BIN)/python docs/charts.py
+	$(BIN)/python docs/pages.py && $(BIN)/python docs/tables.py && $(BIN)/python docs/guide_pictures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -4,9 +4,9 @@
     python -m docs.commands smollm2 README.md          # one page
     python -m docs.commands FOLDER docs/guides/cache.md
 
-The first argument takes the place of ``smollm2`` on the pages. The blocks of a page run one after another in one folder
-and one namespace. Set-up that readers need not see stands in a comment of the page, ``<!-- setup`` to ``-->``: Python,
-run in its place. Blocks of ``sh`` and ``python`` are run, ``text`` is what was printed, ``pycon`` belongs to docstrings.
+The first argument takes the place of ``smollm2`` on the pages. The blocks of a page run one after another in one
+folder and one namespace. Set-up that readers need not see stands in a comment of the page, ``<!-- setup`` to ``-->``:
+Python, run in its place. Blocks of ``sh`` and ``python`` are run, and ``text`` is what was printed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^ *```$|^<!-- setup\n(?P<hidden>.*?)^-->$",
-                   re.M | re.S)  # fmt: skip
+BLOCK = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^ *```$|"
+    r"^<!-- setup\n(?P<hidden>.*?)^-->$", re.M | re.S,
+)  # fmt: skip
 ELSEWHERE = ("pip install ", "make ", "git clone ", "cd ", "python -m benchmarks", "python -m docs", "python docs/",
              "python benchmarks/", "python examples/")  # fmt: skip
 """Commands that other tests run, or that are for the machine and not for polyad: `make` is what CI calls."""

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import charts
+import guide_pictures
 
 from polyad import Card
 
@@ -21,7 +22,7 @@ def pictures(cards: Sequence[Card]) -> dict[str, str]:
 
 
 def network(card: Card) -> str:
-    """The tensors of the format that a method makes, and the bonds that they share; "" where it is no such network."""
+    """The tensors of the format that a method makes and the bonds that they share; "" where it is no network."""
     import torch
 
     if card.makes is None or not hasattr(card.makes, "network"):
@@ -34,8 +35,10 @@ def network(card: Card) -> str:
 
 
 def _diagram(expression: str, name: str) -> str:
-    """Tensors as circles around a centre, bonds as lines, modes as lines that end in the open; a bond of three or more
-    tensors meets in a dot."""
+    """Tensors as circles around a centre, bonds as lines between them, modes as lines that end in the open.
+
+    A bond of three or more tensors meets in a dot.
+    """
     operands, _, modes = expression.partition("->")
     terms = [term.strip() for term in operands.split(",")]
     angles = [math.pi + 2 * math.pi * k / len(terms) for k in range(len(terms))]
@@ -47,7 +50,7 @@ def _diagram(expression: str, name: str) -> str:
             k = next(k for k, term in enumerate(terms) if letter in term)
             place = terms[k].index(letter) - (len(terms[k]) - 1) / 2
             out = angles[k] + 0.35 * place
-            ends.append((190 + 165 * math.cos(out), 130 + 118 * math.sin(out)))
+            ends.append((190 + 150 * math.cos(out), 130 + 106 * math.sin(out)))
         if len(ends) > 2:
             centre = tuple(sum(values) / len(ends) for values in zip(*ends, strict=True))
             dots.append(f'<circle cx="{centre[0]:.0f}" cy="{centre[1]:.0f}" r="4" fill="#222"/>')
@@ -55,9 +58,13 @@ def _diagram(expression: str, name: str) -> str:
         elif len(ends) == 2:
             lines.append(_line(*ends))
     circles = [f'<circle cx="{x:.0f}" cy="{y:.0f}" r="17" fill="{charts.COLOURS[0]}"/>' for x, y in at]
-    words = f'<text x="190" y="252" text-anchor="middle" font-size="13" fill="#222">{name}: {len(terms)} tensors</text>'
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 380 262" width="380" height="262">'
-    return "\n".join([head, '<rect width="380" height="262" rx="6" fill="#fff"/>', *lines, *circles, *dots, words, "</svg>"])
+    words = (
+        f'<text x="190" y="256" text-anchor="middle" font-size="13" fill="#222">{name}: {len(terms)} tensors</text>'
+    )
+    head = '<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 380 262" width="380" height="262">'
+    return "\n".join(
+        [head, '<rect width="380" height="262" rx="6" fill="#fff"/>', *lines, *circles, *dots, words, "</svg>"]
+    )
 
 
 def _line(start: tuple[float, ...], end: tuple[float, ...]) -> str:
@@ -69,8 +76,8 @@ def _line(start: tuple[float, ...], end: tuple[float, ...]) -> str:
 def _tuned() -> dict[str, tuple[float, float]]:
     """Trained numbers and held-out loss of each adapter's best run at seed 0."""
     best: dict[str, tuple[float, float]] = {}
-    for record in json.loads((charts.RESULTS / "finetune.json").read_text()):
-        point = (record["trained_parameters"], charts.held_out_loss(record))
+    for record in json.loads((guide_pictures.RESULTS / "finetune.json").read_text()):
+        point = (record["trained_parameters"], guide_pictures.held_out_loss(record))
         if record["seed"] == 0 and point[1] < best.get(record["method"], (0, math.inf))[1]:
             best[record["method"]] = point
     return best
@@ -79,6 +86,6 @@ def _tuned() -> dict[str, tuple[float, float]]:
 def among_adapters(name: str) -> str:
     """All adapters by trained numbers and held-out loss, one of them coloured."""
     tuned = _tuned()
-    groups = {name: [(name, *tuned[name])], "other adapters": [(n, *p) for n, p in tuned.items() if n != name]}
+    groups = {"other adapters": [(n, *p) for n, p in tuned.items() if n != name], name: [(name, *tuned[name])]}
     title = "Fine-tuned on two texts, 150 steps, SmolLM2-135M"
     return charts.scatter(title, groups, "trained numbers", "held-out loss, nats a token", log=True, named=False)

@@ -1,7 +1,7 @@
 """Hooks of mkdocs: the pages that are built and not committed, and where they stand among the others.
 
-A page for every method (docs/pages.py) with its picture (docs/drawings.py), the gallery of them, and a page of the API
-for every public package, which mkdocstrings fills from its docstrings.
+A page for every method (docs/pages.py) with its picture (docs/drawings.py), the gallery of them, and a page of the
+API for every public package, which mkdocstrings fills from its docstrings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The pages of the methods and the table of all of them, from the catalogue and the kept results.
 
-`make docs` puts the pages into the site (docs/hooks.py) and rewrites the table, docs/methods.md, which is committed; it
-changes when a method is added or a new result is kept.
+`make docs` puts the pages into the site (docs/hooks.py) and rewrites the table, docs/methods.md, which is committed;
+it changes when a method is added or a new result is kept.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS = {
                   "[Tensors](../guides/tensors.md) shows how to choose among them."),
     "complete": ("Completion", "To fill in what was not observed."),
     "layer": ("Layers", "To build a model with attention of another form from the start."),
-    "solve": ("Solvers", "To find what meets a condition: a least-squares solution, a set of ranks, a state in time."),
+    "solve": ("Solvers", "To find what meets a condition: a least-squares solution, ranks, a state in time."),
     "sketch": ("Sketches", "To estimate a product from few rows, with a stated error."),
     "stream": ("Streams", "Where data comes piece by piece and is not kept."),
     "operation": ("Operations", "On models and adapters that are there: sums, merges, ensembles, conversions."),
@@ -72,7 +72,10 @@ def page(card: Card, kept: Mapping[str, StoredResult], when: str = "", picture: 
         lines += [f"From this paper: {plain(paper.adds)}.", ""] if paper.adds else []
         lines += claim(paper.handle, kept.get(paper.handle)) if paper.handle else []
     if not card.handles:
-        lines += ["No claim of these papers was put to a test here; what the method computes is held by its contract.", ""]
+        lines += [
+            "No claim of these papers was put to a test here; what the method computes is held by its contract.",
+            "",
+        ]
     call = f"{card.function.__name__}{inspect.signature(card.function)}"
     text = fence(inspect.getdoc(card.function) or "")
     lines += ["## In full", "", "```text", call.replace("'", ""), "```", "", text, ""]
@@ -104,7 +107,7 @@ def claim(handle: str, result: StoredResult | None) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A sentence in which Markdown reads nothing but code: double backticks become single ones, the rest is escaped."""
+    """A sentence in which Markdown reads nothing but code: double backticks as single ones, the rest escaped."""
     pieces = text.replace("``", "`").split("`")
     marks = {ord(mark): f"\\{mark}" for mark in "*_[]<"}
     return "`".join(piece if place % 2 else piece.translate(marks) for place, piece in enumerate(pieces))
@@ -149,7 +152,7 @@ def gallery(cards: Sequence[Card]) -> str:
     """All methods by kind, each with its first sentence and the verdicts on its papers."""
     kept = {result.handle: result.lines for result in results()}
     lines = ["# Methods", "", f"{len(cards)} methods, by what they are for; [the table](../methods.md) has them by "
-             "name with every figure. A claim that fails is a result: the page says what to use instead.", ""]  # fmt: skip
+             "name with every figure. A claim that fails is a result: its page says what to use.", ""]  # fmt: skip
     present = {card.kind for card in cards}
     for kind in [*KINDS, *sorted(present - set(KINDS))]:
         if kind not in present:

@@ -59,8 +59,8 @@ def test_the_gallery_leads_to_every_page():
 
 
 def test_pictures_of_the_guides_are_of_the_kept_results():
-    charts = imported("charts")
-    for name, draw in charts.PICTURES.items():
+    pictures = imported("guide_pictures")
+    for name, draw in pictures.PICTURES.items():
         kept = (DOCS / "guides" / f"{name}.svg").read_text(encoding="utf-8")
         assert kept == draw(), f"docs/guides/{name}.svg is of older results: run make docs"
 
@@ -106,7 +106,10 @@ def test_a_page_says_all_lines_of_a_claim_and_the_table_too():
     )
     pages.results = lambda: [replace(kept, lines=[*kept.lines, second])]
     page = pages.pages()["eora"]
-    assert "**Claim `eora`:** a second assertion.\n\nMeasured: 0.5 ± 0.1 >= 2. Verdict: fails. Over 6 windows. Rival: svd. " in page
+    assert (
+        "**Claim `eora`:** a second assertion.\n\nMeasured: 0.5 ± 0.1 >= 2. Verdict: fails. Over 6 windows. " in page
+    )
+    assert "Rival: svd. Control: noise." in page
     assert "| `eora` | holds; fails | 3.197 >= 2; 0.5 ± 0.1 >= 2 |" in pages.table()
 
 

@@ -24,9 +24,13 @@ sys.path.insert(0, str(ROOT))
 commands = importlib.import_module("docs.commands")
 sys.path.remove(str(ROOT))
 
-PAGES = [page for page in commands.pages() if any(b.language in commands.RUN for b in commands.blocks(page.read_text()))]
-SMALLER = {"--rank 192": "--rank 8", "--heal 100": "--heal 1", "--context 1024": "--context 32", "--keep 0.9,0.8": "--keep 0.9", "eora:rank=32": "eora:rank=4",
-           "partial(eora, rank=32)": "partial(eora, rank=4)", "max_iter=200": "max_iter=20", "max_iter=60": "max_iter=10"}  # fmt: skip
+PAGES = [
+    page for page in commands.pages() if any(b.language in commands.RUN for b in commands.blocks(page.read_text()))
+]
+SMALLER = {"--rank 192": "--rank 8", "--heal 100": "--heal 1", "--context 1024": "--context 32",
+           "--keep 0.9,0.8": "--keep 0.9", "eora:rank=32": "eora:rank=4",
+           "partial(eora, rank=32)": "partial(eora, rank=4)", "max_iter=200": "max_iter=20",
+           "max_iter=60": "max_iter=10"}  # fmt: skip
 """Numbers of the pages beside those with which a tiny model, and a test, have enough."""
 FEW = {
     "compress": {"--windows": "1", "--alternations": "0", "--calibration-windows": "2"},
@@ -62,7 +66,9 @@ def test_what_is_run_is_what_looks_like_it():
         for block in commands.blocks(page.read_text(encoding="utf-8")):
             assert block.language in (*commands.RUN, "text", "json"), f"{page}:{block.line} says {block.language!r}"
             if block.language == "text":
-                assert not re.search(r"^(polyad \w|import |from \w+ import)", block.text, re.M), f"{page}:{block.line}"
+                assert not re.search(r"^(polyad \w|import |from \w+ import)", block.text, re.M), (
+                    f"{page}:{block.line}"
+                )
 
 
 def test_commands_within_sentences_name_what_there_is():
@@ -81,7 +87,16 @@ def test_commands_within_sentences_name_what_there_is():
 
 def public_names():
     """Every public name of polyad's packages, methods of its main classes included."""
-    packages = ("adapters", "cache", "compress", "decompose", "quantize", "formats", "interop.peft", "interop.tensorly")
+    packages = (
+        "adapters",
+        "cache",
+        "compress",
+        "decompose",
+        "quantize",
+        "formats",
+        "interop.peft",
+        "interop.tensorly",
+    )
     names = {name for package in packages for name in importlib.import_module(f"polyad.{package}").__all__}
     classes = (polyad.adapters.Adapters, polyad.formats.Format)
     return names | set(polyad.__all__) | {f"{c.__name__}.{n}" for c in classes for n in dir(c)}

@@ -1,4 +1,4 @@
-"""The documentation site in headless Chromium, opened from the disk: layout, pictures, search, and nothing fetched."""
+"""The documentation site in headless Chromium, opened from the disk: layout, pictures, search, and no fetch."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 )  # fmt: skip
 PAGES = (
-    "index", "guides/index", "guides/smaller", "guides/fine-tuned", "guides/cache", "guides/tensors", "guides/training",
-    "guides/exporting", "guides/coming", "methods/index", "methods/lora", "methods/kivi", "methods/cp_als",
-    "methods/tt_svd", "methods/eora", "methods", "measured", "architectures", "adapters-measured",
+    "index", "guides/index", "guides/smaller", "guides/fine-tuned", "guides/cache", "guides/tensors",
+    "guides/training", "guides/exporting", "guides/coming", "methods/index", "methods/lora", "methods/kivi",
+    "methods/cp_als", "methods/tt_svd", "methods/eora", "methods", "measured", "architectures", "adapters-measured",
     "compressed-pictures", "api/index", "api/polyad", "api/polyad.formats", "api/polyad.adapters", "design",
 )  # fmt: skip
 WIDTHS = {"desktop": 1280, "phone": 390}
@@ -59,7 +59,8 @@ def test_a_page_fits_and_loads_from_the_disk_alone(driver, page, width):
     )
     assert beyond == []
     images = driver.execute_script(
-        "return [...document.querySelectorAll('.md-content img')].map((e) => [e.src, e.complete && e.naturalWidth > 0, e.alt])"
+        "return [...document.querySelectorAll('.md-content img')]"
+        ".map((e) => [e.src, e.complete && e.naturalWidth > 0, e.alt])"
     )
     assert all(loaded and alt for _, loaded, alt in images), images
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
