@@ -107,5 +107,6 @@ def _words(x: float, y: float, text: str, *, anchor: str = "start", weight: int 
 
 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>'
     return "\n".join([head, f'<rect width="{width}" height="{height}" rx="6" fill="#fff"/>', *parts, "</svg>", ""])
