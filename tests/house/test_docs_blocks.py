@@ -30,7 +30,7 @@ PAGES = [
 SMALLER = {"--rank 192": "--rank 8", "--heal 100": "--heal 1", "--context 1024": "--context 32",
            "--keep 0.9,0.8": "--keep 0.9", "eora:rank=32": "eora:rank=4",
            "partial(eora, rank=32)": "partial(eora, rank=4)", "max_iter=200": "max_iter=20",
-           "max_iter=60": "max_iter=10"}  # fmt: skip
+           "max_iter=60": "max_iter=10", "max_iter=100": "max_iter=10"}  # fmt: skip
 """Numbers of the pages beside those with which a tiny model, and a test, have enough."""
 FEW = {
     "compress": {"--windows": "1", "--alternations": "0", "--calibration-windows": "2"},
