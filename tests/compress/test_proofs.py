@@ -1,6 +1,7 @@
 """Blocks are rewritten where one forward pass shows that their function stays, and left or refused elsewhere."""
 
 import functools
+import threading
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from torch import nn
 
 import polyad
 import tiny
-from polyad.compress import equivalent_rescaling, modegpt
+from polyad.compress import equivalent_rescaling, lord, modegpt
 from polyad.compress.cut_proof import cut_refusals
 from polyad.data import Calibration
 from polyad.models import blocks
+from polyad.models import twin as twins
 from polyad.models.replacement import put_in_place
 from polyad.models.twin import Twin
 from polyad.testing.decoders import random_decoder
@@ -110,3 +112,20 @@ def test_blocks_that_are_understood_are_proved(kind):
     model = tiny.model(kind)
     assert cut_refusals(Twin(model), blocks(model)) == {}
     assert len(equivalent_rescaling(model, generator=torch.Generator().manual_seed(0)).weights) > 12
+
+
+def test_a_plan_copies_its_model_once(monkeypatch):
+    copied, real = [], twins.shared_twin
+    monkeypatch.setattr(twins, "shared_twin", lambda model: copied.append(model) or real(model))
+    model = tiny.model()
+    polyad.plan(model, modegpt, keep=0.7, calibrate=TEXT)
+    assert copied == [model]
+
+
+def test_a_model_that_cannot_be_copied_is_refused_in_a_sentence():
+    model = tiny.model()
+    model.model.layers[0].mlp.lock = threading.Lock()
+    assert Twin(model).module is None
+    with pytest.raises(ValueError, match=r"cannot cut the blocks of LlamaForCausalLM .*the model cannot be copied"):
+        polyad.plan(model, modegpt, keep=0.7, calibrate=TEXT)
+    assert polyad.plan(model, lord, keep=0.7, calibrate=TEXT).selected

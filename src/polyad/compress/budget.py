@@ -15,7 +15,7 @@ from polyad.compress.recipe import Step
 from polyad.models.layer_matrices import CONVOLUTIONS, matrix_shape
 
 
-def relative_errors(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+def relative_curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     """Errors as shares of each item's error at its cheapest choice, so that units cancel."""
     return {name: curve.weigh(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
 

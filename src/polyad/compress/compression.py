@@ -11,7 +11,7 @@ from torch import Generator, nn
 from polyad._callback import Callback
 from polyad._types import check_type
 from polyad.allocate import Curve
-from polyad.compress.budget import Budget, name_stage, relative_errors
+from polyad.compress.budget import Budget, name_stage, relative_curves
 from polyad.compress.costs import Prices
 from polyad.compress.coverage import coverage_line
 from polyad.compress.draft import Draft
@@ -96,7 +96,7 @@ class Compression:
             curves = self._curves(terms.sized_step, self.budget.prices, stats)
             allowed = self.budget.left_for(terms.steps[terms.sized_step], self.items[terms.sized_step], curves)
             weights = self._importance(terms.sized_step, curves, stats)
-            scaled = {n: curve.weigh(weights.get(n, 1.0)) for n, curve in relative_errors(curves).items()}
+            scaled = {n: curve.weigh(weights.get(n, 1.0)) for n, curve in relative_curves(curves).items()}
             sizes[terms.sized_step] = with_influence(terms.chooser, self.model, scaled, stats)(scaled, allowed)
         seconds["all"] = time.perf_counter() - self._clock
         texts = self.text.digests if self.text is not None else {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyad.models.blocks import Block
-from polyad.models.proof import Trial
+from polyad.models.proof import LayerTrial
 from polyad.models.replacement import Replacement
 from polyad.models.twin import Twin
 
@@ -26,7 +26,7 @@ def cut_refusals(twin: Twin, blocks: Sequence[Block]) -> dict[str, str]:
     if not blocks:
         return refusals
     halves = [_Half(block, twin.module) for block in blocks]
-    trial = Trial(twin, {block.within for block in blocks})
+    trial = LayerTrial(twin, {block.within for block in blocks})
     for block, half in zip(blocks, halves, strict=True):
         home = block.home if block.kind == "mlp" else ""
         said = trial.difference(block.within, home, half.with_zeros, half.cut, [block])

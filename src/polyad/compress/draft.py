@@ -11,7 +11,7 @@ from polyad import _check
 from polyad.compress.recipe import Step
 from polyad.formats import Format
 from polyad.models.blocks import Block
-from polyad.models.layer_matrices import as_matrix, layer_matrix
+from polyad.models.layer_matrices import flat_weight, layer_matrix
 from polyad.models.replacement import Replacement, put_in_place
 from polyad.models.surgery import Undo
 
@@ -49,7 +49,7 @@ class Draft:
         """The dense weight of a layer as a matrix (out, in), checked."""
         dense = self._dense.get(f"{path}.weight")
         if dense is not None:
-            return as_matrix(dense)
+            return flat_weight(dense)
         layer = self.model.get_submodule(path)
         refuse_compressed(path, layer)
         return _check.finite(f"{path}.weight", layer_matrix(layer))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from polyad._callback import Callback
 from polyad.allocate import Curve
-from polyad.compress.budget import relative_errors
+from polyad.compress.budget import relative_curves
 from polyad.compress.draft import Draft
 from polyad.compress.item import Item
 from polyad.data.calibration import Calibration
@@ -46,10 +46,10 @@ def item_importance(
         return modules(model, replacement or Replacement({}), [item.block] if item.block is not None else [])
 
     lossy = [item for item in items if curves[item.name].errors[places[item.name]] > 0]
-    measure = divergences if predicts(model) else changes
+    measure = divergences if predicts(model) else output_changes
     with eval_mode(model):
         moved = measure(model, {item.name: partial(cut, item) for item in lossy}, text.probe, callback=callback)
-    shares = relative_errors(curves)
+    shares = relative_curves(curves)
     least = 1e-3 * median(moved.values()) if moved else 0.0
     return {name: max(change, least) / float(shares[name].errors[places[name]]) for name, change in moved.items()}
 
@@ -93,7 +93,7 @@ def predicts(model: Any) -> bool:
     return bool(getattr(model, "can_generate", lambda: False)())
 
 
-def changes(
+def output_changes(
     model: Any,
     items: Mapping[str, Callable[[], dict[str, nn.Module]]],
     inputs: Tensor,

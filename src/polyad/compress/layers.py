@@ -9,7 +9,7 @@ from torch import nn
 from polyad.compress.draft import refuse_compressed
 from polyad.compress.plan_record import Plan
 from polyad.compress.terms import Terms
-from polyad.models.compressible import Selection, select_layers
+from polyad.models.compressible import LayerSelection, select_layers
 from polyad.models.experts import SplitExperts, split_experts
 from polyad.models.loading import check_numbers
 from polyad.models.surgery import Undo, replace
@@ -24,7 +24,7 @@ class Layers:
     the copy of the model on which is tried what becomes of a layer.
     """
 
-    selection: Selection
+    selection: LayerSelection
     split: tuple[str, ...]
     twin: Twin
     undo: Undo
@@ -50,7 +50,7 @@ def choose_layers(model: nn.Module, terms: Terms, plan: Plan | None) -> Layers:
             missing = [path for path in plan.selected if path not in present]
             if missing:
                 raise ValueError(f"the plan is for another model: this one has no {', '.join(missing[:3])}")
-            selection = Selection({path: present[path] for path in plan.selected}, plan.left)
+            selection = LayerSelection({path: present[path] for path in plan.selected}, plan.left)
             return Layers(selection, tuple(splits), twin, undo)
         grouped, inputs = terms.takes_groups, terms.reads_inputs
         selection = select_layers(model, terms.select, twin, grouped=grouped, reads_inputs=inputs)

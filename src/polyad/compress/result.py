@@ -53,7 +53,7 @@ def measure_result(
     )  # fmt: skip
     times = relative_times(model, original, planned.selected, callback) if asked.alternations else {}
     record: CompressionRecord = {
-        "version": NEWEST["record"], "title": title(planned, origin(original).name),
+        "version": NEWEST["record"], "title": result_title(planned, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
         "plan": planned.to_json(), "layers": layers(model, original, planned, times), "seed": asked.seed,
@@ -65,7 +65,7 @@ def measure_result(
     return record
 
 
-def title(planned: Plan, name: str) -> str:
+def result_title(planned: Plan, name: str) -> str:
     """The recipe and the share that was kept, in a line."""
     recipe = " + ".join(
         step.card.name + (":" + ",".join(f"{k}={v}" for k, v in step.arguments.items()) if step.arguments else "")

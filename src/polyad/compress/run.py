@@ -19,7 +19,7 @@ from polyad.evaluation.quality import check_predicts
 from polyad.evaluation.records import CompressionRecord
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
-from polyad.models.shards import nbytes, round_to
+from polyad.models.shards import folder_bytes, round_to
 
 
 def compress_model(
@@ -83,5 +83,5 @@ def write_compressed(
     original = load(request.name, dtype=asked.dtype, device=asked.device)
     folders = (work.target, source.folder or request.name) if asked.alternations else (None, None)
     record = measure_result(compressed, original, asked, folders, callback)
-    record["compressed"]["file_bytes"] = nbytes(work.target)
+    record["compressed"]["file_bytes"] = folder_bytes(work.target)
     return {**record, "model": request.name, "base": compressed.base, "folder": str(work.target)}

@@ -124,5 +124,5 @@ def gather_statistics(
     return stats
 
 
-def _advance(report: Callback, before: int, total: int, step: int, _of: int, values: Any) -> None:
+def _advance(report: Callback, before: int, total: int, step: int, _of: int | None, values: Any) -> None:
     report(before + step, total, values)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad import _check
 from polyad._callback import Callback
 from polyad.cache import HeldCache, recording_cache
 
@@ -50,8 +51,7 @@ def cache_quality(
     ``scored`` tokens that follow, one after another, as in decoding; or ``at_once`` of them in a call, which is
     faster and leaves those of a call exact for each other, as in a longer window.
     """
-    if at_once < 1:
-        raise ValueError(f"at_once={at_once} must be at least 1")
+    _check.at_least("at_once", at_once, 1)
     prefix = windows.shape[1] - scored
     if prefix < 1:
         raise ValueError(f"windows of {windows.shape[1]} tokens leave no prefix before scored={scored} tokens")

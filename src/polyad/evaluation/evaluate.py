@@ -15,7 +15,7 @@ from polyad.data.text import PROTOCOL
 from polyad.evaluation import memory, quality, size, speed
 from polyad.evaluation.measure import Measure, MeasureResult, as_measure, beside, measure_alone, measured_values
 from polyad.evaluation.quality import Agreement, Perplexity
-from polyad.evaluation.records import ModelRecord
+from polyad.evaluation.records import EvaluationRecord, ModelRecord
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Evaluation:
     measure: MeasureResult | None = None
     protocol: str = PROTOCOL
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> EvaluationRecord:
         """Plain numbers."""
-        return asdict(self)
+        return cast(EvaluationRecord, asdict(self))
 
 
 def evaluate(
@@ -123,7 +123,7 @@ def measured_pair(
             {text: p.perplexity if mine else p.original or 0.0 for text, p in by_text.items()},
             size.parameters(one, selected),
             size.nbytes(one, selected, width=wide),
-            size.operations(one),
+            size.operations_per_token(one),
             rate.prefill.median if rate else None,
             rate.decode.median if rate else None,
             peak,

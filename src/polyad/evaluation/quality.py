@@ -121,7 +121,7 @@ class Baseline:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.base = base_of(origin(model).folder)
-        self._identity = [self.base, fingerprint(model)] if self.base else []
+        self._identity = [self.base, model_fingerprint(model)] if self.base else []
 
     def losses(self, windows: Tensor, first: int, callback: Callback | None = None) -> Tensor:
         """``losses`` of the model from token number ``first`` on, measured where they are not kept."""
@@ -137,7 +137,7 @@ class Baseline:
         return measured
 
 
-def fingerprint(model: Any) -> list[Any]:
+def model_fingerprint(model: Any) -> list[Any]:
     """A description in which two models of the same files may differ: dtypes, sums of tensors, configuration."""
     sums = [[name, str(t.dtype), float(t.sum(dtype=torch.float64))] for name, t in model.state_dict().items()]
     config = model.config.to_dict()

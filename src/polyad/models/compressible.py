@@ -21,7 +21,7 @@ FUSED = "experts in one tensor; a pattern such as '*experts*' may take them"
 
 
 @dataclass(frozen=True)
-class Selection:
+class LayerSelection:
     """The layers to compress, by path, and the reason of each layer that is left whole."""
 
     chosen: Mapping[str, nn.Module]
@@ -35,7 +35,7 @@ def compressible(model: nn.Module, which: Which | None = None, *, grouped: bool 
 
 def select_layers(
     model: nn.Module, which: Which | None, twin: Twin, *, grouped: bool = False, reads_inputs: bool = False
-) -> Selection:
+) -> LayerSelection:
     """The layers to compress, and why the others are left.
 
     Without ``which``: of a model of transformers every linear layer but heads, poolers and routers, of any other
@@ -69,7 +69,7 @@ def select_layers(
         raise ValueError(_nothing_left(model, layers, left))
     if everything:
         left |= dict.fromkeys(fused_experts(model), FUSED)
-    return Selection(remaining, left)
+    return LayerSelection(remaining, left)
 
 
 def _kinds(model: nn.Module, which: Which | None, everything: bool) -> tuple[type[nn.Module], ...]:

@@ -149,7 +149,7 @@ def _from_folder(
     path: Path, dtype: torch.dtype | None, like: nn.Module | None, trust_remote_code: bool
 ) -> tuple[Any, Any]:
     if (path / folders.MANIFEST).is_file():
-        return folders.read(path, dtype, like), load_tokenizer(path, trust_remote_code=trust_remote_code)
+        return folders.read_model(path, dtype, like), load_tokenizer(path, trust_remote_code=trust_remote_code)
     _look_for_manifest(path)
     if like is not None:
         raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")

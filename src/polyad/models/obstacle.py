@@ -1,4 +1,4 @@
-"""What keeps a layer from being replaced by one that holds a format."""
+"""The reasons for which a layer cannot be replaced by one that holds a format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def obstacle_at(
     """
     for place in (path, *sharing):
         module = model.get_submodule(place)
-        said = obstacle(module, grouped=grouped and place == path)
+        said = layer_obstacle(module, grouped=grouped and place == path)
         if place == path:
             said = said or uncalled
         elif said is None and isinstance(module, CONVOLUTIONS):
@@ -30,7 +30,7 @@ def obstacle_at(
     return None
 
 
-def obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:
+def layer_obstacle(module: nn.Module, *, grouped: bool = False) -> str | None:
     """The reason that a layer cannot be replaced by one that holds a format; None where it can."""
     name = type(module).__name__
     if name == "NonDynamicallyQuantizableLinear":

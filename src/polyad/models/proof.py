@@ -18,7 +18,7 @@ CLOSE = 1e-4
 """The share of what a layer adds to its input by which two results may differ: some compute in float32 within."""
 
 
-class Trial:
+class LayerTrial:
     """A copy of a model with what some of its layers are called with, on which rewritten layers are tried.
 
     The copy runs once, on small inputs. A layer is tried in float32, and where the results differ in float64 too,

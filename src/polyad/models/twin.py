@@ -23,15 +23,15 @@ SMALL = 2**20
 
 
 @dataclass(frozen=True)
-class Call:
+class LayerCall:
     """The arguments with which a model called one of its layers."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def to(self, dtype: torch.dtype) -> Call:
+    def to(self, dtype: torch.dtype) -> LayerCall:
         """The same with every floating-point tensor in this dtype."""
-        return Call(_cast(self.args, dtype), _cast(dict(self.kwargs), dtype))
+        return LayerCall(_cast(self.args, dtype), _cast(dict(self.kwargs), dtype))
 
 
 class Twin:
@@ -78,15 +78,15 @@ class Twin:
             first = not self.given and _generates(self.module, self.attempts[0])  # whose first step is that same pass
             return first or any(_runs(self.module, attempt) for attempt in self.attempts)
 
-    def layer_calls(self, paths: Iterable[str]) -> dict[str, Call]:
+    def layer_calls(self, paths: Iterable[str]) -> dict[str, LayerCall]:
         """The arguments that the layers at these paths get when the copy is run once without a cache."""
-        calls: dict[str, Call] = {}
+        calls: dict[str, LayerCall] = {}
         twin = self.module
         if twin is None:
             return calls
 
         def note(path: str) -> Any:
-            return lambda _m, args, kwargs: calls.setdefault(path, Call(args, kwargs)) and None
+            return lambda _m, args, kwargs: calls.setdefault(path, LayerCall(args, kwargs)) and None
 
         hooks = [twin.get_submodule(path).register_forward_pre_hook(note(path), with_kwargs=True) for path in paths]
         try:

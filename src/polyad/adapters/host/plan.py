@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.frozen.layer_kinds import can_drop
-from polyad.adapters.host.build import Method, base_of, build_adapter, needs_of, unwrap_method
+from polyad.adapters.host.build import Method, build_adapter, frozen_weight, needs_of, unwrap_method
 from polyad.adapters.host.select import check_patterns, select_sites
 from polyad.adapters.host.sites import Parts, Site
 from polyad.adapters.host.stand_in import AdapterSpec
@@ -22,7 +22,7 @@ from polyad.statistics import Moments
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdapterPlan:
     """Adapters for their sites, the bank that they share, and the arguments that made them."""
 
     adapters: list[tuple[Site, Adapter]]
@@ -36,7 +36,7 @@ class Plan:
         return tensors_by_name(self.bank, [(site.name, a) for site, a in self.adapters], saved_tensors)
 
 
-def plan(
+def plan_adapters(
     model: nn.Module,
     which: Which,
     method: Method | str,
@@ -50,7 +50,7 @@ def plan(
     stats: Mapping[str, Moments] | None = None,
     begin: bool = True,
     **arguments: Any,
-) -> Plan:
+) -> AdapterPlan:
     """Make the adapters that the layers ``which`` of the kinds ``of`` will get, and attach none.
 
     ``parts`` gives rows of fused weights, {pattern: [(first, end), …]}; ``tied`` allows layers that share their
@@ -63,7 +63,7 @@ def plan(
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
     sites, called = select_sites(model, which, of, parts or {}, tied=tied)
-    if dropout and not any(can_drop(base_of(site)) for site in sites):
+    if dropout and not any(can_drop(frozen_weight(site)) for site in sites):
         raise ValueError(
             f"dropout={dropout} can drop inputs of none of the layers chosen, such as {sites[0].name} of the kind "
             f"{sites[0].kind}; attach with dropout=0"
@@ -74,7 +74,7 @@ def plan(
     reads = "weight" in needs_of(method)
     build = functools.partial(build_adapter, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
     adapters = [(site, build(site, start=starts.get(site.name))) for site in sites]
-    return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout), called)
+    return AdapterPlan(adapters, bank, AdapterSpec(method, arguments, seed, dropout), called)
 
 
 def _starts(

@@ -25,7 +25,7 @@ from polyad.models.surgery import Which
 from polyad.train.state import difference, fingerprint
 
 
-def compare(
+def compare_adapters(
     model: Any,
     methods: Mapping[str, Method],
     asked: Finetuning,

@@ -64,7 +64,7 @@ def finetune(
         learned = train(
             adapters, NAME, tokens.loss, steps=asked.steps, rate=rate, state=state, asked=identity, callback=callback
         )
-    peak = memory.largest() if measured else None
+    peak = memory.largest_resident_set() if measured else None
     after = _losses(model, heldout, counted, quality.losses, callback, "loss after")
     record: TrainingRecord = {
         "version": NEWEST["record"], "method": stated["method"], "arguments": arguments,

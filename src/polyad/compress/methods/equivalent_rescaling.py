@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from polyad._card import Paper, method
 from polyad.models.blocks import Block, blocks, decoder_layers, readers
-from polyad.models.proof import Trial
+from polyad.models.proof import LayerTrial
 from polyad.models.replacement import Replacement
 from polyad.models.twin import Twin
 
@@ -47,7 +47,7 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
             weights[name] = getattr(model.get_submodule(owner), leaf).detach().clone()
         return weights[name]
 
-    trial, refusals = Trial(Twin(model), decoder_layers(model)), dict[str, str]()
+    trial, refusals = LayerTrial(Twin(model), decoder_layers(model)), dict[str, str]()
     for norm, paths in readers(model).items():
         change = functools.partial(_rescale_norm, norm=norm, paths=paths)
         if _is_proved(trial, norm.rpartition(".")[0], "", norm, change, spread, refusals):
@@ -77,7 +77,7 @@ class Draws:
 
 
 def _is_proved(
-    trial: Trial, layer: str, home: str, name: str, change: Any, spread: float, refusals: dict[str, str]
+    trial: LayerTrial, layer: str, home: str, name: str, change: Any, spread: float, refusals: dict[str, str]
 ) -> bool:
     """True if one forward pass of the layer shows that a rescaling leaves its function; else the reason is noted."""
 
