@@ -52,6 +52,8 @@ KINDS = {
     "operation": ("Operations", "On models and adapters that are there: sums, merges, ensembles, conversions."),
     "transform": ("Optimisers", "To train whole matrices with a smaller optimiser state. [Less memory in training]"
                   "(../guides/training.md) shows how."),
+    "subspace": ("Subspaces of gradients", "To train in few directions of a matrix's gradient."),
+    "schedule": ("Schedules of training", "To change what is trained, or how, as training goes."),
     "measure": ("Measures", "To learn of data or a model what decides whether a method pays."),
 }  # fmt: skip
 """The heading of each kind in the gallery, and when a method of this kind is wanted at all."""
