@@ -48,6 +48,8 @@ FALSE = {"True": "False", "False": "True"}
 
 EQUIVALENT = {
     ("vidkv", "blocks.sign(), 0) - 2)"): "codes are taken modulo four: two more and two less are one",
+    ("least_distortion", "exponent = (torch.frexp(parted.abs().amax"): "blocks are divided by another power of two",
+    ("tlora_transform", "if i < (len(modes)"): "all numbers of the last core's first bond are the identity's",
 }  # fmt: skip
 """Mutants that change no result, by method and a part of their line, each with the reason."""
 

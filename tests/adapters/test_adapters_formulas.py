@@ -468,3 +468,26 @@ def test_soka_refuses_more_terms_than_there_can_be():
         card("soka").function((OUT, IN), rank=most, shape_of_first=first)
         with pytest.raises(ValueError, match=f"rank={most + 1} exceeds the most terms"):
             card("soka").function((OUT, IN), rank=most + 1, shape_of_first=first)
+
+
+def zeros_after(step, total=100, **options):
+    """How many of two layers' numbers AdaLoRA has set to zero after a step; all triples are equally important."""
+    layers = [card("adalora").function((OUT, OUT), rank=8, spare=4, **options) for _ in range(2)]
+    with torch.no_grad():
+        for own in layers:
+            for name, tensor in [*own.named_parameters(), *own.named_buffers()]:
+                tensor.fill_(1.0 if name == "values" or "_" in name else 0.0)
+    layers[0].after_step(layers, step, total)
+    values = torch.cat([own.values.detach() for own in layers])
+    pruned = int((values == 0).sum())
+    assert not values[24 - pruned :].any()  # of equal ones those that come last
+    assert values[: 24 - pruned].all()
+    return pruned
+
+
+def test_adalora_prunes_every_few_steps_between_warm_and_last_and_at_every_step_after():
+    options = {"every": 10, "warm": 0.1, "last": 0.4}
+    left = {step: 1 - (step - 10) / 50 for step in (20, 40, 50)}
+    expected = {0: 0, 9: 0, 15: 0, 39: 0, 45: 0, 55: 0, 60: 8, 61: 8, 75: 8, 99: 8}
+    expected |= {step: 24 - round(2 * (8 + 4 * share**3)) for step, share in left.items()}
+    assert {step: zeros_after(step, **options) for step in expected} == expected

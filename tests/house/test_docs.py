@@ -8,6 +8,8 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import polyad
 from polyad.claims import results
 
@@ -124,6 +126,7 @@ def test_classes_state_the_best_of_the_learning_rates_that_were_tried():
         assert method.learning_rate == tables.best_rate(rates), name
 
 
-def test_the_page_of_measured_adapters_is_what_the_results_say():
-    written = (DOCS / "adapters-measured.md").read_text(encoding="utf-8")
-    assert written == imported("tables").page(), "docs/adapters-measured.md is of older results: run make docs"
+@pytest.mark.parametrize("name", ["adapters-measured.md", "exports-measured.md"])
+def test_pages_of_measurements_are_what_the_results_say(name):
+    written = (DOCS / name).read_text(encoding="utf-8")
+    assert written == imported("tables").PAGES[name](), f"docs/{name} is of older results: run make docs"

@@ -137,6 +137,7 @@ LONG_FUNCTIONS = {
         [f"cli.{name}.{name}" for name in ("adapt", "cache", "compare", "compress", "convert", "decompose")], COMMAND
     ),
     "cli.evaluate.evaluate": COMMAND,
+    "cli.export.export": COMMAND,
     "cli.generate.generate": COMMAND,
     "cli.inspect.inspect": COMMAND,
     "decompose.alternating.extrapolation.alternate": LOOP,

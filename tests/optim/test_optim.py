@@ -228,6 +228,8 @@ def test_projected_adam_takes_the_steps_of_its_formulas(shape, interval):
     options = {"betas": (0.8, 0.95), "eps": 0.01, "interval": interval, "scale": 0.7}
     generator = torch.Generator().manual_seed(0)
     grads = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(8)]
+    for grad in grads:
+        grad[0] = 0  # an input or output that is not in use
     transform, param = ProjectedAdam(rank=2, **options), torch.zeros(shape, dtype=torch.float64)
     state, tall = transform.init(param), shape[0] > math.prod(shape[1:])
     matrices = [g.flatten(1).mT if tall else g.flatten(1) for g in grads]
@@ -256,3 +258,17 @@ def test_vectors_and_matrices_as_thin_as_the_rank_have_adam_without_the_scale(sh
         before, reference.grad = reference.detach().clone(), grad
         adam.step()
         torch.testing.assert_close(transform.update(grad, state, param), before - reference.detach())
+
+
+@pytest.mark.parametrize("size", [2.0**40, 2.0**-20])
+def test_bases_are_refreshed_by_gradients_of_any_size(size):
+    generator = torch.Generator().manual_seed(0)
+    grads = [torch.randn(5, 9, generator=generator) for _ in range(3)]
+    bases = []
+    for factor in (1.0, size):
+        transform, param = ProjectedAdam(rank=2, interval=1), torch.zeros(5, 9)
+        state = transform.init(param)
+        for grad in grads:
+            transform.update(factor * grad, state, param)
+        bases.append(state["basis"] @ state["basis"].mT)
+    torch.testing.assert_close(*bases)

@@ -112,3 +112,28 @@ def test_block_floating_point_refuses_what_a_byte_of_exponent_cannot_hold():
             block_floating_point(2 * largest, bits)
         least = torch.tensor([[2.0**-140]], dtype=torch.float64)
         assert float(block_floating_point(least, bits).scale.float()) == 2.0**-126
+
+
+@pytest.mark.parametrize("power", [100, -60, 60])
+def test_least_distortion_is_the_same_at_any_power_of_two(power):
+    """Squares of what is beyond half of single precision's exponents are neither infinite nor zero."""
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 3], x[0, 4] = 0, 1e-12
+    plain, scaled = (least_distortion(x * factor, 3, scale_dtype=torch.float32) for factor in (1.0, 2.0**power))
+    assert torch.equal(scaled.to_dense(), plain.to_dense() * 2.0**power)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_next_to_the_largest_come_back_finite_or_are_refused(dtype, sign):
+    x = sign * torch.tensor([[torch.finfo(dtype).max, 0.9 * torch.finfo(dtype).max, 1.0, 0.0]]).to(dtype)
+    refusals = []
+    for bits, options in itertools.product((1, 2, 4, 8), ({}, {"symmetric": True}, {"zero_dtype": torch.float32})):
+        try:
+            q = round_to_nearest(x, bits, **options)
+        except ValueError as refusal:
+            refusals.append(str(refusal))
+        else:
+            assert q.to_dense().isfinite().all()
+    assert refusals
+    assert all("next to the largest" in said or "holds scales up to" in said for said in refusals)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES, Choice, name_of
 from polyad.layers.kernels.pack import check_kernels, last_rows, pack_codes
@@ -73,6 +73,8 @@ def linear_weights(model: nn.Module) -> dict[str, Factors]:
 
 def quantised_parts(weight: Format) -> list[Quantized]:
     """The quantised matrices that a format is made of."""
+    if isinstance(weight, Superblocks):
+        return [weight.to_quantized()]
     if isinstance(weight, Quantized):
         return [weight]
     parts = weight.terms if isinstance(weight, Sum) else weight.factors if isinstance(weight, Product) else ()

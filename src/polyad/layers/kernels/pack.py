@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
 
 KERNELS = ("auto", "plain", "packed4", "packed8")
 """``auto`` measures; ``plain`` packs nothing; the others name the one kernel that is used wherever it fits."""
@@ -38,8 +38,8 @@ def pack_codes(source: Quantized, kernels: str) -> Format | None:
 
 def pack_parts(weight: Format, pack: Callable[[Quantized], Format | None]) -> Format:
     """A format whose quantised matrices, wherever they stand in it, are packed where ``pack`` can."""
-    if isinstance(weight, Quantized):
-        return pack(weight) or weight
+    if isinstance(weight, Quantized | Superblocks):
+        return pack(weight if isinstance(weight, Quantized) else weight.to_quantized()) or weight
     if isinstance(weight, Sum):
         return Sum(tuple(pack_parts(term, pack) for term in weight.terms))
     if isinstance(weight, Product):

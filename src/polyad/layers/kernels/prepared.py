@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES
 from polyad.layers.kernels.pack import check_kernels, pack_codes
@@ -131,8 +131,9 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
 def _pack_modules(module: nn.Module, kernels: str, dtype: torch.dtype, leaves: list[tuple[Factors, Any]]) -> Any:
     """The format of a module with its codes packed; ``leaves`` gets the modules that these belong to."""
     format: Any = module()
-    if isinstance(module, Factors) and isinstance(format, Quantized):
-        fast = pack_if_faster(format, kernels, dtype)
+    source = format.to_quantized() if isinstance(format, Superblocks) else format
+    if isinstance(module, Factors) and isinstance(source, Quantized):
+        fast = pack_if_faster(source, kernels, dtype)
         if fast is None:
             return format
         leaves.append((module, fast))
