@@ -22,6 +22,7 @@ from polyad.formats import LowRank
 from polyad.interop._peft_folder import CONFIG, WEIGHTS
 from polyad.interop._peft_layers import refuse_unlike_peft
 from polyad.interop._peft_names import PREFIX, plain_path_in, targets
+from polyad.interop._peft_whole import whole_tensors
 from polyad.linalg import truncated_svd
 from polyad.models.folder import staged_folder
 
@@ -61,7 +62,9 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
         numbers |= _as_peft(written, parts[0].site, left, right)
         ranks[written], errors[path] = right.shape[0], max(pair[2] for pair in pairs)
     turned = any(part.base.transposed for parts in by_path.values() for part in parts)
-    config = _config(ranks, dropout=dropout, turned=turned)
+    whole, settings = whole_tensors(adapters, name)
+    numbers |= whole
+    config = _config(ranks, dropout=dropout, turned=turned) | settings
     if another_process_writes(adapters.model.parameters()):
         return errors
     with staged_folder(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
@@ -79,9 +82,9 @@ def _config(ranks: Mapping[str, int], *, dropout: float, turned: bool) -> dict[s
     other = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != most}
     return {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
-        "r": most, "lora_alpha": most, "lora_dropout": dropout, "bias": "none", "fan_in_fan_out": turned,
+        "r": most, "lora_alpha": most, "lora_dropout": dropout, "fan_in_fan_out": turned,
         "target_modules": targets(ranks), "rank_pattern": other, "alpha_pattern": other, "use_rslora": False,
-        "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
+        "use_dora": False, "init_lora_weights": True,
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from polyad.adapters.frozen.foreign_weight import NUMBERS, is_foreign, numbers_o
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import base_of, card_of
 from polyad.adapters.host.plan import Plan, plan
-from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, patterns_for
+from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for
 from polyad.adapters.host.stand_in import AdapterSpec, StandIn
 from polyad.adapters.host.state import fill
 from polyad.adapters.host.stated import WEIGHTS, refuse_huge
@@ -44,13 +44,14 @@ def write_folder(
         )
     numbers = {key: whole(t).detach().contiguous() for key, t in tensors.items()}
     stated: dict[str, Any] = {
-        "version": NEWEST["adapter"],
+        "version": NEWEST["adapter"] if spec.trained else 2,
         "kind": "adapter",
         "name": name,
         "method": listed.name,
         "arguments": spec.arguments,
         "seed": spec.seed,
         "dropout": spec.dropout,
+        **({"trained": spec.trained} if spec.trained else {}),
         "sites": [{"name": s.name, "path": s.path, "kind": s.kind, "shape": s.shape, "part": s.part} for s in sites],
         "base": {site.name: fingerprint(site) for site in sites},
     }
@@ -98,6 +99,7 @@ def _plan(
         dropout=stated["dropout"],
         seed=stated["seed"],
         begin=False,
+        trained=[literal(path) for path in stated.get("trained", ())],
         **stated["arguments"],
     )
     wanted = {s["name"] if s["part"] is None else s["path"] + suffix(tuple(s["part"])) for s in stated["sites"]}
