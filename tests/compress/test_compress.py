@@ -1,6 +1,7 @@
 """Recipes, plans and what applying them leaves: the arithmetic of budgets and of the three rules of modegpt."""
 
 import functools
+import re
 
 import pytest
 import torch
@@ -456,3 +457,10 @@ def test_a_card_that_says_less_than_is_made_is_found_out_and_nothing_is_changed(
     with pytest.raises(ValueError, match=r"twice was to keep 0.5 of the selected parameters and keeps 0\.\d+"):
         polyad.apply(model, plan)
     assert not any(isinstance(module, Linear) for module in model.modules())
+
+
+def test_a_plan_says_in_a_few_lines_what_it_decided():
+    shown = repr(compress.plan(tiny.model(), "modegpt", keep=0.8, calibrate=TEXT)).splitlines()
+    assert shown[0] == "Plan(21 layers, keep 0.8 of the parameters, seed 0)"
+    assert re.fullmatch(r"  modegpt: keep \d+ to \d+ on \d+ items(, \d+ whole)?", shown[1])
+    assert shown[2:] == ["  left: lm_head, the output head"]

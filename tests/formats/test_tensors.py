@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from polyad.data.tensors import read_tensors
 from polyad.decompose.ranks import compare_formats as comparison
 from polyad.formats import Format, LowRank, Sum, kinds, load_format, save_format
+from polyad.quantize import round_to_nearest
 from polyad.testing import formats
 
 
@@ -206,3 +207,19 @@ def test_places_and_budgets_that_do_not_do(tmp_path, polyad_command):
 def test_errors_of_huge_numbers_are_numbers():
     x = 1e300 * torch.outer(torch.arange(1.0, 9), torch.ones(6)).double()
     assert comparison.compare_formats(x, ["matrix"], tol=[0.1])[0].error < 1e-12
+
+
+def test_a_format_goes_where_a_tensor_would():
+    one = LowRank(torch.randn(4, 2), torch.randn(2, 3))
+    like = torch.zeros(1, dtype=torch.float64)
+    for moved, dtype, device in [
+        (one.to("meta"), torch.float32, "meta"), (one.to(torch.float16), torch.float16, "cpu"),
+        (one.to("meta", torch.float16), torch.float16, "meta"),
+        (one.to(torch.float16, "meta"), torch.float16, "meta"),
+        (one.to(like), torch.float64, "cpu"), (one.to(dtype=torch.float64, device="meta"), torch.float64, "meta"),
+    ]:  # fmt: skip
+        assert (moved.dtype, moved.device.type) == (dtype, device)
+    codes = round_to_nearest(torch.randn(4, 32), 4, group=32).to("cpu", torch.float16)
+    assert codes.codes.dtype == torch.uint8
+    with pytest.raises(TypeError, match="goes to a dtype, a device"):
+        one.to(2.5)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from polyad.allocate import Curve
-from polyad.compress.recipe import Step
+from polyad.allocate.curve import WHOLE
+from polyad.compress.recipe import SIZE, Step
 from polyad.evaluation.records import CurveRecord, PlanRecord
 from polyad.statistics import Moments
 
@@ -45,6 +46,27 @@ class Plan:
             "curves": {name: _thin(curve) for name, curve in self.curves.items()},
             "seconds": dict(self.seconds), "left": dict(self.left), "coverage": self.coverage,
         }  # fmt: skip
+
+    def __repr__(self) -> str:
+        """The recipe, the budget and the smallest and largest size of each step, in a few lines."""
+        budget = "sizes as given" if self.keep is None else f"keep {self.keep:g} of the {self.count}"
+        lines = [f"Plan({len(self.selected)} layers, {budget}, seed {self.seed})"]
+        lines += [
+            f"  {step.card.name}: {_extent(step, sizes)}" for step, sizes in zip(self.steps, self.sizes, strict=True)
+        ]
+        lines += [f"  left: {path}, {reason}" for path, reason in list(self.left.items())[:3]]
+        lines += [f"  and {len(self.left) - 3} more layers left"] if len(self.left) > 3 else []
+        return "\n".join(lines)
+
+
+def _extent(step: Step, sizes: Mapping[str, int]) -> str:
+    """The smallest and largest size of a step, and how many items it leaves whole."""
+    cut, name = [size for size in sizes.values() if size != WHOLE], SIZE.get(step.kind, "size")
+    if not cut:
+        return f"all {len(sizes)} items whole" if sizes else "no sizes"
+    sized = f"{name} {min(cut)}" if min(cut) == max(cut) else f"{name} {min(cut)} to {max(cut)}"
+    whole = f", {len(sizes) - len(cut)} whole" if len(sizes) > len(cut) else ""
+    return f"{sized} on {len(cut)} items{whole}"
 
 
 def _thin(curve: Curve) -> CurveRecord:

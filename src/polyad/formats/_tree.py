@@ -141,3 +141,32 @@ def merge_growth(field: str, growths: Iterable[dict[str, int] | None]) -> dict[s
 def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def dtype_and_device(target: tuple[Any, ...], dtype: Any, device: Any) -> tuple[torch.dtype | None, Any]:
+    """Read what ``Tensor.to`` takes by position, a dtype, a device or a tensor, beside what was given by name.
+
+    >>> dtype_and_device(("cpu", torch.float16), None, None)
+    (torch.float16, 'cpu')
+    """
+    for one in target:
+        if isinstance(one, Tensor):
+            dtype, device = one.dtype, one.device
+        elif isinstance(one, torch.dtype):
+            dtype = one
+        elif isinstance(one, str | int | torch.device) and not isinstance(one, bool):
+            device = one
+        elif one is not None:
+            raise TypeError(f"a format goes to a dtype, a device or another tensor's, not to {one!r}")
+    return dtype, device
+
+
+def move_tensors(one: Any, target: tuple[Any, ...], dtype: torch.dtype | None, device: Any) -> Any:
+    """A format on another device or in another dtype, its integers and exact tensors in the dtype that they have."""
+    dtype, device = dtype_and_device(target, dtype, device)
+
+    def move(_name: str, tensor: Tensor, exact: bool) -> Tensor:
+        keeps = exact or not tensor.is_floating_point()
+        return tensor.to(device=device, dtype=None if keeps else dtype)
+
+    return map_tensors(one, move, dtype)

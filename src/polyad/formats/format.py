@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats._spec import build, encode
-from polyad.formats._tree import map_tensors, named_tensors, number_parts, register, stored_bytes
+from polyad.formats._tree import map_tensors, move_tensors, named_tensors, number_parts, register, stored_bytes
 from polyad.formats.batch_entries import entries
 from polyad.formats.describe import dense_array, describe_format, relative_error
 from polyad.formats.kinds_by_name import KindsByName
@@ -149,14 +149,9 @@ class Format:
             raise KeyError(f"tensors lacks {sorted(missing)}; give every name that tensors() has")
         return map_tensors(self, lambda name, _tensor, _exact: tensors[name])
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """Cast and move. Integers and the fields named in ``exact`` keep their dtype."""
-
-        def cast(_name: str, tensor: Tensor, exact: bool) -> Tensor:
-            keeps = exact or not tensor.is_floating_point()
-            return tensor.to(device=device, dtype=None if keeps else dtype)
-
-        return map_tensors(self, cast, dtype)
+    def to(self, *target: Any, dtype: torch.dtype | None = None, device: Any = None) -> Self:
+        """Cast and move, as ``Tensor.to``; integers and the fields named in ``exact`` keep their dtype."""
+        return move_tensors(self, target, dtype, device)
 
     def spec(self) -> dict[str, Any]:
         """JSON that describes this format without its numbers. ``from_spec`` makes an empty one of it."""
