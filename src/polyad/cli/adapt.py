@@ -12,8 +12,8 @@ import typer
 
 from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options, preview_rows
-from polyad.cli.measure_table import measure_table
-from polyad.cli.output import command, complain, emit, number, out, progress, table
+from polyad.cli.adapt_table import card_rows, show
+from polyad.cli.output import command, complain, emit, out, progress
 
 if TYPE_CHECKING:
     from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter
@@ -37,6 +37,8 @@ def adapt(
                                              "ones; by default the method's own")] = None,
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
+    trained: Annotated[str | None, typer.Option(help="modules that are trained whole and saved with the adapter, "
+                                                "such as lm_head or '*norm*', joined by commas")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
     measure: options.Measure = None,
     larger: options.Larger = True,
@@ -61,6 +63,7 @@ def adapt(
     asked = Finetuning(
         tuple(options.absolute_text(text) for text in options.texts_of(data)), steps, batch, length,
         options.rate_of(rate), seed, windows, tuple(select.split(",")) if select else None,
+        tuple(trained.split(",")) if trained else (),
     )  # fmt: skip
     chosen = options.measure_of(measure, larger=larger)
     options.refuse_both(measure, compare)
@@ -114,6 +117,7 @@ def _single(
     from polyad.adapters.host.build import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
     from polyad.evaluation.measure import judge_beside
+    from polyad.models.model_card import read_manifest, write_card
 
     folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
@@ -129,6 +133,7 @@ def _single(
     if judge is not None:
         result["measure"] = judge(one).to_json()
     write_record(folder / "training.json", result)
+    write_card(folder, read_manifest(folder), figures=card_rows(result), command=command())
     work.bring_back()
     return result
 
@@ -159,41 +164,3 @@ def _with_rank(adapter: str, rank: int) -> str:
     if "rank=" in adapter:
         raise ValueError(f"--adapter {adapter} and --rank {rank} both give a rank; leave one out")
     return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"
-
-
-def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
-    """The table of what was trained; methods that failed are listed below it."""
-    from polyad.evaluation.trial_records import failure, is_trained
-
-    done = [record for record in records if is_trained(record)]
-    rows = []
-    for record in done:
-        peak = record["peak_memory_bytes"]
-        losses = [f"{measured[when]:.3f}" for measured in record["held_out"].values() for when in ("before", "after")]
-        rows.append([
-            record["spelled"], number(record["trained_parameters"], 0), number(record["bytes"], 0), *losses,
-            curve(record["loss_curve"]), f"{record['learning_rate']:g}",
-            number(record["seconds"]["training"] / record["steps"], 3), number(peak and peak / 1e6, 0),
-        ])  # fmt: skip
-    if done:
-        texts = [column for text in done[0]["held_out"] for column in (text, "after")]
-        columns = ["adapter", "trained", "bytes", *texts, "curve", "rate", "s/step", "MB"]
-        table(f"{done[0]['steps']:,} steps; held-out loss in nats a token, before and after", columns, rows)
-    for record in records:
-        if not is_trained(record):
-            out.print(f"{record['spelled']} failed: {failure(record)}")
-        elif "measure" in record:
-            measure_table(record["measure"], record["spelled"])
-
-
-def curve(losses: list[float], columns: int = 8) -> str:
-    """The losses of a training as blocks, each as high as the mean of its part of the steps.
-
-    >>> curve([4.0, 3.0, 2.5, 2.25], columns=4)
-    '█▄▂▁'
-    """
-    columns = min(columns, len(losses))
-    parts = [losses[i * len(losses) // columns : (i + 1) * len(losses) // columns] for i in range(columns)]
-    means = [sum(part) / len(part) for part in parts]
-    low, high = min(means), max(means)
-    return "".join("▁▂▃▄▅▆▇█"[int(7 * (m - low) / (high - low)) if high > low else 0] for m in means)

@@ -11,7 +11,7 @@ import typer
 from polyad._unfinished import unfinished
 from polyad.cli import options
 from polyad.cli.measure_table import measure_table
-from polyad.cli.output import command, emit, number, out, progress, share, table
+from polyad.cli.output import command, emit, out, progress, table
 
 if TYPE_CHECKING:
     from polyad.evaluation.records import CompressionRecord
@@ -36,6 +36,9 @@ def compress(
     windows: options.Windows = 24,
     alternations: options.Alternations = 15,
     avoid_slow: options.AvoidSlow = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="one width for all layers, so that plain transformers loads the result")
+    ] = False,
     fit_for: Annotated[
         str | None, typer.Option("--for", help="stay within what a format holds, such as gguf: grids, groups, scales")
     ] = None,
@@ -49,8 +52,10 @@ def compress(
     from polyad.compress.asked import Asked, Request
     from polyad.compress.recipe import steps
     from polyad.compress.run import write_compressed
+    from polyad.evaluation.figure_rows import figure_rows
     from polyad.export import fit_recipe
     from polyad.models.loading_line import loading_line
+    from polyad.models.model_card import read_manifest, write_card
 
     options.check_report(report)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
@@ -58,7 +63,7 @@ def compress(
     request = Request(model, recipe, keep, Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
-        alternations, device, options.dtype_of(dtype), seed, avoid_slow,
+        alternations, device, options.dtype_of(dtype), seed, avoid_slow, plain,
     ))  # fmt: skip
     options.fix_seed(seed)
     clock = time.perf_counter()
@@ -69,6 +74,8 @@ def compress(
             record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
         record["command"] = command()
         record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
+        heads, rows = figure_rows(record)
+        write_card(out_folder, read_manifest(out_folder), figures=[heads, *rows], command=command())
         if report is not None:
             from polyad.report import write
 
@@ -85,28 +92,10 @@ def compress(
 
 def show(record: CompressionRecord) -> None:
     """The table of one compression."""
+    from polyad.evaluation.figure_rows import figure_rows
     from polyad.report.slow import slow_layers
 
-    before, after, agreement = record["original"], record["compressed"], record["agreement"]
-    rows: list[list[str]] = []
-    for text, value in after["perplexity"].items():
-        old = before["perplexity"][text]
-        rows.append([f"perplexity, {text}", number(old), number(value), f"{value / old:.3f} x"])
-    for name, label in (("parameters", "parameters"), ("bytes", "bytes")):
-        for part in ("selected", "total"):
-            old, new = before[name][part], after[name][part]
-            rows.append([f"{label}, {part}", number(old, 0), number(new, 0), share(new, old)])
-    for name, label, digits in (
-        ("operations_per_token", "operations a token", 0),
-        ("prefill_tokens_per_second", "prefill, tokens a second", 1),
-        ("decode_tokens_per_second", "decoding, tokens a second", 1),
-        ("peak_memory_bytes", "peak memory, bytes", 0),
-    ):
-        old, new = before[name], after[name]
-        rows.append([label, number(old, digits), number(new, digits), share(new, old)])
-    rows.append(["KL from the original, nats", "0", number(agreement["kl"], 4), ""])
-    rows.append(["same top token", "100.0 %", share(agreement["top1"], 1), ""])
-    table(record["title"], ["", "original", "compressed", "ratio"], rows)
+    table(record["title"], *figure_rows(record))
     said = record["plan"].get("coverage")
     if said:
         out.print(said)

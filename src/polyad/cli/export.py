@@ -23,10 +23,15 @@ def export(
 ) -> None:
     """Write MODEL to OUT for another engine; what is written is run and compared before it is put there."""
     from polyad.export import export as write
+    from polyad.models.model_card import write_export_card
 
     asked: dict[str, Any] = {"container": container, "unchecked": unchecked or None}
     with say_warnings():
         result = write(model, out_path, format, **{name: v for name, v in asked.items() if v is not None})
+    if result.path.is_dir():
+        path = Path(model).expanduser()
+        beside = path if path.is_dir() else None
+        write_export_card(result.path, model, beside, format, result.checked, command())
     if json:
         emit({"command": command(), "model": model, **result.to_json()})
         return

@@ -28,6 +28,7 @@ def merge(
     from polyad.models import origin, save
     from polyad.models.folder import base_of, check_free
     from polyad.models.loading_line import loading_line
+    from polyad.models.model_card import read_manifest, write_card
 
     check_free(out_folder)
     options.fix_seed(seed)
@@ -38,6 +39,7 @@ def merge(
     host.merge(keep=False)
     base = base_of(origin(one).folder)
     save(one, out_folder, tokenizer=origin(one).tokenizer, recipe={"merge": adapter}, dtype=stored_in, base=base)
+    write_card(out_folder, read_manifest(out_folder), command=command())
     if json:
         emit({"command": command(), "model": model, "adapter": adapter, "out": str(out_folder), "layers": updated,
               "load": loading_line(out_folder)})  # fmt: skip

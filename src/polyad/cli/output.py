@@ -16,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from polyad._figures import number as number
+from polyad._figures import share as share
+
 out = Console(markup=False)  # what is printed holds brackets of its own
 err = Console(stderr=True, markup=False)
 
@@ -83,13 +86,3 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         grid.add_row(*row)
     out.print(grid)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for people, with thousands separated; an en dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def share(part: float | None, whole: float | None) -> str:
-    """A ratio as a percentage, with one digit."""
-    return "–" if part is None or not whole else f"{100 * part / whole:.1f} %"

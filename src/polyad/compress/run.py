@@ -18,10 +18,12 @@ from polyad.compress.recipe import Recipe, steps
 from polyad.compress.result import Compressed, measure_result
 from polyad.compress.statistics_store import StatisticsStore, configuration_of
 from polyad.data.calibration import evaluation
+from polyad.evaluation.figure_rows import figure_rows
 from polyad.evaluation.quality import check_predicts
 from polyad.evaluation.records import CompressionRecord
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
+from polyad.models.model_card import read_manifest, write_card
 from polyad.models.shards import check_range, nbytes
 
 
@@ -82,6 +84,8 @@ def write_compressed(request: Request, work: Work, callback: Callable[..., Any] 
     folders = (work.target, source.folder or request.name) if asked.alternations else (None, None)
     record = measure_result(compressed, original, asked, folders, callback)
     record["compressed"]["file_bytes"] = nbytes(work.target)
+    heads, rows = figure_rows(record)
+    write_card(work.target, read_manifest(work.target), figures=[heads, *rows])
     return {**record, "model": request.name, "base": compressed.base, "folder": str(work.target)}
 
 

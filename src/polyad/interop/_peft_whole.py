@@ -45,7 +45,7 @@ def saved_modules(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 
 def trained_patterns(model: nn.Module, stated: Mapping[str, Any], whole: Iterable[str]) -> list[str]:
-    """What ``trained`` names of the model so that it holds these tensors."""
+    """Patterns of the modules and parameters of a model that hold these tensors."""
     modules = saved_modules(model, stated.get("modules_to_save") or ()) if whole else []
     paths = {
         unwrapped_path(path): plain_path(path) for path, _ in (*model.named_modules(), *model.named_parameters())

@@ -187,7 +187,7 @@ class Adapters:
     def save(self, name: str, folder: str | Path) -> Path:
         """Write an adapter to a new folder, whole or not at all: safetensors, and JSON that says how it is made."""
         spec = next(iter(self._adapted.layers_of(name).values())).specs[name]
-        return save.write_folder(Path(folder), name, spec, self.sites(name), self.state_dict(name))
+        return save.write_folder(Path(folder), name, spec, self.sites(name), self.state_dict(name), self.model)
 
     def load(self, folder: str | Path, name: str | None = None) -> str:
         """Attach the adapter in a folder, under its own name or another, and return the name.

@@ -98,8 +98,8 @@ def warn_of_random(model: nn.Module) -> None:
                if getattr(m, leaf) is not None}  # fmt: skip
     if 2 * sum(hasattr(tensor, MARK) for _, tensor in tensors.values()) <= len(tensors):
         return  # not loaded, but made: all of it is random, and somebody knows
-    drawn = [n for n, (m, t) in tensors.items() if getattr(m, MARK, False) and not hasattr(t, MARK)]
-    homes = list(dict.fromkeys(name.rpartition(".")[0] for name in drawn))
+    random = [n for n, (m, t) in tensors.items() if getattr(m, MARK, False) and not hasattr(t, MARK)]
+    homes = list(dict.fromkeys(name.rpartition(".")[0] for name in random))
     if homes:
         warnings.warn(
             f"{', '.join(homes[:3])} {'has' if len(homes) == 1 else 'have'} random numbers, which transformers drew "

@@ -28,13 +28,20 @@ from polyad.adapters.host.stated import WEIGHTS, refuse_huge
 from polyad.adapters.sharded import another_process_writes, whole
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, sha256, staged_folder
+from polyad.models.model_card import keep_base_card, write_card
+from polyad.models.source import origin
 
 SAMPLE = 64
 """The count of numbers of each weight that a fingerprint reads."""
 
 
 def write_folder(
-    target: Path, name: str, spec: AdapterSpec, sites: Sequence[Site], tensors: Mapping[str, Tensor]
+    target: Path,
+    name: str,
+    spec: AdapterSpec,
+    sites: Sequence[Site],
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
 ) -> Path:
     """Write an adapter to a new folder; shards are gathered in every process, and the first process writes."""
     listed = card_of(spec.method)
@@ -47,6 +54,7 @@ def write_folder(
         "version": NEWEST["adapter"] if spec.trained else 2,
         "kind": "adapter",
         "name": name,
+        "model": origin(model).name,
         "method": listed.name,
         "arguments": spec.arguments,
         "seed": spec.seed,
@@ -68,6 +76,8 @@ def write_folder(
         save_file(numbers, partial / WEIGHTS)
         stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
         write_json(partial / MANIFEST, stated)
+        keep_base_card(origin(model).beside, partial)
+        write_card(partial, stated, name=target.absolute().name)
     return target
 
 
