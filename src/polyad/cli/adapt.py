@@ -40,6 +40,7 @@ def adapt(
     trained: Annotated[str | None, typer.Option(help="modules that are trained whole and saved with the adapter, "
                                                 "such as lm_head or '*norm*', joined by commas")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
+    saved_as: Annotated[str, typer.Option("--as", help="polyad, or peft: a LoRA that peft loads")] = "polyad",
     measure: options.Measure = None,
     larger: options.Larger = True,
     preview: options.Preview = False,
@@ -60,6 +61,10 @@ def adapt(
 
     if not preview and (adapter is None) == (compare is None):
         raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
+    if saved_as not in ("polyad", "peft"):
+        raise ValueError(f"--as {saved_as} is not known; choose polyad or peft")
+    if saved_as == "peft" and compare is not None:
+        raise ValueError("--as peft goes with one --adapter; choose one of the comparison and train it again")
     asked = Finetuning(
         tuple(options.absolute_text(text) for text in options.texts_of(data)), steps, batch, length,
         options.rate_of(rate), seed, windows, tuple(select.split(",")) if select else None,
@@ -72,11 +77,19 @@ def adapt(
         return
     options.check_report(report)
     options.fix_seed(seed)
-    run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
+    run = {
+        "adapt": model,
+        "adapter": adapter,
+        "rank": rank,
+        **asdict(asked),
+        "dtype": dtype,
+        "device": device,
+        "as": saved_as,
+    }
     records: list[AdapterRecord | FailedAdapter]
     with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
         if work is not None:
-            records = [_single(model, adapter or "", rank, asked, work, dtype, device, chosen)]
+            records = [_single(model, adapter or "", rank, asked, work, dtype, device, chosen, saved_as)]
         else:
             records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
         for record in records:
@@ -112,28 +125,44 @@ def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict
 
 
 def _single(
-    model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str, chosen: Any
+    model: str,
+    adapter: str,
+    rank: int | None,
+    asked: Any,
+    work: Work,
+    dtype: str,
+    device: str,
+    chosen: Any,
+    saved_as: str,
 ) -> AdapterRecord:
     from polyad.adapters.host.build import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
     from polyad.evaluation.measure import judge_beside
-    from polyad.models.model_card import read_manifest, write_card
+    from polyad.interop.peft import refuse_other_updates, to_peft
+    from polyad.models import origin
+    from polyad.models.model_card import read_manifest, write_card, write_export_card
 
     folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
     judge = None if chosen is None else judge_beside(chosen, one)  # now, so that a fault in it costs no training
+    if saved_as == "peft":
+        refuse_other_updates(one, asked.which(one), method)
     clock = time.perf_counter()
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state_file(folder), callback=callback)
     record["seconds"]["command"] = time.perf_counter() - clock
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
-    adapters.save(NAME, folder)
+    if saved_as == "peft":
+        to_peft(adapters, NAME, folder)
+        write_export_card(folder, model, origin(one).beside, "peft", {}, command())
+    else:
+        adapters.save(NAME, folder)
+        write_card(folder, read_manifest(folder), figures=card_rows(result), command=command())
     if judge is not None:
         result["measure"] = judge(one).to_json()
     write_record(folder / "training.json", result)
-    write_card(folder, read_manifest(folder), figures=card_rows(result), command=command())
     work.bring_back()
     return result
 

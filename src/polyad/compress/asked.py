@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from polyad.compress.plain_widths import alike, refuse_unplain
-from polyad.compress.recipe import Step, read_allocation
+from polyad.compress.recipe import Step, check_budget, read_allocation
 from polyad.compress.terms import Terms
 from polyad.data.calibration import CALIBRATION_WINDOWS
 
@@ -43,7 +43,11 @@ class Request:
     keep: float | None
     asked: Asked
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse, before any model is loaded, what no model could be compressed by."""
+        check_budget(self.recipe, self.keep)
+        if self.asked.allocate:
+            read_allocation(self.asked.allocate)
         if self.asked.plain:
             refuse_unplain(self.recipe, self.asked.allocate)
 

@@ -34,6 +34,8 @@ def compress_model(request: Request, work: Path, callback: Callable[..., Any] | 
     same command after a kill.
     """
     clock, asked = time.perf_counter(), request.asked
+    if callback is not None:
+        callback(0, 1, {"stage": f"loading {request.name}"})
     model = load(request.name, dtype=asked.dtype, device=asked.device)
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
@@ -64,6 +66,7 @@ def compress_to_folder(
     The figures are those of the saved files. A run that was killed goes on where its statistics stood.
     """
     request = Request(name, steps(recipe), keep, asked)
+    request.check()
     json.dumps(request.shape)  # now, since the folder will say it
     with unfinished(folder, request.to_json()) as work:
         return write_compressed(request, work, callback)

@@ -14,7 +14,9 @@ def figure_rows(record: CompressionRecord) -> tuple[list[str], list[list[str]]]:
     rows: list[list[str]] = []
     for text, value in after["perplexity"].items():
         old = before["perplexity"][text]
-        rows.append([f"perplexity, {text}", number(old), number(value), f"{value / old:.3f} x"])
+        error = after.get("details", {}).get("perplexity", {}).get(text, {}).get("error")
+        ratio = f"{value / old:.3f}" if error is None else f"{value / old:.3f} ± {error:.3f}"
+        rows.append([f"perplexity, {text}", number(old), number(value), f"{ratio} x"])
     for name, label in (("parameters", "parameters"), ("bytes", "bytes")):
         for part in ("selected", "total"):
             old, new = before[name][part], after[name][part]

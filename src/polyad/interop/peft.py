@@ -20,11 +20,11 @@ from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_names import sites_by_path
 from polyad.interop._peft_targets import refuse_missing
 from polyad.interop._peft_whole import fill_places, trained_patterns
-from polyad.interop._peft_writing import to_peft
+from polyad.interop._peft_writing import refuse_other_updates, to_peft
 
 MULTIPLYING = ("IA3", "OFT")
 
-__all__ = ["from_peft", "is_peft", "to_peft"]
+__all__ = ["from_peft", "is_peft", "refuse_other_updates", "to_peft"]
 
 
 def is_peft(folder: str | Path) -> bool:
