@@ -14,6 +14,11 @@ from polyad._card import Card, card
 
 SHORT = {"rtn": "round_to_nearest"}
 """Names that the field uses for a method, beside its own."""
+OTHER_NAMES = {
+    "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "n_bits": "bits", "wbits": "bits", "w_bits": "bits",
+    "nbits": "bits", "group_size": "group", "groupsize": "group", "q_group_size": "group", "ratio": "keep",
+}  # fmt: skip
+"""Names that other libraries have for arguments."""
 SUPPLIED: Mapping[str, frozenset[str]] = {
     "decompose": frozenset({"x"}), "complete": frozenset({"observations"}), "quantize": frozenset({"x", "stats"}),
     "factor": frozenset({"weight", "stats"}), "group": frozenset({"block", "weights", "stats"}),
@@ -73,7 +78,8 @@ def check_arguments(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     allowed = arguments(method)
     for name, value in given.items():
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
+            meant = OTHER_NAMES.get(name.lower())
+            near = [meant] if meant in allowed else difflib.get_close_matches(name, allowed, n=1)
             hint = f"did you mean {near[0]}? It" if near else "it"
             takes = ", ".join(map(str, allowed.values())) or "none"
             raise ValueError(f"{method.name} has no argument {name!r}; {hint} takes {takes}")

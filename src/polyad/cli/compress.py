@@ -11,7 +11,7 @@ import typer
 from polyad._unfinished import unfinished
 from polyad.cli import options
 from polyad.cli.measure_table import measure_table
-from polyad.cli.output import command, emit, out, progress, table
+from polyad.cli.output import command, emit, out, progress, shown, table
 
 DEFAULT = "rtn:bits=8,group=32"
 """The recipe where none is chosen: half the bytes at no loss that can be measured, in a minute, without text."""
@@ -69,6 +69,7 @@ def compress(
     options.check_report(report)
     method = default_method(keep) if method is None else method
     out_folder = Path(f"{Path(model).name}-small") if out_folder is None else out_folder
+    shown.folder = out_folder
     windows = options.effort(windows, usual=6, full=24, thorough=thorough)
     alternations = options.effort(alternations, usual=5, full=15, thorough=thorough)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)

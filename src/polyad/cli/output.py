@@ -29,6 +29,8 @@ class Shown:
 
     quiet: bool = False
     debug: bool = False
+    folder: Any = None
+    """The output folder, where the command itself chose it."""
     context: Any = None
     """The parser's, of the command that runs."""
 

@@ -39,7 +39,7 @@ def with_shared(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, quiet: bool = False, debug: bool = False, **named: Any) -> Any:
         named.pop("config", None)  # read before the others
-        output.shown.quiet, output.shown.debug = quiet, debug
+        output.shown.quiet, output.shown.debug, output.shown.folder = quiet, debug, None
         result = function(*args, **named)
         _write_record()
         return result
@@ -97,7 +97,8 @@ def _write_record() -> None:
     context = output.shown.context
     if context is None:  # called from Python
         return
-    folder = next((Path(v) for name, v in context.params.items() if name in ("out_folder", "out_path") and v), None)
+    named = (Path(v) for name, v in context.params.items() if name in ("out_folder", "out_path") and v)
+    folder = output.shown.folder or next(named, None)
     if folder is None or not folder.expanduser().is_dir():
         return
     asked = {
@@ -105,6 +106,7 @@ def _write_record() -> None:
         for p in context.command.params
         if p.name in context.params and p.name not in NOT_OF_THE_RUN and context.params[p.name] is not None
     }
+    asked.setdefault("out", folder)
     with whole_file(folder.expanduser() / RECORD) as partial:
         partial.write_text(record_text(str(context.info_name), asked), encoding="utf-8")
 

