@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from transformers import AutoModelForCausalLM
 
 import polyad
 import tiny
+from polyad.adapters import Adapters, LoRA
+from polyad.allocate import uniform
 from polyad.cli.progress import progress_line
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -180,3 +183,31 @@ def test_lines_of_progress_say_how_long():
     assert progress_line("curves", 3, 4, 6.0) == "curves: 3 of 4, about 2 s left"
     assert progress_line("curves", 1, 31, 10.0) == "curves: 1 of 31, about 5 min left"
     assert progress_line("curves", 7, None, 10.0) == "curves: 7 done"
+
+
+def test_python_answers_in_the_same_words():
+    model = tiny.model()
+    host = Adapters(model)
+    for call, said in (
+        (lambda: polyad.plan(model, "svd", keep="0.8"), "keep='0.8' is a str and no number; write keep=0.8"),
+        (lambda: polyad.plan(model, "svd"), "svd needs to know how much to keep: keep=0.8, or a size of its own"),
+        (
+            lambda: polyad.plan(model, "svd", keep=0.8, allocate="gredy"),
+            "no allocation is called 'gredy'; did you mean g",
+        ),
+        (
+            lambda: host.attach("a", "*q_proj", LoRA, r=8),
+            "lora has no argument 'r'; did you mean rank? It takes rank=8",
+        ),
+        (
+            lambda: host.attach("a", "*q_proj", "lora", r=8),
+            "lora has no argument 'r'; did you mean rank? It takes ra",
+        ),
+    ):
+        with pytest.raises((ValueError, TypeError), match=re.escape(said)) as told:
+            call()
+        assert len(str(told.value).split()) <= 60
+    greedy = polyad.plan(model, "svd", keep=0.8, allocate="uniform")
+    assert greedy.sizes == polyad.plan(model, "svd", keep=0.8, allocate=uniform).sizes
+    assert polyad.plan(model, "rtn:bits=4+eora:rank=4", calibrate=tiny.PART).keep is None
+    assert host.attach("a", "*q_proj", "lora", rank=2)

@@ -54,7 +54,7 @@ def write_folder(
         "version": NEWEST["adapter"] if spec.trained else 2,
         "kind": "adapter",
         "name": name,
-        "model": origin(model).name,
+        "model": origin(model).name if hasattr(model, "polyad_origin") else "",
         "method": listed.name,
         "arguments": spec.arguments,
         "seed": spec.seed,
