@@ -16,6 +16,7 @@ import tiny
 from polyad.adapters import Adapters, LoRA
 from polyad.allocate import uniform
 from polyad.cli.progress import progress_line
+from polyad.data import Calibration
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 CARD = "---\nlicense: mit\nlanguage:\n- en\ntags:\n- other\n---\n# The base\n"
@@ -209,5 +210,6 @@ def test_python_answers_in_the_same_words():
         assert len(str(told.value).split()) <= 60
     greedy = polyad.plan(model, "svd", keep=0.8, allocate="uniform")
     assert greedy.sizes == polyad.plan(model, "svd", keep=0.8, allocate=uniform).sizes
-    assert polyad.plan(model, "rtn:bits=4+eora:rank=4", calibrate=tiny.PART).keep is None
+    text = Calibration(tiny.ids(2, 16), tiny.ids(1, 16), {"ids": "0"})
+    assert polyad.plan(model, "rtn:bits=4+eora:rank=4", calibrate=text).keep is None
     assert host.attach("a", "*q_proj", "lora", rank=2)

@@ -61,10 +61,8 @@ def compress(
     from polyad.compress.asked import Asked, Request
     from polyad.compress.recipe import steps
     from polyad.compress.run import write_compressed
-    from polyad.evaluation.figure_rows import figure_rows
     from polyad.export import fit_recipe
     from polyad.models.loading_line import loading_line
-    from polyad.models.model_card import read_manifest, write_card
 
     options.check_report(report)
     method = default_method(keep) if method is None else method
@@ -84,13 +82,11 @@ def compress(
     clock = time.perf_counter()
     with unfinished(out_folder, request.to_json()) as work:
         with progress() as callback:
-            record = write_compressed(request, work, callback)
+            record = write_compressed(request, work, callback, command=command())
         if judge is not None:
             record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
         record["command"] = command()
         record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
-        heads, rows = figure_rows(record)
-        write_card(out_folder, read_manifest(out_folder), figures=[heads, *rows], command=command())
         if report is not None:
             from polyad.report import write
 

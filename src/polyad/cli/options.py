@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from polyad.cli.output import note
+from polyad.cli.output import err, note
 
 Model = Annotated[str, typer.Argument(help="smollm2, a folder, a .gguf file, or a hub name")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value and nothing else")]
@@ -145,7 +145,8 @@ def fix_seed(seed: int) -> None:
 
 def load_model(name: str, dtype: str, device: str, adapter: str | None = None) -> Any:
     """A model for a command, with the adapter of a folder on it where one is named."""
-    note(f"loading {name}")
+    if err.is_terminal:
+        note(f"loading {name}")
     from polyad.models import load
 
     model = load(name, dtype=dtype_of(dtype), device=device_of(device))

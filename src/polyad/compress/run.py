@@ -35,7 +35,7 @@ def compress_model(request: Request, work: Path, callback: Callable[..., Any] | 
     """
     clock, asked = time.perf_counter(), request.asked
     if callback is not None:
-        callback(0, 1, {"stage": f"loading {request.name}"})
+        callback(0, None, {"stage": f"loading {request.name}"})
     model = load(request.name, dtype=asked.dtype, device=asked.device)
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
@@ -72,8 +72,10 @@ def compress_to_folder(
         return write_compressed(request, work, callback)
 
 
-def write_compressed(request: Request, work: Work, callback: Callable[..., Any] | None = None) -> CompressionRecord:
-    """Compress, save and measure, for a caller with more to do before the run is finished."""
+def write_compressed(
+    request: Request, work: Work, callback: Callable[..., Any] | None = None, *, command: str | None = None
+) -> CompressionRecord:
+    """Compress, save and measure, for a caller with more to do before the run is finished; ``command`` is for the card."""
     asked = request.asked
     compressed = compress_model(request, work.folder, callback)
     source = origin(compressed.model)
@@ -88,7 +90,7 @@ def write_compressed(request: Request, work: Work, callback: Callable[..., Any] 
     record = measure_result(compressed, original, asked, folders, callback)
     record["compressed"]["file_bytes"] = nbytes(work.target)
     heads, rows = figure_rows(record)
-    write_card(work.target, read_manifest(work.target), figures=[heads, *rows])
+    write_card(work.target, read_manifest(work.target), figures=[heads, *rows], command=command)
     return {**record, "model": request.name, "base": compressed.base, "folder": str(work.target)}
 
 

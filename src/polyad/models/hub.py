@@ -37,7 +37,8 @@ def from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> t
 def _unreached(name: str) -> str:
     return (
         f"{name!r} is no folder here, nothing of it is in the hub's cache, and the hub cannot be reached (no "
-        f"network, or offline); give a folder, or fetch one where there is a network: hf download {name} --local-dir FOLDER"
+        f"network, or offline); give a folder, or fetch one where there is a network: hf download {name} --local-dir "
+        "FOLDER"
     )
 
 
