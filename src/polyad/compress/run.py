@@ -75,7 +75,10 @@ def compress_to_folder(
 def write_compressed(
     request: Request, work: Work, callback: Callable[..., Any] | None = None, *, command: str | None = None
 ) -> CompressionRecord:
-    """Compress, save and measure, for a caller with more to do before the run is finished; ``command`` is for the card."""
+    """Compress, save and measure, for a caller with more to do before the run is finished.
+
+    ``command`` is what the folder's card says that it was made by.
+    """
     asked = request.asked
     compressed = compress_model(request, work.folder, callback)
     source = origin(compressed.model)
