@@ -27,7 +27,7 @@ import torch
 import polyad
 from polyad._folders import cache_folder
 from polyad.adapters.host.build import Method, method_of, unwrap_method
-from polyad.adapters.training.compare import compare
+from polyad.adapters.training.compare import compare_adapters
 from polyad.adapters.training.finetune import Finetuning, write_record
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
@@ -63,7 +63,7 @@ def run(model: Any, name: str, asked: Finetuning, given: argparse.Namespace) -> 
     if any(identity(record) == mine for record in records(given.results)):
         return
     folder = cache_folder() / "benchmarks" / f"finetune-{'-'.join(map(str, mine))}-{asked.windows}"
-    for record in compare(model, {name: method}, replace(asked, rate=given.rate), folder, callback=told):
+    for record in compare_adapters(model, {name: method}, replace(asked, rate=given.rate), folder, callback=told):
         if "error" in record:
             print(f"{record['spelled']:24} failed: {record['error']}", flush=True)
             continue

@@ -15,7 +15,7 @@ from dataclasses import asdict
 import torch
 
 import polyad
-from polyad.evaluation import operations, speeds
+from polyad.evaluation import operations_per_token, speeds
 from polyad.formats import LowRank
 from polyad.models import blocks, replace
 from polyad.models.replacement import Replacement, merge_replacements, modules
@@ -72,7 +72,7 @@ def two_factors(model, share):
 
 def reduced(original, way):
     """A copy of the model cut so that it has SHARE of the original's operations, found by bisection."""
-    goal = SHARE * operations(original)
+    goal = SHARE * operations_per_token(original)
     low, high = 0.05, 1.0
     model = original
     for _ in range(7):
@@ -80,7 +80,7 @@ def reduced(original, way):
         model = copy.deepcopy(original)
         made, parts = way(model, share)
         replace(model, modules(model, made, parts))
-        low, high = (low, share) if operations(model) > goal else (share, high)
+        low, high = (low, share) if operations_per_token(model) > goal else (share, high)
     return model
 
 
@@ -97,7 +97,7 @@ def main():
     print(json.dumps({
         "dtype": asked.dtype, "threads": torch.get_num_threads(), "turns": asked.turns,
         "models": {name: {
-            "operations": operations(models[name]) / operations(original),
+            "operations": operations_per_token(models[name]) / operations_per_token(original),
             "prefill_speedup": one.prefill.median / base.prefill.median,
             "decode_speedup": one.decode.median / base.decode.median,
             **asdict(one),

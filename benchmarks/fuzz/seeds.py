@@ -33,7 +33,7 @@ from polyad.formats import LowRank, Tucker, load_format, save_format
 from polyad.statistics import Moments
 from polyad.train import descend
 
-calibration = importlib.import_module("polyad.data.calibration")
+texts = importlib.import_module("polyad.data.text")
 TESTS = Path(__file__).parents[2] / "tests"
 SAVED = (
     "adapter",
@@ -175,8 +175,8 @@ def _encode(text: str) -> list[int]:
 
 
 def _read_tokens(folder: Path) -> Any:
-    with patch.object(calibration, "cache_folder", lambda: folder):
-        parts = calibration._cached_split(_TEXT, _encode, "t")
+    with patch.object(texts, "cache_folder", lambda: folder):
+        parts = texts.cached_split(_TEXT, _encode, "t")
     return _digests({"calibration": parts.calibration, "evaluation": parts.evaluation})
 
 
@@ -186,7 +186,7 @@ def _write_baseline(folder: Path, _x: Tensor) -> None:
 
 def _read_baseline(folder: Path) -> list[float]:
     known = {
-        "losses": lambda *_, **__: torch.tensor([1.5, 2.5], dtype=torch.float64),
+        "_losses": lambda *_, **__: torch.tensor([1.5, 2.5], dtype=torch.float64),
         "base_of": lambda _: {"x": "y"}, "fingerprint": lambda _: [],
     }  # fmt: skip
     with patch.multiple(quality, **known), patch.object(baselines, "cache_folder", lambda: folder):

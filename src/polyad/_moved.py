@@ -98,6 +98,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "polyad.cache": {"remembering": "recording_cache"},
     "polyad.cache.host.cache": {"remembering": "recording_cache"},
     "polyad.attention": {"mixed": "mix_latent"},
+    "polyad.evaluation": {"operations": "operations_per_token"},
     "polyad.attention.methods.tpla": {"mixed": "mix_latent"},
     "polyad.decompose.ranks.compare_formats": {"trade": "compare_formats"},
     "polyad.testing.adapters": {
@@ -162,7 +163,7 @@ def keep_old_names() -> None:
             sys.modules[old] = alias
         else:  # a room has the name that a module had
             after_import(old, partial(_set_look_up, old, _forward(old, new)))
-    for package in ROOMS:
+    for package in {*ROOMS, *(name for name in RENAMED if name.count(".") == 1)}:
         after_import(package, partial(_show_old_names, package, moved))
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import polyad.adapters  # noqa: F401
+from polyad import _check
 from polyad._card import Card, Paper, _catalogue, methods
 from polyad.adapters import LoRA
 from polyad.formats import LowRank
@@ -61,6 +62,44 @@ class Elsewhere(LoRA):
         super().__init__(shape, rank=rank, alpha=1 if alpha is None else alpha)
 
 
+class Undivided(LoRA):
+    """Multiplies by ``alpha``, and by the rank where none is given."""
+
+    def __init__(self, shape, *, rank=2, alpha=None):
+        super().__init__(shape, rank=rank)
+        self.scale = rank if alpha is None else alpha
+
+
+class Tight(LoRA):
+    """Refuses the largest rank."""
+
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=_check.rank(rank + 1, min(shape), "the shorter side") - 1)
+
+
+class Withheld(LoRA):
+    """Names a limit that it refuses."""
+
+    def __init__(self, shape, *, rank=2):
+        if rank >= 12:
+            raise ValueError(f"rank={rank} exceeds the shorter side; choose from 1 to 12")
+        super().__init__(shape, rank=rank)
+
+
+class Longer(LoRA):
+    """Takes the longer side for the shorter one."""
+
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=_check.rank(rank, max(shape), "the shorter side"), beyond=True)
+
+
+class Half(LoRA):
+    """Names a part of what it was given."""
+
+    def __init__(self, shape, *, rank=2):
+        super().__init__(shape, rank=(rank + 1) // 2)
+
+
 class Other(LoRA):
     def forward(self, x, y, base):
         return 2 * super().forward(x, y, base)
@@ -112,7 +151,8 @@ class Forgiving(LoRA):
 
 
 SPOILT = {
-    "start": [Moved], "learning": [Stuck, Descending], "alpha": [Inverse, Unheard, Elsewhere], "merge": [Other],
+    "start": [Moved], "learning": [Stuck, Descending], "alpha": [Inverse, Unheard, Elsewhere, Undivided],
+    "sizes": [Tight, Withheld, Longer, Half], "merge": [Other],
     "sums": [Noisy], "several": [Other], "rows": [Mixed], "storage": [Forgotten], "gradients": [Detached],
     "dropout": [Deaf], "no_dense_update": [Dense], "compilation": [Broken], "refusals": [Forgiving],
 }  # fmt: skip

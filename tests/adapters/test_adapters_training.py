@@ -13,7 +13,7 @@ from polyad._card import methods
 from polyad.adapters import AdaLoRA, Adapters, DoRA, LoKr, LoRA, RiemannLoRA, VeRA
 from polyad.adapters.host.build import method_of
 from polyad.adapters.host.size import size_to_count, trained_count
-from polyad.adapters.training.compare import compare
+from polyad.adapters.training.compare import compare_adapters
 from polyad.adapters.training.finetune import Finetuning, Tokens
 from polyad.adapters.training.loop import optimizer_of, train
 from polyad.adapters.training.rate_range import rate_range
@@ -352,25 +352,27 @@ def test_adapt_compares_at_equal_counts_and_keeps_what_is_finished(polyad_comman
 def test_what_is_finished_is_not_taken_for_that_of_another_model_or_text(model, own_cache, tiny_text, tmp_path):
     asked = Finetuning((str(tiny_text),), steps=2, length=16, windows=1)
     methods, folder = {"lora": method_of("lora")}, tmp_path / "out"
-    (found,) = compare(model, methods, asked, folder, rank=2)
+    (found,) = compare_adapters(model, methods, asked, folder, rank=2)
     with torch.no_grad():
         model.model.norm.weight.mul_(2)
     with pytest.raises(ValueError, match=r"lora holds an adapter of another training .model was"):
-        list(compare(model, methods, asked, folder, rank=2))
+        list(compare_adapters(model, methods, asked, folder, rank=2))
     with torch.no_grad():
         model.model.norm.weight.div_(2)
-    (again,) = compare(model, methods, asked, folder, rank=2)
+    (again,) = compare_adapters(model, methods, asked, folder, rank=2)
     assert again["loss_curve"] == found["loss_curve"]
     known = json.loads((folder / "lora.json").read_text())
     del known["asked"]["tokens"]
     (folder / "lora.json").write_text(json.dumps(known))
     with pytest.raises(ValueError, match=r"another training .tokens was None"):
-        list(compare(model, methods, asked, folder, rank=2))
+        list(compare_adapters(model, methods, asked, folder, rank=2))
     other = tmp_path / "topics.txt"
     other.write_text(tiny_text.read_text() + "\n\nAnd a paragraph that was not there.")
     (folder / "lora.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"another training .*(tokens|texts) was"):
-        list(compare(model, methods, Finetuning((str(other),), steps=2, length=16, windows=1), folder, rank=2))
+        list(
+            compare_adapters(model, methods, Finetuning((str(other),), steps=2, length=16, windows=1), folder, rank=2)
+        )
 
 
 @pytest.mark.parametrize(
@@ -437,7 +439,7 @@ def test_a_state_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 def test_a_comparison_leaves_the_model_as_it_was(model, own_cache, tiny_text, tmp_path):
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     asked = Finetuning((str(tiny_text),), steps=2, length=16, windows=1)
-    records = list(compare(model, {"lora": LoRA, "dora": DoRA}, asked, tmp_path / "out"))
+    records = list(compare_adapters(model, {"lora": LoRA, "dora": DoRA}, asked, tmp_path / "out"))
     assert [record["method"] for record in records] == ["lora", "dora"]
     after = model.state_dict()
     assert after.keys() == before.keys()

@@ -7,7 +7,7 @@ import torch
 
 import polyad.cache  # noqa: F401
 from polyad._card import Card, Paper, methods
-from polyad.cache import Eviction, Kivi, Palu
+from polyad.cache import Eviction, Kivi, Palu, StreamingLLM
 from polyad.cache.eviction import largest
 from polyad.formats import Dense
 from polyad.testing import codecs
@@ -209,6 +209,14 @@ class Shifted(KeyNorms):
         return Dense(keys.roll(1, 2)), Dense(values)
 
 
+class Hasty(StreamingLLM):
+    """Chooses when the first token leaves, whatever its sinks are."""
+
+    def __init__(self, place, *, sinks=4):
+        super().__init__(place, sinks=sinks)
+        self.block = 1
+
+
 class Absent(KeyNorms):
     """Mixes heads only where it attends to what is stored."""
 
@@ -248,7 +256,8 @@ SPOILT = {
     "adoption": [toy(Noisy, NEAR)],
     "byte_count": [toy(Hiding, NEAR), toy(Twice, NEAR)],
     "growth": [toy(Charging, NEAR)],
-    "kept_tokens": [toy(Spendthrift, {"keep": 1.0}, **EVICTING), toy(Shifted, {"keep": 1.0}, **EVICTING)],
+    "kept_tokens": [toy(Spendthrift, {"keep": 1.0}, **EVICTING), toy(Shifted, {"keep": 1.0}, **EVICTING),
+                    toy(Hasty, None, sinks=2)],
     "later_tokens": [toy(Absent, {"keep": 1.0}, **EVICTING)],
     "left_padding": [toy(First, {"keep": 1.0}, **EVICTING)],
     "choices": [toy(OneHead, {"keep": 1.0}, **EVICTING)],

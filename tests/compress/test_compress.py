@@ -13,18 +13,19 @@ from polyad import compress
 from polyad._card import Card
 from polyad.allocate.curve import WHOLE
 from polyad.compress import Step, eora, equivalent_rescaling, layer_item, lord, modegpt, welore
-from polyad.compress.budget import Budget, relative_errors
+from polyad.compress.budget import Budget, relative_curves
 from polyad.compress.choices import even_sizes
 from polyad.compress.importance import divergences
 from polyad.compress.items import items
 from polyad.data import Calibration
 from polyad.decompose import svd
-from polyad.evaluation import operations, parameters
+from polyad.evaluation import operations_per_token, parameters
 from polyad.formats import Format, LowRank, Product, Quantized, Sum
 from polyad.layers import Linear
 from polyad.models import blocks, decoder_linears, replace, shards
 from polyad.models.attention import ReducedAttention
 from polyad.models.calibration import collect
+from polyad.models.twin import Twin
 from polyad.quantize import round_to_nearest
 
 rtn = functools.partial(round_to_nearest, bits=4)
@@ -176,7 +177,7 @@ def spent(model, plan, unit, folder):
     if unit == "parameters":
         return parameters(model, plan.selected).selected
     if unit == "flops":
-        return operations(model)
+        return operations_per_token(model)
     polyad.save(model, folder, dtype=torch.bfloat16)
     from safetensors.torch import load_file
 
@@ -191,7 +192,10 @@ def spent(model, plan, unit, folder):
 )  # fmt: skip
 def test_budgets_are_met_as_they_are_counted(name, unit, tmp_path):
     whole = polyad.plan(tiny.model(), rtn, calibrate=TEXT)
-    before = {"parameters": parameters(tiny.model(), whole.selected).selected, "flops": operations(tiny.model())}
+    before = {
+        "parameters": parameters(tiny.model(), whole.selected).selected,
+        "flops": operations_per_token(tiny.model()),
+    }
     before["bytes"] = 2 * before["parameters"]
     keep = 0.8 if "rtn" not in name else 0.28 if unit == "bytes" else 0.7
     model, plan = made(FREE[name], keep=keep, budget=unit, importance=False)
@@ -365,9 +369,9 @@ def test_block_influence_reads_the_cosine_of_every_layers_input_and_output():
         assert not plan.importance
         targets, step = {p: model.get_submodule(p) for p in plan.selected}, plan.steps[0]
         limit = Budget(model, targets, 0.6, "parameters")
-        allowed = limit.left_for(step, items(model, step, targets), plan.curves)
+        allowed = limit.left_for(step, items(model, step, targets, Twin(model)), plan.curves)
         by_item = {name: scores[int(name.split(".")[2])] for name in plan.curves}
-        curves = relative_errors(plan.curves)
+        curves = relative_curves(plan.curves)
         assert plan.sizes[0] == polyad.allocate.block_influence(curves, allowed, scores=by_item)
     hot = functools.partial(polyad.allocate.block_influence, temperature=1e-3)
     assert polyad.plan(model, lord, keep=0.6, calibrate=text, allocate=hot).sizes != plan.sizes

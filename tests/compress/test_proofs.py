@@ -1,6 +1,7 @@
 """Blocks are rewritten where one forward pass shows that their function stays, and left or refused elsewhere."""
 
 import functools
+import threading
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from torch import nn
 
 import polyad
 import tiny
-from polyad.compress import equivalent_rescaling, modegpt
+from polyad.compress import equivalent_rescaling, lord, modegpt
 from polyad.compress.cut_proof import cut_refusals
 from polyad.data import Calibration
-from polyad.models import blocks, replace
-from polyad.models.replacement import modules
+from polyad.models import blocks
+from polyad.models import twin as twins
+from polyad.models.replacement import put_in_place
+from polyad.models.twin import Twin
 from polyad.testing.decoders import random_decoder
 
 TEXT = Calibration(tiny.ids(6, 48, seed=2), tiny.ids(2, 32, seed=3), {"ids": "0"})
@@ -72,7 +75,7 @@ def test_rescaling_leaves_what_it_would_change(name):
     made = equivalent_rescaling(model, generator=torch.Generator().manual_seed(0))
     assert made.weights
     assert not any(last in path for path in made.weights)
-    replace(model, modules(model, made))
+    put_in_place(model, made)
     torch.testing.assert_close(tiny.logits(model), whole, rtol=1e-4, atol=1e-4)
 
 
@@ -92,7 +95,7 @@ def test_rescaling_is_refused_where_nothing_can_be_rescaled():
 def test_blocks_that_cannot_be_cut_are_left_and_others_are_cut(name):
     make, last = SPOILT[name]
     model = make()
-    refused = cut_refusals(model, blocks(model))
+    refused = cut_refusals(Twin(model), blocks(model))
     kinds = {"down_proj": {"mlp"}, "o_proj": {"qk", "vo"}}[last]
     assert {block.rpartition(":")[2] for block in refused} == kinds
     if name == "mlp":
@@ -107,5 +110,22 @@ def test_blocks_that_cannot_be_cut_are_left_and_others_are_cut(name):
 @pytest.mark.parametrize("kind", ["llama", "mqa", "mistral", "qwen2", "granite", "qwen3"])
 def test_blocks_that_are_understood_are_proved(kind):
     model = tiny.model(kind)
-    assert cut_refusals(model, blocks(model)) == {}
+    assert cut_refusals(Twin(model), blocks(model)) == {}
     assert len(equivalent_rescaling(model, generator=torch.Generator().manual_seed(0)).weights) > 12
+
+
+def test_a_plan_copies_its_model_once(monkeypatch):
+    copied, real = [], twins.shared_twin
+    monkeypatch.setattr(twins, "shared_twin", lambda model: copied.append(model) or real(model))
+    model = tiny.model()
+    polyad.plan(model, modegpt, keep=0.7, calibrate=TEXT)
+    assert copied == [model]
+
+
+def test_a_model_that_cannot_be_copied_is_refused_in_a_sentence():
+    model = tiny.model()
+    model.model.layers[0].mlp.lock = threading.Lock()
+    assert Twin(model).module is None
+    with pytest.raises(ValueError, match=r"cannot cut the blocks of LlamaForCausalLM .*the model cannot be copied"):
+        polyad.plan(model, modegpt, keep=0.7, calibrate=TEXT)
+    assert polyad.plan(model, lord, keep=0.7, calibrate=TEXT).selected

@@ -18,12 +18,13 @@ from polyad.compress.compare import mark_front
 from polyad.compress.compression import Compression
 from polyad.compress.recipe import steps
 from polyad.compress.result import measure_result
-from polyad.compress.run import Asked, compress_model, compress_to_folder, round_to
+from polyad.compress.run import Asked, compress_model, compress_to_folder
 from polyad.compress.statistics_store import StatisticsStore
 from polyad.data import Calibration
 from polyad.layers import Linear
 from polyad.models import load
 from polyad.models.calibration import collect
+from polyad.models.shards import round_to
 from polyad.quantize import round_to_nearest
 
 runs = importlib.import_module("polyad.compress.run")

@@ -15,6 +15,7 @@ from polyad.decompose import svd
 from polyad.layers import Embedding, Linear
 from polyad.models import load, save
 from polyad.models.compressible import FUSED, select_layers
+from polyad.models.twin import Twin
 from polyad.quantize import round_to_nearest
 from polyad.testing.decoders import random_tokens
 
@@ -65,9 +66,9 @@ def test_routers_are_taken_where_they_are_named():
     model = tiny.small_model("Qwen2MoeForCausalLM", shared_expert_intermediate_size=16, **tiny.EXPERTS)
     gates = [f"model.layers.{i}.mlp.shared_expert_gate" for i in range(2)]
     for which in ("*.shared_expert_gate", gates[0], lambda path, _module: path in gates):
-        assert set(select_layers(model, which).chosen) <= set(gates)
+        assert set(select_layers(model, which, Twin(model)).chosen) <= set(gates)
     for which in ("*", "*mlp*", None):
-        assert not set(gates) & set(select_layers(model, which).chosen)
+        assert not set(gates) & set(select_layers(model, which, Twin(model)).chosen)
     with pytest.raises(
         ValueError, match=r"mlp.router cannot be replaced: its class \w+ has a forward pass of its own"
     ):

@@ -12,7 +12,7 @@ from torch import nn
 import polyad
 import tiny
 from polyad.decompose import svd
-from polyad.evaluation import clock, evaluate, measured_pair, nbytes, operations, parameters, speeds
+from polyad.evaluation import clock, evaluate, measured_pair, nbytes, operations_per_token, parameters, speeds
 from polyad.evaluation.memory import peak
 from polyad.evaluation.quality import compare_quality, original_losses, perplexity_of
 from polyad.formats import LowRank
@@ -112,7 +112,7 @@ def test_sizes_are_those_of_the_files(kind, tmp_path):
     assert parameters(model, [UP]).total == numbers
     assert parameters(model, [UP]).selected == 32 * 48
     assert nbytes(model, [UP]).selected == 4 * 32 * 48
-    assert nbytes(model, []).total == shards.nbytes(tmp_path / "plain") == 4 * numbers
+    assert nbytes(model, []).total == shards.folder_bytes(tmp_path / "plain") == 4 * numbers
     assert nbytes(model, [], width=2).total == 2 * numbers
 
 
@@ -127,16 +127,16 @@ def test_codes_count_as_numbers_and_scales_as_bytes(tmp_path):
     assert before.total - after.total == 2 * 32 * 48 - held.nbytes
     polyad.save(model, tmp_path / "out", dtype=torch.bfloat16)
     buffers = sum(b.nbytes for n, b in model.named_buffers() if "rotary" in n)
-    assert shards.nbytes(tmp_path / "out") == after.total + buffers
+    assert shards.folder_bytes(tmp_path / "out") == after.total + buffers
 
 
 def test_operations_are_two_for_each_number_of_a_linear_layer():
     layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48
-    assert operations(tiny.model()) == 2 * (3 * layer + 32 * 500)
-    assert operations(tiny.model("tied")) == operations(tiny.model())
+    assert operations_per_token(tiny.model()) == 2 * (3 * layer + 32 * 500)
+    assert operations_per_token(tiny.model("tied")) == operations_per_token(tiny.model())
     model = tiny.model()
     polyad.apply(model, polyad.plan(model, functools.partial(svd, rank=4), select=UP))
-    assert operations(model) == 2 * (3 * layer + 32 * 500 - 32 * 48 + 4 * (32 + 48))
+    assert operations_per_token(model) == 2 * (3 * layer + 32 * 500 - 32 * 48 + 4 * (32 + 48))
 
 
 def test_speeds_have_a_rate_for_every_model():
@@ -210,7 +210,7 @@ def test_break_even_is_found_where_the_clock_says(monkeypatch):
         asked.append(held)
         return 0.5 if held <= 100 else 1.5
 
-    monkeypatch.setattr(clock, "ratio", told)
+    monkeypatch.setattr(clock, "time_ratio", told)
     clock.break_even.cache_clear()
     found = clock.break_even((256, 512))
     clock.break_even.cache_clear()

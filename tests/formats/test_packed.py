@@ -93,8 +93,8 @@ def test_none_where_nothing_fits(monkeypatch):
     for scale in (3e38, 1e-41, float("inf")):  # beyond bfloat16, or coarser there
         one = dataclasses.replace(fits, scale=torch.full((64, 2), scale))
         assert one.prepare("cpu") is None, scale
-    monkeypatch.setattr(packed_four, "operator", lambda: None)
-    monkeypatch.setattr(packed_eight, "operator", lambda: None)
+    monkeypatch.setattr(packed_four, "four_bit_operator", lambda: None)
+    monkeypatch.setattr(packed_eight, "eight_bit_operator", lambda: None)
     assert fits.prepare("cpu") is None
     assert quantised((64, 64), 8, None).prepare("cpu") is None
 

@@ -205,6 +205,47 @@ def test_functions_are_named_by_verbs_and_values_by_nouns():
     assert len(list(vague())) <= SHARE * count, list(vague())
 
 
+SHARED_NAMES = {
+    "calibration": "of a model in data, of probabilities in adapters: both are shown, and recorded claims call them",
+    "convert": "a format in formats, a model's attention in attention: both are shown, and recorded claims call them",
+    "spectrum": "of a matrix in svd, of a layer's outputs in lord: a recorded claim names each",
+}
+"""Names with more than one meaning, each with its reason."""
+
+
+def meanings():
+    """Each public name of the package with the modules that define it.
+
+    A contract, a claim and a command are called by their family, so that their names may come again.
+    """
+    where = defaultdict(list)
+    for name, tree in TREES.items():
+        parts = name.split(".")[1:]
+        if not parts or parts[0] in ("testing", "claims", "cli") or any(part.startswith("_") for part in parts):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                where[node.name].append(name)
+    return where
+
+
+def test_a_public_name_means_one_thing():
+    assert len(meanings()) > 1000
+    several = {name: homes for name, homes in meanings().items() if len(homes) > 1}
+    assert several.keys() == SHARED_NAMES.keys(), several
+
+
+def test_a_callback_has_one_type():
+    arguments = [
+        (name, ast.unparse(argument.annotation))
+        for name, node in functions()
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+        if argument.arg == "callback" and argument.annotation is not None
+    ]
+    assert len(arguments) > 100
+    assert {kind for _, kind in arguments} <= {"Callback", "Callback | None"}, arguments
+
+
 def test_docstrings_say_what_a_thing_does_or_is():
     assert list(clauses()) == []
 

@@ -97,7 +97,7 @@ def test_beyond_the_time_the_nearest_in_size_decides(choices, monkeypatch):
     for rows, most in ((64, 3), (640, 9)):
         name = choice.name_of(source(rows, 64), "packed4", torch.float32)
         known.known[name] = choice.Choice(most=most, packed=1.0, restored=1.0, dense=1.0)
-    known.place = choice.place()
+    known.place = choice.machine()
     monkeypatch.setattr(choice, "SECONDS", -1.0)
     assert known.of(source(70, 64), "packed4", torch.float32)["most"] == 3
     assert known.of(source(700, 64), "packed4", torch.float32)["most"] == 9
@@ -107,7 +107,7 @@ def test_beyond_the_time_the_nearest_in_size_decides(choices, monkeypatch):
 def test_a_kernel_that_is_slower_is_not_used(choices):
     known = choices()
     name = choice.name_of(source(64, 64), "packed4", torch.float32)
-    known.place, known.known = choice.place(), {name: choice.Choice(most=0, packed=9.0, restored=1.0, dense=1.0)}
+    known.place, known.known = choice.machine(), {name: choice.Choice(most=0, packed=9.0, restored=1.0, dense=1.0)}
     one = layer(64, 64)
     plain = copy.deepcopy(one)
     x = torch.ones(1, 64)
@@ -123,7 +123,7 @@ def test_a_kernel_that_is_slower_is_not_used(choices):
 def test_rows_up_to_the_crossing_take_the_packed_product(choices):
     known = choices()
     name = choice.name_of(source(64, 64), "packed4", torch.float32)
-    known.place, known.known = choice.place(), {name: choice.Choice(most=2, packed=1.0, restored=1.0, dense=1.0)}
+    known.place, known.known = choice.machine(), {name: choice.Choice(most=2, packed=1.0, restored=1.0, dense=1.0)}
     one = prepare_layers(layer(64, 64))
     plain = layer(64, 64)
     with torch.no_grad():

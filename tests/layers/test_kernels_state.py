@@ -254,9 +254,9 @@ def test_a_missing_or_wrong_operator_is_said_once_and_leaves_the_plain_path(monk
     monkeypatch.setattr(pack, "_trust", {})
     pack._say_untrusted.cache_clear()
     plain = Linear(codes(48, 96)).eval()
-    right = packed_four.operator()
+    right = packed_four.four_bit_operator()
     x = normal(1, 96)
-    monkeypatch.setattr(packed_four, "operator", lambda: lambda *a: right(*a) * 1.05)
+    monkeypatch.setattr(packed_four, "four_bit_operator", lambda: lambda *a: right(*a) * 1.05)
     layers = [prepare_layers(copy.deepcopy(plain), "packed4") for _ in range(2)]
     with torch.no_grad():
         with pytest.warns(UserWarning, match="wrong or missing"):
@@ -264,7 +264,7 @@ def test_a_missing_or_wrong_operator_is_said_once_and_leaves_the_plain_path(monk
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             torch.testing.assert_close(layers[1](x), plain(x))
-    monkeypatch.setattr(packed_four, "operator", lambda: None)
+    monkeypatch.setattr(packed_four, "four_bit_operator", lambda: None)
     layer = prepare_layers(copy.deepcopy(plain), "packed4")
     with torch.no_grad():
         assert torch.equal(layer(x), plain(x))

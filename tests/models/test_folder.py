@@ -111,7 +111,7 @@ def test_ties_hold_through_save_and_load(change, tmp_path):
     again = polyad.load(tmp_path / "out")
     assert isinstance(again.lm_head.weight, Factors)
     assert again.lm_head.weight is again.model.embed_tokens.weight
-    assert shards.nbytes(tmp_path / "out") == nbytes(model, ()).total + rotary(model)
+    assert shards.folder_bytes(tmp_path / "out") == nbytes(model, ()).total + rotary(model)
 
 
 def rotary(model):
@@ -129,7 +129,7 @@ def test_saving_in_a_dtype_rounds_weights_alone(change, tmp_path):
             parameter.data = parameter.bfloat16().float()
     size = nbytes(model, (), width=2).total
     polyad.save(model, tmp_path / "out", dtype=torch.bfloat16)
-    assert shards.nbytes(tmp_path / "out") == size + rotary(model)
+    assert shards.folder_bytes(tmp_path / "out") == size + rotary(model)
     again = polyad.load(tmp_path / "out", dtype=torch.float32)
     torch.testing.assert_close(tiny.logits(again), tiny.logits(expected), rtol=0, atol=0)
     stored = polyad.load(tmp_path / "out")
@@ -220,7 +220,7 @@ def test_large_models_go_into_several_files(change, tmp_path):
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == set(files)
     buffers = 0 if change is untouched else rotary(model)
-    assert index["metadata"]["total_size"] == shards.nbytes(tmp_path / "one") - buffers
+    assert index["metadata"]["total_size"] == shards.folder_bytes(tmp_path / "one") - buffers
     sizes = [(tmp_path / "out" / f).stat().st_size for f in files]
     assert all(
         size < SHARD + 5000 or len(load_file(tmp_path / "out" / f)) == 1 for f, size in zip(files, sizes, strict=True)
@@ -258,7 +258,7 @@ def test_shards_are_cast_to_the_dtype_that_is_stored(tmp_path):
     quantized(model)
     polyad.save(model, tmp_path / "out", dtype=torch.bfloat16, max_shard_size=SHARD)
     polyad.save(model, tmp_path / "one", dtype=torch.bfloat16)
-    assert shards.nbytes(tmp_path / "out") == shards.nbytes(tmp_path / "one")
+    assert shards.folder_bytes(tmp_path / "out") == shards.folder_bytes(tmp_path / "one")
     first, second = polyad.load(tmp_path / "out"), polyad.load(tmp_path / "one")
     assert torch.equal(tiny.logits(first), tiny.logits(second))
 

@@ -17,7 +17,7 @@ from polyad.decompose import svd
 from polyad.evaluation import parameters
 from polyad.layers import Conv, Linear
 from polyad.models import collect, compressible
-from polyad.models.compressible import obstacle
+from polyad.models.obstacle import layer_obstacle
 from polyad.quantize import round_to_nearest
 
 TEXT = Calibration(tiny.ids(4, 32), tiny.ids(2, 32), {"ids": "0"})
@@ -220,12 +220,12 @@ def test_layers_that_cannot_be_replaced_are_named():
     with pytest.raises(ValueError, match=r"depth cannot be replaced: it is a convolution in 16 groups"):
         compressible(model, "depth")
     assert list(compressible(model, "depth", grouped=True)) == ["depth"]
-    assert obstacle(model.point) is None
+    assert layer_obstacle(model.point) is None
     for stride in (1, 2, 3):
-        assert "a forward pass of its own" in str(obstacle(Uneven(3, 4, 3, stride=stride)))
-    assert "padding is 'same'" in str(obstacle(nn.Conv2d(2, 2, 3, padding="same")))
-    assert "with reflect" in str(obstacle(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")))
-    assert "without calling it" in str(obstacle(nn.MultiheadAttention(8, 2).out_proj))
+        assert "a forward pass of its own" in str(layer_obstacle(Uneven(3, 4, 3, stride=stride)))
+    assert "padding is 'same'" in str(layer_obstacle(nn.Conv2d(2, 2, 3, padding="same")))
+    assert "with reflect" in str(layer_obstacle(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")))
+    assert "without calling it" in str(layer_obstacle(nn.MultiheadAttention(8, 2).out_proj))
     with pytest.raises(ValueError, match="ReLU has no layer to compress"):
         compressible(nn.ReLU())
 

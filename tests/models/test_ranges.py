@@ -5,9 +5,9 @@ import torch
 
 import polyad
 import tiny
-from polyad.compress.run import round_to
 from polyad.models import shards
 from polyad.models.loading import check_numbers
+from polyad.models.shards import round_to
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 
@@ -85,7 +85,7 @@ def test_weights_of_eight_bits_come_back_as_they_are(dtype, whole, tmp_path):
     polyad.save(model, tmp_path / "out")
     again = polyad.load(tmp_path / "out")
     assert {n: p.dtype for n, p in again.named_parameters()} == {n: p.dtype for n, p in model.named_parameters()}
-    stored = shards.nbytes(tmp_path / "out")
+    stored = shards.folder_bytes(tmp_path / "out")
     assert stored == sum(p.nbytes for p in model.parameters())
     wide, expected = polyad.load(tmp_path / "out", dtype=torch.float32), model.float()
     assert torch.equal(tiny.logits(wide), tiny.logits(expected))

@@ -4,6 +4,7 @@ import copy
 import doctest
 import importlib
 import io
+import math
 
 import pytest
 import torch
@@ -198,3 +199,60 @@ def test_refusals():
     params[0].grad = torch.full((6, 10), float("nan"))
     with pytest.raises(ValueError, match="holds 60 NaN"):
         Optimizer(params, ProjectedAdam(2)).step()
+
+
+def dense_projected_adam(grads, rank, *, betas, eps, interval, scale):
+    """The directions for these gradients (n, m), n ≤ m, by the docstring's formulas, in float64."""
+    directions, P, mean, square = [], None, None, None
+    for step, G in enumerate(grads):
+        if step == 0:
+            P = torch.linalg.svd(G, full_matrices=False)[0][:, :rank]
+            mean = square = torch.zeros(rank, G.shape[1], dtype=torch.float64)
+        elif step % interval == 0:
+            new = torch.linalg.qr(G @ G.mT @ P).Q
+            C = new.mT @ P
+            carried = C @ mean
+            square = C**2 @ (square - mean**2).clamp(min=0) + carried**2
+            mean, P = carried, new
+        projected = P.mT @ G
+        mean = betas[0] * mean + (1 - betas[0]) * projected
+        square = betas[1] * square + (1 - betas[1]) * projected**2
+        hats = mean / (1 - betas[0] ** (step + 1)), square / (1 - betas[1] ** (step + 1))
+        directions.append(scale * P @ (hats[0] / (hats[1].sqrt() + eps)))
+    return directions
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (4, 4), (5, 3, 3)])
+@pytest.mark.parametrize("interval", [1, 3, 200])
+def test_projected_adam_takes_the_steps_of_its_formulas(shape, interval):
+    options = {"betas": (0.8, 0.95), "eps": 0.01, "interval": interval, "scale": 0.7}
+    generator = torch.Generator().manual_seed(0)
+    grads = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(8)]
+    transform, param = ProjectedAdam(rank=2, **options), torch.zeros(shape, dtype=torch.float64)
+    state, tall = transform.init(param), shape[0] > math.prod(shape[1:])
+    matrices = [g.flatten(1).mT if tall else g.flatten(1) for g in grads]
+    for grad, expected in zip(grads, dense_projected_adam(matrices, 2, **options), strict=True):
+        direction = transform.update(grad, state, param)
+        assert direction.shape == shape
+        torch.testing.assert_close(
+            direction, (expected.mT if tall else expected).reshape(shape), rtol=1e-8, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize(
+    ("shape", "projects"), [((9,), False), ((2, 9), False), ((9, 2), False), ((3, 9), True), ((3, 1, 2), False)]
+)
+def test_vectors_and_matrices_as_thin_as_the_rank_have_adam_without_the_scale(shape, projects):
+    transform, param = ProjectedAdam(rank=2, scale=0.5), torch.zeros(shape, dtype=torch.float64)
+    state = transform.init(param)
+    assert ("basis" in state) == projects
+    if projects:
+        assert state["mean"].shape == (2, 9)
+        return
+    reference = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    adam = torch.optim.Adam([reference], lr=1.0)
+    for seed in range(4):
+        grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        before, reference.grad = reference.detach().clone(), grad
+        adam.step()
+        torch.testing.assert_close(transform.update(grad, state, param), before - reference.detach())

@@ -28,10 +28,10 @@ from polyad import attention, cli, report
 from polyad._card import card
 from polyad.adapters import Adapters
 from polyad.adapters.host.build import method_of
-from polyad.adapters.training.compare import compare
+from polyad.adapters.training.compare import compare_adapters
 from polyad.adapters.training.finetune import NAME, Finetuning, finetune
 from polyad.adapters.training.loop import train
-from polyad.adapters.training.trainer_callback import trainer_callback, unsaved_buffers
+from polyad.adapters.training.trainer_callback import trainer_callback, unsaved_adapter_buffers
 from polyad.cache import cache_for
 from polyad.formats import load_format
 from polyad.interop.peft import from_peft
@@ -169,7 +169,7 @@ def checkpoint(folder, case, work):
     trainer_callback(adapters).on_train_begin(*at, None)
     trained = {f"{n}/{key}": p for n in adapters.names for key, p in adapters.named_parameters(n).items()}
     flags = {f"state/trained/{key}": torch.tensor(p.requires_grad) for key, p in trained.items()}
-    return flags | {f"state/{key}": t for key, t in unsaved_buffers(adapters).items()}
+    return flags | {f"state/{key}": t for key, t in unsaved_adapter_buffers(adapters).items()}
 
 
 @reader
@@ -270,7 +270,7 @@ def comparing(folder, case, work):
     shutil.copytree(folder / SAVED, work, dirs_exist_ok=True)
     methods = {spelled: method_of(spelled) for spelled in case["adapters"]}
     with contextlib.chdir(work):
-        records = list(compare(base, methods, asked(case), Path("out"), rank=2))
+        records = list(compare_adapters(base, methods, asked(case), Path("out"), rank=2))
     first, second = (torch.tensor(record["loss_curve"], dtype=torch.float64) for record in records)
     return {"state/first": first, "state/losses": second[: case["kept"]], "losses": second[case["kept"] :]}
 

@@ -22,7 +22,7 @@ from polyad import attention
 from polyad._card import card, methods
 from polyad.adapters import Adapters
 from polyad.adapters.host.build import method_of
-from polyad.adapters.training.compare import compare
+from polyad.adapters.training.compare import compare_adapters
 from polyad.adapters.training.finetune import NAME, finetune
 from polyad.adapters.training.loop import train
 from polyad.cache import matryoshka_bases, matryoshka_ranks, observe, water_filling
@@ -109,7 +109,7 @@ def tunings():
                 os.kill(os.getpid(), signal.SIGKILL)
 
         methods = {spelled: method_of(spelled) for spelled in stated["adapters"]}
-        killed(lambda: list(compare(based(made.folder, stated), methods, asked(stated), Path("out"), rank=2,
+        killed(lambda: list(compare_adapters(based(made.folder, stated), methods, asked(stated), Path("out"), rank=2,
                                     callback=callback)))  # fmt: skip
         alter(next(Path("out").glob(".*.state")), moved, losses=losses(25))
         record = Path("out/lora-rank=2.json")

@@ -49,16 +49,16 @@ def sharded_parts(model: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def unsharded(model: nn.Module) -> Iterator[bool]:
-    """Within it each process holds all tensors of a model that FSDP2 shards, and True is given; after it its shards.
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """Within it each process holds all tensors of a model that FSDP2 shards, after it its shards.
 
-    Every process must come here. What is read within must be copied to be kept: the whole tensors are freed.
+    For what reads and writes weights of all layers; an update is gathered by its layer. Every process must come here.
+    What is read within must be copied to be kept: the whole tensors are freed.
     """
-    parts = sharded_parts(model)
-    for part in parts:
+    for part in sharded_parts(model):
         part.unshard()
     try:
-        yield bool(parts)
+        yield
     finally:
         reshard(model)
 

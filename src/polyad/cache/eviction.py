@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from polyad import _check
 from polyad.cache.codec import Codec, Make, Place, Turn
 from polyad.formats import Dense, Format
 
@@ -26,8 +27,7 @@ class Eviction(Codec):
     def __init__(self, place: Place, *, keep: float, block: int, inner: Make | None = None) -> None:
         if not 0 < keep <= 1:
             raise ValueError(f"keep={keep} must be a share of the tokens, above 0 and up to 1")
-        if block < 1:
-            raise ValueError(f"block={block} must be at least 1")
+        _check.at_least("block", block, 1)
         self.place, self.keep = place, keep
         self.inner: Codec | None = None if inner is None else inner(place)
         if self.inner is not None and (self.inner.before_rotation or isinstance(self.inner, Eviction)):

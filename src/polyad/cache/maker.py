@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from polyad._arguments import OF_HOSTS, check_arguments, read_method, split_method
+from polyad._callback import Callback
 from polyad._card import Card
 from polyad.cache.calibration.observe import observe
 from polyad.cache.codec import arguments
@@ -31,7 +32,7 @@ def check_name(text: str) -> tuple[Card, dict[str, Any]]:
 
 
 def maker(
-    model: Any, text: str, windows: Callable[[], Iterable[Tensor]], *, callback: Callable[..., Any] | None = None
+    model: Any, text: str, windows: Callable[[], Iterable[Tensor]], *, callback: Callback | None = None
 ) -> Callable[[], HeldCache]:
     """The function that makes caches as described: ``plain``, or a codec with arguments, ``metric:rank=64,bits=4``.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
+from polyad._callback import Callback
 from polyad._folders import cache_folder
 from polyad.claims._result_files import StoredResult, read_result, write_result
 from polyad.claims._scripts import commit_of_checkout, import_script, measured_definitions
@@ -27,7 +27,7 @@ class Rerun:
     because: str
 
 
-def run(handle: str, *, confirm: bool = False, callback: Callable[..., Any] | None = None) -> Rerun:
+def run(handle: str, *, confirm: bool = False, callback: Callback | None = None) -> Rerun:
     """Run one claim; store its result, the failed ones too, unless it agrees with the stored one.
 
     A re-run agrees where every figure lies within its tolerance, and verdicts, data and all else that a line states
@@ -54,7 +54,7 @@ def run(handle: str, *, confirm: bool = False, callback: Callable[..., Any] | No
     return Rerun(outcome.lines, False, "it agrees with the stored result; nothing is written")
 
 
-def measure(handle: str, *, callback: Callable[..., Any] | None = None) -> Outcome:
+def measure(handle: str, *, callback: Callback | None = None) -> Outcome:
     """Run one claim and write nothing but a line in the log."""
     script, commit = import_script(handle), commit_of_checkout()
     before, _ = _read_or_reason(handle)

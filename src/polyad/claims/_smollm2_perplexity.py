@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.compress import Plan, plan
 from polyad.compress.apply import apply_with_undo
 from polyad.data import Calibration, calibration, digest, evaluation
@@ -38,13 +39,13 @@ class Bench:
         """A plan on this calibration text."""
         return plan(self.model, recipe, keep=keep, **{"calibrate": self.calibration, **options})
 
-    def ratio(self, made: Plan, callback: Callable[..., Any] | None = None) -> dict[str, float]:
+    def ratio(self, made: Plan, callback: Callback | None = None) -> dict[str, float]:
         """Perplexity under a plan over the original's, by text; the model is as before afterwards."""
         with self.under(made, callback):
             return {name: self._ratio(name, w, callback) for name, w in self.texts.items()}
 
     @contextmanager
-    def under(self, made: Plan, callback: Callable[..., Any] | None = None) -> Iterator[Any]:
+    def under(self, made: Plan, callback: Callback | None = None) -> Iterator[Any]:
         """The model with a plan carried out, for a while."""
         undo = apply_with_undo(self.model, made, callback=callback)
         try:
@@ -52,7 +53,7 @@ class Bench:
         finally:
             undo()
 
-    def _ratio(self, name: str, windows: Tensor, callback: Any) -> float:
+    def _ratio(self, name: str, windows: Tensor, callback: Callback | None) -> float:
         return math.exp(float((losses(self.model, windows, callback=callback) - self.original[name]).mean()))
 
 

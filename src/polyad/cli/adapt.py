@@ -55,7 +55,7 @@ def adapt(
     A run that was stopped goes on when the same command is given again.
     """
     from polyad.adapters.training.finetune import Finetuning
-    from polyad.evaluation.trial_records import failure
+    from polyad.evaluation.trial_records import failed_trial
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
@@ -103,7 +103,7 @@ def adapt(
             out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
         if work is not None:
             state_file(out_folder).unlink(missing_ok=True)
-    failures = [reason for record in records if (reason := failure(record)) is not None]
+    failures = [reason for record in records if (reason := failed_trial(record)) is not None]
     if len(failures) == len(records):
         complain(f"every adapter failed, the first with: {failures[0]}")
         raise typer.Exit(1)
@@ -171,7 +171,7 @@ def _several(
     model: str, listed: str, rank: int, asked: Any, folder: Path, dtype: str, device: str
 ) -> list[AdapterRecord | FailedAdapter]:
     from polyad.adapters.host.build import method_of
-    from polyad.adapters.training.compare import compare
+    from polyad.adapters.training.compare import compare_adapters
     from polyad.models.folder import check_free
 
     names = [part.strip() for part in listed.split(";") if part.strip()]
@@ -186,7 +186,7 @@ def _several(
     check_free(folder, replace=True)
     one = options.load_model(model, dtype, device)
     with progress() as callback:
-        return list(compare(one, methods, asked, folder, rank=rank, callback=callback))
+        return list(compare_adapters(one, methods, asked, folder, rank=rank, callback=callback))
 
 
 def _with_rank(adapter: str, rank: int) -> str:

@@ -24,7 +24,7 @@ def card_rows(record: AdapterRecord) -> list[list[str]]:
 
 def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
     """The table of what was trained; methods that failed are listed below it."""
-    from polyad.evaluation.trial_records import failure, is_trained
+    from polyad.evaluation.trial_records import failed_trial, is_trained
 
     done = [record for record in records if is_trained(record)]
     rows = []
@@ -42,7 +42,7 @@ def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
         table(f"{done[0]['steps']:,} steps; held-out loss in nats a token, before and after", columns, rows)
     for record in records:
         if not is_trained(record):
-            out.print(f"{record['spelled']} failed: {failure(record)}")
+            out.print(f"{record['spelled']} failed: {failed_trial(record)}")
         elif "measure" in record:
             measure_table(record["measure"], record["spelled"])
 

@@ -71,7 +71,7 @@ def compress(
     windows = options.effort(windows, usual=6, full=24, thorough=thorough)
     alternations = options.effort(alternations, usual=5, full=15, thorough=thorough)
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
-    judge = options.judge_of(measure, model, dtype, device, larger=larger)
+    chosen = options.measure_of(measure, larger=larger)
     request = Request(model, recipe, keep, Asked(
         tuple(options.texts_of(calibrate)), tuple(options.texts_of(text)), budget,
         select.split(",") if select else None, allocate, options.dtype_of(store), calibration_windows, windows,
@@ -82,9 +82,7 @@ def compress(
     clock = time.perf_counter()
     with unfinished(out_folder, request.to_json()) as work:
         with progress() as callback:
-            record = write_compressed(request, work, callback, command=command())
-        if judge is not None:
-            record["measure"] = judge(options.load_model(str(out_folder), dtype, device)).to_json()
+            record = write_compressed(request, work, callback, measure=chosen, command=command())
         record["command"] = command()
         record.setdefault("seconds", {})["command"] = time.perf_counter() - clock
         if report is not None:

@@ -119,7 +119,7 @@ def _save(best: Any, work: Work, otherwise: str) -> None:
 
 
 def _report(path: Path, title: str, points: list[Any], sentence: str) -> None:
-    from polyad.report.study import Quantity, Study, Trial, write_study
+    from polyad.report.study import Quantity, Study, StudyTrial, write_study
 
     quantities = {
         "bytes": Quantity("bytes", "B"),
@@ -127,7 +127,7 @@ def _report(path: Path, title: str, points: list[Any], sentence: str) -> None:
         "seconds": Quantity("seconds"),
     }
     trials = [
-        Trial(f"{p.format}, tol {p.asked['tol']:g}" if "tol" in p.asked else p.format,
+        StudyTrial(f"{p.format}, tol {p.asked['tol']:g}" if "tol" in p.asked else p.format,
               {"bytes": p.nbytes, "error": p.error, "seconds": p.seconds}, failed=p.reason)
         for p in points
     ]  # fmt: skip

@@ -23,7 +23,7 @@ def inspect(
     ] = False,
 ) -> None:
     """Show MODEL's layers by shape and kind, its size, and the blocks that can be cut together."""
-    from polyad.evaluation.size import nbytes, operations, parameters
+    from polyad.evaluation.size import nbytes, operations_per_token, parameters
     from polyad.models import blocks, decoder_linears
     from polyad.models.layer_matrices import matrix_shape
 
@@ -47,7 +47,7 @@ def inspect(
             "model": model, "architecture": type(one).__name__,
             "parameters": {"selected": count.selected, "total": count.total},
             "bytes": {"selected": size.selected, "total": size.total},
-            "operations_per_token": operations(one),
+            "operations_per_token": operations_per_token(one),
             "layers": [{"name": n, "kind": k, "shape": list(s), "count": c} for (n, k, s), c in kinds.items()],
             "blocks": dict(counts),
         })  # fmt: skip
@@ -57,7 +57,7 @@ def inspect(
     table("size", ["", "linear layers", "whole model"], [
         ["parameters", number(count.selected, 0), number(count.total, 0)],
         ["bytes, floats in two", number(size.selected, 0), number(size.total, 0)],
-        ["operations a token", "", number(operations(one), 0)],
+        ["operations a token", "", number(operations_per_token(one), 0)],
     ])  # fmt: skip
     if counts:
         table("blocks that can be cut together", ["kind", "count"], [[k, str(c)] for k, c in counts.items()])

@@ -111,16 +111,6 @@ def refuse_both(measure: str | None, compare: str | None) -> None:
         )
 
 
-def judge_of(option: str | None, model: str, dtype: str, device: str, *, larger: bool) -> Any:
-    """The function that measures a model beside the one called ``model``, which is measured now; None without one."""
-    chosen = measure_of(option, larger=larger)
-    if chosen is None:
-        return None
-    from polyad.evaluation.measure import judge_beside
-
-    return judge_beside(chosen, load_model(model, dtype, device))
-
-
 def rate_of(text: str | None) -> Any:
     """The value of ``--rate``: a number, auto, or nothing."""
     if text is None or text == "auto":

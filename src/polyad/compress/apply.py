@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from polyad._callback import Callback
 from polyad._types import check_type
 from polyad.compress.compression import Compression
 from polyad.compress.plan_record import Plan
@@ -12,7 +12,7 @@ from polyad.compress.terms import Terms
 from polyad.models.surgery import Undo
 
 
-def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Any:
+def apply(model: Any, plan: Plan, *, callback: Callback | None = None) -> Any:
     """Replace the model's layers by what the plan says, in place, and return the model.
 
     Steps run in order; each sees what the earlier ones made. All solving is done before the first layer is
@@ -22,7 +22,7 @@ def apply(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None)
     return model
 
 
-def apply_with_undo(model: Any, plan: Plan, *, callback: Callable[..., Any] | None = None) -> Undo:
+def apply_with_undo(model: Any, plan: Plan, *, callback: Callback | None = None) -> Undo:
     """``apply``, but return a function that undoes it exactly."""
     check_type("plan", plan, Plan, "give what polyad.plan(model, ...) returns")
     terms = Terms(plan.steps, plan.keep, plan.count, seed=plan.seed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
+from polyad._callback import Callback
 from polyad.allocate import Curve
 from polyad.compress.costs import Prices, layer_cost
 from polyad.compress.item import Item
@@ -14,7 +15,7 @@ from polyad.compress.recipe import Step
 from polyad.models.layer_matrices import CONVOLUTIONS, matrix_shape
 
 
-def relative_errors(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+def relative_curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     """Errors as shares of each item's error at its cheapest choice, so that units cancel."""
     return {name: curve.weigh(1 / max(float(curve.errors[0]), 1e-300)) for name, curve in curves.items()}
 
@@ -69,7 +70,7 @@ class Budget:
             )
 
 
-def name_stage(callback: Callable[..., Any] | None, stage: str) -> Callable[..., Any]:
+def name_stage(callback: Callback | None, stage: str) -> Callback:
     """A callback that adds the stage's name to what it passes on."""
 
     def report(step: int, total: int | None, values: Mapping[str, Any]) -> None:

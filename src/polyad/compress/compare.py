@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from polyad._callback import Callback
 from polyad._versions import NEWEST
 from polyad.compress.asked import Asked, Request
 from polyad.compress.recipe import Recipe, steps
@@ -28,7 +29,7 @@ def compare(
     *,
     measure: Measure | str | Callable[[Any, Any], Any] | None = None,
     larger: bool = True,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[Point]:
     """Every method at every budget on the model called ``name``, measured on the same windows.
 
@@ -54,7 +55,7 @@ def compare(
     return points
 
 
-def _number_stages(callback: Callable[..., Any] | None, point: str) -> Callable[..., Any]:
+def _number_stages(callback: Callback | None, point: str) -> Callback:
     """A callback that says before each stage which point it is of."""
 
     def report(step: int, total: int | None, values: Mapping[str, Any]) -> None:
@@ -70,7 +71,9 @@ def _requests(name: str, recipe: Recipe, keeps: Iterable[float], asked: Asked) -
     return [Request(name, steps(recipe), keep, asked) for keep in (keeps if sized else [None])]
 
 
-def _point(label: str, request: Request, work: Path, original: Any, judge: Judge | None, callback: Any) -> Point:
+def _point(
+    label: str, request: Request, work: Path, original: Any, judge: Judge | None, callback: Callback | None
+) -> Point:
     keep = request.keep
     try:
         compressed = compress_model(request, work, callback)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Generator, nn
 
+from polyad._callback import Callback
 from polyad._types import check_type
 from polyad.allocate import Curve
-from polyad.compress.budget import Budget, name_stage, relative_errors
+from polyad.compress.budget import Budget, name_stage, relative_curves
 from polyad.compress.costs import Prices
 from polyad.compress.coverage import coverage_line
 from polyad.compress.draft import Draft
 from polyad.compress.importance import item_importance
 from polyad.compress.influence import layer_needs, with_influence
 from polyad.compress.items import items
-from polyad.compress.layers import choose_layers, layers_of_plan, split_modules
+from polyad.compress.layers import choose_layers
 from polyad.compress.plan_record import Plan
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.compress.terms import Terms
 from polyad.data.calibration import calibration
-from polyad.models.replacement import Replacement, merge_replacements, modules
-from polyad.models.surgery import Undo, replace
+from polyad.models.replacement import Replacement, merge_replacements, put_in_place
+from polyad.models.surgery import Undo
 from polyad.statistics import Moments
 
 
@@ -37,22 +38,22 @@ class Compression:
     """
 
     def __init__(
-        self, model: Any, terms: Terms, *, plan: Plan | None = None, callback: Callable[..., Any] | None = None
+        self, model: Any, terms: Terms, *, plan: Plan | None = None, callback: Callback | None = None
     ) -> None:
         check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
         self.model, self.terms, self.callback = model, terms, callback
-        self.splits = split_modules(model, terms, plan)
-        self._undo = replace(model, self.splits)
+        chosen = choose_layers(model, terms, plan)
+        self.layers, self.left, self.split = dict(chosen.selection.chosen), chosen.selection.left, chosen.split
+        self._undo = chosen.undo
         try:
-            chosen = choose_layers(model, terms) if plan is None else layers_of_plan(model, plan)
-            self.layers, self.left = dict(chosen.chosen), chosen.left
             self.budget = self._limit()
             self.text = calibration(model, terms.text, count=terms.windows) if terms.text is not None else None
             self._clock = time.perf_counter()
-            self._undo = replace(model, modules(model, self._rescaled_weights())).then(self._undo)
+            self._undo = put_in_place(model, self._rescaled_weights()).then(self._undo)
             names = plan.sizes if plan is not None else [{}] * len(terms.steps)
             self.items = [
-                items(model, step, self.layers, some) for step, some in zip(terms.steps, names, strict=True)
+                items(model, step, self.layers, chosen.twin, some)
+                for step, some in zip(terms.steps, names, strict=True)
             ]
         except BaseException:
             self._undo()
@@ -95,16 +96,16 @@ class Compression:
             curves = self._curves(terms.sized_step, self.budget.prices, stats)
             allowed = self.budget.left_for(terms.steps[terms.sized_step], self.items[terms.sized_step], curves)
             weights = self._importance(terms.sized_step, curves, stats)
-            scaled = {n: curve.weigh(weights.get(n, 1.0)) for n, curve in relative_errors(curves).items()}
+            scaled = {n: curve.weigh(weights.get(n, 1.0)) for n, curve in relative_curves(curves).items()}
             sizes[terms.sized_step] = with_influence(terms.chooser, self.model, scaled, stats)(scaled, allowed)
         seconds["all"] = time.perf_counter() - self._clock
         texts = self.text.digests if self.text is not None else {}
-        used = tuple(path for path in self.splits if any(layer.startswith(f"{path}.") for layer in self.layers))
+        used = tuple(path for path in self.split if any(layer.startswith(f"{path}.") for layer in self.layers))
         return Plan(terms.steps, tuple(self.layers), tuple(sizes), terms.keep, terms.count, curves, weights, texts,
                     stats, terms.seed, seconds, self.left, used,
                     coverage_line(self.model, self.layers, self.left))  # fmt: skip
 
-    def _report(self, stage: str) -> Callable[..., Any]:
+    def _report(self, stage: str) -> Callback:
         return name_stage(self.callback, stage)
 
     def _needs(self) -> dict[str, set[str]]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from polyad.models.compressible import fused_experts
 from polyad.models.layer_matrices import multiplies
-from polyad.models.spared_layers import fused_experts
 
 NAMED = 2
 """Layers that are named of each reason; the others are counted."""

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from polyad.models.blocks import Block, decoder_layers
-from polyad.models.proof import Trial
+from polyad.models.blocks import Block
+from polyad.models.proof import LayerTrial
 from polyad.models.replacement import Replacement
+from polyad.models.twin import Twin
 
 Get = Callable[[str], Tensor]
 
 
-def cut_refusals(model: nn.Module, blocks: Iterable[Block]) -> dict[str, str]:
+def cut_refusals(twin: Twin, blocks: Sequence[Block]) -> dict[str, str]:
     """For each block that cannot be cut, by name, what is different once every second unit is left out.
 
-    Leaving a unit out must be the same as setting it to zero: the two are run on the layer itself.
+    Leaving a unit out must be the same as setting it to zero: the two are run on the layer itself, of a twin of the
+    model.
     """
     refusals: dict[str, str] = {}
-    if not (unproved := list(blocks)):
+    if not blocks:
         return refusals
-    trial, layers = Trial(model), list(decoder_layers(model))
-    for block in unproved:
-        half = _Half(block, model)
+    halves = [_Half(block, twin.module) for block in blocks]
+    trial = LayerTrial(twin, {block.within for block in blocks})
+    for block, half in zip(blocks, halves, strict=True):
         home = block.home if block.kind == "mlp" else ""
-        said = trial.difference(layers[block.layer], home, half.with_zeros, half.cut, [block])
+        said = trial.difference(block.within, home, half.with_zeros, half.cut, [block])
         if said is not None:
             refusals[block.name] = said
     return refusals
@@ -36,7 +38,7 @@ def cut_refusals(model: nn.Module, blocks: Iterable[Block]) -> dict[str, str]:
 class _Half:
     """A block with every second unit set to zero, and the same with these units left out."""
 
-    def __init__(self, block: Block, model: nn.Module) -> None:
+    def __init__(self, block: Block, model: Any) -> None:
         self.block, self.model = block, model
 
     def with_zeros(self, get: Get) -> Replacement:

@@ -11,9 +11,9 @@ from polyad import _check
 from polyad.compress.recipe import Step
 from polyad.formats import Format
 from polyad.models.blocks import Block
-from polyad.models.layer_matrices import as_matrix, layer_matrix
-from polyad.models.replacement import Replacement, modules
-from polyad.models.surgery import Undo, replace
+from polyad.models.layer_matrices import flat_weight, layer_matrix
+from polyad.models.replacement import Replacement, put_in_place
+from polyad.models.surgery import Undo
 
 
 def refuse_compressed(path: str, layer: Any) -> None:
@@ -49,7 +49,7 @@ class Draft:
         """The dense weight of a layer as a matrix (out, in), checked."""
         dense = self._dense.get(f"{path}.weight")
         if dense is not None:
-            return as_matrix(dense)
+            return flat_weight(dense)
         layer = self.model.get_submodule(path)
         refuse_compressed(path, layer)
         return _check.finite(f"{path}.weight", layer_matrix(layer))
@@ -90,7 +90,7 @@ class Draft:
 
     def replace(self) -> Undo:
         """Put the values into the model's layers. Returns what undoes it exactly."""
-        return replace(self.model, modules(self.model, Replacement(self._values, self._forward), self._blocks))
+        return put_in_place(self.model, Replacement(self._values, self._forward), self._blocks)
 
 
 def shifted_bias(bias: Tensor | None, weight: Tensor, value: Format, mean: Tensor) -> Tensor:

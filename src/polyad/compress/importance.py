@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.allocate import Curve
-from polyad.compress.budget import relative_errors
+from polyad.compress.budget import relative_curves
 from polyad.compress.draft import Draft
 from polyad.compress.item import Item
 from polyad.data.calibration import Calibration
@@ -35,7 +36,7 @@ def item_importance(
     curves: Mapping[str, Curve],
     stats: Stats,
     text: Calibration,
-    callback: Callable[..., Any] | None,
+    callback: Callback | None,
 ) -> dict[str, float]:
     """For every item, the change of output that cutting it alone to half causes, over its own error at that size."""
     places = {item.name: curves[item.name].affordable(PROBE_SHARE * curves[item.name].whole) for item in items}
@@ -45,10 +46,10 @@ def item_importance(
         return modules(model, replacement or Replacement({}), [item.block] if item.block is not None else [])
 
     lossy = [item for item in items if curves[item.name].errors[places[item.name]] > 0]
-    measure = divergences if predicts(model) else changes
+    measure = divergences if predicts(model) else output_changes
     with eval_mode(model):
         moved = measure(model, {item.name: partial(cut, item) for item in lossy}, text.probe, callback=callback)
-    shares = relative_errors(curves)
+    shares = relative_curves(curves)
     least = 1e-3 * median(moved.values()) if moved else 0.0
     return {name: max(change, least) / float(shares[name].errors[places[name]]) for name, change in moved.items()}
 
@@ -58,7 +59,7 @@ def divergences(
     items: Mapping[str, Callable[[], dict[str, nn.Module]]],
     windows: Tensor,
     *,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, float]:
     """Mean KL divergence, in nats, of the next-token distribution from the original's when one item is replaced.
 
@@ -92,12 +93,12 @@ def predicts(model: Any) -> bool:
     return bool(getattr(model, "can_generate", lambda: False)())
 
 
-def changes(
+def output_changes(
     model: Any,
     items: Mapping[str, Callable[[], dict[str, nn.Module]]],
     inputs: Tensor,
     *,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, float]:
     """Squared change of the model's output, relative to its square, when one item is replaced: for any model.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container
 
 from torch import nn
 
@@ -12,13 +12,16 @@ from polyad.compress.item import Item
 from polyad.compress.layer_item import LayerItem
 from polyad.compress.recipe import Step
 from polyad.models.blocks import blocks
+from polyad.models.twin import Twin
 
 
-def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module], names: Container[str] = ()) -> list[Item]:
+def items(
+    model: nn.Module, step: Step, targets: Collection[str], twin: Twin, names: Container[str] = ()
+) -> list[Item]:
     """The items of a step among the selected layers, in the model's order; a rescaling has none.
 
     Those called ``names`` were shown to be ones before. Of others, blocks are left out whose cut would change more
-    than it leaves out: one forward pass of each tells.
+    than it leaves out: one forward pass of each, in the model's ``twin``, tells.
     """
     if step.kind == "rescale":
         return []
@@ -30,7 +33,7 @@ def items(model: nn.Module, step: Step, targets: Mapping[str, nn.Module], names:
             f"{step.card.name} cuts matrices together ({', '.join(step.rules)}), and the selection holds no block "
             "whole; select '*mlp*' or '*attn*', or leave the selection out"
         )
-    refusals = cut_refusals(model, [block for block in whole if block.name not in names])
+    refusals = cut_refusals(twin, [block for block in whole if block.name not in names])
     if len(refusals) == len(whole):
         name, said = next(iter(refusals.items()))
         raise ValueError(

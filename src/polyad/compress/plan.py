@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from polyad._callback import Callback
 from polyad.compress.compression import Compression
 from polyad.compress.plan_record import Plan
 from polyad.compress.recipe import Recipe, read_allocation, steps
@@ -25,7 +26,7 @@ def plan(
     importance: bool | None = None,
     avoid_slow: bool = False,
     seed: int = 0,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
     memory: StatisticsStore | None = None,
 ) -> Plan:
     """Decide how small each layer or block becomes under a recipe, so that ``keep`` of the selected modules stays.

@@ -128,7 +128,7 @@ def read_allocation(text: str) -> Callable[..., dict[str, int]]:
     return method if method.keywords else method.func
 
 
-def check_budget(parts: tuple[Step, ...], keep: float | None) -> None:
+def check_keep(parts: tuple[Step, ...], keep: float | None) -> None:
     """Refuse a share to keep that is missing, decides nothing, or sizes a step whose layers others change too."""
     free = next((step for step in parts if step.sized_by_budget), None)
     if free is None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad._versions import NEWEST
 from polyad.compress.asked import Asked
 from polyad.compress.plan_record import Plan
 from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
+from polyad.evaluation.measure import Judge
 from polyad.evaluation.records import CompressionRecord, LayerRecord
 from polyad.layers import Factors
 from polyad.layers.kernels import prepare_layers
@@ -25,17 +27,21 @@ from polyad.models.loading import origin
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed model, its plan, the windows to measure it on, its base and the seconds that were spent."""
+    """A compressed model, its plan, the windows to measure it on, its base and the seconds that were spent.
+
+    ``judge`` is the user's own measure, beside the original's.
+    """
 
     model: Any
     plan: Plan
     texts: Mapping[str, Tensor]
     base: Mapping[str, Any]
     seconds: Mapping[str, float]
+    judge: Judge | None = None
 
 
 def measure_result(
-    compressed: Compressed, original: Any, asked: Asked, folders: Any, callback: Callable[..., Any] | None
+    compressed: Compressed, original: Any, asked: Asked, folders: Any, callback: Callback | None
 ) -> CompressionRecord:
     """The record of one result, as data: what the command prints and the report draws."""
     model, planned = compressed.model, compressed.plan
@@ -46,17 +52,20 @@ def measure_result(
         alternations=asked.alternations, folders=folders, callback=callback,
     )  # fmt: skip
     times = relative_times(model, original, planned.selected, callback) if asked.alternations else {}
-    return {
-        "version": NEWEST["record"], "title": title(planned, origin(original).name),
+    record: CompressionRecord = {
+        "version": NEWEST["record"], "title": result_title(planned, origin(original).name),
         "original": before.to_json(), "compressed": after.to_json(),
         "agreement": {"kl": agreement.kl, "top1": agreement.top1},
         "plan": planned.to_json(), "layers": layers(model, original, planned, times), "seed": asked.seed,
         "store": str(asked.store).removeprefix("torch."), "versions": versions(),
         "seconds": dict(compressed.seconds),
     }  # fmt: skip
+    if compressed.judge is not None:
+        record["measure"] = compressed.judge(model).to_json()
+    return record
 
 
-def title(planned: Plan, name: str) -> str:
+def result_title(planned: Plan, name: str) -> str:
     """The recipe and the share that was kept, in a line."""
     recipe = " + ".join(
         step.card.name + (":" + ",".join(f"{k}={v}" for k, v in step.arguments.items()) if step.arguments else "")

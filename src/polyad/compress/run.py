@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
+from polyad._callback import Callback
 from polyad._unfinished import Work, unfinished
 from polyad.compress.asked import Asked, Request
 from polyad.compress.compression import Compression
@@ -19,37 +15,41 @@ from polyad.compress.result import Compressed, measure_result
 from polyad.compress.statistics_store import StatisticsStore, configuration_of
 from polyad.data.calibration import evaluation
 from polyad.evaluation.figure_rows import figure_rows
+from polyad.evaluation.measure import Measure, judge_beside
 from polyad.evaluation.quality import check_predicts
 from polyad.evaluation.records import CompressionRecord
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
 from polyad.models.model_card import read_manifest, write_card
-from polyad.models.shards import check_range, nbytes
+from polyad.models.shards import folder_bytes, round_to
 
 
-def compress_model(request: Request, work: Path, callback: Callable[..., Any] | None = None) -> Compressed:
+def compress_model(
+    request: Request, work: Path, callback: Callback | None = None, *, measure: Measure | None = None
+) -> Compressed:
     """Load a model and apply a recipe to it, its floats rounded to what they are stored in.
 
     Statistics are kept in the folder ``work`` and found there again: by the next point of a comparison, or by the
-    same command after a kill.
+    same command after a kill. ``measure`` is taken of the model before it is changed.
     """
-    clock, asked = time.perf_counter(), request.asked
+    clock, asked, terms = time.perf_counter(), request.asked, request.terms()
     if callback is not None:
         callback(0, None, {"stage": f"loading {request.name}"})
     model = load(request.name, dtype=asked.dtype, device=asked.device)
     check_predicts(model)
     texts = evaluation(model, asked.evaluate, count=asked.windows)  # now, so that a bad text costs no work
+    judge = None if measure is None else judge_beside(measure, model)
     base = {"name": origin(model).name, "sha256": base_of(origin(model).folder)}
     before = [step.to_json() for step in request.recipe if step.kind == "rescale"]
     identity = [request.name, base["sha256"], asked.seed, str(asked.dtype), before]
     store = StatisticsStore(work, identity, configuration_of(model))
-    with Compression(model, request.terms(), callback=callback) as compression:
+    with Compression(model, terms, callback=callback) as compression:
         plan = compression.decide(store)
         middle = time.perf_counter()
         compression.replace(plan)
     round_to(model, asked.store)
     seconds = {**plan.seconds, "plan": middle - clock, "apply": time.perf_counter() - middle}
-    return Compressed(model, plan, texts, base, seconds)
+    return Compressed(model, plan, texts, base, seconds, judge)
 
 
 def compress_to_folder(
@@ -59,7 +59,7 @@ def compress_to_folder(
     asked: Asked,
     *,
     keep: float | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> CompressionRecord:
     """Compress the model called ``name``, save it to ``folder`` and measure it beside the original.
 
@@ -73,14 +73,19 @@ def compress_to_folder(
 
 
 def write_compressed(
-    request: Request, work: Work, callback: Callable[..., Any] | None = None, *, command: str | None = None
+    request: Request,
+    work: Work,
+    callback: Callback | None = None,
+    *,
+    measure: Measure | None = None,
+    command: str | None = None,
 ) -> CompressionRecord:
     """Compress, save and measure, for a caller with more to do before the run is finished.
 
     ``command`` is what the folder's card says that it was made by.
     """
     asked = request.asked
-    compressed = compress_model(request, work.folder, callback)
+    compressed = compress_model(request, work.folder, callback, measure=measure)
     source = origin(compressed.model)
     work.set_aside()
     save(
@@ -91,18 +96,7 @@ def write_compressed(
     original = load(request.name, dtype=asked.dtype, device=asked.device)
     folders = (work.target, source.folder or request.name) if asked.alternations else (None, None)
     record = measure_result(compressed, original, asked, folders, callback)
-    record["compressed"]["file_bytes"] = nbytes(work.target)
+    record["compressed"]["file_bytes"] = folder_bytes(work.target)
     heads, rows = figure_rows(record)
     write_card(work.target, read_manifest(work.target), figures=[heads, *rows], command=command)
     return {**record, "model": request.name, "base": compressed.base, "folder": str(work.target)}
-
-
-def round_to(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give every parameter the value that it has in ``dtype``, keeping its own dtype. Scales are no parameters.
-
-    Refused, with nothing changed, where one would become infinite.
-    """
-    check_range(dict(model.named_parameters()), dtype)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype).to(parameter.dtype)

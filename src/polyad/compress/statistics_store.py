@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad._sealed import read_sealed, write_sealed
 from polyad._stated import parse_stated, read_stated
 from polyad.data.calibration import Calibration
@@ -104,7 +105,7 @@ def gather_statistics(
     needs: Mapping[str, set[str]],
     text: Calibration | None,
     store: StatisticsStore | None,
-    report: Callable[..., Any],
+    report: Callback,
 ) -> dict[str, Moments]:
     """The statistics of a calibration text, part by part; those that a store has are not collected again."""
     if not needs:
@@ -123,5 +124,5 @@ def gather_statistics(
     return stats
 
 
-def _advance(report: Callable[..., Any], before: int, total: int, step: int, _of: int, values: Any) -> None:
+def _advance(report: Callback, before: int, total: int, step: int, _of: int, values: Any) -> None:
     report(before + step, total, values)

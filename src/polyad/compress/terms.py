@@ -10,7 +10,7 @@ from typing import Any
 from polyad.allocate import greedy
 from polyad.compress.costs import COUNTS
 from polyad.compress.influence import layers_read_by
-from polyad.compress.recipe import Step
+from polyad.compress.recipe import Step, check_keep
 from polyad.data.calibration import CALIBRATION_WINDOWS
 from polyad.models.surgery import Which
 
@@ -37,6 +37,7 @@ class Terms:
     def __post_init__(self) -> None:
         if self.count not in COUNTS:
             raise ValueError(f"budget={self.count!r} is not a unit; choose one of {', '.join(COUNTS)}")
+        check_keep(self.steps, self.keep)
 
     @cached_property
     def sized_step(self) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,15 +12,13 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad._folders import cache_folder
-from polyad._sealed import read_sealed, write_sealed
 from polyad.data.records import Records
 from polyad.data.rendered import render_records
 from polyad.data.rows import dataset_rows
 from polyad.data.sources import read
-from polyad.data.special_tokens import BARE, Frame, frame
-from polyad.data.text import Split, Text, digest, split, windows
-from polyad.models.loading import encoder, identity, origin
+from polyad.data.special_tokens import BARE, frame
+from polyad.data.text import Split, Text, cached_split, digest, shorten, windows
+from polyad.models.source import encoder, identity, origin
 
 LENGTH = 1024
 CALIBRATION_WINDOWS = 64  # over all texts
@@ -63,23 +59,16 @@ def calibration(
         return sources
     if isinstance(sources, Tensor):
         return of_inputs(sources)
-    parts = splits(model, sources)
     length = window_length(model, length)
+    parts = splits(model, sources)
     each = -(-count // len(parts))
     by_text = {
         part.name: windows(part.calibration, length, each, name=f"the text {part.name!r}", frame=part.frame)
         for part in parts
     }
     probes = 2 if len(parts) == 1 else 1
-    probe = torch.cat([_shorter(w[len(w) // 2 :][:probes], parts[0].frame.after) for w in by_text.values()])
+    probe = torch.cat([shorten(w[len(w) // 2 :][:probes], PROBE_LENGTH, parts[0].frame) for w in by_text.values()])
     return Calibration(torch.cat(list(by_text.values())), probe, {name: digest(w) for name, w in by_text.items()})
-
-
-def _shorter(rows: Tensor, after: tuple[int, ...]) -> Tensor:
-    """Rows of token ids of at most PROBE_LENGTH, which end as they did."""
-    if rows.shape[1] <= PROBE_LENGTH:
-        return rows
-    return torch.cat([rows[:, : PROBE_LENGTH - len(after)], rows[:, rows.shape[1] - len(after) :]], 1)
 
 
 def of_inputs(inputs: Tensor) -> Calibration:
@@ -120,23 +109,22 @@ def splits(model: Any, sources: Source | Iterable[Source]) -> list[Split]:
     listed: list[Any] = [sources] if _is_single(sources) else list(sources)  # pyright: ignore[reportArgumentType]
     if not listed:
         raise ValueError("no text is given; name one of stdlib and sotu, or a file")
-    encode = encoder(model)
+    encode, tokenizer = encoder(model), origin(model).tokenizer
     texts = [read(source) for source in listed]
     names = [text.name for text in texts]
     if len(set(names)) < len(names):
         raise ValueError(f"two texts are called alike ({', '.join(names)}); rename one of the files")
-    around = frame(model)
-    return [_split_for(model, text, encode, around) for text in texts]
+    name, around = identity(model), frame(model)
+    return [
+        render_records(text, encode, tokenizer, around)
+        if isinstance(text, Records)
+        else replace(cached_split(text, encode, name), frame=around)
+        for text in texts
+    ]
 
 
 def _is_single(sources: Any) -> bool:
     return isinstance(sources, str | os.PathLike | Text | Records) or dataset_rows(sources) is not None
-
-
-def _split_for(model: Any, text: Text | Records, encode: Any, around: Frame) -> Split:
-    if isinstance(text, Records):
-        return render_records(text, encode, origin(model).tokenizer, around)
-    return replace(_cached_split(text, encode, identity(model)), frame=around)
 
 
 def evaluation_counted(
@@ -150,23 +138,6 @@ def evaluation_counted(
             sides = [marks.new_zeros(len(marks), len(side)) for side in (part.frame.before, part.frame.after)]
             counted[part.name] = torch.cat([sides[0], marks, sides[1]], 1)
     return counted
-
-
-def _cached_split(text: Text, encode: Any, tokenizer: str) -> Split:
-    """A split whose token ids are kept in polyad's cache: tokenising ten megabytes takes longer than reading them."""
-    key = hashlib.sha256(json.dumps([text.documents, tokenizer]).encode()).hexdigest()
-    path = cache_folder() / "tokens" / f"{key}.safetensors"
-    try:
-        tokens, _ = read_sealed(path, "tokens", "it is made again")
-        if all(ids.dtype == torch.int64 and ids.ndim == 1 for ids in tokens.values()):
-            return Split(text.name, tokens["calibration"], tokens["evaluation"])
-    except (KeyError, ValueError):  # what is damaged or of a newer polyad is made again
-        pass
-    parts = split(text, encode)
-    with contextlib.suppress(OSError):  # a cache that is full or cannot be written in costs time alone
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, {"calibration": parts.calibration, "evaluation": parts.evaluation}, "tokens", {})
-    return parts
 
 
 def window_length(model: Any, length: int) -> int:

@@ -8,7 +8,9 @@ what the tokenizer puts around one stands around every window (``polyad.data.spe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad._folders import data_folder
+from polyad._folders import cache_folder, data_folder
+from polyad._sealed import read_sealed, write_sealed
 from polyad.data.special_tokens import BARE, Frame
 
 PROTOCOL = "text-1"
@@ -102,6 +105,26 @@ def split(text: Text, encode: Callable[[str], Sequence[int]]) -> Split:
     return Split(text.name, ids[:border], ids[border:])
 
 
+def cached_split(text: Text, encode: Callable[[str], Sequence[int]], tokenizer: str) -> Split:
+    """``split`` whose token ids are kept in polyad's cache: tokenising ten megabytes takes longer than reading them.
+
+    ``tokenizer`` tells the tokenizer from others.
+    """
+    key = hashlib.sha256(json.dumps([text.documents, tokenizer]).encode()).hexdigest()
+    path = cache_folder() / "tokens" / f"{key}.safetensors"
+    try:
+        tokens, _ = read_sealed(path, "tokens", "it is made again")
+        if all(ids.dtype == torch.int64 and ids.ndim == 1 for ids in tokens.values()):
+            return Split(text.name, tokens["calibration"], tokens["evaluation"])
+    except (KeyError, ValueError):  # what is damaged or of a newer polyad is made again
+        pass
+    parts = split(text, encode)
+    with contextlib.suppress(OSError):  # a cache that is full or cannot be written in costs time alone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(path, {"calibration": parts.calibration, "evaluation": parts.evaluation}, "tokens", {})
+    return parts
+
+
 def windows(ids: Tensor, length: int, count: int, *, name: str = "the text", frame: Frame = BARE) -> Tensor:
     """At most ``count`` non-overlapping windows, evenly spaced; shape (windows, length).
 
@@ -116,6 +139,14 @@ def windows(ids: Tensor, length: int, count: int, *, name: str = "the text", fra
         raise ValueError(f"{name} has {len(ids)} tokens here, fewer than one window of {length}; give a longer text")
     starts = [i * (len(ids) - room) // max(fit - 1, 1) for i in range(fit)]
     return frame.enclose(torch.stack([ids[s : s + room] for s in starts]))
+
+
+def shorten(rows: Tensor, length: int, frame: Frame) -> Tensor:
+    """Windows of at most this length, within the same ``frame`` as before."""
+    if rows.shape[1] <= length:
+        return rows
+    end = len(frame.after)
+    return torch.cat([rows[:, : length - end], rows[:, rows.shape[1] - end :]], 1)
 
 
 def digest(ids: Tensor) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyad.decode.outline import NoLoopError
-from polyad.decode.steps.decoder import Decoder
+from polyad.decode.steps.decoder import BufferedDecoder
 from polyad.decode.structure.nearness import distance
 from polyad.decode.structure.trace import random_ids
 
@@ -18,7 +18,7 @@ TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1, torc
 """Relative distances of logits from their mean; bfloat16 rounds SmolLM2's by 0.05, and a part left out makes 1."""
 
 
-def check_decoder(decoder: Decoder, model: Any) -> None:
+def check_decoder(decoder: BufferedDecoder, model: Any) -> None:
     """Hold a batch padded on the left to the model's own forward pass: a prompt, and tokens one by one after it.
 
     Logits must be near those of the model, and the likeliest tokens the same wherever the model prefers one by more

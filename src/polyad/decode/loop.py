@@ -10,13 +10,13 @@ from torch import Tensor
 
 from polyad.decode.clock import Clock
 from polyad.decode.outline import NoLoopError
-from polyad.decode.steps.decoder import Decoder
+from polyad.decode.steps.decoder import BufferedDecoder
 
 PLAIN_MODES = ("greedy_search", "sample")
 
 
 def decoding_method(
-    decoder: Decoder, clock: Clock, streamer: Any, generator: torch.Generator | None
+    decoder: BufferedDecoder, clock: Clock, streamer: Any, generator: torch.Generator | None
 ) -> Callable[..., Tensor]:
     """The function to give to ``model.generate(..., custom_generate=)``: it gets the processors of logits and the
     criteria for stopping that the model's generation configuration asks for."""

@@ -75,7 +75,7 @@ class Mlp:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerOutline:
     """A decoder layer: norms before and after its attention and its MLP, and what each is scaled by in the sum.
 
     ``parallel`` where the MLP reads the layer's input, through ``mlp_norm`` or, where ``shares_norm``, through the
@@ -101,7 +101,7 @@ class Outline:
     embed: nn.Module
     scale: float
     positions: Tensor | None
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerOutline, ...]
     norm: Norm | None
     head: nn.Module
     head_scale: float

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from polyad.decode.check import check_decoder
 from polyad.decode.outline import NoLoopError
-from polyad.decode.steps.decoder import Decoder
+from polyad.decode.steps.decoder import BufferedDecoder
 from polyad.decode.structure.model import read_outline
 from polyad.layers import Factors
 from polyad.models.mode import eval_mode
@@ -25,7 +25,7 @@ class Prepared:
     """A decoder, or the reason why there is none; ``lock`` is held while its buffers are used."""
 
     signature: tuple[Any, ...]
-    decoder: Decoder | None
+    decoder: BufferedDecoder | None
     reason: str | None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -43,10 +43,10 @@ def prepare_decoder(model: Any, dtype: torch.dtype) -> Prepared:
     return prepared
 
 
-def _make(model: Any, dtype: torch.dtype) -> tuple[Decoder | None, str | None]:
+def _make(model: Any, dtype: torch.dtype) -> tuple[BufferedDecoder | None, str | None]:
     try:
         with torch.no_grad(), eval_mode(model):
-            decoder = Decoder(read_outline(model), dtype)
+            decoder = BufferedDecoder(read_outline(model), dtype)
             check_decoder(decoder, model)
     except NoLoopError as reason:
         return None, str(reason)

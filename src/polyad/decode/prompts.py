@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyad.data.special_tokens import frame
-from polyad.models.loading import encoder, origin
+from polyad.models.source import encoder, origin
 
 Prompt = str | Sequence[str] | Sequence[int] | Tensor
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from polyad.einsum.order import order
-from polyad.einsum.steps import Step, plain, run, steps
+from polyad.einsum.steps import PairStep, contraction_steps, plain, run
 
 MANY_ROWS = 1024
 """Rows assumed where their number is not known (under tracing): it decides the order alone."""
 
 Shapes = Sequence[tuple[int, ...]]
 Plan = tuple[tuple[tuple[int, ...], str], ...]
-Compiled = tuple[str | None, tuple[Step, ...], tuple[int, ...] | None, tuple[int, ...] | None]
+Compiled = tuple[str | None, tuple[PairStep, ...], tuple[int, ...] | None, tuple[int, ...] | None]
 
 
 def symbol(i: int) -> str:
@@ -39,7 +39,7 @@ def groups(output: str) -> tuple[str, ...]:
 
 
 @torch.compiler.assume_constant_result  # a tracer takes the order as given and does not look inside
-def plan(inputs: str, output: str, shapes: Shapes) -> Plan:
+def contraction_plan(inputs: str, output: str, shapes: Shapes) -> Plan:
     """The steps as einsums in the letters that torch knows, for a tracer: operands' places, and an einsum.
 
     The places are popped and the result is appended.
@@ -80,7 +80,7 @@ def _compile(expression: str, *shapes: tuple[int, ...]) -> Compiled:
     fused = tuple([math.prod([sizes[c] for c in mode]) for mode in modes]) if len(modes) < len(output) else None
     if len(terms) == 1:
         return plain(f"{inputs}->{''.join(modes)}"), (), None, fused
-    contraction, letters = steps(terms, "".join(modes), sizes, order(terms, "".join(modes), sizes))
+    contraction, letters = contraction_steps(terms, "".join(modes), sizes, order(terms, "".join(modes), sizes))
     axes = tuple([letters.index(c) for mode in modes for c in mode])
     return None, contraction, None if axes == tuple(range(len(axes))) else axes, fused
 
@@ -161,7 +161,7 @@ def _contract_traced(expression: str, operands: tuple[Tensor, ...]) -> Tensor:
     modes = groups(output)
     shapes = _planning_shapes(inputs, operands)
     stack = list(operands)
-    for places, step in plan(inputs, "".join(modes), shapes):
+    for places, step in contraction_plan(inputs, "".join(modes), shapes):
         taken = [stack.pop(place) for place in places]
         stack.append(torch.einsum(step, *taken))
     result = stack[0]

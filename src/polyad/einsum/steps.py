@@ -20,7 +20,7 @@ NARROW = 8
 """From how many columns a matrix is worth a product of its own."""
 
 
-class Step(NamedTuple):
+class PairStep(NamedTuple):
     """One contraction: the numbers of its operands, the product, its arguments, and the shape of its result.
 
     ``dot`` sums over the axes of the two; ``mul``, ``bmm`` and ``within`` multiply operands that are permuted and
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-def run(contraction: Sequence[Step], operands: Sequence[Tensor]) -> Tensor:
+def run(contraction: Sequence[PairStep], operands: Sequence[Tensor]) -> Tensor:
     """Carry out the steps; the operands of a step are released after it."""
     tensors: list[Tensor] = list(operands)
     gone = tensors[0].new_empty(0)
@@ -65,7 +65,9 @@ def _lay_out(x: Tensor, axes: tuple[int, ...] | None, shape: tuple[int, ...] | N
     return x if shape is None else x.reshape(shape)
 
 
-def steps(terms: Sequence[str], output: str, sizes: dict[str, int], pairs: Pairs) -> tuple[tuple[Step, ...], str]:
+def contraction_steps(
+    terms: Sequence[str], output: str, sizes: dict[str, int], pairs: Pairs
+) -> tuple[tuple[PairStep, ...], str]:
     """The steps of an order, and the letters of their result as it comes; every letter is in some operand's term.
 
     Layouts are chosen so that few numbers move: the letters summed over follow the operand that is costlier to
@@ -77,7 +79,7 @@ def steps(terms: Sequence[str], output: str, sizes: dict[str, int], pairs: Pairs
         summed = letters_of[i] & letters_of[j] - after[k]
         wanted[i] = wanted[j] = summed
     laid: list[str] = list(terms)
-    listed: list[Step] = []
+    listed: list[PairStep] = []
     for k, (i, j) in enumerate(pairs):
         target = output if k == len(pairs) - 1 else ""
         later = wanted.get(len(terms) + k, set())
@@ -105,13 +107,13 @@ def _letters(terms: Sequence[str], output: str, pairs: Pairs) -> tuple[list[set[
 
 def _step(
     i: int, j: int, a: str, b: str, left: set[str], sizes: dict[str, int], later: set[str], target: str
-) -> tuple[Step, str]:
+) -> tuple[PairStep, str]:
     """One step and the letters of its result; ``later`` are those that are summed next."""
     shared = set(a) & set(b)
     alone = (set(a) ^ set(b)) - left
     if alone or len(set(a)) < len(a) or len(set(b)) < len(b):
         letters = "".join(c for c in dict.fromkeys(a + b) if c in left)
-        return Step(i, j, plain(f"{a},{b}->{letters}")), letters
+        return PairStep(i, j, plain(f"{a},{b}->{letters}")), letters
     if shared <= left:
         return _broadcast_step(i, j, a, b, sizes, target)
     batch, summed = (
@@ -128,11 +130,11 @@ def _step(
         i, j, a, b, rows, columns, straight = j, i, b, a, columns, rows, swapped
     if not batch:
         axes = (tuple([term.index(c) for c in summed]) for term in (a, b))
-        return Step(i, j, "dot", *axes), straight
+        return PairStep(i, j, "dot", *axes), straight
     return _matmul_step(i, j, a, b, (batch, rows, columns, summed), sizes), straight
 
 
-def _broadcast_step(i: int, j: int, a: str, b: str, sizes: dict[str, int], target: str) -> tuple[Step, str]:
+def _broadcast_step(i: int, j: int, a: str, b: str, sizes: dict[str, int], target: str) -> tuple[PairStep, str]:
     """Nothing is summed: a product with broadcasting."""
     letters = target or "".join(dict.fromkeys(a + b))
     axes, shapes = [], []
@@ -141,10 +143,10 @@ def _broadcast_step(i: int, j: int, a: str, b: str, sizes: dict[str, int], targe
         axes.append(None if order == sorted(order) else tuple(order))
         shape = tuple([sizes[c] if c in term else 1 for c in letters])
         shapes.append(None if len(term) == len(letters) else shape)
-    return Step(i, j, "mul", *axes, *shapes), letters
+    return PairStep(i, j, "mul", *axes, *shapes), letters
 
 
-def _matmul_step(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str], sizes: dict[str, int]) -> Step:
+def _matmul_step(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str], sizes: dict[str, int]) -> PairStep:
     """A matrix product for every value of the letters that both keep."""
     batch, rows, columns, summed = parts
     p, n, m, k = (math.prod([sizes[c] for c in part]) for part in parts)
@@ -153,10 +155,10 @@ def _matmul_step(i: int, j: int, a: str, b: str, parts: tuple[str, str, str, str
         (batch, rows, summed, (p, n, k)), (batch, summed, columns, (p, k, m)), (batch, rows, columns, (p, n, m)),
     )]  # fmt: skip
     shape = None if wide[2] is None else tuple([sizes[c] for c in batch + rows + columns])
-    return Step(i, j, "bmm", first, second, wide[0], wide[1], shape)
+    return PairStep(i, j, "bmm", first, second, wide[0], wide[1], shape)
 
 
-def _middle_step(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, int]) -> tuple[Step, str] | None:
+def _middle_step(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, int]) -> tuple[PairStep, str] | None:
     """A product that sums over letters in the middle of a large b, which is not moved; a is rearranged."""
     before, middle, behind = b.partition(summed)
     rows = "".join(c for c in a if c not in summed)
@@ -164,7 +166,7 @@ def _middle_step(i: int, j: int, a: str, b: str, summed: str, sizes: dict[str, i
     if not (middle and before and behind and rows) or m < NARROW or n * k > p * m:
         return None
     axes, shape = _axes(a, rows + summed), tuple([sizes[c] for c in before + rows + behind])
-    return Step(i, j, "within", axes, None, (n, k), (p, k, m), shape), before + rows + behind
+    return PairStep(i, j, "within", axes, None, (n, k), (p, k, m), shape), before + rows + behind
 
 
 def _axes(term: str, order: str) -> tuple[int, ...] | None:

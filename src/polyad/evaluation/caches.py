@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad import _check
+from polyad._callback import Callback
 from polyad.cache import HeldCache, recording_cache
 
 SCORED = 127
@@ -41,7 +43,7 @@ def cache_quality(
     *,
     scored: int = SCORED,
     at_once: int = 1,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, CacheQuality]:
     """Every cache on the same windows of token ids (count, prefix + scored), the exact cache being the measure.
 
@@ -49,8 +51,7 @@ def cache_quality(
     ``scored`` tokens that follow, one after another, as in decoding; or ``at_once`` of them in a call, which is
     faster and leaves those of a call exact for each other, as in a longer window.
     """
-    if at_once < 1:
-        raise ValueError(f"at_once={at_once} must be at least 1")
+    _check.at_least("at_once", at_once, 1)
     prefix = windows.shape[1] - scored
     if prefix < 1:
         raise ValueError(f"windows of {windows.shape[1]} tokens leave no prefix before scored={scored} tokens")
@@ -81,7 +82,7 @@ def cache_speed(
     alternations: int = 15,
     decoded: int = 4,
     clock: Callable[[], float] = time.perf_counter,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, float]:
     """Seconds a token of decoding after ``context`` random tokens, the caches taking turns; medians.
 

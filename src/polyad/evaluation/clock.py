@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
 from polyad.models.experts import layer_at
@@ -24,7 +25,7 @@ TURNS = 9
 
 @torch.no_grad()
 def relative_times(
-    model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callable[..., Any] | None = None
+    model: nn.Module, original: nn.Module, paths: Iterable[str], callback: Callback | None = None
 ) -> dict[str, dict[int, float]]:
     """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once.
 
@@ -37,14 +38,14 @@ def relative_times(
         new, old = model.get_submodule(path), layer_at(original, path)
         key = _kind(new) + _kind(old)
         if key not in by_kind:
-            by_kind[key] = {rows: ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}
+            by_kind[key] = {rows: time_ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}
         times[path] = by_kind[key]
         if callback is not None:
             callback(number, len(chosen), {"stage": "layers"})
     return times
 
 
-def ratio(one: Callable[[], object], other: Callable[[], object], turns: int = TURNS) -> float:
+def time_ratio(one: Callable[[], object], other: Callable[[], object], turns: int = TURNS) -> float:
     """The median time of one call over that of the other, taking turns; each runs once uncounted."""
     one()
     other()
@@ -71,7 +72,7 @@ def break_even(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> in
     while high - low > max(1, min(shape) // 64):
         rank = (low + high) // 2
         factored = Linear(LowRank(torch.zeros(shape[0], rank, dtype=dtype), torch.zeros(rank, shape[1], dtype=dtype)))
-        slow = any(ratio(_call(factored, rows), _call(dense, rows)) > 1.0 for rows in ROWS)
+        slow = any(time_ratio(_call(factored, rows), _call(dense, rows)) > 1.0 for rows in ROWS)
         low, high = (low, rank) if slow else (rank, high)
     return low
 

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.data.calibration import EVALUATION_WINDOWS, Source, evaluation
 from polyad.data.text import PROTOCOL
 from polyad.evaluation import memory, quality, size, speed
 from polyad.evaluation.measure import Measure, MeasureResult, as_measure, beside, measure_alone, measured_values
 from polyad.evaluation.quality import Agreement, Perplexity
-from polyad.evaluation.records import ModelRecord
+from polyad.evaluation.records import EvaluationRecord, ModelRecord
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Evaluation:
     measure: MeasureResult | None = None
     protocol: str = PROTOCOL
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> EvaluationRecord:
         """Plain numbers."""
-        return asdict(self)
+        return cast(EvaluationRecord, asdict(self))
 
 
 def evaluate(
@@ -40,7 +41,7 @@ def evaluate(
     larger: bool = True,
     windows: int = EVALUATION_WINDOWS,
     length: int = 1024,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> Evaluation:
     """Perplexity of a model on the evaluation part of one or several texts, by the protocol ``text-1``.
 
@@ -100,7 +101,7 @@ def measured_pair(
     width: int | None = None,
     alternations: int = speed.ALTERNATIONS,
     folders: tuple[Path | str | None, Path | str | None] = (None, None),
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> tuple[Measured, Measured, Agreement]:
     """A compressed model and its original, measured side by side: (compressed, original, agreement).
 
@@ -122,7 +123,7 @@ def measured_pair(
             {text: p.perplexity if mine else p.original or 0.0 for text, p in by_text.items()},
             size.parameters(one, selected),
             size.nbytes(one, selected, width=wide),
-            size.operations(one),
+            size.operations_per_token(one),
             rate.prefill.median if rate else None,
             rate.decode.median if rate else None,
             peak,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad.evaluation.measure_files import code_file, function_of, place_of
+from polyad.evaluation.measure_files import code_file, function_in_file, place_of
+from polyad.evaluation.records import MeasureRecord
 from polyad.evaluation.student_t import quantile
 from polyad.models.loading import origin
 
@@ -42,14 +43,14 @@ class MeasureResult:
     error: float | None = None
     verdict: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MeasureRecord:
         """Plain numbers."""
-        return asdict(self)
+        return cast(MeasureRecord, asdict(self))
 
 
 def read_measure(text: str, *, larger: bool = True) -> Measure:
     """The measure that ``FILE.py:function`` names; the file is run, as ``python FILE.py`` would."""
-    return Measure(text.rpartition(":")[2], function_of(text), larger)
+    return Measure(text.rpartition(":")[2], function_in_file(text), larger)
 
 
 def as_measure(value: Measure | str | Callable[[Any, Any], Any], *, larger: bool = True) -> Measure:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def function_of(text: str) -> Callable[[Any, Any], Any]:
+def function_in_file(text: str) -> Callable[[Any, Any], Any]:
     """The function that ``FILE.py:function`` names; the file is run, as ``python FILE.py`` would."""
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py") or not name.isidentifier():

@@ -29,7 +29,7 @@ def main(name: str, tokens: int, dtype: str) -> None:
     model = load(name, dtype=getattr(torch, dtype) if dtype else None)
     with torch.no_grad():
         model(torch.arange(window_length(model, tokens))[None] % model.config.vocab_size, logits_to_keep=1)
-    print(json.dumps({"peak_memory_bytes": largest()}))
+    print(json.dumps({"peak_memory_bytes": largest_resident_set()}))
 
 
 def forget() -> bool:
@@ -41,7 +41,7 @@ def forget() -> bool:
     return True
 
 
-def largest() -> int:
+def largest_resident_set() -> int:
     """Bytes of this process's largest resident set.
 
     Linux starts ``ru_maxrss`` at what the process that forked this one held, so its own high-water mark is read.

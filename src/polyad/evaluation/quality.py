@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.data.special_tokens import frame
 from polyad.data.text import digest
 from polyad.evaluation.baselines import read_baseline, write_baseline
@@ -44,15 +45,17 @@ class Agreement:
     top1: float
 
 
-def losses(
-    model: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
-) -> Tensor:
+def losses(model: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callback | None = None) -> Tensor:
     """Mean negative log-likelihood of each window's tokens after the first, float64, shape (windows,).
 
     What the tokenizer put before the text is not scored. ``counted``, bool of the windows' shape, leaves tokens out.
     """
+    return _losses(model, windows, frame(model).first_scored(windows), counted, callback)
+
+
+def _losses(model: Any, windows: Tensor, first: int, counted: Tensor | None, callback: Callback | None) -> Tensor:
+    """``losses`` of the tokens from number ``first`` on."""
     by_window: list[float] = []
-    first = frame(model).first_scored(windows)
     with torch.no_grad():
         for number, window in enumerate(windows, 1):
             logits, wanted = _logits(model, window, first), window
@@ -71,7 +74,7 @@ def compare_quality(
     texts: Mapping[str, Tensor],
     *,
     agreement: int = AGREEMENT_WINDOWS,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> tuple[dict[str, Perplexity], Agreement]:
     """Quality of a model beside its original's, text by text; ``texts`` maps names to windows (count, length).
 
@@ -79,13 +82,15 @@ def compare_quality(
     A model that was changed since it was loaded is measured anew.
     """
     by_text: dict[str, Perplexity] = {}
+    around = frame(original)
+    scored = {name: around.first_scored(windows) for name, windows in texts.items()}
     baseline = Baseline(original)
     totals = torch.zeros(3, dtype=torch.float64)  # KL, equal top tokens, positions
     done, count = 0, sum(len(w) for w in texts.values())
     with torch.no_grad():
         for name, windows in texts.items():
-            theirs = baseline.losses(windows, callback)
-            first = baseline.frame.first_scored(windows)
+            first = scored[name]
+            theirs = baseline.losses(windows, first, callback)
             beside = set(range(0, len(windows), max(1, -(-len(windows) // agreement))))
             mine = []
             for i, window in enumerate(windows):
@@ -102,38 +107,37 @@ def compare_quality(
 
 
 def original_losses(
-    original: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callable[..., Any] | None = None
+    original: Any, windows: Tensor, *, counted: Tensor | None = None, callback: Callback | None = None
 ) -> Tensor:
     """``losses`` of an unchanged model, kept between runs where its folder says which model it is."""
     if counted is not None:
         return losses(original, windows, counted=counted, callback=callback)
-    return Baseline(original).losses(windows, callback)
+    return Baseline(original).losses(windows, frame(original).first_scored(windows), callback)
 
 
 class Baseline:
     """An unchanged model beside which others are measured; its losses are kept by its files and the text."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.frame = model, frame(model)
+        self.model = model
         self.base = base_of(origin(model).folder)
-        self._identity = [self.base, fingerprint(model)] if self.base else []
+        self._identity = [self.base, model_fingerprint(model)] if self.base else []
 
-    def losses(self, windows: Tensor, callback: Callable[..., Any] | None = None) -> Tensor:
-        """``losses`` of the model, measured where they are not kept."""
-        first = self.frame.first_scored(windows)
+    def losses(self, windows: Tensor, first: int, callback: Callback | None = None) -> Tensor:
+        """``losses`` of the model from token number ``first`` on, measured where they are not kept."""
         if not self._identity:
-            return losses(self.model, windows, callback=callback)
+            return _losses(self.model, windows, first, None, callback)
         unscored = [first] if first > 1 else []
         key = json.dumps([*self._identity, digest(windows), torch.__version__, *unscored], sort_keys=True)
         stored = read_baseline(key, len(windows))
         if stored is not None:
             return stored
-        measured = losses(self.model, windows, callback=callback)
+        measured = _losses(self.model, windows, first, None, callback)
         write_baseline(key, measured)
         return measured
 
 
-def fingerprint(model: Any) -> list[Any]:
+def model_fingerprint(model: Any) -> list[Any]:
     """A description in which two models of the same files may differ: dtypes, sums of tensors, configuration."""
     sums = [[name, str(t.dtype), float(t.sum(dtype=torch.float64))] for name, t in model.state_dict().items()]
     config = model.config.to_dict()

@@ -111,6 +111,39 @@ class PlanRecord(TypedDict, total=False):
     coverage: str
 
 
+class MeasureRecord(TypedDict):
+    """The result of a user's own measure, as ``MeasureResult`` describes it."""
+
+    name: str
+    larger: bool
+    value: float
+    examples: int | None
+    original: float | None
+    difference: float | None
+    error: float | None
+    verdict: str | None
+
+
+class PerplexityRecord(TypedDict):
+    """The perplexity on one text, as ``Perplexity`` describes it."""
+
+    perplexity: float
+    windows: int
+    sha256: str
+    original: float | None
+    ratio: float | None
+    error: float | None
+
+
+class EvaluationRecord(TypedDict):
+    """One result of ``polyad evaluate``."""
+
+    perplexity: Mapping[str, PerplexityRecord]
+    agreement: AgreementRecord | None
+    measure: MeasureRecord | None
+    protocol: str
+
+
 class CompressionRecord(TypedDict):
     """One result of ``polyad compress``, or one point of ``polyad compare``.
 
@@ -137,7 +170,7 @@ class CompressionRecord(TypedDict):
     method: NotRequired[str]
     keep: NotRequired[float | None]
     error: NotRequired[str | None]
-    measure: NotRequired[Mapping[str, Any]]
+    measure: NotRequired[MeasureRecord]
     ratio: NotRequired[float]
     pareto: NotRequired[bool]
 

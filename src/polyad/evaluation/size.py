@@ -32,7 +32,7 @@ def nbytes(model: nn.Module, selected: Iterable[str], *, width: int | None = Non
     return Share(_bytes(chosen, width), _bytes([model], width))
 
 
-def operations(model: nn.Module) -> int:
+def operations_per_token(model: nn.Module) -> int:
     """Operations a token of all linear layers, the output head included; attention over the context is left out."""
     total = 0
     for module in model.modules():

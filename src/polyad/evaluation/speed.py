@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.cache import cache_for
 from polyad.data.calibration import window_length
 
@@ -46,7 +47,7 @@ def speeds(
     tokens: int = PREFILL,
     alternations: int = ALTERNATIONS,
     seed: int = 0,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, Speed]:
     """Prefill of ``tokens`` random ids and decoding after them, batch 1, the models taking turns.
 
@@ -76,7 +77,11 @@ def speeds(
 
 
 def _seconds(
-    models: Mapping[str, Any], prompt: Tensor, fresh: Callable[[Any], Any], alternations: int, callback: Any
+    models: Mapping[str, Any],
+    prompt: Tensor,
+    fresh: Callable[[Any], Any],
+    alternations: int,
+    callback: Callback | None,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """The seconds of reading a prompt and of decoding after it, by model, of every turn but the first."""
     prefill: dict[str, list[float]] = {name: [] for name in models}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict, TypeGuard
 
 
-class CacheQuality(TypedDict):
+class CacheQualityRecord(TypedDict):
     """Perplexity beside the exact cache's, with its standard error."""
 
     ratio: float
@@ -20,7 +20,7 @@ class CacheRecord(TypedDict):
     method: str
     context: int
     bytes_per_token: float
-    perplexity: Mapping[str, CacheQuality]
+    perplexity: Mapping[str, CacheQualityRecord]
     shared_bytes: int
     times_smaller: float
     decode_seconds: float | None
@@ -84,9 +84,9 @@ class FailedAdapter(TypedDict):
 
 def is_trained(record: AdapterRecord | FailedAdapter) -> TypeGuard[AdapterRecord]:
     """True for what was trained, False for a method that failed."""
-    return failure(record) is None
+    return failed_trial(record) is None
 
 
-def failure(record: AdapterRecord | FailedAdapter) -> str | None:
+def failed_trial(record: AdapterRecord | FailedAdapter) -> str | None:
     """The reason why a method failed, or None."""
     return record.get("error")

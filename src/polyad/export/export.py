@@ -12,10 +12,10 @@ from torch import nn
 
 from polyad.compress.recipe import Recipe, Step, steps
 from polyad.export.gguf.grids import fit_steps as fit_gguf
-from polyad.export.gguf.write import write as write_gguf
-from polyad.export.onnx.write import write as write_onnx
+from polyad.export.gguf.write import write_gguf
+from polyad.export.onnx.write import write_onnx
 from polyad.export.result import ExportResult
-from polyad.export.transformers.write import write as write_transformers
+from polyad.export.transformers.write import write_transformers
 from polyad.models.folder import check_free
 from polyad.models.loading import check_numbers, load
 

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from polyad.formats._spec import build, encode
 from polyad.formats._tree import map_tensors, move_tensors, named_tensors, number_parts, register, stored_bytes
-from polyad.formats.batch_entries import entries
+from polyad.formats.batch_entries import batch_entries
 from polyad.formats.describe import dense_array, describe_format, relative_error
 from polyad.formats.kinds_by_name import KindsByName
 from polyad.formats.patches import convolve_patches
@@ -106,7 +106,7 @@ class Format:
 
     def select(self, index: Tensor) -> Format:
         """These entries (n,) of the batch that the first dimension counts; tensors expanded over it stay so."""
-        return self.with_rows({name: entries(t, index) for name, t in self.tensors().items()}, self.shape[-2])
+        return self.with_rows({name: batch_entries(t, index) for name, t in self.tensors().items()}, self.shape[-2])
 
     @property
     def dtype(self) -> torch.dtype:

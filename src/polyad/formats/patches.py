@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def unfold(
+def unfold_patches(
     x: Tensor,
     kernel: tuple[int, ...],
     stride: tuple[int, ...] | None = None,
@@ -36,5 +36,5 @@ def convolve_patches(format: Any, x: Tensor, kernel: tuple[int, ...], *, groups:
         )
     if x.ndim == len(kernel) + 1:
         return convolve_patches(format, x.unsqueeze(0), kernel, **geometry).squeeze(0)
-    columns, out = unfold(x, kernel, **geometry)
+    columns, out = unfold_patches(x, kernel, **geometry)
     return format.linear(columns).transpose(1, 2).unflatten(2, out)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polyad.adapters import DoRA, LoHa, LoKr, LoRA, VeRA, matrix
-from polyad.adapters.host.build import base_of
-from polyad.adapters.host.plan import Plan
+from polyad.adapters.host.build import frozen_weight
+from polyad.adapters.host.plan import AdapterPlan
 from polyad.adapters.host.sites import Site, literal
 from polyad.interop._peft_layers import refuse_unlike_peft
 from polyad.interop._peft_multiplicative import read_ia3, read_oft
@@ -29,7 +29,7 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         a, b = ("lora_embedding_A", "lora_embedding_B") if looked else ("lora_A", "lora_B")
         refuse_other_tensors(path, tensors, a, b, *(["lora_magnitude_vector"] if dora else []))
         refuse_other_shapes(path, tensors, a, b)
-        refuse_unlike_peft(path, base_of(site), "LoRA")
+        refuse_unlike_peft(path, frozen_weight(site), "LoRA")
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
         A, B = (tensors[b].mT, tensors[a].mT) if looked else (tensors[a].flatten(1), tensors[b].flatten(1))
@@ -52,7 +52,7 @@ def _loha(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     numbers: dict[str, dict[str, Tensor]] = {}
     for path, site in sites.items():
         tensors = layers[path]
-        refuse_unlike_peft(path, base_of(site), "LoHa")
+        refuse_unlike_peft(path, frozen_weight(site), "LoHa")
         halves = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
         refuse_other_tensors(path, tensors, *halves)
         refuse_other_shapes(path, tensors, *halves)
@@ -70,7 +70,7 @@ def _lokr(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
     alphas: dict[str, float] = {}
     for path, site in sites.items():
         tensors = layers[path]
-        refuse_unlike_peft(path, base_of(site), "LoKr")
+        refuse_unlike_peft(path, frozen_weight(site), "LoKr")
         wanted = [
             n for i in "12" for n in ([f"lokr_w{i}"] if f"lokr_w{i}" in tensors else [f"lokr_w{i}_a", f"lokr_w{i}_b"])
         ]
@@ -105,7 +105,9 @@ READERS: dict[str, Callable[..., Read]] = {
 }  # fmt: skip
 
 
-def shared_numbers(planned: Plan, shared: Mapping[str, Tensor], stated: Mapping[str, Any]) -> dict[str, Tensor]:
+def shared_numbers(
+    planned: AdapterPlan, shared: Mapping[str, Tensor], stated: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """The tensors that peft's layers share, cut for each shape of layer; drawn as peft does where there are none."""
     wanted = {key: tuple(t.shape) for key, t in planned.bank._buffers.items() if t is not None}
     if not wanted:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyad.adapters import IA3, OFT
 from polyad.adapters.frozen.layer_kinds import FrozenConv
-from polyad.adapters.host.build import base_of
+from polyad.adapters.host.build import frozen_weight
 from polyad.adapters.host.sites import Site, literal
 from polyad.interop._peft_names import unwrapped_path
 from polyad.interop._peft_reading import Layers, Read, refuse_other_shapes, refuse_other_tensors
@@ -26,7 +26,7 @@ def read_ia3(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any
         refuse_other_tensors(path, layers[path], "ia3_l")
         refuse_other_shapes(path, layers[path], "ia3_l")
         inputs = _is_feedforward(stated.get("feedforward_modules"), unwrapped_path(path))
-        if inputs and getattr(base_of(site), "groups", 1) != 1:
+        if inputs and getattr(frozen_weight(site), "groups", 1) != 1:
             raise ValueError(
                 f"{path} is a convolution of groups, whose inputs have factors of their own in peft's IA3 and share "
                 "them here; merge it into the model with peft's merge_and_unload, and load that model"
@@ -84,7 +84,7 @@ def _terms(count: int) -> int:
 
 
 def _refuse_wide_convolution(path: str, site: Site) -> None:
-    base = base_of(site)
+    base = frozen_weight(site)
     if isinstance(base, FrozenConv) and (base.groups != 1 or any(side != 1 for side in base.kernel)):
         raise ValueError(
             f"{path} is a convolution with the kernel {base.kernel} and {base.groups} groups, whose patches peft's "

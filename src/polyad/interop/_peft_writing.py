@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from polyad._types import check_type
 from polyad.adapters import Adapted, Adapters
 from polyad.adapters.frozen.frozen import Frozen, suffix
-from polyad.adapters.host.build import Method, base_of
+from polyad.adapters.host.build import Method, frozen_weight
 from polyad.adapters.host.merge import refuse_changed_biases
-from polyad.adapters.host.plan import plan
+from polyad.adapters.host.plan import plan_adapters
 from polyad.adapters.host.sites import Site
 from polyad.adapters.sharded import another_process_writes
 from polyad.formats import LowRank
@@ -84,8 +84,8 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
 
 def refuse_other_updates(model: nn.Module, which: Which, method: Method) -> None:
     """Refuse, before it is trained, a method whose update is no low-rank format, which is all that LoRA holds."""
-    site, adapter = plan(model, which, method, begin=False).adapters[0]
-    if not isinstance(adapter.update(base_of(site)), LowRank):
+    site, adapter = plan_adapters(model, which, method, begin=False).adapters[0]
+    if not isinstance(adapter.update(frozen_weight(site)), LowRank):
         raise ValueError(
             f"peft holds low-rank updates, and {type(adapter).__name__} makes others; save it as polyad's, or merge "
             "it with polyad merge, whose result every library loads"

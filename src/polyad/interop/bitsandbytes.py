@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def dequantize(layer: nn.Module) -> Tensor | None:
+def dequantized_weight(layer: nn.Module) -> Tensor | None:
     """The numbers (out, in) that a layer of bitsandbytes stands for; None for other layers.
 
     Its integers lose their scales to the layer's state at the first forward pass, so that both places are read.

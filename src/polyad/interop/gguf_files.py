@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["TensorNames", "block_bytes", "dequantize", "open_file", "quantize", "write_file"]
+__all__ = ["TensorNames", "block_bytes", "dequantize_rows", "open_file", "quantize", "write_file"]
 
 
 def _package() -> Any:
@@ -52,7 +52,7 @@ def quantize(matrix: np.ndarray, container: str) -> np.ndarray:
     return np.ascontiguousarray(stored).view(np.uint8).reshape(matrix.shape[0], -1)
 
 
-def dequantize(stored: np.ndarray, container: str) -> np.ndarray:
+def dequantize_rows(stored: np.ndarray, container: str) -> np.ndarray:
     """The float32 numbers that bytes (rows, bytes of a row) stand for."""
     gguf = _package()
     plain = {"F32": np.float32, "F16": np.float16}.get(container)

@@ -13,7 +13,7 @@ from polyad._stated import in_words
 from polyad._types import check_type
 from polyad.adapters import IA3, OFT, Adapters
 from polyad.adapters.host.choose_trained import is_trained
-from polyad.adapters.host.plan import Plan, plan
+from polyad.adapters.host.plan import AdapterPlan, plan_adapters
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
@@ -65,7 +65,7 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     sites = {path: site for path, site in every.items() if path in layers}
     with in_words(f"the adapter in {folder} cannot be read", "save it again with peft"):
         method, arguments, numbers = reader(stated, sites, layers, by_layer.shared)
-        planned = plan(
+        planned = plan_adapters(
             adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
             dropout=_dropout(stated, sites.values()), trained=trained, **arguments,
         )  # fmt: skip
@@ -134,7 +134,7 @@ def _dropout(stated: Mapping[str, Any], sites: Iterable[Site]) -> float:
     return share if any(site.kind != "embedding" for site in sites) else 0.0
 
 
-def _fill(planned: Plan, numbers: Layers, layers: Layers) -> None:
+def _fill(planned: AdapterPlan, numbers: Layers, layers: Layers) -> None:
     """Give the planned adapters their numbers, and what follows from the weight."""
     for site, adapter in planned.adapters:
         tensors, stored = adapter.state_dict(), numbers[site.path]

@@ -4,8 +4,9 @@ from polyad.models.blocks import Block, blocks, decoder_layers
 from polyad.models.calibration import collect
 from polyad.models.compressible import compressible
 from polyad.models.folder import save
-from polyad.models.loading import Origin, encoder, load, origin
+from polyad.models.loading import load
 from polyad.models.replacement import Replacement
+from polyad.models.source import Origin, encoder, origin
 from polyad.models.surgery import Undo, decoder_linears, replace, select
 from polyad.statistics import Moments
 

@@ -37,6 +37,8 @@ class Block:
     width: int = 0
     home: str = ""
     """Path of the module whose forward pass depends on the inner dimension."""
+    within: str = ""
+    """Path of the decoder's layer in which the block stands."""
 
     @property
     def name(self) -> str:
@@ -72,10 +74,10 @@ def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> li
             where = f"{path}.{inner}" if inner else path
             if "mlp" in kinds and all(isinstance(getattr(module, r, None), nn.Linear) for r in GATED):
                 roles = {r.removesuffix("_proj"): f"{where}.{r}" for r in GATED}
-                all_blocks.append(Block(where, "mlp", roles, i, home=where))
+                all_blocks.append(Block(where, "mlp", roles, i, home=where, within=path))
             rotary = type(module).__name__ in ROTARY
             if rotary and all(isinstance(getattr(module, r, None), nn.Linear) for r in ATTENTION):
-                all_blocks += [b for b in _attention(model, module, where, i) if b.kind in kinds]
+                all_blocks += [b for b in _attention(model, module, where, i, path) if b.kind in kinds]
     if not all_blocks:
         raise ValueError(
             f"{type(model).__name__} has no blocks that polyad knows ({', '.join(GATED)} or {', '.join(ATTENTION)}); "
@@ -84,13 +86,13 @@ def blocks(model: nn.Module, kinds: tuple[str, ...] = ("mlp", "qk", "vo")) -> li
     return all_blocks
 
 
-def _attention(model: nn.Module, module: nn.Module, path: str, layer: int) -> list[Block]:
+def _attention(model: nn.Module, module: nn.Module, path: str, layer: int, within: str) -> list[Block]:
     config: Any = getattr(module, "config", None) or model.config
     heads = config.num_attention_heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     q: Any = module.get_submodule("q_proj")
     head = q.out_features // heads
-    shape = {"heads": heads, "key_heads": key_heads, "width": head, "home": path}
+    shape = {"heads": heads, "key_heads": key_heads, "width": head, "home": path, "within": within}
     q_path, k_path, v_path, o_path = (f"{path}.{role}" for role in ATTENTION)
     return [
         Block(path, "qk", {"q": q_path, "k": k_path}, layer, **shape),

@@ -107,13 +107,13 @@ def save(
     refuse_unsaveable(model)
     target = Path(folder).expanduser()
     tensors, ties = manifest.split_ties(model)
+    buffers = manifest.unsaved_buffers(model)
+    config, plain, modules = manifest.describe(model, dtype)
     tensors = weights_before_division(model, tensors)
     shards.check_range(tensors, dtype)
-    buffers = manifest.unsaved_buffers(model)
-    expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
-    config, plain, modules = manifest.describe(model, dtype)
+    expect = sum(shards.written_bytes(t, dtype) for t in tensors.values())
     with staged_folder(target, expect=expect) as partial:
-        files = shards.write(tensors, partial, dtype=dtype, limit=max_shard_size)
+        files = shards.write_tensors(tensors, partial, dtype=dtype, limit=max_shard_size)
         version = 1 if config is not None and len(files) == 1 else NEWEST["model"]
         if buffers and not plain:
             save_file(buffers, partial / BUFFERS)
@@ -133,7 +133,7 @@ def save(
     return target
 
 
-def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None = None) -> Any:
+def read_model(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None = None) -> Any:
     """The model in a folder that ``save`` wrote. Every file of weights is checked by its sha256 first.
 
     ``like`` is a module of the architecture that the weights had before they were compressed; it stays as it is.
@@ -159,13 +159,13 @@ def read(folder: Path, dtype: torch.dtype | None = None, like: nn.Module | None 
         if sha256(folder / name) != expected:
             raise ValueError(f"{folder / name} was changed or truncated since it was saved; copy the folder again")
     weights = [name for name in stated["sha256"] if name.endswith(".safetensors") and name != BUFFERS]
-    tensors = shards.read(folder, weights)
+    tensors = shards.read_weights(folder, weights)
     if config is not None:
         check_configuration(config, folder / "config.json", len(tensors))
     if stated["plain"] and like is None:
         model = load_pretrained(folder, dtype)
         return assembly.restore_dtypes(model, tensors) if dtype is None else model
-    buffers = shards.read(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
+    buffers = shards.read_weights(folder, [BUFFERS]) if BUFFERS in stated["sha256"] else {}
     with in_words(f"the model that {folder} describes cannot be made", AGAIN):
         model = read_generation(assembly.assemble(config, stated, tensors, buffers, dtype, like), folder)
         for module in model.modules():

@@ -33,7 +33,7 @@ def multiplies(layer: nn.Module) -> bool:
     return isinstance(layer, (*linear_types(), *CONVOLUTIONS, Linear, Conv))
 
 
-def as_matrix(weight: Tensor) -> Tensor:
+def flat_weight(weight: Tensor) -> Tensor:
     """A weight as a matrix (out, in): a kernel's rows hold what one output channel reads."""
     return weight if weight.ndim == 2 else weight.flatten(1)
 
@@ -41,7 +41,7 @@ def as_matrix(weight: Tensor) -> Tensor:
 def layer_matrix(layer: Any) -> Tensor:
     """The dense weight of a layer as a matrix (out, in)."""
     weight: Tensor = layer.weight.detach()
-    return weight.mT.contiguous() if is_transposed(layer) else as_matrix(weight)
+    return weight.mT.contiguous() if is_transposed(layer) else flat_weight(weight)
 
 
 def matrix_shape(layer: Any) -> tuple[int, int]:

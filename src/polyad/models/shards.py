@@ -38,12 +38,12 @@ def split_by_bytes(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     return parts
 
 
-def write(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | None, limit: int) -> list[str]:
+def write_tensors(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | None, limit: int) -> list[str]:
     """Write tensors into a folder, parameters as ``dtype``; returns the names of the files, the index among them.
 
     They are cast a file at a time, so that a second copy of a large model is never held.
     """
-    parts = split_by_bytes({name: stored_bytes(t, dtype) for name, t in tensors.items()}, limit)
+    parts = split_by_bytes({name: written_bytes(t, dtype) for name, t in tensors.items()}, limit)
     files = [WEIGHTS]
     if len(parts) > 1:
         files = [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
@@ -54,7 +54,7 @@ def write(tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | N
     if len(parts) == 1:
         return files
     homes = {name: file for file, part in zip(files, parts, strict=True) for name in part}
-    total = sum(stored_bytes(t, dtype) for t in tensors.values())
+    total = sum(written_bytes(t, dtype) for t in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": homes}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return [*files, INDEX]
@@ -87,6 +87,17 @@ def check_range(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Non
             )
 
 
+def round_to(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter the value that it has in ``dtype``, keeping its own dtype. Scales are no parameters.
+
+    Refused, with nothing changed, where one would become infinite.
+    """
+    check_range(dict(model.named_parameters()), dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+
+
 def _largest_finite(tensor: Tensor) -> Tensor:
     """The largest absolute number of a tensor but for infinities and NaN, which it has in any dtype."""
     values = tensor.detach()
@@ -94,7 +105,7 @@ def _largest_finite(tensor: Tensor) -> Tensor:
     return largest if bool(torch.isfinite(largest)) else values.nan_to_num(0.0, 0.0, 0.0).abs().max()
 
 
-def read(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
+def read_weights(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
     """The tensors of several files of a folder together."""
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -105,7 +116,7 @@ def read(folder: Path, files: Iterable[str]) -> dict[str, Tensor]:
     return tensors
 
 
-def stored_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
+def written_bytes(tensor: Tensor, dtype: torch.dtype | None) -> int:
     """Bytes that a tensor takes once it is written."""
     return tensor.numel() * (_target(tensor, dtype)).itemsize
 
@@ -129,7 +140,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def nbytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of all tensors in a folder's weight files, read from their headers."""
     from safetensors import safe_open
 

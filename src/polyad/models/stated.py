@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from polyad._stated import check_stated, read_stated
+from polyad._stated import read_stated
 
 AGAIN = "copy the folder again"
 REPEATED = re.compile(r"layers?$|experts$|blocks?$|depths?$|codebooks$|stages$|^n_layers?$")
@@ -42,9 +42,8 @@ class _Module(TypedDict):
     layer: str
 
 
-def check_configuration(stated: Any, place: object, tensors: int) -> dict[str, Any]:
-    """Refuse a configuration that is no object, or counts more parts than ``tensors`` can be of. Returns it."""
-    check_stated(stated, dict[str, Any], place, AGAIN)
+def check_configuration(stated: dict[str, Any], place: object, tensors: int) -> dict[str, Any]:
+    """Refuse a configuration that counts more parts than ``tensors`` can be of. Returns it."""
     most = 100 + 10 * tensors
     for name, value in _numbers("", stated):
         limit = most if REPEATED.search(name) else LABELS if name.endswith("labels") else None

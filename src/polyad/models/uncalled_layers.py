@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from types import FunctionType
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from polyad.models.divided import forget_division
-from polyad.models.quiet import quiet
-from polyad.models.small_inputs import small_inputs
-from polyad.models.twin import PrivateWrites, shared_twin
-from polyad.models.wrappers import plain_path, unwrap
+from polyad.models.twin import Twin
+from polyad.models.wrappers import plain_path
 
 WEIGHT = ("weight", "parametrizations.weight")
 LIKE = ("type_as", "expand_as", "view_as", "reshape_as", "result_type", "is_same_size")
@@ -46,28 +42,21 @@ def uncalled_layers(model: nn.Module, inputs: Any = None) -> UncalledLayers:
     >>> uncalled_layers(nn.ModuleDict({"a": attention})).reasons
     {'a.out_proj': 'its owner, a MultiheadAttention, reads its weight without calling it'}
     """
-    model = unwrap(model)
+    return uncalled_in(Twin(model, inputs))
+
+
+def uncalled_in(twin: Twin) -> UncalledLayers:
+    """``uncalled_layers`` of a model of which there is a copy already."""
+    model = twin.original
     kind = nn.modules.linear.NonDynamicallyQuantizableLinear
     named = ((plain_path(path), module) for path, module in model.named_modules())
-    by_class = {p: _reason(model, p) for p, m in named if p and isinstance(m, kind)}
-    attempts = small_inputs(model) if inputs is None else [inputs]
-    if not attempts or not _can_be_copied(model):
-        return UncalledLayers(by_class, False)
-    with _random_state_kept(model), torch.no_grad(), quiet():
-        try:
-            twin = forget_division(shared_twin(model)).eval()
-        except Exception:  # something in it cannot be copied
-            return UncalledLayers(by_class, False)
-        with PrivateWrites(twin), WeightReads(layers_with_weight(twin)) as reads:
-            complete = inputs is None and _generated(twin, attempts[0])  # whose first step is that same pass
-            complete = complete or any(_ran(twin, attempt) for attempt in attempts)
-    return UncalledLayers(by_class | reads.reasons(model), complete)
-
-
-def _can_be_copied(model: nn.Module) -> bool:
-    """False where numbers are elsewhere, and where a forward pass is a function that knows the original modules."""
-    elsewhere = any(p.is_meta or hasattr(p, "full_tensor") for p in model.parameters())
-    return not elsewhere and not any(isinstance(vars(m).get("forward"), FunctionType) for m in model.modules())
+    uncalled = dict.fromkeys(path for path, module in named if path and isinstance(module, kind))
+    complete = False
+    if twin.module is not None and twin.attempts and twin.runs_itself:
+        reads = WeightReads(layers_with_weight(forget_division(twin.module)))
+        complete = twin.run(reads)
+        uncalled |= reads.past_call
+    return UncalledLayers({path: _reason(model, path) for path in uncalled}, complete)
 
 
 def layers_with_weight(model: nn.Module) -> dict[str, nn.Module]:
@@ -163,37 +152,3 @@ def _reason(model: nn.Module, path: str) -> str:
     while owner and isinstance(model.get_submodule(owner), nn.ModuleList | nn.ModuleDict):
         owner = owner.rpartition(".")[0]
     return f"its owner, a {type(model.get_submodule(owner)).__name__}, reads its weight without calling it"
-
-
-def _ran(model: nn.Module, inputs: Any) -> bool:
-    """Run a model; False where it takes other inputs, in which case it may raise anything."""
-    try:
-        if isinstance(inputs, Mapping):
-            model(**inputs)
-        else:
-            model(*(inputs if isinstance(inputs, list | tuple) else (inputs,)))
-    except Exception:
-        return False
-    return True
-
-
-def _generated(model: Any, inputs: Mapping[str, Any]) -> bool:
-    """Generate two tokens, where a model can; False for one that needs more than these inputs for it."""
-    first = {key: value for key, value in inputs.items() if not key.startswith("decoder_")}
-    try:
-        settings = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
-        return model.can_generate() and len(model.generate(**first, **settings)) > 0
-    except Exception:
-        return False
-
-
-@contextmanager
-def _random_state_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards the random numbers of torch and Python go on as if nothing had been drawn."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    state = random.getstate()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(state)

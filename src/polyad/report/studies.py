@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polyad.evaluation.trial_records import AdapterRecord, CacheRecord, FailedAdapter, failure, is_trained
+from polyad.evaluation.trial_records import AdapterRecord, CacheRecord, FailedAdapter, failed_trial, is_trained
 from polyad.report.points import check_versions
-from polyad.report.study import Quantity, Study, Trial
+from polyad.report.study import Quantity, Study, StudyTrial
 from polyad.report.words import figure, is_number, short
 
 
@@ -48,7 +48,7 @@ def cache_study(records: Sequence[CacheRecord], best: str | None, facts: Mapping
     return Study(f"Caches after {context:,} tokens", sentence, command, quantities, trials, "bytes", "text0", facts)
 
 
-def _cache(record: CacheRecord, names: Sequence[str]) -> Trial:
+def _cache(record: CacheRecord, names: Sequence[str]) -> StudyTrial:
     mine, theirs = record.get("decode_seconds"), record.get("transformers_decode_seconds")
     values = {
         "bytes": record["bytes_per_token"],
@@ -58,7 +58,7 @@ def _cache(record: CacheRecord, names: Sequence[str]) -> Trial:
         **{f"text{i}": 100 * (record["perplexity"][name]["ratio"] - 1) for i, name in enumerate(names)},
     }
     errors = {f"text{i}": 100 * (record["perplexity"][name]["error"] or 0) for i, name in enumerate(names)}
-    return Trial(record["method"], values, errors)
+    return StudyTrial(record["method"], values, errors)
 
 
 def _summary(record: CacheRecord) -> str:
@@ -110,9 +110,9 @@ def adapter_study(records: Sequence[AdapterRecord | FailedAdapter], facts: Mappi
     )  # fmt: skip
 
 
-def _adapter(record: AdapterRecord | FailedAdapter, names: Sequence[str]) -> Trial:
+def _adapter(record: AdapterRecord | FailedAdapter, names: Sequence[str]) -> StudyTrial:
     if not is_trained(record):
-        return Trial(record["spelled"], failed=str(failure(record)))
+        return StudyTrial(record["spelled"], failed=str(failed_trial(record)))
     values = {
         "trained": record["trained_parameters"],
         "bytes": record["bytes"],
@@ -120,4 +120,4 @@ def _adapter(record: AdapterRecord | FailedAdapter, names: Sequence[str]) -> Tri
         "memory": record["peak_memory_bytes"],
         **{f"text{i}": record["held_out"][name]["after"] for i, name in enumerate(names)},
     }
-    return Trial(record["spelled"], values, curve=record["loss_curve"])
+    return StudyTrial(record["spelled"], values, curve=record["loss_curve"])

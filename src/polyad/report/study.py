@@ -37,7 +37,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Trial:
+class StudyTrial:
     """One trial: its values and their standard errors by quantity, or why it failed."""
 
     name: str
@@ -55,7 +55,7 @@ class Study:
     sentence: str
     command: str
     quantities: Mapping[str, Quantity]
-    trials: Sequence[Trial]
+    trials: Sequence[StudyTrial]
     across: str
     up: str
     facts: Mapping[str, Any]
@@ -118,12 +118,12 @@ def _figures(study: Study, curves: bool) -> str:
     )  # fmt: skip
 
 
-def _fronts(study: Study, good: Sequence[Trial]) -> dict[str, Any]:
+def _fronts(study: Study, good: Sequence[StudyTrial]) -> dict[str, Any]:
     """A figure for every pair of quantities, by ``x|y``; or the sentence that stands in its place."""
     return {f"{a}|{b}": _front(study, good, a, b) for a in study.quantities for b in study.quantities}
 
 
-def _front(study: Study, good: Sequence[Trial], a: str, b: str) -> dict[str, Any] | str:
+def _front(study: Study, good: Sequence[StudyTrial], a: str, b: str) -> dict[str, Any] | str:
     across, up = study.quantities[a], study.quantities[b]
     shown = [(i, t) for i, t in enumerate(good) if is_number(t.values.get(a)) and is_number(t.values.get(b))]
     if not shown:
@@ -159,7 +159,7 @@ def _layout(across: str, up: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _curves(study: Study, good: Sequence[Trial], marks: int = 20) -> dict[str, Any]:
+def _curves(study: Study, good: Sequence[StudyTrial], marks: int = 20) -> dict[str, Any]:
     """The curves of all trials in so many marks, each the mean of what came since the last."""
     data = []
     for i, trial in enumerate(good):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.models.blocks import Block
-from polyad.models.replacement import Replacement, modules
-from polyad.models.surgery import replace
+from polyad.models.replacement import Replacement, put_in_place
 from polyad.testing.decoders import random_decoder, random_tokens
 
 VOCABULARY = 500
@@ -42,7 +41,7 @@ def logits(model: Any, ids: Tensor) -> Tensor:
 @contextmanager
 def in_effect(model: nn.Module, replacement: Replacement, blocks: Iterable[Block] = ()) -> Iterator[None]:
     """Put a replacement into a model for as long as the context lasts."""
-    undo = replace(model, modules(model, replacement, blocks))
+    undo = put_in_place(model, replacement, blocks)
     try:
         yield
     finally:

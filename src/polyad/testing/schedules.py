@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from polyad._callback import Callback
 from polyad._card import Card
 from polyad.models import load, save
 from polyad.testing._contract import seeded_generator
@@ -50,7 +51,7 @@ def run(
     *,
     steps: int = STEPS,
     file: Path | None = None,
-    callback: Callable[..., None] | None = None,
+    callback: Callback | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train a model to reproduce a fixed function, with other rows at every step; the losses."""

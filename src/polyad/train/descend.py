@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.train.gradients import refuse_gradients
 from polyad.train.schedule import Schedule
 from polyad.train.state import keep, read_state, restore
@@ -29,7 +30,7 @@ def descend(
     every: int = 25,
     asked: Mapping[str, Any] | None = None,
     schedule: Schedule | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[float]:
     """Minimise ``loss(step)`` by Adam at ``rate``, which falls as a cosine. Returns the losses.
 

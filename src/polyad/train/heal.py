@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.models import replace
 from polyad.train.descend import descend
 from polyad.train.state import fingerprint
@@ -24,7 +25,7 @@ def heal(
     rate: float = 1e-4,
     state: str | Path | None = None,
     asked: Mapping[str, Any] | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[float]:
     """Train ``modules`` so that the model predicts with them as it does with its own. Returns the divergences.
 

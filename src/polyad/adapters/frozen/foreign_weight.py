@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from polyad.interop.bitsandbytes import dequantize
+from polyad.interop.bitsandbytes import dequantized_weight
 
 NUMBERS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
 """The dtypes of weights that are their own numbers; eight bits and less come with scales."""
@@ -21,7 +21,7 @@ def is_foreign(weight: Tensor) -> bool:
 
 def numbers_of(layer: nn.Module, weight: Tensor) -> Tensor:
     """The numbers of a foreign weight of a layer; ValueError where only the layer's own forward pass knows them."""
-    numbers = dequantize(layer)
+    numbers = dequantized_weight(layer)
     if numbers is not None:
         return numbers
     if weight.is_quantized or getattr(type(weight), "dequantize", None) is not Tensor.dequantize:

@@ -53,18 +53,18 @@ class Adapters:
         inputs that the adapter does not see in training. Adapters are float32, or float64 on such a base.
         """
         self.refuse_name(name)
-        planned = plan.plan(self.model, which, method, dropout=dropout, **how)
+        planned = plan.plan_adapters(self.model, which, method, dropout=dropout, **how)
         self.place(name, planned)
         return [site.name for site, _ in planned.adapters]
 
     def preview(self, which: Which, method: Method | str, **how: Any) -> list[plan.Match]:
         """List the weights that ``attach`` would change. What layers share is counted at the first of them."""
-        planned = plan.plan(self.model, which, method, begin=False, **how)
+        planned = plan.plan_adapters(self.model, which, method, begin=False, **how)
         counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in planned.adapters]
         counts[0] += sum(p.numel() for p in planned.bank.parameters())
         return [plan.Match(s.name, s.kind, s.shape, n) for (s, _), n in zip(planned.adapters, counts, strict=True)]
 
-    def place(self, name: str, planned: plan.Plan) -> None:
+    def place(self, name: str, planned: plan.AdapterPlan) -> None:
         """Attach planned adapters under a name that ``refuse_name`` lets pass."""
         attach.attach_plan(self._adapted, name, planned)
 
@@ -147,7 +147,7 @@ class Adapters:
 
     def groups(self, name: str, lr: float, rates: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
         """Groups for an optimiser: parameters whose name matches a pattern of ``rates`` get so many times ``lr``."""
-        return schedule.groups(self.named_parameters(name), lr, rates or {})
+        return schedule.parameter_groups(self.named_parameters(name), lr, rates or {})
 
     def freeze(self, name: str) -> None:
         """Stop training an adapter; it goes on acting."""

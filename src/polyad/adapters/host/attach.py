@@ -11,12 +11,12 @@ from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.host.activate import activate
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
-from polyad.adapters.host.build import base_of
+from polyad.adapters.host.build import frozen_weight
 from polyad.adapters.host.choose_trained import warn_of_random
 from polyad.adapters.host.experts import AdaptedExperts
 from polyad.adapters.host.first_pass import FirstPass
 from polyad.adapters.host.merge import refuse_sharded_layers, unmerge
-from polyad.adapters.host.plan import Plan
+from polyad.adapters.host.plan import AdapterPlan
 from polyad.adapters.host.sites import Site
 from polyad.adapters.host.trained import switch_places
 
@@ -25,7 +25,7 @@ BANK = "adapter_bank_"
 """The name, before the adapter's, of the module that holds what an adapter's layers share."""
 
 
-def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
+def attach_plan(layers: AdaptedLayers, name: str, plan: AdapterPlan) -> None:
     """Put planned adapters on their layers and let them act; what fails on the way leaves the model as it was."""
     try:
         _put_on(layers, name, plan)
@@ -46,7 +46,7 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: Plan) -> None:
         FirstPass(layers)
 
 
-def _put_on(layers: AdaptedLayers, name: str, plan: Plan) -> None:
+def _put_on(layers: AdaptedLayers, name: str, plan: AdapterPlan) -> None:
     """Put planned adapters on their layers, and the bank that they share on its home."""
     common = layers.common
     _freeze(layers)
@@ -59,7 +59,7 @@ def _put_on(layers: AdaptedLayers, name: str, plan: Plan) -> None:
             assert site.parameter is not None
             layer.add(name, site.parameter, adapter, plan.spec)
         else:
-            layer.add(name, adapter, base_of(site), plan.spec)
+            layer.add(name, adapter, frozen_weight(site), plan.spec)
     common.names.append(name)
     if plan.trained:
         common.trained[name] = plan.trained

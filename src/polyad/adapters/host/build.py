@@ -141,7 +141,7 @@ def trained_dtype(weight: Tensor | None) -> torch.dtype:
 
 
 def _start(adapter: Adapter, site: Site, expert: int, start: Mapping[str, Any] | None, *, reads: bool) -> None:
-    base, kind = base_of(site, expert), type(adapter)
+    base, kind = frozen_weight(site, expert), type(adapter)
     if reads:
         _refuse_missing("the weight", base.weight)
     with torch.no_grad():
@@ -165,12 +165,12 @@ def _refuse_missing(name: str, x: Tensor) -> Tensor:
 def weight_of(site: Site) -> Tensor:
     """The dense weight of a site; the refusal of one that cannot be read names it."""
     try:
-        return base_of(site).weight
+        return frozen_weight(site).weight
     except ValueError as error:
         raise ValueError(f"{site.name}: {error}") from None
 
 
-def base_of(site: Site, expert: int = 0) -> Frozen:
+def frozen_weight(site: Site, expert: int = 0) -> Frozen:
     """The frozen weight of a site."""
     if site.parameter is None:
         base = frozen_view(site.layer, site.part)

@@ -13,6 +13,8 @@ from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.layer_function import call_with_weights
 from polyad.adapters.frozen.layer_kinds import FrozenExpert
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
+from polyad.adapters.host.unsharded import whole_adapter
+from polyad.adapters.sharded import whole
 from polyad.formats import Format
 
 
@@ -85,8 +87,9 @@ class AdaptedExperts(StandIn):
         return {name: tensor.to(self._parameters[name].dtype) for name, tensor in weights.items()}  # pyright: ignore
 
     def updates(self, name: str) -> Iterator[tuple[str, Tensor]]:
-        for adapter, parameter, module, _ in self.routes[name]:
-            yield f".{parameter}", _dense(module, self._experts(parameter)) * adapter.scale
+        for adapter, parameter, *_ in self.routes[name]:
+            module = UpdateModule(whole_adapter(adapter))
+            yield f".{parameter}", _dense(module, whole(self._experts(parameter))) * adapter.scale
 
     def _experts(self, parameter: str) -> Tensor:
         """A parameter as (experts, out, in)."""

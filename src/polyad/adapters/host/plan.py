@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.frozen.layer_kinds import can_drop
-from polyad.adapters.host.build import Method, base_of, build_adapter, needs_of, unwrap_method
+from polyad.adapters.host.build import Method, build_adapter, frozen_weight, needs_of, unwrap_method
 from polyad.adapters.host.choose_trained import is_trained, trained_places
 from polyad.adapters.host.select import check_patterns, select_sites
 from polyad.adapters.host.sites import Parts, Site
@@ -34,7 +34,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdapterPlan:
     """Adapters for their sites, the bank that they share, and the arguments that made them."""
 
     adapters: list[tuple[Site, Adapter]]
@@ -50,7 +50,7 @@ class Plan:
         return adapters | without_gradients(places_of(self.trained))
 
 
-def plan(
+def plan_adapters(
     model: nn.Module,
     which: Which,
     method: Method | str,
@@ -65,7 +65,7 @@ def plan(
     stats: Mapping[str, Moments] | None = None,
     begin: bool = True,
     **arguments: Any,
-) -> Plan:
+) -> AdapterPlan:
     """Make the adapters that the layers ``which`` of the kinds ``of`` will get, and attach none.
 
     ``parts`` gives rows of fused weights, {pattern: [(first, end), …]}; ``tied`` allows layers that share their
@@ -81,7 +81,7 @@ def plan(
     names, places = trained_places(model, trained, tied=tied)
     sites, called = select_sites(model, which, of, parts or {}, tied=tied)
     sites = _without_trained(sites, names)
-    if dropout and not any(can_drop(base_of(site)) for site in sites):
+    if dropout and not any(can_drop(frozen_weight(site)) for site in sites):
         raise ValueError(
             f"dropout={dropout} can drop inputs of none of the layers chosen, such as {sites[0].name} of the kind "
             f"{sites[0].kind}; attach with dropout=0"
@@ -92,7 +92,7 @@ def plan(
     reads = "weight" in needs_of(method)
     build = functools.partial(build_adapter, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
     adapters = [(site, build(site, start=starts.get(site.name))) for site in sites]
-    return Plan(adapters, bank, AdapterSpec(method, arguments, seed, dropout, tuple(names)), called, places)
+    return AdapterPlan(adapters, bank, AdapterSpec(method, arguments, seed, dropout, tuple(names)), called, places)
 
 
 def _without_trained(sites: list[Site], names: Sequence[str]) -> list[Site]:

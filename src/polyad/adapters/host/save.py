@@ -19,8 +19,8 @@ from polyad._stated import in_words
 from polyad._versions import NEWEST
 from polyad.adapters.frozen.foreign_weight import NUMBERS, is_foreign, numbers_of
 from polyad.adapters.frozen.frozen import suffix
-from polyad.adapters.host.build import base_of, card_of
-from polyad.adapters.host.plan import Plan, plan
+from polyad.adapters.host.build import card_of, frozen_weight
+from polyad.adapters.host.plan import AdapterPlan, plan_adapters
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for
 from polyad.adapters.host.stand_in import AdapterSpec, StandIn
 from polyad.adapters.host.state import fill
@@ -61,7 +61,7 @@ def write_folder(
         "dropout": spec.dropout,
         **({"trained": spec.trained} if spec.trained else {}),
         "sites": [{"name": s.name, "path": s.path, "kind": s.kind, "shape": s.shape, "part": s.part} for s in sites],
-        "base": {site.name: fingerprint(site) for site in sites},
+        "base": {site.name: base_fingerprint(site) for site in sites},
     }
     try:
         json.dumps(stated)
@@ -83,7 +83,7 @@ def write_folder(
 
 def plan_from_folder(
     model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> Plan:
+) -> AdapterPlan:
     """Plan the adapter that ``read_folder`` read and give it its numbers; refuse whatever does not fit the model."""
     with in_words(f"the adapter that {folder} describes cannot be made", "copy the folder again"):
         return _plan(model, folder, name, stated, tensors)
@@ -91,7 +91,7 @@ def plan_from_folder(
 
 def _plan(
     model: nn.Module, folder: Path, name: str, stated: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> Plan:
+) -> AdapterPlan:
     chosen = card(stated["method"])
     if chosen.kind != "adapter":
         raise ValueError(f"{folder / MANIFEST} states {chosen.name}, a method of kind {chosen.kind}; copy it again")
@@ -99,7 +99,7 @@ def _plan(
     refuse_huge(folder, chosen.name, stated["arguments"], model, tensors)
     undivided = {site["name"] for site in stated["sites"] if site["part"] is None}
     which, parts = patterns_for((site["name"] for site in stated["sites"]), undivided)
-    planned = plan(
+    planned = plan_adapters(
         model,
         which,
         chosen.function,
@@ -139,13 +139,13 @@ def check_model(model: nn.Module, folder: Path, stated: Mapping[str, Any]) -> No
                 "model that it was trained on"
             )
         part = None if wanted["part"] is None else tuple(wanted["part"])
-        if fingerprint(replace(site, part=part)) != stated["base"][wanted["name"]]:
+        if base_fingerprint(replace(site, part=part)) != stated["base"][wanted["name"]]:
             raise ValueError(
                 f"the weight of {wanted['name']} is not the one that {folder} was trained on; load it onto that model"
             )
 
 
-def fingerprint(site: Site) -> str:
+def base_fingerprint(site: Site) -> str:
     """A hash of some of a weight's numbers in bfloat16, so that casts keep it; of a merged one, of the original."""
     before = (site.module.original if isinstance(site.module, StandIn) else None) or {}
     original = before.get(site.parameter or "weight")
@@ -163,5 +163,5 @@ def _stored_numbers(site: Site) -> Tensor:
     if isinstance(weight, Tensor):
         stored = weight.is_floating_point() and is_foreign(weight) and weight.dtype in NUMBERS
         return numbers_of(site.layer, weight.detach()) if stored else weight.detach()
-    stored = base_of(site).stored_weight
+    stored = frozen_weight(site).stored_weight
     return next(iter(stored.tensors().values())) if isinstance(stored, Format) else stored

@@ -11,7 +11,9 @@ from torch import nn
 from polyad.adapters.adapter import Adapter
 
 
-def groups(parameters: Mapping[str, nn.Parameter], lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+def parameter_groups(
+    parameters: Mapping[str, nn.Parameter], lr: float, rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
     """One group a rate: parameters whose name matches a pattern of ``rates`` get so many times ``lr``."""
     by_rate: dict[float, list[nn.Parameter]] = {}
     trained = {name: p for name, p in parameters.items() if p.requires_grad}

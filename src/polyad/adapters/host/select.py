@@ -15,7 +15,7 @@ from polyad.adapters.host.ambiguous_sites import (
     refuse_whole_model,
     without_uncalled,
 )
-from polyad.adapters.host.build import base_of
+from polyad.adapters.host.build import frozen_weight
 from polyad.adapters.host.sites import KINDS, Parts, Site, adaptable_sites, site_parts
 from polyad.models.surgery import Which, matches, select_by_path
 from polyad.models.uncalled_layers import uncalled_layers
@@ -53,7 +53,7 @@ def select_sites(model: nn.Module, which: Which, of: Sequence[str], parts: Parts
 
 def _called_sites(model: nn.Module, which: Which, sites: list[Site]) -> Selection:
     """Those of the sites that the model calls, as far as one short run of it tells."""
-    functions = {site.path: base_of(site).function for site in sites if site.parameter is None}
+    functions = {site.path: frozen_weight(site).function for site in sites if site.parameter is None}
     refused = {path: function.reason for path, function in functions.items() if function and function.reason}
     sites = without_uncalled(which, sites, refused)
     owners = (unwrap(model.get_submodule(site.path.rpartition(".")[0])) for site in sites)

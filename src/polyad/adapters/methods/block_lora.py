@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, nn
 
+from polyad import _check
 from polyad._card import Paper, method
+from polyad.adapters.adapter import matrix
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.adapters.methods.lora import LoRA
 from polyad.formats import LowRank
@@ -49,6 +51,8 @@ class BlockLoRA(LoRA):
     ) -> None:
         if blocks < 1 or rank % blocks:
             raise ValueError(f"blocks={blocks} does not divide rank={rank}; choose a divisor of the rank")
+        most = blocks * min(matrix(shape))
+        _check.rank(rank, most, f"{blocks} times the shorter side of a weight of shape {shape}")
         super().__init__(shape, rank=rank // blocks, generator=generator)
         self.blocks, self.scale = blocks, 1.0 if alpha is None else alpha / rank
         self.B = nn.Parameter(torch.zeros(shape[0], rank))

@@ -82,7 +82,7 @@ class SoKA(Adapter):
         terms = kronecker_svd(weight, most, shape_of_first=self.first)
         count = self.rank
         if self.energy is not None:
-            spectrum = terms.first.flatten(-2).norm(dim=-1).square()
+            spectrum = terms.first.flatten(-2).norm(dim=-1).pow(4)  # a factor's norm is its root
             count = max(1, min(self.rank, by_energy(spectrum, self.energy), by_elbow(spectrum)))
         first, second = (t[:count].to(dtype=self.A.dtype, device=self.A.device) for t in (terms.first, terms.second))
         self._hold(Kronecker(first, second))

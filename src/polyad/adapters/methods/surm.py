@@ -11,9 +11,9 @@ from polyad._card import Paper, method
 from polyad.adapters.adapter import Adapter, matrix
 from polyad.adapters.frozen.frozen import Frozen
 from polyad.formats import Format, Kronecker
-from polyad.formats.structured.fourier import single_or_double
 from polyad.formats.structured.grid import balanced_divisor
 from polyad.formats.structured.toeplitz import Toeplitz
+from polyad.linalg.scaling import single_or_double
 
 Family = Literal["circulant", "symmetric", "toeplitz", "product", "kronecker"]
 """What the update is: circulant, symmetric Toeplitz, Toeplitz, a product of two circulants, a Kronecker product."""

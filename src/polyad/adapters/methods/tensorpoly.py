@@ -100,8 +100,7 @@ class TensorPoly(Adapter):
 
 def _root(d: int, order: int) -> int:
     """The least whole number whose power reaches d."""
-    near = max(1, math.floor(d ** (1 / order)) - 1)
-    return next(k for k in range(near, d + 1) if k**order >= d)
+    return next(k for k in range(math.floor(d ** (1 / order)), d + 1) if k**order >= d)
 
 
 def _entangle(vectors: Tensor, share: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from polyad.adapters.host.merge import refuse_changed_biases
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for, refuse_overlap
 from polyad.adapters.host.trained import refuse_trained
 from polyad.adapters.methods.lora import LoRA
-from polyad.adapters.sharded import unsharded
+from polyad.adapters.sharded import sharded_parts, unsharded
 from polyad.formats import LowRank
 from polyad.linalg import evenly, truncated_svd
 
@@ -32,9 +32,10 @@ def updates(adapters: Adapters, name: str) -> dict[str, Change]:
     adapters.of(name)  # refuses a name that is not attached
     if adapters.merged:
         raise ValueError("the adapters are merged into the weights that they change; call unmerge() first")
-    with torch.no_grad(), unsharded(adapters.model) as gathered:
+    copy = bool(sharded_parts(adapters.model))  # what a forward pass left whole is freed afterwards
+    with torch.no_grad():
         return {
-            path + suffix: _kept(update, copy=gathered)
+            path + suffix: _kept(update, copy=copy)
             for path, layer in adapters.layers().items()
             for suffix, update in (layer.updates(name) if name in layer.specs else ())
         }

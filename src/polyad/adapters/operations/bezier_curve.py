@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad._card import Paper, method
 
 
@@ -88,7 +89,7 @@ class BezierCurve:
         steps: int,
         rate: float = 1e-3,
         generator: Generator | None = None,
-        callback: Callable[..., Any] | None = None,
+        callback: Callback | None = None,
     ) -> list[float]:
         """Learn θ_m by Adam on ``loss(step)`` at a place drawn uniformly for each step; returns the losses.
 

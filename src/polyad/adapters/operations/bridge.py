@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.train import descend
 
@@ -45,7 +46,7 @@ def bridge(
     rate: float = 1e-3,
     mixup: float = 0.4,
     generator: Generator | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[float]:
     """Train ``head(features(x))`` to give the probabilities of softmax(``target(x)``); returns the loss of each step.
 

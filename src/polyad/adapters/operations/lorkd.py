@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad._card import Paper, method
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.methods.lora import LoRA
@@ -47,7 +48,7 @@ def lorkd(
     rate: float = 1e-3,
     weight: float = 1.0,
     temperature: float = 4.0,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[float]:
     """Train a model and its adapters together, each row through the adapter of its own task; returns the losses.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polyad._callback import Callback
 from polyad._stated import read_stated
 from polyad._unfinished import state_file
 from polyad._versions import NEWEST, read_version
@@ -24,14 +25,14 @@ from polyad.models.surgery import Which
 from polyad.train.state import difference, fingerprint
 
 
-def compare(
+def compare_adapters(
     model: Any,
     methods: Mapping[str, Method],
     asked: Finetuning,
     folder: Path,
     *,
     rank: int = 8,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> Iterable[AdapterRecord | FailedAdapter]:
     """Train each method at the size nearest to LoRA's count at ``rank``; yield one record a method as it is finished.
 
@@ -67,7 +68,14 @@ def compare(
 
 
 def _train_one(
-    model: Any, method: Method, asked: Finetuning, place: Path, which: Which, count: int, callback: Any, stated: Any
+    model: Any,
+    method: Method,
+    asked: Finetuning,
+    place: Path,
+    which: Which,
+    count: int,
+    callback: Callback | None,
+    stated: Any,
 ) -> AdapterRecord:
     """Train and keep one method of a comparison; the model is afterwards as it was before."""
     method, _ = size_to_count(model, which, method, count)

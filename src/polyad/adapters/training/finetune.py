@@ -64,7 +64,7 @@ def finetune(
         learned = train(
             adapters, NAME, tokens.loss, steps=asked.steps, rate=rate, state=state, asked=identity, callback=callback
         )
-    peak = memory.largest() if measured else None
+    peak = memory.largest_resident_set() if measured else None
     after = _losses(model, heldout, counted, quality.losses, callback, "loss after")
     record: TrainingRecord = {
         "version": NEWEST["record"], "method": stated["method"], "arguments": arguments,
@@ -87,7 +87,7 @@ def try_rates(
     *,
     steps: int = 40,
     without: Sequence[float] | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> RateRange:
     """Try rising learning rates of a method on the first batches of a fine-tuning; the model is left as it was.
 
@@ -147,7 +147,7 @@ def _losses(
     heldout: Mapping[str, Tensor],
     counted: Mapping[str, Tensor],
     measure: Callable[..., Tensor],
-    callback: Any,
+    callback: Callback | None,
     stage: str,
 ) -> dict[str, float]:
     """The mean loss of each text's held-out windows."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.operations.absorb import absorb
@@ -46,7 +47,7 @@ def train(
     every: int = 25,
     merges: Collection[int] = (),
     asked: Mapping[str, Any] | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> Learned:
     """Train the adapter called ``name`` on ``loss(step)``, a scalar for each step from 0, and keep it attached.
 

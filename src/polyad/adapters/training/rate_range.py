@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.training.loop import optimizer_of, step_of
 from polyad.train.gradients import DivergedError
@@ -47,7 +47,7 @@ def rate_range(
     high: float = 1.0,
     steps: int = 40,
     without: Sequence[float] | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> RateRange:
     """Train the adapter ``name`` on ``loss(step)`` while the rate rises from ``low`` to ``high`` by equal factors.
 

@@ -16,7 +16,7 @@ EXTRA = "polyad_adapters.safetensors"
 """The file that a checkpoint holds in addition to the model's weights."""
 
 
-def unsaved_buffers(adapters: Adapters) -> dict[str, Tensor]:
+def unsaved_adapter_buffers(adapters: Adapters) -> dict[str, Tensor]:
     """The buffers that no state dict holds, by adapter, layer and name; scores that methods rank by are some."""
     buffers: dict[str, Tensor] = {}
     for name in adapters.names:
@@ -37,7 +37,7 @@ def write_extra(adapters: Adapters, checkpoint: Path) -> None:
         for key, p in adapters.named_parameters(name).items()
         if not p.requires_grad
     ]
-    tensors = {key: t.detach().cpu().contiguous().clone() for key, t in unsaved_buffers(adapters).items()}
+    tensors = {key: t.detach().cpu().contiguous().clone() for key, t in unsaved_adapter_buffers(adapters).items()}
     if tensors or frozen:
         write_sealed(checkpoint / EXTRA, tensors, "checkpoint", {"frozen": json.dumps(frozen)})
 
@@ -49,7 +49,7 @@ def read_extra(adapters: Adapters, checkpoint: Path) -> None:
     file = checkpoint / EXTRA
     numbers, metadata = read_sealed(file, "checkpoint", "go on from an earlier checkpoint")
     frozen = set(parse_stated(metadata.get("frozen"), list[str], file, "go on from an earlier checkpoint"))
-    for key, buffer in unsaved_buffers(adapters).items():
+    for key, buffer in unsaved_adapter_buffers(adapters).items():
         if key not in numbers or numbers[key].shape != buffer.shape:
             raise ValueError(
                 f"{checkpoint / EXTRA} is of other adapters: {key} is missing or of another shape; attach the "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyad import train
+from polyad._callback import Callback
 from polyad.attention.conversion.transmla import transmla
 from polyad.data import Frame, digest, frame
 from polyad.models import Undo, blocks, collect, replace
@@ -29,7 +29,7 @@ def convert(
     heal: int = 0,
     rate: float = 1e-4,
     state: str | Path | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> Undo:
     """Put ``transmla`` in place of the model's attention, calibrated on windows of token ids. Returns its undo.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
+from polyad._callback import Callback
 from polyad.cache.codec import Make, arguments
 from polyad.cache.host.cache import rotations_of
 from polyad.cache.host.model_layers import Use
@@ -23,7 +24,7 @@ def fisher(
     *,
     sinks: int = 0,
     generator: Generator | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[dict[str, Tensor]]:
     """Fisher information of every layer's keys and values on windows of token ids; (H d, H d) each.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from polyad import _check
+from polyad._callback import Callback
 from polyad.allocate import Curve, greedy
 from polyad.cache.codecs.matryoshkakv import principal_basis
 from polyad.cache.host.probe import uses_of_cache
@@ -29,7 +30,7 @@ def matryoshka_bases(
     max_iter: int = 40,
     rate: float = 1e-2,
     generator: Generator | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[dict[str, Tensor]]:
     """Train bases for ``MatryoshkaKV`` that keep the model's output at random ranks, and add them to the statistics.
 
@@ -71,7 +72,7 @@ def matryoshka_ranks(
     keep: float,
     *,
     unit: int = 16,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[dict[str, Tensor]]:
     """Add ranks of the keys and values of every head, which together keep ``keep`` of all numbers, to the statistics.
 

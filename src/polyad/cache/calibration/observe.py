@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from polyad._callback import Callback
 from polyad._card import methods
 from polyad.cache.calibration.fisher import fisher, inputs_of
 from polyad.cache.codec import Codec, Make, Place, arguments
@@ -27,7 +28,7 @@ def observe(
     windows: Iterable[Tensor],
     *,
     sinks: int = 0,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> list[dict[str, Tensor]]:
     """Second moments of what each layer's attention sees on windows of token ids, for a codec that ``make`` makes.
 

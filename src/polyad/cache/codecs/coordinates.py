@@ -20,7 +20,7 @@ def split_heads(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(-1, (heads // rows.shape[1], -1)).transpose(2, 3).flatten(1, 2)
 
 
-def coordinates(stored: Format, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def joined_coordinates(stored: Format, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """All coordinates side by side, (batch, groups, tokens, r), and the basis, (batch, groups, r, s d)."""
     terms = _terms(stored)
     latents, bases = zip(*((latent.to_dense().to(dtype), out.to(dtype)) for latent, out in terms), strict=True)

@@ -64,12 +64,10 @@ class Gear(Codec):
         outliers: float = 0.02,
         max_iter: int = 3,
     ) -> None:
-        if rank < 0:
-            raise ValueError(f"rank={rank} must be at least 0")
+        _check.at_least("rank", rank, 0)
         if not 0 <= outliers < 1:
             raise ValueError(f"outliers={outliers} must be a share of the numbers, from 0 to below 1")
-        if max_iter < 1:
-            raise ValueError(f"max_iter={max_iter} must be at least 1")
+        _check.at_least("max_iter", max_iter, 1)
         self.codes = Kivi(bits=bits, group=group)
         self.block, self.rank, self.outliers, self.max_iter = group, rank, outliers, max_iter
 

@@ -44,8 +44,7 @@ class Kivi(Codec):
 
     def __init__(self, place: Place | None = None, *, bits: int = 2, group: int = 64) -> None:  # noqa: ARG002
         _check.bits(bits)
-        if group < 1:
-            raise ValueError(f"group={group} must be at least 1")
+        _check.at_least("group", group, 1)
         self.bits, self.group, self.block = bits, group, group
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Quantized, Quantized]:  # noqa: ARG002

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polyad import _check
 from polyad._card import method
 from polyad.cache.codec import Codec, Place, Turn
 from polyad.formats import Format, Quantized
@@ -40,8 +41,7 @@ class KSortBFP(Codec):
     def __init__(
         self, place: Place, *, bits: int = 4, value_bits: int | None = None, group: int = 32, sort: bool = True
     ) -> None:
-        if group < 1:
-            raise ValueError(f"group={group} must be at least 1")
+        _check.at_least("group", group, 1)
         self.bits, self.value_bits, self.group = bits, bits if value_bits is None else value_bits, group
         size = place.need("keys").diagonal().reshape(place.key_heads, -1)
         index = torch.arange(size.shape[-1], device=size.device).expand_as(size)

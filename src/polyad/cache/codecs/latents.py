@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyad import _check
 from polyad.cache.codec import Codec, Turn
-from polyad.cache.codecs.coordinates import coordinates, join_heads, mix, scores, split_heads
+from polyad.cache.codecs.coordinates import join_heads, joined_coordinates, mix, scores, split_heads
 from polyad.formats import Dense, Format, LowRank, Product, Sum
 from polyad.quantize import least_distortion, round_to_nearest
 
@@ -104,7 +104,7 @@ class Basis:
 
     def dense(self, stored: Format, heads: int) -> Tensor:
         """The inverse of ``encode``, up to its error."""
-        return split_heads(self.rows(*coordinates(stored, stored.dtype)), heads)
+        return split_heads(self.rows(*joined_coordinates(stored, stored.dtype)), heads)
 
     def rows(self, latent: Tensor, out: Tensor) -> Tensor:
         """The rows that these coordinates stand for, heads side by side."""
@@ -146,7 +146,7 @@ class Latents(Codec):
     def scores(self, query: Tensor, stored: Format, turn: Turn | None) -> Tensor:
         if turn is None:
             return self.key_basis.scores(query, stored)
-        latent, out = coordinates(stored, query.dtype)
+        latent, out = joined_coordinates(stored, query.dtype)
         step = max(1, TILE // latent.shape[0])
         tiles = []
         for at in range(0, latent.shape[-2], step):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from polyad import _check
 from polyad._card import Paper, method
 from polyad.cache.codec import Place
 from polyad.cache.eviction import Eviction
@@ -42,8 +43,7 @@ class StreamingLLM(Eviction):
     """
 
     def __init__(self, place: Place, *, sinks: int = 4) -> None:
-        if sinks < 0:
-            raise ValueError(f"sinks={sinks} must be at least 0")
+        _check.at_least("sinks", sinks, 0)
         super().__init__(place, keep=1.0, block=max(1, sinks))
         self.sinks = sinks
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyad import _check
 from polyad._card import Paper, method
 from polyad.allocate import Curve, greedy
 from polyad.cache.codec import Place
@@ -73,8 +74,7 @@ class TransformCoding(Latents):
     before_rotation = True
 
     def __init__(self, place: Place, *, rate: float | None = None, block: int = 16) -> None:
-        if block < 1:
-            raise ValueError(f"block={block} must be at least 1")
+        _check.at_least("block", block, 1)
         record = place.seen
         if rate is not None and "key_bits" not in record:
             (record,) = water_filling([{name: place.need(name) for name in (*_names("key"), *_names("value"))}], rate)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from polyad import _check
 from polyad._card import Paper, method
 from polyad.cache.codec import Codec, Place, Turn
 from polyad.cache.eviction import largest
@@ -63,8 +64,7 @@ class VidKV(Codec):
         by_token: bool = False,
         protect: float = 0.2,
     ) -> None:
-        if group < 1:
-            raise ValueError(f"group={group} must be at least 1")
+        _check.at_least("group", group, 1)
         if not 0 < anomalous <= 1 or abs(1 / anomalous - round(1 / anomalous)) > 1e-6:
             raise ValueError(f"anomalous={anomalous} must be one of 1, 1/2, 1/3, … of the channels")
         if not 0 <= protect < 1:

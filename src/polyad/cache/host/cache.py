@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from polyad import _check
 from polyad._types import check_type
 from polyad.cache.codec import Codec, Make, Place, arguments
 from polyad.cache.eviction import Eviction
@@ -21,7 +22,7 @@ from polyad.cache.host.layer import HeldLayer
 from polyad.cache.host.model_layers import Use, place, plain_layers
 from polyad.cache.host.probe import uses_of_cache
 from polyad.cache.host.rotation import Rotation
-from polyad.cache.host.statistics_check import refuse_damaged
+from polyad.cache.host.statistics_check import refuse_damaged_statistics
 
 WINDOW = 128
 
@@ -102,8 +103,7 @@ def _hold(
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         check_type(name, value, int, "give a number of tokens")
-        if value < 0:
-            raise ValueError(f"{name}={value} must be at least 0")
+        _check.at_least(name, value, 0)
 
 
 def _statistics(
@@ -118,7 +118,7 @@ def _statistics(
             "calibrate this model"
         )
     for (number, use), layer in zip(uses.items(), seen, strict=True):
-        refuse_damaged(number, layer, use.heads)
+        refuse_damaged_statistics(number, layer, use.heads)
     return seen
 
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.cache.host.row_sums import SUMS, readable, sum_kernel, sum_order
 from polyad.formats import Format, Product, Quantized, Sum
-from polyad.formats.stored.dense import apply
+from polyad.formats.stored.dense import dense_product
 from polyad.formats.stored.packing import pack, packed_length, unpack
 
 TAIL = 4
@@ -92,7 +92,7 @@ class FusedRows(Format):
             return self._sums(x, self.packed.shape[-2])
         if self.down and x.ndim == self.packed.ndim > 2:  # block by block, so that none is turned
             return (x.unsqueeze(-3) @ self._restore(x.dtype)).transpose(-3, -2).flatten(-2)
-        return apply(self._dense(x.dtype), x)
+        return dense_product(self._dense(x.dtype), x)
 
     def combine(self, weights: Tensor) -> Tensor:
         if self.down or not self._reads(weights):

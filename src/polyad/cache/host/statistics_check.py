@@ -11,7 +11,7 @@ SIDES = {"keys": "key", "values": "value", "key_fisher": "key", "value_fisher": 
 """The square matrices of all heads side by side, by the side that they are of."""
 
 
-def refuse_damaged(layer: int, seen: Mapping[str, Tensor], heads: int) -> None:
+def refuse_damaged_statistics(layer: int, seen: Mapping[str, Tensor], heads: int) -> None:
     """Refuse statistics of a layer that are not of one width, or hold NaN or infinite numbers, by their names."""
     widths: dict[str, int] = {}
     for name, value in seen.items():

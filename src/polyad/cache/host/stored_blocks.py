@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad.formats import Format
-from polyad.formats.batch_entries import entries
+from polyad.formats.batch_entries import batch_entries
 
 SPARE = 8
 """Buffers grow by one part in this many, so that appending costs a constant number of copies a token."""
@@ -153,7 +153,7 @@ class _Run:
         for buffers in self._buffers:
             for name, t in buffers.items():
                 if id(t) not in done:
-                    done[id(t)] = t, entries(t, index)  # t too, so that its id is not another's meanwhile
+                    done[id(t)] = t, batch_entries(t, index)  # t too, so that its id is not another's meanwhile
                 buffers[name] = done[id(t)][1]
         self._like = self.read(0, self.length)
 

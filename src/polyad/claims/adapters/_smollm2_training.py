@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters
 from polyad.adapters.training.finetune import NAME, finetune
 from polyad.adapters.training.settings import Finetuning
@@ -29,9 +30,7 @@ class Contestant:
 class Duel:
     """Both contestants on the same layers, tokens and steps; the rate is that of the least loss at seed 0."""
 
-    def __init__(
-        self, settings: Finetuning, seeds: Sequence[int], callback: Callable[..., Any] | None = None
-    ) -> None:
+    def __init__(self, settings: Finetuning, seeds: Sequence[int], callback: Callback | None = None) -> None:
         self.model: Any = load("smollm2", dtype=torch.float32)
         self.settings, self.seeds, self.callback = settings, seeds, callback
         self.details: dict[str, Any] = {}

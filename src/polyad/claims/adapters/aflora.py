@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.adapters import AFLoRA, LoRA
 from polyad.claims.adapters._second_task import Bench
 from polyad.claims.record import Result
@@ -13,7 +12,7 @@ RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """For all: vectors that multiply random matrices want higher rates than LoRA does."""
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Rank 8 of both; what is never frozen beside it."""
     bench = Bench()
     ours, open_, other = (

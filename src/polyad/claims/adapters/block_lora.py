@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.adapters import BlockLoRA, LoRA
 from polyad.claims.adapters._second_task import CLASSES, Bench
 from polyad.claims.record import Result
@@ -13,7 +12,7 @@ RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 """Lower than other claims': so few rows are learnt by heart at those, and all ways end worse than they began."""
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Sixteen rows a class; nominal rank 8, 2 blocks, beside LoRA of rank 8 and of rank 4, which is as expressive."""
     bench = Bench(rows=16 * CLASSES)
     ours, other, half = (

@@ -12,12 +12,12 @@ from __future__ import annotations
 import copy
 import itertools
 from statistics import mean
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.adapters import BezierCurve, bridge, calibration
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import normal
@@ -29,7 +29,7 @@ ROWS, HELD, SHARED = 6000, 4000, 4
 """``SHARED`` is how many modules of the base, two of its four hidden layers, a bridge reads the output of."""
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The share of the second member's gain in negative log likelihood that a type I bridge keeps, over seeds."""
     runs, data = [], []
     for seed in range(3):

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.adapters import C3A, Adapters, LoRA
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import accuracy, descend, normal
@@ -63,7 +64,7 @@ def times() -> dict[str, float]:
     return {name: median(clock[5:]) / median(clocks["none"][5:]) for name, clock in clocks.items() if name != "none"}
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The accuracy of C³A less that of LoRA of rank one, both of 256 numbers; least over the seeds."""
     runs = [
         {"c3a": train_middle_layer(C3A, seed, block=64, start=0.1), "lora": train_middle_layer(LoRA, seed, rank=1)}

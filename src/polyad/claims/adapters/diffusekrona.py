@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, LoKr, LoRA
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, held_out_accuracy, tune
@@ -15,7 +16,7 @@ RATES, COUNT = (0.005, 0.02, 0.08), 3
 METHODS = {"kronecker": (LoKr, {"factor": 3}), "lora": (LoRA, {"rank": 4})}
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The Kronecker update's best mean accuracy over the grid, less LoRA's."""
     tasks = Tasks(COUNT)
     adapters = Adapters(tasks.base())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.adapters import DoRA, EDoRA
 from polyad.claims.adapters._second_task import DEPTH, Bench
 from polyad.claims.record import Result
@@ -11,7 +10,7 @@ from polyad.claims.record import Result
 MINUTES = 1
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Rank 16 of both, on the square layers: 320 numbers a layer against 2112."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
     ours, other = (bench.tune(method, which=square, rank=16) for method in (EDoRA, DoRA))

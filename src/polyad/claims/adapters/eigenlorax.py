@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, EigenLoRAx, LoRA, recycle
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, held_out_accuracy, tune
@@ -14,7 +15,7 @@ MINUTES = 1
 SOURCES, HELD = 8, 3
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The share of LoRA's gain in accuracy that coefficients alone reach on tasks that no source has seen."""
     tasks = Tasks(SOURCES + HELD, shared=3)
     adapters = Adapters(tasks.base())

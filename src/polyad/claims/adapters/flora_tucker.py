@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
+from polyad._callback import Callback
 from polyad.adapters import FLoRATucker, LoRA
 from polyad.claims.adapters._second_task import RATES, Data, steps, tune_adapter
 from polyad.claims.record import Result
@@ -29,7 +30,7 @@ def gratings(count: int, generator: Generator, *, turned: bool) -> Data:
     return image.unsqueeze(1), kind
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """A small convolutional network adapted from gratings to turned, inverted ones, at about equal numbers."""
     generator = Generator().manual_seed(0)
     with torch.random.fork_rng():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, GraLoRA, LoRA
 from polyad.claims.adapters._planted_layer import Planted, normal
 from polyad.claims.record import Result
@@ -42,7 +43,7 @@ def first_step_change(method: Any, x: torch.Tensor, grad: torch.Tensor, **argume
     return float((steps[0] - steps[1]).norm() / steps[1].norm())
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The other blocks' first step; the rank reached; errors after training at equal numbers."""
     layer, grad = planted_layer(), normal(ROWS, OUT, seed=3)
     ours: dict[str, Any] = {"rank": RANK, "blocks": BLOCKS}

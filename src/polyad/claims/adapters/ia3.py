@@ -7,8 +7,8 @@ smaller: 40 steps of 256 tokens, and the loss on held-out windows.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import IA3, LoRA
 from polyad.adapters.training.settings import Finetuning
 from polyad.claims.adapters._smollm2_training import Contestant, Duel
@@ -20,7 +20,7 @@ SIDES = {"*.k_proj": "outputs", "*.v_proj": "outputs", "*.down_proj": "inputs"}
 SETTINGS = Finetuning(("stdlib",), steps=40, windows=6, select=("*.k_proj", "*.v_proj", "*.down_proj"))
 
 
-def claim(callback: Any = None) -> Outcome:
+def claim(callback: Callback | None = None) -> Outcome:
     """The held-out loss of IA3 less that of LoRA, which trains more numbers."""
     return Duel(SETTINGS, SEEDS, callback).outcome(
         Contestant("IA3", partial(IA3, side=SIDES), (0.003, 0.01, 0.03)),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.adapters import LoLDU, LoRA
 from polyad.claims.adapters._second_task import DEPTH, WIDTH, Bench
 from polyad.claims.record import Result
@@ -11,7 +10,7 @@ from polyad.claims.record import Result
 MINUTES = 1
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The whole diagonals of the square layers, against LoRA of rank 8 on them."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
     ours = bench.tune(LoLDU, which=square, rank=WIDTH)

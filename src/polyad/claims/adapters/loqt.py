@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, LoQT, LoRA, absorb, merge_steps
 from polyad.attention import Decoder, decoder
 from polyad.claims.record import Result
@@ -37,7 +38,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """LoQT's held-out loss above that of full training, less half of what LoRA on codes has above it."""
     parts = split(stdlib(), lambda text: list(text.encode()))
     held_out = windows(parts.evaluation, LENGTH + 1, 256)

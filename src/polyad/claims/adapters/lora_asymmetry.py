@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA
 from polyad.claims.adapters._planted_layer import Planted, normal
 from polyad.claims.record import Result
@@ -30,7 +31,7 @@ def planted_layer(seed: int) -> tuple[Planted, torch.Tensor]:
     return Planted(weight, target, x[:ROWS], normal(ROWS, WIDTH, seed=10 * seed + 4, std=NOISE)), x[ROWS:]
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Held-out errors, over two seeds, each at the rate of the least training loss."""
     held_out: dict[str, list[float]] = {name: [] for name in CASES}
     gap: dict[str, list[float]] = {name: [] for name in CASES}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from statistics import mean
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, LoRA, calibration, ensemble
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, tune
@@ -14,7 +14,7 @@ MINUTES = 1
 MEMBERS, COUNT, ROWS = 5, 3, 300
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The largest ratio, over tasks, of the ensemble's negative log likelihood to the mean of its members'."""
     tasks = Tasks(COUNT)
     runs = []

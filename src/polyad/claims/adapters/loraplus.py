@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA
 from polyad.claims.adapters._planted_layer import Planted, normal
 from polyad.claims.record import Result
@@ -25,7 +26,7 @@ def steps_to_goal(losses: list[float]) -> int:
     return next((i for i, loss in enumerate(losses) if loss <= GOAL), STEPS + 1)
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The fewest steps over a grid of rates, one rate against two, at each width."""
     details: dict[str, Any] = {}
     speedup: dict[int, float] = {}

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, LoRA, expert, lorkd
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import normal
@@ -23,7 +24,7 @@ TASKS, CLASSES, IN, WIDTH, TEACHER, RANK = 5, 4, 24, 24, 256, 4
 ROWS, HELD, STEPS, BATCH = 800, 1000, 1500, 200
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The least gain, over seeds, in mean accuracy of the experts over the backbone distilled alone."""
     runs, data = [], []
     for seed in range(3):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.adapters import LoRA, LoTR
 from polyad.claims.adapters._second_task import DEPTH, Bench
 from polyad.claims.record import Result
@@ -11,7 +10,7 @@ from polyad.claims.record import Result
 MINUTES = 1
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Rank 8 over six layers, 2 d r + L r² numbers against 2 L d r; and LoRA of a rank of about as many numbers."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
     ours, other, even = (

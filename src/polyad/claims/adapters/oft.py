@@ -7,8 +7,8 @@ language model: 40 steps of 256 tokens, and the loss on held-out windows.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import OFT, LoRA
 from polyad.adapters.training.settings import Finetuning
 from polyad.claims.adapters._smollm2_training import Contestant, Duel
@@ -20,7 +20,7 @@ RATES = (0.0005, 0.002, 0.008, 0.032)
 SETTINGS = Finetuning(("stdlib",), steps=40, windows=6, select=("*.q_proj", "*.k_proj", "*.v_proj", "*.o_proj"))
 
 
-def claim(callback: Any = None) -> Outcome:
+def claim(callback: Callback | None = None) -> Outcome:
     """The held-out loss of OFT less that of LoRA."""
     return Duel(SETTINGS, SEEDS, callback).outcome(
         Contestant("OFT", partial(OFT, block=4), RATES),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA, RiemannLoRA
 from polyad.claims.adapters._second_task import DEPTH, Bench
 from polyad.claims.record import Result
@@ -14,7 +13,7 @@ from polyad.claims.record import Result
 MINUTES = 1
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Rank 8 on the square layers, each at its best learning rate of six."""
     bench, square = Bench(), [str(2 * i) for i in range(DEPTH)]
     x, y = bench.data

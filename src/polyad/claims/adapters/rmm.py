@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from statistics import mean
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, LoRA, combine, reversible_merge
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, held_out_accuracy, tune
@@ -14,7 +14,7 @@ MINUTES = 1
 COUNT, RANK, KEEP = 6, 4, 2
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The share of the mean gain in accuracy that two bases keep, less that of the better of two plain merges."""
     tasks = Tasks(COUNT)
     adapters = Adapters(tasks.base())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA, SingLoRA
 from polyad.claims.adapters._planted_layer import Planted, normal
 from polyad.claims.record import Result
@@ -21,7 +22,7 @@ def planted_layer(symmetric: bool) -> Planted:
     return Planted(weight, weight + left @ right.mT, normal(ROWS, WIDTH, seed=3))
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The spread of the final loss's logarithm over a decade of rates; both kinds of targets; parameters."""
     details: dict[str, Any] = {}
     spread: dict[str, float] = {}

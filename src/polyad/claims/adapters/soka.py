@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA, PiSSA, SoKA
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import fit_adapter, normal
@@ -27,7 +26,7 @@ def planted_weights(seed: int) -> tuple[Tensor, Tensor]:
     return Kronecker(first, second).to_dense() / 64, Kronecker(moved, second).to_dense() / 64
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The largest ratio of SoKA's error to the lower one of LoRA's and PiSSA's, which train a third more."""
     runs = []
     for seed in SEEDS:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.adapters import SURM, LoRA
 from polyad.adapters.methods.surm import Family
 from polyad.claims._data_hash import sha
@@ -28,7 +29,7 @@ def targets(seed: int) -> dict[str, Tensor]:
             "nearly Toeplitz": toeplitz + 0.3 * normal(g, SIZE, SIZE)}  # fmt: skip
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The largest ratio of the best family's error to that of rank one, over the kinds of change."""
     runs: dict[str, dict[str, Any]] = {}
     for name, target in targets(0).items():

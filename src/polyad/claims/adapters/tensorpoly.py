@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, LoRA, TensorPoly
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, accuracy, descend
@@ -47,7 +48,7 @@ def train_on_all_tasks(work: Tasks, method: Any, *, seed: int, **given: Any) -> 
     return {"accuracy": mean(accuracies), "trained": sum(p.numel() for p in adapters.parameters("a"))}
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The gain in mean accuracy over the shared LoRA, averaged over two seeds."""
     runs = []
     digest: list[Tensor] = []

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from polyad._callback import Callback
 from polyad.adapters import Adapters, Frozen, LoRA, TeRA, VeRA
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, accuracy, descend, normal
@@ -40,7 +41,7 @@ def task_accuracy(tasks: Tasks, task: int, method: Any, **given: Any) -> dict[st
     return {"accuracy": accuracy(model, *held_out), "trained": trained}
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The least numerical rank over five draws, of 64."""
     ranks = [rank(seed) for seed in range(5)]
     tasks = Tasks(3)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA, TransformedLoRA
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import fit_adapter, normal
@@ -33,7 +34,7 @@ def _rotation(generator: Generator, n: int) -> Tensor:
     return torch.linalg.matrix_exp(a - a.mT)
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The largest ratio of the error with the transform to that of LoRA, which trains no fewer numbers."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for kind in ("Kronecker", "any"):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from polyad._callback import Callback
 from polyad.cache import staircase
 from polyad.claims.record import Result
 from polyad.data import digest, evaluation
@@ -22,7 +23,7 @@ LENGTH, SCORED, GROUP = 768, 128, 32
 EVEN: dict[str, Any] = {"share": (1.0,)}
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Of four bits a number on average, more for young tokens and fewer for old ones lose less than equal bits."""
     model: Any = load("smollm2", dtype=torch.float32)
     window = evaluation(model, "stdlib", count=1, length=LENGTH)["stdlib"]

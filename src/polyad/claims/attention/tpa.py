@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from polyad._callback import Callback
 from polyad.attention import Decoder, decoder
 from polyad.attention.decoder import ATTENTIONS
 from polyad.claims.record import Result
@@ -25,7 +26,7 @@ SIZES = {"width": 192, "layers": 5, "heads": 6, "hidden": 512}
 STEPS, BATCH, LENGTH, SEEDS = 180, 8, 128, (0, 1, 2)
 
 
-def claim(callback: Any = None, *, steps: int = STEPS, seeds: tuple[int, ...] = SEEDS) -> Result:
+def claim(callback: Callback | None = None, *, steps: int = STEPS, seeds: tuple[int, ...] = SEEDS) -> Result:
     """The held-out loss with tensor products is not above the best of multi-head, grouped, multi-query and latent."""
     parts = split(stdlib(), lambda text: list(text.encode()))
     held_out = windows(parts.evaluation, LENGTH + 1, 128)
@@ -48,7 +49,7 @@ def claim(callback: Any = None, *, steps: int = STEPS, seeds: tuple[int, ...] = 
     )  # fmt: skip
 
 
-def train(model: Decoder, ids: Tensor, steps: int, seed: int, callback: Any = None) -> None:
+def train(model: Decoder, ids: Tensor, steps: int, seed: int, callback: Callback | None = None) -> None:
     """AdamW with a warm-up and a cosine, on random windows; all kinds see the same ones."""
     g = Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.cache import cache_for, observe
 from polyad.cache.codec import Make
 from polyad.data import Calibration, calibration, digest, evaluation
@@ -46,12 +47,12 @@ class Caches:
         calibrated = {f"calibration of {k}": v for k, v in used.items()}
         return {**calibrated, **{f"evaluation of {k}": digest(w) for k, w in self.texts.items()}}
 
-    def observe(self, make: Make, callback: Callable[..., Any] | None = None) -> Seen:
+    def observe(self, make: Make, callback: Callback | None = None) -> Seen:
         """Collect from the calibration text the numbers that a codec needs."""
         return observe(self.model, make, self.calibration.windows, callback=callback)
 
     def compare(
-        self, makes: Mapping[str, Make | tuple[Make, Seen]], callback: Callable[..., Any] | None = None
+        self, makes: Mapping[str, Make | tuple[Make, Seen]], callback: Callback | None = None
     ) -> dict[str, dict[str, float]]:
         """For each codec the ratio of perplexities by text and their geometric mean; and bytes.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.cache import KSortBFP
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
@@ -12,7 +12,7 @@ from polyad.claims.record import Result
 MINUTES = 6
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Sorting channels of keys by size makes blocks of half a head as good as blocks of a quarter."""
     bench = Caches(calibrate=8, windows=2)
     statistics = bench.observe(KSortBFP, callback)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.cache import MatryoshkaKV, matryoshka_bases
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
@@ -13,7 +13,7 @@ MINUTES = 10
 RANKS = (40, 24)
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Bases trained to keep what the model says lose less than principal ones, most where the cache is smallest."""
     bench = Caches()
     statistics = bench.observe(MatryoshkaKV, callback)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.cache import Kivi, Palu, fisher, fisher_ranks
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
@@ -12,7 +12,7 @@ from polyad.claims.record import Result
 MINUTES = 8
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Low rank and few bits together lose less than fewer bits alone, at no more bytes."""
     bench = Caches()
     statistics = bench.observe(Palu, callback)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.cache import H2O, Place, PrefixKV, StreamingLLM
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
@@ -14,7 +14,7 @@ MINUTES = 2
 KEEP = 0.2
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """A fifth of the prefix is kept, the same tokens by the same attention, with either division among layers."""
     bench = Caches(prefix=960, scored=64, window=64, windows=3)
     layers = bench.model.config.num_hidden_layers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.cache import Kivi, Squat
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
@@ -13,7 +13,7 @@ from polyad.claims.record import Result
 MINUTES = 2
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """With the paper's rank 5 and weight 0.001."""
     bench = Caches(prefix=960, scored=64, window=64, windows=3)
     by_codec = bench.compare(

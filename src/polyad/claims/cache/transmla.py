@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from polyad._callback import Callback
 from polyad.attention import convert, transmla
 from polyad.claims._smollm2_perplexity import Bench, mean
 from polyad.claims.record import Result
@@ -20,7 +21,7 @@ HEALED = 100
 """Steps of training the second of these, two rows of 256 tokens each."""
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Grouped-query attention is latent attention of an equal cache: no logit changes beyond rounding."""
     bench = Bench(calibrate=4, windows=1)
     model, ids = bench.model, bench.texts["stdlib"][:1, :256]

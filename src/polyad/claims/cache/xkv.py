@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 
+from polyad._callback import Callback
 from polyad.cache import XKV, recording_cache, token_alignment
 from polyad.claims.cache._smollm2_caches import Caches
 from polyad.claims.record import Result
@@ -21,7 +21,7 @@ class Alone(XKV):
     layers = 1
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Singular vectors of tokens that four layers share lose less than those of each layer, basis counted."""
     bench = Caches(windows=2)
     width = 192  # of the keys of a layer

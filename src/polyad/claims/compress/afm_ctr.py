@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from polyad._callback import Callback
 from polyad.claims.record import Result
 from polyad.compress import lord
 from polyad.compress.draft import shifted_bias
@@ -58,7 +59,7 @@ def auc(scores: Tensor, clicks: Tensor) -> float:
     return float((ranks[positive].sum() - p * (p + 1) / 2) / (n * p))
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Truncating output features keeps a higher AUC than truncating weights, at every equal rank."""
     generator = Generator().manual_seed(0)
     torch.manual_seed(0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from polyad._callback import Callback
 from polyad.claims._smollm2_perplexity import Bench, mean
 from polyad.claims.record import Result
 from polyad.compress import eora, equivalent_rescaling
@@ -15,7 +15,7 @@ from polyad.quantize import round_to_nearest
 MINUTES = 6
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """The eigenspace of the inputs recovers at least twice what an SVD of the error recovers."""
     bench = Bench(calibrate=16, windows=8)
     rounded = [equivalent_rescaling, partial(round_to_nearest, bits=4, group=64)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.allocate import uniform
 from polyad.claims._smollm2_perplexity import Bench, mean
 from polyad.claims.record import Result
@@ -13,7 +12,7 @@ from polyad.decompose import svd
 MINUTES = 5
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Truncating outputs costs far less perplexity than truncating weights, at the same ranks."""
     bench = Bench()
     aware = bench.ratio(bench.plan(lord, 0.9, allocate=uniform, callback=callback), callback)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from polyad._callback import Callback
 from polyad.allocate import uniform
 from polyad.claims._smollm2_perplexity import Bench, mean
 from polyad.claims.record import Result
@@ -12,7 +11,7 @@ from polyad.compress import welore
 MINUTES = 3
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """One threshold on normalised singular values beats one rank for all, without data."""
     bench = Bench()
     data_free = {"calibrate": None, "callback": callback}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.claims.record import Result
 from polyad.decompose import chebyshev_tucker, hooi
 
@@ -51,7 +51,7 @@ class Potential:
         return total
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The largest difference of a Tucker rank of the fit from that of the values on the full grid."""
     axis = torch.linspace(-1, 1, GRID, dtype=torch.float64)
     digest, runs = hashlib.sha256(), []

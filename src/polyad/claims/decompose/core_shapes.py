@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.claims.record import Result
 from polyad.decompose import core_shapes, hierarchical_tucker, st_hosvd
 from polyad.models import load
@@ -103,7 +104,7 @@ def worst_of(details: Iterable[Mapping[str, Any]], tensor: str) -> dict[str, flo
     return {key: max(case[key] for case in details if case["tensor"] == tensor) for key in keys}
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Ranks from spectra alone lose hardly more than the best of all ranks."""
     details, worst, trees = list[dict[str, Any]](), 0.0, list[dict[str, Any]]()
     tensors = measurements() | weight_stacks()

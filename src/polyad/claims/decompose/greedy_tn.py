@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from typing import Any
 
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.claims._data_hash import sha
 from polyad.claims.record import Result
 from polyad.decompose import greedy_tn, st_hosvd, tt_svd
@@ -96,7 +96,7 @@ def genetic(x: Tensor, goal: int, seed: int, most: float) -> int | None:
     return None
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Planted structures are found, smaller than fixed formats at one error, and with fewer trials than by genes."""
     cases, digest, worst, fewest = [], {}, 0.0, math.inf
     for place, (name, seed) in enumerate(itertools.product(PLANTED, SEEDS)):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.adapters import LoHa, LoKH, LoKr, LoRA
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import fit_adapter
@@ -40,7 +41,7 @@ def _error(result: Format, x: Tensor, where: Tensor | None = None) -> float:
     return float(rest.norm() / x.norm()) if where is None else float(rest[where].norm() / x[where].norm())
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The largest ratio of the Hadamard form's error to that of the truncated SVD of as many parameters."""
     runs = []
     matrices: list[torch.Tensor] = []

@@ -5,11 +5,10 @@ Under a minute. Tensors of uniform cores and factors, as the paper's synthetic o
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.claims._data_hash import sha
 from polyad.claims.record import Line, Outcome, mean_and_error
 from polyad.decompose import nonnegative_tucker
@@ -45,7 +44,7 @@ def error_ratio(x: Tensor, seed: int) -> float:
     return errors["hals"] / errors["mu"]
 
 
-def claim(callback: Any = None) -> Outcome:
+def claim(callback: Callback | None = None) -> Outcome:
     """The ratio of the errors, and the same where no tensor of these ranks is near."""
     ratios: list[float] = []
     for done, seed in enumerate(SEEDS, 1):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.claims.record import Result
 from polyad.decompose import cp_als, spm
 from polyad.decompose.cp.spm import climb
@@ -33,7 +33,7 @@ def distance(directions: Tensor, factor: Tensor) -> float:
     return float(torch.cdist(factor.T, signed.T, compute_mode="donot_use_mm_for_euclid_dist").amin(1).max())
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """All terms to 1e-6 without being told the rank; the iteration never descends; the time beside cp_als."""
     digest, details, worst = hashlib.sha256(), {}, 0.0
     for d, rank in CASES:

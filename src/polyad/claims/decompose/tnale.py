@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.claims.record import Result
 from polyad.decompose.networks.sweeps import refine_network
 from polyad.decompose.networks.tnale import Structure, local_enumeration, random_ring
@@ -116,7 +116,7 @@ def planted_numbers(structure: Structure, size: int) -> int:
     return sum(size * a * b for a, b in zip(structure.rank, structure.rank[1:] + structure.rank[:1], strict=True))
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Hidden rings are reached with several times fewer evaluations than by sampling."""
     cases, digest, logs, by_order = [], {}, [], dict[int, list[int]]()
     for n in SIZES:

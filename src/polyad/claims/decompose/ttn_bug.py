@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad._callback import Callback
 from polyad.claims.record import Result
 from polyad.decompose import ttn_bug
 from polyad.formats import TreeNetwork
@@ -71,7 +72,7 @@ def small(least: float, n: int = 24, rank: int = 12) -> dict[int, float]:
     return {steps: float((y.to_dense() - exact).norm() / exact.norm()) for steps, y in states.items()}
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """The error falls in first order on the chain, and is no larger where singular values are 1e-12 than at 1e-2."""
     errors = spins()
     values = {str(least): small(least) for least in (1e-2, 1e-6, 1e-12)}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import coordinated_sampling
 from polyad.claims.record import Result
 from polyad.linalg import Gaussian, count_sketch
@@ -24,7 +25,7 @@ def sparse(count: int, nonzeros: int, overlap: Tensor, g: Generator) -> Tensor:
     return torch.zeros(N, count, dtype=torch.float64).scatter(1, place, values * scale)
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """At equal numbers stored, coordinated sampling beats linear sketches of sparse matrices."""
     g = Generator().manual_seed(0)
     errors: dict[int, dict[str, float]] = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import KroneckerProjection, private_median
 from polyad.claims.record import Result
 from polyad.linalg import Gaussian
@@ -25,7 +25,7 @@ def instance(n: int, g: Generator) -> tuple[Tensor, Tensor]:
     return torch.randn(n * n // 2, n * n, generator=g, dtype=torch.float64), w
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Rank-one changes cost ever less than computing anew, and answers stay exact."""
     g = Generator().manual_seed(0)
     sha = hashlib.sha256()

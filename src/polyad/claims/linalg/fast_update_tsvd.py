@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import UpdatingSVD
 from polyad.claims.record import Result
 
@@ -42,7 +42,7 @@ def zha_simon(u: Tensor, s: Tensor, v: Tensor, e: Tensor) -> tuple[Tensor, Tenso
     return torch.cat((u @ f[:k, :k], f[k:, :k])), t[:k], torch.cat((v, q), 1) @ gh[:k].T
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """The same singular values as Zha and Simon's update in a fraction of the time."""
     g = Generator().manual_seed(0)
     figures: dict[int, dict[str, float]] = {}

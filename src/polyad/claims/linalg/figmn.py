@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import IncrementalMixture
 from polyad.claims.record import Result
 
@@ -53,7 +53,7 @@ def points(n: int, d: int, g: Generator) -> tuple[Tensor, Tensor]:
     return centres[labels] + torch.einsum("nij,nj->ni", shapes[labels], noise), labels
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Both forms are the same mixture after thousands of points, and classify alike."""
     g = Generator().manual_seed(0)
     x, labels = points(4000, D, g)

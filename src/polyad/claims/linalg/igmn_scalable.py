@@ -6,11 +6,11 @@ MNIST and the paper's control tasks are not tried; the function to learn is simu
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import IncrementalMixture
 from polyad.claims.record import Result
 
@@ -25,7 +25,7 @@ def surface(n: int, g: Generator) -> tuple[Tensor, Tensor]:
     return x, y + 0.05 * torch.randn(n, 1, generator=g, dtype=torch.float64)
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """One pass explains nearly as much of a surface as batch expectation-maximisation with as many components."""
     g = Generator().manual_seed(0)
     x, y = surface(N + HELD, g)

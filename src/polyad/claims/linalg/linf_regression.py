@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import sketched_lstsq
 from polyad.algorithms.sketched_lstsq import SKETCHES
 from polyad.claims.record import Result
@@ -21,7 +21,7 @@ MINUTES = 1
 N, D, ROWS, TRIALS = 8192, 256, 2048, 20
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """At equal rows the SRHT keeps the coordinate-wise bound and the CountSketch breaks it."""
     a, b = localised_equations()
     eps = math.sqrt(2 * D * math.log(N / 0.1) / ROWS)

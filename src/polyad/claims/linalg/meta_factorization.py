@@ -6,11 +6,11 @@ The inputs are drawn here: a matrix of full rank, one of rank 20, and one with a
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import meta_factorization
 from polyad.claims.record import Result
 from polyad.linalg import Gaussian
@@ -19,7 +19,7 @@ MINUTES = 1
 N, M, RANK = 80, 60, 20
 
 
-def claim(callback: Any = None) -> Result:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too short to report progress
     """Each classical factorisation is reproduced through one call."""
     g = Generator().manual_seed(0)
     full = torch.randn(N, M, generator=g, dtype=torch.float64)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import coupling, random_pivoting
 from polyad.algorithms.random_pivoting import pivot
 from polyad.claims.record import Result
@@ -17,7 +17,7 @@ MINUTES = 1
 SIZES = (4, 8, 12)
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """For both rules one random step shrinks the coupling by 1 − 2 / (m (m − 1)) or more, in expectation."""
     g = Generator().manual_seed(0)
     digest = hashlib.sha256()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import lasso
 from polyad.claims.record import Result
 
@@ -41,7 +41,7 @@ def signal(x: Tensor, support: str, g: Generator) -> Tensor:
     return product / product.square().mean().sqrt()
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """With N about 4 k log d, supports at random are predicted well and cancelling ones are not."""
     g = Generator().manual_seed(0)
     sha = hashlib.sha256()

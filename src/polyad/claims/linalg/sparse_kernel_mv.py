@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import kernel_matvec, near_pairs
 from polyad.algorithms.kernel_matvec import sample_size
 from polyad.claims.record import Result
@@ -48,7 +49,7 @@ def entries_and_error(q: Tensor, k: Tensor, x: Tensor) -> tuple[float, float, fl
     return float(count), error, float(exact.sum())
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Errors stay below eps ‖x‖ while the entries computed grow with an exponent below 2."""
     g = Generator().manual_seed(0)
     sha, counts, errors = hashlib.sha256(), {}, {}

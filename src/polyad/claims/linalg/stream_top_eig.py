@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.algorithms import StreamingEigenvector
 from polyad.claims.record import Result
 
@@ -40,7 +40,7 @@ def oja(a: Tensor, rate: float) -> Tensor:
     return v
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """The correlation is at least 1 − 1/√R at every gap, with light rows and with heavy ones."""
     g = Generator().manual_seed(0)
     digest, margins, most_heavy = hashlib.sha256(), [], 0

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad.attention import LatentAttention, ShardedLatentAttention, convert, mix_latent
 from polyad.claims.record import Result
 from polyad.data import calibration, digest, evaluation
@@ -35,7 +36,7 @@ class Summed(nn.Module):
         return sum(part(hidden_states, position_embeddings, attention_mask)[0] for part in self.parts), None
 
 
-def claim(callback: Any = None) -> Result:
+def claim(callback: Callback | None = None) -> Result:
     """Mixing the latent before the cut leaves a perplexity nearer to the whole's than cutting it as it is."""
     model: Any = load("smollm2", dtype=torch.float32)
     sample = calibration(model, "stdlib", count=2, length=512)

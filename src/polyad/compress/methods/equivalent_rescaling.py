@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 
 from polyad._card import Paper, method
 from polyad.models.blocks import Block, blocks, decoder_layers, readers
-from polyad.models.proof import Trial
+from polyad.models.proof import LayerTrial
 from polyad.models.replacement import Replacement
+from polyad.models.twin import Twin
 
 NEYSHABUR = Paper(
     "Neyshabur, Salakhutdinov, Srebro", 2015, "Path-SGD: Path-Normalized Optimization in Deep Neural Networks",
@@ -46,8 +47,7 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
             weights[name] = getattr(model.get_submodule(owner), leaf).detach().clone()
         return weights[name]
 
-    trial, refusals = Trial(model), dict[str, str]()
-    layers = list(decoder_layers(model))
+    trial, refusals = LayerTrial(Twin(model), decoder_layers(model)), dict[str, str]()
     for norm, paths in readers(model).items():
         change = functools.partial(_rescale_norm, norm=norm, paths=paths)
         if _is_proved(trial, norm.rpartition(".")[0], "", norm, change, spread, refusals):
@@ -55,7 +55,7 @@ def equivalent_rescaling(model: nn.Module, *, generator: Generator, spread: floa
     for block in blocks(model):
         change = functools.partial(_rescale_block, block=block, model=model)
         home = block.home if block.kind == "mlp" else ""
-        if _is_proved(trial, layers[block.layer], home, block.name, change, spread, refusals):
+        if _is_proved(trial, block.within, home, block.name, change, spread, refusals):
             change(get, Draws(spread, generator))
     if not weights:
         place, reason = next(iter(refusals.items()))
@@ -77,7 +77,7 @@ class Draws:
 
 
 def _is_proved(
-    trial: Trial, layer: str, home: str, name: str, change: Any, spread: float, refusals: dict[str, str]
+    trial: LayerTrial, layer: str, home: str, name: str, change: Any, spread: float, refusals: dict[str, str]
 ) -> bool:
     """True if one forward pass of the layer shows that a rescaling leaves its function; else the reason is noted."""
 

@@ -18,7 +18,7 @@ ROOM = 64
 """Buffers are made for multiples of this many tokens."""
 
 
-class Decoder:
+class BufferedDecoder:
     """Logits of the tokens of a batch, call after call, from buffers of keys and values."""
 
     def __init__(self, outline: Outline, dtype: torch.dtype) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.decode.outline import Attention, Layer, Mlp
+from polyad.decode.outline import Attention, LayerOutline, Mlp
 from polyad.decode.steps.attend import attend_masked, attend_one
 from polyad.decode.steps.norm import norm_function
 from polyad.decode.steps.products import joint_product
@@ -36,7 +36,7 @@ class Now:
 class LayerStep:
     """Runs one decoder layer on rows (batch * tokens, width)."""
 
-    def __init__(self, layer: Layer, dtype: torch.dtype, called: torch.dtype) -> None:
+    def __init__(self, layer: LayerOutline, dtype: torch.dtype, called: torch.dtype) -> None:
         self.attention = AttentionStep(layer.attention, dtype, called)
         self.mlp = mlp_function(layer.mlp, dtype, called)
         self.norm, self.attention_after, self.mlp_norm, self.mlp_after = (

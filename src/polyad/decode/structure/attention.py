@@ -13,7 +13,7 @@ from polyad.decode.steps.attend import attend_plainly
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.nearness import equal, multiple, same
 from polyad.decode.structure.norms import normalize, read_norm
-from polyad.decode.structure.rotary import rotaries, rotate
+from polyad.decode.structure.rotary import rotaries, rotate_heads
 from polyad.decode.structure.trace import Attended, Trace
 from polyad.models.attention import ReducedAttention
 
@@ -145,7 +145,7 @@ def _turn(read: Attention, x: Tensor, norm: Norm | None) -> Tensor:
     if norm is not None and not read.norms_last:
         x = normalize(norm, x.flatten(2) if read.flat_norms else x).reshape(x.shape)
     if read.rotary is not None:
-        x = rotate(read.rotary, x, heads)
+        x = rotate_heads(read.rotary, x, heads)
     return normalize(norm, x) if norm is not None and read.norms_last else x
 
 

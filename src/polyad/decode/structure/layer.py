@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polyad.decode.outline import Layer, NoLoopError, Norm
+from polyad.decode.outline import LayerOutline, NoLoopError, Norm
 from polyad.decode.structure.attention import read_attention
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.mlp import read_mlp
@@ -16,7 +16,7 @@ from polyad.decode.structure.norms import read_norm
 from polyad.decode.structure.trace import Trace
 
 
-def read_layer(trace: Trace, number: int, module: nn.Module) -> Layer:
+def read_layer(trace: Trace, number: int, module: nn.Module) -> LayerOutline:
     """A decoder layer, held to the numbers that went through it."""
     what = f"layer {number}"
     attention = read_attention(trace, number, what)
@@ -39,7 +39,7 @@ def read_layer(trace: Trace, number: int, module: nn.Module) -> Layer:
     mlp_share = multiple(y, added, trace.stated, base)
     if not same(base + mlp_share * added, y):
         raise NoLoopError(f"{what}: its output is no sum of its input, its attention and its MLP")
-    return Layer(attention, mlp, norm, after, share, parallel, shares, mlp_norm, mlp_after, mlp_share)
+    return LayerOutline(attention, mlp, norm, after, share, parallel, shares, mlp_norm, mlp_after, mlp_share)
 
 
 def _has_width(call: Any, x: Tensor) -> bool:

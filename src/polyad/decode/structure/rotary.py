@@ -29,7 +29,7 @@ def rotaries(trace: Trace, call: Call, width: int, module: nn.Module) -> Iterato
     yield None
 
 
-def rotate(rotary: Rotary, x: Tensor, heads: int) -> Tensor:
+def rotate_heads(rotary: Rotary, x: Tensor, heads: int) -> Tensor:
     """Rotate x (1, tokens, heads, width) at positions from 0 on."""
     cos, sin = (heads_of(t, heads).to(x.dtype) for t in rotary.table(torch.arange(x.shape[1], device=x.device)))
     return x * cos + x.index_select(-1, rotary.partner.to(x.device)) * sin

@@ -24,7 +24,7 @@ def unfoldings(ndim: int) -> Iterator[tuple[int, ...]]:
     yield from (tuple(range(count)) for count in range(2, ndim - 1))
 
 
-def unfold(x: Tensor, rows: tuple[int, ...]) -> Tensor:
+def unfold_modes(x: Tensor, rows: tuple[int, ...]) -> Tensor:
     """The matrix of x with these modes as rows and all others as columns, in order."""
     columns = [mode for mode in range(x.ndim) if mode not in rows]
     return x.permute(*rows, *columns).reshape(math.prod(x.shape[mode] for mode in rows), -1)
@@ -34,7 +34,7 @@ def best_rows(x: Tensor, tolerances: list[float]) -> dict[float, tuple[int, ...]
     """For each tolerance the rows of the unfolding that takes the fewest numbers."""
     spectra: dict[tuple[int, ...], tuple[Tensor, int]] = {}
     for rows in unfoldings(x.ndim):
-        matrix = unfold(x, rows)
+        matrix = unfold_modes(x, rows)
         wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
         energies = torch.linalg.eigvalsh((wide @ wide.mT).double()).clamp(min=0)  # ascending
         spectra[rows] = energies.cumsum(0) / energies.sum().clamp(min=1e-300), sum(matrix.shape)
@@ -53,7 +53,7 @@ def unfolded_svd(x: Tensor, *, tol: float, rows: tuple[int, ...]) -> Network:
     ('cd,dab->abc', (3, 3, 4), True)
     """
     columns = [mode for mode in range(x.ndim) if mode not in rows]
-    pair = svd(unfold(x, rows), tol=tol)
+    pair = svd(unfold_modes(x, rows), tol=tol)
     letters = [symbol(i) for i in range(x.ndim + 1)]
     modes, bond = letters[: x.ndim], letters[x.ndim]
     left = pair.left.reshape(*(x.shape[mode] for mode in rows), -1)

@@ -61,10 +61,10 @@ def check_file(model: Any, whole: Contents, file: Path, lora: Path | None) -> di
     with rounded_inputs(reference, whole.encoded):
         rounded = [log_probabilities(reference, *pair) for pair in zip(prompts, continued, strict=True)]
     ours, noisy = torch.cat([values for _, values in plain]), torch.cat(rounded)
-    return compare([top for tops in answer["answers"] for top in tops], ours, noisy)
+    return difference_figures([top for tops in answer["answers"] for top in tops], ours, noisy)
 
 
-def compare(theirs: list[Any], ours: Tensor, rounded: Tensor) -> dict[str, Any]:
+def difference_figures(theirs: list[Any], ours: Tensor, rounded: Tensor) -> dict[str, Any]:
     """The figures of a comparison at many positions (of log-probabilities (positions, vocabulary) of ours)."""
     places = [place for place, top in enumerate(theirs) if top]
     if not places:

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyad.formats import Quantized
 from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.packing import unpack
-from polyad.interop.gguf_files import dequantize, quantize
+from polyad.interop.gguf_files import dequantize_rows, quantize
 
 BLOCK = 32
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -39,7 +39,7 @@ class Rows:
 
     def to_matrix(self) -> Tensor:
         """The float32 matrix that the bytes stand for."""
-        return torch.from_numpy(np.ascontiguousarray(dequantize(self.stored, self.container)))
+        return torch.from_numpy(np.ascontiguousarray(dequantize_rows(self.stored, self.container)))
 
     def take(self, index: Tensor | None) -> np.ndarray:
         """The bytes of these rows, in this order; -1 gives a row of zeros."""

@@ -18,7 +18,7 @@ from polyad.interop.gguf_files import write_file
 from polyad.models.folder import check_free, check_room
 
 
-def write(model: nn.Module, out: Path, *, container: str | None = None, unchecked: bool = False) -> ExportResult:
+def write_gguf(model: nn.Module, out: Path, *, container: str | None = None, unchecked: bool = False) -> ExportResult:
     """Write a decoder, its tokenizer and its chat template to a GGUF file, and run it before it is put in its place.
 
     Codes of 2 to 8 bits stay what they are wherever a container of GGUF has a place for them. ``container`` holds

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad.formats.format import Format
-from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.dense import convolve, dense_product
 from polyad.formats.stored.quantized import middle, spread
 
 BLOCKS = (256, 128, 64, 32, 16)
@@ -62,7 +62,7 @@ class BlockCodes(Format, abstract=True):
         if self.offset is None:
             return out
         filled = F.pad(x, (0, self.packed.shape[1] * self.block - self.columns))
-        return out + apply(self.offset, filled.unflatten(-1, (-1, self.block)).sum(-1))
+        return out + dense_product(self.offset, filled.unflatten(-1, (-1, self.block)).sum(-1))
 
     def rows(self, index: Tensor) -> Tensor:
         parts = (None if t is None else t[index] for t in (self.packed, self.scale, self.zero, self.offset))
@@ -119,7 +119,7 @@ class PlainCodes(Format, abstract=True):
         return ((codes - centre) * spread(self.scale.float(), self.block, self.size)).to(self.nominal)
 
     def linear(self, x: Tensor) -> Tensor:
-        return apply(self.to_dense(), x)
+        return dense_product(self.to_dense(), x)
 
     def rows(self, index: Tensor) -> Tensor:
         return self.to_dense()[index]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from polyad.export.onnx.graph import Graph
+from polyad.export.onnx.graph import ExportedGraph
 from polyad.interop.onnx import Session
 from polyad.models.source import origin
 
@@ -59,7 +59,7 @@ class Difference:
         return self.agree / self.rows if self.rows else None
 
 
-def cases_of(model: nn.Module, graph: Graph) -> list[Case]:
+def cases_of(model: nn.Module, graph: ExportedGraph) -> list[Case]:
     """The runs on which a graph is compared: batches of 1 and 2, several lengths, with and without a cache."""
     if graph.kind == "decoder":
         return list(_decoder_cases(model))
@@ -73,7 +73,7 @@ def cases_of(model: nn.Module, graph: Graph) -> list[Case]:
     return [Case(name, part) for name, part in parts.items()]
 
 
-def _text_cases(model: nn.Module, graph: Graph) -> Iterator[Case]:
+def _text_cases(model: nn.Module, graph: ExportedGraph) -> Iterator[Case]:
     for batch, length in ((1, 5), (2, 9), (2, 17)):
         inputs = {}
         for place, name in enumerate(graph.inputs):
@@ -90,7 +90,7 @@ def _text_cases(model: nn.Module, graph: Graph) -> Iterator[Case]:
         yield Case(f"batch {batch}, length {length}", inputs)
 
 
-def _predicts(graph: Graph) -> bool:
+def _predicts(graph: ExportedGraph) -> bool:
     return any("cache" in note for note in graph.notes)
 
 
@@ -122,7 +122,7 @@ def _tokens(model: nn.Module, batch: int, length: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def compare_graph(session: Session, model: nn.Module, graph: Graph, cases: list[Case]) -> Difference:
+def compare_graph(session: Session, model: nn.Module, graph: ExportedGraph, cases: list[Case]) -> Difference:
     """Run every case in the engine and in the model, and say where they differ most."""
     difference, caller = Difference(), graph.wrap(model)
     for case in cases:
@@ -137,7 +137,9 @@ def compare_graph(session: Session, model: nn.Module, graph: Graph, cases: list[
     return difference
 
 
-def _compare_decoder(difference: Difference, session: Session, model: nn.Module, graph: Graph, case: Case) -> None:
+def _compare_decoder(
+    difference: Difference, session: Session, model: nn.Module, graph: ExportedGraph, case: Case
+) -> None:
     """Compare with the plain forward pass over all tokens, which knows no cache."""
     ids = case.inputs["input_ids"]
     batch = len(ids)
@@ -166,7 +168,7 @@ def _compare_decoder(difference: Difference, session: Session, model: nn.Module,
 def _compare_cache(
     difference: Difference,
     model: nn.Module,
-    graph: Graph,
+    graph: ExportedGraph,
     case: Case,
     plain: Mapping[str, Tensor],
     cache: Mapping[str, Tensor],

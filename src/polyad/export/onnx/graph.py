@@ -17,7 +17,7 @@ BATCH, LENGTH, PAST, TOTAL = "batch", "sequence", "past_sequence", "past_and_seq
 
 
 @dataclass(frozen=True)
-class Graph:
+class ExportedGraph:
     """The inputs of a graph by name with an example of each, and the names of its outputs.
 
     ``axes`` gives for each input the dimensions that may change, by name. ``wrap`` makes of a model, or of a copy of
@@ -36,7 +36,7 @@ class Graph:
 
 
 @torch.no_grad()
-def graph_of(model: nn.Module, inputs: Any = None) -> Graph:
+def graph_of(model: nn.Module, inputs: Any = None) -> ExportedGraph:
     """The graph of a model of transformers, or of another module and the inputs that it is given as an example."""
     if inputs is not None:
         return _graph_of_inputs(model, inputs)
@@ -65,7 +65,7 @@ def _tensor_keys(out: Any) -> tuple[str, ...]:
     return tuple(key for key, value in out.items() if isinstance(value, Tensor) and value.ndim > 0)
 
 
-def _cached_graph(model: Any) -> Graph | None:
+def _cached_graph(model: Any) -> ExportedGraph | None:
     """The graph of a decoder with its cache, or None for other models and for caches of another kind."""
     from transformers import DynamicCache
 
@@ -91,7 +91,7 @@ def _cached_graph(model: Any) -> Graph | None:
     keys = _tensor_keys(out)
     inputs = {name: given[name] for name in names} | cached
     present = tuple(name.replace("past_key_values", "present") for name in cached)
-    return Graph(
+    return ExportedGraph(
         "decoder", inputs, {name: axes[name] for name in inputs}, (*keys, *present),
         lambda m: CachedCaller(m, names, keys), _left_out(model), {name: t[:1, :, :0] for name, t in cached.items()},
     )  # fmt: skip
@@ -103,7 +103,7 @@ def _left_out(model: Any) -> tuple[str, ...]:
     return tuple(f"the graph takes text alone: the model's part for {kind} is left out" for kind in others)
 
 
-def _text_graph(model: Any) -> Graph:
+def _text_graph(model: Any) -> ExportedGraph:
     """The graph of an encoder, or of a decoder whose cache is of a kind of its own."""
     wanted = ["input_ids", "attention_mask"]
     if (getattr(model.config, "type_vocab_size", 0) or 0) > 1:
@@ -122,10 +122,10 @@ def _text_graph(model: Any) -> Graph:
     inputs = {name: given[name] for name in names}
     keys = _tensor_keys(model(**inputs, **fixed))
     axes = {name: {0: BATCH, 1: LENGTH} for name in names}
-    return Graph("text", inputs, axes, keys, lambda m: Caller(m, names, keys, fixed), notes)
+    return ExportedGraph("text", inputs, axes, keys, lambda m: Caller(m, names, keys, fixed), notes)
 
 
-def _fixed_graph(model: Any, attempts: list[dict[str, Any]]) -> Graph:
+def _fixed_graph(model: Any, attempts: list[dict[str, Any]]) -> ExportedGraph:
     """The graph of a model of pictures or sound, or of an encoder with a decoder: sizes as in the model's example."""
     failure: Exception | None = None
     for attempt in attempts:
@@ -144,7 +144,9 @@ def _fixed_graph(model: Any, attempts: list[dict[str, Any]]) -> Graph:
     )
 
 
-def _graph_by_name(model: Any, inputs: dict[str, Tensor], keys: tuple[str, ...], fixed: dict[str, Any]) -> Graph:
+def _graph_by_name(
+    model: Any, inputs: dict[str, Tensor], keys: tuple[str, ...], fixed: dict[str, Any]
+) -> ExportedGraph:
     names = tuple(inputs)
     words = all(not t.is_floating_point() and t.ndim == 2 for t in inputs.values())
     lengths = {name: f"decoder_{LENGTH}" if name.startswith("decoder") else LENGTH for name in names}
@@ -153,7 +155,7 @@ def _graph_by_name(model: Any, inputs: dict[str, Tensor], keys: tuple[str, ...],
     if getattr(model.config, "is_encoder_decoder", False):
         notes = ("the graph holds encoder and decoder together and has no cache: it reads all tokens at every step",)
     kind = "text" if words else "fixed"
-    return Graph(kind, inputs, axes, keys, lambda m: Caller(m, names, keys, fixed), notes)
+    return ExportedGraph(kind, inputs, axes, keys, lambda m: Caller(m, names, keys, fixed), notes)
 
 
 def two_rows(t: Tensor) -> Tensor:
@@ -161,7 +163,7 @@ def two_rows(t: Tensor) -> Tensor:
     return t[:2] if len(t) > 1 else torch.cat([t, t])
 
 
-def _graph_of_inputs(model: nn.Module, inputs: Any) -> Graph:
+def _graph_of_inputs(model: nn.Module, inputs: Any) -> ExportedGraph:
     by_name = isinstance(inputs, Mapping)
     parts = list(inputs.values()) if by_name else list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     if not parts or any(not isinstance(t, Tensor) or t.ndim == 0 or len(t) == 0 for t in parts):
@@ -184,4 +186,4 @@ def _graph_of_inputs(model: nn.Module, inputs: Any) -> Graph:
 
     count = len(wrap(model)(*rows.values()))
     outputs = ("output",) if count == 1 else tuple(f"output_{i}" for i in range(count))
-    return Graph("fixed", rows, {name: {0: BATCH} for name in names}, outputs, wrap)
+    return ExportedGraph("fixed", rows, {name: {0: BATCH} for name in names}, outputs, wrap)

@@ -12,7 +12,7 @@ from torch import nn
 from polyad.export.copies import copy_in_dtype
 from polyad.export.onnx.codes import EXACT, ROUNDED
 from polyad.export.onnx.compare import Difference, cases_of, compare_graph
-from polyad.export.onnx.graph import Graph, graph_of
+from polyad.export.onnx.graph import ExportedGraph, graph_of
 from polyad.export.onnx.twin import codes_of, traceable_twin
 from polyad.export.result import ExportResult
 from polyad.interop.onnx import (
@@ -38,7 +38,7 @@ MAX_FILE = 1_900_000_000
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-def write(
+def write_onnx(
     model: nn.Module,
     out: Path,
     *,
@@ -91,7 +91,7 @@ def _check_options(dtype: str, level: int | None, limit: int) -> None:
         raise ValueError(f"max_file_size={limit!r} is not a number of bytes from 1 to {MAX_FILE:,}")
 
 
-def _trace(module: nn.Module, graph: Graph, model: nn.Module) -> Any:
+def _trace(module: nn.Module, graph: ExportedGraph, model: nn.Module) -> Any:
     try:
         return trace_graph(module, graph.inputs, graph.axes, graph.outputs)
     except ValueError as error:
@@ -104,7 +104,7 @@ def _check(
     traced: Any,
     folder: Path,
     reference: nn.Module,
-    graph: Graph,
+    graph: ExportedGraph,
     dtype: torch.dtype,
     levels: tuple[int, ...],
     limit: int,

@@ -33,7 +33,7 @@ FUSED = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj"
 """Layers side by side that servers read as one, and which therefore share a scheme."""
 
 
-def write(
+def write_transformers(
     model: nn.Module, out: Path, *, max_shard_size: int = shards.MAX_SHARD, unchecked: bool = False
 ) -> ExportResult:
     """Write a model to a new folder in the layout pack-quantized of compressed-tensors, number for number.
@@ -51,10 +51,10 @@ def write(
     config.__dict__.pop("quantization_config", None)
     config.architectures, config.dtype = [type(model).__name__], dtype
     stated = config.to_dict() | ({"quantization_config": config_groups(schemes)} if schemes else {})
-    expect = sum(shards.stored_bytes(t, dtype) for t in tensors.values())
+    expect = sum(shards.written_bytes(t, dtype) for t in tensors.values())
     checked: dict[str, Any] = {}
     with staged_folder(out, expect=expect) as partial:
-        files = shards.write(tensors, partial, dtype=dtype, limit=max_shard_size)
+        files = shards.write_tensors(tensors, partial, dtype=dtype, limit=max_shard_size)
         (partial / "config.json").write_text(json.dumps(stated, indent=2, default=str) + "\n", encoding="utf-8")
         write_companions(model, partial)
         if not unchecked:

@@ -131,7 +131,7 @@ def _blocks(x: Tensor, y: Tensor, bond: list[bool]) -> Tensor:
     return out
 
 
-def hadamard(a: SupportsNetwork, b: SupportsNetwork) -> Operands:
+def hadamard_operands(a: SupportsNetwork, b: SupportsNetwork) -> Operands:
     """Operands whose bonds run over all pairs of the bonds of a and b."""
     expression, ours = a.network()
     _, theirs = b.network()

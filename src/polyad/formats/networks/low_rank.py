@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from polyad import _check
 from polyad.formats.networks.multilinear import Multilinear
-from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.dense import convolve, dense_product
 from polyad.linalg import evenly, near_unit, single_or_double, truncated_svd
 
 
@@ -54,7 +54,7 @@ class LowRank(Multilinear):
         return torch.addmm(weight, self.left, self.right, alpha=scale)
 
     def linear(self, x: Tensor) -> Tensor:
-        return apply(self.left, apply(self.right, x))
+        return dense_product(self.left, dense_product(self.right, x))
 
     def transpose(self) -> LowRank:
         return LowRank(self.right.mT, self.left.mT)
@@ -94,7 +94,7 @@ class LowRank(Multilinear):
             return super().convolve(x, kernel, **geometry)
         inner = convolve(x, self.right, kernel, **geometry)  # r channels
         channels = -1 - len(kernel)  # counted from behind: x may come without a batch
-        return apply(self.left, inner.movedim(channels, -1)).movedim(-1, channels)
+        return dense_product(self.left, inner.movedim(channels, -1)).movedim(-1, channels)
 
     def flops(self, batch: int) -> int:
         return 2 * batch * (self.left.numel() + self.right.numel())

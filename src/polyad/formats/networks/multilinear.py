@@ -108,7 +108,7 @@ class Multilinear(Format, abstract=True):
     def __mul__(self, other: Any) -> Self:
         """Times a number, or entry by entry times a format of the same kind: bonds multiply."""
         if isinstance(other, Format):
-            return self.with_operands(_networks.hadamard(self, _networks.check_alike(self, other)))
+            return self.with_operands(_networks.hadamard_operands(self, _networks.check_alike(self, other)))
         first, *others = self.network()[1]
         return self.with_operands((first * other, *others))
 

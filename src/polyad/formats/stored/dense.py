@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from polyad.formats.format import Format
 
 
-def apply(weight: Tensor, x: Tensor) -> Tensor:
+def dense_product(weight: Tensor, x: Tensor) -> Tensor:
     """``x @ weight.mT`` in x's dtype."""
     weight = weight.to(x.dtype)
     return F.linear(x, weight) if weight.ndim == 2 else x @ weight.mT
@@ -33,7 +33,7 @@ class Dense(Format):
         return self.weight
 
     def linear(self, x: Tensor) -> Tensor:
-        return apply(self.weight, x)
+        return dense_product(self.weight, x)
 
     def transpose(self) -> Dense:
         return Dense(self.weight.mT)

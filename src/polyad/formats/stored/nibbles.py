@@ -21,7 +21,7 @@ def pack_nibbles(codes: Tensor) -> Tensor:
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
 
 
-def blocks(packed: Tensor) -> Iterator[tuple[slice, Tensor, Halves]]:
+def nibble_blocks(packed: Tensor) -> Iterator[tuple[slice, Tensor, Halves]]:
     """Runs of blocks of one size: their rows, their bytes (blocks, k, rows / 2), and where these rows stand."""
     n, k = packed.shape[0], packed.shape[1] * 2
     tall = block_rows()
@@ -36,7 +36,7 @@ def blocks(packed: Tensor) -> Iterator[tuple[slice, Tensor, Halves]]:
 def unpack_nibbles(packed: Tensor) -> Tensor:
     """The inverse of ``pack_nibbles``: codes (n, k), uint8."""
     codes = packed.new_empty(packed.shape[0], packed.shape[1] * 2)
-    for rows, part, (low, high) in blocks(packed):
+    for rows, part, (low, high) in nibble_blocks(packed):
         block = codes[rows].unflatten(0, (part.shape[0], -1)).mT  # (blocks, k, rows)
         block[..., low] = part & 15
         block[..., high] = part >> 4

@@ -20,7 +20,7 @@ STEP = 32
 
 
 @functools.cache
-def operator() -> Any:
+def eight_bit_operator() -> Any:
     """torch's product of bfloat16 rows with 8-bit integers; None where this torch has none."""
     packet = getattr(torch.ops.aten, "_weight_int8pack_mm", None)
     return None if packet is None else packet.default
@@ -69,7 +69,7 @@ class PackedEight(Format, abstract=True):
         """The operator's product: x (rows, in or ``wide``), bfloat16, to (rows, out), bfloat16."""
         if x.shape[1] != self.wide:
             x = F.pad(x, (0, self.wide - x.shape[1]))
-        return operator()(x, self.integers, self.narrow)
+        return eight_bit_operator()(x, self.integers, self.narrow)
 
     def many(self, x: Tensor) -> Tensor:
         """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
@@ -95,7 +95,13 @@ class PackedEight(Format, abstract=True):
 def pack_eight(source: Any) -> PackedEight | None:
     """A quantised matrix in this layout; None where its blocks, its bits or its zero points do not fit."""
     by_row = len(source.size) == 2 and source.block[0] == 1 and source.block[1] >= source.size[1]
-    if operator() is None or not by_row or source.bits <= 4 or source.zero is not None or min(source.size) < 1:
+    if (
+        eight_bit_operator() is None
+        or not by_row
+        or source.bits <= 4
+        or source.zero is not None
+        or min(source.size) < 1
+    ):
         return None
     k, middle = source.size[1], 2 ** (source.bits - 1)
     narrow = narrow_scales(source.scale.float().reshape(-1))

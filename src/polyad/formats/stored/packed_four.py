@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyad.formats.format import Format
-from polyad.formats.stored.nibbles import blocks, nibble_rows, pack_nibbles, unpack_nibbles
+from polyad.formats.stored.nibbles import nibble_blocks, nibble_rows, pack_nibbles, unpack_nibbles
 from polyad.formats.stored.packed_grid import fitting_group, lift_of, operator_grid, spread_grid
 from polyad.formats.stored.packing import pack, unpack
 
@@ -21,7 +21,7 @@ TILE = 1 << 19
 
 
 @functools.cache
-def operator() -> Any:
+def four_bit_operator() -> Any:
     """torch's product of bfloat16 rows with packed 4-bit codes; None where this torch has none."""
     packet = getattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu", None)
     packs = hasattr(torch.ops.aten, "_convert_weight_to_int4pack_for_cpu")
@@ -87,7 +87,7 @@ class PackedFour(Format, abstract=True):
             x = F.pad(x, (0, self.wide - x.shape[1]))
         if self.halves == 2:
             x = torch.cat([x, x], 1)
-        return operator()(x, self.nibbles, self.group, self.grid)
+        return four_bit_operator()(x, self.nibbles, self.group, self.grid)
 
     def many(self, x: Tensor) -> Tensor:
         """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
@@ -113,7 +113,7 @@ class PackedFour(Format, abstract=True):
     def _code_columns(self) -> Tensor:
         """Codes, lifted, by columns: (``wide``, rows padded)."""
         codes = self.nibbles.new_empty(self.wide, self.nibbles.shape[0])
-        for rows, part, at in blocks(self.nibbles):
+        for rows, part, at in nibble_blocks(self.nibbles):
             target = codes[:, rows].unflatten(1, (len(part), -1))  # (k, blocks, rows of one)
             for high, there in enumerate(at):
                 target[:, :, there] = self._half(part, high).transpose(0, 1)
@@ -142,7 +142,7 @@ class PackedFour(Format, abstract=True):
 
 def pack_four(source: Any) -> PackedFour | None:
     """A quantised matrix in this layout; None where its groups, its size or its bits do not fit."""
-    if operator() is None or len(source.size) != 2 or source.bits < 2:
+    if four_bit_operator() is None or len(source.size) != 2 or source.bits < 2:
         return None
     n, k = source.size
     group = fitting_group(source.block[1], k)

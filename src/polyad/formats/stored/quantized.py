@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.stored._few_rows import fold, folds
-from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.dense import convolve, dense_product
 from polyad.formats.stored.packed_eight import PackedEight, pack_eight
 from polyad.formats.stored.packed_four import PackedFour, pack_four
 from polyad.formats.stored.packing import pack, packed_length, places, unpack
@@ -80,7 +80,7 @@ class Quantized(Format):
 
     def linear(self, x: Tensor) -> Tensor:
         if not folds(self.size, self.block, x):
-            return apply(self.dequantize(x.dtype), x)
+            return dense_product(self.dequantize(x.dtype), x)
         wide = torch.promote_types(x.dtype, torch.float32)
         return fold([self._codes(wide)], *self._grid(wide), self.block[-2], x)
 

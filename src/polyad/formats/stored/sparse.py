@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from polyad.formats.format import Format
-from polyad.formats.stored.dense import apply, convolve
+from polyad.formats.stored.dense import convolve, dense_product
 from polyad.formats.stored.packing import pack, unpack
 
 GATHER_BELOW = 1 / 128
@@ -74,7 +74,7 @@ class Sparse(Format):
 
     def linear(self, x: Tensor) -> Tensor:
         if not self._gathers():
-            return apply(self.scatter(x.dtype), x)
+            return dense_product(self.scatter(x.dtype), x)
         out, n = self.size
         index = self.where.long()
         terms = x[..., index % n] * self.values.to(x.dtype)

@@ -10,8 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from polyad import _check
-from polyad.formats.structured.fourier import single_or_double, transform_operations
+from polyad.formats.structured.fourier import transform_operations
 from polyad.formats.structured.pattern import Pattern
+from polyad.linalg.scaling import single_or_double
 
 
 @dataclass(frozen=True, eq=False, repr=False)

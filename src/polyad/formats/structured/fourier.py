@@ -10,11 +10,6 @@ import torch
 from torch import Tensor
 
 
-def single_or_double(x: Tensor) -> Tensor:
-    """x in a dtype that has Fourier transforms and triangular solves: half precision as float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """A stretch of code whose products keep the dtype of their operands."""
     return torch.autocast(x.device.type, enabled=False)

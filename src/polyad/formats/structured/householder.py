@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from polyad import _check
 from polyad.formats.format import Format
-from polyad.formats.structured.fourier import single_or_double, without_autocast
+from polyad.formats.structured.fourier import without_autocast
+from polyad.linalg.scaling import single_or_double
 
 
 @dataclass(frozen=True, eq=False, repr=False)

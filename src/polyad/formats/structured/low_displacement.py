@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from polyad import _check
 from polyad.formats.format import Format
-from polyad.formats.structured.fourier import fast_length, single_or_double, transform_operations
-from polyad.linalg import evenly, truncated_svd
+from polyad.formats.structured.fourier import fast_length, transform_operations
+from polyad.linalg import evenly, single_or_double, truncated_svd
 
 _COLUMNS = 256
 """Columns that are formed at once where only their norm is wanted."""

@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from polyad import _check
-from polyad.formats.structured.fourier import fast_length, single_or_double, transform_operations
+from polyad.formats.structured.fourier import fast_length, transform_operations
 from polyad.formats.structured.pattern import Pattern
+from polyad.linalg.scaling import single_or_double
 
 DIRECT = 2**24
 """Operations up to which multiplying takes less than the two transforms that it would save."""

@@ -2,6 +2,6 @@
 
 from polyad.layers.kernels.models import kernel_rows, prepare_layers
 from polyad.layers.kernels.pack import check_kernels
-from polyad.layers.kernels.product import Product, product
+from polyad.layers.kernels.product import KernelProduct, product
 
-__all__ = ["Product", "check_kernels", "kernel_rows", "prepare_layers", "product"]
+__all__ = ["KernelProduct", "check_kernels", "kernel_rows", "prepare_layers", "product"]

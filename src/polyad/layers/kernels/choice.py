@@ -42,7 +42,7 @@ class Choice(TypedDict):
     dense: float
 
 
-class Stated(TypedDict):
+class StatedChoices(TypedDict):
     """The file in which choices are kept, by processor and then by matrix."""
 
     version: int
@@ -58,8 +58,8 @@ class Choices:
 
     def of(self, source: Quantized, kernel: str, dtype: torch.dtype, *, measure: bool = True) -> Choice:
         """The choice for a matrix of codes; ``source`` needs codes only where it is to be measured."""
-        if self.place != place():
-            self.place, self.known = place(), read_choices().get(place(), {})
+        if self.place != machine():
+            self.place, self.known = machine(), read_choices().get(machine(), {})
         key = name_of(source, kernel, dtype)
         if key not in self.known:
             near = self._nearest(key)
@@ -79,7 +79,7 @@ class Choices:
         """Put what was measured into the user's cache folder; one that cannot be written in changes nothing."""
         if not self.changed:
             return
-        stated = Stated(version=NEWEST["kernels"], processors={**read_choices(), self.place: self.known})
+        stated = StatedChoices(version=NEWEST["kernels"], processors={**read_choices(), self.place: self.known})
         try:
             file().parent.mkdir(parents=True, exist_ok=True)
             with whole_file(file()) as partial:
@@ -100,7 +100,7 @@ def file() -> Path:
 def read_choices() -> dict[str, dict[str, Choice]]:
     """The choices that are kept, by processor; nothing where the file is missing, damaged or of a newer polyad."""
     try:
-        stated = read_stated(file(), Stated)
+        stated = read_stated(file(), StatedChoices)
         read_version("kernels", file(), stated["version"])
     except ValueError:
         return {}
@@ -112,7 +112,7 @@ def _is_sound(choice: Choice) -> bool:
     return 0 <= choice["most"] <= 2 * ROWS[-1] and min(choice["packed"], choice["restored"], choice["dense"]) > 0
 
 
-def place() -> str:
+def machine() -> str:
     """The processor, how torch uses it, and which torch: what a measurement holds for."""
     return f"{_processor()}, {_instructions()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 

@@ -13,13 +13,13 @@ from polyad.formats import Format, Product, Quantized, Sum
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES
 from polyad.layers.kernels.pack import check_kernels, pack_codes
-from polyad.layers.kernels.runs import MOST_INEXACT, Run, run_for
+from polyad.layers.kernels.runs import MOST_INEXACT, KernelRun, run_for
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LOCK = threading.RLock()
 
 
-class Prepared:
+class PreparedFactors:
     """The packed form of the format of one ``Factors``: what multiplies, and how the codes come back.
 
     ``leaves`` are the modules whose codes are packed, each with the format that holds them.
@@ -28,9 +28,9 @@ class Prepared:
     def __init__(self, root: Factors, format: Format, leaves: list[tuple[Factors, Any]], kernels: str) -> None:
         self.format, self.leaves, self.kernels = format, leaves, kernels
         self.modules = [module for module in root.modules() if isinstance(module, Factors)]
-        self._runs: dict[torch.dtype, Run] = {}
+        self._runs: dict[torch.dtype, KernelRun] = {}
 
-    def run(self, dtype: torch.dtype) -> Run:
+    def run(self, dtype: torch.dtype) -> KernelRun:
         """The product with rows of a dtype."""
         if dtype not in self._runs:
             self._runs[dtype] = run_for(self.format, dtype, most_rows(self.kernels))
@@ -86,9 +86,9 @@ def most_rows(kernels: str) -> Any:
     return most
 
 
-def prepared_run(weight: Factors, x: Tensor) -> Run | None:
+def prepared_run(weight: Factors, x: Tensor) -> KernelRun | None:
     """The fast product of a module's format with x; None where the plain one has to serve."""
-    prepared: Prepared | None = weight.prepared
+    prepared: PreparedFactors | None = weight.prepared
     if prepared is None and (weight.wish is None or not _is_few(x) or weight.training or not weight.wish.is_due()):
         return None
     if type(x) is not Tensor or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
@@ -109,7 +109,7 @@ def _is_few(x: Tensor) -> bool:
     )
 
 
-def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared | None:
+def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> PreparedFactors | None:
     """Pack the format of a module; None, and no wish for more, where no part of it can be."""
     check_kernels(kernels)
     with _LOCK:
@@ -120,7 +120,7 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
         if kernels == "plain" or not all(t.device.type == "cpu" for t in root.buffers()):
             root.wish = None
             return None
-        prepared = Prepared(root, format, leaves, kernels)
+        prepared = PreparedFactors(root, format, leaves, kernels)
         for module in prepared.modules:
             module.prepared = prepared
         for module, _ in leaves:  # last: a thread that meets no codes finds who has them

@@ -10,10 +10,10 @@ from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES
 from polyad.layers.kernels.pack import check_kernels, pack_parts, stored_bytes
 from polyad.layers.kernels.prepared import most_rows, pack_if_faster, prepare_factors
-from polyad.layers.kernels.runs import Matrix, Run, run_flat, run_for
+from polyad.layers.kernels.runs import KernelRun, Matrix, run_flat, run_for
 
 
-class Product:
+class KernelProduct:
     """``y = x Wᵀ + b`` for x of shape (…, in) and of the dtype that it was made for, y of shape (…, out).
 
     ``name`` says what serves few rows and what serves many, ``nbytes`` what is held for it.
@@ -21,7 +21,7 @@ class Product:
 
     __slots__ = ("_bias", "_run", "name", "nbytes")
 
-    def __init__(self, run: Run, bias: Tensor | None, nbytes: int) -> None:
+    def __init__(self, run: KernelRun, bias: Tensor | None, nbytes: int) -> None:
         self._run, self._bias, self.name, self.nbytes = run, bias, run.name, nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Product:
 
 def product(
     weight: Format | Tensor | Factors, bias: Tensor | None, dtype: torch.dtype, *, kernels: str = "auto"
-) -> Product:
+) -> KernelProduct:
     """The product of a matrix W of shape (out, in) with rows of ``dtype``, by the kernels that are fast here.
 
     A ``Factors`` is packed in its place, so that its codes are held once; of a format, a packed copy is held beside
@@ -51,12 +51,12 @@ def product(
     shift = None if bias is None else bias.detach().to(dtype)
     if isinstance(weight, Tensor):
         dense = weight.detach().to(dtype)
-        return Product(Matrix(dense), shift, dense.nbytes)
+        return KernelProduct(Matrix(dense), shift, dense.nbytes)
     prepared = prepare_factors(weight, kernels, dtype) if isinstance(weight, Factors) else None
     if prepared is not None:
-        return Product(prepared.run(dtype), shift, stored_bytes(prepared.format))
+        return KernelProduct(prepared.run(dtype), shift, stored_bytes(prepared.format))
     matrix = weight() if isinstance(weight, Factors) else weight
     with torch.inference_mode(False), torch.no_grad():
         format = pack_parts(matrix.to(dtype), lambda part: pack_if_faster(part, kernels, dtype))
     CHOICES.write()
-    return Product(run_for(format, dtype, most_rows(kernels)), shift, stored_bytes(format))
+    return KernelProduct(run_for(format, dtype, most_rows(kernels)), shift, stored_bytes(format))

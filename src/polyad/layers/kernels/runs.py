@@ -19,7 +19,7 @@ MOST_INEXACT = 16
 """Rows up to which rows of other dtypes may be rounded to bfloat16: decoding, and no evaluation."""
 
 
-class Run(Protocol):
+class KernelRun(Protocol):
     """A product with flat rows: x (rows, in) to (rows, out), in x's dtype; ``name`` says by which kernels."""
 
     name: str
@@ -31,7 +31,7 @@ Most = Callable[[Any, torch.dtype], int]
 """The number of rows up to which a packed format's own product serves rows of a dtype."""
 
 
-def run_flat(run: Run, x: Tensor) -> Tensor:
+def run_flat(run: KernelRun, x: Tensor) -> Tensor:
     """A product with rows of any shape (…, in)."""
     return run(x) if x.ndim == 2 else run(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
@@ -93,7 +93,7 @@ class Packed:
 class Chain:
     """One product after the other."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[KernelRun]) -> None:
         self.runs = tuple(runs)
         self.name = " · ".join(dict.fromkeys(run.name for run in runs))
 
@@ -106,7 +106,7 @@ class Chain:
 class Total:
     """The sum of products."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[KernelRun]) -> None:
         self.runs = tuple(runs)
         self.name = " + ".join(dict.fromkeys(run.name for run in runs))
 
@@ -117,7 +117,7 @@ class Total:
         return total
 
 
-def run_for(weight: Format | Tensor, dtype: torch.dtype, most: Most) -> Run:
+def run_for(weight: Format | Tensor, dtype: torch.dtype, most: Most) -> KernelRun:
     """The product of a weight with rows of a dtype, by what its parts are."""
     if isinstance(weight, Tensor):
         return Matrix(weight)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from polyad._callback import Callback
 from polyad._stated import in_words
 from polyad.models.calibration.room import refuse_too_large
 from polyad.models.calibration.statistic import STATISTICS
@@ -41,7 +41,7 @@ def collect(
     needs: Mapping[str, Iterable[str]],
     batches: Iterable[Tensor],
     *,
-    callback: Callable[..., Any] | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, Moments]:
     """Run ``model`` over batches and collect, by module path, the statistics in ``needs``.
 
@@ -70,7 +70,7 @@ def _run(
     model: nn.Module,
     asked: Mapping[str, frozenset[str]],
     batches: Sequence[Tensor],
-    callback: Callable[..., Any] | None,
+    callback: Callback | None,
     *,
     share: bool,
 ) -> dict[str, Moments]:

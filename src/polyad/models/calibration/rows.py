@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from polyad.formats.patches import unfold
+from polyad.formats.patches import unfold_patches
 
 Geometry = dict[str, tuple[int, ...]]
 """Kernel, stride, padding and dilation of a convolution."""
@@ -28,7 +28,7 @@ def input_rows(x: Tensor, geometry: Geometry | None) -> Tensor:
     if geometry is None:
         return x.reshape(-1, x.shape[-1])
     batch = x if x.ndim == len(geometry["kernel"]) + 2 else x[None]
-    return unfold(batch, **geometry)[0].flatten(0, 1)
+    return unfold_patches(batch, **geometry)[0].flatten(0, 1)
 
 
 def output_rows(y: Tensor, geometry: Geometry | None) -> Tensor:

@@ -10,17 +10,19 @@ kinds) limits the layers that the method is for, ``identity=False`` says that it
 """
 
 from polyad.testing.adapters._changes import merge, rows, several, start, sums
+from polyad.testing.adapters._sizes import alpha, sizes
 from polyad.testing.adapters._storage import refusals, storage
 from polyad.testing.adapters._subject import LAYERS, Experts, layers, model_with_adapters, move
-from polyad.testing.adapters._training import alpha, compilation, dropout, gradients, learning, no_dense_update
+from polyad.testing.adapters._training import compilation, dropout, gradients, learning, no_dense_update
 
 CHECKS = (
-    start, learning, alpha, merge, sums, several, rows, storage, gradients, dropout, no_dense_update, compilation,
-    refusals,
+    start, learning, alpha, sizes, merge, sums, several, rows, storage, gradients, dropout, no_dense_update,
+    compilation, refusals,
 )  # fmt: skip
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
     "CHECKS", "LAYERS", "Experts", "alpha", "compilation", "dropout", "gradients", "layers", "learning", "merge",
-    "model_with_adapters", "move", "no_dense_update", "refusals", "rows", "several", "start", "storage", "sums",
+    "model_with_adapters", "move", "no_dense_update", "refusals", "rows", "several", "sizes", "start", "storage",
+    "sums",
 ]  # fmt: skip

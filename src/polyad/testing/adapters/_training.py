@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from typing import Any
 
 import torch
@@ -64,38 +62,6 @@ def learning(card: Card, kind: str) -> None:
     last = float(loss().detach())
     assert last < (1 - LEAST) * first, f"{card.name} on a {kind} layer leaves a loss of {first:.6g} at {last:.6g}"
     assert not still, f"{card.name} trains {', '.join(still)}, which {STEPS} steps leave as they were"
-
-
-def alpha(card: Card, kind: str) -> None:
-    """Twice the ``alpha`` is twice the change (for ``inner_alpha`` in the example, where what follows is not linear,
-    another one), and none given is one, or as much as the rank."""
-    argument = inspect.signature(card.function).parameters.get("alpha")
-    if argument is None:
-        return
-    rank = card.example.get("rank")
-    plain = argument.default if argument.default is not None else rank
-    assert plain is not None, f"{card.name} takes alpha, by default None, and its example no rank to take for it"
-    changes = {factor: _change(card, kind, {"alpha": factor * plain}) for factor in (1, 2, -1)}
-    unasked = _change(card, kind, {})
-    for key, change in changes[1].items():
-        assert_near(unasked[key], change, torch.float64, f"{card.name} without alpha, and with {plain}, on {key}")
-        for factor in (2, -1):
-            scaled = changes[factor][key]
-            if not card.example.get("inner_alpha"):
-                assert_near(scaled, factor * change, torch.float64, f"{card.name} with {factor} times alpha on {key}")
-            assert not torch.allclose(scaled, change), (
-                f"{card.name} gives the same with {factor} times alpha on {key}"
-            )
-
-
-def _change(card: Card, kind: str, options: dict[str, Any]) -> dict[str, Tensor]:
-    """The change of every weight that a moved adapter makes, with these arguments beside the example's."""
-    changed = dataclasses.replace(card, example={**card.example, **options})
-    model, adapters, _ = model_with_adapters(changed, kind, dtype=torch.float64)
-    before = {name: t.clone() for name, t in model.state_dict().items() if ".adapters" not in name}
-    adapters.merge()
-    after = model.state_dict()
-    return {name: after[name] - t for name, t in before.items() if not torch.equal(after[name], t)}
 
 
 def dropout(card: Card, kind: str) -> None:

@@ -39,19 +39,24 @@ AT_LEAST = 0.75
 
 
 def kept_tokens(card: Card) -> None:
-    """Tokens that stay are exact and in order, at most the share ``keep`` of those that left, and nearly as many."""
+    """Tokens that stay are exact and in order, at most the share ``keep`` of those that left, and nearly as many.
+    Where no share is asked for, they are as many and the same however the tokens came."""
     if not is_eviction(card):
         return
     counts: dict[float | None, int] = {}
     for keep in SIZES["keep"] if "keep" in card.example else (None,):
         options = dict(card.example) | ({} if keep is None else {"keep": keep})
-        for steps in ((), CHUNKS):
+        kept: list[Tensor] = []
+        for steps in ((), CHUNKS) if keep else ((), CHUNKS, (1,) * PROMPT):
             cache, exact, ids = cache_of(card, options), cache_for(decoder()), tokens(2, PROMPT)
             logits(decoder(), ids, cache, steps)
             logits(decoder(), ids, exact)
             for layer, plain in zip(_layers(cache)[: 1 if steps else None], exact.held, strict=False):
                 _assert_exact(card, layer, plain.read())  # in pieces, later layers read what the first let go
             counts[keep] = _assert_budget(card, _layers(cache), keep)
+            kept += [layer.kept for layer in _layers(cache)[:1] if layer.kept is not None]
+        same = keep is not None or all(torch.equal(kept[0], other) for other in kept)
+        assert same, f"{card.name} keeps other tokens of those that come one by one: {[t.tolist() for t in kept]}"
     rising = list(counts.values())
     assert rising == sorted(rising), f"{card.name} keeps fewer tokens with a larger share: {counts}"
 
