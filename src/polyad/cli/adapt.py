@@ -135,12 +135,12 @@ def _single(
     chosen: Any,
     saved_as: str,
 ) -> AdapterRecord:
+    from polyad._model_card import read_manifest, write_card, write_export_card
     from polyad.adapters.host.build import method_of
     from polyad.adapters.training.finetune import NAME, finetune, write_record
     from polyad.evaluation.measure import judge_beside
     from polyad.interop.peft import refuse_other_updates, to_peft
     from polyad.models import origin
-    from polyad.models.model_card import read_manifest, write_card, write_export_card
 
     folder = work.target
     method = method_of(adapter if rank is None else _with_rank(adapter, rank))

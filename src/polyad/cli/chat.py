@@ -42,7 +42,7 @@ def chat_tokenizer(model: Any) -> Any:
 
 
 def _lines() -> Iterator[str]:
-    """What is typed or piped in, line by line."""
+    """The lines that are typed or piped in."""
     if sys.stdin.isatty():
         note("type a line and press Enter; an empty line ends the conversation")
     while True:

@@ -22,8 +22,8 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Write MODEL to OUT for another engine; what is written is run and compared before it is put there."""
+    from polyad._model_card import write_export_card
     from polyad.export import export as write
-    from polyad.models.model_card import write_export_card
 
     asked: dict[str, Any] = {"container": container, "unchecked": unchecked or None}
     with say_warnings():

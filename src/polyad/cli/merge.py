@@ -24,11 +24,11 @@ def merge(
     json: options.Json = False,
 ) -> None:
     """Merge --adapter into the weights of MODEL and save the result, which needs no adapter, to OUT."""
+    from polyad._model_card import read_manifest, write_card
     from polyad.adapters import Adapters
     from polyad.models import origin, save
     from polyad.models.folder import base_of, check_free
     from polyad.models.loading_line import loading_line
-    from polyad.models.model_card import read_manifest, write_card
 
     check_free(out_folder)
     options.fix_seed(seed)

@@ -25,7 +25,7 @@ err = Console(stderr=True, markup=False)
 
 @dataclass
 class Shown:
-    """What a command was asked to show: no progress, or the whole of an error."""
+    """The settings of what is shown: no progress, or the whole of an error."""
 
     quiet: bool = False
     debug: bool = False

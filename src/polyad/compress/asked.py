@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from polyad.compress.plain_widths import alike, refuse_unplain
-from polyad.compress.recipe import Step, check_budget, read_allocation
+from polyad.compress.recipe import Step, check_keep, read_allocation
 from polyad.compress.terms import Terms
 from polyad.data.calibration import CALIBRATION_WINDOWS
 
@@ -45,7 +45,7 @@ class Request:
 
     def check(self) -> None:
         """Refuse, before any model is loaded, what no model could be compressed by."""
-        check_budget(self.recipe, self.keep)
+        check_keep(self.recipe, self.keep)
         if self.asked.allocate:
             read_allocation(self.asked.allocate)
         if self.asked.plain:

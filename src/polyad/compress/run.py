@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from polyad._callback import Callback
+from polyad._model_card import read_manifest, write_card
 from polyad._unfinished import Work, unfinished
 from polyad.compress.asked import Asked, Request
 from polyad.compress.compression import Compression
@@ -20,7 +21,6 @@ from polyad.evaluation.quality import check_predicts
 from polyad.evaluation.records import CompressionRecord
 from polyad.models.folder import base_of, save
 from polyad.models.loading import load, origin
-from polyad.models.model_card import read_manifest, write_card
 from polyad.models.shards import folder_bytes, round_to
 
 

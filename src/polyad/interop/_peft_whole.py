@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polyad.adapters import Adapters
 from polyad.adapters.host.sites import literal
 from polyad.adapters.host.trained import PREFIX as TRAINED
-from polyad.adapters.host.trained import Place
+from polyad.adapters.host.trained import TrainedPlace
 from polyad.interop._peft_names import PREFIX, plain_path_in, unwrapped_path
 from polyad.models.wrappers import plain_path
 
@@ -60,7 +60,7 @@ def trained_patterns(model: nn.Module, stated: Mapping[str, Any], whole: Iterabl
     return [literal(paths[path]) for path in (*modules, *loose)]
 
 
-def fill_places(places: Iterable[Place], whole: Mapping[str, Tensor]) -> None:
+def fill_places(places: Iterable[TrainedPlace], whole: Mapping[str, Tensor]) -> None:
     """Give the places their numbers; refuse a folder without numbers for one, or with others."""
     by_path = {unwrapped_path(place.path): place for place in places}
     for path in (*by_path.keys(), *whole):

@@ -12,7 +12,7 @@ from torch import Tensor
 from polyad._stated import in_words
 from polyad._types import check_type
 from polyad.adapters import IA3, OFT, Adapters
-from polyad.adapters.host.choose_trained import is_trained
+from polyad.adapters.host.choose_trained import trains_weight
 from polyad.adapters.host.plan import AdapterPlan, plan_adapters
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
@@ -80,7 +80,7 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
 def _not_whole(sites: Iterable[Site], trained: Iterable[str]) -> list[Site]:
     """The sites that may have an adapter of peft's: no experts, and nothing that is trained whole."""
     modules = list(trained)
-    return [s for s in sites if s.kind != "experts" and not is_trained(modules, literal(s.path), "weight")]
+    return [s for s in sites if s.kind != "experts" and not trains_weight(modules, literal(s.path), "weight")]
 
 
 def _refuse_products(adapters: Adapters, layers: Iterable[str]) -> None:

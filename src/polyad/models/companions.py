@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from polyad.models.model_card import CARD
+from polyad._model_card import CARD
 from polyad.models.quiet import quiet
 from polyad.models.source import origin
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from polyad._model_card import keep_base_card, write_card
 from polyad._partial import check_place, partial_path
 from polyad._sealed_json import refuse_changed, write_json
 from polyad._stated import check_stated, in_words, read_stated
@@ -29,7 +30,6 @@ from polyad.models.companions import read_generation, write_companions
 from polyad.models.described import refuse_unsaveable
 from polyad.models.divided import weights_before_division
 from polyad.models.exchange import recover, swap
-from polyad.models.model_card import keep_base_card, write_card
 from polyad.models.pretrained import check_inside, load_pretrained
 from polyad.models.shards import MAX_SHARD, sha256
 from polyad.models.source import origin

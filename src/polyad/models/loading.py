@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from polyad._folders import cache_folder
+from polyad._hub import UNREACHED, refuse_unreached, unreached
 from polyad._partial import check_place
 from polyad._stated import read_stated
 from polyad._trust import trust_of
@@ -20,7 +21,6 @@ from polyad.layers.kernels import check_kernels, prepare_layers
 from polyad.models import folder as folders
 from polyad.models.companions import hub_files
 from polyad.models.gguf import from_gguf
-from polyad.models.hub import from_hub
 from polyad.models.manifest import FOREIGN
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
@@ -72,7 +72,7 @@ def load(
     elif (os.sep in str(name) and path.is_absolute()) or str(name).startswith("."):
         raise FileNotFoundError(f"there is no model at {path}; give a folder, a .gguf file, a hub name or 'smollm2'")
     else:
-        model, tokenizer = from_hub(str(name), dtype, trust_remote_code)
+        model, tokenizer = _from_hub(str(name), dtype, trust_remote_code)
     beside = path if path.is_dir() else None if path.exists() else hub_files(str(name))
     model.polyad_origin = Origin(str(name), path if path.exists() else None, tokenizer, beside)
     check_vocabulary(model, tokenizer)
@@ -168,3 +168,18 @@ def _look_for_manifest(path: Path) -> None:
         return
     if stated.get("model_type") == FOREIGN:
         raise FileNotFoundError(f"{path} is not whole: {folders.MANIFEST} is missing; copy the folder again")
+
+
+def _from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    refuse_unreached(name)
+    try:
+        model = load_pretrained(name, dtype, trust_remote_code=trust_remote_code)
+        return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        if any(sign in str(error).lower() for sign in UNREACHED):
+            raise FileNotFoundError(unreached(name)) from None
+        raise FileNotFoundError(
+            f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
+            f"hub ({reason})"
+        ) from None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.host.stand_in import StandIn
-from polyad.adapters.host.trained import Place
+from polyad.adapters.host.trained import TrainedPlace
 from polyad.models.surgery import matches, select_by_path
 from polyad.models.wrappers import plain_path, unwrap
 
@@ -19,7 +19,9 @@ MARK = "_is_hf_initialized"
 """The mark by which transformers tells tensors that were loaded, and modules that it has drawn numbers for."""
 
 
-def trained_places(model: nn.Module, trained: str | Sequence[str], *, tied: bool) -> tuple[list[str], list[Place]]:
+def trained_places(
+    model: nn.Module, trained: str | Sequence[str], *, tied: bool
+) -> tuple[list[str], list[TrainedPlace]]:
     """The modules and parameters that ``trained`` names, by path, and a place for each of their tensors.
 
     The adapter's tensors begin as copies of the model's.
@@ -41,7 +43,7 @@ def trained_places(model: nn.Module, trained: str | Sequence[str], *, tied: bool
             f"trained={trained!r} names modules without parameters ({', '.join(chosen[:3])}); leave it out"
         )
     _refuse_untrainable(inside, owners, tied=tied)
-    return chosen, [Place(path, module, leaf, _copy(module, leaf)) for path, (module, leaf) in inside.items()]
+    return chosen, [TrainedPlace(path, module, leaf, _copy(module, leaf)) for path, (module, leaf) in inside.items()]
 
 
 def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -87,7 +89,7 @@ def _refuse_untrainable(
             )
 
 
-def is_trained(chosen: Iterable[str], path: str, parameter: str) -> bool:
+def trains_weight(chosen: Iterable[str], path: str, parameter: str) -> bool:
     """True where the weight of a layer is trained whole, so that it takes no adapter."""
     return any(path == c or path.startswith(f"{c}.") or f"{path}.{parameter}" == c for c in chosen)
 

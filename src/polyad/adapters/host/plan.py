@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.frozen.layer_kinds import can_drop
 from polyad.adapters.host.build import Method, build_adapter, frozen_weight, needs_of, unwrap_method
-from polyad.adapters.host.choose_trained import is_trained, trained_places
+from polyad.adapters.host.choose_trained import trained_places, trains_weight
 from polyad.adapters.host.select import check_patterns, select_sites
 from polyad.adapters.host.sites import Parts, Site
 from polyad.adapters.host.stand_in import AdapterSpec
 from polyad.adapters.host.start import gradients, statistics
 from polyad.adapters.host.state import saved_tensors, tensors_by_name
-from polyad.adapters.host.trained import Place, places_of, without_gradients
+from polyad.adapters.host.trained import TrainedPlace, places_of, without_gradients
 from polyad.models.surgery import Which
 from polyad.statistics import Moments
 
@@ -42,7 +42,7 @@ class AdapterPlan:
     spec: AdapterSpec
     called: bool
     """True where it is known that the model calls all of these layers."""
-    trained: list[Place]
+    trained: list[TrainedPlace]
 
     def state_dict(self) -> dict[str, Tensor]:
         """All their tensors, under the names that ``Adapters.state_dict`` gives them."""
@@ -97,7 +97,7 @@ def plan_adapters(
 
 def _without_trained(sites: list[Site], names: Sequence[str]) -> list[Site]:
     """The sites without those whose weight is trained whole; ValueError where none is left."""
-    left = [site for site in sites if not is_trained(names, site.path, site.parameter or "weight")]
+    left = [site for site in sites if not trains_weight(names, site.path, site.parameter or "weight")]
     if not left:
         raise ValueError(
             f"trained= names every layer that was chosen, such as {sites[0].name}, and leaves none to adapt; name "

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyad._card import card
+from polyad._model_card import keep_base_card, write_card
 from polyad._sealed_json import write_json
 from polyad._stated import in_words
 from polyad._versions import NEWEST
@@ -28,7 +29,6 @@ from polyad.adapters.host.stated import WEIGHTS, refuse_huge
 from polyad.adapters.sharded import another_process_writes, whole
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, sha256, staged_folder
-from polyad.models.model_card import keep_base_card, write_card
 from polyad.models.source import origin
 
 SAMPLE = 64

@@ -15,7 +15,7 @@ PREFIX = "trained."
 
 
 @dataclass(eq=False)
-class Place:
+class TrainedPlace:
     """A tensor of the model for which an adapter has one of its own, which stands there while the adapter acts."""
 
     path: str
@@ -57,7 +57,7 @@ class Place:
         return before
 
 
-def switch_places(trained: Mapping[str, Sequence[Place]], weights: Mapping[str, Tensor | None]) -> None:
+def switch_places(trained: Mapping[str, Sequence[TrainedPlace]], weights: Mapping[str, Tensor | None]) -> None:
     """Let the tensors of these adapters stand in the model, and no others."""
     _refuse_weights(trained, weights)
     for name, places in trained.items():
@@ -68,7 +68,7 @@ def switch_places(trained: Mapping[str, Sequence[Place]], weights: Mapping[str, 
             place.put_in()
 
 
-def _refuse_weights(trained: Mapping[str, Sequence[Place]], weights: Mapping[str, Tensor | None]) -> None:
+def _refuse_weights(trained: Mapping[str, Sequence[TrainedPlace]], weights: Mapping[str, Tensor | None]) -> None:
     """Refuse adapters that train the same tensors side by side, and weights of those that train any."""
     owners: dict[tuple[int, str], str] = {}
     for name, weight in weights.items():
@@ -83,20 +83,20 @@ def _refuse_weights(trained: Mapping[str, Sequence[Place]], weights: Mapping[str
                 raise ValueError(f"{name!r} trains {place.path} whole, which takes no weight; give it weight 1")
 
 
-def refuse_trained(trained: Mapping[str, Sequence[Place]], names: Iterable[str], what: str) -> None:
+def refuse_trained(trained: Mapping[str, Sequence[TrainedPlace]], names: Iterable[str], what: str) -> None:
     """Refuse for adapters that train tensors of the model whole what can be done with updates alone."""
     for name in names:
         if trained.get(name):
             raise ValueError(f"{name!r} trains {trained[name][0].path} whole, and {what}")
 
 
-def keep_in_model(trained: Mapping[str, list[Place]]) -> None:
+def keep_in_model(trained: Mapping[str, list[TrainedPlace]]) -> None:
     """Make the tensors that stand in the model the model's own."""
     for places in trained.values():
         places[:] = [place for place in places if place.aside is None]
 
 
-def places_of(places: Iterable[Place]) -> dict[str, Tensor]:
+def places_of(places: Iterable[TrainedPlace]) -> dict[str, Tensor]:
     """The adapter's tensors by their names in its state dict."""
     return {PREFIX + place.path: place.current for place in places}
 

@@ -91,8 +91,7 @@ def combine(
         for site, update in updates(adapters, source).items():
             terms.setdefault(site, []).append(update * weight)
     refuse_overlap(terms)
-    factors: dict[str, LowRank] = {}
-    errors: dict[str, float] = {}
+    factors, errors = dict[str, LowRank](), dict[str, float]()
     for site, changes_here in terms.items():
         total = _sum(changes_here)
         factors[site] = low = _cut(total, None if rank is None else min(rank, *total.shape[-2:]), tol)

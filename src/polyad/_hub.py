@@ -1,15 +1,10 @@
-"""Models by their names on the hub, and what to do where it cannot be reached."""
+"""The hub of models: refusal of names where it cannot be reached."""
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any
 from urllib.parse import urlsplit
-
-import torch
-
-from polyad.models.pretrained import load_pretrained, load_tokenizer
 
 UNREACHED = ("couldn't connect", "offline", "connection", "local_files_only")
 """Words with which transformers says that it did not reach the hub."""
@@ -17,24 +12,14 @@ PATIENCE = 3.0
 """Seconds within which the hub answers, or counts as out of reach."""
 
 
-def from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
-    """The model and the tokenizer of a hub name; at once a sentence where neither hub nor cache has them."""
+def refuse_unreached(name: str) -> None:
+    """Refuse at once a name of which nothing is in the cache while the hub cannot be reached."""
     if not _is_cached(name) and not _reaches_hub():
-        raise FileNotFoundError(_unreached(name))
-    try:
-        model = load_pretrained(name, dtype, trust_remote_code=trust_remote_code)
-        return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        if any(sign in str(error).lower() for sign in UNREACHED):
-            raise FileNotFoundError(_unreached(name)) from None
-        raise FileNotFoundError(
-            f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
-            f"hub ({reason})"
-        ) from None
+        raise FileNotFoundError(unreached(name))
 
 
-def _unreached(name: str) -> str:
+def unreached(name: str) -> str:
+    """The sentence on a model that is on the hub alone, which cannot be reached."""
     return (
         f"{name!r} is no folder here, nothing of it is in the hub's cache, and the hub cannot be reached (no "
         f"network, or offline); give a folder, or fetch one where there is a network: hf download {name} --local-dir "

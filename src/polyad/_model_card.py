@@ -17,7 +17,7 @@ CARD, BASE_CARD = "README.md", "README.base.md"
 BUILT_IN: Mapping[str, tuple[str, str]] = {"smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """The hub name and the licence of models that come with polyad, by the name that loads them."""
 KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
-"""What the front matter takes over from the base's."""
+"""Keys that the front matter takes over from the base's."""
 
 
 def keep_base_card(beside: Path | None, folder: Path) -> None:
@@ -77,7 +77,7 @@ def _write(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What polyad.json in a folder that polyad wrote states."""
+    """The statements in the polyad.json of a folder that polyad wrote."""
     return read_stated(folder / "polyad.json", dict[str, Any])
 
 
