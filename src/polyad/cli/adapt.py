@@ -12,7 +12,7 @@ import typer
 
 from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options, preview_rows
-from polyad.cli.adapt_table import card_rows, show
+from polyad.cli.adapt_table import card_rows, show, with_rank
 from polyad.cli.output import command, complain, emit, out, progress
 
 if TYPE_CHECKING:
@@ -135,15 +135,13 @@ def _single(
     chosen: Any,
     saved_as: str,
 ) -> AdapterRecord:
-    from polyad._model_card import read_manifest, write_card, write_export_card
     from polyad.adapters.host.build import method_of
-    from polyad.adapters.training.finetune import NAME, finetune, write_record
+    from polyad.adapters.training.finetune import finetune, write_record
     from polyad.evaluation.measure import judge_beside
-    from polyad.interop.peft import refuse_other_updates, to_peft
-    from polyad.models import origin
+    from polyad.interop.peft import refuse_other_updates
 
     folder = work.target
-    method = method_of(adapter if rank is None else _with_rank(adapter, rank))
+    method = method_of(adapter if rank is None else with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
     judge = None if chosen is None else judge_beside(chosen, one)  # now, so that a fault in it costs no training
     if saved_as == "peft":
@@ -154,17 +152,27 @@ def _single(
     record["seconds"]["command"] = time.perf_counter() - clock
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
-    if saved_as == "peft":
-        to_peft(adapters, NAME, folder)
-        write_export_card(folder, model, origin(one).beside, "peft", {}, command())
-    else:
-        adapters.save(NAME, folder)
-        write_card(folder, read_manifest(folder), figures=card_rows(result), command=command())
+    _save(adapters, result, folder, model, saved_as)
     if judge is not None:
         result["measure"] = judge(one).to_json()
     write_record(folder / "training.json", result)
     work.bring_back()
     return result
+
+
+def _save(adapters: Any, result: AdapterRecord, folder: Path, model: str, saved_as: str) -> None:
+    """Save an adapter as polyad's or peft's, with its card."""
+    from polyad._model_card import read_manifest, write_card, write_export_card
+    from polyad.adapters.training.finetune import NAME
+    from polyad.interop.peft import to_peft
+    from polyad.models import origin
+
+    if saved_as == "peft":
+        to_peft(adapters, NAME, folder)
+        write_export_card(folder, model, origin(adapters.model).beside, "peft", {}, command())
+    else:
+        adapters.save(NAME, folder)
+        write_card(folder, read_manifest(folder), figures=card_rows(result), command=command())
 
 
 def _several(
@@ -187,9 +195,3 @@ def _several(
     one = options.load_model(model, dtype, device)
     with progress() as callback:
         return list(compare_adapters(one, methods, asked, folder, rank=rank, callback=callback))
-
-
-def _with_rank(adapter: str, rank: int) -> str:
-    if "rank=" in adapter:
-        raise ValueError(f"--adapter {adapter} and --rank {rank} both give a rank; leave one out")
-    return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"

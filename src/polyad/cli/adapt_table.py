@@ -58,3 +58,10 @@ def curve(losses: list[float], columns: int = 8) -> str:
     means = [sum(part) / len(part) for part in parts]
     low, high = min(means), max(means)
     return "".join("▁▂▃▄▅▆▇█"[int(7 * (m - low) / (high - low)) if high > low else 0] for m in means)
+
+
+def with_rank(adapter: str, rank: int) -> str:
+    """The text of an adapter with the rank of --rank; both are refused."""
+    if "rank=" in adapter:
+        raise ValueError(f"--adapter {adapter} and --rank {rank} both give a rank; leave one out")
+    return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"

@@ -122,7 +122,7 @@ def rate_of(text: str | None) -> Any:
 
 
 def effort(asked: int | None, *, usual: int, full: int, thorough: bool) -> int:
-    """How often something is measured: as asked for, or the usual or full count."""
+    """The count of measurements: as asked for, or the usual or full one."""
     return asked if asked is not None else full if thorough else usual
 
 

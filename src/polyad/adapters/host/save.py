@@ -63,22 +63,31 @@ def write_folder(
         "sites": [{"name": s.name, "path": s.path, "kind": s.kind, "shape": s.shape, "part": s.part} for s in sites],
         "base": {site.name: base_fingerprint(site) for site in sites},
     }
-    try:
-        json.dumps(stated)
-    except TypeError as error:
-        raise ValueError(
-            f"the arguments of {listed.name} cannot be written as JSON: {error}; attach it with plain numbers, text, "
-            "lists and dictionaries"
-        ) from None
+    _refuse_unwritable(stated, listed.name)
     if another_process_writes(tensors.values()):
         return target
     with staged_folder(target, expect=sum(t.nbytes for t in numbers.values())) as partial:
         save_file(numbers, partial / WEIGHTS)
         stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
         write_json(partial / MANIFEST, stated)
-        keep_base_card(origin(model).beside, partial)
-        write_card(partial, stated, name=target.absolute().name)
+        _write_card(partial, stated, model, target)
     return target
+
+
+def _refuse_unwritable(stated: Mapping[str, Any], method: str) -> None:
+    """Refuse arguments that JSON cannot hold."""
+    try:
+        json.dumps(stated)
+    except TypeError as error:
+        raise ValueError(
+            f"the arguments of {method} cannot be written as JSON: {error}; attach it with plain numbers, text, "
+            "lists and dictionaries"
+        ) from None
+
+
+def _write_card(folder: Path, stated: Mapping[str, Any], model: nn.Module, target: Path) -> None:
+    keep_base_card(origin(model).beside, folder)
+    write_card(folder, stated, name=target.absolute().name)
 
 
 def plan_from_folder(
