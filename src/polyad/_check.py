@@ -136,6 +136,8 @@ def bits(value: int) -> int:
 
 def share(name: str, value: float) -> float:
     """Refuse shares outside (0, 1]. Returns the share."""
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__} and no number; write {name}=0.8")
     if not 0 < value <= 1:
         raise ValueError(f"{name}={value} is not a share; give a number above 0 and up to 1, such as {name}=0.8")
     return value

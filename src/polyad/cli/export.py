@@ -37,6 +37,7 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Write MODEL to OUT for another engine; what is written is run and compared before it is put there."""
+    from polyad._model_card import write_export_card
     from polyad.cli.example_inputs import inputs_of, module_of
     from polyad.export import check_options
     from polyad.export import export as write
@@ -52,6 +53,10 @@ def export(
     with say_warnings():
         source = model if like is None else load(model, like=module_of(like))
         result = write(source, out_path, format, **asked)
+    if result.path.is_dir():
+        path = Path(model).expanduser()
+        beside = path if path.is_dir() else None
+        write_export_card(result.path, model, beside, format, result.checked, command())
     if json:
         emit({"command": command(), "model": model, **result.to_json()})
         return

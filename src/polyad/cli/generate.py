@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from polyad.cli import options
+from polyad.cli.chat import chat as converse
 from polyad.cli.output import emit, out, say_warnings
 
 OwnDtype = Annotated[
@@ -31,7 +32,11 @@ Kernels = Annotated[
 
 def generate(
     model: options.Model,
-    prompt: Annotated[str, typer.Argument(help="the text to continue")],
+    prompt: Annotated[str | None, typer.Argument(help="the text to continue; with --chat what to answer")] = None,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="answer through the model's chat template; without PROMPT line after line"),
+    ] = False,
     tokens: Annotated[int, typer.Option(help="the most tokens to make")] = 64,
     sample: Annotated[
         bool, typer.Option("--sample", help="draw from the distribution, not always the likeliest")
@@ -48,7 +53,7 @@ def generate(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Continue PROMPT with MODEL, an original or a compressed one."""
+    """Continue PROMPT with MODEL, an original or a compressed one; with --chat hold a conversation."""
     import torch
 
     from polyad.decode import cache_by_name, default_dtype
@@ -56,6 +61,8 @@ def generate(
     from polyad.evaluation.quality import check_predicts
     from polyad.models.loading import check_numbers
 
+    if prompt is None and not chat:
+        raise ValueError("there is no text to continue; give one, or --chat for a conversation")
     if tokens < 1:
         raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
     if threads is not None:
@@ -66,6 +73,18 @@ def generate(
     check_predicts(one)
     check_numbers(one)
     streams = not json and sys.stdout.isatty()
+    if chat:
+
+        def answer(ids: list[int], show: Callable[[str], object] | None) -> str:
+            kept = cache_by_name(one, cache, lambda: options.texts_of(calibrate))
+            made = continue_prompt(
+                one, ids, max_new_tokens=tokens, sample=sample, cache=kept, dtype=wanted, stream=show
+            )
+            return made.text[0] if made.text is not None else ""
+
+        converse(one, prompt, answer, json=json)
+        return
+    assert prompt is not None
     with say_warnings():
         kv = cache_by_name(one, cache, lambda: options.texts_of(calibrate))
     write = _writer(prompt) if streams else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from polyad._model_card import CARD
 from polyad.models.quiet import quiet
 from polyad.models.source import origin
 
@@ -79,6 +80,6 @@ def hub_files(name: str) -> Path | None:
         "_raise_exceptions_for_gated_repo": False, "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
     }  # fmt: skip
-    paths = [cached_file(name, file, **quietly) for file in ("config.json", *PROCESSOR, *VOCABULARIES)]
+    paths = [cached_file(name, file, **quietly) for file in ("config.json", CARD, *PROCESSOR, *VOCABULARIES)]
     homes = [Path(path).parent for path in paths if path is not None]
     return homes[0] if homes else None

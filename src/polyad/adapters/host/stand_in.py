@@ -32,6 +32,8 @@ class Common:
     """For each parameter of the root, by path, True where it was trained before the first adapter came."""
     root: weakref.ref[nn.Module] | None = None
     """The largest model that an adapter was attached through; a copy of its layers knows none."""
+    trained: dict[str, list[Any]] = field(default_factory=dict)
+    """The places of the model whose tensors an adapter trains whole."""
     changes: int = 0
     """The number of times that layers were put in or taken out, so that other hosts of the model look again."""
 
@@ -52,6 +54,8 @@ class AdapterSpec:
     arguments: dict[str, Any]
     seed: int
     dropout: float
+    trained: tuple[str, ...] = ()
+    """Paths of the modules and parameters of the model that it trains whole."""
 
 
 class StandIn(nn.Module):

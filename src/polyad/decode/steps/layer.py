@@ -113,7 +113,8 @@ class AttentionStep:
                 turned = torch.addcmul(turned * cos, self.turn(turned), sin)
             both = turned.narrow(2, read.heads, 2 * read.key_heads).transpose(1, 2)
             if self.held is not None:
-                return self._attend_held(turned, *both.chunk(2, 1), now)
+                keys, values = both.chunk(2, 1)
+                return self._attend_held(turned, keys, values, now)
             self.both.narrow(2, now.start, now.tokens).copy_(both)
         else:
             turned, values = self._split(y, now)

@@ -132,14 +132,16 @@ def _in_order(model: Any, piece: Piece, architecture: Architecture) -> Piece:
 
 def head_counts(all_pieces: list[Piece], config: Any) -> tuple[list[int], list[int]]:
     """Query heads and key heads of each layer, by the rows that their projections have in the file."""
-    width, counts = head_width(config), list[list[int]]()
+    width: int = head_width(config)
+    counts: list[list[int]] = []
     for name, stated in (("attn_q", config.num_attention_heads), ("attn_k", config.num_key_value_heads)):
         rows = {
             piece.layer: len(piece.rows) if piece.rows is not None else piece.weight.shape[0]
             for piece in all_pieces
             if piece.name.endswith(f".{name}") and piece.weight.ndim > 1
         }
-        counts.append([rows.get(layer, stated * width) // width for layer in range(config.num_hidden_layers)])
+        every = [rows[layer] // width if layer in rows else stated for layer in range(config.num_hidden_layers)]
+        counts.append(every)
     return counts[0], counts[1]
 
 
