@@ -13,7 +13,7 @@ import typer
 from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options, preview_rows
 from polyad.cli.adapt_table import card_rows, show, with_rank
-from polyad.cli.output import command, complain, emit, out, progress
+from polyad.cli.output import command, complain, emit, progress
 
 if TYPE_CHECKING:
     from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter
@@ -55,16 +55,10 @@ def adapt(
     A run that was stopped goes on when the same command is given again.
     """
     from polyad.adapters.training.finetune import Finetuning
-    from polyad.evaluation.trial_records import failed_trial
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
-    if not preview and (adapter is None) == (compare is None):
-        raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
-    if saved_as not in ("polyad", "peft"):
-        raise ValueError(f"--as {saved_as} is not known; choose polyad or peft")
-    if saved_as == "peft" and compare is not None:
-        raise ValueError("--as peft goes with one --adapter; choose one of the comparison and train it again")
+    _refuse_unclear(adapter, compare, saved_as, preview=preview)
     asked = Finetuning(
         tuple(options.absolute_text(text) for text in options.texts_of(data)), steps, batch, length,
         options.rate_of(rate), seed, windows, tuple(select.split(",")) if select else None,
@@ -77,15 +71,8 @@ def adapt(
         return
     options.check_report(report)
     options.fix_seed(seed)
-    run = {
-        "adapt": model,
-        "adapter": adapter,
-        "rank": rank,
-        **asdict(asked),
-        "dtype": dtype,
-        "device": device,
-        "as": saved_as,
-    }
+    run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
+    run["as"] = saved_as
     records: list[AdapterRecord | FailedAdapter]
     with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
         if work is not None:
@@ -99,10 +86,24 @@ def adapt(
         if json:
             emit(records[0] if adapter is not None else records)
         else:
-            show(records)
-            out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+            show(records, out_folder, report)
         if work is not None:
             state_file(out_folder).unlink(missing_ok=True)
+    _end_where_all_failed(records)
+
+
+def _refuse_unclear(adapter: str | None, compare: str | None, saved_as: str, *, preview: bool) -> None:
+    if not preview and (adapter is None) == (compare is None):
+        raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
+    if saved_as not in ("polyad", "peft"):
+        raise ValueError(f"--as {saved_as} is not known; choose polyad or peft")
+    if saved_as == "peft" and compare is not None:
+        raise ValueError("--as peft goes with one --adapter; choose one of the comparison and train it again")
+
+
+def _end_where_all_failed(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
+    from polyad.evaluation.trial_records import failed_trial
+
     failures = [reason for record in records if (reason := failed_trial(record)) is not None]
     if len(failures) == len(records):
         complain(f"every adapter failed, the first with: {failures[0]}")

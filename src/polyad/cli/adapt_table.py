@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyad.cli.measure_table import measure_table
@@ -22,8 +23,8 @@ def card_rows(record: AdapterRecord) -> list[list[str]]:
             ["learning rate", "", f"{record['learning_rate']:g}"]]  # fmt: skip
 
 
-def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
-    """The table of what was trained; methods that failed are listed below it."""
+def show(records: Sequence[AdapterRecord | FailedAdapter], folder: Path, report: Path | None) -> None:
+    """The table of what was trained, methods that failed below it, and where the result and its page are."""
     from polyad.evaluation.trial_records import failed_trial, is_trained
 
     done = [record for record in records if is_trained(record)]
@@ -45,6 +46,7 @@ def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
             out.print(f"{record['spelled']} failed: {failed_trial(record)}")
         elif "measure" in record:
             measure_table(record["measure"], record["spelled"])
+    out.print(f"saved to {folder}" + (f", report in {report}" if report else ""))
 
 
 def curve(losses: list[float], columns: int = 8) -> str:

@@ -42,7 +42,6 @@ def cache(
 
     A prompt is run once and compressed by each; the tokens after it are scored one by one beside the exact cache.
     """
-    from polyad.cache.host.probe import uses_of_cache
     from polyad.cache.maker import maker
     from polyad.data import calibration, evaluation
     from polyad.evaluation.caches import cache_quality, cache_speed
@@ -56,11 +55,7 @@ def cache(
     options.check_report(report)
     options.fix_seed(seed)
     one = options.load_model(model, dtype, device)
-    if not uses_of_cache(one):
-        raise ValueError(
-            f"every layer of {type(one).__name__} has a sliding window or no keys at all, which transformers' own "
-            "cache holds in little memory already; there is nothing to compress"
-        )
+    _refuse_cacheless(one)
     texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
 
     def read_windows() -> Any:
@@ -85,6 +80,17 @@ def cache(
         show(records, best, budget, dtype)
         if report is not None:
             out.print(f"report in {report}")
+
+
+def _refuse_cacheless(one: Any) -> None:
+    """Refuse models whose layers hold nothing that grows with the text."""
+    from polyad.cache.host.probe import uses_of_cache
+
+    if not uses_of_cache(one):
+        raise ValueError(
+            f"every layer of {type(one).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already; there is nothing to compress"
+        )
 
 
 def _names(methods: str) -> list[str]:

@@ -61,10 +61,7 @@ def generate(
     from polyad.evaluation.quality import check_predicts
     from polyad.models.loading import check_numbers
 
-    if prompt is None and not chat:
-        raise ValueError("there is no text to continue; give one, or --chat for a conversation")
-    if tokens < 1:
-        raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
+    _refuse_nothing(prompt, tokens, chat=chat)
     if threads is not None:
         torch.set_num_threads(threads)
     options.fix_seed(seed)
@@ -73,14 +70,13 @@ def generate(
     check_predicts(one)
     check_numbers(one)
     streams = not json and sys.stdout.isatty()
+    how: dict[str, Any] = {"max_new_tokens": tokens, "sample": sample, "dtype": wanted, "kernels": kernels}
     if chat:
 
         def answer(ids: list[int], show: Callable[[str], object] | None) -> str:
             kept = cache_by_name(one, cache, lambda: options.texts_of(calibrate))
-            made = continue_prompt(
-                one, ids, max_new_tokens=tokens, sample=sample, cache=kept, dtype=wanted, stream=show
-            )
-            return made.text[0] if made.text is not None else ""
+            spoken = continue_prompt(one, ids, cache=kept, stream=show, **how)
+            return spoken.text[0] if spoken.text is not None else ""
 
         converse(one, prompt, answer, json=json)
         return
@@ -89,9 +85,7 @@ def generate(
         kv = cache_by_name(one, cache, lambda: options.texts_of(calibrate))
     write = _writer(prompt) if streams else None
     with redirect_stdout(sys.stderr):  # some models print as they run
-        generation = continue_prompt(
-            one, prompt, max_new_tokens=tokens, sample=sample, cache=kv, dtype=wanted, stream=write, kernels=kernels
-        )
+        generation = continue_prompt(one, prompt, cache=kv, stream=write, **how)
     assert generation.text is not None
     if json:
         emit(_record(generation) | {"model": model, "adapter": adapter, "prompt": prompt, "cache": cache})
@@ -99,6 +93,13 @@ def generate(
         out.print()
     else:
         out.print(prompt + generation.text[0], highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_nothing(prompt: str | None, tokens: int, *, chat: bool) -> None:
+    if prompt is None and not chat:
+        raise ValueError("there is no text to continue; give one, or --chat for a conversation")
+    if tokens < 1:
+        raise ValueError(f"--tokens {tokens} is below 1; ask for at least one token")
 
 
 def _record(generation: Any) -> dict[str, Any]:

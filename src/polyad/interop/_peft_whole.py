@@ -99,7 +99,8 @@ def whole_tensors(adapters: Adapters, name: str) -> tuple[dict[str, Tensor], dic
     tensors: dict[str, Tensor] = {}
     for module in modules:
         for key, tensor in adapters.model.get_submodule(module).state_dict().items():
-            tensors[f"{PREFIX}{module}.{key}"] = numbers.get(f"{module}.{key}", tensor)
+            trained = numbers.get(f"{module}.{key}")
+            tensors[f"{PREFIX}{module}.{key}"] = tensor if trained is None else trained
     for path in biases:
         owner = path.rpartition(".")[0]
         tensors[f"{PREFIX}{owner}{'.base_layer' if owner in on else ''}.bias"] = numbers[path]
