@@ -21,11 +21,22 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """The arguments that every benchmark of rows takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("patterns", nargs="*", default=["*"])
+    parser.add_argument("--rows", metavar="NAME,NAME", help="these rows alone, by their whole names")
     parser.add_argument("--again", action="store_true", help="run rows that are stored, too")
     parser.add_argument("--list", action="store_true", help="name the rows")
     parser.add_argument("--show", action="store_true", help="print what is stored and run nothing")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser
+
+
+def _chosen(given: argparse.Namespace, rows: Rows) -> list[str]:
+    if given.rows is None:
+        return [name for name in rows if any(fnmatch.fnmatch(name, f"*{p}*") for p in given.patterns)]
+    names = [name.strip() for name in given.rows.split(",")]
+    unknown = [name for name in names if name not in rows]
+    if unknown:
+        raise SystemExit(f"--rows names {', '.join(unknown)}, and the rows are {', '.join(rows)}")
+    return names
 
 
 def run_rows(
@@ -45,7 +56,7 @@ def run_rows(
         torch.set_num_threads(threads(given.one))
         print(json.dumps(rows[given.one](), default=float))
         return None
-    chosen = [name for name in rows if any(fnmatch.fnmatch(name, f"*{p}*") for p in given.patterns)]
+    chosen = _chosen(given, rows)
     if given.list:
         print("\n".join(chosen))
         return None

@@ -1,6 +1,6 @@
-"""Writes docs/adapters-measured.md: what adapters reach and cost, from the kept results of the benchmarks.
+"""Writes docs/adapters-measured.md and docs/exports-measured.md from the kept results of the benchmarks.
 
-Run it with `make docs` after benchmarks/finetune.py or benchmarks/adapters.py have written new ones.
+Run it with `make docs` after benchmarks/finetune.py, benchmarks/adapters.py or benchmarks/exports wrote new ones.
 """
 
 from __future__ import annotations
@@ -98,12 +98,74 @@ def _spread(values: list[float]) -> str:
     return f"{mean(values):.3f} ± {half:.3f}"
 
 
+EXPORTED = """# Exported files, measured
+
+Written by `make docs` from `benchmarks/results/exports.json`; `python -m benchmarks.exports` measures.
+
+## GGUF
+
+SmolLM2-135M in other numbers of the same function (its own lie on a grid of four bits, which would cost nothing).
+First its dense weights in each container, beside the file that `llama-quantize` writes with the same container for
+each tensor; then models compressed by `polyad compress --for gguf`. Perplexities are over the original's: as polyad
+scores the file that it reads back, and as `llama-perplexity` scores the file, on other windows. The embedding is in
+Q8_0 throughout. Rows of 576 are no multiples of 256: in the lines of K containers they are in those of 32 numbers.
+"""
+GRAPHS = """## ONNX
+
+A sentence encoder (128 tokens) and a classifier of pictures (224 x 224), compressed, exported by the command, and run
+by onnxruntime on one thread: bytes, processor time of one input, and the distance of the first output from that of
+the uncompressed network, all over the original's.
+"""
+
+
+def exports(rows: dict[str, Any]) -> str:
+    """The tables of exported files, GGUF and ONNX."""
+    heads = ("weights", "MB", "bytes / llama.cpp's", "read back", "llama-perplexity", "llama.cpp's own file")
+    lines = [EXPORTED, *_head(heads)]
+    for name, row in rows.items():
+        kind = name.removeprefix("gguf, ")
+        if name.startswith("gguf") and "bytes" in row:
+            size, ratios = row["bytes"], row["perplexity"]
+            ours = size.get("ours", size.get("file"))
+            beside = f"{ours / size['llama.cpp']:.4f}" if "llama.cpp" in size else ""
+            engine = ratios.get("llama.cpp's own file")
+            cells = (f"`{kind}`", f"{ours / 1e6:.1f}", beside, f"{ratios['read back']:.3f}",
+                     f"{ratios['llama-perplexity']:.3f}", "" if engine is None else f"{engine:.3f}")  # fmt: skip
+            lines.append(_line(cells))
+    lines += ["", GRAPHS, *_head(("network", "bytes", "time", "apart", "rows"))]
+    for name, row in rows.items():
+        if name.startswith("onnx"):
+            size, spent = (one["value"] for one in row["asked"])
+            level = row["checked"].get("accuracy_level")
+            kept = {None: "", 1: "as they are", 4: "rounded to 8 bits"}[level]
+            lines.append(
+                _line((name.removeprefix("onnx, "), f"{size:.2f}", f"{spent:.2f}", f"{row['apart']:.3f}", kept))
+            )
+    return "\n".join([*lines, ""])
+
+
+def _head(cells: tuple[str, ...]) -> list[str]:
+    return [_line(cells), "|---" * len(cells) + "|"]
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def page() -> str:
-    """The whole page."""
+    """The page of adapters."""
     records = json.loads((RESULTS / "finetune.json").read_text())
     kept = json.loads((RESULTS / "adapters.json").read_text())
     return "\n".join([HEAD, tuned(records), costs(kept)])
 
 
+def exports_page() -> str:
+    """The page of exported files."""
+    return exports(json.loads((RESULTS / "exports.json").read_text())["rows"])
+
+
+PAGES = {"adapters-measured.md": page, "exports-measured.md": exports_page}
+
 if __name__ == "__main__":
-    (HERE / "adapters-measured.md").write_text(page(), encoding="utf-8")
+    for name, write in PAGES.items():
+        (HERE / name).write_text(write(), encoding="utf-8")

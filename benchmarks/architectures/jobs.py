@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 from benchmarks.architectures.build import Architecture, inputs
+from benchmarks.architectures.pictures import pictured
 from benchmarks.architectures.words import tokenizer
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -40,12 +41,16 @@ class Case:
 
     architecture: Architecture
     folder: Path
+    batch: dict[str, Tensor] | None = None
+    """What the model is called with; None is text alone."""
 
     def model(self) -> Any:
         return self.architecture.model()
 
     def inputs(self, model: Any, **sizes: int) -> dict[str, Tensor]:
-        return inputs(self.architecture, model, **sizes)
+        if self.batch is None or sizes:
+            return inputs(self.architecture, model, **sizes)
+        return {name: t.to(model.dtype) if t.is_floating_point() else t for name, t in self.batch.items()}
 
     def logits(self, model: Any, **sizes: int) -> Tensor:
         with torch.no_grad():
@@ -309,6 +314,28 @@ def loop(case: Case) -> str:
     return max(reasons)
 
 
+def pictures(case: Case) -> None:
+    """With a picture in the prompt: loaded, saved, adapted and merged, in bfloat16, and generating with the exact
+    cache."""
+    if case.architecture.kind != "image-text":
+        raise DoesNotApply("it takes no picture")
+    model = case.model()
+    batch = pictured(model, case.inputs(model)["input_ids"])
+    if batch is None:
+        raise DoesNotApply("no picture that it takes is built by rules")
+    for job in (load, save, adapt, merge, half):
+        job(Case(case.architecture, case.folder / job.__name__, batch))
+    if not model.can_generate():
+        return
+    greedy = {"max_new_tokens": 5, "do_sample": False}
+    model.generation_config.eos_token_id = None
+    try:
+        expected = model.generate(**batch, **greedy)
+    except Exception:  # what plain transformers does not do, nobody does
+        return
+    same(model.generate(**batch, **greedy, past_key_values=cache_for(model, window=4)), expected, "tokens generated")
+
+
 def padded(case: Case, model: Any, pad: int, length: int = 9) -> dict[str, Tensor]:
     """A batch whose second sequence is shorter, with its padding in front."""
     batch = case.inputs(model, length=length)
@@ -401,5 +428,19 @@ def _takes(model: Any, name: str) -> bool:
 
 JOBS: dict[str, Callable[[Case], str | None]] = {
     job.__name__: job
-    for job in (load, save, adapt, merge, compress, cache, unrotated, padding, generate, half, deepcopy, loop)
+    for job in (
+        load,
+        save,
+        adapt,
+        merge,
+        compress,
+        cache,
+        unrotated,
+        padding,
+        generate,
+        half,
+        deepcopy,
+        loop,
+        pictures,
+    )
 }

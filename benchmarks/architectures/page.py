@@ -10,7 +10,7 @@ from typing import Any
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 JOBS = (
     "load", "save", "adapt", "merge", "compress", "cache", "unrotated", "padding", "generate", "half", "deepcopy",
-    "loop",
+    "loop", "pictures",
 )  # fmt: skip
 SIGNS = {"right": "+", "refused": "r", "does not apply": "", "wrong": "**wrong**"}
 HEAD = """# Architectures
@@ -29,6 +29,8 @@ cell is a job without meaning there. `python -m benchmarks.architectures` runs i
 - `padding`: a batch padded on the left, and its greedy tokens. `generate`: the command's text.
 - `half`: loading, adapters, rounding and the exact cache in bfloat16.
 - `deepcopy`: copies of adapted and compressed models and of caches in use.
+- `pictures`: with a random picture in the prompt: `load`, `save`, `adapt`, `merge` and `half`, and greedy tokens with
+  the exact cache. Empty too where the rules build no picture that changes what the model says.
 - `loop`: greedy tokens of `polyad.generate` in float32, of a batch padded on the left too. A plus is the loop of
   polyad's own, `p` transformers' forward pass, with the reason below.
 

@@ -1,6 +1,6 @@
 """What compressed models cost on the clock, beside transformers, other quantisers and llama.cpp.
 
-python -m benchmarks.decoding [PATTERN …] [--again] [--list] [--show]
+python -m benchmarks.decoding [PATTERN …] [--rows NAME,NAME] [--again] [--list] [--show]
 
 Each row runs in a process of its own, its two sides in turns, and is stored at once in
 benchmarks/results/decoding.json; one that is there is not run again unless --again asks for it. Folders are made
@@ -24,6 +24,8 @@ def main() -> None:
         return
     chosen, kept = done
     for name in chosen:
+        for reason in kept["rows"].get(name, {}).get("absent", ()):
+            print(f"absent {name}: {reason}")
         for one in kept["rows"].get(name, {}).get("asked", ()):
             print(f"{'met   ' if one['met'] else 'MISSED'} {name}: {one['what']} {one['value']:.3f}, {one['asked']}")
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.kills [--jobs compress,adapt] [--random 400] [--store FILE] [--again] [--show]
 
-compress, adapt (one, and several), decompose, cache and save run on tiny models in a child process that ends itself
+compress, adapt (one, and several), decompose, cache, convert and save run on tiny models in a child that ends itself
 (``os._exit``) at its n-th change of a file, for every n, and at random moments. The same command is run again, and
 must come to the result of one that nobody ended, and leave nothing else behind.
 """
@@ -53,7 +53,7 @@ def run_all(job: str, place: Path, asked: argparse.Namespace, stored: dict[str, 
     count = min(asked.changes or kills.changes, kills.changes)
     changes = [kills.changes * i // count for i in range(1, count + 1)]
     points: dict[str, Any] = {f"change {n}": {"at": n} for n in changes}
-    moments = kills.random_moments(asked.random // len(JOBS))
+    moments = kills.random_moments(-(-asked.random // len(JOBS)))
     points |= {f"moment {i}": {"after": seconds} for i, seconds in enumerate(moments)}
     for name, point in points.items():
         if name not in done:

@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "cache": ("cache", "model", "--methods", "plain;kivi:bits=4,group=4,window=0", "--context", 16, "--scored", 4,
               "--windows", 2, "--text", "words.txt", "--calibrate", "words.txt", "--alternations", 0, "--json",
               "--report", "r.html"),
+    "convert": ("convert", "model", "--to", "mla", "--rank", 4, "--rope", 2, "--heal", 30, "--calibrate", "words.txt",
+                "--calibration-windows", 2, "--out", "out", "--json"),
 }  # fmt: skip
 JOBS = (*COMMANDS, "save")
 

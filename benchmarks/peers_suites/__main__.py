@@ -14,14 +14,15 @@ from collections import Counter
 from pathlib import Path
 
 RESULTS = Path(__file__).parent.parent / "results" / "peers_suites.json"
-PEERS = ("tensorly", "torchtt", "peft")
+PEERS = ("tensorly", "torchtt", "peft", "transformers")
 
 
 def run(peer: str, files: list[str], stand_in: bool) -> dict[str, list[str]]:
     """How each test ends: [verdict, reason, calls of polyad's functions]."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "outcomes.json"
-        told = {"PEERS_STORE": str(store), "PEERS_SUITE": peer if stand_in else "", "TENSORLY_BACKEND": "pytorch"}
+        told = {"PEERS_STORE": str(store), "PEERS_SUITE": peer, "PEERS_STAND_IN": "1" if stand_in else "",
+                "TENSORLY_BACKEND": "pytorch"}  # fmt: skip
         plain = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder]
         command = [sys.executable, "-m", "pytest", "-p", "benchmarks.peers_suites.plugin", *plain, *files]
         root = Path(__file__).parents[2]

@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from benchmarks.peers_suites import stand_ins
 
-PEER = os.environ.get("PEERS_SUITE", "")
+PEER, STANDS_IN = os.environ["PEERS_SUITE"], os.environ.get("PEERS_STAND_IN", "")
 STORE = os.environ["PEERS_STORE"]
 OUTCOMES: dict[str, list[str]] = {}
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    if PEER:
-        peer = importlib.import_module(f"benchmarks.peers_suites.{PEER}_stand_ins")
-        for module in {item.module for item in items}:
+    peer = importlib.import_module(f"benchmarks.peers_suites.{PEER}_stand_ins")
+    for module in {item.module for item in items}:
+        if hasattr(peer, "prepare"):
+            peer.prepare(module)
+        if STANDS_IN:
             stand_ins.install(module, peer.TABLE)
-        if hasattr(peer, "start"):
-            peer.start()
+    if STANDS_IN and hasattr(peer, "start"):
+        peer.start()
 
 
 @pytest.hookimpl(wrapper=True)

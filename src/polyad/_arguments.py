@@ -14,6 +14,12 @@ from polyad._card import Card, card
 
 SHORT = {"rtn": "round_to_nearest"}
 """Names that the field uses for a method, beside its own."""
+OTHER_NAMES = {
+    "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "n_bits": "bits", "wbits": "bits",
+    "w_bits": "bits", "nbits": "bits", "group_size": "group", "groupsize": "group", "q_group_size": "group",
+    "ratio": "keep",
+}  # fmt: skip
+"""Names that other libraries have for arguments."""
 SUPPLIED: Mapping[str, frozenset[str]] = {
     "decompose": frozenset({"x"}), "complete": frozenset({"observations"}), "quantize": frozenset({"x", "stats"}),
     "factor": frozenset({"weight", "stats"}), "group": frozenset({"block", "weights", "stats"}),
@@ -70,17 +76,24 @@ def check_arguments(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     Traceback (most recent call last):
     ValueError: modegpt has no argument 'rule'; did you mean rules? It takes keep, ridge=1.0, rules=mlp-qk-vo
     """
-    allowed = arguments(method)
-    for name, value in given.items():
-        if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"did you mean {near[0]}? It" if near else "it"
-            takes = ", ".join(map(str, allowed.values())) or "none"
-            raise ValueError(f"{method.name} has no argument {name!r}; {hint} takes {takes}")
+    for name, value in check_names(method, given).items():
         try:
             _check.number(method.function, name, value)
         except ValueError as error:
             raise ValueError(f"{method.name}: {error}") from None
+    return dict(given)
+
+
+def check_names(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse arguments that a method does not take, naming those that it does. Returns them."""
+    allowed = arguments(method)
+    for name in given:
+        if name not in allowed:
+            meant = OTHER_NAMES.get(name.lower())
+            near = [meant] if meant in allowed else difflib.get_close_matches(name, allowed, n=1)
+            hint = f"did you mean {near[0]}? It" if near else "it"
+            takes = ", ".join(map(str, allowed.values())) or "none"
+            raise ValueError(f"{method.name} has no argument {name!r}; {hint} takes {takes}")
     return dict(given)
 
 

@@ -56,7 +56,9 @@ class Card:
     is known (one that makes a ``LowRank`` needs none), and ``allocate`` the allocation that its paper uses.
     ``example`` holds arguments with which the contract of its kind calls it, and ``exact`` those that differ where it
     is to lose nothing, or as little as it can; None where it always loses more than eight bits do. ``instead`` says
-    when not to use the method and what to use in its place, where a claim of its paper was found to fail.
+    when not to use it and what to use in its place, where a claim of its paper was found to fail. ``holds(shape,
+    **options)`` bounds the bytes that it takes for a weight (out, in), or for a block's weights by role, beside these
+    and their statistics; None where eight float64 numbers for each of the weight's are enough.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Card:
     template: Callable[..., Any] | None = None
     exact: Mapping[str, Any] | None = None
     instead: str = ""
+    holds: Callable[..., int] | None = None
 
     @property
     def module(self) -> str:
@@ -102,12 +105,12 @@ def method(
     template: Callable[..., Any] | None = None,
     name: str | None = None,
     instead: str = "",
+    holds: Callable[..., int] | None = None,
 ) -> Callable[[_Function], _Function]:
     """Record a function or class in the catalogue and return it; a decomposition takes NumPy arrays from then on.
 
-    ``example`` holds keyword arguments with which the contract tests can call it, ``exact`` those in their place with
-    which it loses as little as it can. ``name`` is a class's name in the catalogue, in snake_case as its file; a
-    function's is its own. ``instead`` is a sentence on when not to use it.
+    ``name`` is a class's name in the catalogue, in snake_case as its file; a function's is its own. The rest is as in
+    ``Card``.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
@@ -123,7 +126,7 @@ def method(
         wanted = {role: frozenset(statistics) for role, statistics in roles.items()}
         _catalogue[entry] = Card(
             entry, kind, function, makes, papers, dict(example or {}), wanted, curve, allocate, template, exact,
-            instead,
+            instead, holds,
         )  # fmt: skip
         return function
 
@@ -149,10 +152,7 @@ def _is_array(value: Any) -> bool:
 
 
 def tensor_of(array: Any, *, floats: bool = False) -> Any:
-    """A tensor of a NumPy array's numbers, whatever its strides and the order of its bytes.
-
-    With ``floats`` whole numbers become float64, in which all but the largest are exact.
-    """
+    """A tensor of a NumPy array's numbers, of any strides and bytes; with ``floats`` whole ones as float64."""
     import torch
 
     if floats and array.dtype.kind in "iu":
@@ -191,8 +191,8 @@ def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> 
     name = function if isinstance(function, str) else getattr(function, "__name__", str(function))
     names = sorted(c.name for c in _catalogue.values() if not kinds or c.kind in kinds)
     near = difflib.get_close_matches(name, names, n=3)
-    nouns = [NOUNS.get(kind, kind) for kind in kinds or ("method",)]
-    wanted = " or ".join(filter(None, [", ".join(nouns[:-1]), nouns[-1]]))
+    *others, last = [NOUNS.get(kind, kind) for kind in kinds or ("method",)]
+    wanted = " or ".join(filter(None, [", ".join(others), last]))
     some = names if len(names) <= 30 else ["what polyad methods lists"]
     there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(some)}"
     if entry is not None:

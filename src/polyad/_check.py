@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 N = TypeVar("N", int, float)
+PART = 2**24
+"""Numbers of a tensor that are looked at in one go."""
 
 
 def finite(name: str, x: Tensor) -> Tensor:
     """Refuse NaN and infinities, naming the tensor and how many there are. Returns the tensor."""
-    if x.is_meta or not (x.is_floating_point() or x.is_complex()) or bool(torch.isfinite(x).all()):
+    parts = (x,) if x.numel() <= PART else x.split(max(1, len(x) * PART // x.numel()))  # a look copies
+    if x.is_meta or not (x.is_floating_point() or x.is_complex()) or all(bool(p.isfinite().all()) for p in parts):
         return x
     nan, inf = int(torch.isnan(x).sum()), int(torch.isinf(x).sum())
     raise ValueError(
@@ -133,6 +136,8 @@ def bits(value: int) -> int:
 
 def share(name: str, value: float) -> float:
     """Refuse shares outside (0, 1]. Returns the share."""
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__} and no number; write {name}=0.8")
     if not 0 < value <= 1:
         raise ValueError(f"{name}={value} is not a share; give a number above 0 and up to 1, such as {name}=0.8")
     return value

@@ -8,7 +8,7 @@ KEY = "polyad.version"
 NEWEST = {
     "model": 2,  # polyad.json of a model; one file of weights and a configuration are still written as version 1
     "pretrained": 1,  # quantization_config in a folder that transformers wrote of a compressed model
-    "adapter": 2,  # polyad.json of an adapter
+    "adapter": 3,  # polyad.json of an adapter; without trained modules it is still written as version 2
     "format": 1,  # one format in a file
     "training": 1,  # a training in the middle, to go on from
     "checkpoint": 1,  # what of adapters lies beside a model in a Trainer's checkpoint

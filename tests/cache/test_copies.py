@@ -11,7 +11,7 @@ import torch
 import polyad.cache  # noqa: F401
 import tiny
 from polyad._card import methods
-from polyad.cache import Kivi, Metric, cache_for, observe
+from polyad.cache import Kivi, Metric, Palu, cache_for, observe
 from polyad.testing.codecs import _subject as subject
 
 CODECS = {card.name: card for card in methods("codec")}
@@ -143,3 +143,20 @@ def test_repeated_rows_of_padded_prompts_are_those_rows(card):
                 ).logits
             )  # fmt: skip
     torch.testing.assert_close(results[1], results[0].repeat_interleave(2, 0), **NEAR)
+
+
+@pytest.mark.parametrize("rows", [(0, 2), [2, 0, 2], torch.tensor([1])])
+@pytest.mark.parametrize("make", [None, partial(Palu, rank=8, value_rank=8)])
+def test_rows_are_chosen_by_any_list_of_numbers(make, rows):
+    model = tiny.model()
+    ids = tiny.ids(3, 12)
+    seen = None if make is None else observe(model, make, [tiny.ids(4, 48)])
+    cache = cache_for(model, make, window=4, seen=seen)
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+        cache.batch_select_indices(rows)
+        kept = [int(row) for row in rows]
+        more = model(ids[kept, -1:], past_key_values=cache).logits
+        other = cache_for(model, make, window=4, seen=seen)
+        model(ids[kept], past_key_values=other)
+        torch.testing.assert_close(more, model(ids[kept, -1:], past_key_values=other).logits)

@@ -352,7 +352,7 @@ def test_malformed_comparisons(polyad_command, tiny_folder, arguments, sentence)
     "arguments",
     [("evaluate", "m", "--windows", "0"), ("compress", "m", "--method", "lord", "--out", "o", "--alternations", "-1"),
      ("compress", "m", "--method", "lord", "--out", "o", "--calibration-windows", "0"), ("nonsense",),
-     ("generate", "m", "p", "--tokens", "many"), ("compress", "m")],
+     ("generate", "m", "p", "--tokens", "many"), ("compare", "m")],
 )  # fmt: skip
 def test_usage_errors_exit_with_2(polyad_command, arguments):
     code, out, err = polyad_command(*arguments)
@@ -364,7 +364,7 @@ def test_usage_errors_exit_with_2(polyad_command, arguments):
     ("arguments", "sentence"),
     [(("generate", "{}", "", "--json"), "the prompt is empty"),
      (("generate", "{}", "x", "--tokens", "0"), "--tokens 0 is below 1"),
-     (("inspect", "nobody/nothing"), "no model called 'nobody/nothing'"),
+     (("inspect", "nobody/nothing"), "'nobody/nothing' is no folder here, nothing of it is in the hub's cache"),
      (("inspect", "/no/such/place"), "there is no model at /no/such/place"),
      (("claims", "nothing"), "nothing")],
 )  # fmt: skip
@@ -431,9 +431,11 @@ def test_an_interrupted_command_says_what_is_kept(polyad_command, tiny_folder, t
         raise KeyboardInterrupt
 
     monkeypatch.setattr("polyad.models.load", interrupted)
-    assert polyad_command("inspect", tiny_folder) == (130, "", "stopped\n")
+    assert polyad_command("inspect", tiny_folder) == (
+        130, "", "stopped; nothing half done is left behind; the same command begins again\n",
+    )  # fmt: skip
     monkeypatch.setattr("polyad.compress.run.write_compressed", interrupted)
-    code, out, err = polyad_command("compress", tiny_folder, "--method", "lord", "--out", tmp_path / "out")
+    code, out, err = polyad_command("compress", tiny_folder, "--method", "rtn:bits=8", "--out", tmp_path / "out")
     assert (code, out) == (130, "")
     assert "stopped; finished statistics are kept" in err
 

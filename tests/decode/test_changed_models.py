@@ -9,9 +9,11 @@ import polyad
 import tiny
 from polyad.adapters import Adapters, DoRA, LoRA
 from polyad.cache import cache_for
+from polyad.cache.maker import maker
 from polyad.data import Calibration
 from polyad.decode.prepare import prepare_decoder
 from polyad.decode.structure import rotary
+from polyad.testing.decoders import random_decoder
 
 NEW = 12
 TEXT = Calibration(tiny.ids(6, 48, seed=2), tiny.ids(2, 32, seed=3), {"ids": "0"})
@@ -115,23 +117,63 @@ def test_a_hook_of_a_layer_still_runs():
     compare(made)
 
 
-@pytest.mark.parametrize("codec", ["kivi:bits=8,group=8,window=4", "gear:bits=8,rank=2,window=4"])
-def test_a_codec_is_held_by_transformers_forward(codec):
+CODECS = [
+    "kivi:bits=2,group=8", "gear:bits=2,rank=2,group=8", "metric:rank=4,bits=4", "transform_coding:rate=3.0",
+    "xkv:rank=8", "h2o:keep=0.5,block=8", "streaming_llm", "plain",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind"),
+    [*((codec, "llama") for codec in CODECS),
+     *((codec, kind) for codec in (CODECS[0], CODECS[3]) for kind in ("glm", "neox", "gpt2", "mistral", "smollm3")),
+     (CODECS[0], "reduced"), (CODECS[5], "reduced")],
+)  # fmt: skip
+def test_the_loop_fills_a_codec_as_the_forward_pass_does(codec, kind):
+    made = reduced() if kind == "reduced" else layers_without_rotation() if kind == "smollm3" else model(kind)
+    ids = tiny.ids(2, 20)
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    make = maker(made, codec + (",window=4" if ":" in codec else ":window=4"), lambda: tiny.ids(6, 48, seed=2))
+    got, mine, theirs = {}, make(), make()
+    for dtype in (torch.float32, torch.bfloat16):
+        mine = mine if dtype == torch.float32 else make()
+        settings = {"attention_mask": mask, "max_new_tokens": NEW, "cache": mine, "dtype": dtype}
+        got[dtype] = polyad.generate(made, ids, **settings)
+    expected = made.generate(ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False, past_key_values=theirs)
+    assert {one.loop for one in got.values()} == {"polyad"}
+    assert got[torch.float32].sequences.tolist() == expected.tolist()
+    assert got[torch.float32].cache_bytes == theirs.nbytes
+    assert theirs.get_seq_length() == 20 + NEW - 1
+    compare(made)  # the loop has buffers of its own again
+
+
+def reduced():
+    made = model("llama")
+    return polyad.apply(made, polyad.plan(made, "modegpt", keep=0.5, calibrate=TEXT))
+
+
+def layers_without_rotation():
+    made = random_decoder("SmolLM3", **tiny.SHAPE, no_rope_layer_interval=2)
+    made.config.eos_token_id = made.generation_config.eos_token_id = None
+    return made
+
+
+def test_a_cache_that_the_loop_cannot_fill_is_filled_by_transformers():
     made = model()
-    ids = tiny.ids(1, 20)
-    got = polyad.generate(made, ids, max_new_tokens=NEW, cache=codec)
-    held = cache_for(made)
-    exact = polyad.generate(made, ids, max_new_tokens=NEW, cache=held)
-    assert got.loop == exact.loop == "transformers"
-    assert "cache" in got.reason
-    assert held.get_seq_length() == 20 + NEW - 1
-    assert got.cache_bytes > 0
-    assert exact.sequences.tolist() == made.generate(ids, max_new_tokens=NEW, do_sample=False).tolist()
+    kv = cache_for(made)
+    with torch.no_grad():
+        made(tiny.ids(1, 6), past_key_values=kv)
+    got = polyad.generate(made, tiny.ids(1, 20), max_new_tokens=3, cache=kv, dtype=torch.float32)
+    assert (got.loop, "holds tokens already" in got.reason) == ("transformers", True)
+    capped = random_decoder("Gemma2", **tiny.SHAPE | {"head_dim": 8, "sliding_window": 8})
+    got = polyad.generate(capped, tiny.ids(1, 20), max_new_tokens=3, cache="kivi:bits=8,group=8", dtype=torch.float32)
+    assert (got.loop, "in a way of its own" in got.reason) == ("transformers", True)
 
 
 def test_a_loop_that_is_wrong_is_caught_and_not_used(monkeypatch):
     made, original = model(), rotary._partner
-    monkeypatch.setattr("polyad.decode.steps.layer._swap", lambda read: lambda x: x)
+    monkeypatch.setattr("polyad.decode.steps.layer.swap_function", lambda read: lambda x: x)
     got = compare(made, loop="transformers")
     assert "its loop makes logits that are" in got.reason
     monkeypatch.undo()

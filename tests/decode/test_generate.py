@@ -6,6 +6,7 @@ import transformers
 
 import polyad
 import tiny
+from polyad.decode.steps import products
 from polyad.testing.decoders import random_decoder
 
 PROMPT, PAD, NEW = 20, 5, 16
@@ -87,12 +88,9 @@ def test_the_loop_makes_the_tokens_of_transformers(kind):
 )
 @pytest.mark.parametrize("kind", ["llama", "mixture"])
 def test_samples_are_those_of_transformers(kind, settings):
-    made = tiny.mixture() if kind == "mixture" else model(kind)
-    if kind == "mixture":  # of fifty tokens
-        with torch.no_grad():
-            made.resize_token_embeddings(500)
+    made = mixture("Mixtral") if kind == "mixture" else model(kind)
     got, expected = both(made, sample=True, **settings)
-    assert got.loop == ("transformers" if kind == "mixture" else "polyad")
+    assert got.loop == "polyad"
     assert got.sequences.tolist() == expected.tolist()
 
 
@@ -115,12 +113,10 @@ def test_a_processor_of_logits_is_heeded():
     assert int(got.tokens.max()) < 5
 
 
-@pytest.mark.parametrize("kind", ["mixture", "mamba", "bloom"])
+@pytest.mark.parametrize("kind", ["mamba", "bloom"])
 def test_other_models_are_run_by_transformers_and_the_reason_is_said(kind):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 500, "pad_token_id": 0}
-    if kind == "mixture":
-        made, word = tiny.mixture(), "layer 0 has 0 linear layers outside of its attention"
-    elif kind == "mamba":
+    if kind == "mamba":
         made = transformers.MambaForCausalLM(transformers.MambaConfig(state_size=4, **sizes)).eval()
         word = "a layer of the cache is a LinearAttentionLayer"
     else:
@@ -132,6 +128,65 @@ def test_other_models_are_run_by_transformers_and_the_reason_is_said(kind):
     assert got.loop == "transformers"
     assert word in got.reason
     assert got.sequences.tolist() == made.generate(ids, max_new_tokens=6, do_sample=False).tolist()
+
+
+MIXTURES = {
+    "Mixtral": {}, "Qwen2Moe": {"shared_expert_intermediate_size": 16, "decoder_sparse_step": 2}, "GraniteMoe": {},
+    "GraniteMoeShared": {"shared_intermediate_size": 16}, "Dots1": {"n_routed_experts": 4, "n_shared_experts": 1},
+    "Qwen3Moe": {"norm_topk_prob": True}, "Olmoe": {},
+}  # fmt: skip
+
+
+def mixture(family):
+    made = random_decoder(family, **tiny.SHAPE | tiny.EXPERTS | {"head_dim": 8, "num_key_value_heads": 4},
+                          **MIXTURES[family])  # fmt: skip
+    made.config.eos_token_id = made.generation_config.eos_token_id = None
+    return made
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_mixtures_take_the_loop_with_experts_of_their_own(family):
+    got, expected = both(mixture(family))
+    assert (got.loop, got.reason) == ("polyad", None)
+    assert got.sequences.tolist() == expected.tolist()
+    half = polyad.generate(mixture(family), tiny.ids(1, 9), max_new_tokens=4, dtype=torch.bfloat16)
+    assert (half.loop, half.dtype) == ("polyad", torch.bfloat16)
+
+
+def test_experts_of_codes_take_the_loop():
+    made = mixture("Mixtral")
+    before, _ = both(made)
+    polyad.apply(made, polyad.plan(made, "rtn:bits=3,group=8", select=["*experts*", "*_proj"]))
+    got, expected = both(made)
+    assert (got.loop, got.sequences.tolist()) == ("polyad", expected.tolist())
+    assert got.sequences.tolist() != before.sequences.tolist()
+
+
+def test_experts_that_read_other_tokens_are_left_to_transformers():
+    made = mixture("Mixtral")
+    block = made.model.layers[1].mlp
+    inner = block.forward
+    block.forward = lambda x: inner(x) + x.mean(1, keepdim=True)
+    got, expected = both(made)
+    assert (got.loop, "layer 1" in got.reason) == ("transformers", True)
+    assert got.sequences.tolist() == expected.tolist()
+
+
+def test_kernels_of_the_loop_are_those_asked_for(monkeypatch):
+    made = tiny.model("llama")
+    polyad.apply(made, polyad.plan(made, "rtn:bits=8,symmetric=true"))
+    asked, original = [], products.product
+    monkeypatch.setattr(products, "product", lambda *a, kernels, **k: asked.append(kernels) or original(
+        *a, kernels=kernels, **k))  # fmt: skip
+    for kernels, dtype, expected in (
+        ("plain", torch.bfloat16, "plain"), ("auto", torch.bfloat16, "auto"), ("auto", torch.float32, "plain"),
+        ("packed8", torch.bfloat16, "packed8"),
+    ):  # fmt: skip
+        asked.clear()
+        got = polyad.generate(made, [5, 6, 7], max_new_tokens=3, dtype=dtype, kernels=kernels)
+        assert (got.loop, set(asked)) == ("polyad", {expected})
+    with pytest.raises(ValueError, match="kernels='fast' is no choice of kernels"):
+        polyad.generate(made, [5], kernels="fast")
 
 
 def test_several_beams_are_transformers():

@@ -20,7 +20,7 @@ from polyad.export import export
 from polyad.export.onnx import encode
 from polyad.formats import Quantized
 from polyad.layers import Linear
-from polyad.quantize import round_to_nearest
+from polyad.quantize import normal_float, round_to_nearest, vs_quant
 
 ENGINE = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 SENTENCE = r"the format onnx needs the package onnx\w*; install it with pip install 'polyad\[onnx\]'"
@@ -184,6 +184,23 @@ def test_products_with_odd_shapes_are_exact(zero_dtype, tmp_path):
     assert result.checked["largest_relative_difference"] < 1e-5
     products = [node for node in graph(result.path).node if node.op_type == "MatMulNBits"]
     assert len(products) == len(WEIGHTS) - 3  # groups of 24, 8 and of columns are restored on loading
+
+
+def test_scales_of_few_bits_and_tables_are_the_same_numbers(tmp_path):
+    x = torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(40, 96, generator=torch.Generator().manual_seed(0))
+    weights = [vs_quant(weight, 4, group=96, parts=3), vs_quant(weight, 3, group=64, symmetric=True),
+               normal_float(weight, 4, group=32), normal_float(weight, 3, group=40)]  # fmt: skip
+    for q in weights:
+        coded = encode.encode_format(q)
+        assert torch.allclose(coded.to_dense(), q.to_dense(), rtol=1e-5, atol=1e-6)
+        assert torch.equal(coded.rows(torch.tensor([3, 0])), coded.to_dense()[[3, 0]])
+    result = written(Odd(weights), tmp_path / "out", inputs=x, accuracy_level=1)
+    if result is None:
+        return
+    assert result.checked["largest_relative_difference"] < 1e-5
+    assert "1 matrices are in MatMulNBits of 4 bits" in result.notes
+    assert (40, 96) not in stored(result.path).values()
 
 
 def test_a_network_of_convolutions(tmp_path):

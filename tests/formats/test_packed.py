@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyad.formats import Quantized
-from polyad.formats.stored import nibbles, packed_eight, packed_four
+from polyad.formats.stored import nibbles, packed_digits, packed_eight, packed_four
 from polyad.formats.stored.packed_eight import PackedEight
 from polyad.formats.stored.packed_four import PackedFour
 from polyad.quantize import round_to_nearest
@@ -95,6 +95,7 @@ def test_none_where_nothing_fits(monkeypatch):
         assert one.prepare("cpu") is None, scale
     monkeypatch.setattr(packed_four, "four_bit_operator", lambda: None)
     monkeypatch.setattr(packed_eight, "eight_bit_operator", lambda: None)
+    monkeypatch.setattr(packed_digits, "byte_operator", lambda: None)
     assert fits.prepare("cpu") is None
     assert quantised((64, 64), 8, None).prepare("cpu") is None
 
@@ -126,3 +127,69 @@ def test_a_layout_that_is_not_known_is_refused(monkeypatch):
     monkeypatch.setattr(nibbles, "pack_nibbles", lambda codes: pack(codes[shuffle]))
     with pytest.raises(ValueError, match="not known"):
         nibbles.halves.__wrapped__(16)
+
+
+@pytest.mark.parametrize("zero", ["middle", "bytes", "far bytes", "a number", "a broken number", "numbers"])
+@pytest.mark.parametrize(("bits", "group"), [(2, 64), (3, None), (4, 32), (4, 96), (6, 128), (8, None), (8, 64)])
+def test_restored_columns_are_the_numbers_rounded_once(bits, group, zero):
+    source = quantised((70, 192), bits, group)
+    zeros = {
+        "middle": None, "bytes": source.zero, "far bytes": source.zero + 150, "a number": 3.0, "a broken number": 2.5,
+        "numbers": source.zero.float() + 0.25,
+    }  # fmt: skip
+    source = dataclasses.replace(source, zero=zeros[zero], scale=source.scale.bfloat16())
+    columns = source.prepare("cpu", "packed4").columns(torch.bfloat16)
+    torch.testing.assert_close(columns, source.dequantize(torch.float64).mT.bfloat16(), rtol=2.0**-8, atol=1e-6)
+    if zero not in ("a broken number", "numbers"):  # whose sums float32 rounds before
+        assert torch.equal(columns, source.dequantize(torch.float64).mT.bfloat16())
+
+
+def product_of_bytes(rows, unit, middle, packed):
+    """What torch's product is where the processor has dot products of bytes."""
+    codes = (rows / unit).round().clamp(-middle, 255 - middle) * unit
+    return codes @ torch.ops.quantized.linear_unpack(packed)[0].dequantize().mT
+
+
+@pytest.fixture
+def bytewise(monkeypatch):
+    if packed_digits.byte_operator() is None:
+        monkeypatch.setattr(packed_digits, "byte_operator", lambda: product_of_bytes)
+
+
+@pytest.mark.usefixtures("bytewise")
+@pytest.mark.parametrize("grid", [GRIDS["integers"], GRIDS["symmetric"]], ids=["integers", "symmetric"])
+@pytest.mark.parametrize("bits", range(5, 9))
+def test_rows_in_two_digits_lose_no_more_than_bfloat16(bits, grid):
+    for size in SIZES:
+        source = quantised(size, bits, None, **grid)
+        packed = source.prepare("cpu", "digits8")
+        exact = source.dequantize(torch.float64)
+        for count in (1, 3, 17):
+            x = rows(count, size[1])
+            x[:, 0] = 40.0  # a channel beside which the others are small
+            expected = x.double() @ exact.mT
+            few = packed.few(x)
+            assert few.dtype == torch.bfloat16
+            assert (few.double() - expected).norm() <= 2.0**-8 * expected.norm(), (size, count)
+            assert torch.equal(packed.linear(x.double()), expected)
+        index = torch.tensor([[0, size[0] - 1], [size[0] // 2, -1]])
+        assert torch.equal(packed.rows(index), source.rows(index))
+        assert torch.equal(packed.restore().codes, source.codes)
+
+
+@pytest.mark.usefixtures("bytewise")
+def test_rows_in_two_digits_of_zeros_and_of_no_numbers():
+    packed = quantised((32, 64), 8, None).prepare("cpu", "digits8")
+    assert torch.equal(packed.few(torch.zeros(1, 64, dtype=torch.bfloat16)), torch.zeros(1, 32, dtype=torch.bfloat16))
+    for number in (torch.nan, torch.inf):
+        assert not packed.few(torch.full((1, 64), number, dtype=torch.bfloat16)).isfinite().any()
+
+
+@pytest.mark.usefixtures("bytewise")
+def test_digits_are_not_packed_where_they_do_not_fit():
+    assert quantised((32, 64), 8, 32).prepare("cpu", "digits8") is None
+    assert quantised((32, 64), 4, None).prepare("cpu", "digits8") is None
+    assert quantised((32, 64), 8, None, **GRIDS["exact minima"]).prepare("cpu", "digits8") is None
+    source = quantised((32, 64), 6, None)
+    assert source.prepare("cpu", "digits8") is not None
+    assert dataclasses.replace(source, zero=source.zero + 180).prepare("cpu", "digits8") is None  # beyond a byte

@@ -189,7 +189,7 @@ def changed(folder, tensors=None, **how):
     ("how", "said"),
     [
         ({"peft_type": "BOFT"}, "the type BOFT; readable are LORA, LOHA, LOKR, VERA, IA3, OFT; put it into the"),
-        ({"bias": "all"}, "trained with bias='all'"),
+        ({"bias": "some"}, "trained with bias='some', which peft does not write"),
         ({"lora_bias": True}, "made with lora_bias=True, which is not read"),
         ({"layer_replication": [[0, 1]]}, "made with layer_replication"),
         ({"init_lora_weights": "pissa_niter_4"}, "also changes the weights adapted; save it as an ordinary LoRA"),

@@ -16,7 +16,7 @@ from polyad.formats.stored import packed_four
 from polyad.layers import Embedding, Linear
 from polyad.layers.kernels import pack, prepare_layers, product
 from polyad.models import replace, select
-from polyad.quantize import round_to_nearest
+from polyad.quantize import round_to_nearest, vs_quant
 
 ERROR = 2.0**-7
 MANY = 40
@@ -34,6 +34,7 @@ WEIGHTS = {
     "4 bits": codes(48, 96), "3 bits, short groups": codes(33, 70, bits=3, group=64),
     "8 bits, rows": codes(48, 96, bits=8, group=None, symmetric=True),
     "8 bits, rows and zero points": codes(48, 96, bits=8, group=None), "8 bits, groups": codes(48, 96, bits=8),
+    "scales of few bits": vs_quant(normal(48, 96), 4, group=96, parts=3),
     "factors": Product((codes(48, 20), codes(20, 96, seed=1))),
     "corrected": Sum((codes(48, 96), LowRank(normal(48, 4), normal(4, 96)))),
     "corrected by codes": Sum((codes(48, 96), Product((codes(48, 8, bits=8), codes(8, 96))))),

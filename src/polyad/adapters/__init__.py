@@ -3,8 +3,9 @@
 from polyad.adapters.adapter import Adapter, Bank, matrix
 from polyad.adapters.frozen.frozen import Frozen, Update
 from polyad.adapters.host.adapted import Adapted
-from polyad.adapters.host.adapters import Adapters, Match
+from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.experts import AdaptedExperts
+from polyad.adapters.host.plan import Match
 from polyad.adapters.methods.adalora import AdaLoRA
 from polyad.adapters.methods.aflora import AFLoRA
 from polyad.adapters.methods.block_lora import BlockLoRA

@@ -25,6 +25,12 @@ SINKS = 4
 """At two bits and equal bytes, KIVI's increase of perplexity on SmolLM2 is half of that without."""
 
 
+def check_name(text: str) -> tuple[Card, dict[str, Any]]:
+    """The codec that a text names, ``EXACT`` for plain, and its arguments; refuses what is neither."""
+    name, values = split_method(text)
+    return (EXACT, check_arguments(EXACT, values)) if name == PLAIN else read_method(text, ["codec"])
+
+
 def maker(
     model: Any, text: str, windows: Callable[[], Iterable[Tensor]], *, callback: Callback | None = None
 ) -> Callable[[], HeldCache]:
@@ -35,9 +41,9 @@ def maker(
     calibrate on and is called only where the codec needs them. For a model in which a codec can hold nothing, the
     caches are the plain ones.
     """
-    if split_method(text)[0] == PLAIN:
-        return partial(cache_for, model, **check_arguments(EXACT, split_method(text)[1]))
-    chosen, values = read_method(text, ["codec"])
+    chosen, values = check_name(text)
+    if chosen is EXACT:
+        return partial(cache_for, model, **values)
     options = {option.name: values.pop(option.name) for option in OF_HOSTS["codec"] if option.name in values}
     make = partial(chosen.function, **values)
     if not issubclass(arguments(make), Eviction):  # which chooses itself

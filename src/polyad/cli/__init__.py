@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -24,25 +25,26 @@ from polyad.cli import (
     merge,
     report,
 )
-from polyad.cli.output import complain, err
+from polyad.cli.output import complain, err, shown
+from polyad.cli.shared import with_shared
 from polyad.cli.trust import with_trust
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Low-rank and tensor structure for PyTorch models.")  # fmt: skip
-app.command("inspect")(with_trust(inspect.inspect))
-app.command("adapt")(with_trust(adapt.adapt))
-app.command("compress")(with_trust(compress.compress))
-app.command("compare")(with_trust(compare.compare))
-app.command("convert")(with_trust(convert.convert))
-app.command("cache")(with_trust(cache.cache))
-app.command("decompose")(decompose.decompose)
-app.command("evaluate")(with_trust(evaluate.evaluate))
-app.command("export")(with_trust(export.export))
-app.command("generate")(with_trust(generate.generate))
-app.command("merge")(with_trust(merge.merge))
-app.command("report")(report.report)
-app.command("methods")(catalogue.methods)
-app.command("claims")(catalogue.claims)
+app.command("inspect")(with_shared(with_trust(inspect.inspect)))
+app.command("adapt")(with_shared(with_trust(adapt.adapt)))
+app.command("compress")(with_shared(with_trust(compress.compress)))
+app.command("compare")(with_shared(with_trust(compare.compare)))
+app.command("convert")(with_shared(with_trust(convert.convert)))
+app.command("cache")(with_shared(with_trust(cache.cache)))
+app.command("decompose")(with_shared(decompose.decompose))
+app.command("evaluate")(with_shared(with_trust(evaluate.evaluate)))
+app.command("export")(with_shared(with_trust(export.export)))
+app.command("generate")(with_shared(with_trust(generate.generate)))
+app.command("merge")(with_shared(with_trust(merge.merge)))
+app.command("report")(with_shared(report.report))
+app.command("methods")(with_shared(catalogue.methods))
+app.command("claims")(with_shared(catalogue.claims))
 
 
 def _print_version(asked: bool) -> None:
@@ -61,9 +63,10 @@ def options_of_all(
 
 
 KEPT = {
-    "compress": "; finished statistics are kept and used again by the same command",
-    "adapt": "; the same command goes on from the last step that was kept",
+    "compress": "finished statistics are kept and used again by the same command",
+    "adapt": "the same command goes on from the last step that was kept",
 }
+AGAIN = "nothing half done is left behind; the same command begins again"
 INTERRUPTED = 130  # the shell's code for a command that was stopped from the keyboard
 
 
@@ -81,12 +84,14 @@ def main() -> None:
         MemoryError,
         SafetensorError,
     ) as error:
+        if shown.debug:
+            traceback.print_exc()
         complain(sentence(error))
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as stopped:
         if isinstance(stopped, SystemExit) and stopped.code != INTERRUPTED:  # typer turns the one into the other
             raise
-        err.print("stopped" + KEPT.get("".join(sys.argv[1:2]), ""), soft_wrap=True)
+        err.print(f"stopped; {KEPT.get(''.join(sys.argv[1:2]), AGAIN)}", soft_wrap=True)
         sys.exit(INTERRUPTED)
 
 

@@ -12,8 +12,8 @@ import typer
 
 from polyad._unfinished import Work, lock, state_file, unfinished
 from polyad.cli import options, preview_rows
-from polyad.cli.measure_table import measure_table
-from polyad.cli.output import command, complain, emit, number, out, progress, table
+from polyad.cli.adapt_table import card_rows, show, with_rank
+from polyad.cli.output import command, complain, emit, progress
 
 if TYPE_CHECKING:
     from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter
@@ -37,7 +37,10 @@ def adapt(
                                              "ones; by default the method's own")] = None,
     select: Annotated[str | None, typer.Option(help="glob patterns of module paths, joined by commas; by default "
                                                "every linear layer but the output head")] = None,
+    trained: Annotated[str | None, typer.Option(help="modules that are trained whole and saved with the adapter, "
+                                                "such as lm_head or '*norm*', joined by commas")] = None,
     windows: Annotated[int, typer.Option(min=1, help="held-out windows of 1,024 tokens of each text")] = 8,
+    saved_as: Annotated[str, typer.Option("--as", help="polyad, or peft: a LoRA that peft loads")] = "polyad",
     measure: options.Measure = None,
     larger: options.Larger = True,
     preview: options.Preview = False,
@@ -52,15 +55,14 @@ def adapt(
     A run that was stopped goes on when the same command is given again.
     """
     from polyad.adapters.training.finetune import Finetuning
-    from polyad.evaluation.trial_records import failed_trial
     from polyad.report import write_study
     from polyad.report.studies import adapter_study
 
-    if not preview and (adapter is None) == (compare is None):
-        raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
+    _refuse_unclear(adapter, compare, saved_as, preview=preview)
     asked = Finetuning(
         tuple(options.absolute_text(text) for text in options.texts_of(data)), steps, batch, length,
         options.rate_of(rate), seed, windows, tuple(select.split(",")) if select else None,
+        tuple(trained.split(",")) if trained else (),
     )  # fmt: skip
     chosen = options.measure_of(measure, larger=larger)
     options.refuse_both(measure, compare)
@@ -70,10 +72,11 @@ def adapt(
     options.check_report(report)
     options.fix_seed(seed)
     run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
+    run["as"] = saved_as
     records: list[AdapterRecord | FailedAdapter]
     with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
         if work is not None:
-            records = [_single(model, adapter or "", rank, asked, work, dtype, device, chosen)]
+            records = [_single(model, adapter or "", rank, asked, work, dtype, device, chosen, saved_as)]
         else:
             records = _several(model, compare or "", rank or 8, asked, out_folder, dtype, device)
         for record in records:
@@ -83,10 +86,24 @@ def adapt(
         if json:
             emit(records[0] if adapter is not None else records)
         else:
-            show(records)
-            out.print(f"saved to {out_folder}" + (f", report in {report}" if report else ""))
+            show(records, out_folder, report)
         if work is not None:
             state_file(out_folder).unlink(missing_ok=True)
+    _end_where_all_failed(records)
+
+
+def _refuse_unclear(adapter: str | None, compare: str | None, saved_as: str, *, preview: bool) -> None:
+    if not preview and (adapter is None) == (compare is None):
+        raise ValueError("give one adapter with --adapter lora:rank=8, or several with --compare 'lora;dora'")
+    if saved_as not in ("polyad", "peft"):
+        raise ValueError(f"--as {saved_as} is not known; choose polyad or peft")
+    if saved_as == "peft" and compare is not None:
+        raise ValueError("--as peft goes with one --adapter; choose one of the comparison and train it again")
+
+
+def _end_where_all_failed(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
+    from polyad.evaluation.trial_records import failed_trial
+
     failures = [reason for record in records if (reason := failed_trial(record)) is not None]
     if len(failures) == len(records):
         complain(f"every adapter failed, the first with: {failures[0]}")
@@ -109,28 +126,54 @@ def _facts(model: str, records: Sequence[AdapterRecord | FailedAdapter]) -> dict
 
 
 def _single(
-    model: str, adapter: str, rank: int | None, asked: Any, work: Work, dtype: str, device: str, chosen: Any
+    model: str,
+    adapter: str,
+    rank: int | None,
+    asked: Any,
+    work: Work,
+    dtype: str,
+    device: str,
+    chosen: Any,
+    saved_as: str,
 ) -> AdapterRecord:
     from polyad.adapters.host.build import method_of
-    from polyad.adapters.training.finetune import NAME, finetune, write_record
+    from polyad.adapters.training.finetune import finetune, write_record
     from polyad.evaluation.measure import judge_beside
+    from polyad.interop.peft import refuse_other_updates
 
     folder = work.target
-    method = method_of(adapter if rank is None else _with_rank(adapter, rank))
+    method = method_of(adapter if rank is None else with_rank(adapter, rank))
     one = options.load_model(model, dtype, device)
     judge = None if chosen is None else judge_beside(chosen, one)  # now, so that a fault in it costs no training
+    if saved_as == "peft":
+        refuse_other_updates(one, asked.which(one), method)
     clock = time.perf_counter()
     with progress() as callback:
         adapters, record = finetune(one, method, asked, state=state_file(folder), callback=callback)
     record["seconds"]["command"] = time.perf_counter() - clock
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
-    adapters.save(NAME, folder)
+    _save(adapters, result, folder, model, saved_as)
     if judge is not None:
         result["measure"] = judge(one).to_json()
     write_record(folder / "training.json", result)
     work.bring_back()
     return result
+
+
+def _save(adapters: Any, result: AdapterRecord, folder: Path, model: str, saved_as: str) -> None:
+    """Save an adapter as polyad's or peft's, with its card."""
+    from polyad._model_card import read_manifest, write_card, write_export_card
+    from polyad.adapters.training.finetune import NAME
+    from polyad.interop.peft import to_peft
+    from polyad.models import origin
+
+    if saved_as == "peft":
+        to_peft(adapters, NAME, folder)
+        write_export_card(folder, model, origin(adapters.model).beside, "peft", {}, command())
+    else:
+        adapters.save(NAME, folder)
+        write_card(folder, read_manifest(folder), figures=card_rows(result), command=command())
 
 
 def _several(
@@ -153,47 +196,3 @@ def _several(
     one = options.load_model(model, dtype, device)
     with progress() as callback:
         return list(compare_adapters(one, methods, asked, folder, rank=rank, callback=callback))
-
-
-def _with_rank(adapter: str, rank: int) -> str:
-    if "rank=" in adapter:
-        raise ValueError(f"--adapter {adapter} and --rank {rank} both give a rank; leave one out")
-    return f"{adapter}{',' if ':' in adapter else ':'}rank={rank}"
-
-
-def show(records: Sequence[AdapterRecord | FailedAdapter]) -> None:
-    """The table of what was trained; methods that failed are listed below it."""
-    from polyad.evaluation.trial_records import failed_trial, is_trained
-
-    done = [record for record in records if is_trained(record)]
-    rows = []
-    for record in done:
-        peak = record["peak_memory_bytes"]
-        losses = [f"{measured[when]:.3f}" for measured in record["held_out"].values() for when in ("before", "after")]
-        rows.append([
-            record["spelled"], number(record["trained_parameters"], 0), number(record["bytes"], 0), *losses,
-            curve(record["loss_curve"]), f"{record['learning_rate']:g}",
-            number(record["seconds"]["training"] / record["steps"], 3), number(peak and peak / 1e6, 0),
-        ])  # fmt: skip
-    if done:
-        texts = [column for text in done[0]["held_out"] for column in (text, "after")]
-        columns = ["adapter", "trained", "bytes", *texts, "curve", "rate", "s/step", "MB"]
-        table(f"{done[0]['steps']:,} steps; held-out loss in nats a token, before and after", columns, rows)
-    for record in records:
-        if not is_trained(record):
-            out.print(f"{record['spelled']} failed: {failed_trial(record)}")
-        elif "measure" in record:
-            measure_table(record["measure"], record["spelled"])
-
-
-def curve(losses: list[float], columns: int = 8) -> str:
-    """The losses of a training as blocks, each as high as the mean of its part of the steps.
-
-    >>> curve([4.0, 3.0, 2.5, 2.25], columns=4)
-    '█▄▂▁'
-    """
-    columns = min(columns, len(losses))
-    parts = [losses[i * len(losses) // columns : (i + 1) * len(losses) // columns] for i in range(columns)]
-    means = [sum(part) / len(part) for part in parts]
-    low, high = min(means), max(means)
-    return "".join("▁▂▃▄▅▆▇█"[int(7 * (m - low) / (high - low)) if high > low else 0] for m in means)

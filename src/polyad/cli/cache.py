@@ -25,10 +25,13 @@ def cache(
     text: options.Texts = None,
     calibrate: options.Texts = None,
     calibration_windows: options.CalibrationWindows = 16,
-    windows: Annotated[int, typer.Option(min=1, help="windows of each text that quality is measured on")] = 8,
-    scored: Annotated[int, typer.Option(min=2, help="tokens after the prompt, read one by one")] = 127,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="windows of each text that quality is measured on")
+    ] = None,
+    scored: Annotated[int | None, typer.Option(min=2, help="tokens after the prompt, read one by one")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="bytes a token that a recommendation may take")] = None,
-    alternations: options.Alternations = 9,
+    alternations: options.Alternations = None,
+    thorough: options.Thorough = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
@@ -39,7 +42,6 @@ def cache(
 
     A prompt is run once and compressed by each; the tokens after it are scored one by one beside the exact cache.
     """
-    from polyad.cache.host.probe import uses_of_cache
     from polyad.cache.maker import maker
     from polyad.data import calibration, evaluation
     from polyad.evaluation.caches import cache_quality, cache_speed
@@ -47,14 +49,13 @@ def cache(
     from polyad.report.studies import cache_study
 
     names = _names(methods)
+    windows = options.effort(windows, usual=3, full=8, thorough=thorough)
+    scored = options.effort(scored, usual=64, full=127, thorough=thorough)
+    alternations = options.effort(alternations, usual=3, full=9, thorough=thorough)
     options.check_report(report)
     options.fix_seed(seed)
     one = options.load_model(model, dtype, device)
-    if not uses_of_cache(one):
-        raise ValueError(
-            f"every layer of {type(one).__name__} has a sliding window or no keys at all, which transformers' own "
-            "cache holds in little memory already; there is nothing to compress"
-        )
+    _refuse_cacheless(one)
     texts = evaluation(one, options.texts_of(text), count=windows, length=context + scored)
 
     def read_windows() -> Any:
@@ -76,15 +77,30 @@ def cache(
     if json:
         emit({"caches": records, "recommended": best, "facts": facts})
     else:
-        show(records, best, budget)
+        show(records, best, budget, dtype)
         if report is not None:
             out.print(f"report in {report}")
 
 
+def _refuse_cacheless(one: Any) -> None:
+    """Refuse models whose layers hold nothing that grows with the text."""
+    from polyad.cache.host.probe import uses_of_cache
+
+    if not uses_of_cache(one):
+        raise ValueError(
+            f"every layer of {type(one).__name__} has a sliding window or no keys at all, which transformers' own "
+            "cache holds in little memory already; there is nothing to compress"
+        )
+
+
 def _names(methods: str) -> list[str]:
+    from polyad.cache.maker import check_name
+
     names = [part.strip() for part in methods.split(";") if part.strip()]
     if not names:
         raise ValueError(f"--methods {methods!r} names no way to store a cache; write --methods 'plain;kivi:bits=4'")
+    for name in names:
+        check_name(name)
     return names
 
 
@@ -131,21 +147,22 @@ def recommend(records: list[CacheRecord], budget: int | None) -> str | None:
     return min(fitting, key=worst)["method"] if fitting else None
 
 
-def show(records: list[CacheRecord], best: str | None, budget: int | None) -> None:
+def show(records: list[CacheRecord], best: str | None, budget: int | None, dtype: str = "bfloat16") -> None:
     """The table, and the recommendation where there was a budget."""
     texts = list(records[0]["perplexity"])
+    wide = options.dtype_of(dtype).itemsize / 2
     rows = []
     for record in records:
         ratios = [record["perplexity"][t] for t in texts]
         gains = [f"{100 * (r['ratio'] - 1):+.2f} % ± {number(100 * (r['error'] or 0))}" for r in ratios]
         mine, plain = record["decode_seconds"], record["transformers_decode_seconds"]
         clock = "–" if mine is None or plain is None else f"{mine / plain:.2f} x"
-        size = [number(record["bytes_per_token"], 0), f"{record['times_smaller']:.2f} x"]
+        size = [number(record["bytes_per_token"], 0), f"{wide * record['times_smaller']:.2f} x"]
+        size += [f"{record['times_smaller']:.2f} x"] if wide != 1 else []
         rows.append([record["method"], *size, *gains, clock])
-    columns = ["cache", "bytes a token", "smaller", *(f"perplexity, {t}" for t in texts), "time of a token"]
-    table(
-        f"after {records[0]['context']:,} tokens; smaller than bfloat16, time beside transformers' own", columns, rows
-    )
+    smaller = [f"smaller than {dtype}", *(["than bfloat16"] if wide != 1 else [])]
+    columns = ["cache", "bytes a token", *smaller, *(f"perplexity, {t}" for t in texts), "time of a token"]
+    table(f"after {records[0]['context']:,} tokens, held in {dtype}; time beside transformers' own", columns, rows)
     if best is not None:
         out.print(f"recommended for {budget:,} bytes a token: {best}")
     elif budget is not None:

@@ -26,8 +26,9 @@ def compare(
     calibration_windows: options.CalibrationWindows = 64,
     measure: options.Measure = None,
     larger: options.Larger = True,
-    windows: options.Windows = 24,
-    alternations: options.Alternations = 0,
+    windows: options.Windows = None,
+    alternations: Annotated[int, typer.Option(min=0, help="turns in which speed is measured; none by default")] = 0,
+    thorough: options.Thorough = False,
     avoid_slow: options.AvoidSlow = False,
     report: Annotated[Path | None, typer.Option(help="an HTML file to write")] = None,
     device: options.Device = "cpu",
@@ -46,6 +47,7 @@ def compare(
     if not recipes:
         raise ValueError(f"--methods {methods!r} names no method; write --methods 'modegpt;lord'")
     keeps = shares(keep)
+    windows = options.effort(windows, usual=6, full=24, thorough=thorough)
     options.fix_seed(seed)
     chosen = options.measure_of(measure, larger=larger)
     asked = Asked(

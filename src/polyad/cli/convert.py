@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from polyad._unfinished import Work, state_file, unfinished
 from polyad.cli import options
 from polyad.cli.output import command, emit, out, progress
 
@@ -32,40 +33,58 @@ def convert(
 ) -> None:
     """Rewrite the attention of MODEL as multi-head latent attention and save it to --out.
 
-    Healing that was stopped goes on when the same command is given again.
+    A run that was stopped goes on when the same command is given again.
     """
-    from polyad import attention
-    from polyad.data import calibration
-    from polyad.models import origin, save
-    from polyad.models.folder import base_of, check_free
-    from polyad.models.loading import check_numbers
     from polyad.models.loading_line import loading_line
 
     if to != "mla":
         raise ValueError(f"--to {to} is not known; attention can be converted to mla")
-    check_free(out_folder)
-    options.fix_seed(seed)
-    one = options.load_model(model, dtype, device)
-    check_numbers(one)
-    count = max(calibration_windows, heal // 2)  # a step of healing reads half a window
-    text = None if rank is None else calibration(one, options.texts_of(calibrate), count=count)
-    windows = [] if text is None else [window.to(device) for window in text.windows]
-    state = out_folder.absolute().with_name(f".{out_folder.absolute().name}.state")
     stated = {"convert": to, "rank": rank, "rope": rope, "heal": heal}
+    texts = [options.absolute_text(text) for text in options.texts_of(calibrate)]
+    run = {**stated, "model": model, "rate": rate, "calibrate": texts, "calibration_windows": calibration_windows,
+           "device": device, "dtype": dtype, "seed": seed}  # fmt: skip
+    options.fix_seed(seed)
+    with unfinished(out_folder, run) as work:
+        one = options.load_model(model, dtype, device)
+        count = max(calibration_windows, heal // 2)  # a step of healing reads half a window
+        numbers, before = _replace_attention(one, stated, texts, count, rate, state_file(out_folder))
+        _write_once(one, work, stated, seed)
+        if json:
+            emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": numbers,
+                  "cache_numbers_per_token_before": before, "load": loading_line(out_folder)})  # fmt: skip
+        else:
+            size = f"{numbers:,} numbers a token, {numbers / before:.1%} of before"
+            out.print(f"saved to {out_folder}; the cache takes {size}")
+            out.print(loading_line(out_folder), soft_wrap=True)
+        state_file(out_folder).unlink(missing_ok=True)
+
+
+def _replace_attention(
+    one: Any, stated: dict[str, Any], texts: list[str], count: int, rate: float, state: Path
+) -> tuple[int, int]:
+    """Convert and heal; the numbers that the cache takes a token, after and before."""
+    from polyad import attention
+    from polyad.data import calibration
+    from polyad.models.loading import check_numbers
+
+    check_numbers(one)
+    text = None if stated["rank"] is None else calibration(one, texts, count=count)
+    device = next(one.parameters()).device
+    windows = [] if text is None else [window.to(device) for window in text.windows]
+    options_of = {name: stated[name] for name in ("rank", "rope", "heal")}
     with progress() as callback:
-        attention.convert(
-            one, rank=rank, rope=rope, windows=windows, heal=heal, rate=rate, state=state, callback=callback
-        )
+        attention.convert(one, **options_of, windows=windows, rate=rate, state=state, callback=callback)
     latent = [m for m in one.modules() if isinstance(m, attention.LatentAttention)]
-    numbers = sum(m.rank + m.rope for m in latent)
     before = sum(2 * (one.config.num_key_value_heads or m.heads) * m.value for m in latent)
-    save(one, out_folder, tokenizer=origin(one).tokenizer, recipe=stated, base=base_of(origin(one).folder), seed=seed)
-    state.unlink(missing_ok=True)
-    if json:
-        emit({"command": command(), "model": model, "out": str(out_folder), "cache_numbers_per_token": numbers,
-              "cache_numbers_per_token_before": before, "load": loading_line(out_folder)})  # fmt: skip
-    else:
-        out.print(
-            f"saved to {out_folder}; the cache takes {numbers:,} numbers a token, {numbers / before:.1%} of before"
-        )
-        out.print(loading_line(out_folder), soft_wrap=True)
+    return sum(m.rank + m.rope for m in latent), before
+
+
+def _write_once(one: Any, work: Work, stated: dict[str, Any], seed: int) -> None:
+    """Save in place of what a stopped run of this command has saved, and of nothing else."""
+    from polyad.models import origin, save
+    from polyad.models.folder import base_of
+
+    source = origin(one)
+    work.set_aside()
+    save(one, work.target, tokenizer=source.tokenizer, recipe=stated, base=base_of(source.folder), seed=seed)
+    work.bring_back()

@@ -18,7 +18,8 @@ def evaluate(
     adapter: options.Adapter = None,
     measure: options.Measure = None,
     larger: options.Larger = True,
-    windows: options.Windows = 24,
+    windows: options.Windows = None,
+    thorough: options.Thorough = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
     seed: options.Seed = 0,
@@ -30,6 +31,7 @@ def evaluate(
     """
     from polyad.evaluation import evaluate as run
 
+    windows = options.effort(windows, usual=8, full=24, thorough=thorough)
     options.fix_seed(seed)
     chosen = options.measure_of(measure, larger=larger)
     texts = None if chosen is not None and text is None else options.texts_of(text)

@@ -24,6 +24,7 @@ def merge(
     json: options.Json = False,
 ) -> None:
     """Merge --adapter into the weights of MODEL and save the result, which needs no adapter, to OUT."""
+    from polyad._model_card import read_manifest, write_card
     from polyad.adapters import Adapters
     from polyad.models import origin, save
     from polyad.models.folder import base_of, check_free
@@ -36,8 +37,9 @@ def merge(
     host = Adapters(one)
     updated = len(host.layers())
     host.merge(keep=False)
-    base = base_of(origin(one).folder)
+    base = {"name": origin(one).name, "sha256": base_of(origin(one).folder)}
     save(one, out_folder, tokenizer=origin(one).tokenizer, recipe={"merge": adapter}, dtype=stored_in, base=base)
+    write_card(out_folder, read_manifest(out_folder), command=command())
     if json:
         emit({"command": command(), "model": model, "adapter": adapter, "out": str(out_folder), "layers": updated,
               "load": loading_line(out_folder)})  # fmt: skip

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from polyad.cli.output import err, note
+
 Model = Annotated[str, typer.Argument(help="smollm2, a folder, a .gguf file, or a hub name")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value and nothing else")]
 Device = Annotated[str, typer.Option(help="where to compute, such as cpu or cuda")]
@@ -18,13 +20,23 @@ Texts = Annotated[
     typer.Option(help="texts, joined by commas: stdlib, sotu, files or folders; by default those at hand"),
 ]
 Budget = Annotated[str, typer.Option(help="what --keep counts: parameters, bytes or flops")]
-Windows = Annotated[int, typer.Option(min=1, help="windows of 1,024 tokens of each text that quality is measured on")]
+Windows = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="windows of 1,024 tokens of each text that quality is measured on; --thorough takes more"
+    ),
+]
 CalibrationWindows = Annotated[
     int, typer.Option(min=1, help="windows of 1,024 tokens, over all texts, to calibrate on")
 ]
 Adapter = Annotated[str | None, typer.Option(help="a folder with an adapter to put on the model, polyad's or peft's")]
 AvoidSlow = Annotated[bool, typer.Option(help="leave out ranks at which factors are slower than the dense layer")]
-Alternations = Annotated[int, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out")]
+Alternations = Annotated[
+    int | None, typer.Option(min=0, help="turns in which speed is measured; 0 leaves it out, --thorough takes more")
+]
+Thorough = Annotated[
+    bool, typer.Option("--thorough", help="measure on the protocol's full windows and turns: smaller errors, longer")
+]
 Measure = Annotated[
     str | None,
     typer.Option(help="your own measure, FILE.py:function, of (model, tokenizer): one number, or one an example"),
@@ -109,6 +121,11 @@ def rate_of(text: str | None) -> Any:
         raise ValueError(f"--rate {text} is no number; give one such as 0.001, or auto") from None
 
 
+def effort(asked: int | None, *, usual: int, full: int, thorough: bool) -> int:
+    """The count of measurements: as asked for, or the usual or full one."""
+    return asked if asked is not None else full if thorough else usual
+
+
 def fix_seed(seed: int) -> None:
     """Fix torch's global seed, for models that draw from it."""
     import torch
@@ -116,11 +133,13 @@ def fix_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_model(name: str, dtype: str, device: str, adapter: str | None = None) -> Any:
+def load_model(name: str, dtype: str, device: str, adapter: str | None = None, kernels: str = "auto") -> Any:
     """A model for a command, with the adapter of a folder on it where one is named."""
+    if err.is_terminal:
+        note(f"loading {name}")
     from polyad.models import load
 
-    model = load(name, dtype=dtype_of(dtype), device=device_of(device))
+    model = load(name, dtype=dtype_of(dtype), device=device_of(device), kernels=kernels)
     if adapter is not None:
         from polyad.adapters import Adapters
         from polyad.interop.peft import from_peft, is_peft

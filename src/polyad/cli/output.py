@@ -9,15 +9,33 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from polyad._figures import number as number
+from polyad._figures import share as share
+
 out = Console(markup=False)  # what is printed holds brackets of its own
 err = Console(stderr=True, markup=False)
+
+
+@dataclass
+class Shown:
+    """The settings of what is shown: no progress, or the whole of an error."""
+
+    quiet: bool = False
+    debug: bool = False
+    folder: Any = None
+    """The output folder, where the command itself chose it."""
+    context: Any = None
+    """The parser's, of the command that runs."""
+
+
+shown = Shown()
 
 
 def emit(value: Any) -> None:
@@ -47,7 +65,7 @@ def say_warnings() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
-        err.print(message, soft_wrap=True)
+        note(message)
 
 
 def command() -> str:
@@ -57,21 +75,20 @@ def command() -> str:
 
 @contextmanager
 def progress() -> Iterator[Any]:
-    """A callback(step, total, values) that draws a bar a stage on standard error."""
-    columns = (
-        TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=err, transient=False) as bars:
-        tasks: dict[str, Any] = {}
+    """A callback(step, total, values) that shows on standard error how far the work is; silent with --quiet."""
+    if shown.quiet:
+        yield lambda _step, _total, _values: None
+        return
+    from polyad.cli.progress import bars, lines
 
-        def callback(step: int, total: int | None, values: dict[str, Any]) -> None:
-            stage = str(values.get("stage", "working"))
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=step, total=total)
-
+    with bars(err) if err.is_terminal else lines(err) as callback:
         yield callback
+
+
+def note(sentence: str) -> None:
+    """Say on standard error what is being done; not with --quiet."""
+    if not shown.quiet:
+        err.print(sentence, soft_wrap=True, highlight=False)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -83,13 +100,3 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         grid.add_row(*row)
     out.print(grid)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for people, with thousands separated; an en dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def share(part: float | None, whole: float | None) -> str:
-    """A ratio as a percentage, with one digit."""
-    return "–" if part is None or not whole else f"{100 * part / whole:.1f} %"

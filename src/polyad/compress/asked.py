@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from polyad._arguments import method_from
-from polyad.compress.recipe import Step
+from polyad.compress.plain_widths import alike, refuse_unplain
+from polyad.compress.recipe import Step, check_keep
 from polyad.compress.terms import Terms
 from polyad.data.calibration import CALIBRATION_WINDOWS
 
@@ -41,6 +42,8 @@ class Asked:
     dtype: torch.dtype = torch.float32
     seed: int = 0
     avoid_slow: bool = False
+    plain: bool = False
+    """One width for all layers of a kind, which plain transformers loads."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class Request:
     recipe: tuple[Step, ...]
     keep: float | None
     asked: Asked
+
+    def check(self) -> None:
+        """Refuse, before any model is loaded, what no model could be compressed by."""
+        check_keep(self.recipe, self.keep)
+        if self.asked.allocate:
+            read_allocation(self.asked.allocate)
+        if self.asked.plain:
+            refuse_unplain(self.recipe, self.asked.allocate)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -65,7 +76,7 @@ class Request:
     def terms(self) -> Terms:
         """The terms of the plan, with the calibration texts where they are read."""
         asked = self.asked
-        allocate = read_allocation(asked.allocate) if asked.allocate else None
+        allocate = alike if asked.plain else read_allocation(asked.allocate) if asked.allocate else None
         terms = Terms(
             self.recipe, self.keep, asked.budget, None, asked.select, allocate, None, asked.avoid_slow, asked.seed,
             asked.calibration_windows,

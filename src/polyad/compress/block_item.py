@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from polyad.allocate.curve import WHOLE, Curve
 from polyad.compress.choices import cheaper_choices, even_sizes
 from polyad.compress.costs import Prices
@@ -11,6 +13,7 @@ from polyad.compress.draft import Draft
 from polyad.compress.item import Item
 from polyad.compress.recipe import Step
 from polyad.models.blocks import Block
+from polyad.models.layer_matrices import matrix_shape
 from polyad.models.replacement import Replacement
 from polyad.statistics import Stats
 
@@ -37,6 +40,11 @@ class BlockItem(Item):
     def needs(self) -> dict[str, set[str]]:
         roles = self.block.roles
         return {roles[role]: {*names} for role, names in self.step.card.needs.items() if role in roles}
+
+    def holds(self, model: nn.Module) -> int:
+        shapes = {role: matrix_shape(model.get_submodule(path)) for role, path in self.block.roles.items()}
+        holds = self.step.card.holds
+        return 0 if holds is None else holds(shapes, **self.step.options)
 
     def curve(self, draft: Draft, stats: Stats, prices: Prices) -> Curve:
         assert self.step.card.curve is not None

@@ -44,15 +44,31 @@ def compare(
     work = Path(tempfile.mkdtemp(prefix="polyad-compare-"))
     points: list[Point] = []
     try:
-        for label, recipe in methods.items():
-            sized = any(step.sized_by_budget for step in steps(recipe))
-            for keep in keeps if sized else [None]:
-                request = Request(name, steps(recipe), keep, asked)
-                points.append(_point(label, request, work, original, judge, callback))
+        requests = [(label, request) for label, recipe in methods.items()
+                    for request in _requests(name, recipe, keeps, asked)]  # fmt: skip
+        for number, (label, request) in enumerate(requests, 1):
+            numbered = _number_stages(callback, f"point {number} of {len(requests)}")
+            points.append(_point(label, request, work, original, judge, numbered))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     mark_front(points)
     return points
+
+
+def _number_stages(callback: Callback | None, point: str) -> Callback:
+    """A callback that says before each stage which point it is of."""
+
+    def report(step: int, total: int | None, values: Mapping[str, Any]) -> None:
+        if callback is not None:
+            callback(step, total, {**values, "stage": f"{point}, {values.get('stage', 'working')}"})
+
+    return report
+
+
+def _requests(name: str, recipe: Recipe, keeps: Iterable[float], asked: Asked) -> list[Request]:
+    """A run at each share; one alone where all sizes are given."""
+    sized = any(step.sized_by_budget for step in steps(recipe))
+    return [Request(name, steps(recipe), keep, asked) for keep in (keeps if sized else [None])]
 
 
 def _point(

@@ -22,6 +22,7 @@ from polyad.compress.plan_record import Plan
 from polyad.compress.statistics_store import StatisticsStore, gather_statistics
 from polyad.compress.terms import Terms
 from polyad.data.calibration import calibration
+from polyad.models.calibration.room import refuse_too_large
 from polyad.models.replacement import Replacement, merge_replacements, put_in_place
 from polyad.models.surgery import Undo
 from polyad.statistics import Moments
@@ -53,6 +54,8 @@ class Compression:
                 items(model, step, self.layers, chosen.twin, some)
                 for step, some in zip(terms.steps, names, strict=True)
             ]
+            solves = {item.name: item.holds(model) for its in self.items for item in its}
+            refuse_too_large(model, self._needs() if plan is None else {}, solves)
         except BaseException:
             self._undo()
             raise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad.compress.recipe import Step
-from polyad.formats import Dense, Format, LowRank, Product, Quantized, Sum
+from polyad.formats import Dense, Format, Levels, LowRank, Product, Quantized, Sum, Superblocks
 
 COUNTS = ("parameters", "bytes", "flops")
 
@@ -75,6 +75,6 @@ def quantize_factors(step: Step, bits: int, value: Tensor | Format) -> Format:
         return Product(tuple(quantize_factors(step, bits, factor) for factor in value.factors))
     if isinstance(value, Sum):
         return Sum(tuple(quantize_factors(step, bits, term) for term in value.terms))
-    if isinstance(value, Quantized):
+    if isinstance(value, Quantized | Superblocks | Levels):
         return value
     raise ValueError(f"{step.card.name} cannot quantise a {type(value).__name__}")

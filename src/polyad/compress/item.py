@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from torch import nn
+
 from polyad.allocate.curve import Curve
 from polyad.compress.costs import Prices
 from polyad.compress.draft import Draft
@@ -36,6 +38,10 @@ class Item(ABC):
     @abstractmethod
     def needs(self) -> dict[str, set[str]]:
         """The statistics that the step reads of it, by module path."""
+
+    @abstractmethod
+    def holds(self, model: nn.Module) -> int:
+        """A bound of the bytes that solving it takes, beside its weights and statistics."""
 
     @abstractmethod
     def curve(self, draft: Draft, stats: Stats, prices: Prices) -> Curve:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyad.allocate.curve import WHOLE, Curve
 from polyad.compress.choices import cheaper_choices, even_sizes, output_error
@@ -14,7 +14,7 @@ from polyad.compress.item import Item
 from polyad.compress.recipe import ADDS, Step
 from polyad.evaluation.clock import break_even
 from polyad.formats import Format, Sum
-from polyad.models.layer_matrices import CONVOLUTIONS
+from polyad.models.layer_matrices import CONVOLUTIONS, matrix_shape
 from polyad.models.replacement import Replacement
 from polyad.statistics import Stats
 
@@ -43,6 +43,11 @@ class LayerItem(Item):
     def needs(self) -> dict[str, set[str]]:
         names = {*self.step.card.needs.get("", ())} | ({"mean"} if self.step.options.get("centre") else set())
         return {self.path: names} if names else {}
+
+    def holds(self, model: nn.Module) -> int:
+        shape = matrix_shape(model.get_submodule(self.path))
+        holds = self.step.card.holds
+        return 64 * shape[0] * shape[1] if holds is None else holds(shape, **self.step.options)
 
     def curve(self, draft: Draft, stats: Stats, prices: Prices) -> Curve:
         weight, step, errors = draft.dense_weight(self.path), self.step, None

@@ -9,6 +9,7 @@ from torch import nn
 
 from polyad._callback import Callback
 from polyad._types import check_type
+from polyad.compress.asked import read_allocation
 from polyad.compress.compression import Compression
 from polyad.compress.plan_record import Plan
 from polyad.compress.recipe import Recipe, steps
@@ -25,7 +26,7 @@ def plan(
     budget: str = "parameters",
     calibrate: Any = None,
     select: Which | None = None,
-    allocate: Callable[..., dict[str, int]] | None = None,
+    allocate: Callable[..., dict[str, int]] | str | None = None,
     importance: bool | None = None,
     avoid_slow: bool = False,
     seed: int = 0,
@@ -37,7 +38,8 @@ def plan(
     ``recipe`` is a method's function, a partial of one or a list of these; ``budget`` says what ``keep`` counts:
     "parameters", "bytes" (floats as bfloat16) or "flops" (a token's, with the output head). ``calibrate`` is a
     text's name or path, several of these, a Calibration, or a tensor (count, ...) of what the model takes, such as
-    pictures. ``allocate`` defaults to what the method's paper uses, and else to ``greedy``. With ``importance`` (the
+    pictures. ``allocate``, a function or its name with arguments, defaults to what the method's
+    paper uses, and else to ``greedy``. With ``importance`` (the
     default for ``greedy`` where there is text: the others do not compare errors of items) errors are weighed by how
     much the model's output changes when an item alone is cut.
     ``avoid_slow`` leaves out ranks at which two factors are slower than the dense layer, measured here and now.
@@ -45,6 +47,7 @@ def plan(
     where the budget cannot be met, naming the nearest that can.
     """
     check_type("model", model, nn.Module, "give the model itself, as polyad.load returns it")
+    allocate = read_allocation(allocate) if isinstance(allocate, str) else allocate
     terms = Terms(steps(recipe), keep, budget, calibrate, select, allocate, importance, avoid_slow, seed)
     with Compression(model, terms, callback=callback) as compression:
         return compression.decide(memory)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from polyad._callback import Callback
+from polyad._model_card import read_manifest, write_card
 from polyad._unfinished import Work, unfinished
 from polyad.compress.asked import Asked, Request
 from polyad.compress.compression import Compression
@@ -14,6 +15,7 @@ from polyad.compress.recipe import Recipe, steps
 from polyad.compress.result import Compressed, measure_result
 from polyad.compress.statistics_store import StatisticsStore, configuration_of
 from polyad.data.calibration import check_predicts, evaluation
+from polyad.evaluation.figure_rows import figure_rows
 from polyad.evaluation.measure import Measure, judge_beside
 from polyad.evaluation.records import CompressionRecord
 from polyad.models.folder import save
@@ -31,6 +33,8 @@ def compress_model(
     same command after a kill. ``measure`` is taken of the model before it is changed.
     """
     clock, asked, terms = time.perf_counter(), request.asked, request.terms()
+    if callback is not None:
+        callback(0, None, {"stage": f"loading {request.name}"})
     model = load(request.name, dtype=asked.dtype, device=asked.device)
     base = {"name": origin(model).name, "sha256": base_of(origin(model).folder)}
     check_predicts(model)
@@ -62,15 +66,24 @@ def compress_to_folder(
     The figures are those of the saved files. A run that was killed goes on where its statistics stood.
     """
     request = Request(name, steps(recipe), keep, asked)
+    request.check()
     json.dumps(request.shape)  # now, since the folder will say it
     with unfinished(folder, request.to_json()) as work:
         return write_compressed(request, work, callback)
 
 
 def write_compressed(
-    request: Request, work: Work, callback: Callback | None = None, *, measure: Measure | None = None
+    request: Request,
+    work: Work,
+    callback: Callback | None = None,
+    *,
+    measure: Measure | None = None,
+    command: str | None = None,
 ) -> CompressionRecord:
-    """Compress, save and measure, for a caller with more to do before the run is finished."""
+    """Compress, save and measure, for a caller with more to do before the run is finished.
+
+    ``command`` is what the folder's card says that it was made by.
+    """
     asked = request.asked
     compressed = compress_model(request, work.folder, callback, measure=measure)
     source = origin(compressed.model)
@@ -84,4 +97,6 @@ def write_compressed(
     folders = (work.target, source.folder or request.name) if asked.alternations else (None, None)
     record = measure_result(compressed, original, asked, folders, callback)
     record["compressed"]["file_bytes"] = folder_bytes(work.target)
+    heads, rows = figure_rows(record)
+    write_card(work.target, read_manifest(work.target), figures=[heads, *rows], command=command)
     return {**record, "model": request.name, "base": compressed.base, "folder": str(work.target)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from polyad._types import check_type
 from polyad.cache.host.held_cache import HeldCache
 from polyad.cache.maker import PLAIN
 from polyad.data import at_hand
+from polyad.decode.by_transformers import generate_by_transformers, list_settings
 from polyad.decode.caches import cache_by_name
 from polyad.decode.clock import Clock
 from polyad.decode.default_dtype import default_dtype
@@ -22,6 +22,7 @@ from polyad.decode.outline import NoLoopError
 from polyad.decode.prepare import DTYPES, Prepared, prepare_decoder, stored_tensors
 from polyad.decode.prompts import Prompt, read_prompt
 from polyad.decode.stops import Stop, stop_settings, streamer_of
+from polyad.layers.kernels import check_kernels
 from polyad.models.loading import origin
 
 
@@ -39,6 +40,7 @@ def generate(
     logits_processor: Any = None,
     attention_mask: Tensor | None = None,
     calibrate: Any = None,
+    kernels: str = "auto",
     **settings: Any,
 ) -> Generation:
     """Let a model continue a prompt, a text or token ids, or each of several.
@@ -50,8 +52,9 @@ def generate(
 
     A decoder of layers that polyad knows from their structure runs in a loop of its own, in ``dtype``: by default
     bfloat16 where the processor is fast in it. What was read of the structure is checked once against the model's own
-    forward pass. Any other model, and one with a ``cache`` of a codec (a name such as ``kivi:bits=4``, calibrated on
-    ``calibrate`` where it needs that, or a cache), runs as transformers runs it, in the dtype that it has.
+    forward pass. Any other model runs as transformers runs it, in the dtype that it has. ``cache`` is a codec's name,
+    such as ``kivi:bits=4``, calibrated on ``calibrate`` where it needs that, or a cache. ``kernels`` are the loop's
+    products, as for ``polyad.load``: in float32 ``auto`` takes none that round as bfloat16 does.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> sizes = {"hidden_size": 16, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 9}
@@ -61,6 +64,7 @@ def generate(
     (torch.Size([1, 4]), 'polyad')
     """
     _check(model, max_new_tokens, dtype, generator, cache)
+    check_kernels(kernels)
     ids, mask = read_prompt(model, prompt, attention_mask)
     streamer = streamer_of(model, stream, len(ids))
     settings |= {"max_new_tokens": max_new_tokens, "do_sample": bool(sample), "attention_mask": mask}
@@ -68,18 +72,17 @@ def generate(
     texts = at_hand if calibrate is None else lambda: calibrate
     kv = cache_by_name(model, cache, texts) if isinstance(cache, str) else cache
     clock, wanted = Clock(ids.device), dtype or default_dtype(ids.device.type)
-    prepared = prepare_decoder(model, wanted) if kv is None else None
-    reason = "a cache of a codec is read by the model's own attention" if prepared is None else prepared.reason
-    sequences = None
-    if prepared is not None and prepared.decoder is not None:
+    prepared = prepare_decoder(model, wanted, kernels)
+    reason, sequences = prepared.reason, None
+    if prepared.decoder is not None:
         try:
-            sequences = _by_loop(model, ids, prepared, clock, streamer, generator, settings)
+            sequences = _by_loop(model, ids, kv, prepared, clock, streamer, generator, settings)
         except NoLoopError as error:
             reason = str(error)
     if sequences is None:
-        sequences = _by_transformers(model, ids, kv, clock, streamer, generator, settings)
+        sequences = generate_by_transformers(model, ids, kv, clock, streamer, generator, settings)
         wanted = model.dtype
-    held_bytes = prepared.decoder.nbytes if prepared and prepared.decoder and reason is None else None
+    held_bytes = prepared.decoder.nbytes if prepared.decoder and reason is None else None
     return _result(model, ids, mask, sequences, clock, wanted, reason, held_bytes if kv is None else kv.nbytes)
 
 
@@ -135,61 +138,15 @@ def _check(model: Any, count: int, dtype: Any, generator: Any, cache: Any) -> No
         raise ValueError(f"the {name} is in training mode, in which it drops numbers; call model.eval() first")
 
 
-def _listed(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with criteria and processors in the lists that transformers wants."""
-    from transformers import LogitsProcessorList, StoppingCriteriaList
-
-    kinds = {"stopping_criteria": StoppingCriteriaList, "logits_processor": LogitsProcessorList}
-    return settings | {name: kind(settings[name]) for name, kind in kinds.items() if name in settings}
-
-
 def _by_loop(
-    model: Any, ids: Tensor, prepared: Prepared, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
-) -> Tensor:
+    model: Any, ids: Tensor, kv: HeldCache | None, prepared: Prepared, clock: Clock, streamer: Any, generator: Any,
+    settings: dict[str, Any],
+) -> Tensor:  # fmt: skip
     assert prepared.decoder is not None
-    decode = decoding_method(prepared.decoder, clock, streamer, generator)
+    decode = decoding_method(prepared.decoder, clock, streamer, generator, kv)
     with prepared.lock, torch.inference_mode():
-        return model.generate(ids, custom_generate=decode, **_listed(settings))
-
-
-def _by_transformers(
-    model: Any, ids: Tensor, kv: Any, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
-) -> Tensor:
-    settings = settings | {"stopping_criteria": [*settings["stopping_criteria"], clock]}
-    more = {} if kv is None else {"past_key_values": kv, "use_cache": True}  # many trained models say no
-    if streamer is not None:
-        more["streamer"] = _Behind(streamer)
-    with _drawing_from(generator, ids.device):
-        clock.start()
-        return model.generate(ids, **_listed(settings), **more)
-
-
-class _Behind:
-    """A streamer without the prompt, which transformers puts first."""
-
-    def __init__(self, streamer: Any) -> None:
-        self._streamer, self._prompt = streamer, True
-
-    def put(self, value: Tensor) -> None:
-        if not self._prompt:
-            self._streamer.put(value)
-        self._prompt = False
-
-    def end(self) -> None:
-        self._streamer.end()
-
-
-@contextmanager
-def _drawing_from(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
-    """Let torch's global generator continue another, which afterwards stands where the global one came to."""
-    if generator is None:
-        yield
-        return
-    globally = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
-    before = globally.get_state()
-    globally.set_state(generator.get_state())
-    try:
-        yield
-    finally:
-        generator.set_state(globally.get_state())
-        globally.set_state(before)
+        try:
+            return model.generate(ids, custom_generate=decode, **list_settings(settings))
+        finally:
+            if kv is not None:
+                prepared.decoder.release()

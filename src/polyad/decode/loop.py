@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad.cache.host.held_cache import HeldCache
 from polyad.decode.clock import Clock
 from polyad.decode.outline import NoLoopError
 from polyad.decode.steps.decoder import BufferedDecoder
@@ -16,7 +17,11 @@ PLAIN_MODES = ("greedy_search", "sample")
 
 
 def decoding_method(
-    decoder: BufferedDecoder, clock: Clock, streamer: Any, generator: torch.Generator | None
+    decoder: BufferedDecoder,
+    clock: Clock,
+    streamer: Any,
+    generator: torch.Generator | None,
+    cache: HeldCache | None = None,
 ) -> Callable[..., Tensor]:
     """The function to give to ``model.generate(..., custom_generate=)``: it gets the processors of logits and the
     criteria for stopping that the model's generation configuration asks for."""
@@ -35,7 +40,7 @@ def decoding_method(
         pad = generation_config._pad_token_tensor
         sample = bool(generation_config.do_sample)
         clock.start()
-        decoder.start(input_ids.shape[0], generation_config.max_length, mask)
+        decoder.start(input_ids.shape[0], generation_config.max_length, mask, cache)
         unfinished = torch.ones(input_ids.shape[0], dtype=torch.int64, device=input_ids.device)
         new = input_ids
         while True:

@@ -35,6 +35,8 @@ class Rotary:
     partner: Tensor
     name: tuple[object, ...]
     """Equal for rotations that are the same."""
+    stated: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    """Cosines and sines as the model hands them to all its heads; None where heads of a layer have their own."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class Mlp:
 
 
 @dataclass(frozen=True)
+class OwnModules:
+    """The model's own modules in the place of an MLP, their outputs summed: experts with their router, or whatever
+    else treats each token by itself. ``flat`` where they take rows (tokens, width) without a batch."""
+
+    modules: tuple[nn.Module, ...]
+    flat: bool
+
+
+@dataclass(frozen=True)
 class LayerOutline:
     """A decoder layer: norms before and after its attention and its MLP, and what each is scaled by in the sum.
 
@@ -83,7 +94,7 @@ class LayerOutline:
     """
 
     attention: Attention
-    mlp: Mlp
+    mlp: Mlp | OwnModules
     norm: Norm | None
     attention_after: Norm | None
     attention_share: float

@@ -30,23 +30,23 @@ class Prepared:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[torch.dtype, Prepared]] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[tuple[torch.dtype, str], Prepared]] = weakref.WeakKeyDictionary()
 
 
-def prepare_decoder(model: Any, dtype: torch.dtype) -> Prepared:
-    """The decoder of a model in a dtype; read, built and checked when it is first asked for or the model changed."""
+def prepare_decoder(model: Any, dtype: torch.dtype, kernels: str = "auto") -> Prepared:
+    """The decoder of a model in a dtype, with such products; made anew where the model changed."""
     signature = _signature(model)
-    prepared = _KNOWN.setdefault(model, {}).get(dtype)
+    prepared = _KNOWN.setdefault(model, {}).get((dtype, kernels))
     if prepared is None or prepared.signature != signature:
-        prepared = _KNOWN[model][dtype] = Prepared(signature, *_make(model, dtype))
+        prepared = _KNOWN[model][dtype, kernels] = Prepared(signature, *_make(model, dtype, kernels))
         prepared.signature = _signature(model)  # reading it may have chosen its attention
     return prepared
 
 
-def _make(model: Any, dtype: torch.dtype) -> tuple[BufferedDecoder | None, str | None]:
+def _make(model: Any, dtype: torch.dtype, kernels: str) -> tuple[BufferedDecoder | None, str | None]:
     try:
         with torch.no_grad(), eval_mode(model):
-            decoder = BufferedDecoder(read_outline(model), dtype)
+            decoder = BufferedDecoder(read_outline(model), dtype, kernels)
             check_decoder(decoder, model)
     except NoLoopError as reason:
         return None, str(reason)

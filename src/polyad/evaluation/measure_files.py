@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 
-def function_in_file(text: str) -> Callable[[Any, Any], Any]:
-    """The function that ``FILE.py:function`` names; the file is run, as ``python FILE.py`` would."""
+def function_in_file(
+    text: str, *, option: str = "--measure", example: str = "my_measure.py:accuracy"
+) -> Callable[..., Any]:
+    """The function that ``FILE.py:function`` names; the file is run, as ``python FILE.py`` would.
+
+    Errors name the option that the text came from.
+    """
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py") or not name.isidentifier():
-        raise ValueError(f"--measure {text!r} names no function of a file; write --measure my_measure.py:accuracy")
+        raise ValueError(f"{option} {text!r} names no function of a file; write {option} {example}")
     path = Path(file).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"--measure: there is no file {path}")
-    module = _run_file(path)
+        raise FileNotFoundError(f"{option}: there is no file {path}")
+    module = _run_file(path, option)
     function = getattr(module, name, None)
     if not callable(function):
         known = [
@@ -28,7 +33,7 @@ def function_in_file(text: str) -> Callable[[Any, Any], Any]:
     return function
 
 
-def _run_file(path: Path) -> Any:
+def _run_file(path: Path, option: str) -> Any:
     """The module of a user's file; files beside it can be imported from it."""
     spec = importlib.util.spec_from_file_location(f"measure_of_{path.stem}", path)
     assert spec is not None
@@ -39,7 +44,7 @@ def _run_file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # it is the user's code
-        raise ValueError(f"--measure: {place_of(error, path)}") from error
+        raise ValueError(f"{option}: {place_of(error, path)}") from error
     finally:
         sys.path.remove(folder)
     return module

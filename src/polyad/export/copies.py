@@ -46,7 +46,8 @@ def _cast_plain(copy: nn.Module, dtype: torch.dtype) -> None:
 
 
 def modules_outside_formats(model: nn.Module) -> list[nn.Module]:
-    """The modules that are no part of a format."""
+    """The modules that are no part of a format; of a layer with adapters on it the layer below them too, which it
+    calls and does not register."""
     modules, pending = list[nn.Module](), [model]
     seen: set[int] = set()
     while pending:
@@ -55,5 +56,6 @@ def modules_outside_formats(model: nn.Module) -> list[nn.Module]:
             continue
         seen.add(id(module))
         modules.append(module)
-        pending.extend(module.children())
+        below = vars(module).get("_layer")
+        pending.extend((*module.children(), *([below] if isinstance(below, nn.Module) else [])))
     return modules

@@ -19,9 +19,11 @@ from polyad.formats.networks.train_matrix import TrainMatrix
 from polyad.formats.networks.tree_network import TreeNetwork
 from polyad.formats.networks.tucker import Tucker
 from polyad.formats.stored.dense import Dense
+from polyad.formats.stored.levels import Levels
 from polyad.formats.stored.quantized import Quantized
 from polyad.formats.stored.sparse import Sparse
 from polyad.formats.stored.stack import stack_rows
+from polyad.formats.stored.superblocks import Superblocks
 from polyad.formats.structured.block_tensor_train import BlockTensorTrain
 from polyad.formats.structured.circulant import Circulant
 from polyad.formats.structured.householder import Householder
@@ -41,6 +43,7 @@ __all__ = [
     "Householder",
     "KhatriRao",
     "Kronecker",
+    "Levels",
     "LowDisplacement",
     "LowRank",
     "Monarch",
@@ -49,6 +52,7 @@ __all__ = [
     "Quantized",
     "Sparse",
     "Sum",
+    "Superblocks",
     "SymmetricCP",
     "TensorRing",
     "TensorTrain",

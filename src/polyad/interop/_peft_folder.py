@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyad._stated import read_stated
-from polyad.interop._peft_names import path_of
+from polyad.interop._peft_names import path_of, unwrapped_path
+from polyad.interop._peft_whole import whole_path
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -22,7 +23,7 @@ ALTERING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts with which peft also changes the weights that it adapts."""
 
 UNREAD = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "modules_to_save",
+    "alora_invocation_tokens", "arrow_config", "ensure_weight_tying", "kasa_config", "layer_replication", "lora_bias",
     "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
     "velora_config",
 )  # fmt: skip
@@ -33,7 +34,7 @@ NUMBERS = (
     "num_cayley_neumann_terms",
 )  # fmt: skip
 PATTERNS = ("rank_pattern", "alpha_pattern")
-NAMES = ("target_modules", "exclude_modules", "feedforward_modules", "layers_pattern")
+NAMES = ("modules_to_save", "target_modules", "exclude_modules", "feedforward_modules", "layers_pattern")
 """Settings that are numbers, numbers by pattern, and names of layers: a list, or one expression."""
 
 INSTEAD = "; put it into the model with peft's merge_and_unload, and load that model"
@@ -50,6 +51,8 @@ class Tensors:
     layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     shared: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    whole: dict[str, Tensor] = field(default_factory=dict)
+    """Of modules that were trained whole, and biases, by their paths without wrappers."""
 
 
 def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -100,10 +103,9 @@ def refuse_settings(stated: Mapping[str, Any]) -> None:
     used = [key for key in UNREAD if stated.get(key)]
     if used:
         raise ValueError(f"the adapter was made with {used[0]}={stated[used[0]]!r}, which is not read{INSTEAD}")
-    if stated.get("bias", "none") != "none":
-        raise ValueError(
-            f"the adapter was trained with bias={stated['bias']!r}; only adapters with 'none' are read{INSTEAD}"
-        )
+    bias = stated.get("bias", "none")
+    if bias not in ("none", "all") and not str(bias).endswith("_only"):
+        raise ValueError(f"the adapter was trained with bias={bias!r}, which peft does not write{INSTEAD}")
     start = str(stated.get("init_lora_weights", True)).lower()
     if start.startswith(ALTERING):
         raise ValueError(
@@ -112,11 +114,15 @@ def refuse_settings(stated: Mapping[str, Any]) -> None:
         )
 
 
-def sort_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
+def sort_tensors(tensors: Mapping[str, Tensor], stated: Mapping[str, Any]) -> Tensors:
     """The tensors of a folder by what they belong to; a name that belongs to nothing is refused."""
     sorted_tensors = Tensors()
     for key, tensor in tensors.items():
         words = path_of(key).removesuffix(".weight").split(".")
+        whole = None if any(word.startswith(PARTS) for word in words) else whole_path(stated, path_of(key))
+        if whole is not None:
+            sorted_tensors.whole |= {unwrapped_path(whole): tensor} if whole else {}
+            continue
         if "vera_A" in words or "vera_B" in words:
             sorted_tensors.shared[next(word for word in words if word.startswith("vera_"))] = tensor
             continue

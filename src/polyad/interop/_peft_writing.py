@@ -10,20 +10,25 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyad._types import check_type
 from polyad.adapters import Adapted, Adapters
 from polyad.adapters.frozen.frozen import Frozen, suffix
+from polyad.adapters.host.build import Method, frozen_weight
 from polyad.adapters.host.merge import refuse_changed_biases
+from polyad.adapters.host.plan import plan_adapters
 from polyad.adapters.host.sites import Site
 from polyad.adapters.sharded import another_process_writes
 from polyad.formats import LowRank
 from polyad.interop._peft_folder import CONFIG, WEIGHTS
 from polyad.interop._peft_layers import refuse_unlike_peft
 from polyad.interop._peft_names import PREFIX, plain_path_in, targets
+from polyad.interop._peft_whole import whole_tensors
 from polyad.linalg import truncated_svd
 from polyad.models.folder import staged_folder
+from polyad.models.source import origin
+from polyad.models.surgery import Which
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
         numbers |= _as_peft(written, parts[0].site, left, right)
         ranks[written], errors[path] = right.shape[0], max(pair[2] for pair in pairs)
     turned = any(part.base.transposed for parts in by_path.values() for part in parts)
-    config = _config(ranks, dropout=dropout, turned=turned)
+    whole, settings = whole_tensors(adapters, name)
+    numbers |= whole
+    source = origin(adapters.model)
+    base = None if source.beside is None else source.name
+    config = _config(ranks, dropout=dropout, turned=turned, base=base) | settings
     if another_process_writes(adapters.model.parameters()):
         return errors
     with staged_folder(Path(folder), expect=sum(t.nbytes for t in numbers.values())) as partial_folder:
@@ -73,15 +82,25 @@ def to_peft(adapters: Adapters, name: str, folder: str | Path, *, rank: int | No
     return errors
 
 
-def _config(ranks: Mapping[str, int], *, dropout: float, turned: bool) -> dict[str, object]:
+def refuse_other_updates(model: nn.Module, which: Which, method: Method) -> None:
+    """Refuse, before it is trained, a method whose update is no low-rank format, which is all that LoRA holds."""
+    site, adapter = plan_adapters(model, which, method, begin=False).adapters[0]
+    if not isinstance(adapter.update(frozen_weight(site)), LowRank):
+        raise ValueError(
+            f"peft holds low-rank updates, and {type(adapter).__name__} makes others; save it as polyad's, or merge "
+            "it with polyad merge, whose result every library loads"
+        )
+
+
+def _config(ranks: Mapping[str, int], *, dropout: float, turned: bool, base: str | None) -> dict[str, object]:
     """The settings of a LoRA on layers of these ranks, as peft reads them."""
     most = max(set(ranks.values()), key=list(ranks.values()).count)
     other = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != most}
     return {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True,
-        "r": most, "lora_alpha": most, "lora_dropout": dropout, "bias": "none", "fan_in_fan_out": turned,
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "inference_mode": True,
+        "r": most, "lora_alpha": most, "lora_dropout": dropout, "fan_in_fan_out": turned,
         "target_modules": targets(ranks), "rank_pattern": other, "alpha_pattern": other, "use_rslora": False,
-        "use_dora": False, "init_lora_weights": True, "modules_to_save": None,
+        "use_dora": False, "init_lora_weights": True,
     }  # fmt: skip
 
 

@@ -86,9 +86,9 @@ def _name_axes(model: Any, axes: Mapping[str, Mapping[int, str]]) -> None:
     for value in model.graph.inputs:
         for axis, name in axes[value.name].items():
             names[str(value.shape[axis].value)] = name
-    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b") if names else None
-    if pattern is None:
+    if not names:
         return
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
     for value in _values(model.graph):
         if value.shape is None:
             continue
@@ -115,19 +115,20 @@ def _values(graph: Any) -> Iterator[Any]:
         yield from node.outputs
 
 
-def write_graph(model: Any, folder: Path, limit: int) -> list[Path]:
+def write_graph(model: Any, folder: Path, limit: int) -> None:
     """Write a graph to a folder: one file, or with its numbers in one beside it where they take more than ``limit``.
 
     The second file is stated by its name alone, so that the folder can be moved.
     """
     ir: Any = importlib.import_module("onnx_ir")
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    apart = {"external_data": DATA, "size_threshold_bytes": SMALL} if graph_bytes(model) > limit else {}
     with _silence():
-        if size > limit:
-            ir.save(model, folder / MODEL, external_data=DATA, size_threshold_bytes=SMALL)
-            return [folder / MODEL, folder / DATA]
-        ir.save(model, folder / MODEL)
-        return [folder / MODEL]
+        ir.save(model, folder / MODEL, **apart)
+
+
+def graph_bytes(model: Any) -> int:
+    """The bytes of a graph's numbers."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values())
 
 
 def narrow_numbers(model: Any) -> int:

@@ -12,17 +12,19 @@ from torch import Tensor
 from polyad._stated import in_words
 from polyad._types import check_type
 from polyad.adapters import IA3, OFT, Adapters
+from polyad.adapters.host.choose_trained import trains_weight
 from polyad.adapters.host.plan import AdapterPlan, plan_adapters
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_names import sites_by_path
 from polyad.interop._peft_targets import refuse_missing
-from polyad.interop._peft_writing import to_peft
+from polyad.interop._peft_whole import fill_places, trained_patterns
+from polyad.interop._peft_writing import refuse_other_updates, to_peft
 
 MULTIPLYING = ("IA3", "OFT")
 
-__all__ = ["from_peft", "is_peft", "to_peft"]
+__all__ = ["from_peft", "is_peft", "refuse_other_updates", "to_peft"]
 
 
 def is_peft(folder: str | Path) -> bool:
@@ -34,11 +36,12 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     """Attach the adapter in a folder of peft's, under this name, and return the name. All or nothing.
 
     Read are LoRA (rank-stabilised, with patterns of ranks and alphas too), DoRA, LoHa, LoKr, VeRA, IA3 and OFT, on
-    linear, embedding and convolution layers where peft has them. Everything is computed as peft does. What LoKr holds
+    linear, embedding and convolution layers where peft has them, with modules and biases that were trained whole
+    (``modules_to_save``, ``bias``). Everything is computed as peft does. What LoKr holds
     as products of thin matrices is multiplied out, and its numbers are counted so. Names of wrappers (``module``,
-    ``_orig_mod``) do not count. ValueError for what is not read: other methods, trained biases and whole modules,
-    starts that altered the base, kernels in effective form, convolutions of which peft drops something; for layers
-    that the settings name and the folder has no tensors of; and for what does not fit the model.
+    ``_orig_mod``) do not count. ValueError for what is not read: other methods, single rows of an
+    embedding, starts that altered the base, kernels in effective form, convolutions of which peft drops something;
+    for layers that the settings name and the folder has no tensors of; and for what does not fit the model.
     """
     check_type("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
     folder = Path(folder)
@@ -51,25 +54,33 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
             f"{folder} holds an adapter of the type {stated.get('peft_type')}; readable are {readable}{INSTEAD}"
         )
     refuse_settings(stated)
-    by_layer = sort_tensors(tensors)
+    by_layer = sort_tensors(tensors, stated)
     every = adaptable_sites(adapters.model)
     _refuse_other_weights(every, by_layer.weights, folder)
     layers = _layers_of_model(every, by_layer.layers, folder)
     if stated["peft_type"] in MULTIPLYING:
         _refuse_products(adapters, layers)
-    refuse_missing(stated, (site for site in every.values() if site.kind != "experts"), layers)
+    trained = trained_patterns(adapters.model, stated, by_layer.whole)
+    refuse_missing(stated, _not_whole(every.values(), trained), layers)
     sites = {path: site for path, site in every.items() if path in layers}
     with in_words(f"the adapter in {folder} cannot be read", "save it again with peft"):
         method, arguments, numbers = reader(stated, sites, layers, by_layer.shared)
         planned = plan_adapters(
             adapters.model, [literal(path) for path in sites], method, of=KINDS, tied=True, begin=False,
-            dropout=_dropout(stated, sites.values()), **arguments,
+            dropout=_dropout(stated, sites.values()), trained=trained, **arguments,
         )  # fmt: skip
         for key, tensor in shared_numbers(planned, by_layer.shared, stated).items():
             planned.bank.hold(key, tensor)
         _fill(planned, numbers, layers)
+        fill_places(planned.trained, by_layer.whole)
     adapters.place(name, planned)
     return name
+
+
+def _not_whole(sites: Iterable[Site], trained: Iterable[str]) -> list[Site]:
+    """The sites that may have an adapter of peft's: no experts, and nothing that is trained whole."""
+    modules = list(trained)
+    return [s for s in sites if s.kind != "experts" and not trains_weight(modules, literal(s.path), "weight")]
 
 
 def _refuse_products(adapters: Adapters, layers: Iterable[str]) -> None:

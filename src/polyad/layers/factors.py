@@ -30,6 +30,7 @@ class Factors(nn.Module):
         shared = {} if _shared is None else _shared
         self.prepared: Any = None
         self.wish: Any = None
+        self.looked_up = False  # set by an embedding, which reads single rows
         self._kind: type[Format] = type(format)
         self._plain: dict[str, Any] = {}
         self._names: list[str] = []
@@ -86,7 +87,7 @@ class Factors(nn.Module):
                 return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in ("prepared", "wish"):
+        if name not in ("prepared", "wish", "looked_up"):
             self.unprepare()
         super().__setattr__(name, value)
 

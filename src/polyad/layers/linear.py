@@ -81,6 +81,7 @@ class Embedding(nn.Module):
     def __init__(self, weight: Format | Factors, *, trainable: bool = True) -> None:
         super().__init__()
         self.weight = as_factors(weight, trainable)
+        self.weight.looked_up = True
         self.num_embeddings, self.embedding_dim = as_matrix(self.weight)
 
     def forward(self, index: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+PART = 2**24
+"""Numbers of a moment that are cast at once."""
+
 
 def roots(second: Tensor, *, floor: float = 1e-10) -> tuple[Tensor, Tensor]:
     """Symmetric square root of a second moment and its pseudo-inverse; both (n, n), in the input's dtype.
@@ -21,6 +24,16 @@ def roots(second: Tensor, *, floor: float = 1e-10) -> tuple[Tensor, Tensor]:
     root = values.clamp_min(0).sqrt() * present
     inverse = torch.where(present, root, 1).reciprocal() * present
     return ((vectors * root) @ vectors.mT).to(second.dtype), ((vectors * inverse) @ vectors.mT).to(second.dtype)
+
+
+def moment_product(x: Tensor, second: Tensor) -> Tensor:
+    """x @ second in x's dtype, x of shape (rows, n), without a copy of the (n, n) moment in that dtype.
+
+    >>> moment_product(torch.ones(1, 2, dtype=torch.float64), torch.eye(2))
+    tensor([[1., 1.]], dtype=torch.float64)
+    """
+    step = max(1, PART // second.shape[1])
+    return torch.cat([x @ part.to(x.dtype).mT for part in second.split(step)], 1)
 
 
 def principal(second: Tensor) -> tuple[Tensor, Tensor]:

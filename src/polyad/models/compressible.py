@@ -11,7 +11,7 @@ from torch import nn
 from polyad.layers import Linear
 from polyad.models.layer_matrices import CONVOLUTIONS, linear_types, multiplies
 from polyad.models.obstacle import fused_experts, nothing_left, obstacle_at, shared_weights
-from polyad.models.surgery import Places, Which, select
+from polyad.models.surgery import Places, Which, matches, select
 from polyad.models.twin import Twin
 from polyad.models.uncalled_layers import uncalled_in
 
@@ -46,6 +46,7 @@ def select_layers(
     weight the first is chosen.
     """
     everything = which is None or which == "*" or which == ["*"]
+    _refuse_stand_ins(model, which)
     kinds = _kinds(model, which, everything)
     layers = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
     chosen = layers if which is None else select(model, which, of=kinds)
@@ -70,6 +71,15 @@ def select_layers(
     if everything:
         left |= dict.fromkeys(fused_experts(model), FUSED)
     return LayerSelection(remaining, left)
+
+
+def _refuse_stand_ins(model: nn.Module, which: Which | None) -> None:
+    """Refuse a selection with a module in it that says itself why it cannot be compressed, as adapted layers do."""
+    patterns = ["*"] if which is None else [which] if isinstance(which, str) else [] if callable(which) else which
+    for path, module in model.named_modules():
+        reason = getattr(type(module), "reason_not_to_compress", None)
+        if reason is not None and any(matches(path, pattern) for pattern in patterns):
+            raise ValueError(f"{path or 'the model'} {reason.__get__(module)}")
 
 
 def _kinds(model: nn.Module, which: Which | None, everything: bool) -> tuple[type[nn.Module], ...]:

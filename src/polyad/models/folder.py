@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from polyad._model_card import keep_base_card, write_card
 from polyad._partial import check_place, partial_path
 from polyad._sealed_json import refuse_changed, write_json
 from polyad._stated import check_stated, in_words, read_stated
@@ -30,6 +31,7 @@ from polyad.models.exchange import recover, swap
 from polyad.models.pretrained import load_pretrained
 from polyad.models.shards import MAX_SHARD
 from polyad.models.source import base_of as base_of
+from polyad.models.source import origin
 from polyad.models.source import sha256 as sha256
 from polyad.models.stated import AGAIN, Manifest, check_configuration, check_folder, check_inside
 
@@ -95,6 +97,9 @@ def save(
     loads the folder; otherwise ``polyad.load`` does, and transformers refuses it by its model type. A module that is
     no model of transformers has no configuration: ``polyad.load`` then needs another of its kind, as ``like``.
 
+    A card, README.md, says what the model is, how it is loaded and under what licence; the base's own is kept beside
+    it as README.base.md.
+
     The folder gets the model's generation settings, ``tokenizer`` (by default the one that ``polyad.load`` found),
     and the files of a processor that came with the model.
     """
@@ -122,6 +127,9 @@ def save(
             "sha256": {name: sha256(partial / name) for name in files},
         }  # fmt: skip
         write_json(partial / MANIFEST, described)
+        keep_base_card(origin(model).beside, partial)
+        named = {**described, "base": {"name": origin(model).name, **described["base"]}}
+        write_card(partial, named, name=target.absolute().name)
     return target
 
 

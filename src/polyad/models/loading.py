@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from polyad._folders import cache_folder
+from polyad._hub import UNREACHED, refuse_unreached, unreached
 from polyad._partial import check_place
 from polyad._stated import read_stated
 from polyad._trust import trust_of
@@ -147,11 +148,14 @@ def _look_for_manifest(path: Path) -> None:
 
 
 def _from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    refuse_unreached(name)
     try:
         model = load_pretrained(name, dtype, trust_remote_code=trust_remote_code)
         return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
     except OSError as error:
         reason = str(error).split("\n")[0]
+        if any(sign in str(error).lower() for sign in UNREACHED):
+            raise FileNotFoundError(unreached(name)) from None
         raise FileNotFoundError(
             f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
             f"hub ({reason})"

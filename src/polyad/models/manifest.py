@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -105,7 +106,7 @@ def describe(
     plain = skeleton(config)
     modules, ties_follow = differences(model, plain), has_ties_of(model, plain)
     if ties_follow and modules and _ordinary(modules):
-        widened = _with_widths(model, config)
+        widened = _with_widths(model, config, modules)
         if widened is not None:
             config, modules = widened, {}
     stated, modules = config.to_dict(), _cast(model, modules, dtype)
@@ -156,14 +157,25 @@ def _ordinary(modules: Mapping[str, Any]) -> bool:
     return all(spec["layer"] == "torch.Linear" for spec in modules.values())
 
 
-def _with_widths(model: nn.Module, config: Any) -> Any:
-    """The configuration that states the model's MLP width, if one number does and nothing else differs."""
-    widths = {m.in_features for p, m in model.named_modules() if p.endswith("down_proj") and isinstance(m, nn.Linear)}
-    if len(widths) != 1 or not hasattr(config, "intermediate_size"):
+def _with_widths(model: nn.Module, config: Any, modules: Mapping[str, Any]) -> Any:
+    """The configuration that states another width of these layers, if one number of it does and all else is equal."""
+    before = dict(skeleton(config).named_modules(remove_duplicate=False))
+    pairs: set[tuple[int, int]] = set()
+    for path, spec in modules.items():
+        shape = _shape(before.get(path)) or (spec["in"], spec["out"], False)
+        pairs |= {(old, new) for old, new in zip(shape, (spec["in"], spec["out"]), strict=False) if old != new}
+    if len(pairs) != 1:
         return None
-    changed = copy.deepcopy(config)
-    changed.intermediate_size = widths.pop()
-    return None if differences(model, skeleton(changed)) else changed
+    old, new = pairs.pop()
+    for name in [name for name, value in config.to_dict().items() if value == old and type(value) is int]:
+        changed = copy.deepcopy(config)
+        setattr(changed, name, new)
+        with contextlib.suppress(
+            ValueError, RuntimeError, TypeError, AssertionError
+        ):  # widths that do not fit others
+            if not differences(model, skeleton(changed)):
+                return changed
+    return None
 
 
 def _shape(module: Any) -> tuple[int, int, bool] | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from polyad._model_card import CARD
+
 PROCESSOR = (
     "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json",
     "audio_tokenizer_config.json",
@@ -66,7 +68,7 @@ def hub_files(name: str) -> Path | None:
         "_raise_exceptions_for_gated_repo": False, "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
     }  # fmt: skip
-    paths = [cached_file(name, file, **quietly) for file in ("config.json", *PROCESSOR, *VOCABULARIES)]
+    paths = [cached_file(name, file, **quietly) for file in ("config.json", CARD, *PROCESSOR, *VOCABULARIES)]
     homes = [Path(path).parent for path in paths if path is not None]
     return homes[0] if homes else None
 

@@ -45,3 +45,13 @@ def join_blocks(codes: Tensor, shape: tuple[int, ...], block: tuple[int, ...]) -
     """The codes of ``cut_blocks``, shaped as x was."""
     codes = codes.reshape([k * b for k, b in zip(grid_shape(shape, block), block, strict=True)])
     return codes[tuple(slice(n) for n in shape)]
+
+
+def present_numbers(parted: Tensor, shape: tuple[int, ...], block: tuple[int, ...]) -> Tensor | None:
+    """Zeros for what fills up a short block, equal numbers of mean 1 for its own; None where no block is short."""
+    short = [-n % b for n, b in zip(shape, block, strict=True)]
+    if not any(short):
+        return None
+    padded = torch.nn.functional.pad(parted.new_ones(shape), [n for s in reversed(short) for n in (0, s)])
+    parts, axes = cut_blocks(padded, block)
+    return parts / parts.mean(axes, keepdim=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from polyad import _check
 from polyad.adapters.host.adapted_layers import AdaptedLayers
 from polyad.adapters.host.routing import Routing
+from polyad.adapters.host.trained import refuse_trained, switch_places
 
 Active = str | Sequence[str] | Mapping[str, float | Tensor | None]
 """A name, several names, or weights by name."""
@@ -28,6 +29,7 @@ def activate(layers: AdaptedLayers, which: Active) -> None:
         raise ValueError(f"{names} names an adapter twice; give it a weight instead: {{{names[0]!r}: 2.0}}")
     stated = which if isinstance(which, Mapping) else dict.fromkeys(names)
     weights = {name: _weight(name, stated[name]) for name in names}
+    switch_places(layers.common.trained, weights)
     layers.common.active = weights
     for layer in layers.by_path.values():
         layer.activate(weights)
@@ -49,6 +51,11 @@ def route_rows(layers: AdaptedLayers, names: Sequence[str | None]) -> Iterator[N
     layers.refuse_merged("route rows")
     for name in {name for name in names if name is not None}:
         layers.refuse_unknown(name)
+    refuse_trained(
+        layers.common.trained, [*layers.common.active, *filter(None, names)],
+        "routed() gives each row an adapter, and all rows share that; activate([]) and run the rows of each adapter "
+        "in a batch of its own",
+    )  # fmt: skip
     device = layers.device()
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(names):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,9 @@ from polyad.adapters.host.sites import Site, sites_named
 from polyad.adapters.host.stand_in import Common
 from polyad.adapters.host.state import fill, saved_tensors, tensors_by_name
 from polyad.adapters.host.stated import read_folder
+from polyad.adapters.host.trained import keep_in_model, places_of, without_gradients
 from polyad.models.surgery import Which
 from polyad.models.wrappers import unwrap
-
-
-@dataclass(frozen=True)
-class Match:
-    """A weight that an adapter would change, and the count of numbers that would be trained for it."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
 
 
 class Adapters:
@@ -57,28 +47,29 @@ class Adapters:
     def attach(self, name: str, which: Which, method: Method | str, *, dropout: float = 0.0, **how: Any) -> list[str]:
         """Add an adapter to each layer chosen, let it act, and return the layers' names. All or nothing.
 
-        ``how`` holds what ``plan`` takes (``of``, ``parts``, ``tied``, ``seed``, ``loss``, ``stats``) and the
-        method's own arguments, each of which may be {pattern: value}. ``dropout`` is the share of a layer's inputs
-        that the adapter does not see in training. Adapters are float32, or float64 on such a base.
+        ``how`` holds what ``plan`` takes (``of``, ``parts``, ``tied``, ``seed``, ``loss``, ``stats``, ``trained``)
+        and the method's own arguments, each of which may be {pattern: value}. ``trained`` names modules of the model
+        that are trained whole and saved with the adapter, such as a new head. ``dropout`` is the share of a layer's
+        inputs that the adapter does not see in training. Adapters are float32, or float64 on such a base.
         """
         self.refuse_name(name)
         planned = plan.plan_adapters(self.model, which, method, dropout=dropout, **how)
         self.place(name, planned)
         return [site.name for site, _ in planned.adapters]
 
-    def preview(self, which: Which, method: Method | str, **how: Any) -> list[Match]:
+    def preview(self, which: Which, method: Method | str, **how: Any) -> list[plan.Match]:
         """List the weights that ``attach`` would change. What layers share is counted at the first of them."""
         planned = plan.plan_adapters(self.model, which, method, begin=False, **how)
         counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in planned.adapters]
         counts[0] += sum(p.numel() for p in planned.bank.parameters())
-        return [Match(s.name, s.kind, s.shape, n) for (s, _), n in zip(planned.adapters, counts, strict=True)]
+        return [plan.Match(s.name, s.kind, s.shape, n) for (s, _), n in zip(planned.adapters, counts, strict=True)]
 
     def place(self, name: str, planned: plan.AdapterPlan) -> None:
         """Attach planned adapters under a name that ``refuse_name`` lets pass."""
         attach.attach_plan(self._adapted, name, planned)
 
     def refuse_name(self, name: str) -> None:
-        """Refuse names that are taken or that torch cannot give a module, and any while adapters are merged."""
+        """Refuse names that are taken or that torch cannot give a module; and any while merged."""
         self._adapted.refuse_name(name)
 
     def detach(self, name: str) -> None:
@@ -115,6 +106,8 @@ class Adapters:
         restores every bit; without, all adapters are taken out and the weights stay changed.
         """
         merge.merge(self._adapted, keep=keep)
+        if not keep:
+            keep_in_model(self.common.trained)
         for name in [] if keep else self.names:
             self.detach(name)
 
@@ -139,8 +132,14 @@ class Adapters:
         return self.common.banks.get(name)
 
     def named_parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """Every parameter of an adapter, by its layer's name and its own; shared ones once, under ``bank``."""
-        return tensors_by_name(self.bank(name), self.of(name).items(), nn.Module.named_parameters)
+        """Every parameter of an adapter, by its layer's name and its own; shared ones once under ``bank``, and those
+        of modules that it trains whole under ``trained``."""
+        parameters = tensors_by_name(self.bank(name), self.of(name).items(), nn.Module.named_parameters)
+        return parameters | {key: t for key, t in self.trained(name).items() if isinstance(t, nn.Parameter)}
+
+    def trained(self, name: str) -> dict[str, Tensor]:
+        """The tensors of the model that an adapter trains whole, as it has them; they act while it does."""
+        return places_of(self.common.trained.get(name, ()))
 
     def parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The parameters of an adapter that an optimiser trains."""
@@ -163,7 +162,7 @@ class Adapters:
         schedule.call_hooks(map(self.of, self.common.active), "before_step", step, total)
 
     def after_backward(self, step: int, total: int) -> None:
-        """Tell every active adapter that the gradients are there."""
+        """Tell every active adapter that there are gradients."""
         schedule.call_hooks(map(self.of, self.common.active), "after_backward", step, total)
 
     def after_step(self, step: int, total: int) -> None:
@@ -178,7 +177,8 @@ class Adapters:
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """The tensors of an adapter alone, by layer; shared ones once, under ``bank``."""
-        return tensors_by_name(self.bank(name), self.of(name).items(), saved_tensors)
+        tensors = tensors_by_name(self.bank(name), self.of(name).items(), saved_tensors)
+        return tensors | without_gradients(self.trained(name))
 
     def load_state_dict(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``; every tensor must be given in its shape and none may be left over."""
@@ -187,7 +187,7 @@ class Adapters:
     def save(self, name: str, folder: str | Path) -> Path:
         """Write an adapter to a new folder, whole or not at all: safetensors, and JSON that says how it is made."""
         spec = next(iter(self._adapted.layers_of(name).values())).specs[name]
-        return save.write_folder(Path(folder), name, spec, self.sites(name), self.state_dict(name))
+        return save.write_folder(Path(folder), name, spec, self.sites(name), self.state_dict(name), self.model)
 
     def load(self, folder: str | Path, name: str | None = None) -> str:
         """Attach the adapter in a folder, under its own name or another, and return the name.

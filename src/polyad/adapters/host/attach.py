@@ -12,11 +12,13 @@ from polyad.adapters.host.activate import activate
 from polyad.adapters.host.adapted import Adapted
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.build import frozen_weight
+from polyad.adapters.host.choose_trained import warn_of_random
 from polyad.adapters.host.experts import AdaptedExperts
 from polyad.adapters.host.first_pass import FirstPass
 from polyad.adapters.host.merge import refuse_sharded_layers, unmerge
 from polyad.adapters.host.plan import AdapterPlan
 from polyad.adapters.host.sites import Site
+from polyad.adapters.host.trained import switch_places
 
 SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 BANK = "adapter_bank_"
@@ -27,14 +29,19 @@ def attach_plan(layers: AdaptedLayers, name: str, plan: AdapterPlan) -> None:
     """Put planned adapters on their layers and let them act; what fails on the way leaves the model as it was."""
     try:
         _put_on(layers, name, plan)
+        activate(layers, {**layers.common.active, name: None})
     except Exception:
         layers.common.banks.pop(name, None)
+        layers.common.trained.pop(name, None)
+        home = layers.common.homes.pop(name, None)
+        if home is not None:
+            delattr(home, BANK + name)
         layers.common.names[:] = [other for other in layers.common.names if other != name]
         _take_off(layers, name, {site.path for site, _ in plan.adapters})
         _restore_training(layers)
         raise
     layers.note_change()
-    activate(layers, {**layers.common.active, name: None})
+    warn_of_random(layers.model)
     if not plan.called:
         FirstPass(layers)
 
@@ -54,6 +61,8 @@ def _put_on(layers: AdaptedLayers, name: str, plan: AdapterPlan) -> None:
         else:
             layer.add(name, adapter, frozen_weight(site), plan.spec)
     common.names.append(name)
+    if plan.trained:
+        common.trained[name] = plan.trained
     if has_bank:
         # A sequence runs or counts its children, so its first layer with this adapter holds the bank; else the
         # model does, which is what sharded training needs.
@@ -72,6 +81,7 @@ def _freeze(layers: AdaptedLayers) -> None:
     prefix = next((f"{path}." for path, part in model.named_modules() if path and part is root), "")
     flags = {prefix + path: flag for path, flag in common.trainable.items()}
     added = {id(p) for part in model.modules() if isinstance(part, Adapter | Bank) for p in part.parameters()}
+    added |= {id(place.current) for places in common.trained.values() for place in places}
     base = {path: p for path, p in model.named_parameters() if id(p) not in added}
     common.trainable = {path: flags.get(path, p.requires_grad) for path, p in base.items()}
     common.root = weakref.ref(model)
@@ -97,6 +107,8 @@ def detach(layers: AdaptedLayers, name: str) -> None:
     on, common = layers.layers_of(name), layers.common
     refuse_sharded_layers(on)
     unmerge(layers)
+    switch_places(common.trained, {n: w for n, w in common.active.items() if n != name})
+    common.trained.pop(name, None)
     _take_off(layers, name, on)
     if name in common.banks:
         del common.banks[name]

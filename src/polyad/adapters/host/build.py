@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad._arguments import method_from
+from polyad._arguments import check_names, method_from
 from polyad._card import Card, methods
 from polyad.adapters.adapter import Adapter, Bank, generator
 from polyad.adapters.frozen.frozen import Frozen
@@ -50,7 +50,8 @@ def unwrap_method(method: Method | str, arguments: Mapping[str, Any]) -> tuple[M
         if method.args:
             raise ValueError(f"partial({method.func.__name__}, ...) fixes positional arguments; fix them by name")
         method, stated = method.func, {**method.keywords, **stated}
-    return method, stated
+    listed = card_of(method)
+    return method, stated if listed is None else check_names(listed, stated)
 
 
 def card_of(method: Method) -> Card | None:

@@ -12,13 +12,25 @@ from torch import Tensor, nn
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.frozen.layer_kinds import can_drop
 from polyad.adapters.host.build import Method, build_adapter, frozen_weight, needs_of, unwrap_method
+from polyad.adapters.host.choose_trained import trained_places, trains_weight
 from polyad.adapters.host.select import check_patterns, select_sites
 from polyad.adapters.host.sites import Parts, Site
 from polyad.adapters.host.stand_in import AdapterSpec
 from polyad.adapters.host.start import gradients, statistics
 from polyad.adapters.host.state import saved_tensors, tensors_by_name
+from polyad.adapters.host.trained import TrainedPlace, places_of, without_gradients
 from polyad.models.surgery import Which
 from polyad.statistics import Moments
+
+
+@dataclass(frozen=True)
+class Match:
+    """A weight that an adapter would change, and the count of numbers that would be trained for it."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -30,10 +42,12 @@ class AdapterPlan:
     spec: AdapterSpec
     called: bool
     """True where it is known that the model calls all of these layers."""
+    trained: list[TrainedPlace]
 
     def state_dict(self) -> dict[str, Tensor]:
         """All their tensors, under the names that ``Adapters.state_dict`` gives them."""
-        return tensors_by_name(self.bank, [(site.name, a) for site, a in self.adapters], saved_tensors)
+        adapters = tensors_by_name(self.bank, [(site.name, a) for site, a in self.adapters], saved_tensors)
+        return adapters | without_gradients(places_of(self.trained))
 
 
 def plan_adapters(
@@ -45,6 +59,7 @@ def plan_adapters(
     parts: Parts | None = None,
     tied: bool = False,
     dropout: float = 0.0,
+    trained: str | Sequence[str] = (),
     seed: int = 0,
     loss: Callable[[], Tensor] | None = None,
     stats: Mapping[str, Moments] | None = None,
@@ -55,14 +70,17 @@ def plan_adapters(
 
     ``parts`` gives rows of fused weights, {pattern: [(first, end), …]}; ``tied`` allows layers that share their
     weight with another; ``loss`` gives the scalar whose gradient a method starts from, ``stats`` what its inputs are
-    like. ``dropout`` spares embeddings and mixtures, whose inputs cannot be dropped. Without ``begin`` nothing is
+    like. ``dropout`` spares embeddings and mixtures, whose inputs cannot be dropped. ``trained`` names modules and
+    parameters that are trained whole and saved beside the adapter, and take none. Without ``begin`` nothing is
     started: numbers are to be loaded.
     """
     method, arguments = unwrap_method(method, {**arguments, "dropout": dropout} if dropout else arguments)
     dropout = arguments.pop("dropout", 0.0)  # it may stand in a text, lora:rank=8,dropout=0.1
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} is not a share of inputs; give a number of at least 0 and below 1")
+    names, places = trained_places(model, trained, tied=tied)
     sites, called = select_sites(model, which, of, parts or {}, tied=tied)
+    sites = _without_trained(sites, names)
     if dropout and not any(can_drop(frozen_weight(site)) for site in sites):
         raise ValueError(
             f"dropout={dropout} can drop inputs of none of the layers chosen, such as {sites[0].name} of the kind "
@@ -74,7 +92,18 @@ def plan_adapters(
     reads = "weight" in needs_of(method)
     build = functools.partial(build_adapter, method=method, arguments=arguments, seed=seed, bank=bank, reads=reads)
     adapters = [(site, build(site, start=starts.get(site.name))) for site in sites]
-    return AdapterPlan(adapters, bank, AdapterSpec(method, arguments, seed, dropout), called)
+    return AdapterPlan(adapters, bank, AdapterSpec(method, arguments, seed, dropout, tuple(names)), called, places)
+
+
+def _without_trained(sites: list[Site], names: Sequence[str]) -> list[Site]:
+    """The sites without those whose weight is trained whole; ValueError where none is left."""
+    left = [site for site in sites if not trains_weight(names, site.path, site.parameter or "weight")]
+    if not left:
+        raise ValueError(
+            f"trained= names every layer that was chosen, such as {sites[0].name}, and leaves none to adapt; name "
+            "fewer modules in it"
+        )
+    return left
 
 
 def _starts(

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyad._card import card
+from polyad._model_card import keep_base_card, write_card
 from polyad._sealed_json import write_json
 from polyad._stated import in_words
 from polyad._versions import NEWEST
@@ -21,20 +22,26 @@ from polyad.adapters.frozen.foreign_weight import NUMBERS, is_foreign, numbers_o
 from polyad.adapters.frozen.frozen import suffix
 from polyad.adapters.host.build import card_of, frozen_weight
 from polyad.adapters.host.plan import AdapterPlan, plan_adapters
-from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, patterns_for
+from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for
 from polyad.adapters.host.stand_in import AdapterSpec, StandIn
 from polyad.adapters.host.state import fill
 from polyad.adapters.host.stated import WEIGHTS, refuse_huge
 from polyad.adapters.sharded import another_process_writes, whole
 from polyad.formats import Format
 from polyad.models.folder import MANIFEST, sha256, staged_folder
+from polyad.models.source import origin
 
 SAMPLE = 64
 """The count of numbers of each weight that a fingerprint reads."""
 
 
 def write_folder(
-    target: Path, name: str, spec: AdapterSpec, sites: Sequence[Site], tensors: Mapping[str, Tensor]
+    target: Path,
+    name: str,
+    spec: AdapterSpec,
+    sites: Sequence[Site],
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
 ) -> Path:
     """Write an adapter to a new folder; shards are gathered in every process, and the first process writes."""
     listed = card_of(spec.method)
@@ -44,30 +51,43 @@ def write_folder(
         )
     numbers = {key: whole(t).detach().contiguous() for key, t in tensors.items()}
     stated: dict[str, Any] = {
-        "version": NEWEST["adapter"],
+        "version": NEWEST["adapter"] if spec.trained else 2,
         "kind": "adapter",
         "name": name,
+        "model": origin(model).name if hasattr(model, "polyad_origin") else "",
         "method": listed.name,
         "arguments": spec.arguments,
         "seed": spec.seed,
         "dropout": spec.dropout,
+        **({"trained": spec.trained} if spec.trained else {}),
         "sites": [{"name": s.name, "path": s.path, "kind": s.kind, "shape": s.shape, "part": s.part} for s in sites],
         "base": {site.name: base_fingerprint(site) for site in sites},
     }
-    try:
-        json.dumps(stated)
-    except TypeError as error:
-        raise ValueError(
-            f"the arguments of {listed.name} cannot be written as JSON: {error}; attach it with plain numbers, text, "
-            "lists and dictionaries"
-        ) from None
+    _refuse_unwritable(stated, listed.name)
     if another_process_writes(tensors.values()):
         return target
     with staged_folder(target, expect=sum(t.nbytes for t in numbers.values())) as partial:
         save_file(numbers, partial / WEIGHTS)
         stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
         write_json(partial / MANIFEST, stated)
+        _write_card(partial, stated, model, target)
     return target
+
+
+def _refuse_unwritable(stated: Mapping[str, Any], method: str) -> None:
+    """Refuse arguments that JSON cannot hold."""
+    try:
+        json.dumps(stated)
+    except TypeError as error:
+        raise ValueError(
+            f"the arguments of {method} cannot be written as JSON: {error}; attach it with plain numbers, text, "
+            "lists and dictionaries"
+        ) from None
+
+
+def _write_card(folder: Path, stated: Mapping[str, Any], model: nn.Module, target: Path) -> None:
+    keep_base_card(origin(model).beside, folder)
+    write_card(folder, stated, name=target.absolute().name)
 
 
 def plan_from_folder(
@@ -98,6 +118,7 @@ def _plan(
         dropout=stated["dropout"],
         seed=stated["seed"],
         begin=False,
+        trained=[literal(path) for path in stated.get("trained", ())],
         **stated["arguments"],
     )
     wanted = {s["name"] if s["part"] is None else s["path"] + suffix(tuple(s["part"])) for s in stated["sites"]}

@@ -32,6 +32,8 @@ class Common:
     """For each parameter of the root, by path, True where it was trained before the first adapter came."""
     root: weakref.ref[nn.Module] | None = None
     """The largest model that an adapter was attached through; a copy of its layers knows none."""
+    trained: dict[str, list[Any]] = field(default_factory=dict)
+    """The places of the model whose tensors an adapter trains whole."""
     changes: int = 0
     """The number of times that layers were put in or taken out, so that other hosts of the model look again."""
 
@@ -52,6 +54,8 @@ class AdapterSpec:
     arguments: dict[str, Any]
     seed: int
     dropout: float
+    trained: tuple[str, ...] = ()
+    """Paths of the modules and parameters of the model that it trains whole."""
 
 
 class StandIn(nn.Module):
@@ -85,6 +89,14 @@ class StandIn(nn.Module):
         return (
             f"has adapters {state} it, which belong into a folder of their own: {first}detach them after "
             "Adapters.save(name, folder), or put them into the weights by merge(keep=False)"
+        )
+
+    @property
+    def reason_not_to_compress(self) -> str:
+        """The sentence with which a selection of layers to compress refuses this one."""
+        return (
+            "has adapters on it: put them into the weights by merge(keep=False), or detach them, compress and attach "
+            "new ones; a selection of other layers is compressed beside them"
         )
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

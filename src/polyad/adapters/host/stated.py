@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -39,6 +39,7 @@ class Stated(TypedDict):
     arguments: dict[str, Any]
     seed: int
     dropout: float
+    trained: NotRequired[list[str]]
     sites: list[_Site]
     base: dict[str, str]
     sha256: dict[str, str]

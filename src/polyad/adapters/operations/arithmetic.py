@@ -17,6 +17,7 @@ from polyad.adapters.host.adapters import Adapters
 from polyad.adapters.host.build import weight_of
 from polyad.adapters.host.merge import refuse_changed_biases
 from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal, patterns_for, refuse_overlap
+from polyad.adapters.host.trained import refuse_trained
 from polyad.adapters.methods.lora import LoRA
 from polyad.adapters.sharded import sharded_parts, unsharded
 from polyad.formats import LowRank
@@ -81,6 +82,7 @@ def combine(
     """
     if not weights:
         raise ValueError("weights is empty; name at least one adapter, as in {'a': 1.0}")
+    refuse_trained(adapters.common.trained, weights, "a LoRA holds no such sum; put the adapter in by merge()")
     _check.exactly_one(rank=rank, tol=tol)
     terms: dict[str, list[Change]] = {}
     for source, weight in weights.items():
@@ -89,12 +91,10 @@ def combine(
         for site, update in updates(adapters, source).items():
             terms.setdefault(site, []).append(update * weight)
     refuse_overlap(terms)
-    factors: dict[str, LowRank] = {}
-    errors: dict[str, float] = {}
+    factors, errors = dict[str, LowRank](), dict[str, float]()
     for site, changes_here in terms.items():
         total = _sum(changes_here)
-        least = None if rank is None else min(rank, *total.shape[-2:])
-        factors[site] = low = _cut(total, least, tol)
+        factors[site] = low = _cut(total, None if rank is None else min(rank, *total.shape[-2:]), tol)
         size = float(_values(total).norm())
         errors[site] = float(_values(_sum([total, low * -1.0])).norm()) / size if size else 0.0
         if orthonormal:

@@ -166,7 +166,9 @@ def _attach(
     start: dict[str, Any] = {"loss": tokens.start_loss} if "gradient" in needs else {}
     if needs - {"weight", "gradient"}:
         start["stats"] = _statistics(adapters, which, method, arguments, needs, tokens)
-    return adapters, len(adapters.attach(NAME, which, method, seed=asked.seed, **arguments, **start))
+    return adapters, len(
+        adapters.attach(NAME, which, method, seed=asked.seed, trained=asked.trained, **arguments, **start)
+    )
 
 
 def _statistics(

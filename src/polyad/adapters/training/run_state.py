@@ -29,6 +29,7 @@ def training_tensors(adapters: Adapters, name: str, *, below: bool) -> dict[str,
     those of the layers that it stands on too."""
     tensors = tensors_by_name(adapters.bank(name), (), lambda bank: bank.state_dict(keep_vars=True).items())
     tensors |= tensors_by_name(None, adapters.of(name).items(), _parameters_and_buffers)
+    tensors |= adapters.trained(name)
     for path, layer in adapters.layers().items() if below else ():
         if name in layer.specs:
             tensors |= {f"below.{path}.{key}": tensor for key, tensor in _parameters_and_buffers(layer.layer)}

@@ -25,6 +25,9 @@ class Finetuning:
     select: tuple[str, ...] | None = None
     """Patterns of the layers; by default every linear layer but the output head."""
 
+    trained: tuple[str, ...] = ()
+    """Patterns of modules and parameters of the model that are trained whole, and saved with the adapter."""
+
     def which(self, model: Any) -> Which:
         """The layers that are adapted."""
         if self.select is not None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 from transformers import Cache, EncoderDecoderCache
 
@@ -89,9 +90,10 @@ class HeldCache(Cache):
             rotation.crop(self.get_seq_length())
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
+        rows = torch.as_tensor(indices)  # transformers takes a tuple too
+        super().batch_select_indices(rows)
         for rotation in self.rotations.values():
-            rotation.select(indices)
+            rotation.select(rows)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)

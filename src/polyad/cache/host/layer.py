@@ -163,7 +163,7 @@ class HeldLayer(DynamicLayer):
             self.batch_select_indices(torch.arange(batch, device=self.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        index = indices.to(self.device) if self.is_initialized else indices
+        index = torch.as_tensor(indices, device=self.device if self.is_initialized else None)
         self.first.select(index)
         self.recent.select(index)
         if self is not self.neighbours[-1]:

@@ -7,6 +7,7 @@ smaller: 40 steps of 256 tokens, and the loss on held-out windows.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from polyad._callback import Callback
 from polyad.adapters import IA3, LoRA
@@ -16,7 +17,7 @@ from polyad.claims.record import Outcome
 
 MINUTES = 25
 SEEDS = (1, 2, 3)
-SIDES = {"*.k_proj": "outputs", "*.v_proj": "outputs", "*.down_proj": "inputs"}
+SIDES: Any = {"*.k_proj": "outputs", "*.v_proj": "outputs", "*.down_proj": "inputs"}
 SETTINGS = Finetuning(("stdlib",), steps=40, windows=6, select=("*.k_proj", "*.v_proj", "*.down_proj"))
 
 

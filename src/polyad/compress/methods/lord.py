@@ -8,7 +8,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import LowRank
-from polyad.linalg.metric import principal, roots, tails
+from polyad.linalg.metric import PART, moment_product, principal, roots, tails
 from polyad.statistics import Moments, input_moment, required
 
 LORD = Paper(
@@ -34,7 +34,7 @@ def principal_outputs(weight: Tensor, stats: Moments | None, centre: bool) -> tu
         _check.finite("the mean of the inputs", required(stats.mean, "mean"))
         second = stats.covariance()
     if weight.shape[0] <= weight.shape[1]:
-        return principal(wide @ second.double() @ wide.mT)
+        return principal(moment_product(wide, second) @ wide.mT)
     directions, sizes, _ = torch.linalg.svd(wide @ roots(second.double())[0], full_matrices=False)
     return sizes.square(), directions
 
@@ -44,12 +44,20 @@ def spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> 
     return tails(principal_outputs(weight, stats, centre)[0])
 
 
+def holds(shape: tuple[int, int], *, centre: bool = False) -> int:
+    """Bytes: the products and their directions, the shorter side's moment solved, parts of that of the inputs."""
+    out, inner = shape
+    moment = inner**2 if centre else min(inner**2, 2 * PART)
+    return 8 * (5 * out * inner + 6 * min(shape) ** 2 + moment)
+
+
 @method(
     "factor",
     makes=LowRank,
     papers=(LORD, AFM),
     needs={"second"},
     curve=spectrum,
+    holds=holds,
     example={"rank": 2},
     instead=(
         "With `centre=True` at the lowest ranks of a click-through model's layers: `svd` of the weight, which"

@@ -38,14 +38,24 @@ def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1.0)
     if block.kind == "mlp":
         second, order = _ranked_columns(block, stats, ridge)
         down = weights[block.roles["down"] + ".weight"]
-        lower = _cholesky(second[order][:, order], block)
+        lower = _cholesky(second[order[:, None], order], block)
         return tails((lower.mT @ down[:, order].mT.double()).square().sum(1))
     if block.kind == "qk":
         return tails(_pair_scores(block, stats).square().sort(-1, descending=True).values.sum(0))
     return tails(_value_svd(block, weights, stats)[1].square().sum(0))
 
 
-@method("group", papers=(MODEGPT,), needs=NEEDS, curve=errors, allocate=greedy, example={"exact": ("mlp", "vo")})
+def holds(shapes: Mapping[str, tuple[int, int]], **_: Any) -> int:
+    """Bytes: for "mlp" the neurons' moment, damped, factored and inverted; for "vo" both roots of the inputs'."""
+    numbers = sum(out * inner for out, inner in shapes.values())
+    width = shapes["down"][1] if "down" in shapes else shapes["v"][1] if "v" in shapes else 0
+    return 16 * numbers + 44 * width**2
+
+
+@method(
+    "group", papers=(MODEGPT,), needs=NEEDS, curve=errors, allocate=greedy, example={"exact": ("mlp", "vo")},
+    holds=holds,
+)  # fmt: skip
 def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: float = 1.0) -> Replacement:
     """Cut the inner dimension of a block to ``keep`` units: neurons, rotation pairs or value columns a head.
 
@@ -86,8 +96,10 @@ def _mlp(block: Block, weights: Weights, stats: Inputs, keep: int, ridge: float)
     gate, up, down = (block.roles[r] for r in ("gate", "up", "down"))
     w = weights[down + ".weight"]
     rest = order[keep:]
-    cross = second[chosen][:, rest] @ w[:, rest].mT.double()  # the others' share, in terms of the chosen; (keep, out)
-    fitted = w[:, chosen].double() + torch.cholesky_solve(cross, _cholesky(second[chosen][:, chosen], block)).mT
+    cross = (
+        second[chosen[:, None], rest] @ w[:, rest].mT.double()
+    )  # the others' share, in terms of the chosen; (keep, out)
+    fitted = w[:, chosen].double() + torch.cholesky_solve(cross, _cholesky(second[chosen[:, None], chosen], block)).mT
     new: dict[str, Any] = {down + ".weight": fitted.to(w.dtype).contiguous()}
     for path in (gate, up):
         new |= {name: weights[name][chosen] for name in (path + ".weight", path + ".bias") if name in weights}
@@ -99,8 +111,7 @@ def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, 
     second = _statistic(block, "down", "second", stats)
     derived = stats[block.roles["down"]].derived
     if ("leverage", ridge) not in derived:
-        damped = second + torch.full_like(second.diagonal(), ridge * _level(second)).diag()
-        inverse = torch.cholesky_inverse(_cholesky(damped, block))
+        inverse = torch.cholesky_inverse(_cholesky(_damped_moment(second, ridge * _level(second)), block))
         derived["leverage", ridge] = inverse.diagonal().argsort()
     return second, derived["leverage", ridge]
 
@@ -108,6 +119,13 @@ def _ranked_columns(block: Block, stats: Inputs, ridge: float) -> tuple[Tensor, 
 def _level(second: Tensor) -> float:
     """The mean square of the inputs, or a number next to nothing where they are always zero."""
     return float(second.diagonal().mean()) or 1e-30
+
+
+def _damped_moment(second: Tensor, by: float) -> Tensor:
+    """A moment with its diagonal raised: one copy of it, since it may be large."""
+    damped = second.clone()
+    damped.diagonal().add_(by)
+    return damped
 
 
 def _statistic(block: Block, role: str, need: str, stats: Inputs) -> Tensor:
@@ -126,9 +144,7 @@ def _cholesky(second: Tensor, block: Block) -> Tensor:
     """The lower factor of a moment that rounding may have left indefinite: damped as little as makes it work."""
     level = _level(second)
     for power in range(-5, 1):
-        factor, failed = torch.linalg.cholesky_ex(
-            second + torch.full_like(second.diagonal(), level * 10.0**power).diag()
-        )
+        factor, failed = torch.linalg.cholesky_ex(_damped_moment(second, level * 10.0**power))
         if not bool(failed):
             return factor
     raise ValueError(f"the calibration moments of {block.name} are not positive definite; calibrate on more text")

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyad.cache.host.held_cache import HeldCache
 from polyad.decode.outline import Attention, Outline
 from polyad.decode.steps.attend import causal_mask
+from polyad.decode.steps.held import announce_positions, refuse_cache
 from polyad.decode.steps.layer import LayerStep, Now
 from polyad.decode.steps.norm import norm_function
-from polyad.decode.steps.products import joint_product
+from polyad.decode.steps.products import Arithmetic, joint_product
 from polyad.decode.structure.rotary import heads_of
 
 ROOM = 64
@@ -21,36 +23,54 @@ ROOM = 64
 class BufferedDecoder:
     """Logits of the tokens of a batch, call after call, from buffers of keys and values."""
 
-    def __init__(self, outline: Outline, dtype: torch.dtype) -> None:
+    def __init__(self, outline: Outline, dtype: torch.dtype, kernels: str = "auto") -> None:
+        arithmetic = Arithmetic(dtype, outline.dtype, kernels)
         self.outline, self.dtype = outline, dtype
-        self.layers = [LayerStep(layer, dtype, outline.dtype) for layer in outline.layers]
+        self.layers = [LayerStep(layer, arithmetic) for layer in outline.layers]
         self.norm = None if outline.norm is None else norm_function(outline.norm, dtype)
-        self.head = joint_product((outline.head,), dtype, outline.dtype)
+        self.head = joint_product((outline.head,), arithmetic)
         self.positions = None if outline.positions is None else outline.positions.to(dtype)
         self.windows = {layer.attention.window for layer in outline.layers}
         self.length, self.room, self.batch = 0, 0, 0
+        self.cache: HeldCache | None = None
         self._rotated = {x.attention.rotary: x.attention.read for x in self.layers if x.attention.rotary is not None}
         self._tables: dict[object, tuple[Tensor, Tensor]] = {}
         self._seen: Tensor | None = None
         self._places: Tensor | None = None
 
-    def start(self, batch: int, capacity: int, mask: Tensor | None = None) -> None:
+    def start(self, batch: int, capacity: int, mask: Tensor | None = None, cache: HeldCache | None = None) -> None:
         """Begin a batch of sequences that grow to ``capacity`` tokens.
 
-        ``mask`` (batch, tokens) is zero at what pads the prompts on the left.
+        ``mask`` (batch, tokens) is zero at what pads the prompts on the left. A ``cache`` holds keys and values in
+        the place of buffers.
         """
+        self._hold_in(cache)
         self._refuse_beyond_positions(capacity if mask is None else capacity - int((mask == 0).sum(-1).min()))
         self.length = 0
         if batch != self.batch or capacity > self.room:
             self.batch, self.room = batch, -(-capacity // ROOM) * ROOM
-            for layer in self.layers:
-                layer.attention.allocate(batch, self.room, self.outline.device)
+            if cache is None:
+                for layer in self.layers:
+                    layer.attention.allocate(batch, self.room, self.outline.device)
             self._tables = self._make_tables()
         self._seen = self._places = None
         if mask is not None and not bool(mask.all()):
             self._seen = torch.ones(batch, self.room, dtype=torch.bool, device=self.outline.device)
             self._seen[:, : mask.shape[1]] = mask.bool()
             self._places = (self._seen.cumsum(-1) - 1).clamp_min(0)
+
+    def _hold_in(self, cache: HeldCache | None) -> None:
+        if cache is not None:
+            refuse_cache(cache, self.outline)
+        if cache is not None or self.cache is not None:
+            self.batch = self.room = 0  # buffers, where there were any, are gone
+            for layer, held in zip(self.layers, cache.layers if cache else [None] * len(self.layers), strict=True):
+                layer.attention.hold_in(held)
+        self.cache = cache
+
+    def release(self) -> None:
+        """Forget the cache that was given."""
+        self._hold_in(None)
 
     def _refuse_beyond_positions(self, tokens: int) -> None:
         limit = self.outline.limit
@@ -67,6 +87,8 @@ class BufferedDecoder:
         """
         batch, tokens = ids.shape
         now = self._now(batch, tokens)
+        if self.cache is not None:
+            announce_positions(self.cache, self.outline, self._positions_of(now), self.dtype)
         h = self._embed(ids, now)
         for layer in self.layers:
             h = layer(h, now)
@@ -100,6 +122,13 @@ class BufferedDecoder:
             h = h + self.positions[rows]
         return h.reshape(now.batch * now.tokens, -1)
 
+    def _positions_of(self, now: Now) -> Tensor:
+        """Positions (batch or 1, tokens) of the tokens of a call."""
+        end = now.start + now.tokens
+        if self._places is not None:
+            return self._places[:, now.start : end]
+        return torch.arange(now.start, end, device=self.outline.device)[None]
+
     def _now(self, batch: int, tokens: int) -> Now:
         start, end = self.length, self.length + tokens
         rows = slice(start, end) if self._places is None else self._places[:, start:end]
@@ -116,6 +145,8 @@ class BufferedDecoder:
         mask = causal_mask(tokens, end, window, self.outline.device)[None, None]
         if self._seen is None:
             return mask
+        if self.cache is not None:  # codecs store what pads with the rest: as transformers, which lets it see nothing
+            return mask & self._seen[:, None, None, :end]
         itself = causal_mask(tokens, end, 1, self.outline.device)  # what pads sees itself, so that nothing is NaN
         return mask & self._seen[:, None, None, :end] | itself
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.decode.outline import Attention, LayerOutline, Mlp
+from polyad.decode.outline import Attention, LayerOutline, Mlp, OwnModules
 from polyad.decode.steps.attend import attend_masked, attend_one
+from polyad.decode.steps.heads import head_norms, swap_function
+from polyad.decode.steps.held import attend_held
 from polyad.decode.steps.norm import norm_function
-from polyad.decode.steps.products import joint_product
+from polyad.decode.steps.products import Arithmetic, joint_product, own_function
 
 Table = tuple[Tensor, Tensor]
 
@@ -36,9 +37,10 @@ class Now:
 class LayerStep:
     """Runs one decoder layer on rows (batch * tokens, width)."""
 
-    def __init__(self, layer: LayerOutline, dtype: torch.dtype, called: torch.dtype) -> None:
-        self.attention = AttentionStep(layer.attention, dtype, called)
-        self.mlp = mlp_function(layer.mlp, dtype, called)
+    def __init__(self, layer: LayerOutline, arithmetic: Arithmetic) -> None:
+        dtype = arithmetic.dtype
+        self.attention = AttentionStep(layer.attention, arithmetic)
+        self.mlp = mlp_function(layer.mlp, arithmetic)
         self.norm, self.attention_after, self.mlp_norm, self.mlp_after = (
             None if norm is None else norm_function(norm, dtype)
             for norm in (layer.norm, layer.attention_after, layer.mlp_norm, layer.mlp_after)
@@ -71,19 +73,26 @@ class AttentionStep:
     with them, by nothing: each call of torch that is saved counts.
     """
 
-    def __init__(self, read: Attention, dtype: torch.dtype, called: torch.dtype) -> None:
-        self.read, self.dtype = read, dtype
-        self.project = joint_product(read.projections, dtype, called)
-        self.output = joint_product((read.output,), dtype, called)
-        self.normalize = _head_norms(read, dtype)
+    def __init__(self, read: Attention, arithmetic: Arithmetic) -> None:
+        self.read, self.dtype = read, arithmetic.dtype
+        self.project = joint_product(read.projections, arithmetic)
+        self.output = joint_product((read.output,), arithmetic)
+        self.normalize = head_norms(read, self.dtype)
         self.joined = self.normalize is None and read.width == read.value_width and not read.grouped
         self.rotary = (
             None if read.rotary is None else (read.rotary.name, read.heads, read.key_heads if self.joined else 0)
         )
-        self.turn = _swap(read) if read.rotary is not None else None
+        self.turn = swap_function(read) if read.rotary is not None else None
         self.columns = (read.heads + read.key_heads) * read.width
         self.group = read.heads // read.key_heads
         self.both = self.keys = self.values = torch.empty(0)
+        self.held: Any = None
+
+    def hold_in(self, layer: Any) -> None:
+        """Give keys and values to a layer of a cache of polyad's, and keep no buffers; None takes buffers again."""
+        self.held = layer
+        if layer is not None:
+            self.both = self.keys = self.values = torch.empty(0)
 
     def allocate(self, batch: int, capacity: int, device: torch.device) -> None:
         """Make room for so many tokens of each of so many sequences."""
@@ -103,11 +112,16 @@ class AttentionStep:
                 cos, sin = now.tables[self.rotary]
                 turned = torch.addcmul(turned * cos, self.turn(turned), sin)
             both = turned.narrow(2, read.heads, 2 * read.key_heads).transpose(1, 2)
+            if self.held is not None:
+                keys, values = both.chunk(2, 1)
+                return self._attend_held(turned, keys, values, now)
             self.both.narrow(2, now.start, now.tokens).copy_(both)
         else:
             turned, values = self._split(y, now)
             turned = self._turn(turned, now)
             keys = turned.narrow(2, read.heads, read.key_heads)
+            if self.held is not None:
+                return self._attend_held(turned, keys.transpose(1, 2), values.transpose(1, 2), now)
             self.keys.narrow(2, now.start, now.tokens).copy_(keys.transpose(1, 2))
             self.values.narrow(2, now.start, now.tokens).copy_(values.transpose(1, 2))
         return self.output(self._attend(turned.narrow(2, 0, read.heads), now))
@@ -132,6 +146,11 @@ class AttentionStep:
         queries = y.narrow(3, 0, self.group).flatten(2, 3)
         return torch.cat((queries, y.select(3, self.group)), 2), y.select(3, self.group + 1)
 
+    def _attend_held(self, turned: Tensor, keys: Tensor, values: Tensor, now: Now) -> Tensor:
+        queries = turned.narrow(2, 0, self.read.heads).transpose(1, 2)
+        out = attend_held(self.held, self.read, queries, keys, values, now.masks[self.read.window])
+        return self.output(out.reshape(now.batch * now.tokens, -1))
+
     def _attend(self, queries: Tensor, now: Now) -> Tensor:
         read, end = self.read, now.start + now.tokens
         mask = now.masks[read.window]
@@ -146,46 +165,11 @@ class AttentionStep:
         return out.transpose(1, 2).reshape(now.batch * now.tokens, -1)
 
 
-def _swap(read: Attention) -> Callable[[Tensor], Tensor]:
-    """The function that puts each channel in the place of its partner."""
-    assert read.rotary is not None
-    partner = read.rotary.partner
-    half = read.width // 2
-    if torch.equal(partner.cpu(), torch.arange(read.width).roll(half)):
-        return lambda x: x.roll(half, -1)
-    return lambda x: x.index_select(-1, partner)
-
-
-def _head_norms(read: Attention, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
-    """The norms of queries and keys (batch, tokens, heads + key heads, width), as one call where they are alike."""
-    pair, counts = (read.query_norm, read.key_norm), (read.heads, read.key_heads)
-    if pair == (None, None):
-        return None
-    first, second = pair
-    alike = first is not None and second is not None and (first.kind, first.eps) == (second.kind, second.eps)
-    if first is not None and second is not None and alike and not read.flat_norms:
-        biases = (first.bias, second.bias)
-        if all(n.weight is not None for n in (first, second)) and biases == (None, None):
-            weights = [n.weight.expand(c, read.width) for n, c in zip((first, second), counts, strict=True)]  # pyright: ignore
-            return norm_function(dataclasses.replace(first, weight=torch.cat(weights)), dtype)
-    functions = [None if norm is None else norm_function(norm, dtype) for norm in pair]
-
-    def apply(x: Tensor) -> Tensor:
-        parts = x.split(counts, 2)
-        return torch.cat([_normalize(f, part, read.flat_norms) for f, part in zip(functions, parts, strict=True)], 2)
-
-    return apply
-
-
-def _normalize(function: Callable[[Tensor], Tensor] | None, x: Tensor, flat: bool) -> Tensor:
-    if function is None:
-        return x
-    return function(x.flatten(2)).view(x.shape) if flat else function(x)
-
-
-def mlp_function(mlp: Mlp, dtype: torch.dtype, called: torch.dtype) -> Callable[[Tensor], Tensor]:
+def mlp_function(mlp: Mlp | OwnModules, arithmetic: Arithmetic) -> Callable[[Tensor], Tensor]:
     """The MLP of rows (rows, width)."""
-    up, down, act = joint_product(mlp.ups, dtype, called), joint_product((mlp.down,), dtype, called), mlp.act
+    if isinstance(mlp, OwnModules):
+        return own_function(mlp, arithmetic)
+    up, down, act = joint_product(mlp.ups, arithmetic), joint_product((mlp.down,), arithmetic), mlp.act
     if len(mlp.ups) == 1 and mlp.halves is None:
         return lambda x: down(act(up(x)))
     swapped = mlp.halves == 1

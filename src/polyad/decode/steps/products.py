@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from polyad.decode.outline import OwnModules
 from polyad.formats import Format, stack_rows
 from polyad.layers import Factors, Linear
 from polyad.layers.kernels import product
@@ -16,26 +18,35 @@ from polyad.models.layer_matrices import is_transposed, linear_types
 Run = Callable[[Tensor], Tensor]
 
 
-def joint_product(layers: Sequence[nn.Module], dtype: torch.dtype, called: torch.dtype) -> Run:
-    """The outputs of layers with one input, side by side; a layer itself is called in the dtype ``called``."""
+class Arithmetic(NamedTuple):
+    """The dtype of the loop, the one in which the model's own modules are called, and the kernels of products."""
+
+    dtype: torch.dtype
+    called: torch.dtype
+    kernels: str
+
+    @property
+    def chosen(self) -> str:
+        """Packed products round as bfloat16 does; whoever asks for more and names none gets it."""
+        return "plain" if self.kernels == "auto" and self.dtype.itemsize > 2 else self.kernels
+
+
+def joint_product(layers: Sequence[nn.Module], arithmetic: Arithmetic) -> Run:
+    """The outputs of layers with one input, side by side."""
+    dtype, kernels = arithmetic.dtype, arithmetic.chosen
     parts = [_parts(layer) for layer in layers]
     whole = [part for part in parts if part is not None]
     if len(whole) == len(layers) > 1:
         stacked = _stack([w() if isinstance(w, Factors) else w for w, _ in whole], dtype)
         if stacked is not None:
-            return product(stacked, _joined_bias(whole), dtype, kernels=_kernels(dtype))
+            return product(stacked, _joined_bias(whole), dtype, kernels=kernels)
     each = [
-        _called(layer, dtype, called) if part is None else product(*part, dtype, kernels=_kernels(dtype))
+        _called(layer, arithmetic) if part is None else product(*part, dtype, kernels=kernels)
         for layer, part in zip(layers, parts, strict=True)
     ]
     if len(each) == 1:
         return each[0]
     return lambda x: torch.cat([one(x) for one in each], -1)
-
-
-def _kernels(dtype: torch.dtype) -> str:
-    """Packed products round as bfloat16 does; whoever asks for more gets it."""
-    return "auto" if dtype.itemsize == 2 else "plain"
 
 
 def _parts(layer: Any) -> tuple[Factors | Tensor, Tensor | None] | None:
@@ -54,10 +65,24 @@ def _parts(layer: Any) -> tuple[Factors | Tensor, Tensor | None] | None:
     return None
 
 
-def _called(layer: Any, dtype: torch.dtype, called: torch.dtype) -> Run:
+def _called(layer: Any, arithmetic: Arithmetic) -> Run:
+    dtype, called, _ = arithmetic
     if dtype == called:
         return lambda x: layer(x)
     return lambda x: layer(x.to(called)).to(dtype)
+
+
+def own_function(own: OwnModules, arithmetic: Arithmetic) -> Run:
+    """The sum of what modules of the model make of rows (rows, width), in the dtype that they are in."""
+    dtype, called, _ = arithmetic
+
+    def total(x: Tensor) -> Tensor:
+        rows = x.to(called) if own.flat else x.to(called)[None]
+        outputs = [module(rows) for module in own.modules]
+        tensors = [y if isinstance(y, Tensor) else y[0] for y in outputs]
+        return functools.reduce(torch.add, tensors).reshape(x.shape).to(dtype)
+
+    return total
 
 
 def _stack(weights: list[Format | Tensor], dtype: torch.dtype) -> Format | Tensor | None:

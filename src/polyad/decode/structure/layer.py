@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polyad.decode.outline import LayerOutline, NoLoopError, Norm
+from polyad.decode.outline import Attention, LayerOutline, NoLoopError, Norm
 from polyad.decode.structure.attention import read_attention
 from polyad.decode.structure.linears import linear_calls, other_calls
 from polyad.decode.structure.mlp import read_mlp
 from polyad.decode.structure.nearness import equal, multiple, same
 from polyad.decode.structure.norms import read_norm
+from polyad.decode.structure.own_modules import read_own_modules
 from polyad.decode.structure.trace import Trace
 
 
@@ -20,8 +21,22 @@ def read_layer(trace: Trace, number: int, module: nn.Module) -> LayerOutline:
     """A decoder layer, held to the numbers that went through it."""
     what = f"layer {number}"
     attention = read_attention(trace, number, what)
+    try:
+        return _read_around(trace, module, attention, read_mlp(trace, module, attention.module, what), what)
+    except NoLoopError as plain:
+        try:
+            mlp = read_own_modules(trace, module, attention.module, what)
+            return _read_around(trace, module, attention, mlp, what)
+        except NoLoopError:
+            raise plain from None
+
+
+def _read_around(
+    trace: Trace, module: nn.Module, attention: Attention, read: tuple[Any, Tensor, Tensor], what: str
+) -> LayerOutline:
+    """The layer around an attention and an MLP with its input and output."""
     call, inner = trace.call(module, what), trace.call(attention.module, f"{what}: its attention")
-    mlp, mlp_input, mlp_output = read_mlp(trace, module, attention.module, what)
+    mlp, mlp_input, mlp_output = read
     linears = linear_calls(trace, module, without=attention.module)
     norms = [c for c in other_calls(trace, module, linears, without=attention.module) if _has_width(c, call.input)]
     x, y = call.input, call.result

@@ -25,7 +25,8 @@ def rotaries(trace: Trace, call: Call, width: int, module: nn.Module) -> Iterato
         pairs = module.pairs if isinstance(module, ReducedAttention) else None
         for kind, of_width in _kinds(pair[0].shape[-1], width if pairs is None else 2 * pairs.shape[1], pairs):
             name = (*source.name, kind, of_width, None if pairs is None else pairs.data_ptr())
-            yield Rotary(_tables(source.table, kind, of_width, pairs), _partner(kind, of_width, pair[0]), name)
+            table, stated = _tables(source.table, kind, of_width, pairs), source.table if pairs is None else None
+            yield Rotary(table, _partner(kind, of_width, pair[0]), name, stated)
     yield None
 
 

@@ -29,7 +29,8 @@ def nearest_toeplitz(x: Tensor) -> Toeplitz:
     """The Toeplitz matrix closest to x in the Frobenius norm: the means along its diagonals.
 
     x has shape (*batch, n, m). Optimal, as the orthogonal projection. Keeps x's dtype; half precision is computed in
-    float32. Cost: one pass over x and a padded copy. Gradients flow to x. Raises ValueError for NaN and infinities.
+    float32. Cost: one pass over x and a padded copy of min(n, m) (n + m) numbers. Gradients flow to x. Raises
+    ValueError for NaN and infinities.
 
     >>> nearest_toeplitz(torch.tensor([[1.0, 2.0], [4.0, 3.0]])).diagonals
     tensor([2., 2., 4.])
@@ -51,5 +52,7 @@ def diagonal_sums(x: Tensor, divisor: Tensor) -> Tensor:
     # Rows of m + n, read again as rows of m + n - 1, move one step to the right from each to the next: an entry of
     # the mirrored x lands in the column of its diagonal.
     n, m = x.shape[-2:]
+    if n > m:  # the copy has a row for each of x's
+        return diagonal_sums(x.mT, divisor.expand(n + m - 1).flip(-1)).flip(-1)
     shifted = F.pad(x.flip(-1), (0, n)).flatten(-2)[..., : n * (n + m - 1)].unflatten(-1, (n, n + m - 1))
     return (shifted / divisor).sum(-2)

@@ -10,17 +10,17 @@ from torch import Tensor
 from polyad.models.attention import ReducedAttention
 
 
-def attention_rows(attention: Any, role: str, config: Any, width: int, pairs: bool) -> Tensor | None:
-    """The rows of a projection of attention as the file has them; None where they stay as they are.
+def attention_rows(attention: Any, role: str, count: int, width: int, pairs: bool) -> Tensor | None:
+    """The order of a projection's ``count`` rows in the file, heads of ``width`` each; None where they stay.
 
     Heads that were cut come back at their full width, with rows of zeros in the places of those that were cut away.
     With ``pairs`` the two numbers of a rotation, which transformers keeps half a head apart, come side by side.
     """
     if role not in ("q_proj", "k_proj", "v_proj"):
         return None
-    heads = config.num_attention_heads if role == "q_proj" else config.num_key_value_heads
-    index = None
+    index, heads = None, count // width
     if isinstance(attention, ReducedAttention):
+        heads = attention.heads if role == "q_proj" else attention.key_heads
         index = _rows_of_values(attention) if role == "v_proj" else _rows_of_pairs(attention, heads)
     if not pairs or role == "v_proj":
         return index

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyad.formats import Quantized
+from polyad.export.gguf.superblocks import K_GRIDS, TABLE, WIDE, level_bytes, round_to_container, superblock_bytes
+from polyad.formats import Levels, Quantized, Superblocks
 from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.packing import unpack
 from polyad.interop.gguf_files import dequantize_rows, quantize
@@ -19,7 +20,10 @@ OFFSETS = {"Q4_0": 8, "Q5_0": 16, "Q8_0": 0}
 """The code that stands for zero in containers without a minimum; those of Q8_0 have a sign."""
 GRIDS = {"Q4_0": (4, False), "Q4_1": (4, True), "Q5_0": (5, False), "Q5_1": (5, True), "Q8_0": (8, False)}
 """Bits of a code, and whether blocks have a minimum, in order of bytes."""
-CONTAINERS = (*PLAIN, *GRIDS)
+NARROWER = {"Q4_K": "Q4_1", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+"""The containers of 256 numbers, and what rows that are no multiples of that have in their place."""
+ROUNDED = (*GRIDS, *NARROWER, TABLE)
+CONTAINERS = (*PLAIN, *ROUNDED)
 MOVED = 1 / 8
 """The most, in steps of its grid, by which rounding scales and minima to float16 may move a number."""
 
@@ -50,8 +54,19 @@ class Rows:
         return picked
 
 
-def encode_codes(q: Quantized) -> Rows | None:
-    """The codes of a quantised matrix in the smallest container that holds them; None where none does."""
+def encode_codes(q: Quantized | Superblocks | Levels) -> Rows | None:
+    """The codes of a quantised matrix in the smallest container that holds them; None where none does.
+
+    Where rows are too short for the containers of 256 numbers, each block has a scale and a minimum of its own.
+    """
+    if q.ndim == 2 and isinstance(q, Levels):
+        stored = level_bytes(q)
+        return None if stored is None else Rows(TABLE, stored, 0.0, True)
+    if q.ndim == 2 and isinstance(q, Superblocks):
+        packed = superblock_bytes(q)
+        return encode_codes(q.to_quantized()) if packed is None else Rows(*packed, 0.0, True)
+    if isinstance(q, Levels | Superblocks):
+        return None
     rows, columns = q.size
     group = q.block[-1]
     if q.ndim != 2 or q.block[0] != 1 or columns % BLOCK or (group % BLOCK and group < columns):
@@ -110,12 +125,12 @@ def _pack(container: str, bits: int, values: Tensor, scale: Tensor, low: Tensor 
 
 
 def encode_dense(matrix: Tensor, container: str) -> Rows:
-    """A dense matrix in a container, rounded as llama.cpp rounds; rows that are no whole blocks go into F16.
+    """A dense matrix in a container; rows that are no whole blocks go into the next that has a place for them.
 
-    Where numbers leave float16's range, a plain container that holds them is taken: BF16, or F32 for a vector.
+    Blocks of 32 with a scale are rounded as llama.cpp rounds, other codes by polyad's own search. Where numbers leave
+    float16's range, a plain container that holds them is taken: BF16, or F32 for a vector.
     """
-    if container in GRIDS and matrix.shape[-1] % BLOCK:
-        container = "F16"
+    container = whole_blocks(container, matrix.shape[-1])
     numbers = matrix.detach().to("cpu", torch.float32).contiguous()
     if container in PLAIN:
         dtype = PLAIN[container]
@@ -124,11 +139,28 @@ def encode_dense(matrix: Tensor, container: str) -> Rows:
             return encode_dense(matrix, "BF16" if container == "F16" else "F32")
         stored = rounded.view(torch.uint8).numpy()
         return Rows(container, stored, _error(rounded.float(), numbers))
-    rows = Rows(container, quantize(numbers.numpy(), container), 0.0)
+    if container in GRIDS:
+        stored = quantize(numbers.numpy(), container)
+    elif float(numbers.abs().amax()) > torch.finfo(torch.float16).max:
+        return encode_dense(matrix, "BF16")
+    else:
+        stored = round_to_container(numbers, container)
+    rows = Rows(container, stored, 0.0)
     restored = rows.to_matrix()
     if not bool(torch.isfinite(restored).all()):
         return encode_dense(matrix, "BF16")
     return Rows(container, rows.stored, _error(restored, numbers))
+
+
+def whole_blocks(container: str, columns: int) -> str:
+    """The container itself where rows of this length are whole blocks of it, or the next that they are of.
+
+    >>> whole_blocks("Q4_K", 512), whole_blocks("Q4_K", 576), whole_blocks("Q4_K", 100)
+    ('Q4_K', 'Q4_1', 'F16')
+    """
+    if container in K_GRIDS and columns % WIDE:
+        container = NARROWER[container]
+    return "F16" if container in ROUNDED and columns % BLOCK else container
 
 
 def _error(one: Tensor, other: Tensor) -> float:

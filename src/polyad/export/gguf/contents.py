@@ -11,12 +11,19 @@ import numpy as np
 import torch
 
 from polyad.export.gguf.architectures import QKV, Architecture
-from polyad.export.gguf.containers import BLOCK, PLAIN
+from polyad.export.gguf.choice import Rules, refuse_idle_rules
+from polyad.export.gguf.containers import BLOCK
 from polyad.export.gguf.encoding import Encoded, encode
 from polyad.export.gguf.keys import FILE_TYPES, limit_context, model_keys
-from polyad.export.gguf.pieces import Piece, mlp_widths, pieces, widen_mlp
+from polyad.export.gguf.pieces import Piece, head_counts, mlp_widths, pieces, widen_mlp
 from polyad.export.gguf.rotation import rotary_keys
 from polyad.export.gguf.tokens import name_of_file, token_keys
+
+WORDS = {
+    **dict.fromkeys(("Tensor", "Parameter", "Dense"), "dense"),
+    **dict.fromkeys(("Quantized", "Superblocks", "Levels"), "quantised in another way"),
+}
+"""Words for what weights were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +43,21 @@ class Contents:
         return sum(stored.nbytes for part in (self.tensors, self.lora) for _, stored in part.values())
 
 
-def contents(model: Any, architecture: Architecture, container: str | None) -> Contents:
+def contents(model: Any, architecture: Architecture, rules: Rules) -> Contents:
     """All of a model as GGUF has it; what that cannot hold is refused before any number is turned."""
     tokens = token_keys(model, model.get_input_embeddings().weight.shape[0])
     architecture, plain, before, after = fit_architecture(model, architecture)
     name = architecture.name
     rotation, factors = rotary_keys(model, architecture)
+    refuse_idle_rules(rules, plain)
     widened = [widen_mlp(piece, before, after) for piece in plain]
-    keys = {**model_keys(model, architecture, after), **rotation}
+    keys = {**model_keys(model, architecture, after, head_counts(plain, model.config)), **rotation}
     notes = limit_context(keys, model, architecture)
     if before != after:
         notes.append(
             f"widths of MLPs {min(before)} to {max(before)} are filled up with zeros: {min(after)} to {max(after)}"
         )
-    encoded = tuple(encode(piece, container) for piece in widened)
+    encoded = tuple(encode(piece, rules) for piece in widened)
     tensors: dict[str, tuple[str, np.ndarray]] = {
         name: ("F32", vector.numpy().view(np.uint8)) for name, vector in factors.items()
     }
@@ -82,8 +90,14 @@ def fit_architecture(
         for piece in plain
         if piece.bias is not None and piece.name.rpartition(".")[2] not in (*QKV, *architecture.biases)
     ]
-    if architecture.wider is not None and (len(set(after)) > 1 or strange):
+    uneven = any(len(set(counts)) > 1 for counts in head_counts(plain, model.config))
+    if architecture.wider is not None and (len(set(after)) > 1 or strange or uneven):
         return architecture.wider, pieces(model, architecture.wider), before, after
+    if uneven:
+        raise ValueError(
+            f"{model.config.model_type} with heads that differ by layer cannot be written as GGUF: the architecture "
+            f"{architecture.name} has one number of them; use --format onnx instead"
+        )
     if strange:
         raise ValueError(
             f"{strange[0]} has a bias, for which llama.cpp has no place in the architecture {architecture.name}; use "
@@ -138,14 +152,12 @@ def _notes(encoded: tuple[Encoded, ...]) -> list[str]:
         if not one.rows.codes:
             others.setdefault((one.origin, one.rows.container), []).append(one)
     for (origin, container), group in others.items():
-        words = {"Tensor": "dense", "Parameter": "dense", "Dense": "dense", "Quantized": "quantised in another way"}
-        what = words.get(origin, f"{origin}, multiplied out")
+        what = WORDS.get(origin, f"{origin}, multiplied out")
         error = max(one.rows.error for one in group)
         loss = f", relative error up to {error:.2g}" if error else ", exactly"
         wide = sum(one.rows.stored.nbytes for one in group)
         cost = ""
         if what not in ("dense",):
             cost = f" ({wide / 1e6:.1f} MB for {sum(one.piece.weight.nbytes for one in group) / 1e6:.1f} MB)"
-        kind = container if container in PLAIN else f"{container}"
-        notes.append(f"{len(group)} of {len(matrices)} matrices ({what}) are in {kind}{loss}{cost}")
+        notes.append(f"{len(group)} of {len(matrices)} matrices ({what}) are in {container}{loss}{cost}")
     return notes

@@ -8,14 +8,11 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from polyad.export.gguf.containers import GRIDS, Rows, encode_codes, encode_dense
+from polyad.export.gguf.choice import WHOLE, Rules, choose_container
+from polyad.export.gguf.containers import Rows, encode_codes, encode_dense
 from polyad.export.gguf.pieces import Piece
-from polyad.formats import Dense, Format, LowRank, Quantized, Sum
+from polyad.formats import Dense, Format, Levels, LowRank, Quantized, Sum, Superblocks
 from polyad.formats.stored.packing import pack, unpack
-
-WHOLE = ("token_embd", "output")
-"""The embedding and the head, which llama.cpp's own files keep at 8 bits where the rest has fewer."""
-STORED = {torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,38 +33,26 @@ class Encoded:
     beside: LowRank | None = None
 
 
-def encode(piece: Piece, container: str | None) -> Encoded:
+def encode(piece: Piece, rules: Rules) -> Encoded:
     """A matrix or a vector in its container: codes stay codes where one has a place for them."""
     weight = piece.weight
     if isinstance(weight, Tensor) and weight.ndim == 1:
         return Encoded(piece, encode_dense(weight.unsqueeze(0), "F32"), None, None, "vector")
     base, low_rank = split_correction(weight, allowed=piece.name not in WHOLE)
     correction = None if low_rank is None else in_file_order(low_rank, piece)
-    if isinstance(base, Quantized):
+    if isinstance(base, Quantized | Superblocks | Levels):
         aligned = base if piece.columns is None else pad_codes(base, piece.columns)
         rows = None if aligned is None else encode_codes(aligned)
         if rows is not None:
             return Encoded(piece, rows, None, correction, "Quantized")
     dense = base if isinstance(base, Tensor) else to_dense(base)
     matrix = dense if piece.columns is None else take_columns(dense, piece.columns)
-    rows = encode_dense(matrix, choose_container(piece, base, dense.dtype, container))
+    rows = encode_dense(matrix, choose_container(piece, base, dense.dtype, rules))
     restored = rows.to_matrix() if rows.error else None
     if restored is not None and piece.columns is not None:
         places = torch.argsort(piece.columns[piece.columns >= 0])
         restored = restored[:, (piece.columns >= 0).nonzero().flatten()[places]]
     return Encoded(piece, rows, restored, correction, type(base).__name__, low_rank)
-
-
-def choose_container(piece: Piece, base: Tensor | Format, dtype: torch.dtype, container: str | None) -> str:
-    """The container of what is not kept as codes: the one asked for, or one that holds the numbers as they are.
-
-    Codes that no container has a place for go into eight bits.
-    """
-    if container in GRIDS and piece.name in WHOLE:
-        return "Q8_0"
-    if isinstance(base, Quantized):
-        return container if container is not None and container not in GRIDS else "Q8_0"
-    return container or STORED.get(dtype, "F32")
 
 
 def split_correction(weight: Tensor | Format, *, allowed: bool) -> tuple[Tensor | Format, LowRank | None]:
@@ -76,7 +61,7 @@ def split_correction(weight: Tensor | Format, *, allowed: bool) -> tuple[Tensor 
         return weight, None
     base = [term for term in weight.terms if not isinstance(term, LowRank)]
     low_rank = [term for term in weight.terms if isinstance(term, LowRank)]
-    if len(base) != 1 or not low_rank or not isinstance(base[0], Quantized | Dense):
+    if len(base) != 1 or not low_rank or not isinstance(base[0], Quantized | Superblocks | Levels | Dense):
         return weight, None
     left = torch.cat([dense_part(term.left) for term in low_rank], -1)
     right = torch.cat([dense_part(term.right) for term in low_rank], -2)
@@ -90,7 +75,9 @@ def dense_part(part: Tensor | Format) -> Tensor:
 
 def to_dense(weight: Format) -> Tensor:
     """The matrix of a format; of a quantised one in float32, in which its codes are exact."""
-    if isinstance(weight, Quantized):
+    if isinstance(weight, Superblocks):
+        weight = weight.to_quantized()
+    if isinstance(weight, Quantized | Levels):
         return weight.dequantize(torch.float32)
     if isinstance(weight, Sum):
         return reduce(torch.add, [to_dense(term) for term in weight.terms])
@@ -110,11 +97,14 @@ def take_columns(matrix: Tensor, index: Tensor) -> Tensor:
     return torch.where(index < 0, torch.zeros((), dtype=picked.dtype), picked)
 
 
-def pad_codes(q: Quantized, index: Tensor) -> Quantized | None:
+def pad_codes(q: Quantized | Superblocks | Levels, index: Tensor) -> Quantized | None:
     """A quantised matrix with columns more, which are multiplied by nothing; None where columns would move."""
+    if isinstance(q, Superblocks):
+        q = q.to_quantized()
     columns, width = q.size[-1], len(index)
     if (
-        q.ndim != 2
+        isinstance(q, Levels)
+        or q.ndim != 2
         or not bool((index[:columns] == torch.arange(columns)).all())
         or bool((index[columns:] >= 0).any())
     ):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from polyad.compress.recipe import ADDS, Step
 from polyad.export.gguf.containers import BLOCK
+from polyad.export.gguf.superblocks import ARGUMENTS, IQ4_NL, TABLE, WIDE
 
 BITS = (2, 3, 4, 5, 6, 8)
 
@@ -36,6 +38,10 @@ def _fit(step: Step) -> Step:
     """A quantiser's step, with the arguments of a container where none are given."""
     takes = inspect.signature(step.card.function).parameters
     arguments = dict(step.arguments)
+    fixed = _of_table(step) if "levels" in takes else _of_superblocks(step) if "step_bits" in takes else {}
+    for name, value in fixed.items():
+        if arguments.setdefault(name, value) != value:
+            raise ValueError(f"{name}={arguments[name]} does not fit GGUF for {step.card.name}: it is {value} there")
     bits, group = step.size, arguments.get("group")
     if bits is not None and bits not in BITS:
         raise ValueError(f"bits={bits} has no container in GGUF; choose one of {', '.join(map(str, BITS))}")
@@ -50,3 +56,18 @@ def _fit(step: Step) -> Step:
         if name in takes and not (name == "zero_dtype" and arguments.get("symmetric")):
             arguments.setdefault(name, value)
     return replace(step, arguments=arguments)
+
+
+def _of_superblocks(step: Step) -> dict[str, Any]:
+    """The groups of a container of 256 numbers; rows that are no multiples have blocks of 32 with float16 scales."""
+    if step.size is not None and step.size not in (2, 3, 4, 5, 6):
+        raise ValueError(f"bits={step.size} of {step.card.name} has no container in GGUF; choose 2 to 6, or rtn")
+    kind = "Q6_K" if step.size == 6 or step.arguments.get("symmetric") else "Q5_K" if step.size == 5 else "Q4_K"
+    return {"group": WIDE, **{name: value for name, value in ARGUMENTS[kind].items() if name != "bits"}}
+
+
+def _of_table(step: Step) -> dict[str, Any]:
+    """The table of the container that has one."""
+    if step.size not in (None, 4):
+        raise ValueError(f"bits={step.size} of {step.card.name} has no container in GGUF; choose 4 ({TABLE})")
+    return {"levels": IQ4_NL}

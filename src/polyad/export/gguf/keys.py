@@ -7,13 +7,16 @@ from typing import Any
 from polyad.export.gguf.architectures import Architecture, head_width
 
 FILE_TYPES = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32,
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K": 14, "Q5_K": 16,
+    "Q6_K": 18, "IQ4_NL": 25, "BF16": 32,
 }  # fmt: skip
 """The numbers by which llama.cpp names a file after the container of most of its matrices."""
 
 
-def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dict[str, Any]:
-    """Keys without the architecture's prefix; ``widths`` are those of the layers' MLPs."""
+def model_keys(
+    model: Any, architecture: Architecture, widths: list[int], heads: tuple[list[int], list[int]]
+) -> dict[str, Any]:
+    """Keys without the architecture's prefix; ``widths`` are those of the layers' MLPs, ``heads`` of two kinds."""
     config = model.config
     width = head_width(config)
     epsilon = next(
@@ -23,9 +26,9 @@ def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dic
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers,
-        "feed_forward_length": widths[0] if len(set(widths)) == 1 else widths,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
+        "feed_forward_length": _one_or_all(widths),
+        "attention.head_count": _one_or_all(heads[0]),
+        "attention.head_count_kv": _one_or_all(heads[1]),
         "attention.key_length": width,
         "attention.value_length": width,
         architecture.epsilon: float(epsilon),
@@ -46,6 +49,11 @@ def model_keys(model: Any, architecture: Architecture, widths: list[int]) -> dic
     if architecture.name == "stablelm":
         keys["use_parallel_residual"] = bool(config.use_parallel_residual)
     return keys
+
+
+def _one_or_all(numbers: list[int]) -> int | list[int]:
+    """One number where all layers have the same, otherwise that of each."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def limit_context(keys: dict[str, Any], model: Any, architecture: Architecture) -> list[str]:

@@ -126,8 +126,23 @@ def _in_order(model: Any, piece: Piece, architecture: Architecture) -> Piece:
     attention = model.get_submodule(piece.path.rpartition(".")[0]) if "." in piece.path else None
     if attention is None or not hasattr(attention, "o_proj"):
         return piece
-    rows = attention_rows(attention, role, model.config, head_width(model.config), architecture.pairs)
+    rows = attention_rows(attention, role, piece.weight.shape[0], head_width(model.config), architecture.pairs)
     return replace(piece, rows=rows, columns=attention_columns(attention, role, head_width(model.config)))
+
+
+def head_counts(all_pieces: list[Piece], config: Any) -> tuple[list[int], list[int]]:
+    """Query heads and key heads of each layer, by the rows that their projections have in the file."""
+    width: int = head_width(config)
+    counts: list[list[int]] = []
+    for name, stated in (("attn_q", config.num_attention_heads), ("attn_k", config.num_key_value_heads)):
+        rows = {
+            piece.layer: len(piece.rows) if piece.rows is not None else piece.weight.shape[0]
+            for piece in all_pieces
+            if piece.name.endswith(f".{name}") and piece.weight.ndim > 1
+        }
+        every = [rows[layer] // width if layer in rows else stated for layer in range(config.num_hidden_layers)]
+        counts.append(every)
+    return counts[0], counts[1]
 
 
 def mlp_widths(all_pieces: list[Piece]) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from polyad.export.gguf.containers import BLOCK, GRIDS, PLAIN, Rows
 from polyad.export.gguf.encoding import Encoded
+from polyad.export.gguf.superblocks import K_GRIDS, WIDE
 from polyad.formats import Dense, Sum
 from polyad.interop.gguf_files import block_bytes
 from polyad.layers import Embedding, Factors, Linear
@@ -41,7 +42,7 @@ def with_numbers_of_file(model: Any, encoded: tuple[Encoded, ...]) -> Any:
 
 @contextmanager
 def rounded_inputs(reference: nn.Module, encoded: tuple[Encoded, ...]) -> Iterator[None]:
-    """A model whose layers round what they read as llama.cpp does: for codes to eight bits in blocks of 32."""
+    """A model whose layers round what they read as llama.cpp does: for codes to eight bits in blocks of 32 or 256."""
     rows = {one.piece.path: one.rows for one in encoded if one.origin != "vector"}
     table = next(path for path in rows if path.endswith("embed_tokens"))
     rows.setdefault("lm_head", rows[table])
@@ -65,7 +66,8 @@ class _Rounding:
     def __init__(self, rows: Rows) -> None:
         self.plain = PLAIN.get(rows.container)
         self.low, self.rest = None, torch.empty(0)
-        if self.plain is None and GRIDS[rows.container][1]:
+        self.block = WIDE if rows.container in K_GRIDS else BLOCK
+        if GRIDS.get(rows.container, (0, False))[1]:
             blocks = torch.from_numpy(rows.stored).unflatten(1, (-1, block_bytes(rows.container)))
             self.low = blocks[:, :, 2:4].contiguous().view(torch.float16).squeeze(-1).float()  # (out, blocks)
 
@@ -73,10 +75,10 @@ class _Rounding:
         x, *others = inputs
         if self.plain is not None:
             return (x.to(self.plain).to(x.dtype), *others)
-        blocks = nn.functional.pad(x, (0, -x.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+        blocks = nn.functional.pad(x, (0, -x.shape[-1] % self.block)).unflatten(-1, (-1, self.block))
         step = blocks.abs().amax(-1, keepdim=True) / 127
         codes = (blocks / torch.where(step == 0, 1, step)).round()  # before the step itself becomes float16
-        scale = step.half().to(x.dtype)
+        scale = step if self.block == WIDE else step.half().to(x.dtype)
         total = codes.sum(-1, keepdim=True)
         self.rest = ((total * step).half().to(x.dtype) - total * scale).squeeze(-1)  # (…, blocks)
         return ((codes * scale).flatten(-2)[..., : x.shape[-1]], *others)

@@ -131,6 +131,47 @@ class PlainCodes(Format, abstract=True):
         return convolve(x, self.to_dense(), kernel, **geometry)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class TableCodes(Format, abstract=True):
+    """Codes into a table, which the engine looks up once, when it loads the file."""
+
+    exact: ClassVar[frozenset[str]] = frozenset({"scale", "levels"})
+
+    packed: Tensor
+    scale: Tensor
+    levels: Tensor
+    bits: int
+    size: tuple[int, ...]
+    block: tuple[int, ...]
+    nominal: torch.dtype = torch.float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.nominal
+
+    def to_dense(self) -> Tensor:
+        codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]]
+        return (self.levels.float()[codes.long()] * spread(self.scale.float(), self.block, self.size)).to(
+            self.nominal
+        )
+
+    def linear(self, x: Tensor) -> Tensor:
+        return dense_product(self.to_dense(), x)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.to_dense()[index]
+
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.to_dense().to(weights.dtype)
+
+    def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
+        return convolve(x, self.to_dense(), kernel, **geometry)
+
+
 def unpack_places(packed: Tensor, bits: int) -> Tensor:
     """The codes in bytes (…, n) as floats, (…, 8 n / bits).
 

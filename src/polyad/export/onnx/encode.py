@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.export.onnx.codes import BLOCKS, BlockCodes, PlainCodes
+from polyad.export.onnx.codes import BLOCKS, BlockCodes, PlainCodes, TableCodes
 from polyad.formats.format import Format
 from polyad.formats.stored.block_values import block_values
+from polyad.formats.stored.levels import Levels
 from polyad.formats.stored.packing import unpack
 from polyad.formats.stored.quantized import Quantized, middle
 from polyad.formats.stored.sparse import Sparse
+from polyad.formats.stored.superblocks import Superblocks
 
 
 def pack_places(codes: Tensor, bits: int) -> Tensor:
@@ -67,8 +69,14 @@ def _plain(weight: Quantized) -> PlainCodes:
 
 def encode_format(weight: Format) -> Format:
     """A format with every quantised part in the layout of ONNX files; the others stay as they are."""
+    if isinstance(weight, Superblocks):
+        weight = weight.to_quantized()
     if isinstance(weight, Quantized):
         return encode_quantized(weight)
+    if isinstance(weight, Levels):
+        bits = next(width for width in (1, 2, 4, 8) if weight.bits <= width)
+        packed = pack_places(unpack(weight.codes, weight.bits, weight.size[-1]), bits)
+        return TableCodes(packed, weight.scale, weight.levels, bits, weight.size, weight.block, weight.nominal)
     if isinstance(weight, Sparse):  # whose bits no operator of ONNX finds places by
         place = torch.int32 if math.prod(weight.size) < 2**31 else torch.int64
         return Sparse(weight.values, weight.index().to(place), weight.size)
@@ -84,7 +92,7 @@ def _encode(value: Any) -> Any:
 
 def stored_layers(weight: Format) -> list[Format]:
     """The quantised parts of an encoded format."""
-    if isinstance(weight, BlockCodes | PlainCodes):
+    if isinstance(weight, BlockCodes | PlainCodes | TableCodes):
         return [weight]
     values = [getattr(weight, name) for name in weight.field_names()]
     parts = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]

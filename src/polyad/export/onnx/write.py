@@ -19,6 +19,7 @@ from polyad.interop.onnx import (
     MODEL,
     Session,
     count_products,
+    graph_bytes,
     narrow_numbers,
     require_packages,
     set_accuracy_level,
@@ -65,7 +66,7 @@ def write_onnx(
     twin = traceable_twin(model, number)
     traced = _trace(graph.wrap(twin), graph, model)
     narrow_numbers(traced)
-    with staged_folder(out) as partial:
+    with staged_folder(out, expect=graph_bytes(traced)) as partial:
         write_companions(model, partial)
         config = getattr(model, "config", None)
         if config is not None:

@@ -27,7 +27,7 @@ from polyad.layers import Embedding, Linear
 from polyad.models import manifest, shards
 from polyad.models.companions import write_companions
 from polyad.models.folder import staged_folder
-from polyad.models.manifest import weights_before_division
+from polyad.models.manifest import refuse_unsaveable, weights_before_division
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"), ("w1", "w3"))
 """Layers side by side that servers read as one, and which therefore share a scheme."""
@@ -41,6 +41,7 @@ def write_transformers(
     Every layer that is not plain must be a matrix of codes with whole zero points. The floats keep their dtype,
     unless scales are finer: then all are in the scales' dtype.
     """
+    refuse_unsaveable(model)
     layers = _layers(model, _plain(model))
     require_package()
     schemes = _schemes(layers)

@@ -25,5 +25,7 @@ def block_values(matrix: Any, values: Tensor | float, wide: int, columns: int | 
         return torch.full((rows, len(starts)), float(values), device=matrix.scale.device)
     if values.is_floating_point() and values.dtype.itemsize == 1:
         values = values.float()
+    if (tall, block) == (1, wide) and columns in (None, width):
+        return values
     by_row = values.repeat_interleave(min(tall, rows), 0)[:rows] if tall > 1 else values
     return by_row[:, (starts // block).clamp_max(values.shape[1] - 1)]

@@ -43,6 +43,13 @@ def operator_grid(source: Any, group: int, wide: int, tall: int) -> Tensor | Non
     return grid if bool(torch.isfinite(grid).all()) else None
 
 
+def is_whole(zero: Tensor | float | None) -> bool:
+    """True for zero points that are whole numbers below 256, as their dtype or the middle of a range says."""
+    if zero is None:
+        return True
+    return zero.dtype == torch.uint8 if isinstance(zero, Tensor) else float(zero) in range(256)
+
+
 def lift_of(bits: int) -> int:
     """The number that is added to codes so that the middle of their range is the middle of 4 bits, or of 8."""
     return (8 if bits <= 4 else 128) - 2 ** (bits - 1)

@@ -13,6 +13,8 @@ from polyad import _check
 from polyad.formats.format import Format
 from polyad.formats.stored._few_rows import fold, folds
 from polyad.formats.stored.dense import convolve, dense_product
+from polyad.formats.stored.packed_cores import PackedCores, pack_cores
+from polyad.formats.stored.packed_digits import PackedDigits, pack_digits
 from polyad.formats.stored.packed_eight import PackedEight, pack_eight
 from polyad.formats.stored.packed_four import PackedFour, pack_four
 from polyad.formats.stored.packing import pack, packed_length, places, unpack
@@ -27,7 +29,7 @@ class Quantized(Format):
     along a column. ``scale`` has shape ceil(size / block), in the precision stated; ``zero`` has the same shape
     (uint8, or floating where the exact minimum matters), is one number for all blocks, or is None for codes centred
     on half the range.
-    A last block may be shorter than the others. ``nominal`` is the dtype of ``to_dense``.
+    A last block may be shorter. ``nominal`` is the dtype of ``to_dense``.
     """
 
     codes: Tensor
@@ -133,12 +135,12 @@ class Quantized(Format):
     def prepare(self, device: torch.device | str, kernel: str | None = None) -> Format | None:
         """This matrix in the layout of torch's ``kernel`` for a few rows on a device, or of the first that fits.
 
-        None where none does. For as long as a program runs: such a format is never saved, and its ``restore`` gives
-        this one back, bit for bit.
+        None where none does. Such a format is never saved, and its ``restore`` gives this one back, bit for bit.
         """
-        if torch.device(device).type != "cpu" or self.scale.requires_grad:
+        if self.scale.requires_grad:
             return None
-        makers = (make for name, make in PACKERS.items() if kernel in (None, name))
+        packers = PACKERS if torch.device(device).type == "cpu" else CUDA_PACKERS if self.scale.is_cuda else {}
+        makers = (make for name, make in packers.items() if kernel in (None, name))
         return next((format for make in makers if (format := make(self)) is not None), None)
 
     def growth(self) -> dict[str, int] | None:
@@ -160,8 +162,9 @@ class Quantized(Format):
         return cls(pack(codes, bits), scale, zero, bits, tuple(shape), block, dtype)
 
 
-PACKERS = {PackedEight.kernel: pack_eight, PackedFour.kernel: pack_four}
+PACKERS = {PackedEight.kernel: pack_eight, PackedFour.kernel: pack_four, PackedDigits.kernel: pack_digits}
 """What puts codes into the layout of a kernel, by its name."""
+CUDA_PACKERS = {PackedCores.kernel: pack_cores}
 
 
 def middle(bits: int) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES, Choice, name_of
-from polyad.layers.kernels.pack import check_kernels, last_rows, pack_codes
-from polyad.layers.kernels.prepared import DTYPES, Wish
+from polyad.layers.kernels.pack import check_kernels, serves
+from polyad.layers.kernels.prepared import DTYPES, Wish, fitting_kernels, kernels_by_speed
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,14 @@ def prepare_layers(model: nn.Module, kernels: str = "auto") -> nn.Module:
     weights = linear_weights(model)
     for weight in weights.values():
         weight.unprepare()
-        weight.wish = None if kernels == "plain" or weight.device.type != "cpu" else Wish(kernels)
+        weight.wish = Wish(kernels) if kernels != "plain" and serves(kernels, weight.device) else None
     if kernels == "auto":
         matrices = Counter[str]()
         sources: dict[str, tuple[Quantized, str, torch.dtype]] = {}
         for path, weight in weights.items():
             for source in quantised_parts(weight()):
                 dtype = compute_dtype(model, path)
-                kernel = kernel_of(source, kernels)
-                if kernel is not None and dtype in DTYPES:
+                for kernel in fitting_kernels(source, weight.looked_up) if dtype in DTYPES else []:
                     name = name_of(source, kernel, dtype)
                     sources[name] = (source, kernel, dtype)
                     matrices[name] += source.parameters
@@ -73,16 +72,21 @@ def linear_weights(model: nn.Module) -> dict[str, Factors]:
 
 def quantised_parts(weight: Format) -> list[Quantized]:
     """The quantised matrices that a format is made of."""
+    if isinstance(weight, Superblocks):
+        return [weight.to_quantized()]
     if isinstance(weight, Quantized):
         return [weight]
     parts = weight.terms if isinstance(weight, Sum) else weight.factors if isinstance(weight, Product) else ()
     return [one for part in parts for one in quantised_parts(part)]
 
 
-def kernel_of(source: Quantized, kernels: str) -> str | None:
-    """The kernel that a quantised matrix would be packed for."""
-    some: Any = pack_codes(last_rows(source, 64), kernels)
-    return None if some is None else some.kernel
+def kernel_of(source: Quantized, kernels: str, dtype: torch.dtype, looked_up: bool) -> str | None:
+    """The kernel that a quantised matrix would be packed for, or the one that comes nearest to it."""
+    names = fitting_kernels(source, looked_up) if dtype in DTYPES else []
+    if kernels != "auto":
+        return kernels if kernels in names else None
+    faster = kernels_by_speed(source, dtype, looked_up, measure=True)
+    return next(iter(faster or names), None)
 
 
 def compute_dtype(model: nn.Module, path: str) -> torch.dtype:
@@ -97,7 +101,7 @@ def kernel_rows(model: nn.Module, kernels: str = "auto") -> list[Row]:
     for path, weight in linear_weights(model).items():
         for source in quantised_parts(weight()):
             dtype = compute_dtype(model, path)
-            kernel = kernel_of(source, kernels)
+            kernel = kernel_of(source, kernels, dtype, weight.looked_up)
             name = name_of(source, kernel or "plain", dtype)
             entry = counts.setdefault((path.rpartition(".")[2], name), [0, kernel, source, dtype])
             entry[0] += 1

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
 
-KERNELS = ("auto", "plain", "packed4", "packed8")
+KERNELS = ("auto", "plain", "packed4", "packed8", "digits8", "cores4")
+CUDA_KERNELS = ("cores4",)
 """``auto`` measures; ``plain`` packs nothing; the others name the one kernel that is used wherever it fits."""
 ERROR = 2.0**-7
 """What a packed product may miss the exact one by, in the Frobenius norm: four times what bfloat16 rounds off."""
@@ -27,9 +28,14 @@ def check_kernels(kernels: str) -> None:
         raise ValueError(f"kernels={kernels!r} is no choice of kernels; choose from {', '.join(KERNELS)}")
 
 
+def serves(kernels: str, device: torch.device) -> bool:
+    """True for a choice of kernels some of which run on a device; those of CUDA are chosen by their names alone."""
+    return device.type == "cpu" if kernels not in CUDA_KERNELS else device.type == "cuda"
+
+
 def pack_codes(source: Quantized, kernels: str) -> Format | None:
     """A quantised matrix packed for this processor by a kernel that is right; None where there is none."""
-    if kernels == "plain" or source.device.type != "cpu":
+    if kernels == "plain" or not serves(kernels, source.device):
         return None
     with torch.inference_mode(False), torch.no_grad():
         format = source.prepare(source.device, None if kernels == "auto" else kernels)
@@ -38,8 +44,8 @@ def pack_codes(source: Quantized, kernels: str) -> Format | None:
 
 def pack_parts(weight: Format, pack: Callable[[Quantized], Format | None]) -> Format:
     """A format whose quantised matrices, wherever they stand in it, are packed where ``pack`` can."""
-    if isinstance(weight, Quantized):
-        return pack(weight) or weight
+    if isinstance(weight, Quantized | Superblocks):
+        return pack(weight if isinstance(weight, Quantized) else weight.to_quantized()) or weight
     if isinstance(weight, Sum):
         return Sum(tuple(pack_parts(term, pack) for term in weight.terms))
     if isinstance(weight, Product):
@@ -62,7 +68,7 @@ def _try_out(format: Any, source: Quantized) -> bool:
         if not torch.equal(format.restore().codes, source.codes):
             return False
         some = last_rows(source)
-        return all(_agrees(one.prepare("cpu", format.kernel), one) for one in (some, _uneven(some)))
+        return all(_agrees(one.prepare(one.device, format.kernel), one) for one in (some, _uneven(some)))
     except (RuntimeError, NotImplementedError, ValueError):  # what operators say of what they cannot do
         return False
 
@@ -86,7 +92,7 @@ def _agrees(format: Any, source: Quantized) -> bool:
     exact = source.dequantize(torch.float64)
     generator = torch.Generator().manual_seed(0)
     for rows in ROWS:
-        x = torch.randn(rows, k, generator=generator).bfloat16()
+        x = torch.randn(rows, k, generator=generator, device="cpu").bfloat16().to(source.device)
         expected = x.double() @ exact.mT
         for y in (format.few(x)[:, :n].double(), format.many(x.float()).double()):
             if not bool((y - expected).norm() <= ERROR * expected.norm()):  # NaN is no agreement

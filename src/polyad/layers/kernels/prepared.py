@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from polyad.formats import Format, Product, Quantized, Sum
+from polyad.formats import Format, Product, Quantized, Sum, Superblocks
+from polyad.formats.stored.packed_cores import PackedCores
+from polyad.formats.stored.packed_digits import PackedDigits
+from polyad.formats.stored.quantized import PACKERS
 from polyad.layers.factors import Factors
 from polyad.layers.kernels.choice import CHOICES
-from polyad.layers.kernels.pack import check_kernels, pack_codes
+from polyad.layers.kernels.pack import check_kernels, last_rows, pack_codes, serves
 from polyad.layers.kernels.runs import MOST_INEXACT, KernelRun, run_for
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BLIND = (PackedDigits.kernel, PackedCores.kernel)
+"""Kernels whose layout shows no row by itself: not for what embeddings share."""
 _LOCK = threading.RLock()
 
 
@@ -104,7 +109,7 @@ def _is_few(x: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and not (x.requires_grad and torch.is_grad_enabled())
         and x.dtype in DTYPES
-        and x.device.type == "cpu"
+        and x.device.type in ("cpu", "cuda")
         and x.numel() <= MOST_INEXACT * x.shape[-1]
     )
 
@@ -116,8 +121,8 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
         if root.prepared is not None:
             return root.prepared
         leaves: list[tuple[Factors, Any]] = []
-        format = _pack_modules(root, kernels, dtype, leaves)
-        if kernels == "plain" or not all(t.device.type == "cpu" for t in root.buffers()):
+        format = _pack_modules(root, (kernels, dtype, root.looked_up), leaves)
+        if kernels == "plain" or not all(serves(kernels, t.device) for t in root.buffers()):
             root.wish = None
             return None
         prepared = PreparedFactors(root, format, leaves, kernels)
@@ -128,26 +133,41 @@ def prepare_factors(root: Factors, kernels: str, dtype: torch.dtype) -> Prepared
         return prepared
 
 
-def _pack_modules(module: nn.Module, kernels: str, dtype: torch.dtype, leaves: list[tuple[Factors, Any]]) -> Any:
+def _pack_modules(module: nn.Module, how: tuple[str, torch.dtype, bool], leaves: list[tuple[Factors, Any]]) -> Any:
     """The format of a module with its codes packed; ``leaves`` gets the modules that these belong to."""
     format: Any = module()
-    if isinstance(module, Factors) and isinstance(format, Quantized):
-        fast = pack_if_faster(format, kernels, dtype)
+    source = format.to_quantized() if isinstance(format, Superblocks) else format
+    if isinstance(module, Factors) and isinstance(source, Quantized):
+        fast = pack_if_faster(source, *how)
         if fast is None:
             return format
         leaves.append((module, fast))
         return fast
     if isinstance(format, Sum | Product):
         (parts,) = module.children()
-        return type(format)(tuple(_pack_modules(part, kernels, dtype, leaves) for part in parts.children()))
+        return type(format)(tuple(_pack_modules(part, how, leaves) for part in parts.children()))
     return format
 
 
-def pack_if_faster(format: Quantized, kernels: str, dtype: torch.dtype) -> Format | None:
-    """A quantised matrix packed by a kernel that is right and, if kernels are to be chosen, faster at one row."""
-    fast: Any = pack_codes(format, kernels)
-    if fast is None or dtype not in DTYPES:
+def pack_if_faster(format: Quantized, kernels: str, dtype: torch.dtype, looked_up: bool = False) -> Format | None:
+    """A quantised matrix packed by a kernel that is right and, if they are to be chosen, the fastest at one row."""
+    if dtype not in DTYPES:
         return None
-    if kernels == "auto" and CHOICES.of(format, fast.kernel, dtype, measure=False)["most"] < 1:
-        return None
-    return fast
+    names = [] if looked_up and kernels in BLIND else [kernels]
+    if kernels == "auto":
+        names = kernels_by_speed(format, dtype, looked_up)
+    return next((fast for name in names if (fast := pack_codes(format, name)) is not None), None)
+
+
+def kernels_by_speed(source: Quantized, dtype: torch.dtype, looked_up: bool, *, measure: bool = False) -> list[str]:
+    """The kernels that are faster for a matrix than to restore it, the fastest first; those unknown come last."""
+    choices = {name: CHOICES.of(source, name, dtype, measure=measure) for name in fitting_kernels(source, looked_up)}
+    usable = [name for name, choice in choices.items() if choice["most"] >= 1]
+    return sorted(usable, key=lambda name: choices[name]["packed"] or float("inf"))
+
+
+def fitting_kernels(source: Quantized, looked_up: bool) -> list[str]:
+    """The kernels that a matrix can be packed for; where rows of it are looked up, by those that can tell rows."""
+    some = last_rows(source, 64)
+    names = [name for name in PACKERS if not (looked_up and name in BLIND)]
+    return [name for name in names if pack_codes(some, name) is not None]

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 from polyad import formats
 from polyad.formats import Dense, Format, LowRank, Sum
+from polyad.formats.stored.packed_cores import PackedCores
+from polyad.formats.stored.packed_digits import PackedDigits
 from polyad.formats.stored.packed_eight import PackedEight
 from polyad.formats.stored.packed_four import PackedFour
 
-PACKED = (PackedFour, PackedEight)
+PACKED = (PackedFour, PackedEight, PackedDigits, PackedCores)
 MOST_INEXACT = 16
 """Rows up to which rows of other dtypes may be rounded to bfloat16: decoding, and no evaluation."""
 

@@ -14,11 +14,37 @@ from polyad.models.calibration.statistic import STATISTICS
 from polyad.models.layer_matrices import matrix_shape, multiplies
 
 
-def refuse_too_large(model: nn.Module, asked: Mapping[str, Iterable[str]]) -> None:
+def refuse_too_large(
+    model: nn.Module, asked: Mapping[str, Iterable[str]], solves: Mapping[str, int] | None = None
+) -> None:
     """Refuse statistics that the memory does not hold, with the figure and the layer that takes most.
 
     Of layers of one width in one module only one counts, since they may get one input and share what is known of it.
+    ``solves`` are the bytes that each solve takes that follows, by its name: the largest is counted too.
     """
+    sizes = _statistics(model, asked)
+    statistics, solve = sum(size for size, _ in sizes), max((solves or {}).values(), default=0)
+    first = next(model.parameters(), None)
+    free = None if first is None else available_bytes(first.device)
+    if free is None or statistics + solve <= free:
+        return
+    remedy = "leave wide layers out of the selection, or use a method that reads no inputs, such as svd"
+    if statistics > free:
+        most, path = max(sizes)
+        raise ValueError(
+            f"the statistics of these layers take {statistics / 1e9:.3g} GB and {free / 1e9:.3g} GB are free, most "
+            f"of it those of {path} ({most / 1e9:.3g} GB); {remedy}"
+        )
+    name = max(solves or {}, key=(solves or {}).__getitem__)
+    beside = f" beside statistics of {statistics / 1e9:.3g} GB" if statistics else ""
+    raise ValueError(
+        f"solving {name} takes up to {solve / 1e9:.3g} GB{beside}, and {free / 1e9:.3g} GB are free; leave it out of "
+        "the selection, or take a method that works on the shorter side or reads no inputs, such as lord or svd"
+    )
+
+
+def _statistics(model: nn.Module, asked: Mapping[str, Iterable[str]]) -> list[tuple[int, str]]:
+    """The bytes of each statistic, with the path of a layer that it is of."""
     sizes: dict[tuple[str, int, str], tuple[int, str]] = {}
     for path, names in asked.items():
         layer: Any = model.get_submodule(path)
@@ -30,16 +56,7 @@ def refuse_too_large(model: nn.Module, asked: Mapping[str, Iterable[str]]) -> No
             kind = STATISTICS[name]
             size = width * kind.numbers(inner if kind.reads == "input" else out)
             sizes[path.rpartition(".")[0], inner, name] = (size, path)
-    if not sizes:
-        return
-    total, (most, path) = sum(size for size, _ in sizes.values()), max(sizes.values())
-    free = available_bytes(next(model.parameters()).device)
-    if free is not None and total > free:
-        raise ValueError(
-            f"the statistics of these layers take {total / 1e9:.3g} GB and {free / 1e9:.3g} GB are free, most of it "
-            f"those of {path} ({most / 1e9:.3g} GB); leave wide layers out of the selection, or use a method that "
-            "reads no inputs, such as svd"
-        )
+    return list(sizes.values())
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyad import _check
 from polyad._card import Paper, method
 from polyad.formats import Quantized
 from polyad.formats.stored.packing import pack
-from polyad.quantize.blocks import block_shape, cut_blocks, grid_shape, join_blocks
+from polyad.quantize.blocks import block_shape, cut_blocks, grid_shape, join_blocks, present_numbers
 
 GAUSSIAN = {1: 1.5958, 2: 0.9957, 3: 0.586, 4: 0.3352, 5: 0.1881, 6: 0.1041, 7: 0.0569, 8: 0.0308}
 """Steps that are best for numbers of a normal distribution with standard deviation 1, for each number of bits."""
@@ -65,7 +65,7 @@ def least_distortion(
     parted, axes = cut_blocks(x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32), block)
     unit = _near(parted, axes)
     parted = parted / unit
-    present = _present(parted, shape, block, axes)
+    present = present_numbers(parted, shape, block)
     squares = parted.square() if present is None else parted.square().mul_(present)
     ideal = squares.mean(axes, keepdim=True).sqrt() * GAUSSIAN[bits]
     _check_range(ideal * unit, scale_dtype)
@@ -93,16 +93,6 @@ def _near(parted: Tensor, axes: tuple[int, ...]) -> Tensor:
     """The power of two below each block's largest number, so that squares of what is divided by it stay in range."""
     exponent = torch.frexp(parted.abs().amax(axes, keepdim=True)).exponent - 1
     return torch.ldexp(torch.ones_like(exponent, dtype=parted.dtype), exponent.clamp(min=-126))
-
-
-def _present(parted: Tensor, shape: tuple[int, ...], block: tuple[int, ...], axes: tuple[int, ...]) -> Tensor | None:
-    """Zeros for what fills up a short block, equal numbers of mean 1 for its own; None where no block is short."""
-    short = [-n % b for n, b in zip(shape, block, strict=True)]
-    if not any(short):
-        return None
-    padded = nn.functional.pad(parted.new_ones(shape), [n for s in reversed(short) for n in (0, s)])
-    padded = padded.reshape(parted.shape)
-    return padded / padded.mean(axes, keepdim=True)
 
 
 def _check_range(ideal: Tensor, dtype: torch.dtype) -> None:

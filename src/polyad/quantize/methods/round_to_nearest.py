@@ -12,7 +12,7 @@ from polyad.formats.stored.packing import pack
 from polyad.formats.stored.quantized import middle
 from polyad.quantize.blocks import block_shape, cut_blocks, grid_shape, join_blocks
 
-_SCALES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SCALES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def largest_error(q: Quantized) -> float:
@@ -93,13 +93,18 @@ def round_to_nearest(
     _check.floating("x", x)
     _check.finite("x", _check.dimensions("x", x, 1))
     _check.bits(bits)
-    _check_dtypes(scale_dtype, zero_dtype)
+    check_scales(scale_dtype)
+    if zero_dtype not in (torch.uint8, *SCALES):
+        raise ValueError(
+            f"zero_dtype={zero_dtype} cannot hold zero points; choose torch.uint8 or one of "
+            f"{', '.join(map(str, SCALES))}"
+        )
     block = block_shape(tuple(x.shape), group)
     work = x.detach().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     parted, axes = cut_blocks(work, block)
     low, high = parted.amin(axes, keepdim=True), parted.amax(axes, keepdim=True)
     ideal = _ideal(low, high, bits, None if symmetric else zero_dtype, torch.finfo(x.dtype).max)
-    scale = _store(ideal, scale_dtype)
+    scale = stored_scales(ideal, scale_dtype)
     step = torch.where(scale == 0, 1, scale).to(work.dtype)
     zero = None if symmetric else _zero(low, step, bits, zero_dtype)
     shift = middle(bits) if zero is None else zero.to(work.dtype)
@@ -123,14 +128,10 @@ def _check_restored(q: Quantized, most: float) -> None:
         )
 
 
-def _check_dtypes(scale_dtype: torch.dtype, zero_dtype: torch.dtype) -> None:
-    if scale_dtype not in _SCALES:
-        raise ValueError(f"scale_dtype={scale_dtype} cannot hold scales; choose from {', '.join(map(str, _SCALES))}")
-    if zero_dtype not in (torch.uint8, *_SCALES):
-        raise ValueError(
-            f"zero_dtype={zero_dtype} cannot hold zero points; choose torch.uint8 or one of "
-            f"{', '.join(map(str, _SCALES))}"
-        )
+def check_scales(dtype: torch.dtype) -> None:
+    """Refuse a dtype that holds no scales."""
+    if dtype not in SCALES:
+        raise ValueError(f"scale_dtype={dtype} cannot hold scales; choose from {', '.join(map(str, SCALES))}")
 
 
 def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None, most: float) -> Tensor:
@@ -151,7 +152,13 @@ def _ideal(low: Tensor, high: Tensor, bits: int, zero_dtype: torch.dtype | None,
     return torch.maximum(scale, largest * max(torch.finfo(zero_dtype).eps / 2, 2 / most))
 
 
-def _store(ideal: Tensor, dtype: torch.dtype) -> Tensor:
+def power_above(most: Tensor) -> Tensor:
+    """The power of two above each number, so that squares of what is divided by it stay in range."""
+    exponent = torch.frexp(most).exponent
+    return torch.ldexp(torch.ones_like(exponent, dtype=most.dtype), exponent.clamp(min=-126))
+
+
+def stored_scales(ideal: Tensor, dtype: torch.dtype) -> Tensor:
     """The scales in ``dtype``; those too large for it are refused.
 
     Small ones are rounded up, so that the grid still spans its block: to a step of float16's last digits, and of the

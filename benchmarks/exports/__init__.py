@@ -1,0 +1,1 @@
+"""Models in the files of other engines, beside those engines' own files."""

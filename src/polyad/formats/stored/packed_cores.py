@@ -1,0 +1,128 @@
+"""Codes in the layout of torch's packed 4-bit product on CUDA, for as long as a program runs.
+
+Written against torch's definition of its operators and tried by shape on the meta device and by stand-ins of them; it
+has not run on a graphics processor. So ``auto`` does not choose it: ``kernels="cores4"`` does, and like every packed
+product it is held to the dense one before it is trusted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polyad.formats.format import Format
+from polyad.formats.stored.packed_grid import fitting_group, lift_of, operator_grid
+from polyad.formats.stored.packing import pack, unpack
+
+TALL = 8
+"""Rows are padded to multiples of this."""
+TILES = (8, 4, 2)
+"""Columns times 16 that the operator takes at a time: they divide the padded columns."""
+STEP = 1024
+"""Columns whose codes are read at a time."""
+
+
+@functools.cache
+def cores_operators() -> tuple[Any, Any] | None:
+    """torch's product of bfloat16 rows with packed 4-bit codes on CUDA, and its packing; None where it has none."""
+    names = ("_weight_int4pack_mm", "_convert_weight_to_int4pack")
+    product, convert = (getattr(torch.ops.aten, name, None) for name in names)
+    return None if product is None or convert is None else (product.default, convert.default)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PackedCores(Format, abstract=True):
+    """A ``Quantized`` matrix of 2 to 4 bits as tensor cores take it; made by ``prepare`` and never saved.
+
+    ``words`` (rows / 8, columns / (16 tiles), 32, tiles / 2) holds the codes, ``grid`` (columns / group, rows, 2)
+    their scales and shifts in bfloat16: value = (code - 8) scale + shift. ``source`` is the format that was packed
+    with its codes taken away.
+    """
+
+    kernel: ClassVar[str] = "cores4"
+
+    words: Tensor
+    grid: Tensor
+    source: Any
+    group: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.nominal
+
+    @property
+    def nbytes(self) -> int:
+        parts = (self.words, self.grid, self.source.scale, self.source.zero)
+        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
+
+    @property
+    def wide(self) -> int:
+        """The columns of rows that the operator takes."""
+        return self.grid.shape[0] * self.group
+
+    def few(self, x: Tensor) -> Tensor:
+        """The packed product: x (rows, in or ``wide``), bfloat16, to (rows, out padded to 8), bfloat16."""
+        if x.shape[1] != self.wide:
+            x = F.pad(x, (0, self.wide - x.shape[1]))
+        return _both_operators()[0](x, self.words, self.group, self.grid)
+
+    def restore(self) -> Any:
+        """The format that was packed, bit for bit."""
+        return dataclasses.replace(self.source, codes=pack(self._codes(), self.source.bits))
+
+    def _codes(self) -> Tensor:
+        """The codes (rows, columns), by products with unit rows: whatever the layout is, the operator reads it."""
+        n, k = self.shape
+        plain = torch.ones_like(self.grid)
+        plain[..., 1] = 8
+        unit = torch.eye(self.wide, dtype=torch.bfloat16, device=self.words.device)
+        parts = [_both_operators()[0](rows, self.words, self.group, plain) for rows in unit.split(STEP)]
+        codes = torch.cat(parts)[:k, :n].mT  # whole numbers below 16, which bfloat16 holds
+        return codes.round().to(torch.uint8) - lift_of(self.source.bits)
+
+    def many(self, x: Tensor) -> Tensor:
+        """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
+        return F.linear(x, self.restore().dequantize(torch.promote_types(x.dtype, torch.float32)).to(x.dtype))
+
+    def linear(self, x: Tensor) -> Tensor:
+        return self.many(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+    def combine(self, weights: Tensor) -> Tensor:
+        return weights @ self.restore().dequantize(weights.dtype)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.restore().rows(index)  # all codes are read: not for embeddings
+
+
+def pack_cores(source: Any) -> PackedCores | None:
+    """A quantised matrix in this layout; None where its groups, its size or its bits do not fit."""
+    if cores_operators() is None or len(source.size) != 2 or not 2 <= source.bits <= 4:
+        return None
+    n, k = source.size
+    group = fitting_group(source.block[1], k)
+    if group is None or min(n, k) < 1:
+        return None
+    wide, tall = -(-k // group) * group, -(-n // TALL) * TALL
+    grid = operator_grid(source, group, wide, tall)
+    if grid is None:
+        return None
+    codes = F.pad(unpack(source.codes, source.bits, k) + lift_of(source.bits), (0, wide - k, 0, tall - n))
+    pairs = (codes[:, ::2] << 4) | codes[:, 1::2]  # the first of two in the high half
+    words = _both_operators()[1](pairs.contiguous(), next(tiles for tiles in TILES if wide % (16 * tiles) == 0))
+    return PackedCores(words, grid, dataclasses.replace(source, codes=source.codes.to("meta")), group)
+
+
+def _both_operators() -> tuple[Any, Any]:
+    pair = cores_operators()
+    assert pair is not None
+    return pair
