@@ -1,9 +1,11 @@
-"""The hub of models: refusal of names where it cannot be reached."""
+"""The hub of models: refusal of names that it does not give."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 UNREACHED = ("couldn't connect", "offline", "connection", "local_files_only")
@@ -12,10 +14,24 @@ PATIENCE = 3.0
 """Seconds within which the hub answers, or counts as out of reach."""
 
 
-def refuse_unreached(name: str) -> None:
-    """Refuse at once a name of which nothing is in the cache while the hub cannot be reached."""
+@contextmanager
+def reading_hub(name: str) -> Iterator[None]:
+    """Within it a model is read by its name on the hub; what fails is said in plain words.
+
+    A name of which nothing is in the cache is refused at once while the hub cannot be reached.
+    """
     if not _is_cached(name) and not _reaches_hub():
         raise FileNotFoundError(unreached(name))
+    try:
+        yield
+    except OSError as error:
+        if any(sign in str(error).lower() for sign in UNREACHED):
+            raise FileNotFoundError(unreached(name)) from None
+        reason = str(error).split("\n")[0]
+        raise FileNotFoundError(
+            f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
+            f"hub ({reason})"
+        ) from None
 
 
 def unreached(name: str) -> str:

@@ -84,6 +84,9 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
         "stored": "dense quantized sparse packing",
         "composed": "sum product",
     },
+    "polyad.data": {
+        "polyad.models": "special_tokens",
+    },
     "polyad.linalg": {
         "polyad.algorithms": (
             "coordinated_sampling incremental_mixture kernel_matvec kronecker_projection lasso "

@@ -30,4 +30,5 @@ def apply_with_undo(model: Any, plan: Plan, *, callback: Callback | None = None)
     check_type("plan", plan, Plan, "give what polyad.plan(model, ...) returns")
     terms = Terms(plan.steps, plan.keep, plan.count, seed=plan.seed)
     with Compression(model, terms, plan=plan, callback=callback) as compression:
+        compression.check_room()
         return compression.replace(plan)

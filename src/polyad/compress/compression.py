@@ -54,8 +54,6 @@ class Compression:
                 items(model, step, self.layers, chosen.twin, some)
                 for step, some in zip(terms.steps, names, strict=True)
             ]
-            solves = {item.name: item.holds(model) for its in self.items for item in its}
-            refuse_too_large(model, self._needs() if plan is None else {}, solves)
         except BaseException:
             self._undo()
             raise
@@ -81,13 +79,20 @@ class Compression:
             if step.kind == "rescale"
         )
 
+    def check_room(self, needs: Mapping[str, set[str]] | None = None) -> None:
+        """Refuse solves, and statistics that are still to be gathered, for which there is no memory."""
+        solves = {item.name: item.holds(self.model) for its in self.items for item in its}
+        refuse_too_large(self.model, needs or {}, solves)
+
     def decide(self, store: StatisticsStore | None = None) -> Plan:
         """The plan: statistics, and where the budget sizes a step its curves, importances and allocation.
 
         ``store`` keeps finished statistics.
         """
         terms = self.terms
-        stats = gather_statistics(self.model, self._needs(), self.text, store, self._report("statistics"))
+        needs = self._needs()
+        self.check_room(needs)
+        stats = gather_statistics(self.model, needs, self.text, store, self._report("statistics"))
         seconds = {"statistics": time.perf_counter() - self._clock}
         sizes = [{item.name: step.size for item in its} if step.size is not None else {}
                  for step, its in zip(terms.steps, self.items, strict=True)]  # fmt: skip

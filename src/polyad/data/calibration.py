@@ -16,9 +16,9 @@ from polyad.data.records import Records
 from polyad.data.rendered import render_records
 from polyad.data.rows import dataset_rows
 from polyad.data.sources import read
-from polyad.data.special_tokens import BARE, Frame, frame
 from polyad.data.text import Split, Text, cached_split, digest, windows
-from polyad.models.source import encoder, identity, origin
+from polyad.models.source import origin
+from polyad.models.special_tokens import BARE, Frame, encoder, frame, identity
 
 LENGTH = 1024
 CALIBRATION_WINDOWS = 64  # over all texts

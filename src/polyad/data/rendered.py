@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from polyad.data.records import Record, Records
-from polyad.data.special_tokens import Frame
 from polyad.data.text import CALIBRATION_SHARE, Split
+from polyad.models.special_tokens import Frame
 
 Encode = Callable[[str], Sequence[int]]
 

@@ -3,7 +3,7 @@
 A text is a list of named documents. Paragraphs that occurred before are dropped, since repeats leak from
 calibration into evaluation; documents are ordered by the sha256 of their name, joined by a blank line and
 tokenised; the first 70 % of the tokens calibrate and train, the rest evaluate. Special tokens are none of the text:
-what the tokenizer puts around one stands around every window (``polyad.data.special_tokens``).
+what the tokenizer puts around one stands around every window (``polyad.models.special_tokens``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from polyad import _check
 from polyad._folders import cache_folder, data_folder
 from polyad._sealed import read_sealed, write_sealed
-from polyad.data.special_tokens import BARE, Frame
+from polyad.models.special_tokens import BARE, Frame
 
 PROTOCOL = "text-1"
 SHORTEST_REPEAT = 40  # characters; shorter paragraphs (headings, list items) may recur

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyad.data.special_tokens import frame
-from polyad.models.source import encoder, origin
+from polyad.models.source import origin
+from polyad.models.special_tokens import encoder, frame
 
 Prompt = str | Sequence[str] | Sequence[int] | Tensor
 

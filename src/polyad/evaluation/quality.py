@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from polyad._callback import Callback
 from polyad.data.calibration import check_predicts as check_predicts
-from polyad.data.special_tokens import frame
 from polyad.data.text import digest
 from polyad.evaluation.baselines import read_baseline, write_baseline
 from polyad.models.folder import base_of
 from polyad.models.loading import check_numbers, origin
+from polyad.models.special_tokens import frame
 
 AGREEMENT_WINDOWS = 8  # of each text: both models run on them, side by side
 

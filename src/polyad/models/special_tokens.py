@@ -1,14 +1,16 @@
-"""The tokens that a tokenizer puts around a text: a start token, or the whole frame of an encoder."""
+"""Token ids of a text for a model, and those that its tokenizer puts around one: a start token, or a whole frame."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from polyad.models.loading import origin
+from polyad.models.source import origin
 
 PROBES = ("The end.", "a", "0", "一")
 """Texts that are tokenised with and without special tokens; the first that is of any tokens counts."""
@@ -89,3 +91,22 @@ def tokenizer_frame(tokenizer: Any) -> Frame:
 def _encodes(model: Any) -> bool:
     """Tell whether text goes to an encoder, and another text comes out."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def encoder(model: nn.Module) -> Callable[[str], list[int]]:
+    """The function from text to this model's token ids, without special tokens."""
+    tokenizer = origin(model).tokenizer
+    if tokenizer is None:
+        raise ValueError(
+            f"{origin(model).name} has no tokenizer, so text cannot be read for it; "
+            "load it with polyad.load from a folder that holds one"
+        )
+    return lambda text: tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+
+def identity(model: nn.Module) -> str:
+    """The sha256 of the vocabulary, merges and rules of this model's tokenizer, which tells it from others."""
+    tokenizer = origin(model).tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
