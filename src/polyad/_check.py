@@ -154,8 +154,7 @@ def at_least(name: str, value: N, least: float) -> N:
 
 def exactly_one(**values: object) -> None:
     """Refuse calls that give none or several of these arguments."""
-    given = [name for name, value in values.items() if value is not None]
-    if len(given) != 1:
+    if len(given := [name for name, value in values.items() if value is not None]) != 1:
         raise ValueError(f"give exactly one of {', '.join(values)}; given: {', '.join(given) or 'none'}")
 
 

@@ -140,6 +140,11 @@ def _records(
     ]
 
 
+def _gain(ratio: float, error: float | None) -> str:
+    """A change of perplexity with its standard error, which one window does not have."""
+    return f"{100 * (ratio - 1):+.2f} %" + (f" ± {number(100 * error)}" if error else "")
+
+
 def recommend(records: list[CacheRecord], budget: int | None) -> str | None:
     """The way of the least loss over all texts among those that fit the budget; without a budget there is none."""
     fitting = [r for r in records if budget is not None and r["bytes_per_token"] <= budget]
@@ -154,7 +159,7 @@ def show(records: list[CacheRecord], best: str | None, budget: int | None, dtype
     rows = []
     for record in records:
         ratios = [record["perplexity"][t] for t in texts]
-        gains = [f"{100 * (r['ratio'] - 1):+.2f} % ± {number(100 * (r['error'] or 0))}" for r in ratios]
+        gains = [_gain(r["ratio"], r["error"]) for r in ratios]
         mine, plain = record["decode_seconds"], record["transformers_decode_seconds"]
         clock = "–" if mine is None or plain is None else f"{mine / plain:.2f} x"
         size = [number(record["bytes_per_token"], 0), f"{wide * record['times_smaller']:.2f} x"]

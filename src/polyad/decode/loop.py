@@ -27,13 +27,9 @@ def decoding_method(
     criteria for stopping that the model's generation configuration asks for."""
 
     def decode(
-        model: Any,  # noqa: ARG001
-        input_ids: Tensor,
-        logits_processor: Any,
-        stopping_criteria: Any,
-        generation_config: Any,
+        model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,  # noqa: ARG001
         **others: Any,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         if str(generation_config.get_generation_mode().value) not in PLAIN_MODES:
             raise NoLoopError(f"its generation is {generation_config.get_generation_mode().value}")
         mask = others.get("attention_mask")

@@ -57,7 +57,8 @@ def _cache(record: CacheRecord, names: Sequence[str]) -> StudyTrial:
         "shared": record.get("shared_bytes"),
         **{f"text{i}": 100 * (record["perplexity"][name]["ratio"] - 1) for i, name in enumerate(names)},
     }
-    errors = {f"text{i}": 100 * (record["perplexity"][name]["error"] or 0) for i, name in enumerate(names)}
+    measured = {f"text{i}": record["perplexity"][name]["error"] for i, name in enumerate(names)}
+    errors = {name: 100 * error for name, error in measured.items() if error}  # one window has none
     return StudyTrial(record["method"], values, errors)
 
 

@@ -70,9 +70,8 @@ def write_study(path: Path, study: Study) -> Path:
 
     >>> from tempfile import TemporaryDirectory
     >>> sizes = {"size": Quantity("bytes", "B"), "loss": Quantity("loss")}
-    >>> study = Study(
-    ...     "caches", "two", "polyad cache", sizes, [Trial("plain", {"size": 8, "loss": 1})], "size", "loss", {}
-    ... )
+    >>> trials = [StudyTrial("plain", {"size": 8, "loss": 1})]
+    >>> study = Study("caches", "two", "polyad cache", sizes, trials, "size", "loss", {})
     >>> with TemporaryDirectory() as folder:
     ...     "plain" in write_study(Path(folder) / "study.html", study).read_text()
     True

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.host import activate, attach, merge, plan, save, schedule
 from polyad.adapters.host.adapted_layers import AdaptedLayer, AdaptedLayers
 from polyad.adapters.host.build import Method
+from polyad.adapters.host.describe import describe_adapters
 from polyad.adapters.host.sites import Site, sites_named
 from polyad.adapters.host.stand_in import Common
 from polyad.adapters.host.state import fill, saved_tensors, tensors_by_name
@@ -39,6 +39,9 @@ class Adapters:
     def __init__(self, model: nn.Module) -> None:
         self._adapted, self.model = AdaptedLayers(model), unwrap(model)
 
+    def __repr__(self) -> str:
+        return describe_adapters(self.model, {name: self.named_parameters(name) for name in self.names}, self.active)
+
     @property
     def common(self) -> Common:
         """The state that all adapted layers of the model share, whichever host attached them."""
@@ -59,10 +62,7 @@ class Adapters:
 
     def preview(self, which: Which, method: Method | str, **how: Any) -> list[plan.Match]:
         """List the weights that ``attach`` would change. What layers share is counted at the first of them."""
-        planned = plan.plan_adapters(self.model, which, method, begin=False, **how)
-        counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in planned.adapters]
-        counts[0] += sum(p.numel() for p in planned.bank.parameters())
-        return [plan.Match(s.name, s.kind, s.shape, n) for (s, _), n in zip(planned.adapters, counts, strict=True)]
+        return plan.plan_adapters(self.model, which, method, begin=False, **how).matches()
 
     def place(self, name: str, planned: plan.AdapterPlan) -> None:
         """Attach planned adapters under a name that ``refuse_name`` lets pass."""
@@ -171,9 +171,7 @@ class Adapters:
 
     def penalty(self) -> Tensor:
         """The sum of the active adapters' terms of the loss; zero where none has one."""
-        penalties = [a.penalty() for name in self.common.active for a in self.of(name).values()]
-        terms = [term for term in penalties if term is not None]
-        return torch.stack(terms).sum() if terms else torch.zeros(())
+        return schedule.sum_penalties(map(self.of, self.common.active))
 
     def state_dict(self, name: str) -> dict[str, Tensor]:
         """The tensors of an adapter alone, by layer; shared ones once, under ``bank``."""

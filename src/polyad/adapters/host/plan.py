@@ -49,6 +49,12 @@ class AdapterPlan:
         adapters = tensors_by_name(self.bank, [(site.name, a) for site, a in self.adapters], saved_tensors)
         return adapters | without_gradients(places_of(self.trained))
 
+    def matches(self) -> list[Match]:
+        """The weights that they would change. What layers share is counted at the first of them."""
+        counts = [sum(p.numel() for p in a.parameters() if p.requires_grad) for _, a in self.adapters]
+        counts[0] += sum(p.numel() for p in self.bank.parameters())
+        return [Match(s.name, s.kind, s.shape, n) for (s, _), n in zip(self.adapters, counts, strict=True)]
+
 
 def plan_adapters(
     model: nn.Module,

@@ -6,7 +6,8 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter
 
@@ -42,3 +43,10 @@ def call_hooks(adapters: Iterable[Mapping[str, Adapter]], when: str, step: int, 
     for by_site in adapters:
         group = list(by_site.values())
         getattr(type(group[0]), when)(group, step, total)
+
+
+def sum_penalties(adapters: Iterable[Mapping[str, Adapter]]) -> Tensor:
+    """The sum of the adapters' terms of the loss; zero where none has one."""
+    penalties = [adapter.penalty() for by_site in adapters for adapter in by_site.values()]
+    terms = [term for term in penalties if term is not None]
+    return torch.stack(terms).sum() if terms else torch.zeros(())

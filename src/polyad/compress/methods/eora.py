@@ -30,7 +30,7 @@ def residual_spectrum(weight: Tensor, stats: Moments | None) -> Tensor:
     return tails(torch.linalg.svdvals(wide @ root).double().square())
 
 
-def holds(shape: tuple[int, int]) -> int:
+def bytes_of_eora(shape: tuple[int, int]) -> int:
     """Bytes: the weight's products, and the moment of the inputs with its eigenvectors and both roots."""
     out, inner = shape
     return 8 * (3 * out * inner + 6 * inner**2)
@@ -38,7 +38,7 @@ def holds(shape: tuple[int, int]) -> int:
 
 @method(
     "factor", makes=LowRank, papers=(EORA,), needs={"second"}, curve=residual_spectrum, example={"rank": 2},
-    holds=holds,
+    holds=bytes_of_eora,
 )  # fmt: skip
 def eora(weight: Tensor, stats: Moments | None, rank: int) -> LowRank:
     """The best rank-r matrix B A for E|(ΔW - B A) x|², with ΔW what compression took from a weight.

@@ -44,7 +44,7 @@ def spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> 
     return tails(principal_outputs(weight, stats, centre)[0])
 
 
-def holds(shape: tuple[int, int], *, centre: bool = False) -> int:
+def bytes_of_lord(shape: tuple[int, int], *, centre: bool = False) -> int:
     """Bytes: the products and their directions, the shorter side's moment solved, parts of that of the inputs."""
     out, inner = shape
     moment = inner**2 if centre else min(inner**2, 2 * PART)
@@ -57,7 +57,7 @@ def holds(shape: tuple[int, int], *, centre: bool = False) -> int:
     papers=(LORD, AFM),
     needs={"second"},
     curve=spectrum,
-    holds=holds,
+    holds=bytes_of_lord,
     example={"rank": 2},
     instead=(
         "With `centre=True` at the lowest ranks of a click-through model's layers: `svd` of the weight, which"

@@ -45,7 +45,7 @@ def errors(block: Block, weights: Weights, stats: Inputs, *, ridge: float = 1.0)
     return tails(_value_svd(block, weights, stats)[1].square().sum(0))
 
 
-def holds(shapes: Mapping[str, tuple[int, int]], **_: Any) -> int:
+def bytes_of_modegpt(shapes: Mapping[str, tuple[int, int]], **_: Any) -> int:
     """Bytes: for "mlp" the neurons' moment, damped, factored and inverted; for "vo" both roots of the inputs'."""
     numbers = sum(out * inner for out, inner in shapes.values())
     width = shapes["down"][1] if "down" in shapes else shapes["v"][1] if "v" in shapes else 0
@@ -54,7 +54,7 @@ def holds(shapes: Mapping[str, tuple[int, int]], **_: Any) -> int:
 
 @method(
     "group", papers=(MODEGPT,), needs=NEEDS, curve=errors, allocate=greedy, example={"exact": ("mlp", "vo")},
-    holds=holds,
+    holds=bytes_of_modegpt,
 )  # fmt: skip
 def modegpt(block: Block, weights: Weights, stats: Inputs, keep: int, *, ridge: float = 1.0) -> Replacement:
     """Cut the inner dimension of a block to ``keep`` units: neurons, rotation pairs or value columns a head.

@@ -61,7 +61,7 @@ def vs_quant(
     >>> x = torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
     >>> q = vs_quant(x, 4, group=256, scale_dtype=torch.float16)
     >>> q.nbytes, round(q.error(x), 2)
-    (288, 0.07)
+    (288, 0.08)
     """
     _check.finite("x", _check.dimensions("x", _check.floating("x", x), 1))
     _check.bits(bits)
