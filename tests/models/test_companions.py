@@ -139,6 +139,7 @@ def test_a_processor_is_read_from_the_folder_that_is_written(tmp_path):
 def test_files_of_the_hub_are_kept_too(folder, tmp_path, monkeypatch):
     """A hub name is served from a folder here, file by file, as transformers does from its cache."""
     real = polyad.load(folder)
+    monkeypatch.setattr("polyad._hub._is_cached", lambda _name: True)
     monkeypatch.setattr("polyad.models.loading.load_pretrained", lambda *_, **__: real)
     monkeypatch.setattr("polyad.models.loading.load_tokenizer", lambda *_, **__: origin(real).tokenizer)
 
