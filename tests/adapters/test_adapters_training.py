@@ -271,7 +271,9 @@ def test_adapt_trains_saves_and_is_put_on_again(polyad_command, tiny_folder, tin
     assert found["trained_parameters"] == 4 * 3 * (2 * 64 + 2 * 48 + 3 * 80)
     assert found["bytes"] == 4 * found["trained_parameters"]
     assert len(found["loss_curve"]) == 12
-    assert sorted(p.name for p in folder.iterdir()) == ["adapter.safetensors", "polyad.json", "training.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md", "adapter.safetensors", "polyad.json", "run.toml", "training.json",
+    ]  # fmt: skip
     assert value((folder / "training.json").read_text())["loss_curve"] == found["loss_curve"]
     assert value((folder / "training.json").read_text())["version"] == 1
     shown = ("evaluate", tiny_folder, "--text", tiny_text, "--windows", 2, "--json")
@@ -335,7 +337,7 @@ def test_adapt_compares_at_equal_counts_and_keeps_what_is_finished(polyad_comman
     assert dora["arguments"] == {"rank": 4}
     assert lora["loss_curve"][0] == pytest.approx(dora["loss_curve"][0], rel=1e-5)  # the same tokens, the same start
     assert "factor=99 exceeds the shorter side" in lokr["error"]
-    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora.json", "lora", "lora.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora.json", "lora", "lora.json", "run.toml"]
     stamps = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
     page = tmp_path / "adapters.html"
     code, out, _ = polyad_command(*told, "--report", page)

@@ -184,10 +184,23 @@ def test_a_loop_that_is_wrong_is_caught_and_not_used(monkeypatch):
 
 def test_a_model_that_is_no_longer_what_was_read_falls_back():
     made = model()
-    inner = made.model.layers[1].mlp.forward
-    made.model.layers[1].mlp.forward = lambda x: inner(x) + 1
+    attend = made.model.layers[1].self_attn.forward
+
+    def louder(*inputs, **named):
+        attended, *others = attend(*inputs, **named)
+        return (attended + 1, *others)
+
+    made.model.layers[1].self_attn.forward = louder
     got = compare(made, loop="transformers")
     assert "layer 1" in got.reason
+
+
+def test_an_mlp_that_someone_changed_runs_as_it_is():
+    made = model()
+    before = compare(made)
+    inner = made.model.layers[1].mlp.forward
+    made.model.layers[1].mlp.forward = lambda x: inner(x) + 1
+    assert compare(made).sequences.tolist() != before.sequences.tolist()
 
 
 def test_a_copy_of_a_model_has_a_loop_of_its_own():

@@ -1,8 +1,10 @@
 """The export command: every option of every writer, modules that are no models of transformers, and refusals."""
 
+import contextlib
 import functools
 import inspect
 import json
+import sys
 
 import pytest
 import torch
@@ -65,7 +67,9 @@ def test_the_command_takes_every_option_of_every_writer():
 
 def test_a_network_of_a_file_is_exported(tmp_path, polyad_command):
     file = network_file(tmp_path)
-    polyad.save(rounded(network(file), bits=8, group=9), tmp_path / "small")
+    with contextlib.redirect_stdout(sys.stderr):
+        small = rounded(network(file), bits=8, group=9)
+    polyad.save(small, tmp_path / "small")
     out = ("export", tmp_path / "small", tmp_path / "out", "--format", "onnx", "--like", f"{file}:network")
     code, said, complained = polyad_command(*out, "--inputs", "2x3x6x5", "--json")
     if not has_engine():

@@ -55,7 +55,7 @@ def test_newer_statistics_are_made_again(case, tmp_path, monkeypatch):
 
 def adapted():
     torch.manual_seed(0)
-    adapters = Adapters(nn.Sequential(nn.Linear(4, 6)))
+    adapters = Adapters(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)))
     adapters.attach("a", "*", AdaLoRA, rank=2, spare=1)
     return adapters
 
@@ -74,7 +74,10 @@ def write_pretrained(folder):
 
 def write_adapter(folder):
     adapters = adapted()
-    adapters.save("a", folder / "x")
+    adapters.attach(
+        "whole", "0", AdaLoRA, rank=2, spare=1, trained="1"
+    )  # without it a folder that 0.1.0 reads is written
+    adapters.save("whole", folder / "x")
     return "x/polyad.json", lambda: adapters.load(folder / "x", "b")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,8 +70,8 @@ def adapt(
         return
     options.check_report(report)
     options.fix_seed(seed)
-    run = {"adapt": model, "adapter": adapter, "rank": rank, **asdict(asked), "dtype": dtype, "device": device}
-    run["as"] = saved_as
+    run = {"adapt": model, "adapter": adapter, "rank": rank, **asked.stated(), "dtype": dtype, "device": device}
+    run |= {"as": saved_as} if saved_as != "polyad" else {}
     records: list[AdapterRecord | FailedAdapter]
     with unfinished(out_folder, run) if adapter is not None else lock(out_folder, wait=False) as work:
         if work is not None:

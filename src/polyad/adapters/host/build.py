@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -28,6 +28,12 @@ Method = Callable[..., Adapter]
 def arguments_of(method: Method) -> frozenset[str]:
     """The names of a method's arguments."""
     return frozenset(inspect.signature(method).parameters)
+
+
+def literals(method: Method | str, argument: str) -> tuple[Any, ...]:
+    """The values that a method states for an argument of its own, ("both", "A", "B"); none where it states none."""
+    function, _ = unwrap_method(method, {})
+    return get_args(get_type_hints(function.__init__ if isinstance(function, type) else function).get(argument))
 
 
 def method_of(text: str) -> partial[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polyad.adapters.adapter import Adapter, Bank
 from polyad.adapters.frozen.layer_kinds import can_drop
-from polyad.adapters.host.build import Method, build_adapter, frozen_weight, needs_of, unwrap_method
+from polyad.adapters.host.build import Method, build_adapter, frozen_weight, literals, needs_of, unwrap_method
 from polyad.adapters.host.choose_trained import trained_places, trains_weight
 from polyad.adapters.host.select import check_patterns, select_sites
 from polyad.adapters.host.sites import Parts, Site
@@ -77,9 +77,11 @@ def plan_adapters(
     ``parts`` gives rows of fused weights, {pattern: [(first, end), …]}; ``tied`` allows layers that share their
     weight with another; ``loss`` gives the scalar whose gradient a method starts from, ``stats`` what its inputs are
     like. ``dropout`` spares embeddings and mixtures, whose inputs cannot be dropped. ``trained`` names modules and
-    parameters that are trained whole and saved beside the adapter, and take none. Without ``begin`` nothing is
-    started: numbers are to be loaded.
+    parameters that are trained whole and saved beside the adapter, and take none; LoRA's own "A", "B" and "both"
+    say which factor it trains. Without ``begin`` nothing is started: numbers are to be loaded.
     """
+    if isinstance(trained, str) and trained in literals(method, "trained"):  # LoRA's factors, as lora:trained=B says
+        arguments, trained = {**arguments, "trained": trained}, ()
     method, arguments = unwrap_method(method, {**arguments, "dropout": dropout} if dropout else arguments)
     dropout = arguments.pop("dropout", 0.0)  # it may stand in a text, lora:rank=8,dropout=0.1
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:

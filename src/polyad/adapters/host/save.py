@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,11 @@ def write_folder(
     _refuse_unwritable(stated, listed.name)
     if another_process_writes(tensors.values()):
         return target
-    with staged_folder(target, expect=sum(t.nbytes for t in numbers.values())) as partial:
-        save_file(numbers, partial / WEIGHTS)
-        stated["sha256"] = {WEIGHTS: sha256(partial / WEIGHTS)}
-        write_json(partial / MANIFEST, stated)
-        _write_card(partial, stated, model, target)
+    with staged_folder(target, expect=sum(t.nbytes for t in numbers.values())) as unfinished:
+        save_file(numbers, unfinished / WEIGHTS)
+        stated["sha256"] = {WEIGHTS: sha256(unfinished / WEIGHTS)}
+        write_json(unfinished / MANIFEST, stated)
+        _write_card(unfinished, stated, model, target)
     return target
 
 
@@ -111,7 +112,7 @@ def _plan(
     planned = plan_adapters(
         model,
         which,
-        chosen.function,
+        partial(chosen.function, **stated["arguments"]),
         of=KINDS,
         parts=parts,
         tied=True,
@@ -119,7 +120,6 @@ def _plan(
         seed=stated["seed"],
         begin=False,
         trained=[literal(path) for path in stated.get("trained", ())],
-        **stated["arguments"],
     )
     wanted = {s["name"] if s["part"] is None else s["path"] + suffix(tuple(s["part"])) for s in stated["sites"]}
     if {site.name for site, _ in planned.adapters} != wanted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def compare_adapters(
     which = asked.which(model)
     count = trained_count(model, which, partial(LoRA, rank=rank))
     identity = {"tokens": Tokens(model, asked).digest, "model": fingerprint(model)}
-    stated = {"rank": rank, **asdict(asked), "dtype": str(model.dtype), **identity}
+    stated = {"rank": rank, **asked.stated(), "dtype": str(model.dtype), **identity}
     places = {name: folder / _file_name(name) for name in methods}
     done = {
         name: _finished_record(place, json.loads(json.dumps({"method": name, **stated})))

@@ -58,7 +58,7 @@ def finetune(
     adapters, layers = _attach(model, method, arguments, asked, tokens)
     attaching, count = time.perf_counter() - clock, sum(p.numel() for p in adapters.parameters(NAME))
     stated = {"method": _name_of(method), "arguments": arguments}
-    identity = {**asdict(asked), **stated, "tokens": tokens.digest, "dtype": str(model.dtype), "model": weights}
+    identity = {**asked.stated(), **stated, "tokens": tokens.digest, "dtype": str(model.dtype), "model": weights}
     torch.manual_seed(asked.seed)
     with _train_mode(model):
         learned = train(

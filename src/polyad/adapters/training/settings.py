@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from polyad.adapters.host.sites import adaptable_sites
@@ -27,6 +27,10 @@ class Finetuning:
 
     trained: tuple[str, ...] = ()
     """Patterns of modules and parameters of the model that are trained whole, and saved with the adapter."""
+
+    def stated(self) -> dict[str, Any]:
+        """The settings as a run keeps them; without ``trained`` where there is none, as runs of 0.1.0 do."""
+        return {name: value for name, value in asdict(self).items() if name != "trained" or value}
 
     def which(self, model: Any) -> Which:
         """The layers that are adapted."""

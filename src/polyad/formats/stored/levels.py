@@ -78,9 +78,10 @@ class Levels(Format):
 
     def rows(self, index: Tensor) -> Tensor:
         flat = index.reshape(-1)
-        codes, scale = self.codes[flat], self.scale[flat // self.block[0]]
-        some = replace(self, codes=codes, scale=scale, size=(len(flat), self.size[-1]), block=(1, self.block[-1]))
-        return some.to_dense().reshape(*index.shape, self.size[-1])
+        codes, scale = unpack(self.codes[flat], self.bits, self.size[-1]), self.scale[flat // self.block[0]]
+        scale = spread(scale.to(self.nominal), (1, self.block[-1]), (scale.shape[0], self.size[-1]))
+        values = self.levels.to(self.nominal)[codes.int()] * scale
+        return values.reshape(*index.shape, self.size[-1])
 
     def growth(self) -> dict[str, int] | None:
         return {"codes": 1, "scale": self.block[-2], "levels": 0} if self.ndim > 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,7 @@ from torch import Generator, Tensor
 
 from polyad.formats.format import Format
 from polyad.formats.stored.packing import pack, packed_length, unpack
-from polyad.formats.stored.quantized import Quantized, spread
+from polyad.formats.stored.quantized import Quantized, restore, spread
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,13 +71,21 @@ class Superblocks(Format):
 
     def to_quantized(self) -> Quantized:
         """The same numbers with a scale and a zero point for each block."""
-        wide = torch.promote_types(self.scale.dtype, torch.float32)
-        scale = self.block_numbers(self.steps).to(wide) * spread(self.scale.to(wide), self.per, self.grid)
-        zero = None
-        if self.lows is not None and self.low is not None:
-            low = self.block_numbers(self.lows).to(wide) * spread(self.low.to(wide), self.per, self.grid)
-            zero = torch.where(scale == 0, 0, low) / torch.where(scale == 0, 1, scale)
+        scale, zero = self._grid(self.tensors())
         return Quantized(self.codes, scale, zero, self.bits, self.size, self.block, self.nominal)
+
+    def _grid(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The scale and the zero point of each block, of all rows or of some: those of ``tensors``."""
+        wide = torch.promote_types(self.scale.dtype, torch.float32)
+
+        def times(packed: str, shared: str) -> Tensor:
+            numbers = self.block_numbers(tensors[packed]).to(wide)
+            return numbers * spread(tensors[shared].to(wide), self.per, tuple(numbers.shape))
+
+        scale = times("steps", "scale")
+        if self.lows is None:
+            return scale, None
+        return scale, torch.where(scale == 0, 0, times("lows", "low")) / torch.where(scale == 0, 1, scale)
 
     def block_numbers(self, packed: Tensor) -> Tensor:
         """The number of each block, of ``steps`` or of ``lows``."""
@@ -114,8 +123,10 @@ class Superblocks(Format):
         flat = index.reshape(-1)
         if self.block[0] > 1 or self.per[0] > 1:
             return self.to_quantized().rows(index)
-        some = self.with_rows({name: t[flat] for name, t in self.tensors().items()}, len(flat))
-        return some.to_dense().reshape(*index.shape, self.size[-1])
+        scale, zero = self._grid({name: t[flat] for name, t in self.tensors().items()})
+        codes = unpack(self.codes[flat], self.bits, self.size[-1])
+        values = restore(codes, scale, zero, self.bits, (1, self.block[-1]), self.nominal)
+        return values.reshape(*index.shape, self.size[-1])
 
     def growth(self) -> dict[str, int] | None:
         if self.ndim < 2:
