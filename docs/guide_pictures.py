@@ -22,7 +22,7 @@ CLAIMS = HERE.parent / "src" / "polyad" / "claims" / "results"
 def speed() -> str:
     """A token of SmolLM2 on one thread of transformers' and of polyad's loop."""
     rows = json.loads((RESULTS / "decoding.json").read_text())["rows"]
-    four, eight = (rows[f"generate, {bits} bits, 1 thread"]["milliseconds"] for bits in (4, 8))
+    four, eight = (rows[f"generate {bits} bits 1 thread"]["milliseconds"] for bits in (4, 8))
     shown = [("transformers, float32", four["float32"]), ("transformers, bfloat16", four["bfloat16"]),
              ("polyad, the same weights", four["original in the loop"]), ("polyad, 8 bits", eight["ours"]),
              ("polyad, 4 bits", four["ours"])]  # fmt: skip

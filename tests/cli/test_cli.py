@@ -88,7 +88,6 @@ def test_generate_says_how_fast_and_by_which_loop(polyad_command, tiny_folder):
     assert by_loop["text"] == by_codec["text"]
     assert (by_loop["loop"], by_loop["reason"], by_loop["threads"]) == ("polyad", None, 1)
     assert (by_codec["loop"], by_codec["reason"]) == ("polyad", None)
-    assert by_codec["cache_bytes"] < by_loop["cache_bytes"]
     for record in (by_loop, by_codec):
         assert record["dtype"] == "float32"
         assert 0 < record["milliseconds_per_token"] <= 1000 * record["seconds"]

@@ -9,7 +9,7 @@ CHILD = """import importlib.util, sys
 spec = importlib.util.spec_from_file_location("memory", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-print(module.largest())"""
+print(module.largest_resident_set())"""
 
 
 def test_what_the_parent_holds_is_not_counted():

@@ -55,13 +55,27 @@ def test_newer_statistics_are_made_again(case, tmp_path, monkeypatch):
 
 def adapted():
     torch.manual_seed(0)
-    adapters = Adapters(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)))
+    adapters = Adapters(nn.Sequential(nn.Linear(4, 6)))
     adapters.attach("a", "*", AdaLoRA, rank=2, spare=1)
     return adapters
 
 
 def write_model(folder):
     polyad.save(nn.Sequential(nn.Linear(4, 4)), folder / "x")
+    return "x/polyad.json", lambda: polyad.load(folder / "x", like=nn.Sequential(nn.Linear(4, 4)))
+
+
+def write_pretrained(folder):
+    model = tiny.model()
+    polyad.models.replace(model, {"lm_head": Linear(LowRank(torch.ones(500, 1), torch.ones(1, 32)))})
+    model.save_pretrained(folder / "x")
+    return "the quantization_config of this model", lambda: polyad.load(folder / "x")
+
+
+def write_adapter(folder):
+    adapters = Adapters(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)))
+    adapters.attach("a", "0", AdaLoRA, rank=2, spare=1, trained="1")  # without it 0.1.0 could read the folder
+    adapters.save("a", folder / "x")
     return "x/polyad.json", lambda: polyad.load(folder / "x", like=nn.Sequential(nn.Linear(4, 4)))
 
 

@@ -364,7 +364,7 @@ def test_loading_says_where_a_model_comes_from(tiny_folder):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [("/no/such/folder", "there is no model at /no/such/folder"), ("./nothing", "there is no model at nothing"),
-     ("nobody/nothing", "no model called 'nobody/nothing': it is neither a folder here"),
+     ("nobody/nothing", "'nobody/nothing' is no folder here"),
      ("/no/such.gguf", "no GGUF file at")],
 )  # fmt: skip
 def test_models_that_are_not_there(name, sentence, own_cache):

