@@ -188,7 +188,7 @@ def _write_baseline(folder: Path, _x: Tensor) -> None:
 def _read_baseline(folder: Path) -> list[float]:
     known = {
         "_losses": lambda *_, **__: torch.tensor([1.5, 2.5], dtype=torch.float64),
-        "base_of": lambda _: {"x": "y"}, "fingerprint": lambda _: [],
+        "base_of": lambda _: {"x": "y"}, "model_fingerprint": lambda _: [],
     }  # fmt: skip
     with patch.multiple(quality, **known), patch.object(baselines, "cache_folder", lambda: folder):
         return quality.original_losses(nn.Linear(1, 1), torch.ones(2, 3, dtype=torch.int64)).tolist()

@@ -107,6 +107,8 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "polyad.cache.host.cache": {"remembering": "recording_cache"},
     "polyad.attention": {"mixed": "mix_latent"},
     "polyad.evaluation": {"operations": "operations_per_token"},
+    "polyad.report": {"Trial": "StudyTrial"},
+    "polyad.report.study": {"Trial": "StudyTrial"},
     "polyad.attention.methods.tpla": {"mixed": "mix_latent"},
     "polyad.decompose.ranks.compare_formats": {"trade": "compare_formats"},
     "polyad.testing.adapters": {

@@ -76,22 +76,7 @@ def write_adapter(folder):
     adapters = Adapters(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)))
     adapters.attach("a", "0", AdaLoRA, rank=2, spare=1, trained="1")  # without it 0.1.0 could read the folder
     adapters.save("a", folder / "x")
-    return "x/polyad.json", lambda: polyad.load(folder / "x", like=nn.Sequential(nn.Linear(4, 4)))
-
-
-def write_pretrained(folder):
-    model = tiny.model()
-    polyad.models.replace(model, {"lm_head": Linear(LowRank(torch.ones(500, 1), torch.ones(1, 32)))})
-    model.save_pretrained(folder / "x")
-    return "the quantization_config of this model", lambda: polyad.load(folder / "x")
-
-
-def write_adapter(folder):
-    adapters = adapted()
-    adapters.attach(
-        "whole", "0", AdaLoRA, rank=2, spare=1, trained="1"
-    )  # without it a folder that 0.1.0 reads is written
-    adapters.save("whole", folder / "x")
+    adapters.detach("a")
     return "x/polyad.json", lambda: adapters.load(folder / "x", "b")
 
 

@@ -75,7 +75,7 @@ class Quantized(Format):
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The numbers that the codes stand for, computed and returned in ``dtype``."""
         codes = unpack(self.codes, self.bits, self.size[-1])
-        return restore(codes, self.scale, self.zero, self.bits, self.block, dtype)
+        return restore_values(codes, self.scale, self.zero, self.bits, self.block, dtype)
 
     def to_dense(self) -> Tensor:
         return self.dequantize(self.nominal)
@@ -105,7 +105,7 @@ class Quantized(Format):
         """The numbers of rows ``index`` (count,), whose codes (count, m) were had from elsewhere."""
         blocks = index // self.block[0]
         zero = self.zero[blocks] if isinstance(self.zero, Tensor) else self.zero
-        return restore(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
+        return restore_values(codes, self.scale[blocks], zero, self.bits, (1, self.block[1]), self.nominal)
 
     def combine(self, weights: Tensor) -> Tensor:
         size, block = (*self.size[:-2], *self.size[:-3:-1]), (*self.block[:-2], *self.block[:-3:-1])
@@ -181,7 +181,7 @@ def spread(x: Tensor, block: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
     return x
 
 
-def restore(
+def restore_values(
     codes: Tensor, scale: Tensor, zero: Tensor | float | None, bits: int, block: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
     """(codes - zero) * scale, without spreading the scales out where the blocks are even."""

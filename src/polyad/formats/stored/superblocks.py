@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from polyad.formats.format import Format
 from polyad.formats.stored.packing import pack, packed_length, unpack
-from polyad.formats.stored.quantized import Quantized, restore, spread
+from polyad.formats.stored.quantized import Quantized, restore_values, spread
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,7 +125,7 @@ class Superblocks(Format):
             return self.to_quantized().rows(index)
         scale, zero = self._grid({name: t[flat] for name, t in self.tensors().items()})
         codes = unpack(self.codes[flat], self.bits, self.size[-1])
-        values = restore(codes, scale, zero, self.bits, (1, self.block[-1]), self.nominal)
+        values = restore_values(codes, scale, zero, self.bits, (1, self.block[-1]), self.nominal)
         return values.reshape(*index.shape, self.size[-1])
 
     def growth(self) -> dict[str, int] | None:
