@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator
 
+from polyad._callback import Callback
 from polyad.adapters import LoRA, LoRAXS
 from polyad.claims._data_hash import sha
 from polyad.claims.adapters._planted_layer import Planted
@@ -32,7 +33,7 @@ def remaining_loss(method: Any, seed: int, **arguments: Any) -> float:
     return min(task(seed).fit(method, lr=lr, steps=STEPS, seed=seed, **arguments).losses[-1] for lr in RATES)
 
 
-def claim(callback: Any = None) -> Outcome:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Outcome:  # noqa: ARG001 - too short to report progress
     """The loss that LoRA-XS leaves with 25 numbers, over what LoRA leaves with 32."""
     pairs = [(remaining_loss(LoRAXS, seed, rank=RANK), remaining_loss(LoRA, seed, rank=1)) for seed in range(SEEDS)]
     line = Line(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.cache import FlexGen
 from polyad.claims._data_hash import sha
 from polyad.claims.record import Line, Outcome, mean_and_error
@@ -31,7 +30,7 @@ def attention_error(seed: int, bits: int) -> float:
     return float((coded - exact).norm() / exact.norm())
 
 
-def claim(callback: Any = None) -> Outcome:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Outcome:  # noqa: ARG001 - too short to report progress
     """The error of attention over four bits, and over two."""
     errors = {bits: [attention_error(seed, bits) for seed in range(SEEDS)] for bits in (2, 4)}
     line = Line(

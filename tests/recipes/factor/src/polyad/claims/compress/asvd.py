@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 
+from polyad._callback import Callback
 from polyad.claims._data_hash import sha
 from polyad.claims.record import Line, Outcome, mean_and_error
 from polyad.compress import asvd
@@ -34,7 +33,7 @@ def error_ratio(seed: int, spread: float) -> float:
     return float(errors[0] / errors[1])
 
 
-def claim(callback: Any = None) -> Outcome:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Outcome:  # noqa: ARG001 - too short to report progress
     """The ratio of the errors, and the same where all inputs are of one size."""
     ratios = [error_ratio(seed, 2.0) for seed in range(SEEDS)]
     line = Line(

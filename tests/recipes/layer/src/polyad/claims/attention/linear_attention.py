@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from polyad._callback import Callback
 from polyad.attention import GroupedAttention, LinearAttention
 from polyad.attention.rotary import tables
 from polyad.claims.record import Line, Outcome
@@ -24,7 +25,7 @@ def operations(layer: nn.Module, *more: Any) -> int:
     return counter.get_total_flops()
 
 
-def claim(callback: Any = None) -> Outcome:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Outcome:  # noqa: ARG001 - too short to report progress
     """The share of softmax attention's operations, projections included."""
     table = tuple(t.to("meta") for t in tables(0, TOKENS, WIDTH // HEADS))
     linear = operations(LinearAttention(WIDTH, heads=HEADS))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from polyad._callback import Callback
 from polyad.claims._data_hash import sha
 from polyad.claims.record import Line, Outcome, mean_and_error
 from polyad.optim import Lion, Optimizer
@@ -45,7 +46,7 @@ def last_loss(optimiser: Any, seed: int) -> float:
     return min(losses)
 
 
-def claim(callback: Any = None) -> Outcome:  # noqa: ARG001 - too short to report progress
+def claim(callback: Callback | None = None) -> Outcome:  # noqa: ARG001 - too short to report progress
     """The loss that Lion reaches, over Adam's in as many steps."""
     pairs = [
         (last_loss(lambda p, lr: Optimizer(p, Lion(), lr=lr), seed), last_loss(torch.optim.Adam, seed))
