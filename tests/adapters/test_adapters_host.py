@@ -9,12 +9,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+import polyad
+import tiny
 from polyad._card import card
 from polyad.adapters import Adapted, Adapters, DoRA, LoRA, PiSSA, RiemannLoRA, VeRA
 from polyad.adapters.training.loop import train
 from polyad.layers import Linear
 from polyad.quantize import round_to_nearest as rtn
 from polyad.testing.adapters import Experts, move
+from polyad.testing.decoders import random_decoder
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(7))
 
@@ -446,3 +449,17 @@ def test_a_model_whose_parts_have_adapters_of_their_own_is_refused_before_any_ch
     with pytest.raises(ValueError, match=r"0\.0 and 1\.0 have adapters that were attached to parts of the model"):
         Adapters(outer).attach("b", "*", LoRA, rank=1)
     assert list(outer.modules()) == modules
+
+
+@pytest.mark.parametrize("save", [polyad.save, lambda model, folder: model.save_pretrained(folder)])
+def test_a_tied_head_that_was_trained_whole_is_saved_with_its_own_numbers(save, tmp_path):
+    model = random_decoder("Llama", **{**tiny.SHAPE, "tie_word_embeddings": True})
+    adapters = Adapters(model)
+    adapters.attach("mine", "*q_proj", LoRA, rank=2, trained="lm_head", tied=True)
+    with torch.no_grad():
+        for tensor in adapters.trained("mine").values():
+            tensor.add_(0.1 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)))
+    trained = tiny.logits(model)
+    adapters.merge(keep=False)
+    save(model, tmp_path / "head")
+    torch.testing.assert_close(tiny.logits(polyad.load(tmp_path / "head")), trained)

@@ -26,7 +26,7 @@ from polyad.cli import (
     report,
 )
 from polyad.cli.output import complain, err, shown
-from polyad.cli.shared import with_shared
+from polyad.cli.run_settings import with_shared
 from polyad.cli.trust import with_trust
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,

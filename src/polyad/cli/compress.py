@@ -14,7 +14,7 @@ from polyad.cli.measure_table import measure_table
 from polyad.cli.output import command, emit, out, progress, shown, table
 
 DEFAULT = "rtn:bits=8,group=32"
-"""The recipe where none is chosen: half the bytes at no loss that can be measured, in a minute, without text."""
+"""The recipe where none is chosen: about half the bytes, without any text to calibrate on."""
 
 if TYPE_CHECKING:
     from polyad.evaluation.records import CompressionRecord
@@ -66,7 +66,7 @@ def compress(
 
     options.check_report(report)
     method = default_method(keep) if method is None else method
-    out_folder = Path(f"{Path(model).name}-small") if out_folder is None else out_folder
+    out_folder = Path(f"{Path(model).expanduser().resolve().name}-small") if out_folder is None else out_folder
     shown.folder = out_folder
     windows = options.effort(windows, usual=6, full=24, thorough=thorough)
     alternations = options.effort(alternations, usual=5, full=15, thorough=thorough)
@@ -100,8 +100,7 @@ def compress(
 
 
 def default_method(keep: float | None) -> str:
-    """The recipe where none was chosen: codes of eight bits, which lose nothing that is measured; ValueError where a
-    share to keep asks for more than that."""
+    """The recipe where none was chosen, codes of eight bits; ValueError where a share to keep asks for another."""
     if keep is not None:
         raise ValueError(f"--keep {keep} needs a method that it sizes; write --method modegpt --keep {keep}")
     return DEFAULT

@@ -71,7 +71,8 @@ class Request:
     def to_json(self) -> dict[str, Any]:
         """The run as JSON: one that was stopped goes on where all of this is the same."""
         recipe = [step.to_json() for step in self.recipe]
-        return {"compress": self.name, "recipe": recipe, "keep": self.keep, **asdict(self.asked)}
+        settings = {name: value for name, value in asdict(self.asked).items() if name != "plain" or value}
+        return {"compress": self.name, "recipe": recipe, "keep": self.keep, **settings}
 
     def terms(self) -> Terms:
         """The terms of the plan, with the calibration texts where they are read."""

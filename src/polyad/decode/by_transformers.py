@@ -15,6 +15,7 @@ from polyad.decode.clock import Clock
 def generate_by_transformers(
     model: Any, ids: Tensor, kv: Any, clock: Clock, streamer: Any, generator: Any, settings: dict[str, Any]
 ) -> Tensor:
+    """Token ids continued by the model's own ``generate``, with a cache or transformers' own, the clock running."""
     settings = settings | {"stopping_criteria": [*settings["stopping_criteria"], clock]}
     more = {} if kv is None else {"past_key_values": kv, "use_cache": True}  # many trained models say no
     if streamer is not None:

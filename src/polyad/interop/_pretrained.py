@@ -20,7 +20,7 @@ from polyad.models.stated import AGAIN, Pretrained
 METHOD = "polyad"
 
 
-class PolyadConfig(QuantizationConfigMixin):
+class PolyadQuantization(QuantizationConfigMixin):
     """The ``quantization_config`` of a compressed model: what its layers are, as in polyad's own folders.
 
     ``modules`` maps paths to specs and ``ties`` names to the tensors that they share; ``dtype`` is the model's when
@@ -45,7 +45,7 @@ class PolyadConfig(QuantizationConfigMixin):
         self.dtype, self.wrapped = dtype, list(wrapped or ())
 
 
-def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadConfig]:
+def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadQuantization]:
     """The tensors of a model to write, every shared one once, and what its modules are; None where all are plain."""
     config = copy.deepcopy(model.config)
     config.__dict__.pop("quantization_config", None)
@@ -59,13 +59,13 @@ def compressed_state(model: Any) -> tuple[dict[str, Tensor] | None, PolyadConfig
     expected, tied = plain.state_dict(), getattr(plain, "all_tied_weights_keys", {})
     absent = [name for name in expected if name not in tensors and name not in ties and name not in tied]
     if not modules and not absent:
-        return None, PolyadConfig()
+        return None, PolyadQuantization()
     other = absent or [name for name, t in tensors.items() if name in expected and t.shape != expected[name].shape]
     wrapped = [] if other else [next(name for name in tensors if name in expected)]
     tensors |= {name: torch.empty(0, dtype=expected[name].dtype) for name in absent}
     tensors |= {name: tensors[name].unsqueeze(0) for name in wrapped}
     dtype = str(model.dtype).removeprefix("torch.")
-    return tensors, PolyadConfig(modules, ties, dtype, wrapped, NEWEST["pretrained"])
+    return tensors, PolyadQuantization(modules, ties, dtype, wrapped, NEWEST["pretrained"])
 
 
 class Patterns(list[str]):
@@ -75,7 +75,7 @@ class Patterns(list[str]):
         return {*self, *other}
 
 
-def names_of(model: nn.Module, config: PolyadConfig) -> list[str]:
+def names_of(model: nn.Module, config: PolyadQuantization) -> list[str]:
     """The tensors of the described modules that a folder holds, and those that are wrapped in it."""
     inside = tuple(f"{path}." for path in config.modules)
     wanted = [name for name in model.state_dict() if name.startswith(inside) and name not in config.ties]

@@ -21,7 +21,7 @@ from polyad._stated import in_words
 from polyad.interop._pretrained import (
     METHOD,
     Patterns,
-    PolyadConfig,
+    PolyadQuantization,
     buffers_of,
     compressed_state,
     names_of,
@@ -127,7 +127,7 @@ def attach_quantizer(model: nn.Module) -> list[Any]:
     models: list[Any] = [m for m in model.modules() if library and isinstance(m, library.PreTrainedModel)]
     for one in models:
         if getattr(one, "hf_quantizer", None) is None:
-            one.hf_quantizer = PolyadQuantizer(PolyadConfig())
+            one.hf_quantizer = PolyadQuantizer(PolyadQuantization())
     models = [one for one in models if isinstance(one.hf_quantizer, PolyadQuantizer)]
     for one in models:
         one.hf_quantizer.replacements += 1
@@ -146,5 +146,5 @@ def detach_quantizer(models: Iterable[Any]) -> None:
 def register() -> None:
     """Make transformers know the quantiser; doing it twice does no harm."""
     if METHOD not in AUTO_QUANTIZER_MAPPING:
-        register_quantization_config(METHOD)(PolyadConfig)
+        register_quantization_config(METHOD)(PolyadQuantization)
         register_quantizer(METHOD)(PolyadQuantizer)

@@ -91,6 +91,7 @@ def shared_weights(chosen: Mapping[str, nn.Module]) -> dict[str, str]:
 
 
 def nothing_left(model: nn.Module, layers: Mapping[str, nn.Module], left: Mapping[str, str]) -> str:
+    """The sentence on a model of which every layer is left whole, with the first reasons."""
     reasons = "; ".join(f"{path} is left ({reason})" for path, reason in list(left.items())[:3])
     return (
         f"{type(model).__name__} has no layer to compress: none of its {len(layers)} linear layers and "

@@ -29,12 +29,15 @@ def refuse_cache(cache: HeldCache, outline: Outline) -> None:
 
 def announce_positions(cache: HeldCache, outline: Outline, places: Tensor, dtype: torch.dtype) -> None:
     """Tell the rotations of a cache the positions (batch or 1, tokens) of the call that begins."""
+    tables: dict[Any, tuple[Tensor, ...]] = {}  # layers share theirs
     for number, rotation in cache.rotations.items():
         rotary = outline.layers[number].attention.rotary
         assert rotary is not None
         assert rotary.stated is not None
-        tables = (table.to(dtype)[places] for table in rotary.stated(torch.arange(int(places.max()) + 1)))
-        rotation.see(places, tuple(tables))
+        if rotary.name not in tables:
+            pair = rotary.stated(places.flatten())
+            tables[rotary.name] = tuple(table.to(dtype).unflatten(0, places.shape) for table in pair)
+        rotation.see(places, tables[rotary.name])
 
 
 def attend_held(layer: Any, read: Attention, queries: Tensor, keys: Tensor, values: Tensor, mask: Any) -> Tensor:

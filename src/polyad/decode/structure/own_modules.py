@@ -29,6 +29,7 @@ def read_own_modules(trace: Trace, layer: nn.Module, attention: nn.Module, what:
 
 
 def layer_width(call: Call) -> int:
+    """The channels of the hidden states that a module was called with."""
     return call.input.shape[-1]
 
 

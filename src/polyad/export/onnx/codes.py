@@ -89,17 +89,18 @@ class BlockCodes(Format, abstract=True):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PlainCodes(Format, abstract=True):
-    """A quantised tensor whose blocks MatMulNBits does not know: the engine restores it once, when it loads the file.
+    """Codes that MatMulNBits does not know, by their blocks or their table: the engine restores them at its start.
 
-    ``packed`` holds codes of 1, 2, 4 or 8 bits along the last dimension; ``scale`` and ``zero`` are on the grid of
-    blocks.
+    ``packed`` holds codes of 1, 2, 4 or 8 bits along the last dimension; ``scale`` is on the grid of blocks. What the
+    codes stand for is less ``zero``, on that grid too, or is in the table ``levels``.
     """
 
-    exact: ClassVar[frozenset[str]] = frozenset({"scale", "zero"})
+    exact: ClassVar[frozenset[str]] = frozenset({"scale", "zero", "levels"})
 
     packed: Tensor
     scale: Tensor
     zero: Tensor | float
+    levels: Tensor | None
     bits: int
     size: tuple[int, ...]
     block: tuple[int, ...]
@@ -115,49 +116,9 @@ class PlainCodes(Format, abstract=True):
 
     def to_dense(self) -> Tensor:
         codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]]
-        centre = spread(self.zero.float(), self.block, self.size) if isinstance(self.zero, Tensor) else self.zero
-        return ((codes - centre) * spread(self.scale.float(), self.block, self.size)).to(self.nominal)
-
-    def linear(self, x: Tensor) -> Tensor:
-        return dense_product(self.to_dense(), x)
-
-    def rows(self, index: Tensor) -> Tensor:
-        return self.to_dense()[index]
-
-    def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.to_dense().to(weights.dtype)
-
-    def convolve(self, x: Tensor, kernel: tuple[int, ...], **geometry: Any) -> Tensor:
-        return convolve(x, self.to_dense(), kernel, **geometry)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class TableCodes(Format, abstract=True):
-    """Codes into a table, which the engine looks up once, when it loads the file."""
-
-    exact: ClassVar[frozenset[str]] = frozenset({"scale", "levels"})
-
-    packed: Tensor
-    scale: Tensor
-    levels: Tensor
-    bits: int
-    size: tuple[int, ...]
-    block: tuple[int, ...]
-    nominal: torch.dtype = torch.float32
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.nominal
-
-    def to_dense(self) -> Tensor:
-        codes = unpack_places(self.packed, self.bits)[..., : self.size[-1]]
-        return (self.levels.float()[codes.long()] * spread(self.scale.float(), self.block, self.size)).to(
-            self.nominal
-        )
+        zero = spread(self.zero.float(), self.block, self.size) if isinstance(self.zero, Tensor) else self.zero
+        numbers = codes - zero if self.levels is None else self.levels.float()[codes.long()]
+        return (numbers * spread(self.scale.float(), self.block, self.size)).to(self.nominal)
 
     def linear(self, x: Tensor) -> Tensor:
         return dense_product(self.to_dense(), x)

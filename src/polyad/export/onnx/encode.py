@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.export.onnx.codes import BLOCKS, BlockCodes, PlainCodes, TableCodes
+from polyad.export.onnx.codes import BLOCKS, BlockCodes, PlainCodes
 from polyad.formats.format import Format
 from polyad.formats.stored.block_values import block_values
 from polyad.formats.stored.levels import Levels
@@ -61,10 +61,12 @@ def _in_blocks(weight: Quantized, block: int) -> BlockCodes:
     return BlockCodes(packed, scale.contiguous(), stored, offset, bits, columns, block, weight.nominal)
 
 
-def _plain(weight: Quantized) -> PlainCodes:
+def _plain(weight: Quantized | Levels) -> PlainCodes:
+    """Codes that are restored when the file is loaded, less a zero point or by their table."""
     bits = next(width for width in (1, 2, 4, 8) if weight.bits <= width)
     packed = pack_places(unpack(weight.codes, weight.bits, weight.size[-1]), bits)
-    return PlainCodes(packed, weight.scale, weight.centre(), bits, weight.size, weight.block, weight.nominal)
+    zero, levels = (0.0, weight.levels) if isinstance(weight, Levels) else (weight.centre(), None)
+    return PlainCodes(packed, weight.scale, zero, levels, bits, weight.size, weight.block, weight.nominal)
 
 
 def encode_format(weight: Format) -> Format:
@@ -74,9 +76,7 @@ def encode_format(weight: Format) -> Format:
     if isinstance(weight, Quantized):
         return encode_quantized(weight)
     if isinstance(weight, Levels):
-        bits = next(width for width in (1, 2, 4, 8) if weight.bits <= width)
-        packed = pack_places(unpack(weight.codes, weight.bits, weight.size[-1]), bits)
-        return TableCodes(packed, weight.scale, weight.levels, bits, weight.size, weight.block, weight.nominal)
+        return _plain(weight)
     if isinstance(weight, Sparse):  # whose bits no operator of ONNX finds places by
         place = torch.int32 if math.prod(weight.size) < 2**31 else torch.int64
         return Sparse(weight.values, weight.index().to(place), weight.size)
@@ -92,7 +92,7 @@ def _encode(value: Any) -> Any:
 
 def stored_layers(weight: Format) -> list[Format]:
     """The quantised parts of an encoded format."""
-    if isinstance(weight, BlockCodes | PlainCodes | TableCodes):
+    if isinstance(weight, BlockCodes | PlainCodes):
         return [weight]
     values = [getattr(weight, name) for name in weight.field_names()]
     parts = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]

@@ -7,7 +7,6 @@ product it is held to the dense one before it is trusted.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.formats.format import Format
 from polyad.formats.stored.packed_grid import fitting_group, lift_of, operator_grid
-from polyad.formats.stored.packing import pack, unpack
+from polyad.formats.stored.packed_matrix import PackedMatrix, without_codes
+from polyad.formats.stored.packing import unpack
 
 TALL = 8
 """Rows are padded to multiples of this."""
@@ -37,50 +36,31 @@ def cores_operators() -> tuple[Any, Any] | None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PackedCores(Format, abstract=True):
-    """A ``Quantized`` matrix of 2 to 4 bits as tensor cores take it; made by ``prepare`` and never saved.
+class PackedCores(PackedMatrix, abstract=True):
+    """Codes of 2 to 4 bits as tensor cores take them.
 
     ``words`` (rows / 8, columns / (16 tiles), 32, tiles / 2) holds the codes, ``grid`` (columns / group, rows, 2)
-    their scales and shifts in bfloat16: value = (code - 8) scale + shift. ``source`` is the format that was packed
-    with its codes taken away.
+    their scales and shifts in bfloat16: value = (code - 8) scale + shift.
     """
 
     kernel: ClassVar[str] = "cores4"
 
     words: Tensor
     grid: Tensor
-    source: Any
     group: int
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.source.nominal
-
-    @property
-    def nbytes(self) -> int:
-        parts = (self.words, self.grid, self.source.scale, self.source.zero)
-        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
+    def stored(self) -> int:
+        return self.words.nbytes + self.grid.nbytes
 
     @property
     def wide(self) -> int:
-        """The columns of rows that the operator takes."""
         return self.grid.shape[0] * self.group
 
     def few(self, x: Tensor) -> Tensor:
-        """The packed product: x (rows, in or ``wide``), bfloat16, to (rows, out padded to 8), bfloat16."""
-        if x.shape[1] != self.wide:
-            x = F.pad(x, (0, self.wide - x.shape[1]))
-        return _both_operators()[0](x, self.words, self.group, self.grid)
+        return _both_operators()[0](self.pad(x), self.words, self.group, self.grid)
 
-    def restore(self) -> Any:
-        """The format that was packed, bit for bit."""
-        return dataclasses.replace(self.source, codes=pack(self._codes(), self.source.bits))
-
-    def _codes(self) -> Tensor:
+    def codes(self) -> Tensor:
         """The codes (rows, columns), by products with unit rows: whatever the layout is, the operator reads it."""
         n, k = self.shape
         plain = torch.ones_like(self.grid)
@@ -90,18 +70,8 @@ class PackedCores(Format, abstract=True):
         codes = torch.cat(parts)[:k, :n].mT  # whole numbers below 16, which bfloat16 holds
         return codes.round().to(torch.uint8) - lift_of(self.source.bits)
 
-    def many(self, x: Tensor) -> Tensor:
-        """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
-        return F.linear(x, self.restore().dequantize(torch.promote_types(x.dtype, torch.float32)).to(x.dtype))
-
-    def linear(self, x: Tensor) -> Tensor:
-        return self.many(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
-
-    def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.restore().dequantize(weights.dtype)
-
-    def rows(self, index: Tensor) -> Tensor:
-        return self.restore().rows(index)  # all codes are read: not for embeddings
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        return self.restore().dequantize(torch.promote_types(dtype, torch.float32)).to(dtype)
 
 
 def pack_cores(source: Any) -> PackedCores | None:
@@ -119,7 +89,7 @@ def pack_cores(source: Any) -> PackedCores | None:
     codes = F.pad(unpack(source.codes, source.bits, k) + lift_of(source.bits), (0, wide - k, 0, tall - n))
     pairs = (codes[:, ::2] << 4) | codes[:, 1::2]  # the first of two in the high half
     words = _both_operators()[1](pairs.contiguous(), next(tiles for tiles in TILES if wide % (16 * tiles) == 0))
-    return PackedCores(words, grid, dataclasses.replace(source, codes=source.codes.to("meta")), group)
+    return PackedCores(without_codes(source), words, grid, group)
 
 
 def _both_operators() -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import warnings
@@ -11,11 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from polyad.formats.format import Format
 from polyad.formats.stored.packed_grid import is_whole
-from polyad.formats.stored.packing import pack, unpack
+from polyad.formats.stored.packed_matrix import PackedMatrix, without_codes
+from polyad.formats.stored.packing import unpack
 
 DIGIT = 63
 """The largest number of the first digit; the second is a 128th of its unit."""
@@ -46,53 +44,32 @@ def _prepack(integers: Tensor, scale: Tensor, zero: Tensor) -> Any:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PackedDigits(Format, abstract=True):
-    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row, made by ``prepare`` and never saved.
+class PackedDigits(PackedMatrix, abstract=True):
+    """Codes of 5 to 8 bits with a scale a row, as torch's product of 8-bit integers takes them.
 
     ``packed`` is torch's own object: integers, their scales and whole zero points. A row x is written as two rows of
     integers, x = s (a + b / 128) with a below 64 and b up to 128, so that the product rounds no more than bfloat16
-    does; the matrix is read once for both. ``source`` is the format that was packed with its codes taken away.
+    does; the matrix is read once for both.
     """
 
     kernel: ClassVar[str] = "digits8"
 
     packed: Any
     shares: Tensor
-    source: Any
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.source.nominal
-
-    @property
-    def device(self) -> torch.device:
-        return self.shares.device
-
-    @property
-    def nbytes(self) -> int:
-        parts = (self.source.scale, self.source.zero)
-        numbers = self.shape[0] * (self.shape[1] + 8)  # with torch's own scale and zero point, of 4 bytes each
-        return numbers + sum(part.nbytes for part in parts if isinstance(part, Tensor))
+    def stored(self) -> int:
+        return self.shape[0] * (self.shape[1] + 8)  # with torch's own scale and zero point, of 4 bytes each
 
     @property
     def wide(self) -> int:
-        """The columns of rows that the operator takes."""
         return self.shape[1]
 
-    def restore(self) -> Any:
-        """The format that was packed, bit for bit."""
-        return dataclasses.replace(self.source, codes=pack(self._codes(), self.source.bits))
-
-    def _codes(self) -> Tensor:
+    def codes(self) -> Tensor:
         integers = torch.ops.quantized.linear_unpack(self.packed)[0].int_repr()
         return (integers + 2 ** (self.source.bits - 1)).view(torch.uint8)  # wraps at 8 bits
 
     def few(self, x: Tensor) -> Tensor:
-        """The operator's product: x (rows, in), bfloat16, to (rows, out), bfloat16."""
         rows, x = x.shape[0], x.float()
         if rows == 1 and not torch.compiler.is_compiling():
             unit = max(float(x.abs().amax()) / DIGIT, 1e-30)
@@ -112,27 +89,11 @@ class PackedDigits(Format, abstract=True):
         digits = torch.cat([first, torch.lerp(first, x, UNIT)])
         return (self.shares @ byte_operator()(digits, unit, 128, self.packed)).bfloat16()
 
-    def many(self, x: Tensor) -> Tensor:
-        """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
-        return F.linear(x, self.dense(x.dtype))
-
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """W, each number as ``source`` states it, computed in float32 or better."""
         wide = torch.promote_types(dtype, torch.float32)
         zero = self.source.centre()
         zero = zero.to(wide) if isinstance(zero, Tensor) else zero
-        return self._codes().to(wide).sub_(zero).mul_(self.source.scale.to(wide)).to(dtype)
-
-    def linear(self, x: Tensor) -> Tensor:
-        return self.many(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
-
-    def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.dense(weights.dtype)
-
-    def rows(self, index: Tensor) -> Tensor:
-        flat = torch.arange(self.shape[0], device=index.device)[index.reshape(-1)]  # refuses what lies past the end
-        values = self.source.restore_rows(self._codes()[flat], flat)  # all rows are unpacked
-        return values.reshape(*index.shape, self.shape[1])
+        return self.codes().to(wide).sub_(zero).mul_(self.source.scale.to(wide)).to(dtype)
 
 
 def pack_digits(source: Any) -> PackedDigits | None:
@@ -152,5 +113,4 @@ def pack_digits(source: Any) -> PackedDigits | None:
         return None
     integers = (unpack(source.codes, source.bits, k) - middle).view(torch.int8)  # wraps, to the integer's own bits
     packed = _prepack(integers, scale, zero)
-    bare = dataclasses.replace(source, codes=source.codes.to("meta"))
-    return PackedDigits(packed, torch.tensor([[1 - 1 / UNIT, 1 / UNIT]]), bare)
+    return PackedDigits(without_codes(source), packed, torch.tensor([[1 - 1 / UNIT, 1 / UNIT]]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.formats.format import Format
 from polyad.formats.stored.packed_grid import narrow_scales
-from polyad.formats.stored.packing import pack, unpack
+from polyad.formats.stored.packed_matrix import PackedMatrix, without_codes
+from polyad.formats.stored.packing import unpack
 
 STEP = 32
 """Columns are padded to whole vectors: the operator reads past the end of shorter rows."""
@@ -27,69 +26,41 @@ def eight_bit_operator() -> Any:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PackedEight(Format, abstract=True):
-    """A ``Quantized`` matrix of 5 to 8 bits with a scale a row without zero points, made by ``prepare``, never saved.
+class PackedEight(PackedMatrix, abstract=True):
+    """Codes of 5 to 8 bits with a scale a row and no zero points, as torch's 8-bit product takes them.
 
     ``integers`` (rows, columns padded to 32) are codes less the middle of their range, ``narrow`` (rows,) their
-    scales in bfloat16. ``source`` is the format that was packed with its codes taken away.
+    scales in bfloat16.
     """
 
     kernel: ClassVar[str] = "packed8"
 
     integers: Tensor
     narrow: Tensor
-    source: Any
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.source.nominal
-
-    @property
-    def nbytes(self) -> int:
-        parts = (self.integers, self.narrow, self.source.scale)
-        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
+    def stored(self) -> int:
+        return self.integers.nbytes + self.narrow.nbytes
 
     @property
     def wide(self) -> int:
-        """The columns of rows that the operator takes."""
         return self.integers.shape[1]
 
-    def restore(self) -> Any:
-        """The format that was packed, bit for bit."""
-        return dataclasses.replace(self.source, codes=pack(self._codes(self.integers), self.source.bits))
+    def codes(self) -> Tensor:
+        return self._codes(self.integers)
+
+    def codes_of(self, index: Tensor) -> Tensor:
+        return self._codes(self.integers[index])
 
     def _codes(self, integers: Tensor) -> Tensor:
         return (integers[:, : self.shape[1]] + 2 ** (self.source.bits - 1)).view(torch.uint8)  # wraps at 8 bits
 
     def few(self, x: Tensor) -> Tensor:
-        """The operator's product: x (rows, in or ``wide``), bfloat16, to (rows, out), bfloat16."""
-        if x.shape[1] != self.wide:
-            x = F.pad(x, (0, self.wide - x.shape[1]))
-        return eight_bit_operator()(x, self.integers, self.narrow)
-
-    def many(self, x: Tensor) -> Tensor:
-        """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
-        return F.linear(x, self.dense(x.dtype))
+        return eight_bit_operator()(self.pad(x), self.integers, self.narrow)
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """W, each number as ``source`` states it, computed in float32 or better."""
         wide = torch.promote_types(dtype, torch.float32)
         return self.integers[:, : self.shape[1]].to(wide).mul_(self.source.scale.to(wide)).to(dtype)
-
-    def linear(self, x: Tensor) -> Tensor:
-        return self.many(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
-
-    def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.dense(weights.dtype)
-
-    def rows(self, index: Tensor) -> Tensor:
-        flat = torch.arange(self.shape[0], device=index.device)[index.reshape(-1)]  # refuses what lies past the end
-        values = self.source.restore_rows(self._codes(self.integers[flat]), flat)
-        return values.reshape(*index.shape, self.shape[1])
 
 
 def pack_eight(source: Any) -> PackedEight | None:
@@ -108,5 +79,4 @@ def pack_eight(source: Any) -> PackedEight | None:
     if narrow is None:
         return None
     codes = unpack(source.codes, source.bits, k) - middle  # wraps, which is the integer's own bits
-    bare = dataclasses.replace(source, codes=source.codes.to("meta"))
-    return PackedEight(F.pad(codes.view(torch.int8), (0, -k % STEP)), narrow, bare)
+    return PackedEight(without_codes(source), F.pad(codes.view(torch.int8), (0, -k % STEP)), narrow)

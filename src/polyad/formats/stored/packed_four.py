@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyad.formats.format import Format
 from polyad.formats.stored.nibbles import nibble_blocks, nibble_rows, pack_nibbles, unpack_nibbles
 from polyad.formats.stored.packed_grid import fitting_group, is_whole, lift_of, operator_grid, spread_grid
-from polyad.formats.stored.packing import pack, unpack
+from polyad.formats.stored.packed_matrix import PackedMatrix, without_codes
+from polyad.formats.stored.packing import unpack
 
 TILE = 1 << 19
 """Numbers that are restored at a time, so that they stay in the processor's cache."""
@@ -29,34 +28,23 @@ def four_bit_operator() -> Any:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PackedFour(Format, abstract=True):
-    """A ``Quantized`` matrix whose codes have another layout; made by its ``prepare`` and never saved.
+class PackedFour(PackedMatrix, abstract=True):
+    """Codes of 2 to 8 bits as torch's packed 4-bit product takes them, in one part or in two halves.
 
     ``nibbles`` holds codes of 1 to 4 bits, or, one behind the other along the columns, the high and the low halves of
     longer ones: x meets both, the high ones' scales being 16 times as large. Columns are padded to whole groups of
-    ``group``, rows to 32. ``grid`` (columns / group, rows, 2) holds bfloat16 scales and shifts. ``source`` is the
-    format that was packed with its codes taken away.
+    ``group``, rows to 32. ``grid`` (columns / group, rows, 2) holds bfloat16 scales and shifts.
     """
 
     kernel: ClassVar[str] = "packed4"
 
     nibbles: Tensor
     grid: Tensor
-    source: Any
     group: int
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.source.nominal
-
-    @property
-    def nbytes(self) -> int:
-        parts = (self.nibbles, self.grid, self.source.scale, self.source.zero)
-        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
+    def stored(self) -> int:
+        return self.nibbles.nbytes + self.grid.nbytes
 
     @property
     def wide(self) -> int:
@@ -67,11 +55,7 @@ class PackedFour(Format, abstract=True):
     def halves(self) -> int:
         return 1 if self.source.bits <= 4 else 2
 
-    def restore(self) -> Any:
-        """The format that was packed, bit for bit."""
-        return dataclasses.replace(self.source, codes=pack(self._codes(), self.source.bits))
-
-    def _codes(self) -> Tensor:
+    def codes(self) -> Tensor:
         n, k = self.shape
         return self._join(unpack_nibbles(self.nibbles)[:n], k)
 
@@ -83,14 +67,12 @@ class PackedFour(Format, abstract=True):
 
     def few(self, x: Tensor) -> Tensor:
         """The packed product: x (rows, in or ``wide``), bfloat16, to (rows, out padded to 32), bfloat16."""
-        if x.shape[1] != self.wide:
-            x = F.pad(x, (0, self.wide - x.shape[1]))
+        x = self.pad(x)
         if self.halves == 2:
             x = torch.cat([x, x], 1)
         return four_bit_operator()(x, self.nibbles, self.group, self.grid)
 
     def many(self, x: Tensor) -> Tensor:
-        """The product with the numbers restored in x's dtype: x (rows, in) to (rows, out)."""
         return x @ self.columns(x.dtype)
 
     def columns(self, dtype: torch.dtype) -> Tensor:
@@ -127,18 +109,11 @@ class PackedFour(Format, abstract=True):
         upper, lower = part.chunk(2, 1)
         return (upper & 240) | (lower >> 4) if high else (upper << 4) | (lower & 15)
 
-    def linear(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        return self.many(flat).reshape(*x.shape[:-1], -1)
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        return self.columns(dtype).mT
 
-    def combine(self, weights: Tensor) -> Tensor:
-        return weights @ self.columns(weights.dtype).mT
-
-    def rows(self, index: Tensor) -> Tensor:
-        n, k = self.shape
-        flat = torch.arange(n, device=index.device)[index.reshape(-1)]  # refuses what lies past the end
-        codes = self._join(nibble_rows(self.nibbles, flat), k)
-        return self.source.restore_rows(codes, flat).reshape(*index.shape, k)
+    def codes_of(self, index: Tensor) -> Tensor:
+        return self._join(nibble_rows(self.nibbles, index), self.shape[1])
 
 
 def _multiply_whole(codes: Tensor, scale: Tensor, zero: Tensor, lift: int, bytewise: bool) -> Tensor:
@@ -192,4 +167,4 @@ def pack_four(source: Any) -> PackedFour | None:
     grid = operator_grid(source, group, wide, tall)
     if grid is None:
         return None
-    return PackedFour(pack_nibbles(nibbles), grid, dataclasses.replace(source, codes=source.codes.to("meta")), group)
+    return PackedFour(without_codes(source), pack_nibbles(nibbles), grid, group)

@@ -11,12 +11,8 @@ from torch.nn import functional as F
 
 from polyad import formats
 from polyad.formats import Dense, Format, LowRank, Sum
-from polyad.formats.stored.packed_cores import PackedCores
-from polyad.formats.stored.packed_digits import PackedDigits
-from polyad.formats.stored.packed_eight import PackedEight
-from polyad.formats.stored.packed_four import PackedFour
+from polyad.formats.stored.packed_matrix import PackedMatrix
 
-PACKED = (PackedFour, PackedEight, PackedDigits, PackedCores)
 MOST_INEXACT = 16
 """Rows up to which rows of other dtypes may be rounded to bfloat16: decoding, and no evaluation."""
 
@@ -125,7 +121,7 @@ def run_for(weight: Format | Tensor, dtype: torch.dtype, most: Most) -> KernelRu
         return Matrix(weight)
     if isinstance(weight, Dense):
         return Matrix(weight.weight)
-    if isinstance(weight, PACKED):
+    if isinstance(weight, PackedMatrix):
         return Packed([weight], most(weight, dtype), dtype)
     if isinstance(weight, LowRank):
         return Chain([Matrix(weight.right), Matrix(weight.left)])
@@ -133,7 +129,7 @@ def run_for(weight: Format | Tensor, dtype: torch.dtype, most: Most) -> KernelRu
         return Total([run_for(term, dtype, most) for term in weight.terms])
     if isinstance(weight, formats.Product):
         factors = weight.factors[::-1]
-        if all(isinstance(factor, PACKED) for factor in factors):
+        if all(isinstance(factor, PackedMatrix) for factor in factors):
             return Packed(factors, min(most(factor, dtype) for factor in factors), dtype)
         return Chain([run_for(factor, dtype, most) for factor in factors])
     return Plain(weight)

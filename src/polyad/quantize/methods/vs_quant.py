@@ -51,7 +51,8 @@ def vs_quant(
     ``group`` is as in ``round_to_nearest``, and what depends on its own numbers alone. Its last axis that is longer
     than one is cut into blocks of equal length, at most ``parts`` of them. Each block's range, which includes zero,
     is tried whole and shrunk to three quarters, and with the scale and the minimum that fit these codes by least
-    squares; then the multiples nearest to the best. What leaves the least squared error stays. ``symmetric`` codes
+    squares; then the multiples nearest to the best. What leaves the least squared error stays. The paper takes the
+    scales that span each block, rounded, has no minima, and calibrates activations as well. ``symmetric`` codes
     are centred on half the range and have no minimum. With group=256, parts=8 a number takes bits + 1/2 + 1/8
     bits, or with 4 and 5 ``bits`` and ``scale_dtype=torch.float16`` what llama.cpp calls Q4_K and Q5_K;
     parts=16, step_bits=7, symmetric=True and 6 bits are Q6_K. Twenty passes.
