@@ -63,6 +63,7 @@ def test_an_engineer_takes_a_smaller_model_away(polyad_command, base):
     assert all(torch.equal(one[name], two[name]) for name in one)
     asked = tomllib.loads(Path("again/run.toml").read_text())
     assert (asked["command"], asked["out"], asked["windows"]) == ("compress", "again", 1)
+    assert asked["method"] == "rtn:bits=8,group=32"  # that was left open the first time
 
 
 def test_a_model_that_plain_transformers_loads(polyad_command, base):

@@ -67,6 +67,17 @@ def check_budget(items: Mapping[str, Curve], budget: float) -> float:
     return budget
 
 
+def even_places(items: Mapping[str, Curve], budget: float) -> dict[str, int]:
+    """The place of each item's choice at the largest share of their own costs that all can have."""
+    share = check_budget(items, budget) / sum(curve.whole for curve in items.values())
+    low, high = 0.0, max(share, 1.0)
+    for _ in range(60):  # the largest common share whose rounded-down choices fit
+        middle = (low + high) / 2
+        spent = sum(float(c.costs[c.affordable(middle * c.whole)]) for c in items.values())
+        low, high = (middle, high) if spent <= budget * (1 + 1e-12) else (low, middle)
+    return {name: curve.affordable(low * curve.whole) for name, curve in items.items()}
+
+
 def spend_rest(items: Mapping[str, Curve], places: dict[str, int], budget: float) -> Sizes:
     """Spend what coarse steps leave over on the items with the finest ones; the sizes at the places reached."""
     places = dict(places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polyad._card import Paper, method
-from polyad.allocate.curve import Curve, Sizes, check_budget, spend_rest
+from polyad.allocate.curve import Curve, Sizes, even_places, spend_rest
 
 EXAMPLE = Paper("Sainath, Kingsbury, Sindhwani, Arisoy, Ramabhadran", 2013,
                 "Low-rank matrix factorization for deep neural network training with high-dimensional output targets",
@@ -24,11 +24,4 @@ def uniform(items: Mapping[str, Curve], budget: float) -> Sizes:
     >>> uniform({"a": curve, "b": curve}, 4.0)
     {'a': 2, 'b': 2}
     """
-    share = check_budget(items, budget) / sum(curve.whole for curve in items.values())
-    low, high = 0.0, max(share, 1.0)
-    for _ in range(60):  # the largest common share whose rounded-down choices fit
-        middle = (low + high) / 2
-        spent = sum(float(c.costs[c.affordable(middle * c.whole)]) for c in items.values())
-        low, high = (middle, high) if spent <= budget * (1 + 1e-12) else (low, middle)
-    places = {name: curve.affordable(low * curve.whole) for name, curve in items.items()}
-    return spend_rest(items, places, budget)
+    return spend_rest(items, even_places(items, budget), budget)

@@ -70,6 +70,7 @@ def compress(
     shown.folder = out_folder
     windows = options.effort(windows, usual=6, full=24, thorough=thorough)
     alternations = options.effort(alternations, usual=5, full=15, thorough=thorough)
+    shown.settled = {"method": method, "windows": windows, "alternations": alternations}
     recipe = steps(method) if fit_for is None else fit_recipe(method, fit_for)
     chosen = options.measure_of(measure, larger=larger)
     request = Request(model, recipe, keep, Asked(

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +31,8 @@ class Shown:
     debug: bool = False
     folder: Any = None
     """The output folder, where the command itself chose it."""
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    """Options that were left open and what the command took for them, by parameter."""
     context: Any = None
     """The parser's, of the command that runs."""
 

@@ -39,7 +39,8 @@ def with_shared(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*args: Any, quiet: bool = False, debug: bool = False, **named: Any) -> Any:
         named.pop("config", None)  # read before the others
-        output.shown.quiet, output.shown.debug, output.shown.folder = quiet, debug, None
+        shown = output.shown
+        shown.quiet, shown.debug, shown.folder, shown.settled = quiet, debug, None, {}
         result = function(*args, **named)
         _write_record()
         return result
@@ -101,10 +102,11 @@ def _write_record() -> None:
     folder = output.shown.folder or next(named, None)
     if folder is None or not folder.expanduser().is_dir():
         return
+    params = {**context.params, **output.shown.settled}
     asked = {
-        _spelled(p): context.params[p.name]
+        _spelled(p): params[p.name]
         for p in context.command.params
-        if p.name in context.params and p.name not in NOT_OF_THE_RUN and context.params[p.name] is not None
+        if p.name not in NOT_OF_THE_RUN and params.get(p.name) is not None
     }
     asked.setdefault("out", folder)
     with whole_file(folder.expanduser() / RECORD) as partial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from polyad.allocate import Curve
-from polyad.allocate.curve import check_budget
+from polyad.allocate.curve import even_places
 from polyad.compress.recipe import Step
 
 
@@ -17,13 +17,7 @@ def alike(items: Mapping[str, Curve], budget: float) -> dict[str, int]:
     >>> alike({"a": curve, "b": curve}, 5.0)
     {'a': 2, 'b': 2}
     """
-    share = check_budget(items, budget) / sum(curve.whole for curve in items.values())
-    low, high = 0.0, max(share, 1.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        spent = sum(float(c.costs[c.affordable(middle * c.whole)]) for c in items.values())
-        low, high = (middle, high) if spent <= budget * (1 + 1e-12) else (low, middle)
-    return {name: int(curve.sizes[curve.affordable(low * curve.whole)]) for name, curve in items.items()}
+    return {name: int(items[name].sizes[place]) for name, place in even_places(items, budget).items()}
 
 
 def refuse_unplain(recipe: Sequence[Step], allocate: str | None) -> None:
