@@ -7,6 +7,7 @@ import pytest
 import tiny
 from known_failures import KNOWN_FAILURES
 from polyad import cli
+from polyad._folders import cache_folder
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,6 +29,18 @@ def _concerns(item: pytest.Item, name: str, prop: str) -> bool:
     parameters = getattr(getattr(item, "callspec", None), "id", None)
     function = getattr(item, "originalname", item.name)
     return parameters == f"{name}-{prop}" or (parameters == name and function == f"test_{prop}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_apart(tmp_path_factory):
+    """Keep what tests measure of kernels out of the user's cache; models and data are those of the user's."""
+    users, apart = cache_folder(), tmp_path_factory.mktemp("cache")
+    for name in ("models", "data", "tokens", "baselines", "benchmarks"):
+        (users / name).mkdir(parents=True, exist_ok=True)
+        (apart / name).symlink_to(users / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POLYAD_CACHE", str(apart))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Which product serves how many rows: measured, kept in the cache folder, and read back with care."""
 
 import copy
+import itertools
 import json
 
 import pytest
@@ -137,3 +138,27 @@ def test_a_measurement_is_of_the_matrix(choices):
     made = choice.measure_choice(source(256, 256), "packed4", torch.bfloat16)
     assert 0 <= made["most"] <= choice.ROWS[-1]
     assert min(made["packed"], made["restored"], made["dense"]) > 0
+
+
+def test_what_another_process_measured_meanwhile_is_kept(choices):
+    here, there = choices(), choice.Choices()
+    there.of(source(96, 64), "packed4", torch.float32)
+    here.of(source(64, 64), "packed4", torch.float32)
+    there.write()
+    here.write()
+    (kept,) = choice.read_choices().values()
+    assert {name.rpartition(", ")[2] for name in kept} == {"64 x 64", "96 x 64"}
+
+
+def test_calls_that_had_to_wait_for_the_processor_do_not_count(monkeypatch):
+    calls, clock = itertools.count(), {"at": 0}
+
+    def tick():
+        return clock["at"]
+
+    def call():  # two of three wait a thousand times as long as they work
+        clock["at"] += 1_000 if next(calls) % 3 == 0 else 1_000_000
+
+    monkeypatch.setattr(choice.time, "thread_time_ns", tick)
+    monkeypatch.setattr(choice.time, "perf_counter_ns", tick)
+    assert choice.fastest([call] * 4) == 1.0

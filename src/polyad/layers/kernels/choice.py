@@ -79,7 +79,9 @@ class Choices:
         """Put what was measured into the user's cache folder; one that cannot be written in changes nothing."""
         if not self.changed:
             return
-        stated = StatedChoices(version=NEWEST["kernels"], processors={**read_choices(), self.place: self.known})
+        kept = read_choices()
+        self.known = {**kept.get(self.place, {}), **self.known}  # what other processes measured meanwhile
+        stated = StatedChoices(version=NEWEST["kernels"], processors={**kept, self.place: self.known})
         try:
             file().parent.mkdir(parents=True, exist_ok=True)
             with whole_file(file()) as partial:
@@ -157,11 +159,11 @@ def measure_choice(source: Quantized, kernel: str, dtype: torch.dtype) -> Choice
     rival = fastest([lambda w=w: F.linear(one, w) for w in dense.repeat(copies, 1).chunk(copies)])
     apart = [copy.deepcopy(format) for _ in range(copies)]
     alone = fastest([lambda f=f: _few(f, one) for f in apart])
-    slow = fastest([lambda: _many(format, one)], 3)
+    slow = fastest([lambda: _many(format, one)], 5)
     most, lead = 0, 0.0
     for rows in ROWS if dtype == torch.bfloat16 else [r for r in ROWS if r <= MOST_INEXACT]:
         x = torch.ones(rows, source.size[1], dtype=dtype)
-        gain = fastest([lambda x=x: _many(format, x)], 3) - fastest([lambda x=x: _few(format, x)] * 4, 3)
+        gain = fastest([lambda x=x: _many(format, x)], 5) - fastest([lambda x=x: _few(format, x)], 15)
         if gain <= 0:  # they cross between the rows before and these
             most += int((rows - most) * lead / (lead - gain)) if most else 0
             break
@@ -178,13 +180,17 @@ def _many(format: Any, x: Tensor) -> Tensor:
 
 
 def fastest(calls: list[Callable[[], object]], turns: int = 4) -> float:
-    """Microseconds of a call: all of them one after the other, in the fastest of some turns."""
+    """Microseconds of a call, at the lower fifth of some turns of all of them.
+
+    Each call is timed by itself: where other programs want the processor, most calls of two threads wait for one
+    another many times as long as they work, and a sum over calls would judge the waiting.
+    """
     # the processor's own time where there is one thread: others may want the processor too
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    best = float("inf")
+    clock = time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    samples: list[int] = []
     for _ in range(turns):
-        began = clock()
         for call in calls:
+            began = clock()
             call()
-        best = min(best, clock() - began)
-    return best / len(calls) * 1e6
+            samples.append(clock() - began)
+    return sorted(samples)[len(samples) // 5] / 1e3
