@@ -89,12 +89,39 @@ def check_names(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     allowed = arguments(method)
     for name in given:
         if name not in allowed:
-            meant = OTHER_NAMES.get(name.lower())
-            near = [meant] if meant in allowed else difflib.get_close_matches(name, allowed, n=1)
-            hint = f"did you mean {near[0]}? It" if near else "it"
-            takes = ", ".join(map(str, allowed.values())) or "none"
-            raise ValueError(f"{method.name} has no argument {name!r}; {hint} takes {takes}")
+            raise ValueError(_no_argument(method.name, name, allowed))
     return dict(given)
+
+
+def check_keywords(made: type, given: Iterable[str]) -> None:
+    """Refuse keywords with which a class of methods cannot be made, as ``check_names`` does.
+
+    >>> from polyad.adapters import IA3
+    >>> IA3((6, 8), rank=2)
+    Traceback (most recent call last):
+    TypeError: IA3 has no argument 'rank'; it takes side=outputs
+    """
+    allowed = _keywords(made)
+    for name in given:
+        if allowed is not None and name not in allowed:
+            shown = {key: one for key, one in allowed.items() if key not in ALWAYS and one.default is not REQUIRED}
+            raise TypeError(_no_argument(made.__name__, name, shown))
+
+
+@functools.cache
+def _keywords(made: type) -> dict[str, Argument] | None:
+    """The keywords of a class by name; None where it takes any."""
+    parameters = list(inspect.signature(made.__init__).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name: Argument(p.name, str(p.annotation), p.default) for p in parameters}
+
+
+def _no_argument(method: str, name: str, allowed: Mapping[str, Argument]) -> str:
+    meant = OTHER_NAMES.get(name.lower())
+    near = [meant] if meant in allowed else difflib.get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {near[0]}? It" if near else "it"
+    return f"{method} has no argument {name!r}; {hint} takes {', '.join(map(str, allowed.values())) or 'none'}"
 
 
 def read_method(text: str, kinds: Iterable[str]) -> tuple[Card, dict[str, Any]]:

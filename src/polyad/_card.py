@@ -193,8 +193,8 @@ def card(function: Callable[..., Any] | str, *, kinds: tuple[str, ...] = ()) -> 
     near = difflib.get_close_matches(name, names, n=3)
     *others, last = [NOUNS.get(kind, kind) for kind in kinds or ("method",)]
     wanted = " or ".join(filter(None, [", ".join(others), last]))
-    some = names if len(names) <= 30 else ["what polyad methods lists"]
-    there = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(some)}"
+    there = f"there are {', '.join(names)}" if len(names) <= 30 else "polyad methods lists them"
+    there = f"did you mean {' or '.join(near)}?" if near else there
     if entry is not None:
         raise ValueError(f"{name} is of kind {NOUNS.get(entry.kind, entry.kind)}, not {wanted}; {there}")
     raise ValueError(f"no {wanted} is called {name!r}; {there}")

@@ -84,6 +84,18 @@ def test_merge_writes_a_model_that_needs_no_adapter(polyad_command, tiny_folder,
     code, _, err = polyad_command(*arguments)
     assert code == 1
     assert "already" in err
+    (tmp_path / "out" / "run.toml").unlink()  # a kill after the model was saved: what is written last is not there
+    (tmp_path / "out" / "README.md").unlink()
+    saved = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    code, out, err = polyad_command(*arguments)
+    assert (code, err) == (0, "")
+    assert "polyad merge" in (tmp_path / "out" / "README.md").read_text()
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == saved
+    (tmp_path / "out" / "run.toml").unlink()
+    host.save("mine", tmp_path / "another")
+    code, _, err = polyad_command(*arguments[:-1], tmp_path / "another")
+    assert code == 1, "what another command left is not finished"
+    assert "already" in err
 
 
 def test_a_report_is_made_of_what_was_printed(polyad_command, tiny_folder, tiny_text, tmp_path):

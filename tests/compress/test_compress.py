@@ -468,3 +468,11 @@ def test_a_plan_says_in_a_few_lines_what_it_decided():
     assert shown[0] == "Plan(21 layers, keep 0.8 of the parameters, seed 0)"
     assert re.fullmatch(r"  modegpt: keep \d+ to \d+ on \d+ items(, \d+ whole)?", shown[1])
     assert shown[2:] == ["  left: lm_head, the output head"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"), [(3, "3 is no recipe; write"), (None, "None is no recipe"), ([3], "3 is no step")]
+)
+def test_what_is_no_recipe_is_refused(recipe, said):
+    with pytest.raises(TypeError, match=said):
+        polyad.plan(nn.Linear(4, 4), recipe)

@@ -148,3 +148,12 @@ def test_papers_and_examples_are_required():
         contract.documentation(card("decompose", dense))
     with pytest.raises(AssertionError, match="has no docstring"):
         contract.documentation(card("transform", Idle))
+
+
+CLASSES = [card for card in methods() if card.kind in ("adapter", "codec")]
+
+
+@pytest.mark.parametrize("card", CLASSES, ids=lambda card: card.name)
+def test_a_class_of_methods_says_which_keywords_it_has(card):
+    with pytest.raises(TypeError, match=rf"{card.function.__name__} has no argument 'rnk'; .*[iI]t takes"):
+        card.function(rnk=3)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
+from polyad._arguments import check_keywords
 from polyad._moved import Renamed
 from polyad.adapters.frozen.frozen import Frozen, Update
 from polyad.statistics import Moments
@@ -49,6 +50,11 @@ class Adapter(nn.Module):
 
     sized_by: ClassVar[str] = "rank"
     """The argument that sets how many numbers are trained; ``size_to_count`` searches it."""
+
+    def __new__(cls, *_: Any, **named: Any) -> Self:
+        """An adapter to be made; keywords that it does not have are refused in a sentence."""
+        check_keywords(cls, named)
+        return super().__new__(cls)
 
     def update(self, base: Frozen) -> Update:
         """ΔW without ``scale``, of shape ``base.shape``, or (out, the rest) of it. A method that reads

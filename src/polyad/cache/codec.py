@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from polyad._arguments import check_keywords
 from polyad.formats import Format
 
 Turn = Callable[..., Tensor]
@@ -63,6 +64,11 @@ class Codec:
     there the queries that ``encode`` gets are none (no tokens), and such a codec is refused."""
     layers: ClassVar[int] = 1
     """Codecs of several neighbouring layers: one codec is made for this many, and ``encode_layers`` sees them all."""
+
+    def __new__(cls, *_: Any, **named: Any) -> Self:
+        """A codec to be made; keywords that it does not have are refused in a sentence."""
+        check_keywords(cls, named)
+        return super().__new__(cls)
 
     def encode(self, keys: Tensor, values: Tensor, queries: Tensor) -> tuple[Format, Format]:
         """Formats of (batch, heads, tokens, channels). ``queries`` (batch, query heads, tokens, channels) are those

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from polyad.cli import options
 from polyad.cli.output import command, emit, out
+from polyad.cli.run_settings import RECORD
 
 
 def merge(
@@ -30,15 +31,19 @@ def merge(
     from polyad.models.folder import base_of, check_free
     from polyad.models.loading_line import loading_line
 
-    check_free(out_folder)
+    before = _saved_before(out_folder)
+    if before is None:
+        check_free(out_folder)
     options.fix_seed(seed)
     stored_in = None if store is None else options.dtype_of(store)
     one = options.load_model(model, dtype, device, adapter)
     host = Adapters(one)
     updated = len(host.layers())
-    host.merge(keep=False)
-    base = {"name": origin(one).name, "sha256": base_of(origin(one).folder)}
-    save(one, out_folder, tokenizer=origin(one).tokenizer, recipe={"merge": adapter}, dtype=stored_in, base=base)
+    asked = {"recipe": {"merge": adapter}, "base": {"name": origin(one).name, "sha256": base_of(origin(one).folder)}}
+    if before is None or not asked.items() <= before.items():
+        check_free(out_folder)  # what another command left is not this one's to finish
+        host.merge(keep=False)
+        save(one, out_folder, tokenizer=origin(one).tokenizer, dtype=stored_in, **asked)
     write_card(out_folder, read_manifest(out_folder), command=command())
     if json:
         emit({"command": command(), "model": model, "adapter": adapter, "out": str(out_folder), "layers": updated,
@@ -47,3 +52,12 @@ def merge(
         said = f"saved to {out_folder}; the adapter is in the weights of {updated} layers"
         out.print(said, soft_wrap=True)
         out.print(loading_line(out_folder), soft_wrap=True)
+
+
+def _saved_before(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a model whose folder lacks what a command writes last: one that was killed after it saved."""
+    from polyad._model_card import read_manifest
+
+    if (folder / RECORD).exists() or not (folder / "polyad.json").is_file():
+        return None
+    return dict(read_manifest(folder))

@@ -16,6 +16,7 @@ from polyad._card import Card, card
 SIZE = {"decompose": "rank", "factor": "rank", "quantize": "bits", "group": "keep"}
 """The argument by which each kind of method is told how small to be."""
 KINDS = (*SIZE, "rescale")
+WRITE = "write a method's name with its arguments, such as modegpt or rtn:bits=4, its function, or a list of these"
 ADDS = ("decompose", "factor")
 """Kinds that treat what earlier steps left over and add to what these made."""
 
@@ -79,6 +80,8 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     ['round_to_nearest', 'eora']
     """
     single = isinstance(recipe, str | Step) or callable(recipe)
+    if not single and not isinstance(recipe, Iterable):
+        raise TypeError(f"{recipe!r} is no recipe; {WRITE}")
     parts = tuple(step for part in ([recipe] if single else list(recipe)) for step in _read(part))  # pyright: ignore
     if not parts:
         raise ValueError(f"the recipe {recipe!r} is empty; give a method such as modegpt or rtn:bits=4, or a list")
@@ -101,6 +104,8 @@ def _read(part: Any) -> list[Step]:
         if part.args:
             raise ValueError(f"{part.func.__name__} in a recipe takes its arguments by name, not by place")
         part, arguments = part.func, dict(part.keywords)
+    if not callable(part):
+        raise TypeError(f"{part!r} is no step of a recipe; {WRITE}")
     method = card(part, kinds=KINDS)
     return [_step(method, check_arguments(method, arguments))]
 
