@@ -18,7 +18,7 @@ def search_once(handle: str, key: str, names: Iterable[str], measure: Callable[[
         stored = read_result(handle)
     except ValueError:  # a damaged file keeps nothing
         stored = None
-    kept = {} if stored is None else stored.details.get(key, {})
-    if isinstance(kept, dict) and set(kept) == set(grid):
-        return {name: float(kept[name]) for name in grid}
+    losses = {} if stored is None else stored.details.get(key, {})
+    if isinstance(losses, dict) and set(losses) == set(grid):
+        return {name: float(losses[name]) for name in grid}
     return {name: measure(name) for name in grid}

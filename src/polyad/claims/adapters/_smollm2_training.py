@@ -29,7 +29,7 @@ class Contestant:
 
 
 class Duel:
-    """Two contestants on equal layers, tokens and steps; the rate is that of the least loss at seed 0, searched once."""
+    """Two contestants on equal layers, tokens and steps; the rate is that of the least loss at seed 0."""
 
     def __init__(
         self, handle: str, settings: Finetuning, seeds: Sequence[int], callback: Callback | None = None
