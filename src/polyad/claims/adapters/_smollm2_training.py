@@ -12,6 +12,7 @@ from polyad._callback import Callback
 from polyad.adapters import Adapters
 from polyad.adapters.training.finetune import NAME, finetune
 from polyad.adapters.training.settings import Finetuning
+from polyad.claims._kept_search import search_once
 from polyad.claims.record import Line, Outcome, mean_and_error
 from polyad.models import load
 
@@ -28,9 +29,12 @@ class Contestant:
 
 
 class Duel:
-    """Both contestants on the same layers, tokens and steps; the rate is that of the least loss at seed 0."""
+    """Two contestants on equal layers, tokens and steps; the rate is that of the least loss at seed 0."""
 
-    def __init__(self, settings: Finetuning, seeds: Sequence[int], callback: Callback | None = None) -> None:
+    def __init__(
+        self, handle: str, settings: Finetuning, seeds: Sequence[int], callback: Callback | None = None
+    ) -> None:
+        self.handle = handle
         self.model: Any = load("smollm2", dtype=torch.float32)
         self.settings, self.seeds, self.callback = settings, seeds, callback
         self.details: dict[str, Any] = {}
@@ -54,10 +58,11 @@ class Duel:
         return Outcome([line], self.details)
 
     def _losses(self, contestant: Contestant) -> list[float]:
-        tuned = {rate: self._loss(contestant, rate, TUNING_SEED) for rate in contestant.rates}
-        best = min(tuned, key=lambda rate: tuned[rate])
+        key, rates = f"losses of {contestant.name} by rate, when tuned", [f"{rate:g}" for rate in contestant.rates]
+        tuned = search_once(self.handle, key, rates, lambda rate: self._loss(contestant, float(rate), TUNING_SEED))
+        best = float(min(rates, key=lambda rate: tuned[rate]))
         losses = [self._loss(contestant, best, seed) for seed in self.seeds]
-        self.details[f"losses of {contestant.name} by rate, when tuned"] = {f"{r:g}": v for r, v in tuned.items()}
+        self.details[key] = tuned
         self.details[f"losses of {contestant.name}"] = losses
         return losses
 

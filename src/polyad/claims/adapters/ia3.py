@@ -23,7 +23,7 @@ SETTINGS = Finetuning(("stdlib",), steps=40, windows=6, select=("*.k_proj", "*.v
 
 def claim(callback: Callback | None = None) -> Outcome:
     """The held-out loss of IA3 less that of LoRA, which trains more numbers."""
-    return Duel(SETTINGS, SEEDS, callback).outcome(
+    return Duel("ia3", SETTINGS, SEEDS, callback).outcome(
         Contestant("IA3", partial(IA3, side=SIDES), (0.003, 0.01, 0.03)),
         Contestant("LoRA of rank 1", partial(LoRA, rank=1), (0.002, 0.008, 0.032)),
         "on keys, values and the inputs of down projections IA3 ends at a lower held-out loss than LoRA of rank 1, "

@@ -22,7 +22,7 @@ SETTINGS = Finetuning(("stdlib",), steps=40, windows=6, select=("*.q_proj", "*.k
 
 def claim(callback: Callback | None = None) -> Outcome:
     """The held-out loss of OFT less that of LoRA."""
-    return Duel(SETTINGS, SEEDS, callback).outcome(
+    return Duel("oft", SETTINGS, SEEDS, callback).outcome(
         Contestant("OFT", partial(OFT, block=4), RATES),
         Contestant("LoRA of rank 1", partial(LoRA, rank=1), RATES),
         "on the attention's projections OFT with blocks of four ends at a lower held-out loss than LoRA of rank 1, "
