@@ -15,6 +15,10 @@ from polyad.adapters.frozen.frozen import Frozen
 @method(
     "adapter",
     name="ia3",
+    instead=(
+        "For the least loss after the same steps: `lora` of rank 1, which trains about twice as many numbers and "
+        "ended 0.031 nats a token lower on SmolLM2."
+    ),
     papers=(
         Paper(
             "Liu, Tam, Muqeeth, Mohta, Huang, Bansal, Raffel",

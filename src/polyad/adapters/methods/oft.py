@@ -18,6 +18,10 @@ from polyad.adapters.frozen.frozen import Frozen
 @method(
     "adapter",
     name="oft",
+    instead=(
+        "For the least loss after the same steps at few numbers: `lora` of rank 1, which ended 0.025 nats a token "
+        "lower than blocks of four on SmolLM2's attention."
+    ),
     example={"block": 2},
     papers=(
         Paper(
