@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.exports.llama import perplexity, quantize_like, tokens_a_second
+from benchmarks.exports.llama import CHUNKS, CONTEXT, perplexity, quantize_like, tokens_a_second
 from benchmarks.measuring import Row, at_least, at_most
+from torch.nn import functional as F
 
 import polyad
 from polyad.compress import equivalent_rescaling
-from polyad.data import evaluation, stdlib
-from polyad.evaluation.quality import losses
+from polyad.data import stdlib
+from polyad.models.source import origin
 
 KEPT = Path.home() / ".cache" / "polyad" / "benchmarks" / "exports"
 POLYAD = str(Path(sys.executable).with_name("polyad"))
 CONTAINERS = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "Q4_K", "Q4_K,*down_proj=Q6_K,*attn*=Q5_1")
 RECIPES = ("rtn:bits=4", "normal_float:bits=4", "vs_quant:bits=4", "least_distortion:bits=4")
-WINDOWS, TURNS, TOKENS = 2, 5, 48
+TURNS, TOKENS = 5, 48
 
 
 def twin() -> Path:
@@ -61,9 +62,15 @@ def text_file() -> Path:
 
 
 def our_perplexity(model: Any) -> float:
-    """The perplexity of a model on windows of both texts, as polyad scores them."""
-    texts = evaluation(model, ("stdlib", "sotu"), count=WINDOWS)
-    return math.exp(statistics.mean(float(losses(model, windows).mean()) for windows in texts.values()))
+    """The perplexity of a model on the tokens that llama-perplexity scores: of each window the later half."""
+    ids = origin(model).tokenizer(text_file().read_text(encoding="utf-8"), add_special_tokens=False).input_ids
+    windows = torch.tensor(ids[: CHUNKS * CONTEXT]).reshape(CHUNKS, CONTEXT)
+    total = 0.0
+    with torch.no_grad():
+        for window in windows:
+            logits = model(window[None]).logits[0, CONTEXT // 2 : -1].float()
+            total += float(F.cross_entropy(logits, window[CONTEXT // 2 + 1 :]))
+    return math.exp(total / CHUNKS)
 
 
 def kept(name: str, make: Callable[[], float]) -> float:
@@ -76,7 +83,7 @@ def kept(name: str, make: Callable[[], float]) -> float:
 
 def quality(model: Any, file: Path) -> dict[str, float]:
     """Perplexities over the original's: of the model, of the file read back, and of the file by its engine."""
-    original = kept("twin", lambda: our_perplexity(polyad.load(twin())))
+    original = kept("twin-same-tokens", lambda: our_perplexity(polyad.load(twin())))
     engine = kept("twin-llama", lambda: perplexity(base(), text_file()))
     return {
         "model": our_perplexity(model) / original if model is not None else math.nan,

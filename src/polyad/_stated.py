@@ -132,8 +132,8 @@ def _is_plain(value: Any, kind: Any) -> bool:
 
 
 def _bounded(value: float) -> float:
-    """The number, or infinity where it is a whole number that no float holds."""
-    return value if isinstance(value, float) or abs(value) < 2**1000 else math.inf
+    """The number, or infinity where it is a whole number that torch does not take."""
+    return value if isinstance(value, float) or abs(value) < 2**63 else math.inf
 
 
 def _object(name: str, value: Any, kind: Any) -> _Misfit | None:

@@ -257,3 +257,12 @@ def test_older_tokens_have_fewer_bits_and_every_token_its_place():
     assert error[:20].mean() > 3 * error[20:40].mean() > 9 * error[40:].mean()
     with pytest.raises(ValueError, match="sum to 1"):
         staircase(x, (2, 4), share=(0.5, 0.4))
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("scaling", []), ("scaling", 10**400), ("rank", 2.5), ("query_bias", 1)])
+def test_a_damaged_description_of_latent_attention_is_refused(name, wrong):
+    one = LatentAttention(24, 4, rank=10, nope=4, rope=4, value=5)
+    spec = one.spec()
+    assert LatentAttention.from_spec(spec, one).spec() == spec
+    with pytest.raises(ValueError, match=f"latent attention module states .* for {name}, where .* copy the folder"):
+        LatentAttention.from_spec({**spec, name: wrong}, one)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyad._card import Paper, method
+from polyad._stated import check_stated
 from polyad.attention.module import Attend, AttentionModule, check_pairs
 from polyad.attention.rotary import select_pairs
 from polyad.cache.host.attention import FEW, over_pieces
@@ -19,6 +20,20 @@ DEEPSEEK = Paper(
     "DeepSeek-AI", 2024, "DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts Language Model",
     "arXiv:2405.04434", adds="latents for keys and values, a decoupled rotary key, absorption of the up projections",
 )  # fmt: skip
+
+
+class StatedLatent(TypedDict):
+    """A module as a folder describes it."""
+
+    width: int
+    heads: int
+    rank: int
+    nope: int
+    rope: int
+    value: int
+    scaling: float
+    query_bias: bool
+    latent_bias: bool
 
 
 @register_kind
@@ -154,6 +169,7 @@ class LatentAttention(AttentionModule):
     @classmethod
     def from_spec(cls, spec: dict[str, Any], before: nn.Module) -> LatentAttention:
         """An uninitialised module of this description, in place of ``before``, whose output projection it has."""
+        check_stated(spec, StatedLatent, "the description of a latent attention module", "copy the folder again")
         sizes = {name: value for name, value in spec.items() if name != "layer"}
         with torch.device("meta"):
             return cls(**sizes, **settings_of(before))
