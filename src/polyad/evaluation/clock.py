@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import statistics
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from polyad._callback import Callback
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
+from polyad.layers.kernels import prepare_layers
 from polyad.models.experts import layer_at
 from polyad.models.layer_matrices import linear_types, matrix_shape
 
 ROWS = (1, 64)
 """Rows at which a layer is timed: decoding one token, and a short prompt."""
 TURNS = 9
+MEMORY, MOST_COPIES = 48 << 20, 32
+"""Bytes of copies of a layer that are called in turn, more than a processor's cache holds, and the most copies."""
 
 
 @torch.no_grad()
@@ -29,7 +33,9 @@ def relative_times(
 ) -> dict[str, dict[int, float]]:
     """For each path the layer's time over that of the original's layer, by rows; equal pairs are timed once.
 
-    Linear layers are: those of convolutions and embeddings depend on more than rows.
+    Linear layers are: those of convolutions and embeddings depend on more than rows. Layers of codes are timed as
+    ``polyad.load`` gives them, with the kernels that are fast here; the model keeps its own. Weights are read from
+    memory, as in a model, and not from the processor's cache.
     """
     by_kind: dict[str, dict[int, float]] = {}
     times: dict[str, dict[int, float]] = {}
@@ -38,7 +44,8 @@ def relative_times(
         new, old = model.get_submodule(path), layer_at(original, path)
         key = _kind(new) + _kind(old)
         if key not in by_kind:
-            by_kind[key] = {rows: time_ratio(_call(new, rows), _call(old, rows)) for rows in ROWS}
+            loaded = prepare_layers(copy.deepcopy(new).eval())
+            by_kind[key] = {rows: time_ratio(*_calls((loaded, old), rows)) for rows in ROWS}
         times[path] = by_kind[key]
         if callback is not None:
             callback(number, len(chosen), {"stage": "layers"})
@@ -72,15 +79,26 @@ def break_even(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> in
     while high - low > max(1, min(shape) // 64):
         rank = (low + high) // 2
         factored = Linear(LowRank(torch.zeros(shape[0], rank, dtype=dtype), torch.zeros(rank, shape[1], dtype=dtype)))
-        slow = any(time_ratio(_call(factored, rows), _call(dense, rows)) > 1.0 for rows in ROWS)
+        slow = any(time_ratio(*_calls((factored, dense), rows)) > 1.0 for rows in ROWS)
         low, high = (low, rank) if slow else (rank, high)
     return low
 
 
-def _call(layer: Any, rows: int) -> Callable[[], object]:
-    weight = layer.weight() if isinstance(layer.weight, Factors) else layer.weight
-    x = torch.ones(rows, matrix_shape(layer)[1], dtype=weight.dtype, device=weight.device)
-    return lambda: layer(x)
+def _calls(layers: tuple[Any, Any], rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Calls of two layers, each of as many copies, so that neither's weights wait in the processor's cache."""
+    copies = max(1, min(MOST_COPIES, MEMORY // max(1, min(_weight(layer).nbytes for layer in layers))))
+    one, other = (_call([layer, *(copy.deepcopy(layer) for _ in range(copies - 1))], rows) for layer in layers)
+    return one, other
+
+
+def _call(layers: list[Any], rows: int) -> Callable[[], object]:
+    weight = _weight(layers[0])
+    x = torch.ones(rows, matrix_shape(layers[0])[1], dtype=weight.dtype, device=weight.device)
+    return lambda: [layer(x) for layer in layers]
+
+
+def _weight(layer: Any) -> Any:
+    return layer.weight() if isinstance(layer.weight, Factors) else layer.weight
 
 
 def _kind(layer: Any) -> str:

@@ -16,6 +16,9 @@ def slow_layers(record: CompressionRecord) -> str | None:
 
     >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 1.5, "64": 0.9}}]})
     '1 of 1 layers take longer than those that they replace: up, LowRank of 4 x 4 (1, up to 1.50 times with 1 row).'
+    >>> timed = {"path": "up", "kind": "Quantized", "shape": [4, 4], "time": {"1": 0.5, "64": 2}}
+    >>> slow_layers({"layers": [timed]}).partition("times ")[2]
+    'with 64 rows); with 1 row none does.'
     >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 0.5}}]})
     'None of the 1 layers takes longer than the one that it replaces.'
     """
@@ -23,7 +26,9 @@ def slow_layers(record: CompressionRecord) -> str | None:
     if not timed:
         return None
     groups: dict[tuple[str, str, str], list[tuple[float, str]]] = defaultdict(list)
+    slowest: dict[str, float] = defaultdict(float)
     for layer, time in timed:
+        slowest |= {rows: max(float(value), slowest[rows]) for rows, value in time.items()}
         worst, rows = max((float(value), rows) for rows, value in time.items())
         if worst > SLOWER:
             shape = " x ".join(map(str, layer["shape"]))
@@ -33,8 +38,12 @@ def slow_layers(record: CompressionRecord) -> str | None:
     phrases: list[str] = []
     for (name, kind, shape), times in sorted(groups.items(), key=lambda item: -max(item[1])[0]):
         worst, rows = max(times)
-        unit = "row" if rows == "1" else "rows"
-        phrases.append(f"{name}, {kind} of {shape} ({len(times)}, up to {worst:.2f} times with {rows} {unit})")
+        phrases.append(f"{name}, {kind} of {shape} ({len(times)}, up to {worst:.2f} times with {_rows(rows)})")
     more = f"; and {len(phrases) - NAMED} more kinds" if len(phrases) > NAMED else ""
     count, named = sum(map(len, groups.values())), "; ".join(phrases[:NAMED])
-    return f"{count} of {len(timed)} layers take longer than those that they replace: {named}{more}."
+    none = "".join(f"; with {_rows(rows)} none does" for rows, worst in slowest.items() if worst <= SLOWER)
+    return f"{count} of {len(timed)} layers take longer than those that they replace: {named}{more}{none}."
+
+
+def _rows(rows: str) -> str:
+    return f"{rows} row" if rows == "1" else f"{rows} rows"
