@@ -206,7 +206,7 @@ def test_break_even_is_found_where_the_clock_says(monkeypatch):
     asked = []
 
     def told(one, _other, turns=9):
-        held = one.__closure__[0].cell_contents.weight().rank
+        held = one.__closure__[0].cell_contents[0].weight().rank
         asked.append(held)
         return 0.5 if held <= 100 else 1.5
 

@@ -392,5 +392,5 @@ def test_a_damaged_description_is_refused_in_words(path, value, tmp_path):
     inside[path[-1]] = value
     file.write_text(json.dumps(config))
     for read in (transformers.AutoModelForCausalLM.from_pretrained, polyad.load):
-        with pytest.raises(ValueError, match=r"copy (it|the folder) again"):
+        with pytest.raises(ValueError, match=r"copy (it|the folder|the file) again"):
             read(tmp_path / "saved")
