@@ -39,7 +39,7 @@ OWED = {
         "diffusekrona", "dyn-kron-projection", "edora", "eigenlorax", "eora", "fast-update-tsvd", "figmn",
         "flora-tucker", "gear", "genai-math", "gralora", "igmn-scalable", "ksort-bfp", "linf-regression", "loldu",
         "loqt", "lora-asymmetry", "lora-ensembles", "loraplus", "lord", "lorkd", "lotr", "lowrank-tales",
-        "matryoshkakv", "meta-factorization", "modegpt", "ortho-diag", "palu", "prefixkv", "random-support-slr",
+        "matryoshkakv", "modegpt", "ortho-diag", "palu", "prefixkv", "random-support-slr",
         "riemannlora", "rmm", "singlora", "soka", "sparse-kernel-mv", "spm", "squat", "stream-top-eig", "surm",
         "svfit", "tensorpoly", "tera", "tlora-transform", "tnale", "tpa", "tpla", "transmla", "trg-ising", "ttn-bug",
         "vidkv", "welore", "xkv",
