@@ -125,8 +125,8 @@ def _lines(
     svd = "the truncated SVD of the same rank, the best there is: 1"
     return [
         Line(
-            assertion="SVD, QR, UTV, CUR, generalised Nyström and the pseudoinverse come out of one call; log10 of the "
-            "largest relative difference from their own algorithms",
+            assertion="SVD, QR, UTV, CUR, generalised Nyström and the pseudoinverse come out of one call; log10 of "
+            "the largest relative difference from their own algorithms",
             **mean_and_error(differences), relation="<=", bound=-10.0, seeds=len(SEEDS), data=data, tolerance=0.05,
             rival="torch.linalg's svd, qr, lstsq and pinv, which the figure is the difference from",
             control=f"the core in place of its pseudoinverse: {sum(transposed) / len(transposed):.2f}, which fails",
@@ -146,13 +146,13 @@ def _lines(
             control=f"columns and rows by chance: {mean('cur by chance'):.3g}, which fails",
         ),
         Line(
-            assertion=f"the mixed choice of {RANK} columns and a sketch of {RANK + OVER} leaves less than generalised "
-            "Nyström of the same sizes; ratio of the errors",
+            assertion=f"the mixed choice of {RANK} columns and a sketch of {RANK + OVER} leaves less than "
+            "generalised Nyström of the same sizes; ratio of the errors",
             **mean_and_error([share["mixed"] / share["nystrom"] for share in shares]), relation="<=", bound=1.0,
             seeds=len(SEEDS), data=data, tolerance=0.05,
             rival="generalised Nyström with Gaussian sketches of as many columns and rows",
-            control=f"A left out of the core: {mean('mixed without A in the core', 'nystrom'):.3g}, which fails; columns "
-            f"by chance: {mean('mixed by chance', 'nystrom'):.3g}, where nothing is gained",
+            control=f"A left out of the core: {mean('mixed without A in the core', 'nystrom'):.3g}, which fails; "
+            f"columns by chance: {mean('mixed by chance', 'nystrom'):.3g}, where nothing is gained",
         ),
     ]  # fmt: skip
 
