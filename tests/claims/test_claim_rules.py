@@ -37,7 +37,7 @@ OWED = {
     **dict.fromkeys((
         "aflora", "afm-ctr", "block-lora", "bridge-ensembles", "c3a", "coord-sampling", "core-shapes",
         "diffusekrona", "dyn-kron-projection", "edora", "eigenlorax", "eora", "fast-update-tsvd", "figmn",
-        "flora-tucker", "gear", "genai-math", "gralora", "igmn-scalable", "ksort-bfp", "linf-regression", "loldu",
+        "flora-tucker", "gear", "genai-math", "gralora", "igmn-scalable", "ksort-bfp", "loldu",
         "loqt", "lora-asymmetry", "lora-ensembles", "loraplus", "lord", "lorkd", "lotr", "lowrank-tales",
         "matryoshkakv", "modegpt", "ortho-diag", "palu", "prefixkv", "random-support-slr",
         "riemannlora", "rmm", "singlora", "soka", "sparse-kernel-mv", "spm", "squat", "stream-top-eig", "surm",

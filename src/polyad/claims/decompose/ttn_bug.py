@@ -11,7 +11,12 @@ from torch import Tensor
 from polyad._callback import Callback
 from polyad.claims._data_hash import sha
 from polyad.claims.decompose._matrix_flows import (
-    distance, matrix_problem, parallel_bug, project_factors, serial_bug, solve_exactly,
+    distance,
+    matrix_problem,
+    parallel_bug,
+    project_factors,
+    serial_bug,
+    solve_exactly,
 )  # fmt: skip
 from polyad.claims.record import Line, Outcome, mean_and_error
 from polyad.decompose import ttn_bug
