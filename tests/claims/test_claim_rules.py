@@ -41,7 +41,7 @@ OWED = {
         "loqt", "lora-asymmetry", "lora-ensembles", "loraplus", "lord", "lorkd", "lotr", "lowrank-tales",
         "matryoshkakv", "modegpt", "ortho-diag", "palu", "prefixkv", "random-support-slr",
         "riemannlora", "rmm", "singlora", "soka", "sparse-kernel-mv", "spm", "squat", "stream-top-eig", "surm",
-        "svfit", "tensorpoly", "tera", "tlora-transform", "tnale", "tpa", "tpla", "transmla", "trg-ising", "ttn-bug",
+        "svfit", "tensorpoly", "tera", "tlora-transform", "tnale", "tpa", "tpla", "transmla", "trg-ising",
         "vidkv", "welore", "xkv",
     ), UNPAIRED),
     **dict.fromkeys(("cheb-tucker", "ftfi", "greedy-tn", "kronecker-attention-nets"), every("rival", "control")),

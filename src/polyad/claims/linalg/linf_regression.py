@@ -79,7 +79,8 @@ def claim(callback: Callback | None = None) -> Outcome:
         if callback is not None:
             callback(done, len(SEEDS), {"ratio": over[f"{DENSE} localised"][-1]})
     data = {"planted and localised equations": sha(drawn)}
-    return Outcome(_lines(over, spread, data), {"rows": ROWS, "error over bound": over, "√d times the share": spread})
+    kept = {name: [x if math.isfinite(x) else None for x in values] for name, values in spread.items()}
+    return Outcome(_lines(over, spread, data), {"rows": ROWS, "error over bound": over, "√d times the share": kept})
 
 
 def _lines(over: Measures, spread: Measures, data: dict[str, str]) -> list[Line]:
