@@ -14,7 +14,7 @@ NAMED = 4  # groups of layers that the sentence names
 def slow_layers(record: CompressionRecord) -> str | None:
     """A sentence on the layers of a result that are slower than the original's; None where speed was not measured.
 
-    >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 1.5, "64": 0.9}}]})
+    >>> slow_layers({"layers": [{"path": "a.up", "kind": "LowRank", "shape": [4, 4], "time": {"1": 1.5, "64": 1.2}}]})
     '1 of 1 layers take longer than those that they replace: up, LowRank of 4 x 4 (1, up to 1.50 times with 1 row).'
     >>> timed = {"path": "up", "kind": "Quantized", "shape": [4, 4], "time": {"1": 0.5, "64": 2}}
     >>> slow_layers({"layers": [timed]}).partition("times ")[2]
