@@ -37,6 +37,10 @@ def linf_rows(n: int, d: int, eps: float, delta: float = 0.1) -> int:
 
 @method(
     "solve",
+    instead=(
+        "Where the equations are sparse: sketch='sparse_sign', which was seen to keep the bound too; where unknowns "
+        "are needed to more than a few digits: torch.linalg.lstsq of all equations."
+    ),
     example={
         "arguments": lambda g: _draw_problem(g), "off": lambda x, **problem: _coordinate_error(x, **problem),
         "scale": ("a", "b"),
