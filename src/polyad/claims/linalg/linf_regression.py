@@ -130,7 +130,8 @@ def _broken(over: Measures, data: dict[str, str]) -> list[Line]:
             assertion="CountSketch of as many rows breaks the same bound on localised equations with a chance above "
             f"{DELTA}; share of seeds",
             **mean_and_error([float(x > 1) for x in over["count_sketch localised"]]), relation=">=",
-            bound=DELTA, seeds=len(SEEDS), data=data, rival=f"the SRHT: {share['srht localised']:.3f}", tolerance=0.05,
+            bound=DELTA, seeds=len(SEEDS), data=data, tolerance=0.05,
+            rival=f"the SRHT: {share['srht localised']:.3f}",
             control=f"the same on planted equations: {share['count_sketch planted']:.3f}, which fails",
         ),
         Line(
