@@ -80,7 +80,8 @@ $(DATA)/sotu/.whole:
 clean:
 	rm -rf $(VENV) demo build dist
 
-# The committed tables and pictures, and the site in build/site, which opens from a disk without a network.
+# The committed tables, pictures and list of messages, and the site in build/site, which opens from a disk without a network.
 docs: $(VENV)/.docs
 	$(BIN)/python docs/pages.py && $(BIN)/python docs/tables.py && $(BIN)/python docs/guide_pictures.py
+	$(BIN)/python tests/house/messages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -107,7 +107,7 @@ Written by `make docs` from `benchmarks/results/exports.json`; `python -m benchm
 SmolLM2-135M in other numbers of the same function (its own lie on a grid of four bits, which would cost nothing).
 First its dense weights in each container, beside the file that `llama-quantize` writes with the same container for
 each tensor; then models compressed by `polyad compress --for gguf`. Perplexities are over the original's: as polyad
-scores the file that it reads back, and as `llama-perplexity` scores the file, on other windows. The embedding is in
+scores the file that it reads back, and as `llama-perplexity` scores the file, on the same tokens. The embedding is in
 Q8_0 throughout. Rows of 576 are no multiples of 256: in the lines of K containers they are in those of 32 numbers.
 """
 GRAPHS = """## ONNX

@@ -1,9 +1,9 @@
 """Adds the example methods of tests/recipes to a copy of this checkout, tests them there, and takes them out again.
 
 A method takes four files by hand: its own, the line of import in its package's ``__init__``, its claim and a
-changelog fragment. The table of methods is rewritten by its command, and the claim's result written by its own.
-``python tests/add_methods.py`` prints a line a step and ends with 1 at the first that fails. Further arguments go to
-every run of pytest.
+changelog fragment. The table of methods and the list of messages are rewritten by commands, and the claim's result
+is written by its own. ``python tests/add_methods.py`` prints a line a step and ends with 1 at the first that fails.
+Further arguments go to every run of pytest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILT = {"__pycache__", ".pytest_cache", "built"}
-CATALOGUE = [f"tests/house/test_{name}.py" for name in ("catalogue", "rooms", "house", "docs")] + [
+CATALOGUE = [f"tests/house/test_{name}.py" for name in ("catalogue", "rooms", "house", "docs", "messages")] + [
     "tests/claims/test_claims.py"
 ]
 COMMAND = "from polyad.cli import main; main()"
@@ -118,6 +118,11 @@ class Tree:
             sys.exit(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
+    def rewrite(self) -> None:
+        """Run the commands that write what follows from the source."""
+        for command in ("docs/pages.py", "tests/house/messages.py"):
+            self.python(command)
+
     def tests(self, *arguments: str) -> list[str]:
         """Run tests; the lines that name those that passed, and a last one with their count."""
         printed = self.python("-m", "pytest", "-p", "no:cacheprovider", "-rA", *arguments, *sys.argv[1:])
@@ -150,8 +155,8 @@ def add_and_test(tree: Tree, recipes: list[Recipe]) -> None:
             sys.exit(f"{recipe.name} changed {count} files, not 4")
         say(f"{recipe.kind} {recipe.name}: {count} files", clock)
     clock = time.perf_counter()
-    tree.python("docs/pages.py")
-    say("docs/methods.md is rewritten by docs/pages.py", clock)
+    tree.rewrite()
+    say("docs/methods.md and tests/house/messages.txt are rewritten", clock)
     clock, names = time.perf_counter(), " or ".join(recipe.name for recipe in recipes)
     passed = tree.tests(*(recipe.contract for recipe in recipes), "tests/house/test_house.py", "-k", names)
     for recipe in recipes:
@@ -200,7 +205,7 @@ def main() -> None:
         clock = time.perf_counter()
         for recipe in recipes:
             recipe.remove(tree.folder)
-        tree.python("docs/pages.py")
+        tree.rewrite()
         left = changed_files(before, tree.contents())
         if left:
             sys.exit(f"after the methods were removed, these files are not as they were: {', '.join(sorted(left))}")

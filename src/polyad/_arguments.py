@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,12 +60,17 @@ def arguments(method: Card) -> dict[str, Argument]:
     ['rank', 'centre=False']
     """
     hidden = ALWAYS | SUPPLIED.get(method.kind, frozenset())
-    named = (
-        Argument(p.name, p.annotation if isinstance(p.annotation, str) else str(p.annotation), p.default)
-        for p in inspect.signature(method.function).parameters.values()
-        if p.name not in hidden and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    )
+    named = (argument for argument in _parameters(method.function) if argument.name not in hidden)
     return {argument.name: argument for argument in (*named, *OF_HOSTS.get(method.kind, ()))}
+
+
+def _parameters(function: Callable[..., Any]) -> list[Argument]:
+    """The parameters of a function or a class that have a name."""
+    return [
+        Argument(p.name, p.annotation if isinstance(p.annotation, str) else str(p.annotation), p.default)
+        for p in inspect.signature(function).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
 
 
 def check_arguments(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +101,8 @@ def check_names(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
 def check_keywords(made: type, given: Iterable[str]) -> None:
     """Refuse keywords with which a class of methods cannot be made, as ``check_names`` does.
 
+    Here those that a host supplies are taken, and those of the host itself are not.
+
     >>> from polyad.adapters import IA3
     >>> IA3((6, 8), rank=2)
     Traceback (most recent call last):
@@ -104,17 +111,21 @@ def check_keywords(made: type, given: Iterable[str]) -> None:
     allowed = _keywords(made)
     for name in given:
         if allowed is not None and name not in allowed:
-            shown = {key: one for key, one in allowed.items() if key not in ALWAYS and one.default is not REQUIRED}
+            shown = {
+                key: one
+                for key, one in allowed.items()
+                if key not in ALWAYS | SUPPLIED["adapter"] | SUPPLIED["codec"]
+            }
             raise TypeError(_no_argument(made.__name__, name, shown))
 
 
 @functools.cache
 def _keywords(made: type) -> dict[str, Argument] | None:
     """The keywords of a class by name; None where it takes any."""
-    parameters = list(inspect.signature(made.__init__).parameters.values())[1:]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    function: Any = made.__init__
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
         return None
-    return {p.name: Argument(p.name, str(p.annotation), p.default) for p in parameters}
+    return {one.name: one for one in _parameters(function)[1:]}
 
 
 def _no_argument(method: str, name: str, allowed: Mapping[str, Argument]) -> str:

@@ -1,6 +1,7 @@
 """The command as a whole: how light it is, and the commands around the others: merge, report, a method's page."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -93,9 +94,15 @@ def test_merge_writes_a_model_that_needs_no_adapter(polyad_command, tiny_folder,
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == saved
     (tmp_path / "out" / "run.toml").unlink()
     host.save("mine", tmp_path / "another")
-    code, _, err = polyad_command(*arguments[:-1], tmp_path / "another")
-    assert code == 1, "what another command left is not finished"
-    assert "already" in err
+    for other in ((*arguments, "--store", "float16"), (*arguments[:-1], tmp_path / "another")):
+        code, _, err = polyad_command(*other)
+        assert (code, "already" in err) == (1, True), "what was asked otherwise is not finished"
+    with torch.no_grad():
+        next(iter(host.parameters("mine"))).add_(1)  # trained further: the folder holds what it was before
+    shutil.rmtree(tmp_path / "adapter")
+    host.save("mine", tmp_path / "adapter")
+    code, _, err = polyad_command(*arguments)
+    assert (code, "already" in err) == (1, True)
 
 
 def test_a_report_is_made_of_what_was_printed(polyad_command, tiny_folder, tiny_text, tmp_path):

@@ -202,15 +202,25 @@ def test_times_of_layers_are_told_by_shape_and_kind():
     assert all(value > 0 for times in found.values() for value in times.values())
 
 
+def test_copies_of_a_layer_fill_the_cache_and_no_more(monkeypatch):
+    made = []
+    monkeypatch.setattr(clock.copy, "deepcopy", lambda layer: made.append(layer) or layer)
+    for wide, count in ((64, clock.MOST_COPIES), (2048, clock.CACHE // (2048 * 2048 * 4)), (4096, 0)):
+        made.clear()
+        call = clock._call(nn.Linear(wide, wide, bias=False), 1)
+        assert len(made) == count
+        assert call().shape == (1, wide)
+
+
 def test_break_even_is_found_where_the_clock_says(monkeypatch):
     asked = []
 
-    def told(one, _other, turns=9):
-        held = one.__closure__[0].cell_contents[0].weight().rank
-        asked.append(held)
-        return 0.5 if held <= 100 else 1.5
+    def ratio(factored, _dense, turns=9):
+        asked.append(factored.weight().rank)
+        return 0.5 if asked[-1] <= 100 else 1.5
 
-    monkeypatch.setattr(clock, "time_ratio", told)
+    monkeypatch.setattr(clock, "_call", lambda layer, rows: layer)
+    monkeypatch.setattr(clock, "time_ratio", ratio)
     clock.break_even.cache_clear()
     found = clock.break_even((256, 512))
     clock.break_even.cache_clear()

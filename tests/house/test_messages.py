@@ -17,7 +17,9 @@ MOST_WORDS = 60
 
 def test_the_list_of_messages_is_up_to_date():
     kept = messages.FILE.read_text(encoding="utf-8")
-    assert kept == messages.as_text(), "run python tests/house/messages.py, and read what changed as a user would"
+    assert kept == messages.as_text(), (
+        "run make docs, or python tests/house/messages.py, and read what changed as a user would"
+    )
 
 
 def test_refusals_are_sentences():

@@ -39,9 +39,13 @@ def merge(
     one = options.load_model(model, dtype, device, adapter)
     host = Adapters(one)
     updated = len(host.layers())
-    asked = {"recipe": {"merge": adapter}, "base": {"name": origin(one).name, "sha256": base_of(origin(one).folder)}}
+    recipe = {"merge": adapter, "sha256": _sums(Path(adapter).expanduser()), "dtype": dtype, "store": store}
+    asked: dict[str, Any] = {
+        "recipe": recipe,
+        "base": {"name": origin(one).name, "sha256": base_of(origin(one).folder)},
+    }
     if before is None or not asked.items() <= before.items():
-        check_free(out_folder)  # what another command left is not this one's to finish
+        check_free(out_folder)  # what another command left, or of another adapter, is not this one's to finish
         host.merge(keep=False)
         save(one, out_folder, tokenizer=origin(one).tokenizer, dtype=stored_in, **asked)
     write_card(out_folder, read_manifest(out_folder), command=command())
@@ -52,6 +56,13 @@ def merge(
         said = f"saved to {out_folder}; the adapter is in the weights of {updated} layers"
         out.print(said, soft_wrap=True)
         out.print(loading_line(out_folder), soft_wrap=True)
+
+
+def _sums(adapter: Path) -> dict[str, str]:
+    """The sha256 of every file that an adapter is read from."""
+    from polyad.models.source import sha256
+
+    return {file.name: sha256(file) for file in sorted(adapter.iterdir()) if file.suffix in (".json", ".safetensors")}
 
 
 def _saved_before(folder: Path) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import statistics
 import time
@@ -17,14 +18,15 @@ from polyad._callback import Callback
 from polyad.formats import LowRank
 from polyad.layers import Factors, Linear
 from polyad.layers.kernels import prepare_layers
+from polyad.layers.kernels.choice import CACHE
 from polyad.models.experts import layer_at
 from polyad.models.layer_matrices import linear_types, matrix_shape
 
 ROWS = (1, 64)
 """Rows at which a layer is timed: decoding one token, and a short prompt."""
 TURNS = 9
-MEMORY, MOST_COPIES = 48 << 20, 32
-"""Bytes of copies of a layer that are called in turn, more than a processor's cache holds, and the most copies."""
+MOST_COPIES = 63
+"""The most copies of a layer that are called in turn with it."""
 
 
 @torch.no_grad()
@@ -45,7 +47,7 @@ def relative_times(
         key = _kind(new) + _kind(old)
         if key not in by_kind:
             loaded = prepare_layers(copy.deepcopy(new).eval())
-            by_kind[key] = {rows: time_ratio(*_calls((loaded, old), rows)) for rows in ROWS}
+            by_kind[key] = {rows: time_ratio(_call(loaded, rows), _call(old, rows)) for rows in ROWS}
         times[path] = by_kind[key]
         if callback is not None:
             callback(number, len(chosen), {"stage": "layers"})
@@ -79,22 +81,20 @@ def break_even(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> in
     while high - low > max(1, min(shape) // 64):
         rank = (low + high) // 2
         factored = Linear(LowRank(torch.zeros(shape[0], rank, dtype=dtype), torch.zeros(rank, shape[1], dtype=dtype)))
-        slow = any(time_ratio(*_calls((factored, dense), rows)) > 1.0 for rows in ROWS)
+        slow = any(time_ratio(_call(factored, rows), _call(dense, rows)) > 1.0 for rows in ROWS)
         low, high = (low, rank) if slow else (rank, high)
     return low
 
 
-def _calls(layers: tuple[Any, Any], rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Calls of two layers, each of as many copies, so that neither's weights wait in the processor's cache."""
-    copies = max(1, min(MOST_COPIES, MEMORY // max(1, min(_weight(layer).nbytes for layer in layers))))
-    one, other = (_call([layer, *(copy.deepcopy(layer) for _ in range(copies - 1))], rows) for layer in layers)
-    return one, other
-
-
-def _call(layers: list[Any], rows: int) -> Callable[[], object]:
-    weight = _weight(layers[0])
-    x = torch.ones(rows, matrix_shape(layers[0])[1], dtype=weight.dtype, device=weight.device)
-    return lambda: [layer(x) for layer in layers]
+def _call(layer: Any, rows: int) -> Callable[[], object]:
+    """A call of the layer or of the next of its copies, as many as the processor's cache does not hold."""
+    weight = _weight(layer)
+    copies = [layer, *(copy.deepcopy(layer) for _ in range(min(MOST_COPIES, CACHE // max(1, weight.nbytes))))]
+    x = torch.ones(rows, matrix_shape(layer)[1], dtype=weight.dtype, device=weight.device)
+    for one in copies:
+        one(x)  # which packs what is to be packed
+    turn = itertools.cycle(copies)
+    return lambda: next(turn)(x)
 
 
 def _weight(layer: Any) -> Any:

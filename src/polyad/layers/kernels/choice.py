@@ -156,14 +156,16 @@ def measure_choice(source: Quantized, kernel: str, dtype: torch.dtype) -> Choice
     dense = some.dequantize(dtype)
     copies = max(1, min(64, CACHE // dense.nbytes))
     one = torch.ones(1, source.size[1], dtype=dtype)
-    rival = fastest([lambda w=w: F.linear(one, w) for w in dense.repeat(copies, 1).chunk(copies)])
+    rival = call_microseconds([lambda w=w: F.linear(one, w) for w in dense.repeat(copies, 1).chunk(copies)])
     apart = [copy.deepcopy(format) for _ in range(copies)]
-    alone = fastest([lambda f=f: _few(f, one) for f in apart])
-    slow = fastest([lambda: _many(format, one)], 5)
+    alone = call_microseconds([lambda f=f: _few(f, one) for f in apart])
+    slow = call_microseconds([lambda: _many(format, one)], 5)
     most, lead = 0, 0.0
     for rows in ROWS if dtype == torch.bfloat16 else [r for r in ROWS if r <= MOST_INEXACT]:
         x = torch.ones(rows, source.size[1], dtype=dtype)
-        gain = fastest([lambda x=x: _many(format, x)], 5) - fastest([lambda x=x: _few(format, x)], 15)
+        gain = call_microseconds([lambda x=x: _many(format, x)], 5) - call_microseconds(
+            [lambda x=x: _few(format, x)], 15
+        )
         if gain <= 0:  # they cross between the rows before and these
             most += int((rows - most) * lead / (lead - gain)) if most else 0
             break
@@ -179,7 +181,7 @@ def _many(format: Any, x: Tensor) -> Tensor:
     return format.many(x.float()).half() if x.dtype == torch.float16 else format.many(x)
 
 
-def fastest(calls: list[Callable[[], object]], turns: int = 4) -> float:
+def call_microseconds(calls: list[Callable[[], object]], turns: int = 4) -> float:
     """Microseconds of a call, at the lower fifth of some turns of all of them.
 
     Each call is timed by itself: where other programs want the processor, most calls of two threads wait for one
