@@ -8,6 +8,7 @@ import torch
 import polyad
 import tiny
 from polyad.adapters import Adapters, DoRA, LoRA
+from polyad.adapters.host.adapted import Adapted
 from polyad.cache import cache_for
 from polyad.cache.maker import maker
 from polyad.data import Calibration
@@ -91,6 +92,28 @@ def test_adapters_that_are_attached_count(method):
     adapters.unmerge()
     adapters.detach("a")
     assert compare(made).sequences.tolist() == plain.sequences.tolist()
+
+
+def test_low_rank_adapters_on_codes_are_products_of_the_loop(monkeypatch):
+    made = model()
+    polyad.apply(made, polyad.plan(made, "rtn:bits=8", select="*"))
+    adapters = Adapters(made)
+    for seed, (name, which) in enumerate((("a", "*_proj"), ("b", "*v_proj"))):
+        adapters.attach(name, which, LoRA, rank=2)
+        with torch.no_grad():
+            for parameter in adapters.parameters(name):
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    tokens = {}
+    for name, which in {"a": ["a"], "both": {"a": 0.5, "b": -1.0}, "less": {"a": 0.25, "b": 2.0}, "none": []}.items():
+        adapters.activate(which)
+        expected = made.generate(tiny.ids(1, 20), max_new_tokens=NEW, do_sample=False)
+        prepare_decoder(made, torch.float32)  # which reads the structure off a pass of the model
+        with monkeypatch.context() as patch:
+            patch.setattr(Adapted, "forward", lambda self, x: pytest.fail("the loop called an adapted layer"))
+            generation = polyad.generate(made, tiny.ids(1, 20), max_new_tokens=NEW, dtype=torch.float32)
+        tokens[name] = tuple(generation.tokens[0].tolist())
+        assert generation.sequences.tolist() == expected.tolist()
+    assert len(set(tokens.values())) == len(tokens)
 
 
 def test_a_model_whose_numbers_change_is_read_again():

@@ -39,11 +39,8 @@ def merge(
     one = options.load_model(model, dtype, device, adapter)
     host = Adapters(one)
     updated = len(host.layers())
-    recipe = {"merge": adapter, "sha256": _sums(Path(adapter).expanduser()), "dtype": dtype, "store": store}
-    asked: dict[str, Any] = {
-        "recipe": recipe,
-        "base": {"name": origin(one).name, "sha256": base_of(origin(one).folder)},
-    }
+    asked: dict[str, Any] = {"recipe": {"merge": adapter, **_sums(adapter), "dtype": dtype, "store": store}}
+    asked["base"] = {"name": origin(one).name, "sha256": base_of(origin(one).folder)}
     if before is None or not asked.items() <= before.items():
         check_free(out_folder)  # what another command left, or of another adapter, is not this one's to finish
         host.merge(keep=False)
@@ -58,11 +55,12 @@ def merge(
         out.print(loading_line(out_folder), soft_wrap=True)
 
 
-def _sums(adapter: Path) -> dict[str, str]:
+def _sums(adapter: str) -> dict[str, Any]:
     """The sha256 of every file that an adapter is read from."""
     from polyad.models.source import sha256
 
-    return {file.name: sha256(file) for file in sorted(adapter.iterdir()) if file.suffix in (".json", ".safetensors")}
+    files = (f for f in sorted(Path(adapter).expanduser().iterdir()) if f.suffix in (".json", ".safetensors"))
+    return {"sha256": {file.name: sha256(file) for file in files}}
 
 
 def _saved_before(folder: Path) -> dict[str, Any] | None:

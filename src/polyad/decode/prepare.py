@@ -58,7 +58,14 @@ def _make(model: Any, dtype: torch.dtype, kernels: str) -> tuple[BufferedDecoder
 def _signature(model: nn.Module) -> tuple[Any, ...]:
     """A value that changes where a module, a tensor or its numbers do: a few numbers of each stand for all."""
     modules = tuple(
-        (id(m), len(m._forward_hooks), len(m._forward_pre_hooks), id(vars(m).get("forward"))) for m in model.modules()
+        (
+            id(m),
+            len(m._forward_hooks),
+            len(m._forward_pre_hooks),
+            id(vars(m).get("forward")),
+            m.mark if hasattr(type(m), "mark") else None,
+        )
+        for m in model.modules()
     )
     return modules, tuple(map(_mark, stored_tensors(model)))
 

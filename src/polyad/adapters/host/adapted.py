@@ -18,7 +18,7 @@ from polyad.adapters.frozen.low_rank_product import is_traced
 from polyad.adapters.host.changed_call import call_by_rows, call_changed
 from polyad.adapters.host.routing import Routing
 from polyad.adapters.host.stand_in import AdapterSpec, Common, StandIn
-from polyad.adapters.host.term import Term, change, term_of
+from polyad.adapters.host.term import Term, change, low_rank_updates, term_of
 from polyad.adapters.host.unsharded import whole_adapter, whole_base
 from polyad.formats import Format, LowRank
 from polyad.layers.linear import as_autocast
@@ -132,6 +132,12 @@ class Adapted(StandIn):
             return None
         bias, structured = self.base.bias, term.folds.structured
         return folded_product(x, weight, bias, update, term.adapter.scale, structured=structured)
+
+    @torch.no_grad()
+    def low_rank_updates(self) -> tuple[LowRank, ...] | None:
+        """The updates that the active adapters add to ``layer``'s weight; None where that is not all that they do."""
+        alone = self.common.routings.current is None and not self.own and not self.base.must_call
+        return low_rank_updates(self.terms if self.original is None else ()) if alone else None
 
     def weight_with(self, terms: Sequence[Term]) -> Tensor:
         """The weight with these updates, in its own dtype; summed in theirs where that is finer."""

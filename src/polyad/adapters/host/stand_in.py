@@ -83,6 +83,12 @@ class StandIn(nn.Module):
         return self.__dict__["_layer"]
 
     @property
+    def mark(self) -> tuple[Any, ...]:
+        """A value that changes where other adapters act, or with other weights, though no tensor does."""
+        acting = [(id(t.adapter), None if t.weight is None else float(t.weight)) for t in self.terms]
+        return self.original is not None, self.common.routings.current is not None, *acting
+
+    @property
     def reason_not_to_save(self) -> str:
         """The sentence with which ``polyad.save`` refuses a model that holds this layer."""
         state, first = ("merged into", "call unmerge() and ") if self.original is not None else ("attached to", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from polyad.adapters.adapter import Adapter
 from polyad.adapters.frozen.fold_threshold import NEVER, FoldThresholds, fold_thresholds
 from polyad.adapters.frozen.frozen import Frozen
+from polyad.formats import LowRank
 
 
 class Term(NamedTuple):
@@ -45,6 +46,17 @@ def term_of(adapter: Adapter, base: Frozen, dropout: float) -> Term:
         few=base.kind == "linear" and kind.few is not Adapter.few,
         folds=fold_thresholds(adapter, base) if structured else FoldThresholds(NEVER, NEVER, False),
     )
+
+
+def low_rank_updates(terms: Sequence[Term]) -> tuple[LowRank, ...] | None:
+    """The updates of these adapters to the weight; None where one of them is no such update, or changes more."""
+    updates = list[LowRank]()
+    for adapter, base, weight, _, structured, *_ in terms:
+        update = adapter.update(base) if structured and base.part is None else None
+        if not isinstance(update, LowRank) or type(adapter).bias_update is not Adapter.bias_update:
+            return None
+        updates.append(update * adapter.scale if weight is None else update * adapter.scale * weight)
+    return tuple(updates)
 
 
 def change(run: Callable[..., Tensor], x: Tensor, y: Tensor | None, base: Frozen, dropout: float) -> Tensor:
