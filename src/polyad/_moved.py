@@ -105,11 +105,15 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "polyad.cache": {"remembering": "recording_cache"},
     "polyad.cache.host.cache": {"remembering": "recording_cache"},
-    "polyad.attention": {"mixed": "mix_latent"},
+    "polyad.adapters": {"calibration": "calibration_figures"},
+    "polyad.adapters.operations.ensemble": {"calibration": "calibration_figures"},
+    "polyad.attention": {"mixed": "mix_latent", "convert": "convert_attention"},
+    "polyad.attention.conversion.convert": {"convert": "convert_attention"},
     "polyad.evaluation": {"operations": "operations_per_token"},
     "polyad.report": {"Trial": "StudyTrial"},
     "polyad.report.study": {"Trial": "StudyTrial"},
     "polyad.attention.methods.tpla": {"mixed": "mix_latent"},
+    "polyad.compress.methods.lord": {"spectrum": "output_spectrum"},
     "polyad.decompose.ranks.compare_formats": {"trade": "compare_formats"},
     "polyad.testing.adapters": {
         "adapted": "model_with_adapters",

@@ -15,7 +15,7 @@ from polyad.adapters import (
     SoKA,
     TensorPoly,
     TeRA,
-    calibration,
+    calibration_figures,
     changes,
     combine,
     diagnose,
@@ -195,7 +195,7 @@ def test_an_ensemble_averages_probabilities_and_leaves_things_as_they_were():
 
 
 def test_calibration_of_known_probabilities():
-    found = calibration(torch.tensor([[0.8, 0.2], [0.6, 0.4]]), torch.tensor([0, 1]))
+    found = calibration_figures(torch.tensor([[0.8, 0.2], [0.6, 0.4]]), torch.tensor([0, 1]))
     assert found["accuracy"] == 0.5
     assert found["nll"] == pytest.approx(-(torch.tensor([0.8, 0.4]).log().mean().item()))
     assert found["brier"] == pytest.approx((2 * 0.2**2 + 2 * 0.6**2) / 2)
@@ -213,7 +213,7 @@ def test_calibration_of_known_probabilities():
 )
 def test_what_cannot_be_calibrated_is_refused(rows, labels, how, said):
     with pytest.raises(ValueError, match=said):
-        calibration(torch.tensor(rows), torch.tensor(labels), **how)
+        calibration_figures(torch.tensor(rows), torch.tensor(labels), **how)
 
 
 def test_structured_updates_have_full_rank_at_few_numbers():

@@ -10,7 +10,14 @@ from transformers import DynamicCache
 import polyad
 import polyad.train.state
 import tiny
-from polyad.attention import GroupedAttention, LatentAttention, TensorProductAttention, convert, decoder, transmla
+from polyad.attention import (
+    GroupedAttention,
+    LatentAttention,
+    TensorProductAttention,
+    convert_attention,
+    decoder,
+    transmla,
+)
 from polyad.attention.decoder import ATTENTIONS
 from polyad.attention.rotary import tables
 from polyad.cache import Codec, HeldCache, cache_for, staircase
@@ -32,7 +39,7 @@ def test_the_exact_conversion_changes_no_logit_and_no_byte_of_the_cache(kind):
     mask[0, :5] = 0
     before = DynamicCache(config=model.config)
     plain, padded = tiny.logits(model, past_key_values=before), tiny.logits(model, attention_mask=mask)
-    undo = convert(model)
+    undo = convert_attention(model)
     after = DynamicCache(config=model.config)
     torch.testing.assert_close(tiny.logits(model, past_key_values=after), plain, atol=1e-9, rtol=0)
     torch.testing.assert_close(tiny.logits(model, attention_mask=mask)[0, 5:], padded[0, 5:], atol=1e-9, rtol=0)
@@ -44,7 +51,7 @@ def test_the_exact_conversion_changes_no_logit_and_no_byte_of_the_cache(kind):
 @pytest.mark.parametrize("kind", GROUPED)
 def test_decoding_from_latents_is_the_forward_pass(kind):
     model = tiny.model(kind).double()
-    convert(model, rank=9, rope=6, windows=[tiny.ids(2, 40)])
+    convert_attention(model, rank=9, rope=6, windows=[tiny.ids(2, 40)])
     expected = tiny.logits(model)
     cache, parts = DynamicCache(config=model.config), []
     for piece in tiny.ids().split([12, 1, 5, 1, 5], 1):  # absorbed, expanded, and causal with a past
@@ -55,7 +62,7 @@ def test_decoding_from_latents_is_the_forward_pass(kind):
 def test_turning_keys_among_heads_commutes_with_the_rotation():
     model = tiny.model("qwen2").double()
     expected = tiny.logits(model)
-    convert(model, rank=16, rope=16, windows=[tiny.ids(2, 40)])
+    convert_attention(model, rank=16, rope=16, windows=[tiny.ids(2, 40)])
     layer = model.model.layers[0].self_attn
     assert not torch.equal(
         layer.kv_down.weight[16:], tiny.model("qwen2").double().model.layers[0].self_attn.k_proj.weight
@@ -68,7 +75,7 @@ def test_a_smaller_latent_errs_less_the_wider_it_is_and_its_cache_is_as_wide():
     expected, windows = tiny.logits(model), [tiny.ids(4, 60)]
     errors = []
     for rank in (6, 12, 24):
-        undo = convert(model, rank=rank, rope=8, windows=windows)
+        undo = convert_attention(model, rank=rank, rope=8, windows=windows)
         cache = DynamicCache(config=model.config)
         errors.append(float((tiny.logits(model, past_key_values=cache) - expected).norm()))
         assert held(cache) == 3 * 2 * 24 * (rank + 8) * 8
@@ -80,7 +87,7 @@ def test_a_smaller_latent_errs_less_the_wider_it_is_and_its_cache_is_as_wide():
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_a_converted_model_is_saved_and_loaded(kind, tmp_path):
     model = tiny.model(kind)
-    convert(model, rank=20, windows=[tiny.ids(2, 40)])
+    convert_attention(model, rank=20, windows=[tiny.ids(2, 40)])
     loaded = polyad.load(polyad.save(model, tmp_path / "mla"))
     assert isinstance(loaded.model.layers[2].self_attn, LatentAttention)
     assert torch.equal(tiny.logits(loaded), tiny.logits(model))
@@ -88,7 +95,7 @@ def test_a_converted_model_is_saved_and_loaded(kind, tmp_path):
 
 def test_latents_lie_in_our_caches_too_and_are_generated_from():
     model = tiny.model().double()
-    convert(model, rank=12, windows=[tiny.ids(2, 40)])
+    convert_attention(model, rank=12, windows=[tiny.ids(2, 40)])
     ids, mask = tiny.ids(2, 20), torch.ones(2, 20, dtype=torch.int64)
     mask[0, :5] = 0
     options = {"attention_mask": mask, "max_new_tokens": 9, "do_sample": False, "num_beams": 2}
@@ -121,7 +128,7 @@ def exact(place):
 def test_what_cannot_be_converted_is_said(options, said):
     model = tiny.model()
     with pytest.raises(ValueError, match=said):
-        convert(model, windows=[tiny.ids(2, 40)], **options)
+        convert_attention(model, windows=[tiny.ids(2, 40)], **options)
     assert type(model.model.layers[0].self_attn).__name__ == "LlamaAttention"
 
 
@@ -138,7 +145,7 @@ def test_healing_brings_a_smaller_latent_nearer_and_goes_on_after_a_kill(tmp_pat
     def error(model=None, **given):
         model = tiny.model() if model is None else model
         expected = tiny.logits(model, ids).log_softmax(-1)
-        convert(model, rank=12, windows=windows, **given)
+        convert_attention(model, rank=12, windows=windows, **given)
         assert not any(module.training for module in model.modules())
         return float((expected.exp() * (expected - tiny.logits(model, ids).log_softmax(-1))).sum(-1).mean())
 

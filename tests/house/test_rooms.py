@@ -206,14 +206,6 @@ def test_functions_are_named_by_verbs_and_values_by_nouns():
     assert len(list(vague())) <= SHARE * count, list(vague())
 
 
-SHARED_NAMES = {
-    "calibration": "of a model in data, of probabilities in adapters: both are shown, and recorded claims call them",
-    "convert": "a format in formats, a model's attention in attention: both are shown, and recorded claims call them",
-    "spectrum": "of a matrix in svd, of a layer's outputs in lord: a recorded claim names each",
-}
-"""Names with more than one meaning, each with its reason."""
-
-
 def meanings():
     """Each public name of the package with the modules that define it.
 
@@ -233,7 +225,7 @@ def meanings():
 def test_a_public_name_means_one_thing():
     assert len(meanings()) > 1000
     several = {name: homes for name, homes in meanings().items() if len(homes) > 1}
-    assert several.keys() == SHARED_NAMES.keys(), several
+    assert several == {}
 
 
 def test_a_callback_has_one_type():

@@ -54,7 +54,7 @@ def narrower(model):
 
 
 def latent(model):
-    polyad.attention.convert(model)
+    polyad.attention.convert_attention(model)
 
 
 EVERY = (*CHANGES, biased, narrower, latent)

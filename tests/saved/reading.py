@@ -249,7 +249,7 @@ def healing(folder, case, work):
     base = based(folder, case)
     shutil.copytree(folder / SAVED, work, dirs_exist_ok=True)
     windows = [inputs(case).roll(i, 1) for i in range(4)]
-    attention.convert(base, windows=windows, state=work / "run.state", **case["asked"])
+    attention.convert_attention(base, windows=windows, state=work / "run.state", **case["asked"])
     return {f"end/{name}": t for name, t in base.state_dict().items() if "self_attn" in name}
 
 

@@ -38,7 +38,7 @@ from polyad.adapters.operations.absorb import absorb, merge_steps
 from polyad.adapters.operations.arithmetic import changes, combine, diagnose, overlap
 from polyad.adapters.operations.bezier_curve import BezierCurve
 from polyad.adapters.operations.bridge import bridge
-from polyad.adapters.operations.ensemble import calibration, ensemble
+from polyad.adapters.operations.ensemble import calibration_figures, ensemble
 from polyad.adapters.operations.lorkd import expert, lorkd
 from polyad.adapters.operations.recycle import recycle
 from polyad.adapters.operations.reversible_merge import ReversibleMerge, reversible_merge
@@ -86,7 +86,7 @@ __all__ = [
     "VeRA",
     "absorb",
     "bridge",
-    "calibration",
+    "calibration_figures",
     "changes",
     "combine",
     "diagnose",

@@ -1,6 +1,6 @@
 """Attention that needs less cache: latents, tensor products, averages; and models converted to it."""
 
-from polyad.attention.conversion.convert import convert
+from polyad.attention.conversion.convert import convert_attention
 from polyad.attention.conversion.transmla import transmla
 from polyad.attention.decoder import Decoder, decoder
 from polyad.attention.methods.grouped import GroupedAttention
@@ -11,5 +11,5 @@ from polyad.attention.methods.tpla import ShardedLatentAttention, mix_latent
 
 __all__ = [
     "Decoder", "GroupedAttention", "KroneckerAttention", "LatentAttention", "ShardedLatentAttention",
-    "TensorProductAttention", "convert", "decoder", "mix_latent", "transmla",
+    "TensorProductAttention", "convert_attention", "decoder", "mix_latent", "transmla",
 ]  # fmt: skip

@@ -73,7 +73,7 @@ def _replace_attention(
     windows = [] if text is None else [window.to(device) for window in text.windows]
     options_of = {name: stated[name] for name in ("rank", "rope", "heal")}
     with progress() as callback:
-        attention.convert(one, **options_of, windows=windows, rate=rate, state=state, callback=callback)
+        attention.convert_attention(one, **options_of, windows=windows, rate=rate, state=state, callback=callback)
     latent = [m for m in one.modules() if isinstance(m, attention.LatentAttention)]
     before = sum(2 * (one.config.num_key_value_heads or m.heads) * m.value for m in latent)
     return sum(m.rank + m.rope for m in latent), before

@@ -55,13 +55,13 @@ def ensemble(adapters: Adapters, names: Sequence[str], run: Callable[[], Tensor]
     return total / len(names)
 
 
-def calibration(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dict[str, float]:
+def calibration_figures(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> dict[str, float]:
     """``accuracy``, ``nll`` (nats a row), ``brier`` (over all classes) and ``ece`` of probabilities (rows, classes).
 
     The expected calibration error is Σ_b n_b / n · |accuracy_b - confidence_b| over ``bins`` of equal width of the
     largest probability.
 
-    >>> calibration(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 1]), bins=4)["ece"]
+    >>> calibration_figures(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 1]), bins=4)["ece"]
     0.25
     """
     _check.finite("probabilities", probabilities)

@@ -20,7 +20,7 @@ ROW = 256
 """Tokens of a row of healing."""
 
 
-def convert(
+def convert_attention(
     model: nn.Module,
     *,
     rank: int | None = None,

@@ -77,7 +77,8 @@ def transmla(
         _check.rank(rank, 2 * every - rope, f"what is left of keys and values beside rope={rope}")
         if moments is None:
             raise ValueError(
-                f"rank={rank} needs moments; give those of polyad.models.collect, or call polyad.attention.convert"
+                f"rank={rank} needs moments; give those of polyad.models.collect, or call "
+                "polyad.attention.convert_attention"
             )
     harm = _harm(model, first.width // 2)
     return {

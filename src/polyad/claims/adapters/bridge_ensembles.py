@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polyad._callback import Callback
-from polyad.adapters import BezierCurve, bridge, calibration
+from polyad.adapters import BezierCurve, bridge, calibration_figures
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import normal
 from polyad.claims.record import Result
@@ -70,16 +70,18 @@ def run(seed: int) -> tuple[dict[str, dict[str, float]], list[Tensor]]:
     with torch.no_grad():
         one, point = base(held_out).softmax(-1), middle(held_out).softmax(-1)
         both = {"base": one, "other mode": other(held_out).softmax(-1), "middle of the curve": point}
-    figures = {name: calibration(p, truth) for name, p in both.items()}
+    figures = {name: calibration_figures(p, truth) for name, p in both.items()}
     for name in ("other mode", "middle of the curve"):
-        figures[f"base and {name}"] = calibration((one + both[name]) / 2, truth)
+        figures[f"base and {name}"] = calibration_figures((one + both[name]) / 2, truth)
     gain = figures["base"]["nll"] - figures["base and middle of the curve"]["nll"]
     for kind, (read, width) in reads.items():
         head = bridge_head(width, seed)
         bridge(head, read, middle, inputs, steps=1500, rate=3e-3, generator=g)
         with torch.no_grad():
             predicted = head(read(held_out)).softmax(-1)
-        figures[kind] = {f"base and bridge, {k}": v for k, v in calibration((one + predicted) / 2, truth).items()}
+        figures[kind] = {
+            f"base and bridge, {k}": v for k, v in calibration_figures((one + predicted) / 2, truth).items()
+        }
         figures[kind]["gain kept"] = (figures["base"]["nll"] - figures[kind]["base and bridge, nll"]) / gain
         figures[kind]["R2 of probabilities"] = _explained_share(predicted, point)
     figures["R2 of the base's probabilities"] = {"middle of the curve": _explained_share(one, point)}

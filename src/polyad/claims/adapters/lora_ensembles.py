@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 
 from polyad._callback import Callback
-from polyad.adapters import Adapters, LoRA, calibration, ensemble
+from polyad.adapters import Adapters, LoRA, calibration_figures, ensemble
 from polyad.claims._data_hash import sha
 from polyad.claims._planted_changes import Tasks, tune
 from polyad.claims.record import Result
@@ -25,10 +25,12 @@ def claim(callback: Callback | None = None) -> Result:  # noqa: ARG001 - too sho
             adapters.attach(name, ["0", "2"], LoRA, rank=8, seed=i)
             tune(tasks, task, adapters, name, rows=ROWS)
         x, y = tasks.draw_rows(task, 4000, seed=2)
-        each = [calibration(ensemble(adapters, [name], lambda x=x, on=adapters: on.model(x)), y) for name in names]
+        each = [
+            calibration_figures(ensemble(adapters, [name], lambda x=x, on=adapters: on.model(x)), y) for name in names
+        ]
         runs.append({
             "one": {key: mean(member[key] for member in each) for key in each[0]},
-            "ensemble": calibration(ensemble(adapters, names, lambda x=x, on=adapters: on.model(x)), y),
+            "ensemble": calibration_figures(ensemble(adapters, names, lambda x=x, on=adapters: on.model(x)), y),
         })  # fmt: skip
     ratios = {key: max(run["ensemble"][key] / run["one"][key] for run in runs) for key in ("nll", "ece", "brier")}
     least = min(run["ensemble"]["accuracy"] - run["one"]["accuracy"] for run in runs)

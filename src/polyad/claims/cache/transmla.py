@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from polyad._callback import Callback
-from polyad.attention import convert, transmla
+from polyad.attention import convert_attention, transmla
 from polyad.claims._smollm2_perplexity import Bench, mean
 from polyad.claims.record import Result
 from polyad.data import calibration
@@ -26,7 +26,7 @@ def claim(callback: Callback | None = None) -> Result:
     bench = Bench(calibrate=4, windows=1)
     model, ids = bench.model, bench.texts["stdlib"][:1, :256]
     before, cache_bytes = _decode(model, ids)
-    undo = convert(model)
+    undo = convert_attention(model)
     after, bytes_after = _decode(model, ids)
     undo()
     needs = {b.roles["k"]: ("second", "mean") for b in blocks(model, ("qk",))}
@@ -39,7 +39,7 @@ def claim(callback: Callback | None = None) -> Result:
         undo()
     rank, rope = SIZES[1]
     windows = calibration(model, tuple(bench.texts), count=HEALED // 2).windows
-    undo = convert(model, rank=rank, rope=rope, windows=windows, heal=HEALED, callback=callback)
+    undo = convert_attention(model, rank=rank, rope=rope, windows=windows, heal=HEALED, callback=callback)
     healed = {name: bench._ratio(name, w, callback) for name, w in bench.texts.items()}
     undo()
     curve[f"rank {rank}, rope {rope}, healed"] = {"cache": (rank + rope) / 384, "perplexity": mean(healed), **healed}

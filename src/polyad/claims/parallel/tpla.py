@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from polyad._callback import Callback
-from polyad.attention import LatentAttention, ShardedLatentAttention, convert, mix_latent
+from polyad.attention import LatentAttention, ShardedLatentAttention, convert_attention, mix_latent
 from polyad.claims.record import Result
 from polyad.data import calibration, digest, evaluation
 from polyad.evaluation.quality import losses
@@ -41,7 +41,7 @@ def claim(callback: Callback | None = None) -> Result:
     model: Any = load("smollm2", dtype=torch.float32)
     sample = calibration(model, "stdlib", count=2, length=512)
     windows = evaluation(model, "stdlib", count=1, length=512)["stdlib"]
-    convert(model, rank=RANK, rope=ROPE, windows=sample.windows, callback=callback)
+    convert_attention(model, rank=RANK, rope=ROPE, windows=sample.windows, callback=callback)
     latent = {p: m for p, m in model.named_modules() if isinstance(m, LatentAttention)}
     turn_at_random(latent)
     whole = _perplexity(model, windows)

@@ -39,7 +39,7 @@ def principal_outputs(weight: Tensor, stats: Moments | None, centre: bool) -> tu
     return sizes.square(), directions
 
 
-def spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> Tensor:
+def output_spectrum(weight: Tensor, stats: Moments | None, *, centre: bool = False) -> Tensor:
     """Squared output error that each rank 0, 1, …, min(out, in) leaves; float64."""
     return tails(principal_outputs(weight, stats, centre)[0])
 
@@ -56,7 +56,7 @@ def bytes_of_lord(shape: tuple[int, int], *, centre: bool = False) -> int:
     makes=LowRank,
     papers=(LORD, AFM),
     needs={"second"},
-    curve=spectrum,
+    curve=output_spectrum,
     holds=bytes_of_lord,
     example={"rank": 2},
     instead=(
