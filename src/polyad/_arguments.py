@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,38 @@ def _keywords(made: type) -> dict[str, Argument] | None:
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
         return None
     return {one.name: one for one in _parameters(function)[1:]}
+
+
+def call_refusal(name: str, function: Callable[..., Any], given: Sequence[Any], named: Iterable[str]) -> str:
+    """The sentence that says what is wrong with a call that a function's signature does not take.
+
+    >>> from polyad.decompose import cp_als
+    >>> cp_als(x, rnak=3)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    TypeError: cp_als has no argument 'rnak'; did you mean rank? It takes x, rank=None, tol=None, …
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    own = len(parameters) > 0 and parameters[0].name == "self"
+    parameters, values = parameters[own:], len(given) - own
+    allowed = {one.name: one for one in _parameters(function) if one.name not in ALWAYS}
+    for key in named:
+        if key not in {p.name for p in parameters}:
+            return _no_argument(name, key, allowed)
+    placed = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if values > len(placed):
+        places = ", ".join(placed) or "none"
+        return f"{name} was given {values} values by place and takes {len(placed)} so: {places}; name the others"
+    twice = next((key for key in placed[:values] if key in named), None)
+    if twice is not None:
+        return f"{name} was given {twice} twice: by its place and by its name"
+    missing = [
+        p.name
+        for p in parameters
+        if p.default is REQUIRED
+        and p.name not in (*placed[:values], *named)
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    return f"{name} needs {' and '.join(missing)}; it takes {', '.join(map(str, allowed.values())) or 'none'}"
 
 
 def _no_argument(method: str, name: str, allowed: Mapping[str, Argument]) -> str:

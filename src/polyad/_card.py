@@ -107,7 +107,8 @@ def method(
     instead: str = "",
     holds: Callable[..., int] | None = None,
 ) -> Callable[[_Function], _Function]:
-    """Record a function or class in the catalogue and return it; a decomposition takes NumPy arrays from then on.
+    """Record a function or class in the catalogue and return it; wrong calls of it end in a sentence, and
+    a decomposition takes NumPy arrays from then on.
 
     ``name`` is a class's name in the catalogue, in snake_case as its file; a function's is its own. The rest is as in
     ``Card``.
@@ -116,6 +117,7 @@ def method(
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
 
     def record(function: _Function) -> _Function:
+        function = _refuse_in_words(function, name)
         if kind == "decompose" and inspect.isfunction(function):
             function = _with_arrays(function)
         entry = name or function.__name__
@@ -131,6 +133,27 @@ def method(
         return function
 
     return record
+
+
+def _refuse_in_words(function: Any, name: str | None = None) -> Any:
+    """The function, or the class with its ``__init__``, whose calls with wrong arguments end in a sentence."""
+    if inspect.isclass(function):
+        if "__init__" in vars(function):
+            function.__init__ = _refuse_in_words(function.__init__, function.__name__)
+        return function
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        try:
+            return function(*given, **named)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # by what the function does, and not by the call
+            from polyad._arguments import call_refusal
+
+            raise TypeError(call_refusal(name or function.__name__, function, given, named)) from None
+
+    return call
 
 
 def _with_arrays(function: Any) -> Any:

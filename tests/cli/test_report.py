@@ -18,6 +18,11 @@ from polyad.report.points import mean_quality, quality
 from polyad.report.studies import adapter_study, cache_study
 
 DATA = Path(__file__).parent.parent / "data"
+TRAINED = {
+    "spelled": "lora", "trained_parameters": 1_200_000, "bytes": 4_800_000, "steps": 150, "learning_rate": 1e-3,
+    "seconds": {"training": 75.0}, "held_out": {"stdlib": {"before": 2.5, "after": 2.1}}, "peak_memory_bytes": None,
+    "loss_curve": [float(i) for i in range(150)],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -72,6 +77,27 @@ def test_a_report_needs_nothing_beside_itself(tmp_path, name):
     assert not re.search(r"@import|url\(", made.read_text().split("</style>")[0])
     assert set(json.loads(found.data)) == {"front", "heat", "spectra"}
     assert [p.name for p in made.parent.iterdir()] == ["report.html"]
+
+
+def test_one_result_has_no_figure_of_one_point(tmp_path, one, many):
+    assert 'id="front"' not in write(tmp_path / "one.html", [one]).read_text()
+    assert 'id="front"' in write(tmp_path / "many.html", many).read_text()
+    hidden = re.compile(r'<section aria-labelledby="front-title" hidden>')
+    assert hidden.search(write_study(tmp_path / "a.html", adapter_study([TRAINED], {})).read_text())
+    two = [TRAINED, {**TRAINED, "spelled": "dora"}]
+    assert not hidden.search(write_study(tmp_path / "b.html", adapter_study(two, {})).read_text())
+
+
+def test_samples_stand_beside_each_other(tmp_path, one):
+    assert "continued" not in read(write(tmp_path / "without.html", [one])).text
+    one["samples"] = [{"text": "a <b>", "prompt": "It was", "original": "a  dark\nnight", "now": ""}]
+    text = read(write(tmp_path / "with.html", [one])).text
+    for said in ("a <b>", "It was …", "a dark night", "nothing: the text ends"):
+        assert said in text
+    trained = {**TRAINED, "samples": one["samples"]}
+    assert "a dark night" in read(write_study(tmp_path / "a.html", adapter_study([trained], {}))).text
+    two = [trained, {**trained, "spelled": "dora"}]
+    assert "a dark night" not in read(write_study(tmp_path / "b.html", adapter_study(two, {}))).text
 
 
 def test_the_page_says_what_the_command_said_of_the_layers(tmp_path, one):
@@ -346,11 +372,7 @@ def test_a_study_of_caches_holds_every_pair_of_axes_and_escapes_names(tmp_path):
 
 
 def test_a_study_of_adapters_tells_the_failed_and_averages_the_curves(tmp_path):
-    one = {"spelled": "lora", "trained_parameters": 1_200_000, "bytes": 4_800_000, "steps": 150,
-           "learning_rate": 1e-3, "seconds": {"training": 75.0},
-           "held_out": {"stdlib": {"before": 2.5, "after": 2.1}},
-           "peak_memory_bytes": None, "loss_curve": [float(i) for i in range(150)]}  # fmt: skip
-    records = [one, {"spelled": "vera", "error": "no <rank> fits"}]
+    records = [TRAINED, {"spelled": "vera", "error": "no <rank> fits"}]
     page = read(write_study(tmp_path / "adapters.html", adapter_study(records, {})))
     assert (
         "1 of 2 adapters were trained. Least is the loss of lora: 2.500 before and 2.100 after on stdlib."

@@ -167,6 +167,10 @@ def test_the_figures_of_a_run_are_those_of_the_saved_files(tiny_folder, tmp_path
         told.perplexity["topics"].perplexity, rel=1e-6
     )
     assert found["agreement"]["kl"] == pytest.approx(told.agreement.kl, rel=1e-5)
+    (sample,) = found["samples"]
+    ids = polyad.data.evaluation(again, asked.evaluate, count=3)["topics"][0, :32]
+    for name, model in (("original", polyad.load(tiny_folder)), ("now", again)):
+        assert sample[name] == polyad.generate(model, ids, max_new_tokens=32).text[0]
     sizes = [found[which]["parameters"]["selected"] for which in ("compressed", "original")]
     assert 0.65 < sizes[0] / sizes[1] <= 0.7 + 1e-9
     buffers = load_file(tmp_path / "out" / "buffers.safetensors")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import polyad
-from polyad._card import Card, Paper, methods
+from polyad._card import Card, Paper, _catalogue, method, methods
 from polyad.formats import Format, LowRank
 from polyad.testing import methods as contract
 from polyad.train import Schedule
@@ -150,10 +150,31 @@ def test_papers_and_examples_are_required():
         contract.documentation(card("transform", Idle))
 
 
-CLASSES = [card for card in methods() if card.kind in ("adapter", "codec")]
-
-
-@pytest.mark.parametrize("card", CLASSES, ids=lambda card: card.name)
-def test_a_class_of_methods_says_which_keywords_it_has(card):
-    with pytest.raises(TypeError, match=rf"{card.function.__name__} has no argument 'rnk'; .*[iI]t takes"):
+@pytest.mark.parametrize("card", methods(), ids=lambda card: card.name)
+def test_a_method_says_which_keywords_it_has(card):
+    with pytest.raises(TypeError, match=rf"^{card.function.__name__} has no argument 'rnk'; .*[iI]t takes"):
         card.function(rnk=3)
+
+
+def raises_within(x, rank):
+    """Raises an error of a type, which is nothing of the call's."""
+    return torch.zeros(rank) @ x
+
+
+def test_calls_that_do_not_fit_are_refused_in_a_sentence():
+    cp = polyad.decompose.tt_svd
+    x = torch.zeros(3, 4, 5)
+    for call, said in {
+        "missing": (lambda: cp(), "tt_svd needs x; it takes x, rank=None"),
+        "twice": (lambda: cp(x, x=x), "tt_svd was given x twice: by its place and by its name"),
+        "places": (lambda: cp(x, 2, 3, 4), "tt_svd was given 4 values by place and takes 2 so: x, rank; name"),
+    }.values():
+        with pytest.raises(TypeError, match=said):
+            call()
+    within = method("solve", papers=(Paper("A", 2000, "B", "doi:1"),))(raises_within)
+    try:
+        with pytest.raises(TypeError) as caught:
+            within(x, rank="3")
+        assert "raises_within" not in str(caught.value)
+    finally:
+        _catalogue.pop("raises_within")

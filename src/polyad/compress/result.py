@@ -18,6 +18,7 @@ from polyad.evaluation.clock import relative_times
 from polyad.evaluation.evaluate import measured_pair
 from polyad.evaluation.measure import Judge
 from polyad.evaluation.records import CompressionRecord, LayerRecord
+from polyad.evaluation.samples import continuations, samples
 from polyad.layers import Factors
 from polyad.layers.kernels import prepare_layers
 from polyad.models.experts import layer_at
@@ -60,6 +61,8 @@ def measure_result(
         "store": str(asked.store).removeprefix("torch."), "versions": versions(),
         "seconds": dict(compressed.seconds),
     }  # fmt: skip
+    said = [continuations(one, compressed.texts) for one in (original, model)]
+    record["samples"] = samples(origin(model).tokenizer, compressed.texts, *said)
     if compressed.judge is not None:
         record["measure"] = compressed.judge(model).to_json()
     return record

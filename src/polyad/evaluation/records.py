@@ -144,6 +144,15 @@ class EvaluationRecord(TypedDict):
     protocol: str
 
 
+class Sample(TypedDict):
+    """The beginning of a text, and how the original and the model as it is now continue it."""
+
+    text: str
+    prompt: str
+    original: str
+    now: str
+
+
 class CompressionRecord(TypedDict):
     """One result of ``polyad compress``, or one point of ``polyad compare``.
 
@@ -171,6 +180,7 @@ class CompressionRecord(TypedDict):
     keep: NotRequired[float | None]
     error: NotRequired[str | None]
     measure: NotRequired[MeasureRecord]
+    samples: NotRequired[Sequence[Sample]]
     ratio: NotRequired[float]
     pareto: NotRequired[bool]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, TypeGuard
 
-from polyad.evaluation.records import MeasureRecord
+from polyad.evaluation.records import MeasureRecord, Sample
 
 
 class CacheQualityRecord(TypedDict):
@@ -73,6 +73,7 @@ class AdapterRecord(TrainingRecord):
     command: NotRequired[str]
     error: NotRequired[None]
     measure: NotRequired[MeasureRecord]
+    samples: NotRequired[Sequence[Sample]]
 
 
 class FailedAdapter(TypedDict):

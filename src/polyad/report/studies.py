@@ -108,6 +108,7 @@ def adapter_study(records: Sequence[AdapterRecord | FailedAdapter], facts: Mappi
     return Study(
         title, sentence, command, quantities, trials, "trained",
         "text0" if names else "bytes", facts, curve=("step", "loss in training, nats a token"),
+        samples=good[0].get("samples", ()) if len(records) == len(good) == 1 else (),
     )  # fmt: skip
 
 

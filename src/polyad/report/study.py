@@ -8,7 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from polyad.evaluation.records import Sample
 from polyad.report.front import COLOURS, SYMBOLS, front_line, pareto_front
+from polyad.report.samples import samples_section
 from polyad.report.tables import table
 from polyad.report.words import figure, is_number, number, short
 from polyad.report.write import check, fill_template, option, replace_file, script_json
@@ -60,6 +62,7 @@ class Study:
     up: str
     facts: Mapping[str, Any]
     curve: tuple[str, str] = ("step", "loss")
+    samples: Sequence[Sample] = ()
 
 
 def write_study(path: Path, study: Study) -> Path:
@@ -86,7 +89,8 @@ def write_study(path: Path, study: Study) -> Path:
     text = fill_template(
         "page.html",
         title=escape(study.title), sentence=escape(study.sentence), tiles="", points=_table(study),
-        figures=_figures(study, curves) if good else "", command=escape(study.command), facts=facts,
+        figures=samples_section(study.samples, "now") + (_figures(study, len(good) > 1, curves) if good else ""),
+        command=escape(study.command), facts=facts,
         data=script_json({"front": _fronts(study, good)} | ({"curves": _curves(study, good)} if curves else {})),
     )  # fmt: skip
     return replace_file(path, text)
@@ -106,13 +110,14 @@ def _table(study: Study) -> str:
     return table("Everything that was tried", columns, rows, "points")
 
 
-def _figures(study: Study, curves: bool) -> str:
+def _figures(study: Study, several: bool, curves: bool) -> str:
     def menu(first: str) -> str:
         keys = [first, *(key for key in study.quantities if key != first)]
         return "".join(option(key, study.quantities[key].name) for key in keys)
 
     return fill_template(
         "study.html", x=menu(study.across), y=menu(study.up), hidden="" if curves else "hidden",
+        alone="" if several else "hidden",
         over=escape(study.curve[0]), what=escape(study.curve[1]),
     )  # fmt: skip
 

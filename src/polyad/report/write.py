@@ -15,6 +15,7 @@ from polyad.evaluation.records import CompressionRecord, Point, is_measured
 from polyad.interop.plotly import javascript
 from polyad.report import front, headline, heat, spectra, tables
 from polyad.report.points import check_records, label
+from polyad.report.samples import samples_section
 from polyad.report.words import clean
 
 
@@ -108,10 +109,15 @@ def _data(good: Sequence[CompressionRecord]) -> dict[str, Any]:
 def _figures(good: Sequence[CompressionRecord]) -> str:
     x, y = front.axes(good)
     shown = "".join(option(str(i), label(r)) for i, r in enumerate(good))
-    return fill_template(
-        "figures.html",
+    places = fill_template(
+        "front.html",
         x="".join(option(key, name) for key, name in x.items()),
         y="".join(option(key, name) for key, name in y.items()),
+    )
+    return fill_template(
+        "figures.html",
+        front=places if len(good) > 1 else "",  # one point beside the original is what the table says
+        samples=_choice("samples", [samples_section(r.get("samples") or ()) for r in good]),
         measures="".join(option(key, name) for key, name in heat.MEASURES.items()),
         chooser="" if len(good) > 1 else "hidden", shown=shown, height=str(heat.height(good)),
         beside=_choice("beside", [tables.comparison_table(r) for r in good]),
