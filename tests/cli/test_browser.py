@@ -87,6 +87,7 @@ def pages(tmp_path_factory):
         "compare": write(folder / "compare.html", many),
         "failed": write(folder / "failed.html", [many[3]]),
         "bad": write(folder / "bad.html", [bad]),
+        "several": write(folder / "several.html", [bad, *many[:1]]),
         "caches": write_study(folder / "caches.html", cache_study(caches, None, {"Seed": 0})),
     }
 
@@ -113,15 +114,15 @@ def test_nothing_is_fetched_and_nothing_is_complained_of(report):
 
 @every("compress", "compare", "bad")
 def test_every_plot_has_marks(report):
-    for plot in PLOTS:
+    plots = [plot for plot in PLOTS if report.run("return !!document.getElementById(arguments[0])", plot)]
+    assert plots == list(PLOTS if report.path.name == "compare.html" else PLOTS[1:])  # one point makes no figure
+    for plot in plots:
         assert report.marks(plot) > 0, plot
         assert report.run("return document.getElementById(arguments[0]).clientHeight", plot) > 150
 
 
 @every("compress")
 def test_one_result_stands_beside_the_original(report):
-    names = [trace["name"] for trace in report.chosen("front")]
-    assert names == ["original", "lord"]
     assert not report.driver.find_element("id", "point").is_displayed()
     assert "1.18 times smaller" in report.driver.find_element("tag name", "header").text
 
@@ -276,7 +277,11 @@ def test_the_room_of_plots_is_kept_before_they_are_drawn(report):
 
 
 @every("bad")
-def test_names_are_shown_as_they_are(report):
+def test_a_name_is_shown_as_it_is(report):
     assert report.driver.find_element("tag name", "h1").text == "</script><b onclick=x>&amp;"
+
+
+@every("several")
+def test_names_in_a_legend_are_shown_as_they_are(report):
     legend = report.run("return [...document.querySelectorAll('#front .legendtext')].map((e) => e.textContent)")
     assert "</script><b onclick=x>&amp;" in legend

@@ -249,6 +249,18 @@ def test_a_module_that_lost_rows_shows_what_it_had(one):
     assert heat.heat(one)["left"]["data"][0]["z"][0][0] == 0.25
 
 
+def test_a_heat_map_of_equal_shares_is_a_sentence_and_comes_last(one):
+    for row in one["layers"]:
+        row["parameters"], row["whole"], row["time"] = 8, 8, {"1": 0.5, "64": 2.0}
+    figures = heat.heat(one)
+    assert figures["left"] == "Every layer keeps 100.0 % of its numbers."
+    assert {value for line in figures["time"]["data"][0]["z"] for value in line if value is not None} == {0.5}
+    order = list(heat.measures_by_use(one))
+    assert order.index("time") < order.index("left")
+    one["layers"] = []
+    assert heat.heat(one)["left"] == "The record holds no list of layers."
+
+
 def test_errors_between_kept_choices_lie_on_a_line():
     assert heat.interpolate([1, 3, -1], [9.0, 5.0, 0.0], 2) == 7.0
     assert heat.interpolate([1, 3, -1], [9.0, 5.0, 0.0], 5) == 5.0

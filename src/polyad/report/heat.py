@@ -10,7 +10,13 @@ from typing import Any
 from polyad.evaluation.records import CompressionRecord
 from polyad.report.words import clean, figure, is_number, percent, ratio
 
-MEASURES = {"left": "numbers left", "error": "error at the chosen size", "importance": "importance"}
+MEASURES = {
+    "left": "numbers left",
+    "time": "time beside the original layer's",
+    "error": "error at the chosen size",
+    "importance": "importance",
+}
+NO_LAYERS = "The record holds no list of layers."
 ELSEWHERE = "other"
 ROW = 17
 """Pixels that a layer takes in the heat map."""
@@ -65,8 +71,12 @@ def heat(record: CompressionRecord) -> dict[str, Any]:
         for name, (value, size) in chosen_errors(plan).items()
     }
     weighed = {n: (v, f"importance {figure(v)}") for n, v in (plan.get("importance") or {}).items() if is_number(v)}
+    slower = {row["path"]: (t, _times(row)) for row in record.get("layers") or [] if (t := _time(row)) is not None}
     return {
-        "left": _figure(left, "share of numbers left", False) if left else "The record holds no list of layers.",
+        "left": _shares(left),
+        "time": _figure(slower, "time of one row over the original layer's", True)
+        if slower
+        else "The speed of layers was not measured: ask for it with --alternations 15.",
         "error": _figure(lost, "error, as a share of the item's when cut most", True)
         if lost
         else "Every size was given by hand, so no errors were compared.",
@@ -74,6 +84,33 @@ def heat(record: CompressionRecord) -> dict[str, Any]:
         if weighed
         else "Importance was not measured: the allocation did not ask for it.",
     }
+
+
+def measures_by_use(record: CompressionRecord) -> dict[str, str]:
+    """The measures, those that have a figure of this record first."""
+    shown = heat(record)
+    return dict(sorted(MEASURES.items(), key=lambda item: isinstance(shown[item[0]], str)))
+
+
+def _shares(left: Mapping[str, tuple[float, str]]) -> dict[str, Any] | str:
+    """The figure of the numbers left; a sentence where all layers keep the same share."""
+    values = {round(value, 4) for value, _ in left.values()}
+    if len(values) < 2:
+        return f"Every layer keeps {percent(values.pop())} of its numbers." if values else NO_LAYERS
+    return _figure(left, "share of numbers left", False)
+
+
+def _time(row: Mapping[str, Any]) -> float | None:
+    """The time of one row over the original layer's."""
+    return next((t for rows, t in (row.get("time") or {}).items() if rows == "1" and is_number(t)), None)
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    return "<br>".join(
+        f"{figure(t)} of the original's time with {rows} row{'' if rows == '1' else 's'}"
+        for rows, t in row["time"].items()
+        if is_number(t)
+    )
 
 
 def height(records: Sequence[CompressionRecord]) -> int:

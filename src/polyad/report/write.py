@@ -118,7 +118,7 @@ def _figures(good: Sequence[CompressionRecord]) -> str:
         "figures.html",
         front=places if len(good) > 1 else "",  # one point beside the original is what the table says
         samples=_choice("samples", [samples_section(r.get("samples") or ()) for r in good]),
-        measures="".join(option(key, name) for key, name in heat.MEASURES.items()),
+        measures="".join(option(key, name) for key, name in heat.measures_by_use(good[0]).items()),
         chooser="" if len(good) > 1 else "hidden", shown=shown, height=str(heat.height(good)),
         beside=_choice("beside", [tables.comparison_table(r) for r in good]),
     )  # fmt: skip
