@@ -138,10 +138,6 @@ def test_a_folder_that_does_not_fit_is_refused(base, tmp_path):
         ValueError, match=r"this model has no place for classifier\.(weight|bias)|which this model does not"
     ):
         from_peft(Adapters(BertModel.from_pretrained(base)), tmp_path / "theirs")
-    tokens = {"r": 2, "target_modules": ["query"], "trainable_token_indices": {"word_embeddings": [1, 4]}}
-    get_peft_model(classifier(base), LoraConfig(**tokens)).save_pretrained(tmp_path / "rows")
-    with pytest.raises(ValueError, match=r"trainable_token_indices=.*which is not read; put it into the model with"):
-        from_peft(Adapters(classifier(base)), tmp_path / "rows")
 
 
 def test_what_peft_cannot_hold_is_refused(base, tmp_path):

@@ -24,8 +24,7 @@ ALTERING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 UNREAD = (
     "alora_invocation_tokens", "arrow_config", "ensure_weight_tying", "kasa_config", "layer_replication", "lora_bias",
-    "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
-    "velora_config",
+    "monteclora_config", "use_bdlora", "use_qalora", "velora_config",
 )  # fmt: skip
 """Settings of peft that change what an adapter computes and that nothing here does."""
 
@@ -40,6 +39,9 @@ NAMES = ("modules_to_save", "target_modules", "exclude_modules", "feedforward_mo
 INSTEAD = "; put it into the model with peft's merge_and_unload, and load that model"
 """What to do with an adapter that is not read."""
 
+ROWS = ["token_adapter", "trainable_tokens_delta"]
+"""The end of the names that peft gives rows of embeddings that were trained."""
+
 PARTS = ("lora_", "hada_", "lokr_", "vera_", "ia3_", "oft_")
 """The beginnings of the names that peft gives the tensors of a layer's adapter."""
 
@@ -53,6 +55,8 @@ class Tensors:
     weights: dict[str, Tensor] = field(default_factory=dict)
     whole: dict[str, Tensor] = field(default_factory=dict)
     """Of modules that were trained whole, and biases, by their paths without wrappers."""
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    """Of single rows of embeddings, by the embedding's path."""
 
 
 def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -119,6 +123,9 @@ def sort_tensors(tensors: Mapping[str, Tensor], stated: Mapping[str, Any]) -> Te
     sorted_tensors = Tensors()
     for key, tensor in tensors.items():
         words = path_of(key).removesuffix(".weight").split(".")
+        if words[-2:] == ROWS:
+            sorted_tensors.rows[".".join(words[:-2])] = tensor
+            continue
         whole = None if any(word.startswith(PARTS) for word in words) else whole_path(stated, path_of(key))
         if whole is not None:
             sorted_tensors.whole |= {unwrapped_path(whole): tensor} if whole else {}

@@ -32,8 +32,11 @@ def _lora(stated: Any, sites: Mapping[str, Site], layers: Layers, shared: Any) -
         refuse_unlike_peft(path, frozen_weight(site), "LoRA")
         if dora and looked:
             raise ValueError(f"{path} is an embedding, whose columns peft's DoRA scales; only rows are scaled here")
-        A, B = (tensors[b].mT, tensors[a].mT) if looked else (tensors[a].flatten(1), tensors[b].flatten(1))
-        rank = len(A)
+        A, B = (tensors[b].mT, tensors[a].mT) if looked else (tensors[a], tensors[b])
+        if site.kind == "experts" and dora:
+            raise ValueError(f"{path} holds experts, for which peft has no DoRA; copy the folder again")
+        A, B = (A, B) if site.kind == "experts" else (A.flatten(1), B.flatten(1))
+        rank = A.shape[-2]
         alpha = float(layer_setting(stated, "lora_alpha", path, 8))
         ranks[literal(path)] = rank
         alphas[literal(path)] = alpha * rank**0.5 if stated.get("use_rslora") else alpha

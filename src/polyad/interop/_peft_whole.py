@@ -48,7 +48,8 @@ def trained_patterns(model: nn.Module, stated: Mapping[str, Any], whole: Iterabl
     """Patterns of the modules and parameters of a model that hold these tensors."""
     modules = saved_modules(model, stated.get("modules_to_save") or ()) if whole else []
     paths = {
-        unwrapped_path(path): plain_path(path) for path, _ in (*model.named_modules(), *model.named_parameters())
+        unwrapped_path(path): plain_path(path)
+        for path, _ in (*model.named_modules(), *model.named_parameters(remove_duplicate=False))
     }
     loose = [path for path in whole if not any(path.startswith(f"{module}.") for module in modules)]
     missing = [path for path in loose if path not in paths]

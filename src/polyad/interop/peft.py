@@ -18,6 +18,7 @@ from polyad.adapters.host.sites import KINDS, Site, adaptable_sites, literal
 from polyad.interop._peft_folder import CONFIG, INSTEAD, WEIGHTS, read_files, refuse_settings, sort_tensors
 from polyad.interop._peft_methods import READERS, Layers, shared_numbers
 from polyad.interop._peft_names import sites_by_path
+from polyad.interop._peft_parameters import name_experts, whole_embeddings
 from polyad.interop._peft_targets import refuse_missing
 from polyad.interop._peft_whole import fill_places, trained_patterns
 from polyad.interop._peft_writing import refuse_other_updates, to_peft
@@ -37,11 +38,12 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
 
     Read are LoRA (rank-stabilised, with patterns of ranks and alphas too), DoRA, LoHa, LoKr, VeRA, IA3 and OFT, on
     linear, embedding and convolution layers where peft has them, with modules and biases that were trained whole
-    (``modules_to_save``, ``bias``). Everything is computed as peft does. What LoKr holds
-    as products of thin matrices is multiplied out, and its numbers are counted so. Names of wrappers (``module``,
-    ``_orig_mod``) do not count. ValueError for what is not read: other methods, single rows of an
-    embedding, starts that altered the base, kernels in effective form, convolutions of which peft drops something;
-    for layers that the settings name and the folder has no tensors of; and for what does not fit the model.
+    (``modules_to_save``, ``bias``), LoRA on the experts of a mixture (``target_parameters``) and rows of embeddings
+    (``trainable_token_indices``), whose embedding is held whole from then on. Everything is computed as peft does.
+    What LoKr holds as products of thin matrices is multiplied out, and its numbers are counted so. Names of wrappers
+    (``module``, ``_orig_mod``) do not count. ValueError for what is not read: other methods, starts that altered the
+    base, kernels in effective form, convolutions of which peft drops something; for layers that the settings name and
+    the folder has no tensors of; and for what does not fit the model.
     """
     check_type("adapters", adapters, Adapters, "give the host of the adapters: polyad.adapters.Adapters(model)")
     folder = Path(folder)
@@ -57,10 +59,11 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
     by_layer = sort_tensors(tensors, stated)
     every = adaptable_sites(adapters.model)
     _refuse_other_weights(every, by_layer.weights, folder)
-    layers = _layers_of_model(every, by_layer.layers, folder)
+    layers = _layers_of_model(every, name_experts(stated, every, by_layer.layers), folder)
     if stated["peft_type"] in MULTIPLYING:
         _refuse_products(adapters, layers)
-    trained = trained_patterns(adapters.model, stated, by_layer.whole)
+    whole = by_layer.whole | whole_embeddings(adapters.model, stated, by_layer.rows)
+    trained = trained_patterns(adapters.model, stated, whole)
     refuse_missing(stated, _not_whole(every.values(), trained), layers)
     sites = {path: site for path, site in every.items() if path in layers}
     with in_words(f"the adapter in {folder} cannot be read", "save it again with peft"):
@@ -72,7 +75,7 @@ def from_peft(adapters: Adapters, folder: str | Path, name: str = "peft") -> str
         for key, tensor in shared_numbers(planned, by_layer.shared, stated).items():
             planned.bank.hold(key, tensor)
         _fill(planned, numbers, layers)
-        fill_places(planned.trained, by_layer.whole)
+        fill_places(planned.trained, whole)
     adapters.place(name, planned)
     return name
 
@@ -111,7 +114,7 @@ def _refuse_other_weights(every: Mapping[str, Site], weights: Mapping[str, Tenso
 
 
 def _layers_of_model(every: Mapping[str, Site], layers: Layers, folder: Path) -> dict[str, Mapping[str, Tensor]]:
-    """The tensors of each layer by its path in the model."""
+    """The tensors of each layer by its name in the model."""
     if not layers:
         raise ValueError(f"{folder / WEIGHTS} holds no tensors of an adapter; save it again with peft")
     sites = sites_by_path(every, layers)
@@ -122,9 +125,9 @@ def _layers_of_model(every: Mapping[str, Site], layers: Layers, folder: Path) ->
                 f"{folder} adapts {path}, which this model does not have, by the tensors {sorted(tensors)}; load it "
                 "onto the model it is of"
             )
-        if sites[path].path in by_path:
-            raise ValueError(f"{folder} has tensors of {sites[path].path} under two names; copy the folder again")
-        by_path[sites[path].path] = tensors
+        if sites[path].name in by_path:
+            raise ValueError(f"{folder} has tensors of {sites[path].name} under two names; copy the folder again")
+        by_path[sites[path].name] = tensors
     return by_path
 
 
@@ -137,10 +140,10 @@ def _dropout(stated: Mapping[str, Any], sites: Iterable[Site]) -> float:
 def _fill(planned: AdapterPlan, numbers: Layers, layers: Layers) -> None:
     """Give the planned adapters their numbers, and what follows from the weight."""
     for site, adapter in planned.adapters:
-        tensors, stored = adapter.state_dict(), numbers[site.path]
+        tensors, stored = adapter.state_dict(), numbers[site.name]
         for key, tensor in tensors.items():
             if tensor.shape != stored[key].shape:
-                shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in layers[site.path].items())
+                shapes = ", ".join(f"{part} {tuple(t.shape)}" for part, t in layers[site.name].items())
                 raise ValueError(
                     f"{site.name} needs {key} of shape {tuple(tensor.shape)} and the folder holds "
                     f"{tuple(stored[key].shape)} (its tensors are {shapes}); load it onto the model it is of"
