@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from polyad.quantize import block_floating_point, least_distortion, round_to_nearest
+from polyad.quantize import block_floating_point, least_distortion, normal_float, round_to_nearest
 from polyad.quantize.methods.least_distortion import AROUND, GAUSSIAN
 
 SHAPE = (3, 6, 10)
@@ -137,3 +137,17 @@ def test_numbers_next_to_the_largest_come_back_finite_or_are_refused(dtype, sign
             assert q.to_dense().isfinite().all()
     assert refusals
     assert all("next to the largest" in said or "holds scales up to" in said for said in refusals)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weighted_errors_of_a_table_are_those_of_the_larger_numbers(dtype):
+    x = torch.randn(64, 96, generator=torch.Generator().manual_seed(0)) ** 3
+    plain, weighted = (
+        normal_float(x, 4, group=32, scale_dtype=dtype, weighted=which).to_dense() - x for which in (False, True)
+    )
+    groups = lambda t: t.reshape(64, 3, 32).square()  # noqa: E731
+    size = groups(x)
+    assert bool(((size * groups(weighted)).sum(-1) <= (size * groups(plain)).sum(-1) * (1 + 1e-5)).all())
+    assert float((size * groups(weighted)).sum()) < 0.9 * float((size * groups(plain)).sum())
+    zeros = normal_float(torch.zeros(2, 64), 4, group=32, weighted=True)
+    assert torch.equal(zeros.to_dense(), torch.zeros(2, 64))
