@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polyad import _check
+from polyad._calls import ALWAYS, Argument, no_argument, parameters_of
 from polyad._card import Card, card
 
 SHORT = {"rtn": "round_to_nearest"}
 """Names that the field uses for a method, beside its own."""
-OTHER_NAMES = {
-    "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "n_bits": "bits", "wbits": "bits",
-    "w_bits": "bits", "nbits": "bits", "group_size": "group", "groupsize": "group", "q_group_size": "group",
-    "ratio": "keep",
-}  # fmt: skip
-"""Names that other libraries have for arguments."""
 SUPPLIED: Mapping[str, frozenset[str]] = {
     "decompose": frozenset({"x"}), "complete": frozenset({"observations"}), "quantize": frozenset({"x", "stats"}),
     "factor": frozenset({"weight", "stats"}), "group": frozenset({"block", "weights", "stats"}),
@@ -27,23 +20,6 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
     "adapter": frozenset({"shape", "bank"}), "codec": frozenset({"place"}),
 }  # fmt: skip
 """Arguments that the host of a kind gives, and no user."""
-ALWAYS = frozenset({"self", "generator", "callback"})
-"""Arguments that are given by whoever runs a method, whatever its kind."""
-REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One argument: its name, its type as it is written, and its default (``REQUIRED`` where there is none)."""
-
-    name: str
-    type: str
-    default: Any = REQUIRED
-
-    def __str__(self) -> str:
-        return self.name if self.default is REQUIRED else f"{self.name}={self.default}"
-
-
 OF_HOSTS: Mapping[str, tuple[Argument, ...]] = {
     "group": (Argument("rules", "str", "mlp-qk-vo"),),
     "adapter": (Argument("dropout", "float", 0.0),),
@@ -60,17 +36,8 @@ def arguments(method: Card) -> dict[str, Argument]:
     ['rank', 'centre=False']
     """
     hidden = ALWAYS | SUPPLIED.get(method.kind, frozenset())
-    named = (argument for argument in _parameters(method.function) if argument.name not in hidden)
+    named = (argument for argument in parameters_of(method.function) if argument.name not in hidden)
     return {argument.name: argument for argument in (*named, *OF_HOSTS.get(method.kind, ()))}
-
-
-def _parameters(function: Callable[..., Any]) -> list[Argument]:
-    """The parameters of a function or a class that have a name."""
-    return [
-        Argument(p.name, p.annotation if isinstance(p.annotation, str) else str(p.annotation), p.default)
-        for p in inspect.signature(function).parameters.values()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
 
 
 def check_arguments(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +61,7 @@ def check_names(method: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     allowed = arguments(method)
     for name in given:
         if name not in allowed:
-            raise ValueError(_no_argument(method.name, name, allowed))
+            raise ValueError(no_argument(method.name, name, allowed))
     return dict(given)
 
 
@@ -116,7 +83,7 @@ def check_keywords(made: type, given: Iterable[str]) -> None:
                 for key, one in allowed.items()
                 if key not in ALWAYS | SUPPLIED["adapter"] | SUPPLIED["codec"]
             }
-            raise TypeError(_no_argument(made.__name__, name, shown))
+            raise TypeError(no_argument(made.__name__, name, shown))
 
 
 @functools.cache
@@ -125,46 +92,7 @@ def _keywords(made: type) -> dict[str, Argument] | None:
     function: Any = made.__init__
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
         return None
-    return {one.name: one for one in _parameters(function)[1:]}
-
-
-def call_refusal(name: str, function: Callable[..., Any], given: Sequence[Any], named: Iterable[str]) -> str:
-    """The sentence that says what is wrong with a call that a function's signature does not take.
-
-    >>> from polyad.decompose import cp_als
-    >>> cp_als(x, rnak=3)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    TypeError: cp_als has no argument 'rnak'; did you mean rank? It takes x, rank=None, tol=None, …
-    """
-    parameters = list(inspect.signature(function).parameters.values())
-    own = len(parameters) > 0 and parameters[0].name == "self"
-    parameters, values = parameters[own:], len(given) - own
-    allowed = {one.name: one for one in _parameters(function) if one.name not in ALWAYS}
-    for key in named:
-        if key not in {p.name for p in parameters}:
-            return _no_argument(name, key, allowed)
-    placed = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if values > len(placed):
-        places = ", ".join(placed) or "none"
-        return f"{name} was given {values} values by place and takes {len(placed)} so: {places}; name the others"
-    twice = next((key for key in placed[:values] if key in named), None)
-    if twice is not None:
-        return f"{name} was given {twice} twice: by its place and by its name"
-    missing = [
-        p.name
-        for p in parameters
-        if p.default is REQUIRED
-        and p.name not in (*placed[:values], *named)
-        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    return f"{name} needs {' and '.join(missing)}; it takes {', '.join(map(str, allowed.values())) or 'none'}"
-
-
-def _no_argument(method: str, name: str, allowed: Mapping[str, Argument]) -> str:
-    meant = OTHER_NAMES.get(name.lower())
-    near = [meant] if meant in allowed else difflib.get_close_matches(name, allowed, n=1)
-    hint = f"did you mean {near[0]}? It" if near else "it"
-    return f"{method} has no argument {name!r}; {hint} takes {', '.join(map(str, allowed.values())) or 'none'}"
+    return {one.name: one for one in parameters_of(function)[1:]}
 
 
 def read_method(text: str, kinds: Iterable[str]) -> tuple[Card, dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
+
+from polyad._calls import refuse_in_words, with_arrays
 
 KINDS = (
     "decompose", "complete", "quantize", "factor", "group", "rescale", "allocate", "measure",
@@ -117,9 +118,9 @@ def method(
         raise ValueError(f"kind={kind!r} is not a kind of method; the kinds are {', '.join(KINDS)}")
 
     def record(function: _Function) -> _Function:
-        function = _refuse_in_words(function, name)
+        function = refuse_in_words(function, name)
         if kind == "decompose" and inspect.isfunction(function):
-            function = _with_arrays(function)
+            function = with_arrays(function)
         entry = name or function.__name__
         other = _catalogue.get(entry)
         if other is not None and other.function.__module__ != function.__module__:
@@ -133,54 +134,6 @@ def method(
         return function
 
     return record
-
-
-def _refuse_in_words(function: Any, name: str | None = None) -> Any:
-    """The function, or the class with its ``__init__``, whose calls with wrong arguments end in a sentence."""
-    if inspect.isclass(function):
-        if "__init__" in vars(function):
-            function.__init__ = _refuse_in_words(function.__init__, function.__name__)
-        return function
-
-    @functools.wraps(function)
-    def call(*given: Any, **named: Any) -> Any:
-        try:
-            return function(*given, **named)
-        except TypeError as error:
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                raise  # by what the function does, and not by the call
-            from polyad._arguments import call_refusal
-
-            raise TypeError(call_refusal(name or function.__name__, function, given, named)) from None
-
-    return call
-
-
-def _with_arrays(function: Any) -> Any:
-    """The function with NumPy arrays among its arguments turned into tensors, whole numbers in ``x`` into floats."""
-
-    @functools.wraps(function)
-    def taking_arrays(*given: Any, **named: Any) -> Any:
-        if not any(_is_array(value) for value in (*given, *named.values())):
-            return function(*given, **named)
-        first = tuple(tensor_of(v, floats=place == 0) if _is_array(v) else v for place, v in enumerate(given))
-        rest = {name: tensor_of(v, floats=name == "x") if _is_array(v) else v for name, v in named.items()}
-        return function(*first, **rest)
-
-    return taking_arrays
-
-
-def _is_array(value: Any) -> bool:
-    return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray"
-
-
-def tensor_of(array: Any, *, floats: bool = False) -> Any:
-    """A tensor of a NumPy array's numbers, of any strides and bytes; with ``floats`` whole ones as float64."""
-    import torch
-
-    if floats and array.dtype.kind in "iu":
-        array = array.astype("float64")
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")).copy())
 
 
 def methods(kind: str | None = None) -> tuple[Card, ...]:

@@ -17,15 +17,15 @@ from polyad._moved import moved_modules
 
 ROOT = Path(polyad.__file__).parent
 ORDER = (
-    "_card", "_check", "_callback", "_types", "_arguments", "_folders", "_versions", "_stated", "_partial", "_sealed",
-    "_sealed_json", "_trust", "_unfinished", "_figures", "_hub", "_model_card", "_after_import", "_moved",
+    "_calls", "_card", "_check", "_callback", "_types", "_arguments", "_folders", "_versions", "_stated", "_partial",
+    "_sealed", "_sealed_json", "_trust", "_unfinished", "_figures", "_hub", "_model_card", "_after_import", "_moved",
     "linalg", "algorithms",
     "einsum", "formats", "statistics", "allocate", "decompose", "complete", "quantize", "layers", "models",
     "data", "cache", "decode", "evaluation", "train", "attention", "adapters", "compress", "export", "optim",
     "pretrain", "equivariant", "fields", "parallel", "retrieval", "generative", "inspect", "interop", "testing",
     "claims", "report", "cli",
 )  # fmt: skip
-NUMERIC = frozenset({"_card", "_check", "_callback", "_versions", "linalg", "formats", "quantize"})
+NUMERIC = frozenset({"_calls", "_card", "_check", "_callback", "_versions", "linalg", "formats", "quantize"})
 ONLY = {"optim": NUMERIC, "equivariant": NUMERIC}
 ALSO: dict[str, set[str]] = {}
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(ROOT)], "polyad.") if not m.name.endswith("__main__"))

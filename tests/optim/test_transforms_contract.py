@@ -197,6 +197,13 @@ class View(Momentum):
         return {"mean": torch.zeros(2 * param.numel(), dtype=torch.float32)[: param.numel()].view(param.shape)}
 
 
+class Elsewise(Momentum):
+    """Takes no decay in its own step."""
+
+    def descend(self, param, grad, state, lr, decay):
+        param.sub_(self.update(grad, state, param), alpha=lr)
+
+
 class Random(Momentum):
     def update(self, grad, state, param):
         return grad * (torch.rand(grad.shape) < 0.5)
@@ -288,6 +295,7 @@ WRONG = [
     (transforms, "apart", card("transform", InPlace), "changes the gradient"),
     (transforms, "apart", card("transform", Shared), "depends on the parameters before it"),
     (transforms, "apart", card("transform", View), "saving stores them all"),
+    (transforms, "descent_in_place", card("transform", Elsewise), "descend differs from its direction"),
     (transforms, "repeatable", card("transform", Random), "two directions"),
     (subspaces, "maps", card("subspace", Skewed), "not the transpose"),
     (subspaces, "maps", card("subspace", Squared), "not linear"),

@@ -15,7 +15,6 @@ from polyad.cli.adapt_table import card_rows, show, with_rank
 from polyad.cli.output import command, complain, emit, progress
 
 if TYPE_CHECKING:
-    from polyad.evaluation.records import Sample
     from polyad.evaluation.trial_records import AdapterRecord, FailedAdapter
 
 
@@ -138,6 +137,7 @@ def _single(
 ) -> AdapterRecord:
     from polyad.adapters.host.build import method_of
     from polyad.adapters.training.finetune import finetune, write_record
+    from polyad.adapters.training.samples import adapter_samples
     from polyad.evaluation.measure import judge_beside
     from polyad.interop.peft import refuse_other_updates
 
@@ -154,25 +154,12 @@ def _single(
     result: AdapterRecord = {**record, "spelled": adapter, "model": model, "command": command()}
     work.set_aside()
     _save(adapters, result, folder, model, saved_as)
-    result["samples"] = _samples(adapters, asked)
+    result["samples"] = adapter_samples(adapters, asked.texts)
     if judge is not None:
         result["measure"] = judge(one).to_json()
     write_record(folder / "training.json", result)
     work.bring_back()
     return result
-
-
-def _samples(adapters: Any, asked: Any) -> list[Sample]:
-    """Continuations of the held-out texts by the model alone and with its adapter."""
-    from polyad.data import evaluation
-    from polyad.evaluation.samples import continuations, samples
-    from polyad.models import origin
-
-    texts, active = evaluation(adapters.model, asked.texts, count=1), adapters.active
-    adapters.activate([])
-    before = continuations(adapters.model, texts)
-    adapters.activate(active)
-    return samples(origin(adapters.model).tokenizer, texts, before, continuations(adapters.model, texts))
 
 
 def _save(adapters: Any, result: AdapterRecord, folder: Path, model: str, saved_as: str) -> None:

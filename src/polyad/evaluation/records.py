@@ -1,13 +1,14 @@
-"""The record of a compression: what commands print as JSON, files keep and reports draw.
+"""The record of a compression: a plain mapping that commands print, files keep and reports draw.
 
-A record is a plain mapping with these keys. What was not measured is None, or its key is left out; records that an
-earlier version printed lack the keys that came later.
+What was not measured is None or left out, as are the keys that came after the version that wrote it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, Required, TypedDict, TypeGuard
+
+from polyad.evaluation.sample_record import Sample
 
 
 class SelectedAndTotal(TypedDict):
@@ -76,8 +77,7 @@ class AgreementRecord(TypedDict):
 
 
 class LayerRecord(TypedDict, total=False):
-    """One selected module: its format, its numbers now and before (``whole``), its time over the original's by
-    rows."""
+    """One selected module: its format, its numbers now and before (``whole``), its relative time by rows."""
 
     path: Required[str]
     shape: Required[Sequence[int]]
@@ -142,15 +142,6 @@ class EvaluationRecord(TypedDict):
     agreement: AgreementRecord | None
     measure: MeasureRecord | None
     protocol: str
-
-
-class Sample(TypedDict):
-    """The beginning of a text, and how the original and the model as it is now continue it."""
-
-    text: str
-    prompt: str
-    original: str
-    now: str
 
 
 class CompressionRecord(TypedDict):

@@ -1,4 +1,4 @@
-"""How a model continues a text, before and after it was changed."""
+"""Continuations of a text by a model, before and after it was changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from polyad.decode import generate
-from polyad.evaluation.records import Sample
+from polyad.evaluation.sample_record import Sample
 from polyad.models.source import origin
 
 PROMPT, NEW = 32, 32
@@ -31,7 +31,7 @@ def continuations(model: Any, texts: Mapping[str, Tensor]) -> dict[str, str]:
 def samples(
     tokenizer: Any, texts: Mapping[str, Tensor], original: Mapping[str, str], now: Mapping[str, str]
 ) -> list[Sample]:
-    """What ``continuations`` gave of a model before and after, with the beginnings of the texts."""
+    """The results of ``continuations`` before and after, with the beginnings of the texts."""
     return [
         {
             "text": name,

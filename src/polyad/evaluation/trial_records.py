@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, TypeGuard
 
-from polyad.evaluation.records import MeasureRecord, Sample
+from polyad.evaluation.records import MeasureRecord
+from polyad.evaluation.sample_record import Sample
 
 
 class CacheQualityRecord(TypedDict):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyad import _check
-from polyad._card import tensor_of
+from polyad._calls import tensor_of
 
 
 def describe_format(one: Any) -> str:

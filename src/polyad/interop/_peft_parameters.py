@@ -1,4 +1,4 @@
-"""What a folder of peft's holds of parameters: LoRA on the experts of a mixture, and single rows of embeddings."""
+"""LoRA on the experts of a mixture, and single rows of embeddings, in folders of peft's."""
 
 from __future__ import annotations
 

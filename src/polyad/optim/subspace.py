@@ -16,10 +16,14 @@ class Subspace(Protocol):
     a plain number (such as a seed), or a dictionary of these.
     """
 
-    rank: int
+    @property
+    def rank(self) -> int:
+        """The number of coordinates."""
+        ...
 
-    def refresh(self, g: Tensor, basis: Any = None) -> Any:
-        """The basis from here on, given a gradient (n, m) and the basis so far, None at first."""
+    def refresh(self, g: Tensor, basis: Any = None, mean: Tensor | None = None) -> Any:
+        """The basis from here on, given a gradient (n, m), the basis so far, None at first, and the first moment
+        (rank, m) in it, None where there is none. The basis that was given is left as it is."""
         ...
 
     def down(self, g: Tensor, basis: Any) -> Tensor:
@@ -33,3 +37,21 @@ class Subspace(Protocol):
     def transport(self, state: State, old: Any, new: Any) -> State:
         """The moments ``mean`` and ``square``, (rank, m) each, of one basis in the coordinates of another."""
         ...
+
+
+def carry_moments(state: State, turn: Tensor) -> State:
+    """The moments in coordinates that are ``turn`` (new rank, old rank) times the old ones.
+
+    ``m ← C m`` and ``v ← C² (v - m²)₊ + (C m)²``, squares taken entry by entry: the variance of independent
+    coordinates, and the square of their mean.
+
+    >>> import torch
+    >>> carry_moments({"mean": torch.ones(1, 2), "square": torch.full((1, 2), 3.0)}, torch.tensor([[2.0]]))["square"]
+    tensor([[12., 12.]])
+    """
+    mean = turn @ state["mean"]
+    carried = {"mean": mean}
+    if "square" in state:
+        spread = (state["square"] - state["mean"].square()).clamp_(min=0)
+        carried["square"] = (turn.square() @ spread).addcmul_(mean, mean)
+    return carried

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from polyad.evaluation.records import Sample
+from polyad.evaluation.sample_record import Sample
 
 
 def samples_section(samples: Sequence[Sample], now: str = "compressed") -> str:

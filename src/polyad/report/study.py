@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from polyad.evaluation.records import Sample
+from polyad.evaluation.sample_record import Sample
 from polyad.report.front import COLOURS, SYMBOLS, front_line, pareto_front
 from polyad.report.samples import samples_section
 from polyad.report.tables import table

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from polyad._card import Card
 from polyad.optim import Optimizer, Transform
+from polyad.optim.transform import take_step
 from polyad.testing._contract import normal, seeded_generator
 from polyad.testing._saved import assert_same, read_back
 
@@ -76,8 +77,7 @@ def resume(card: Card) -> None:
     """Saved after any step and read safely, the state is the same to the last digit, and so are later steps."""
     for dtype in DTYPES:
         for saved in SAVED:
-            params = parameters(dtype)
-            optimizer = _host(card, params)
+            optimizer = _host(card, params := parameters(dtype))
             for i in range(saved):
                 step(optimizer, params, i)
             others = [nn.Parameter(p.detach().clone()) for p in params]
@@ -109,15 +109,13 @@ def homogeneity(card: Card) -> None:
 def zeros(card: Card) -> None:
     """Without any gradient nothing moves; gradients before zeros, and after them, give finite directions."""
     for order in ((0.0, 0.0, 1.0, 1.0), (1.0, 0.0, 0.0, 1.0)):
-        params = parameters()
-        before = [p.detach().clone() for p in params]
+        params, before = parameters(), [p.detach().clone() for p in parameters()]
         optimizer = _host(card, params)
         for i, scale in enumerate(order):
             step(optimizer, params, i, scale)
             for p, old in zip(params, before, strict=True):
-                assert bool(torch.isfinite(p).all()), (
-                    f"{card.name} is not finite after gradients times {order[: i + 1]}"
-                )
+                told = f"{card.name} is not finite after gradients times {order[: i + 1]}"
+                assert bool(torch.isfinite(p).all()), told
                 moved = float((p.detach() - old).abs().max())
                 assert any(order[: i + 1]) or moved == 0, f"{card.name} moves by {moved:.2g} without any gradient"
 
@@ -142,7 +140,7 @@ def apart(card: Card) -> None:
     for place, (p, expected) in enumerate(zip(parameters(), together, strict=True)):
         transform, before = make_transform(card), p.detach().clone()
         state, direction = transform.init(p), torch.empty(0)
-        for grad in (_gradients(i)[place] for i in range(3)):
+        for grad in (normal(*p.shape, seed=100 * i + place) for i in range(3)):
             argument = grad.clone()
             direction = transform.update(argument, state, p)
             assert torch.equal(argument, grad), f"{card.name} changes the gradient"
@@ -153,6 +151,19 @@ def apart(card: Card) -> None:
         for name, tensor in ((name, t) for name, t in state.items() if isinstance(t, Tensor)):
             stored, shown = tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size()
             assert stored == shown, f"{name} of {card.name} shows {shown} of {stored} bytes; saving stores them all"
+
+
+def descent_in_place(card: Card) -> None:
+    """A transform's own ``descend`` takes the steps that its directions give, and keeps the same state."""
+    for p in parameters():
+        one, other, transform = p.detach().clone(), p.detach().clone(), make_transform(card)
+        states = [transform.init(one), transform.init(other)]
+        for i in range(4):
+            grad = normal(*p.shape, seed=200 + i)
+            one = 0.98 * one - 0.1 * transform.update(grad, states[0], one)
+            take_step(transform, other, grad, states[1], lr=0.1, decay=0.2)
+            off = float((one - other).norm() / one.norm())
+            assert off < 1e-4, f"{card.name}: descend differs from its direction by {off:.2g} on {tuple(p.shape)}"
 
 
 def repeatable(card: Card) -> None:
@@ -167,25 +178,23 @@ def _host(card: Card, params: list[nn.Parameter], lr: float = 0.01) -> Optimizer
     return Optimizer(params, make_transform(card), lr=lr)
 
 
-def _gradients(seed: int) -> list[Tensor]:
-    return [normal(*shape, seed=100 * seed + i) for i, shape in enumerate(SHAPES)]
-
-
 def _directions(card: Card, scale: float) -> list[Tensor]:
     """The directions of the third step, one transform for all parameters."""
     transform, params = make_transform(card), parameters()
     states = [transform.init(p) for p in params]
     directions: list[Tensor] = []
     for i in range(3):
-        rows = zip(params, states, _gradients(i), strict=True)
-        directions = [transform.update(scale * grad, state, p) for p, state, grad in rows]
+        directions = [
+            transform.update(scale * normal(*p.shape, seed=100 * i + place), state, p)
+            for place, (p, state) in enumerate(zip(params, states, strict=True))
+        ]
     return directions
 
 
-CHECKS = (descent, resume, homogeneity, zeros, shapes, apart, repeatable)
+CHECKS = (descent, resume, homogeneity, zeros, shapes, apart, descent_in_place, repeatable)
 """Every check of this suite, to parametrise over; ``check.__name__`` is the property."""
 
 __all__ = [
-    "CHECKS", "apart", "descent", "homogeneity", "make_transform", "parameters", "repeatable", "resume", "shapes",
-    "zeros",
+    "CHECKS", "apart", "descent", "descent_in_place", "homogeneity", "make_transform", "parameters", "repeatable",
+    "resume", "shapes", "zeros",
 ]  # fmt: skip

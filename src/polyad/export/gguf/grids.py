@@ -67,7 +67,7 @@ def _of_superblocks(step: Step) -> dict[str, Any]:
 
 
 def _of_table(step: Step) -> dict[str, Any]:
-    """The table of the container that has one, and the search of scales that serves a language model best in it."""
+    """The table of the container that has one."""
     if step.size not in (None, 4):
         raise ValueError(f"bits={step.size} of {step.card.name} has no container in GGUF; choose 4 ({TABLE})")
-    return {"levels": IQ4_NL, "weighted": step.arguments.get("weighted", True)}
+    return {"levels": IQ4_NL}

@@ -29,9 +29,7 @@ ARGUMENTS = {
 def round_to_container(matrix: Tensor, container: str) -> np.ndarray:
     """The bytes of a float32 matrix in one of these containers, by polyad's own search of scales."""
     if container == TABLE:
-        stored = level_bytes(
-            normal_float(matrix, 4, group=32, levels=IQ4_NL, scale_dtype=torch.float16, weighted=True)
-        )
+        stored = level_bytes(normal_float(matrix, 4, group=32, levels=IQ4_NL, scale_dtype=torch.float16))
     else:
         q = vs_quant(matrix, group=WIDE, scale_dtype=torch.float16, **ARGUMENTS[container])
         packed = superblock_bytes(q)

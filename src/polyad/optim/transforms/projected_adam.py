@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
 from torch import Tensor
 
-from polyad import _check
 from polyad._card import Paper, method
-from polyad.linalg import truncated_svd
+from polyad.optim.moments import check_betas
+from polyad.optim.projected import Projected
+from polyad.optim.subspaces.power_iteration import PowerIteration
 from polyad.optim.transform import State
+from polyad.optim.transforms.adam import Adam
 
 
 @method(
@@ -48,6 +50,7 @@ class ProjectedAdam:
     The state is float32 (float64 for float64 parameters): 4 (n rank + 2 rank m) bytes a matrix. A step adds
     4 n m rank operations to Adam's, a refresh as many again.
 
+    >>> import torch
     >>> transform = ProjectedAdam(rank=1)
     >>> weight = torch.zeros(2, 3)
     >>> state = transform.init(weight)
@@ -64,58 +67,17 @@ class ProjectedAdam:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.interval < 1:
             raise ValueError(f"rank={self.rank} and interval={self.interval} must both be at least 1")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas={self.betas} must both be from 0 up to, but not, 1")
+        check_betas(self.betas)
+
+    @cached_property
+    def _projected(self) -> Projected:
+        return Projected(Adam(self.betas, self.eps), PowerIteration(self.rank), self.interval, self.scale)
 
     def init(self, param: Tensor) -> State:
-        dtype = torch.promote_types(param.dtype, torch.float32)
-        state: State = {"step": 0}
-        shape = tuple(param.shape)
-        if self._projects(param):
-            n, m = sorted((shape[0], param.numel() // shape[0]))
-            shape = (self.rank, m)
-            state["basis"] = torch.zeros((n, self.rank), dtype=dtype, device=param.device)
-        for name in ("mean", "square"):
-            state[name] = torch.zeros(shape, dtype=dtype, device=param.device)
-        return state
+        return self._projected.init(param)
 
     def update(self, grad: Tensor, state: State, param: Tensor) -> Tensor:
-        grad = grad.to(state["mean"].dtype)
-        if not self._projects(param):
-            return self._step(grad, state)
-        matrix = grad.flatten(1)
-        tall = matrix.shape[0] > matrix.shape[1]
-        matrix = matrix.mT if tall else matrix
-        if state["step"] % self.interval == 0:
-            self._refresh(matrix, state)
-        direction = self.scale * (state["basis"] @ self._step(state["basis"].mT @ matrix, state))
-        return (direction.mT if tall else direction).reshape(param.shape)
+        return self._projected.update(grad, state, param)
 
-    def _projects(self, param: Tensor) -> bool:
-        return param.ndim > 1 and self.rank < min(param.shape[0], param.numel() // param.shape[0])
-
-    def _refresh(self, grad: Tensor, state: State) -> None:
-        """Turn the basis towards this gradient and carry the moments over."""
-        old = state["basis"]
-        if state["step"] == 0:
-            state["basis"] = truncated_svd(_check.finite("grad", grad), self.rank)[0]
-            return
-        image = grad @ (grad.mT @ old)
-        largest = image.abs().max()
-        if not largest > 0:  # no gradient says nothing about the subspace
-            return
-        state["basis"] = new = torch.linalg.qr(image / largest).Q.contiguous()
-        turn = new.mT @ old
-        spread = (state["square"] - state["mean"].square()).clamp(min=0)
-        state["mean"] = turn @ state["mean"]
-        state["square"] = turn.square() @ spread + state["mean"].square()
-
-    def _step(self, grad: Tensor, state: State) -> Tensor:
-        """Adam's direction for this gradient in these coordinates."""
-        state["step"] += 1
-        first, second = self.betas
-        state["mean"].lerp_(grad, 1 - first)
-        state["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
-        mean = state["mean"] / (1 - first ** state["step"])
-        square = state["square"] / (1 - second ** state["step"])
-        return mean / (square.sqrt() + self.eps)
+    def descend(self, param: Tensor, grad: Tensor, state: State, lr: float, decay: float) -> None:
+        self._projected.descend(param, grad, state, lr, decay)

@@ -17,7 +17,7 @@ from polyad.quantize.methods.round_to_nearest import check_scales, power_above, 
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Multiples that are tried of the scale with which the table spans a block."""
 FITS = 2
-"""How often a scale is fitted to its codes where errors are weighted."""
+"""How often a scale is fitted to its codes: Σ x t / Σ t² for the levels t that they name."""
 
 
 @method(
@@ -41,7 +41,6 @@ def normal_float(
     group: int | tuple[int, ...] | None = None,
     levels: tuple[float, ...] | None = None,
     scale_dtype: torch.dtype = torch.bfloat16,
-    weighted: bool = False,
     stats: object | None = None,  # noqa: ARG001 - every quantiser takes it; this one needs none
 ) -> Levels:
     """The nearest number of a table of 2**bits, times a scale for each group.
@@ -49,9 +48,8 @@ def normal_float(
     ``levels`` is the table, rising, with numbers below and above zero; by default quantiles of a normal distribution
     from -1 to 1, zero among them. ``group`` is as in ``round_to_nearest``. Where the paper takes the scale that spans
     a group's largest number, seven down to 0.7 of it are tried, as stored, with either sign, and the one of the least
-    squared error stays. With ``weighted`` each error counts by its number's own square, as llama.cpp weighs where it
-    has no calibration, and each scale is fitted to its codes twice: larger numbers come out closer. Fourteen passes
-    of a search in the table, or three times as many. Two bits at least.
+    squared error stays; each is fitted to its codes twice, which are then chosen again. Forty-two passes of a search
+    in the table. Two bits at least.
 
     Raises ValueError for NaN and infinities, and for scales too large for ``scale_dtype``.
 
@@ -78,21 +76,7 @@ def normal_float(
     parted, most = parted / unit, most / unit
     present = present_numbers(parted, shape, block)
     present = torch.ones((), dtype=parted.dtype, device=x.device) if present is None else present
-    weights = present * parted.square() if weighted else present
-    best, scale = torch.full_like(most, torch.inf), torch.zeros_like(most)
-    for share in (sign * share for share in SHRUNK for sign in (1, -1)):
-        wanted = most * share / (-wide[0] if share < 0 else wide[-1])
-        for _ in range(1 + FITS * weighted):
-            stored = _signed_scales(wanted * unit, scale_dtype).to(parted.dtype)
-            levels_now = wide[_nearest(parted, stored / unit, wide)]
-            error = (levels_now * (stored / unit) - parted).square().mul_(weights).sum(axes, keepdim=True)
-            best, scale = torch.minimum(error, best), torch.where(error < best, stored, scale)
-            if weighted:
-                against = (weights * levels_now.square()).sum(axes, keepdim=True)
-                fitted = (weights * parted * levels_now).sum(axes, keepdim=True) / torch.where(
-                    against > 0, against, 1
-                )
-                wanted = torch.where(against > 0, fitted, wanted)
+    scale = _search_scales(parted, present, (most, unit), wide, scale_dtype, axes)
     codes = join_blocks(_nearest(parted, scale / unit, wide).to(torch.uint8), shape, block)
     scale = scale.to(scale_dtype).reshape(grid_shape(shape, block))
     return Levels(pack(codes, bits), scale, table, bits, shape, block, x.dtype)
@@ -108,6 +92,33 @@ def quantiles(bits: int) -> tuple[float, ...]:
     below = torch.special.ndtri(torch.linspace(1 - end, 0.5, half, dtype=torch.float64))
     above = torch.special.ndtri(torch.linspace(0.5, end, half + 1, dtype=torch.float64))
     return (*(below / -below[0]).tolist()[:-1], 0.0, *(above / above[-1]).tolist()[1:])
+
+
+def _search_scales(
+    x: Tensor,
+    present: Tensor,
+    sizes: tuple[Tensor, Tensor],
+    table: Tensor,
+    dtype: torch.dtype,
+    axes: tuple[int, ...],
+) -> Tensor:
+    """The stored scale of each block that leaves the least squared error of x where it is present.
+
+    ``sizes`` are each block's largest number and the unit in which x is given.
+    """
+    most, unit = sizes
+    best, scale = torch.full_like(most, torch.inf), torch.zeros_like(most)
+    for share in (sign * share for share in SHRUNK for sign in (1, -1)):
+        wanted = most * share / (-table[0] if share < 0 else table[-1])
+        for _ in range(1 + FITS):
+            stored = _signed_scales(wanted * unit, dtype).to(x.dtype)
+            levels = table[_nearest(x, stored / unit, table)]
+            error = (levels * (stored / unit) - x).square_().mul_(present).sum(axes, keepdim=True)
+            best, scale = torch.minimum(error, best), torch.where(error < best, stored, scale)
+            against = (present * levels.square()).sum(axes, keepdim=True)
+            fitted = (present * x * levels).sum(axes, keepdim=True) / torch.where(against > 0, against, 1)
+            wanted = torch.where(against > 0, fitted, wanted)
+    return scale
 
 
 def _signed_scales(scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,1 @@
+"""Choices of coordinates for gradients, one a file."""
