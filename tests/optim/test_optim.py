@@ -26,6 +26,7 @@ from polyad.optim import (
     flora,
     galore,
 )
+from polyad.optim.stored import decode_blocks, dynamic_levels, encode_blocks
 from polyad.quantize import round_to_nearest
 
 
@@ -390,3 +391,30 @@ def test_bases_of_different_parameters_are_refreshed_on_different_steps():
         changed.append([optimizer.state[p]["basis"] is not b for p, b in zip(params, before, strict=True)])
     assert changed[0] == [True] * 3
     assert sorted(map(sum, changed[1:])) == [1] * 6
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_codes_of_eight_bits_are_the_nearest_levels(signed):
+    levels = dynamic_levels(signed=signed)
+    assert torch.equal(levels.diff() > 0, torch.ones(255, dtype=torch.bool))
+    x = seeded(50, 300) * torch.logspace(-8, 8, 50)[:, None]
+    x = x if signed else x.abs()
+    stored = encode_blocks(x, 64, signed=signed)
+    blocks = torch.nn.functional.pad(x.reshape(-1), (0, -x.numel() % 64)).view(-1, 64)
+    scales = blocks.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(stored["scales"], scales[:, 0])
+    nearest = (blocks[..., None] / scales[..., None] - levels).abs().min(-1).values * scales
+    off = (decode_blocks(stored, signed=signed) - x).reshape(-1).abs()
+    slack = 2**-7 * x.reshape(-1).abs()
+    assert bool(
+        (off <= nearest.view(-1)[: x.numel()] + slack + 1e-6 * scales.expand(-1, 64).reshape(-1)[: x.numel()]).all()
+    )
+    kept = encode_blocks(levels.view(1, -1), 256, signed=signed)
+    torch.testing.assert_close(decode_blocks(kept, signed=signed)[0], levels)
+
+
+def test_gradients_whose_sum_alone_overflows_are_used():
+    param = torch.nn.Parameter(torch.zeros(4))
+    param.grad = torch.full((4,), 2e38)
+    Optimizer([param], Adam(), lr=0.5).step()
+    assert bool(torch.isfinite(param).all())

@@ -2,6 +2,7 @@
 
 from polyad.optim.host import Optimizer
 from polyad.optim.projected import Projected
+from polyad.optim.state import state_bytes
 from polyad.optim.stored import StoredMoments
 from polyad.optim.subspace import Subspace
 from polyad.optim.subspaces.correlation_aware import CorrelationAware
@@ -46,4 +47,5 @@ __all__ = [
     "flora",
     "galore",
     "online_subspace_descent",
+    "state_bytes",
 ]

@@ -87,17 +87,27 @@ def dynamic_levels(*, signed: bool) -> Tensor:
     return torch.tensor(sorted(numbers)[-256:], dtype=torch.float32)
 
 
+@functools.cache
+def nearest_codes(*, signed: bool) -> Tensor:
+    """The code of every number from -1 to 1 by the first sixteen bits of its float32: that of the middle of all that
+    share them."""
+    middles = ((torch.arange(1 << 16, dtype=torch.int32) << 16) + (1 << 15)).view(torch.float32)
+    levels = dynamic_levels(signed=signed)
+    return torch.bucketize(middles.nan_to_num(), (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
+
+
 def encode_blocks(x: Tensor, block: int, *, signed: bool) -> dict[str, Any]:
-    """The nearest codes (rows, columns) of a tensor, and the largest number of each block in float32."""
+    """The nearest codes (rows, columns) of a tensor, and the largest number of each block in float32.
+
+    A number between two levels may take the farther one where it is nearer to their middle than 2^-8 of itself.
+    """
     flat = x.reshape(-1).float()
     blocks = torch.nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
     scales = blocks.abs().amax(1, keepdim=True)
-    levels = dynamic_levels(signed=signed).to(x.device)
-    codes = torch.bucketize(blocks / torch.where(scales > 0, scales, 1), (levels[1:] + levels[:-1]) / 2)
-    return {
-        "codes": codes.to(torch.uint8).view(-1)[: len(flat)].reshape(x.shape).clone(),
-        "scales": scales[:, 0].clone(),
-    }
+    shares = blocks / torch.where(scales > 0, scales, 1)
+    words = (shares.view(torch.int32) >> 16).bitwise_and_(0xFFFF)
+    codes = nearest_codes(signed=signed).to(x.device)[words.view(-1)[: len(flat)]]
+    return {"codes": codes.reshape(x.shape), "scales": scales[:, 0].clone()}
 
 
 def decode_blocks(stored: dict[str, Any], *, signed: bool) -> Tensor:
