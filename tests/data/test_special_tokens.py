@@ -237,7 +237,7 @@ def test_a_recipe_and_a_comparison_of_caches_read_it(polyad_command, tiny_text, 
         read.clear()
         code, _, err = polyad_command(command, tmp_path / "model", *words, *text, "--alternations", 0)
         assert code == 0, err
-        long = [ids for ids in read if ids.shape[1] > 8]  # shorter ones are trials of the model itself
+        long = [ids for ids in read if ids.shape[1] > 16]  # shorter ones are trials of the model itself
         assert long
         assert all(bool((ids[:, 0] == 1).all()) for ids in long)
 

@@ -13,7 +13,8 @@ from polyad.cli.output import command, emit, number, out, progress
 
 def method_of(text: str, rank: str | None, tol: float | None) -> tuple[Any, dict[str, Any]]:
     """The decomposition that ``--method`` names and its arguments, those of --rank and --tol included."""
-    from polyad._arguments import REQUIRED, arguments, check_arguments, read_method, read_value
+    from polyad._arguments import arguments, check_arguments, read_method, read_value
+    from polyad._calls import REQUIRED
 
     card, chosen = read_method(text, ["decompose"])
     for name, value in (("rank", None if rank is None else read_value(rank)), ("tol", tol)):

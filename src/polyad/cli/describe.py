@@ -22,7 +22,8 @@ COMMANDS: Mapping[str, str] = {
 
 def describe(card: Card, lines: Mapping[str, Sequence[Line]]) -> None:
     """Print all that is known of a method."""
-    from polyad._arguments import REQUIRED, arguments
+    from polyad._arguments import arguments
+    from polyad._calls import REQUIRED
 
     out.print(f"{card.name} ({card.kind})\n\n{prose(card.function)}\n", soft_wrap=True)
     rows = [

@@ -20,6 +20,7 @@ from polyad._stated import read_stated
 from polyad._versions import NEWEST, read_version
 from polyad.formats import Quantized
 from polyad.layers.kernels.pack import last_rows, pack_codes
+from polyad.layers.kernels.process_memory import return_memory
 from polyad.layers.kernels.runs import MOST_INEXACT
 
 SECONDS = 2.0
@@ -89,6 +90,7 @@ class Choices:
         except OSError:
             pass
         self.changed = False
+        return_memory()
 
 
 CHOICES = Choices()
