@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from polyad.adapters import Adapters
 from polyad.interop.peft import from_peft
@@ -85,6 +86,33 @@ def test_rows_of_embeddings_compute_what_they_did(tmp_path, tied, rows):
     again = llama(tied)
     Adapters(again).load(tmp_path / "polyad")
     torch.testing.assert_close(logits(again), expected)
+
+
+class Transposed(torch.nn.Module):
+    """Layers whose weight lies (in, out), one of them square, and one that lies the usual way."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.square, self.last = Conv1D(20, 10), Conv1D(20, 20), torch.nn.Linear(20, 2)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.square(torch.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize("targets", [["first.weight"], ["square.weight"], ["square.weight", "last.weight"]])
+def test_parameters_of_two_dimensions_compute_what_they_did(tmp_path, targets):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(Transposed())
+    x = torch.randn(3, 10, generator=torch.Generator().manual_seed(1))
+    wrapped = peft.get_peft_model(models[0], peft.LoraConfig(r=4, target_modules=[], target_parameters=targets))
+    for i, (name, tensor) in enumerate(wrapped.named_parameters()):
+        if "lora_" in name:
+            torch.nn.init.normal_(tensor.data, std=0.3, generator=torch.Generator().manual_seed(i))
+    wrapped.save_pretrained(tmp_path)
+    from_peft(Adapters(models[1]), tmp_path)
+    torch.testing.assert_close(models[1](x), wrapped(x))
 
 
 def change(folder, settings=None, tensors=None):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from polyad.adapters.host.sites import Site
 from polyad.interop._peft_names import unwrapped_path
 from polyad.interop._peft_reading import Layers
+from polyad.models.layer_matrices import is_transposed
 
 WRAPPER = ".base_layer"
 """The end of the path of a module on which peft has put another wrapper, once for each."""
@@ -20,14 +21,20 @@ def name_experts(stated: Mapping[str, Any], every: Mapping[str, Site], layers: L
     """The tensors by layer, those of ``target_parameters`` under their parameters' names and by expert.
 
     peft wraps a module once for each parameter, in the module's order, the last one outermost. Its factors (experts *
-    r, in) and (out, r * experts) become (experts, r, in) and (experts, out, r).
+    r, in) and (out, r * experts) become (experts, r, in) and (experts, out, r); those of a weight that lies (in, out)
+    change a parameter of that shape, and become the transpose's.
     """
     targets = stated.get("target_parameters") or ()
     modules: dict[str, list[Site]] = {}
+    turned = set[str]()
     for site in every.values():
-        name = unwrapped_path(site.name)
-        if site.kind == "experts" and any(name == target or name.endswith(f".{target}") for target in targets):
+        name = unwrapped_path(site.name if site.parameter is not None else f"{site.path}.weight")
+        if not any(name == target or name.endswith(f".{target}") for target in targets):
+            continue
+        if site.kind == "experts":
             modules.setdefault(unwrapped_path(site.path), []).append(site)
+        elif is_transposed(site.layer):
+            turned.add(unwrapped_path(site.path))
     named, read = dict[str, Any](), set[str]()
     for path, tensors in layers.items():
         owner = path
@@ -35,7 +42,7 @@ def name_experts(stated: Mapping[str, Any], every: Mapping[str, Site], layers: L
             owner = owner.removesuffix(WRAPPER)
         sites, depth = modules.get(unwrapped_path(owner), []), (len(path) - len(owner)) // len(WRAPPER)
         if not sites:
-            named[path] = tensors
+            named[path] = _transposed(tensors) if unwrapped_path(path) in turned else tensors
         elif depth < len(sites):
             site = sites[len(sites) - 1 - depth]
             named[site.name] = _by_expert(site, tensors)
@@ -47,6 +54,12 @@ def name_experts(stated: Mapping[str, Any], every: Mapping[str, Site], layers: L
             "folder again, or load it onto the model it is of"
         )
     return named
+
+
+def _transposed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The factors of the transpose of a product of two matrices."""
+    other = {"lora_A": "lora_B", "lora_B": "lora_A"}
+    return {other.get(name, name): tensor.mT if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
 
 
 def _by_expert(site: Site, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
