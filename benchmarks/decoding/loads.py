@@ -19,6 +19,7 @@ from benchmarks.measuring import Row, at_most, median
 import polyad
 from polyad.formats import Quantized
 from polyad.layers.kernels.models import linear_weights, quantised_parts
+from polyad.layers.kernels.process_memory import return_memory
 from polyad.models.source import origin
 
 LOADS = 3
@@ -53,6 +54,7 @@ def memory(recipe: str) -> Row:
     """Resident memory of a compressed model once it has generated, over the bytes of its codes and scales."""
     generation(polyad.load("smollm2"), torch.bfloat16)  # what is imported and allocated once
     gc.collect()
+    return_memory()  # or the next model would lie in what this one left
     nothing = _resident()
     model = polyad.load(folder(recipe))
     stored = _stored(model)

@@ -15,6 +15,7 @@ from polyad.decode.outline import NoLoopError
 from polyad.decode.steps.decoder import BufferedDecoder
 from polyad.decode.structure.model import read_outline
 from polyad.layers import Factors
+from polyad.layers.kernels.process_memory import return_memory
 from polyad.models.mode import eval_mode
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -40,6 +41,7 @@ def prepare_decoder(model: Any, dtype: torch.dtype, kernels: str = "auto") -> Pr
     if prepared is None or prepared.signature != signature:
         prepared = _KNOWN[model][dtype, kernels] = Prepared(signature, *_make(model, dtype, kernels))
         prepared.signature = _signature(model)  # reading it may have chosen its attention
+        return_memory()
     return prepared
 
 
