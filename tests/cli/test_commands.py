@@ -31,6 +31,13 @@ def test_help_and_version_load_neither_torch_nor_transformers(arguments):
     assert (polyad.__version__ if arguments == ["--version"] else "Usage") in said
 
 
+def test_the_package_runs_as_a_module():
+    said = subprocess.run(
+        [sys.executable, "-m", "polyad", "--version"], check=True, capture_output=True, text=True
+    ).stdout
+    assert said.strip() == polyad.__version__
+
+
 def test_every_public_name_is_there_without_an_import_of_its_part():
     code = "import polyad\nprint([name for name in polyad.__all__ if getattr(polyad, name) is None])"
     assert run_light(code) == "[]"
